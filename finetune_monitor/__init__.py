@@ -1,0 +1,35 @@
+"""Watch a Stable Diffusion fine-tuning: render a fixed grid, score every picture, stop when nothing improves."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from finetune_monitor.grid import Cell as Cell
+    from finetune_monitor.grid import PromptGrid as PromptGrid
+    from finetune_monitor.metrics.aesthetic import Aesthetic as Aesthetic
+    from finetune_monitor.metrics.face_similarity import FaceSimilarity as FaceSimilarity
+    from finetune_monitor.monitor import FinetuneMonitor as FinetuneMonitor
+    from finetune_monitor.sinks.tensorboard import TensorBoardSink as TensorBoardSink
+    from finetune_monitor.sinks.wandb import WandbSink as WandbSink
+    from finetune_monitor.stopping import Patience as Patience
+
+_HOME = {
+    "Aesthetic": "metrics.aesthetic",
+    "Cell": "grid",
+    "FaceSimilarity": "metrics.face_similarity",
+    "FinetuneMonitor": "monitor",
+    "Patience": "stopping",
+    "PromptGrid": "grid",
+    "TensorBoardSink": "sinks.tensorboard",
+    "WandbSink": "sinks.wandb",
+}
+
+__all__ = list(_HOME)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `import finetune_monitor` costs milliseconds, not torch."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,71 @@
+"""The fixed prompt grid: prompts x seeds give the cells that every evaluation renders."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One picture of the grid: a prompt and the seed of its noise."""
+
+    index: int
+    id: str
+    prompt: str
+    negative_prompt: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class PromptGrid:
+    """Prompts x seeds, and how they are sampled.
+
+    Args:
+        prompts: one row of the grid each; at least one, none twice.
+        seeds: one column each; a cell's noise depends on its seed alone.
+        negative_prompt: what guidance steers away from, for every cell.
+        steps: solver steps.
+        guidance: classifier-free guidance scale; 1 or less turns guidance off.
+        sampler: class name of a diffusers scheduler.
+        size: (height, width) in pixels; None is the model's own size.
+
+    Raises:
+        ValueError: for an empty grid, repeated prompts or seeds, or fewer than one step.
+    """
+
+    prompts: Sequence[str]
+    seeds: Sequence[int] = (0, 1, 2, 3)
+    negative_prompt: str = ""
+    steps: int = 25
+    guidance: float = 7.5
+    sampler: str = "DPMSolverMultistepScheduler"
+    size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        for name, values in (("prompts", self.prompts), ("seeds", self.seeds)):
+            if isinstance(values, str) or not values:
+                raise ValueError(f"PromptGrid.{name}: found {values!r}, expected a list with at least one entry")
+            if len(set(values)) != len(values):
+                raise ValueError(f"PromptGrid.{name}: entries are repeated in {list(values)!r}; each must stand once")
+        if self.steps < 1:
+            raise ValueError(f"PromptGrid.steps: found {self.steps}, expected 1 or more")
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """All cells, prompt by prompt."""
+        pairs = ((p, prompt, seed) for p, prompt in enumerate(self.prompts) for seed in self.seeds)
+        return tuple(
+            Cell(index, f"p{p:02d}-s{seed}", prompt, self.negative_prompt, seed)
+            for index, (p, prompt, seed) in enumerate(pairs)
+        )
+
+    @property
+    def guided(self) -> bool:
+        """Whether classifier-free guidance is on."""
+        return self.guidance > 1.0
+
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that decides what a cell looks like, weights apart."""
+        content = {**asdict(self), "prompts": list(self.prompts), "seeds": list(self.seeds)}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,44 @@
+"""One file a metric; this is the Protocol they share."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from PIL.Image import Image
+
+from finetune_monitor.evaluation import Estimate, FloatArray
+from finetune_monitor.grid import Cell
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """Turns images into scores.
+
+    name: the key everywhere: record, TensorBoard tag, W&B column, stopping rule.
+    higher_is_better: the direction, for plots, tables and stopping rules.
+    bounds: least and greatest score of one image; the direction and the bounds hold for every column of `score`.
+    """
+
+    name: str
+    higher_is_better: bool
+    bounds: tuple[float, float]
+
+    def score(self, images: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
+        """One column a name, one value an image; NaN where an image cannot be measured."""
+        ...
+
+
+@runtime_checkable
+class Calibrated(Protocol):
+    """A metric that knows the score of the real photos: the ceiling of the generated ones."""
+
+    def ceiling(self) -> Mapping[str, Estimate]: ...
+
+
+@runtime_checkable
+class Described(Protocol):
+    """A metric that says which weights and references it measures with, for `run.json`.
+
+    `describe()["notice"]`, where present, is shown wherever the scores are (as "demo scores" are).
+    """
+
+    def describe(self) -> Mapping[str, Any]: ...

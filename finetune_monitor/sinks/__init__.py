@@ -1,0 +1,62 @@
+"""Sinks show evaluations to people; each is a view of the record and may fail without harm."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from PIL.Image import Image
+
+from finetune_monitor.evaluation import Estimate, Evaluation, StopReason
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """A score's direction and the bounds of one image's value."""
+
+    higher_is_better: bool
+    bounds: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What a sink needs to know before the first evaluation.
+
+    hparams: flat, dotted keys (`train.rank`) with plain values.
+    metrics: the metrics by name; side columns of `Evaluation.scores` (`faces_found`) are not among them.
+    ceilings: scores of the real photos against each other.
+    notices: sentences to show beside the scores.
+    resume_step: the step from which an interrupted run goes on; None for a new run.
+    """
+
+    output_dir: Path
+    hparams: Mapping[str, Any]
+    metrics: Mapping[str, MetricInfo]
+    ceilings: Mapping[str, Estimate]
+    notices: tuple[str, ...] = ()
+    resume_step: int | None = None
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """How a run ended."""
+
+    evaluations: tuple[Evaluation, ...]
+    best_metric: str
+    best_step: int | None
+    reason: StopReason | None
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """A place where evaluations are shown. `start` and `close` are called once, on the main process alone."""
+
+    name: str
+
+    def start(self, run: RunInfo) -> None: ...
+
+    def write(self, evaluation: Evaluation, images: Sequence[Image | None]) -> None:
+        """Show one evaluation; `images` in the grid's order, None where a cell could not be rendered."""
+        ...
+
+    def close(self, summary: RunSummary) -> None: ...
