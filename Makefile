@@ -1,0 +1,34 @@
+# make demo: the whole job on the embedded models.   make test: lint, types and all tests.
+# Each sets up .venv by itself; PYTHON names the interpreter to start from (3.10 or newer).
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lock clean
+
+demo: .venv/ready
+	$(BIN)/accelerate launch --cpu --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+		train.py --config configs/demo.yaml
+
+test: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+.venv/ready: pyproject.toml requirements.lock
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv (several minutes the first time) ..."
+	$(BIN)/pip install --disable-pip-version-check -q -e ".[wandb,onnx,dev]" -c requirements.lock
+	touch $@
+
+# Newest versions that pyproject.toml allows, written down; run `make test` before you commit the result.
+lock:
+	rm -rf .venv-lock
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install -q -e ".[wandb,onnx,dev]"
+	.venv-lock/bin/pip freeze --exclude-editable > requirements.lock
+	rm -rf .venv-lock
+
+clean:
+	rm -rf .venv runs

@@ -1,0 +1,47 @@
+"""The command `finetune-monitor`: looks at run directories."""
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from finetune_monitor import __version__
+from finetune_monitor.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status, 2 where the user can put something right."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        chosen.run(chosen)
+    except UserError as error:
+        print(f"finetune-monitor: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("finetune-monitor", description="Looks at runs of finetune_monitor.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    show = commands.add_parser("show", help="print a run's scores, its best step and why it ended")
+    show.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="the run's output_dir, also while it goes on")
+    show.set_defaults(run=_show)
+    return parser
+
+
+def _show(chosen: argparse.Namespace) -> None:
+    from finetune_monitor.console import print_summary  # imported here: --help needs no NumPy
+    from finetune_monitor.record import read_run
+
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always", RuntimeWarning)
+        history = read_run(chosen.run_dir)
+    for warning in found:
+        print(f"finetune-monitor: {warning.message}", file=sys.stderr)
+    print_summary(history)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""Render the grid and score it, every process its share; what fails is missing, and training goes on."""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from PIL.Image import Image
+
+from finetune_monitor import ranks
+from finetune_monitor.evaluation import MISSING, FloatArray, ScoredImage
+from finetune_monitor.grid import Cell
+from finetune_monitor.metrics import Metric
+from finetune_monitor.sampling import Renderer, is_black
+
+logger = logging.getLogger(__name__)
+
+
+class WarnOnce:
+    """Logs the first warning on a subject and swallows the rest: a broken metric must not flood the console."""
+
+    def __init__(self) -> None:
+        self._subjects: set[str] = set()
+
+    def __call__(self, subject: str, message: str) -> None:
+        if subject not in self._subjects:
+            self._subjects.add(subject)
+            logger.warning(message)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Pictures and scores in the grid's order, with the seconds that rendering and scoring took here."""
+
+    pictures: Sequence[Image | None]
+    images: tuple[ScoredImage, ...]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Measurer:
+    """Renders and scores a grid with all processes."""
+
+    renderer: Renderer
+    metrics: Sequence[Metric]
+    warn: WarnOnce = field(default_factory=WarnOnce)
+
+    def measure(self) -> Measurement:
+        """Each process takes every world-size-th cell; all processes get the whole grid's result."""
+        cells = self.renderer.grid.cells
+        mine = cells[ranks.rank() :: ranks.world_size()]
+        start = time.monotonic()
+        pictures = self._render(mine)
+        rendered = time.monotonic()
+        scores = self._score(mine, pictures)
+        shards = ranks.gather([(c.index, p, s) for c, p, s in zip(mine, pictures, scores, strict=True)])
+        found = {index: (picture, row) for shard in shards for index, picture, row in shard}
+        images = tuple(ScoredImage(cell, None, found[cell.index][1]) for cell in cells)
+        seconds = {"render": rendered - start, "score": time.monotonic() - rendered}
+        return Measurement([found[cell.index][0] for cell in cells], images, seconds)
+
+    def _render(self, cells: Sequence[Cell]) -> list[Image | None]:
+        try:
+            pictures = self.renderer.render(cells)
+        except Exception as error:
+            self.warn("render", f"rendering failed; its pictures are recorded as missing: {error!r}")
+            return [None] * len(cells)
+        broken = [c.id for c, p in zip(cells, pictures, strict=True) if p is None]
+        black = [c.id for c, p in zip(cells, pictures, strict=True) if p is not None and is_black(p)]
+        if broken:
+            self.warn("broken", f"pictures with values that are not finite, recorded as missing: {', '.join(broken)}")
+        if black:
+            self.warn("black", f"black pictures, not scored (an overflow in half precision?): {', '.join(black)}")
+        return pictures
+
+    def _score(self, cells: Sequence[Cell], pictures: Sequence[Image | None]) -> list[dict[str, float]]:
+        """One dict an image; a metric's name is always there, NaN where nothing was measured."""
+        rows: list[dict[str, float]] = [{metric.name: MISSING for metric in self.metrics} for _ in cells]
+        kept = {i: picture for i, picture in enumerate(pictures) if picture is not None and not is_black(picture)}
+        if not kept:
+            return rows
+        for metric in self.metrics:
+            columns = self._columns(metric, list(kept.values()), [cells[i] for i in kept])
+            for name, values in columns.items():
+                for i, value in zip(kept, values, strict=True):
+                    rows[i][name] = float(value)
+        return rows
+
+    def _columns(self, metric: Metric, shown: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
+        try:
+            columns = metric.score(shown, cells)
+            if wrong := [name for name, values in columns.items() if len(values) != len(shown)]:
+                raise ValueError(f"columns {', '.join(wrong)}: expected {len(shown)} values each")
+        except Exception as error:
+            self.warn(metric.name, f"metric {metric.name} failed; its scores are recorded as missing: {error!r}")
+            return {}
+        return columns

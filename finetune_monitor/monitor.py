@@ -1,0 +1,265 @@
+"""FinetuneMonitor: every N steps render the grid, score it, record it, show it, and say whether to stop."""
+
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from tqdm.auto import tqdm
+
+from finetune_monitor import ranks
+from finetune_monitor.borrowing import borrowed
+from finetune_monitor.console import print_summary
+from finetune_monitor.evaluation import Decision, Estimate, Evaluation, ScoredImage, StopReason, json_number, summarise
+from finetune_monitor.export import export_weights
+from finetune_monitor.grid import PromptGrid
+from finetune_monitor.measuring import Measurer
+from finetune_monitor.metrics import Calibrated, Described, Metric
+from finetune_monitor.record import RunRecord, read_run
+from finetune_monitor.sampling import Renderer
+from finetune_monitor.sinks import MetricInfo, RunInfo, RunSummary, Sink
+from finetune_monitor.stopping import StoppingRule, decide
+
+
+class FinetuneMonitor:
+    """Watches a training loop with a diffusers pipeline.
+
+    The constructor evaluates step 0, the untouched model; `on_step_end` evaluates every `every` steps. Nothing that
+    the training owns is changed: modules, modes and random generators are given back, and a render, a metric or a
+    sink that fails is reported once, recorded as missing, and training goes on.
+
+    With several processes (torch.distributed) build it on every one: each renders its share, the first writes, and
+    all get the same decision.
+
+    Args:
+        pipeline: diffusers text-to-image pipeline over the modules being trained.
+        grid: prompts x seeds.
+        metrics: what to measure; the first stopping rule's metric (or the first metric) says which step is best.
+        output_dir: the run directory; must not hold another run unless `resume_step` is given.
+        sinks: where evaluations are shown beside the record.
+        stopping: a rule, or several; the first that wants to stop decides.
+        every: steps between evaluations.
+        autocast: precision to render in; give the training's where it uses autocast.
+        live_weights: context manager that puts the weights to be judged (an EMA, say) in place and back.
+        hparams: flat settings of the training, shown by the trackers.
+        config_yaml: the training's config, kept as `config.yaml`.
+        resume_step: go on with a recorded run from this step; later evaluations are dropped from the record.
+
+    Raises:
+        UserError: `output_dir` is in use, holds another run, or was recorded with another grid or other metrics.
+        ValueError: no metric, metrics of one name, a rule on an unknown metric, `every` below 1, unknown sampler.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        grid: PromptGrid,
+        metrics: Sequence[Metric],
+        output_dir: str | Path,
+        sinks: Sequence[Sink] = (),
+        stopping: StoppingRule | Sequence[StoppingRule] = (),
+        every: int = 300,
+        *,
+        autocast: torch.dtype | None = None,
+        live_weights: Callable[[], AbstractContextManager] = nullcontext,
+        hparams: Mapping[str, Any] | None = None,
+        config_yaml: str | None = None,
+        resume_step: int | None = None,
+    ):
+        self.rules = [stopping] if isinstance(stopping, StoppingRule) else list(stopping)
+        self.metrics, self.every = list(metrics), every
+        _check(self.metrics, self.rules, every)
+        self.grid, self.output_dir = grid, Path(output_dir)
+        self.best_metric = self.rules[0].metric if self.rules else self.metrics[0].name
+        self._renderer = Renderer(pipeline, grid, autocast)
+        self._measurer = Measurer(self._renderer, self.metrics)
+        name = pipeline.config.get("_name_or_path")
+        self._pipeline_id = {"class": type(pipeline).__name__, "name_or_path": str(name) if name else None}
+        self._live_weights = live_weights
+        self._last_end = time.monotonic()
+        self.evaluations: tuple[Evaluation, ...] = ()
+        self.sinks: list[Sink] = []
+        self._directions = {metric.name: metric.higher_is_better for metric in self.metrics}
+        self._begin(sinks, hparams or {}, config_yaml, resume_step)
+        if not self.evaluations and not resume_step:
+            self.evaluate(0)
+
+    def on_step_end(self, step: int, epoch: float | None = None) -> bool:
+        """Evaluate where `step` is a multiple of `every`; True where a stopping rule has decided to stop."""
+        if step % self.every == 0 and (self.latest is None or self.latest.step < step):
+            self.evaluate(step, epoch)
+        return self.decision.stop
+
+    def evaluate(self, step: int, epoch: float | None = None) -> Evaluation:
+        """Render, score, record and show the grid now, whatever the interval."""
+        waited = time.monotonic() - self._last_end
+        with borrowed(self._renderer.pipeline), self._live_weights():
+            found = self._measurer.measure()
+            evaluation = Evaluation(step, epoch, time.time(), summarise(found.images), found.images, found.seconds)
+            history = (*self.evaluations, evaluation)
+            decision = decide(history, self.rules, self.best_metric, self._directions)
+            evaluation = replace(evaluation, decision=decision)
+            if ranks.is_main():
+                evaluation = self._publish(evaluation, found.pictures)
+        self.evaluations = (*self.evaluations, evaluation)
+        self._last_end = time.monotonic()
+        self._report(evaluation, waited)
+        return evaluation
+
+    def close(self, reason: StopReason | None = None) -> RunSummary:
+        """End the sinks and the record, and print the table; `reason`: why the training ended, if by no rule."""
+        summary = RunSummary(
+            self.evaluations, self.best_metric, self.decision.best_step, self.decision.reason or reason
+        )
+        if ranks.is_main():
+            for sink in list(self.sinks):
+                self._guard(sink, sink.close, summary)
+            self.record.close(summary)
+            print_summary(read_run(self.output_dir))
+        return summary
+
+    @property
+    def latest(self) -> Evaluation | None:
+        """The newest evaluation."""
+        return self.evaluations[-1] if self.evaluations else None
+
+    @property
+    def decision(self) -> Decision:
+        """What the rules say of the evaluations so far; in a resumed run, the rules that it has now."""
+        return decide(self.evaluations, self.rules, self.best_metric, self._directions)
+
+    def _begin(
+        self, sinks: Sequence[Sink], hparams: Mapping[str, Any], config_yaml: str | None, resume_step: int | None
+    ) -> None:
+        """Open the record and the sinks on the main process; every process gets the recorded history."""
+        failed: BaseException | None = None
+        if ranks.is_main():
+            try:
+                self._open_record(sinks, hparams, config_yaml, resume_step)
+            except Exception as error:
+                failed = error
+        failed, self.evaluations = ranks.gather((failed, self.evaluations))[0]
+        if failed is not None:
+            raise failed
+
+    def _open_record(
+        self, sinks: Sequence[Sink], hparams: Mapping[str, Any], config_yaml: str | None, resume_step: int | None
+    ) -> None:
+        described = {m.name: dict(m.describe()) for m in self.metrics if isinstance(m, Described)}
+        ceilings = {k: v for m in self.metrics if isinstance(m, Calibrated) for k, v in m.ceiling().items()}
+        run = self._run_json(described, ceilings, hparams)
+        self.record = RunRecord(self.output_dir, self.grid)
+        self.record.begin(run, config_yaml, resume_step)
+        self.evaluations = self.record.evaluations
+        info = RunInfo(
+            self.output_dir,
+            hparams,
+            {m.name: MetricInfo(m.higher_is_better, m.bounds) for m in self.metrics},
+            ceilings,
+            tuple(dict.fromkeys(str(d["notice"]) for d in described.values() if d.get("notice"))),
+            resume_step,
+        )
+        self.sinks = list(sinks)
+        for sink in sinks:
+            self._guard(sink, sink.start, info)
+
+    def _run_json(
+        self, described: Mapping[str, Any], ceilings: Mapping[str, Estimate], hparams: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        return {
+            "versions": _versions(),
+            "device": _device_name(self._renderer.pipeline._execution_device),
+            "processes": ranks.world_size(),
+            "pipeline": self._pipeline_id,
+            "metrics": {m.name: {"higher_is_better": m.higher_is_better, "bounds": m.bounds} for m in self.metrics},
+            "weights": described,
+            "baselines": {name: estimate.to_json() for name, estimate in ceilings.items()},
+            "best_metric": self.best_metric,
+            "hparams": dict(hparams),
+        }
+
+    def _publish(self, evaluation: Evaluation, pictures: Sequence[Image | None]) -> Evaluation:
+        """Record, then show, then keep the weights if they are the best so far."""
+        evaluation = self._write_record(evaluation, pictures)
+        for sink in list(self.sinks):
+            self._guard(sink, sink.write, evaluation, pictures)
+        if evaluation.decision.best_step == evaluation.step > 0:
+            self._keep_best(evaluation)
+        return evaluation
+
+    def _write_record(self, evaluation: Evaluation, pictures: Sequence[Image | None]) -> Evaluation:
+        start = time.monotonic()
+        try:
+            files = self.record.write_images(evaluation.step, list(pictures))
+            images = tuple(
+                ScoredImage(image.cell, file, image.scores)
+                for image, file in zip(evaluation.images, files, strict=True)
+            )
+            seconds = {**evaluation.seconds, "write": time.monotonic() - start}
+            evaluation = replace(evaluation, images=images, seconds=seconds)
+            self.record.append(evaluation)
+        except OSError as error:
+            self._measurer.warn("record", f"{self.output_dir}: the record could not be written: {error}")
+        return evaluation
+
+    def _keep_best(self, evaluation: Evaluation) -> None:
+        note = {
+            "step": evaluation.step,
+            "metric": self.best_metric,
+            "scores": {name: json_number(estimate.mean) for name, estimate in evaluation.scores.items()},
+            "grid": self.grid.fingerprint(),
+        }
+        try:
+            export_weights(self._renderer.pipeline, self.output_dir / "best", note)
+        except Exception as error:
+            self._measurer.warn("best", f"{self.output_dir / 'best'}: the best weights could not be kept: {error!r}")
+
+    def _guard(self, sink: Sink, action: Callable[..., None], *arguments: Any) -> None:
+        """A sink that fails is off for the rest of the run, with one warning."""
+        try:
+            action(*arguments)
+        except Exception as error:
+            self.sinks = [other for other in self.sinks if other is not sink]
+            self._measurer.warn(f"sink {sink.name}", f"sink {sink.name} failed and is off from now on: {error!r}")
+
+    def _report(self, evaluation: Evaluation, waited: float) -> None:
+        """One line on the console, past any progress bar: the scores and what the evaluation cost."""
+        if not ranks.is_main():
+            return
+        spent = sum(evaluation.seconds.values())
+        share = f", {100 * spent / (spent + waited):.0f} % of the time since the last" if evaluation.step else ""
+        scores = ", ".join(f"{name} {in_words(estimate)}" for name, estimate in evaluation.scores.items())
+        tqdm.write(f"step {evaluation.step}: {scores} ({spent:.1f} s{share})")
+
+
+def in_words(estimate: Estimate) -> str:
+    """A mean with its interval, and how many images it stands on where some are missing."""
+    if not estimate.n:
+        return "not measured"
+    interval = f" [{estimate.low:.3f}, {estimate.high:.3f}]" if estimate.n > 1 else ""
+    share = f" ({estimate.n} of {estimate.n + estimate.missing} images)" if estimate.missing else ""
+    return f"{estimate.mean:.3f}{interval}{share}"
+
+
+def _check(metrics: Sequence[Metric], rules: Sequence[StoppingRule], every: int) -> None:
+    names = [metric.name for metric in metrics]
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"metrics: found {names}, expected at least one, and each name once")
+    if every < 1:
+        raise ValueError(f"every: found {every}, expected 1 or more steps")
+
+
+def _versions() -> dict[str, str]:
+    """Versions of the packages that decide what a picture and its scores look like."""
+    packages = ["torch", "diffusers", "transformers", "accelerate", "peft", "open_clip_torch", "facenet-pytorch"]
+    return {"python": platform.python_version(), **{name: version(name) for name in ["finetune_monitor", *packages]}}
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device} ({platform.machine()})"

@@ -1,0 +1,32 @@
+"""Work shared between processes: who am I, and what did the others find."""
+
+from typing import TypeVar
+
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+
+def rank() -> int:
+    return dist.get_rank() if _distributed() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if _distributed() else 1
+
+
+def is_main() -> bool:
+    return rank() == 0
+
+
+def gather(found: T) -> list[T]:
+    """Every process's object, in the order of ranks, on every process."""
+    if not _distributed():
+        return [found]
+    everyone: list = [None] * world_size()
+    dist.all_gather_object(everyone, found)
+    return everyone
+
+
+def _distributed() -> bool:
+    return dist.is_available() and dist.is_initialized()

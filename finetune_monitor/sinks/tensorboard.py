@@ -1,0 +1,129 @@
+"""Shows evaluations in TensorBoard: curves with intervals, a strip of pictures a prompt, the hyperparameters."""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from PIL.Image import Image
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from finetune_monitor.captions import grid_picture, prompt_strips
+from finetune_monitor.evaluation import Evaluation
+from finetune_monitor.record import measured_means, redacted
+from finetune_monitor.sinks import RunInfo, RunSummary
+
+PROMPT_CHARACTERS = 60
+"""How much of a prompt stands in a tag."""
+
+
+class TensorBoardSink:
+    """Writes below `<output_dir>/tensorboard`, or with a writer that belongs to someone else.
+
+    Tags: each score's name (its mean; no point where it was not measured), `interval/NAME/low` and `high`,
+    `ceiling/NAME`, `monitor/seconds_*`, `prompts/00 PROMPT` and `grid` (pictures), `best/NAME` (the scores of the best
+    step). The step is the training step.
+
+    Args:
+        writer: used as it is and left open at the end; on a resume it must have been made with `purge_step`.
+    """
+
+    name = "tensorboard"
+
+    def __init__(self, writer: SummaryWriter | None = None):
+        self._given = writer
+
+    def start(self, run: RunInfo) -> None:
+        """Open the writer; on a resume TensorBoard forgets what was written after the checkpoint."""
+        purge_step = None if run.resume_step is None else run.resume_step + 1
+        folder = str(run.output_dir / "tensorboard")
+        self._writer = self._given or SummaryWriter(folder, purge_step=purge_step)
+        self._run = run
+        self._write_texts(run.resume_step or 0)
+        self._writer.add_custom_scalars(_charts(run))
+        self._write_hparams()
+        self._writer.flush()
+
+    def write(self, evaluation: Evaluation, images: Sequence[Image | None]) -> None:
+        """Add one evaluation's curves and pictures."""
+        for tag, value in self._scalars(evaluation).items():
+            self._writer.add_scalar(tag, value, evaluation.step, walltime=evaluation.wall_time)
+        if evaluation.images:
+            for index, (prompt, strip) in enumerate(prompt_strips(evaluation, images, self._run.notices)):
+                self._add_picture(f"prompts/{index:02d} {_shortened(prompt)}", strip, evaluation)
+            self._add_picture("grid", grid_picture(evaluation, images, self._run.notices), evaluation)
+        self._writer.flush()
+
+    def close(self, summary: RunSummary) -> None:
+        """Add the best step's scores for the table of hyperparameters."""
+        last = summary.evaluations[-1].step if summary.evaluations else 0
+        for name, value in measured_means(summary.evaluations, summary.best_step).items():
+            if name in self._run.metrics:
+                self._writer.add_scalar(f"best/{name}", value, last)
+        self._add_summaries(hparams({}, {})[2:])
+        self._writer.flush()
+        if self._given is None:
+            self._writer.close()
+
+    def _scalars(self, evaluation: Evaluation) -> dict[str, float]:
+        found = {f"monitor/seconds_{key}": value for key, value in evaluation.seconds.items()}
+        for name, estimate in evaluation.scores.items():
+            found[name] = estimate.mean
+            if name in self._run.metrics:
+                found |= {f"interval/{name}/low": estimate.low, f"interval/{name}/high": estimate.high}
+            if name in self._run.ceilings:
+                found[f"ceiling/{name}"] = self._run.ceilings[name].mean
+        return {tag: value for tag, value in found.items() if not math.isnan(value)}
+
+    def _write_texts(self, step: int) -> None:
+        if self._run.notices:
+            self._writer.add_text("run/notices", "\n\n".join(self._run.notices), step)
+        if self._run.hparams:
+            self._writer.add_text("run/config", _table(redacted(self._run.hparams)), step)
+
+    def _write_hparams(self) -> None:
+        """Into this very run: `add_hparams` would open a second one, named by the clock."""
+        values = {key: _hparam(value) for key, value in redacted(self._run.hparams).items()}
+        tags = [tag for name in self._run.metrics for tag in (name, f"best/{name}")]
+        self._add_summaries(hparams(values, dict.fromkeys(tags))[:2])
+
+    def _add_picture(self, tag: str, picture: Image, evaluation: Evaluation) -> None:
+        """As JPEG, a tenth of `add_image`'s PNG: the record keeps the exact pixels."""
+        content = io.BytesIO()
+        picture.save(content, "JPEG", quality=90)
+        image = Summary.Image(
+            height=picture.height, width=picture.width, colorspace=3, encoded_image_string=content.getvalue()
+        )
+        summary = Summary(value=[Summary.Value(tag=tag, image=image)])
+        self._writer._get_file_writer().add_summary(summary, evaluation.step, evaluation.wall_time)
+
+    def _add_summaries(self, summaries: Sequence[Summary]) -> None:
+        for summary in summaries:
+            self._writer._get_file_writer().add_summary(summary)
+
+
+def _charts(run: RunInfo) -> dict[str, dict[str, list]]:
+    """For the custom-scalars page: each metric with its interval as a band, and beside its ceiling."""
+    bands = {name: ["Margin", [name, f"interval/{name}/low", f"interval/{name}/high"]] for name in run.metrics}
+    ceilings = {f"{name} and the real photos": ["Multiline", [name, f"ceiling/{name}"]] for name in run.ceilings}
+    return {"scores": bands | ceilings}
+
+
+def _shortened(prompt: str) -> str:
+    words = " ".join(prompt.replace("/", " ").split())
+    return words if len(words) <= PROMPT_CHARACTERS else words[: PROMPT_CHARACTERS - 3] + "..."
+
+
+def _table(values: Mapping[str, Any]) -> str:
+    """A Markdown table; code marks keep TensorBoard from reading Markdown in the values."""
+    rows = [f"| {key} | `{str(value).replace('|', '/').replace('`', ' ')}` |" for key, value in values.items()]
+    return "\n".join(["| key | value |", "|---|---|", *rows])
+
+
+def _hparam(value: Any) -> str | float | None:
+    """torch would write a bool as a number, and refuses lists."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    return None if value is None else str(value)

@@ -1,0 +1,181 @@
+"""Shows evaluations in Weights & Biases: curves, the grid, and a table with one row an image."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL.Image import Image
+
+from finetune_monitor.captions import grid_picture
+from finetune_monitor.errors import UserError
+from finetune_monitor.evaluation import Evaluation, ScoredImage
+from finetune_monitor.files import write_atomic
+from finetune_monitor.record import measured_means, plain, redacted
+from finetune_monitor.sinks import RunInfo, RunSummary
+
+Mode = Literal["online", "offline", "disabled"]
+
+STEP = "training_step"
+"""The x axis of every curve: wandb's own step only grows, and would drop the steps repeated after a resume."""
+
+RUN_ID = Path("wandb") / "run-id"
+"""Where the run directory keeps W&B's id, so that a resume goes on with the same run."""
+
+MODES: tuple[Mode, ...] = ("online", "offline", "disabled")
+"""From the most public to the most private."""
+
+
+class WandbSink:
+    """Writes to a run of its own below `<output_dir>/wandb`, or to one that belongs to someone else.
+
+    Each evaluation logs its scores, `interval/NAME/low` and `high`, `monitor/seconds_*`, the picture `grid` and the
+    table `images` with its own rows, which W&B's step slider goes through; the end logs `all_images`, the rows of all
+    evaluations. So every image is written twice, however long the run. What was not measured has no key.
+
+    Args:
+        mode: "online" sends to W&B, "offline" writes files for `wandb sync`, "disabled" does nothing. WANDB_MODE in
+            the environment can only make it more private; the other WANDB_* variables hold as for wandb itself.
+        project: W&B project.
+        name: the run's name; wandb invents one where it is None.
+        entity: team or user; the account's default where it is None.
+        images: False keeps every picture out of W&B, scores and prompts are still written.
+        run: a wandb run to write to; it is left open at the end, and the arguments before `images` are not used.
+
+    Raises:
+        UserError: wandb is not installed.
+    """
+
+    name = "wandb"
+
+    def __init__(
+        self,
+        mode: Mode = "offline",
+        project: str = "finetune-monitor",
+        name: str | None = None,
+        entity: str | None = None,
+        images: bool = True,
+        run: Any = None,
+    ):
+        self._wandb = import_wandb()
+        self._options: dict[str, Any] = {"mode": mode, "project": project, "name": name, "entity": entity}
+        self._images = images
+        self._given = run
+        self._defined: set[str] = set()
+
+    def start(self, run: RunInfo) -> None:
+        """Open the run, or on a resume the same run again."""
+        self._run_info = run
+        self._run = self._given
+        if self._run is None:
+            self._run = self._wandb.init(**init_arguments(run.output_dir, self._options, run.resume_step))
+        write_atomic(run.output_dir / RUN_ID, self._run.id.encode())
+        self._run.config.update(plain(redacted(run.hparams)), allow_val_change=True)
+        if run.notices:
+            self._run.notes = "\n".join(run.notices)
+        self._run.define_metric(STEP, hidden=True)
+
+    def write(self, evaluation: Evaluation, images: Sequence[Image | None]) -> None:
+        """Log one evaluation in one call, so that wandb's own step grows by one."""
+        found: dict[str, Any] = self._scalars(evaluation)
+        self._define(found)
+        if evaluation.images:
+            found["images"] = self._table([evaluation])
+        if evaluation.images and self._images:
+            found["grid"] = self._wandb.Image(grid_picture(evaluation, images, self._run_info.notices))
+        self._run.log({STEP: evaluation.step, **found})
+
+    def close(self, summary: RunSummary) -> None:
+        """Log the table of all evaluations and how the run ended."""
+        if any(evaluation.images for evaluation in summary.evaluations):
+            self._run.log({"all_images": self._table(summary.evaluations)})
+        best = measured_means(summary.evaluations, summary.best_step)
+        ended: dict[str, Any] = {f"best/{name}": best[name] for name in self._run_info.metrics if name in best}
+        ended |= {"best/step": summary.best_step, "stop_reason": summary.reason and summary.reason.value}
+        self._run.summary.update({key: value for key, value in ended.items() if value is not None})
+        if self._given is None:
+            self._run.finish()
+
+    def _scalars(self, evaluation: Evaluation) -> dict[str, float]:
+        found = {f"monitor/seconds_{key}": value for key, value in evaluation.seconds.items()}
+        for name, estimate in evaluation.scores.items():
+            found[name] = estimate.mean
+            if name in self._run_info.metrics:
+                found |= {f"interval/{name}/low": estimate.low, f"interval/{name}/high": estimate.high}
+            if name in self._run_info.ceilings:
+                found[f"ceiling/{name}"] = self._run_info.ceilings[name].mean
+        return {key: value for key, value in found.items() if not math.isnan(value)}
+
+    def _define(self, keys: Mapping[str, float]) -> None:
+        """Give the new curves the training step as their axis; a shared run's other curves keep theirs."""
+        for key in keys.keys() - self._defined:
+            self._run.define_metric(key, step_metric=STEP)
+        self._defined |= keys.keys()
+
+    def _table(self, evaluations: Sequence[Evaluation]) -> Any:
+        scores = list(dict.fromkeys(name for e in evaluations for image in e.images for name in image.scores))
+        picture = ["image"] if self._images else []
+        rows = [
+            [e.step, image.cell.id, image.cell.prompt, image.cell.seed]
+            + ([self._picture(image)] if self._images else [])
+            + [_number(image.scores.get(name, math.nan)) for name in scores]
+            for e in evaluations
+            for image in e.images
+        ]
+        return self._wandb.Table(columns=["step", "cell", "prompt", "seed", *picture, *scores], data=rows)
+
+    def _picture(self, image: ScoredImage) -> Any:
+        """The record's file: wandb copies it instead of encoding the picture again."""
+        path = None if image.file is None else self._run_info.output_dir / image.file
+        return self._wandb.Image(str(path)) if path is not None and path.exists() else None
+
+
+def init_arguments(output_dir: Path, options: Mapping[str, Any], resume_step: int | None) -> dict[str, Any]:
+    """What `wandb.init` needs for this run directory: the same run id again on a resume, and nothing personal.
+
+    Args:
+        options: `mode`, `project`, `name`, `entity`; None is left to wandb.
+    """
+    mode = _most_private(options.get("mode", "offline"))
+    arguments = {key: value for key, value in options.items() if value is not None and key != "mode"}
+    arguments |= {"mode": mode, "dir": str(output_dir), "settings": _settings(mode)}
+    stored = output_dir / RUN_ID
+    if resume_step is not None and stored.exists():
+        arguments["id"] = stored.read_text()
+        if mode == "online":
+            arguments["resume"] = "allow"  # offline, `wandb sync` joins the files of one id
+    return arguments
+
+
+def import_wandb() -> Any:
+    """The wandb module.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import wandb
+    except ImportError:
+        raise UserError(
+            'sink wandb: the package wandb is not installed; pip install "finetune_monitor[wandb]", '
+            "or take the sink out of the config"
+        ) from None
+    return wandb
+
+
+def _most_private(mode: Mode) -> Mode:
+    """Pictures of a face leave the machine only where the code or the config says so, never by the environment."""
+    wanted = os.environ.get("WANDB_MODE", mode)
+    return MODES[max(MODES.index(m) for m in MODES if m in (mode, wanted))]
+
+
+def _settings(mode: Mode) -> dict[str, Any]:
+    """Few lines on the console, and no command line, user name, host name or git remote in the run's metadata."""
+    known = getattr(import_wandb().Settings, "model_fields", {})
+    private = "x_disable_meta" if "x_disable_meta" in known else "_disable_meta"  # renamed in wandb 0.19
+    return {"console": "off", "quiet": True, "silent": mode != "online", private: True}
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,79 @@
+"""Class images for prior preservation: what the base model itself draws for the class prompt."""
+
+import itertools
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+from tqdm.auto import tqdm
+
+from finetune_monitor import ranks
+from finetune_monitor.borrowing import borrowed
+from finetune_monitor.errors import UserError
+from finetune_monitor.files import STAGING
+from finetune_monitor.grid import PromptGrid
+from finetune_monitor.images import SUFFIXES, list_images, read_images
+from finetune_monitor.sampling import Renderer, is_black
+from finetune_monitor.training.config import DataConfig, GridConfig
+
+
+def load_class_images(
+    pipeline: StableDiffusionPipeline, data: DataConfig, sampling: GridConfig, autocast: torch.dtype | None
+) -> list[Image.Image]:
+    """The first `class_count` class images; what is missing is rendered by the model as it stands and kept.
+
+    Raises:
+        UserError: the model draws black pictures, or a picture in the folder cannot be read.
+    """
+    assert data.class_images is not None
+    data.class_images.mkdir(parents=True, exist_ok=True)
+    seeds = ranks.gather(_missing_seeds(data.class_images, data.class_count))[0]
+    if seeds:
+        grid = PromptGrid(
+            [data.class_prompt or ""],
+            seeds,
+            steps=sampling.steps,
+            guidance=sampling.guidance,
+            sampler=sampling.sampler,
+            size=(data.resolution, data.resolution),
+        )
+        _render(Renderer(pipeline, grid, autocast), data.class_images)
+    return read_images(_present(data.class_images)[: data.class_count])
+
+
+def _present(folder: Path) -> list[Path]:
+    return list_images(folder) if any(p.suffix.lower() in SUFFIXES for p in folder.glob("[!.]*")) else []
+
+
+def _missing_seeds(folder: Path, count: int) -> list[int]:
+    """Seeds for what is missing, none of which a file in the folder has used."""
+    present = _present(folder)
+    used = {path.stem for path in present}
+    free = (seed for seed in itertools.count() if _stem(seed) not in used)
+    return list(itertools.islice(free, max(0, count - len(present))))
+
+
+def _stem(seed: int) -> str:
+    return f"class-{seed:06d}"
+
+
+def _render(renderer: Renderer, folder: Path) -> None:
+    """Every process draws its share."""
+    todo = list(renderer.grid.cells[ranks.rank() :: ranks.world_size()])
+    bar = tqdm(total=len(todo), desc="class images", unit="image", disable=not ranks.is_main())
+    with borrowed(renderer.pipeline), bar:
+        while todo:
+            cells, todo = todo[: renderer.batch], todo[renderer.batch :]
+            for cell, picture in zip(cells, renderer.render(cells), strict=True):
+                _save(folder / f"{_stem(cell.seed)}.png", picture)
+            bar.update(len(cells))
+    ranks.gather(None)
+
+
+def _save(path: Path, picture: Image.Image | None) -> None:
+    if picture is None or is_black(picture):
+        raise UserError(f"{path}: the base model drew a black picture; train in bf16 or without mixed precision")
+    staged = path.with_name(STAGING + path.name)
+    picture.save(staged, format="PNG")
+    staged.replace(path)

@@ -1,0 +1,213 @@
+"""The training loop: steps, their loss, and what happens between them."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from accelerate import Accelerator
+from diffusers import DDPMScheduler, StableDiffusionPipeline
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.optim import AdamW
+from tqdm.auto import tqdm
+
+from finetune_monitor import ranks
+from finetune_monitor.evaluation import StopReason
+from finetune_monitor.monitor import FinetuneMonitor
+from finetune_monitor.training import checkpoints, objective
+from finetune_monitor.training.config import Config, TrainConfig
+from finetune_monitor.training.data import CachedLatents, batch_indices, step_seed, tokenise
+from finetune_monitor.training.interrupts import Interrupt
+from finetune_monitor.training.models import Trainable
+
+LOG_EVERY = 10
+"""Steps between two readings of the loss; each reading waits for the device."""
+
+
+def learning_rate_factor(schedule: str, step: int, warmup: int, total: int) -> float:
+    """Share of the learning rate that update `step` (from 1) gets: linear warm-up, then constant, cosine or linear."""
+    if step < warmup:
+        return step / warmup
+    if schedule == "constant":
+        return 1.0
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    return 1.0 - progress if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def make_optimizer(trainable: Trainable, config: TrainConfig) -> AdamW:
+    """AdamW with a parameter group a model; `initial_lr` is what the schedule scales."""
+    groups = []
+    for name, model in trainable.models.items():
+        own = config.text_encoder_learning_rate if name == "text_encoder" else None
+        rate = own or config.learning_rate
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        groups.append({"params": parameters, "lr": rate, "initial_lr": rate})
+    return AdamW(groups, weight_decay=config.weight_decay)
+
+
+class Conditioning:
+    """Text embeddings of the two training prompts: computed once, or each time where the text encoder is trained."""
+
+    def __init__(self, pipeline: StableDiffusionPipeline, encoder: nn.Module, prompts: list[str], trained: bool):
+        self.encoder, self.trained = encoder, trained
+        self.ids = tokenise(pipeline.tokenizer, prompts).to(pipeline.unet.device)
+        with torch.no_grad():
+            self.cached = None if trained else self._encode(self.ids)
+
+    def __call__(self, which: Int64[Tensor, "b"]) -> Float[Tensor, "b t d"]:
+        """Embeddings by prompt index: 0 is the subject's, 1 the class's."""
+        return (self._encode(self.ids) if self.cached is None else self.cached)[which]
+
+    def _encode(self, ids: Int64[Tensor, "p t"]) -> Float[Tensor, "p t d"]:
+        return self.encoder(ids)[0]
+
+
+@dataclass
+class Trainer:
+    """Everything a step needs; its randomness is a function of (seed, step, micro step, rank) alone."""
+
+    config: Config
+    accelerator: Accelerator
+    trainable: Trainable
+    prepared: dict[str, nn.Module]
+    optimizer: AdamW
+    noise: DDPMScheduler
+    conditioning: Conditioning
+    subjects: CachedLatents
+    classes: CachedLatents | None
+    step: int = 0
+    loss: float = math.nan
+    _window: list[Tensor] = field(default_factory=list)
+
+    def run(self, monitor: FinetuneMonitor | None, interrupt: Interrupt) -> StopReason:
+        """Train from the step after `self.step` until the end, a rule, a signal or a loss that is not finite."""
+        total = self.config.train.max_steps
+        bar = tqdm(total=total, initial=self.step, desc="training", unit="step", disable=not ranks.is_main())
+        with bar:
+            while self.step < total and not (monitor and monitor.decision.stop):
+                self.step += 1
+                self._window.append(self.train_step(self.step))
+                bar.update()
+                if self._due() and not math.isfinite(self._read_loss()):
+                    return StopReason.NOT_FINITE
+                self._show(bar, monitor)
+                if monitor is not None and monitor.on_step_end(self.step, self.epoch):
+                    self._save()
+                    break
+                interrupted = self._polls_signals() and interrupt.asked()
+                if interrupted or self.step % self.config.train.checkpoint_every == 0 or self.step == total:
+                    self._save()
+                if interrupted:
+                    return StopReason.INTERRUPTED
+        return monitor.decision.reason or StopReason.MAX_STEPS if monitor else StopReason.MAX_STEPS
+
+    @property
+    def epoch(self) -> float:
+        """How often each photo of the subject has been seen."""
+        train = self.config.train
+        seen = self.step * train.batch_size * train.gradient_accumulation * ranks.world_size()
+        return seen / len(self.subjects)
+
+    def train_step(self, step: int) -> Float[Tensor, ""]:
+        """One optimiser update; returns its mean loss, still on the device."""
+        train = self.config.train
+        losses = []
+        for group in self.optimizer.param_groups:
+            factor = learning_rate_factor(train.lr_schedule, step, train.warmup_steps, train.max_steps)
+            group["lr"] = group["initial_lr"] * factor
+        for micro in range(train.gradient_accumulation):
+            with self.accelerator.accumulate(*self.prepared.values()):
+                loss = self._loss(step, micro)
+                self.accelerator.backward(loss)
+                if self.accelerator.sync_gradients:
+                    self.accelerator.clip_grad_norm_(self.trainable.parameters.values(), train.max_grad_norm)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            losses.append(loss.detach())
+        if self.trainable.ema is not None:
+            self.trainable.ema.step(self.trainable.parameters.values())
+        return torch.stack(losses).mean()
+
+    def _loss(self, step: int, micro: int) -> Float[Tensor, ""]:
+        train, device = self.config.train, self.accelerator.device
+        seed = step_seed(self.config.seed, step, micro, ranks.rank())
+        torch.manual_seed(seed)  # dropout draws from the global generator
+        generator = torch.Generator(device).manual_seed(seed)
+        latents, which = self._batch(step, micro, generator)
+        noise = torch.randn(latents.shape, generator=generator, device=device)
+        t = objective.random_timesteps(self.noise, len(latents), generator)
+        predicted = self.prepared["unet"](self.noise.add_noise(latents, noise, t), t, self.conditioning(which)).sample
+        weights = objective.min_snr_weights(self.noise, t, train.snr_gamma) if train.snr_gamma else None
+        wanted = objective.target(self.noise, latents, noise, t)
+        return objective.denoising_loss(predicted, wanted, weights, train.batch_size, train.prior_loss_weight)
+
+    def _batch(
+        self, step: int, micro: int, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "b 4 h w"], Int64[Tensor, "b"]]:
+        """Latents of this process's photos, the subject's first, and which prompt each goes with."""
+        train = self.config.train
+        turn = ((step - 1) * train.gradient_accumulation + micro) * ranks.world_size() + ranks.rank()
+        parts = [self.subjects] if self.classes is None else [self.subjects, self.classes]
+        latents = [
+            part.draw(
+                batch_indices(self.config.seed + i, turn * train.batch_size, len(part), train.batch_size), generator
+            )
+            for i, part in enumerate(parts)
+        ]
+        which = torch.arange(len(parts), device=self.accelerator.device).repeat_interleave(train.batch_size)
+        return torch.cat(latents), which
+
+    def _due(self) -> bool:
+        """Whether the loss must be looked at now: at intervals, and before anything is judged or saved."""
+        saved = self.step % self.config.train.checkpoint_every == 0 or self.step == self.config.train.max_steps
+        judged = self.config.monitor.enabled and self.step % self.config.monitor.every == 0
+        return self.step % LOG_EVERY == 0 or saved or judged
+
+    def _read_loss(self) -> float:
+        """Mean loss of the steps since the last reading, over all processes; logged to the trackers."""
+        mean = self.accelerator.reduce(torch.stack(self._window).mean(), reduction="mean")
+        self._window.clear()
+        self.loss = mean.item()
+        rate = self.optimizer.param_groups[0]["lr"]
+        self.accelerator.log({"train/loss": self.loss, "train/learning_rate": rate}, step=self.step)
+        return self.loss
+
+    def _polls_signals(self) -> bool:
+        """With several processes asking costs a collective, so it is asked at intervals."""
+        return ranks.world_size() == 1 or self.step % LOG_EVERY == 0
+
+    def _show(self, bar: tqdm, monitor: FinetuneMonitor | None) -> None:
+        shown = {"loss": f"{self.loss:.3g}", "lr": f"{self.optimizer.param_groups[0]['lr']:.2g}"}
+        if monitor is not None and monitor.latest is not None:
+            shown |= {m.name: f"{monitor.latest.scores[m.name].mean:.3f}" for m in monitor.metrics}
+        bar.set_postfix(shown, refresh=False)
+
+    def _save(self) -> None:
+        """A checkpoint, written by the first process while the others wait."""
+        if ranks.is_main():
+            scaler = self.accelerator.scaler
+            checkpoints.save(
+                self.config.output_dir / "checkpoints",
+                self.step,
+                self.trainable,
+                self.optimizer,
+                identity(self.config),
+                scaler.state_dict() if scaler else {},
+                self.config.train.keep_checkpoints,
+            )
+        self.accelerator.wait_for_everyone()
+
+
+def identity(config: Config) -> dict:
+    """Settings under which a checkpoint may be continued: what is trained, on what, and in which order."""
+    content = config.model_dump(mode="json")
+    train = ["method", "rank", "lora_alpha", "lora_layers", "text_encoder", "batch_size", "gradient_accumulation"]
+    data = ["instance_images", "instance_count", "instance_prompt", "class_prompt", "resolution", "random_flip"]
+    return {
+        "model": content["model"],
+        "seed": content["seed"],
+        **{f"train.{key}": content["train"][key] for key in train},
+        **{f"data.{key}": content["data"][key] for key in data},
+        "train.ema_decay": content["train"]["ema_decay"],
+        "prior_preservation": config.prior_preservation,
+    }

@@ -1,0 +1,56 @@
+"""The loss: noise prediction on the subject, prior preservation on its class, min-SNR weights."""
+
+import torch
+import torch.nn.functional as F
+from diffusers import DDPMScheduler
+from diffusers.training_utils import compute_snr
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+
+def target(
+    scheduler: DDPMScheduler, latents: Float[Tensor, "b 4 h w"], noise: Float[Tensor, "b 4 h w"], t: Int64[Tensor, "b"]
+) -> Float[Tensor, "b 4 h w"]:
+    """What the UNet is to predict: the noise, or the velocity (Salimans and Ho 2022), as the model was trained.
+
+    Raises:
+        ValueError: the model's scheduler names another prediction type.
+    """
+    kind = scheduler.config.prediction_type
+    if kind == "epsilon":
+        return noise
+    if kind == "v_prediction":
+        return scheduler.get_velocity(latents, noise, t)
+    raise ValueError(f"prediction_type: found {kind!r}, expected epsilon or v_prediction")
+
+
+def min_snr_weights(scheduler: DDPMScheduler, t: Int64[Tensor, "b"], gamma: float) -> Float[Tensor, "b"]:
+    """min(SNR, gamma) / SNR for epsilon, / (SNR + 1) for velocity (Hang et al. 2023, arXiv 2303.09556, eq. 6)."""
+    snr = compute_snr(scheduler, t)
+    velocity = scheduler.config.prediction_type == "v_prediction"
+    return snr.clamp(max=gamma) / (snr + 1 if velocity else snr)
+
+
+def denoising_loss(
+    predicted: Float[Tensor, "b 4 h w"],
+    wanted: Float[Tensor, "b 4 h w"],
+    weights: Float[Tensor, "b"] | None,
+    subjects: int,
+    prior_weight: float,
+) -> Float[Tensor, ""]:
+    """Mean squared error of the first `subjects` rows, plus `prior_weight` times that of the rest (the class images).
+
+    DreamBooth, Ruiz et al. 2022 (arXiv 2208.12242), eq. 2.
+    """
+    losses = F.mse_loss(predicted.float(), wanted.float(), reduction="none").mean(dim=(1, 2, 3))
+    if weights is not None:
+        losses = losses * weights
+    loss = losses[:subjects].mean()
+    return loss + prior_weight * losses[subjects:].mean() if len(losses) > subjects else loss
+
+
+def random_timesteps(scheduler: DDPMScheduler, count: int, generator: torch.Generator) -> Int64[Tensor, "b"]:
+    """Uniform over the model's noise levels."""
+    return torch.randint(
+        scheduler.config.num_train_timesteps, (count,), generator=generator, device=generator.device, dtype=torch.int64
+    )

@@ -1,0 +1,127 @@
+"""Strips and grids: sizes that stay readable and bounded, and what is missing is seen to be missing."""
+
+import math
+
+import pytest
+from PIL import Image, ImageChops
+from runs import GRID, NOTICE, evaluation, pictures
+
+from finetune_monitor.captions import (
+    GRID_WIDTH,
+    LARGEST,
+    SMALLEST,
+    Line,
+    _font,
+    _shorten,
+    _wrap,
+    grid_picture,
+    prompt_strips,
+    strip,
+)
+from finetune_monitor.evaluation import Evaluation, ScoredImage, summarise
+from finetune_monitor.grid import PromptGrid
+
+
+def contains(picture: Image.Image, color: tuple[int, int, int]) -> int:
+    """How many pixels have exactly this colour."""
+    return sum(count for count, found in picture.getcolors(picture.width * picture.height) if found == color)
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [
+        ((16, 16), (128, 128)),
+        ((64, 64), (128, 128)),
+        ((100, 50), (200, 100)),
+        ((512, 512), (512, 512)),
+        ((1024, 1024), (512, 512)),
+        ((1024, 512), (512, 256)),
+    ],
+)
+def test_cells_are_brought_to_a_readable_size(size, shown):
+    red = (255, 0, 0)
+    picture = strip([Image.new("RGB", size, red)], [[]])
+    assert contains(picture, red) == shown[0] * shown[1]
+    assert SMALLEST <= max(shown) <= LARGEST
+
+
+def test_a_missing_picture_is_a_grey_box():
+    images = [Image.new("RGB", (64, 64), (255, 0, 0)), None]
+    picture = strip(images, [[], []])
+    assert contains(picture, (255, 0, 0)) == 128 * 128
+    assert 0.8 * 128 * 128 < contains(picture, (0xD9, 0xD9, 0xD9)) < 128 * 128  # less the words "not rendered"
+
+
+def test_a_strip_of_nothing_but_missing_pictures_can_be_drawn():
+    assert strip([None, None], [[], []], "a prompt").width > 2 * SMALLEST
+
+
+def test_a_face_that_was_not_found_is_marked_in_colour():
+    amber = (0xB4, 0x53, 0x09)
+    with_faces, without = (prompt_strips(evaluation(0, faces=n), pictures())[0][1] for n in (4, 0))
+    assert contains(with_faces, amber) == 0
+    assert contains(without, amber) > 3
+
+
+def test_every_difference_in_words_is_seen():
+    def drawn(title: str | None, line: Line) -> Image.Image:
+        return strip([None], [[line]], title)
+
+    base = drawn("a", Line("seed 0", "0.412"))
+    for other in (
+        drawn("b", Line("seed 0", "0.412")),
+        drawn("a", Line("seed 1", "0.412")),
+        drawn("a", Line("seed 0", "0.413")),
+    ):
+        assert ImageChops.difference(base, other).getbbox() is not None
+
+
+def test_one_strip_a_prompt_with_the_notice_in_it():
+    found = prompt_strips(evaluation(0), pictures(), [NOTICE])
+    plain = prompt_strips(evaluation(0), pictures())
+    assert [prompt for prompt, _ in found] == list(GRID.prompts)
+    assert all(a.tobytes() != b.tobytes() for (_, a), (_, b) in zip(found, plain, strict=True))
+
+
+@pytest.mark.parametrize("seeds", [1, 4, 40])
+def test_the_whole_grid_stays_portable(seeds):
+    cells = PromptGrid(["a", "b"], seeds=tuple(range(seeds))).cells
+    images = tuple(ScoredImage(cell, None, {"face_similarity": math.nan}) for cell in cells)
+    found = grid_picture(
+        Evaluation(0, None, 0.0, summarise(images), images), [Image.new("RGB", (512, 512))] * len(cells)
+    )
+    assert found.width <= max(GRID_WIDTH * 1.2, seeds * 1.2 * SMALLEST)
+    assert found.height < 900
+
+
+def test_the_notice_stands_on_the_grid():
+    assert grid_picture(evaluation(0), pictures(), [NOTICE]).height > grid_picture(evaluation(0), pictures()).height
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("", 0),
+        ("short", 1),
+        ("word " * 30, 3),
+        ("unbroken" * 100, 3),
+        ("一" * 100, 3),
+        ("a\nb\tc", 1),
+        ("<script>alert('x')</script>", 1),
+        ("Łódź Привет \u202e عربى 😀", 1),
+    ],
+)
+def test_titles_are_wrapped_into_their_width(text, lines):
+    found = _wrap(text, 14, 300)
+    assert len(found) == lines
+    assert all(_font(text, 14).getlength(line) <= 300 for line in found)
+    strip([None], [[Line(text)]], text)  # and can be drawn
+
+
+def test_a_wrapped_title_loses_nothing_that_fits():
+    assert " ".join(_wrap("one two three four five six", 14, 100)) == "one two three four five six"
+
+
+def test_the_number_keeps_its_place_beside_a_long_name():
+    assert _shorten("face_similarity_zero_filled", 12, 80).endswith("...")
+    assert _shorten("aesthetic", 12, 80) == "aesthetic"

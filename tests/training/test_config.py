@@ -1,0 +1,97 @@
+"""The config: defaults, overrides, and one message for all problems."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from finetune_monitor.errors import UserError
+from finetune_monitor.training.config import load_config
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+DEMO = CONFIGS / "demo.yaml"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_the_configs_that_we_ship_are_valid_and_open_with_their_command(path):
+    load_config(path)
+    assert path.read_text().startswith(f"# accelerate launch train.py --config configs/{path.name}")
+
+
+def test_overrides_are_yaml_values_at_dotted_keys():
+    config = load_config(DEMO, ["train.max_steps=7", "monitor.grid.seeds=[4, 5]", "train.learning_rate=1e-5"])
+    assert config.train.max_steps == 7
+    assert config.monitor.grid.seeds == [4, 5]
+    assert config.train.learning_rate == 1e-5
+
+
+@pytest.mark.parametrize("written", ["no", '"no"'])
+def test_yamls_bare_no_is_a_precision(written):
+    assert load_config(DEMO, [f"train.mixed_precision={written}"]).train.mixed_precision == "no"
+
+
+def test_all_problems_are_named_at_once_with_the_nearest_key():
+    with pytest.raises(UserError) as caught:
+        load_config(
+            DEMO,
+            ["train.lerning_rate=1", "train.rank=many", "data.resolution=100", "monitor.grid.guidance=-1", "sed=1"],
+        )
+    text = str(caught.value)
+    assert "train.lerning_rate: unknown key (did you mean learning_rate?)" in text
+    assert "train.rank: found 'many'" in text
+    assert "data.resolution: found 100" in text
+    assert "monitor.grid.guidance: found -1" in text
+    assert "sed: unknown key (did you mean seed?)" in text
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("monitor.metrics.face_similarity.recognizer=x", "did you mean recogniser?"),
+        ("monitor.sinks.wandb.mod=offline", "did you mean mode?"),
+        ("monitor.sinks.wandb.mode=always", "found 'always'"),
+        ("monitor.stopping=[{metric: face_similarty}]", "did you mean face_similarity?"),
+        ("monitor.metrics={face_similarity: null, aesthetic: null}", "expected at least one"),
+        ("monitor.grid.prompts=[a, a]", "repeated"),
+        ("monitor.grid.prompts=[]", "monitor.grid.prompts"),
+        ("data.class_images=null", "data.class_images"),
+        ("train.max_steps=0", "train.max_steps: found 0"),
+        ("train.method=dora", "found 'dora'"),
+        ("train.max_steps", "dotted.key=value"),
+        ("train.max_steps=[", "not valid YAML"),
+    ],
+)
+def test_what_is_wrong_is_said(override, said):
+    with pytest.raises(UserError) as caught:
+        load_config(DEMO, [override])
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("", "expected keys"), ("a: [", "not valid YAML"), ("model: a\nmodel: b\n", "found twice: model")],
+)
+def test_a_file_that_is_no_config_is_named(tmp_path, content, said):
+    path = tmp_path / "x.yaml"
+    path.write_text(content)
+    with pytest.raises(UserError, match=said):
+        load_config(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match="cannot read"):
+        load_config(tmp_path / "no.yaml")
+
+
+def test_the_resolved_config_reads_back_the_same(tmp_path):
+    config = load_config(DEMO)
+    path = tmp_path / "config.yaml"
+    path.write_text(config.to_yaml())
+    assert load_config(path) == config
+
+
+def test_flat_hyperparameters_are_plain_values():
+    flat = load_config(DEMO).flat()
+    assert flat["train.rank"] == 32
+    assert all(isinstance(value, (str, int, float, bool)) for value in flat.values())
+    assert yaml.safe_dump(flat)
