@@ -30,9 +30,12 @@ def print_summary(history: RunHistory, console: Console | None = None) -> None:
     needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
     if needed > console.width and console.is_terminal:
         table = _table(history, "\n")
+    elif needed > console.width:
+        console = Console(file=console.file, width=needed)
+    console.print(f"{escape(str(history.output_dir))}: mean \\[95 % interval]", soft_wrap=True, highlight=False)
     for notice in history.notices:
         console.print(f"[bold yellow]{escape(notice)}[/]", soft_wrap=True)
-    console.print(table, width=None if console.is_terminal else max(needed, console.width))
+    console.print(table)
     for line in _closing_lines(history):
         console.print(escape(line), soft_wrap=True, highlight=False)
 
@@ -40,7 +43,7 @@ def print_summary(history: RunHistory, console: Console | None = None) -> None:
 def _table(history: RunHistory, gap: str) -> Table:
     metrics = history.run.get("metrics", {})
     names = list(dict.fromkeys(name for evaluation in history.evaluations for name in evaluation.scores))
-    table = Table(title=f"{escape(str(history.output_dir))}: mean \\[95 % interval]", title_justify="left")
+    table = Table()
     table.add_column("step", justify="right", no_wrap=True)
     for name in names:
         table.add_column(name.replace("_", " "), justify="right", no_wrap=name in metrics)

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 from tqdm.auto import tqdm
 
 from finetune_monitor import ranks
@@ -70,7 +70,7 @@ class Trainer:
     accelerator: Accelerator
     trainable: Trainable
     prepared: dict[str, nn.Module]
-    optimizer: AdamW
+    optimizer: Optimizer
     noise: DDPMScheduler
     conditioning: Conditioning
     subjects: CachedLatents

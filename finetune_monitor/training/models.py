@@ -98,7 +98,8 @@ def _add_lora(models: dict[str, nn.Module], config: TrainConfig) -> None:
 def _checkpoint_gradients(pipeline: StableDiffusionPipeline, config: TrainConfig) -> None:
     pipeline.unet.enable_gradient_checkpointing()
     if config.text_encoder:
-        pipeline.text_encoder.gradient_checkpointing_enable()
+        encoder = pipeline.text_encoder  # transformers 5 renamed the method
+        getattr(encoder, "activation_checkpointing_enable", encoder.gradient_checkpointing_enable)()
 
 
 def lower_precision(pipeline: StableDiffusionPipeline, dtype: torch.dtype | None) -> None:

@@ -82,6 +82,7 @@ def _metrics(config: Config, paths: list[Path] | None, device: torch.device, att
 def _check_output(output_dir: Path) -> None:
     """The directory can be written to, and no other run holds it."""
     try:
+        output_dir.mkdir(parents=True, exist_ok=True)
         record.lock(output_dir).close()
     except OSError as error:
         raise UserError(f"{output_dir}: cannot write there ({error.strerror}); choose another output_dir") from error

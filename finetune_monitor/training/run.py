@@ -77,9 +77,12 @@ def make_trainer(
     """Draw class images, encode all photos, open what is trained and go back to the checkpoint."""
     data, train = config.data, config.train
     autocast = PRECISIONS[train.mixed_precision]
-    class_images = load_class_images(pipeline, data, config.monitor.grid, autocast) if config.prior_preservation else []
     subjects = cache_latents(pipeline.vae, inputs.photos, data.resolution, data.random_flip)
-    classes = cache_latents(pipeline.vae, class_images, data.resolution, data.random_flip, "class images")
+    prompts, classes = [data.instance_prompt], None
+    if config.prior_preservation:
+        class_images = load_class_images(pipeline, data, config.monitor.grid, autocast)
+        classes = cache_latents(pipeline.vae, class_images, data.resolution, data.random_flip, "class images")
+        prompts.append(data.class_prompt or "")
     trainable = make_trainable(pipeline, train, config.seed)
     lower_precision(pipeline, autocast)
     check_space(config, *_sizes(pipeline, trainable))
@@ -90,7 +93,6 @@ def make_trainer(
         if accelerator.scaler is not None:
             accelerator.scaler.load_state_dict(dict(checkpoint.scaler))
     prepared = {name: accelerator.prepare(model.train()) for name, model in trainable.models.items()}
-    prompts = [data.instance_prompt, *([data.class_prompt] if class_images and data.class_prompt else [])]
     encoder = prepared.get("text_encoder", pipeline.text_encoder)
     return Trainer(
         config,
@@ -101,7 +103,7 @@ def make_trainer(
         DDPMScheduler.from_config(pipeline.scheduler.config),
         Conditioning(pipeline, encoder, prompts, "text_encoder" in prepared),
         subjects,
-        classes if class_images else None,
+        classes,
         step=checkpoint.step if checkpoint is not None else 0,
     )
 

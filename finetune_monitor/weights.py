@@ -1,0 +1,464 @@
+"""Where model files come from: a path, a cache, or a download whose SHA-256 is checked; or an error in seconds."""
+
+import difflib
+import http.client
+import json
+import os
+import pickle
+import re
+import threading
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from finetune_monitor.errors import UserError
+from finetune_monitor.files import STAGING, fsync, sha256
+
+PROBE_SECONDS = 4.0
+"""How long a server may take to answer at all before it counts as out of reach."""
+
+READ_SECONDS = 30.0
+"""How long a download may stall."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that is published outside.
+
+    filename: its name in the cache.
+    purpose: what it is, for messages.
+    sha256: of the whole file; None where nobody has published one, then only its length is checked.
+    hash_origin: who says so, where it is not the publisher.
+    torch_cache: facenet-pytorch may have downloaded it already into `$TORCH_HOME/checkpoints`.
+    """
+
+    filename: str
+    url: str
+    purpose: str
+    sha256: str | None
+    hash_origin: str = ""
+    torch_cache: bool = False
+
+    def places(self) -> list[Path]:
+        """Where the file may lie, in the order of looking; the last is where a download goes."""
+        own = cache_folder() / self.filename
+        return [torch_checkpoints() / self.filename, own] if self.torch_cache else [own]
+
+
+def _facenet(filename: str, trained_on: str, digest: str | None, origin: str) -> Source:
+    url = f"https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/{filename}"
+    return Source(filename, url, f"the face recogniser InceptionResnetV1 ({trained_on})", digest, origin, True)
+
+
+RECOGNISERS = {
+    "vggface2": _facenet(
+        "20180402-114759-vggface2.pt",
+        "VGGFace2",
+        "281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b",
+        "the publisher states none; several independent projects pin this one for the same address",
+    ),
+    "casia-webface": _facenet(
+        "20180408-102900-casia-webface.pt", "CASIA-WebFace", None, "the publisher states none, and nobody else"
+    ),
+}
+"""Weights of facenet-pytorch, which itself checks no hash."""
+
+
+def _head(repository: str, name: str, digest: str) -> Source:
+    address = f"https://raw.githubusercontent.com/{repository}/main/{name.replace('+', '%2B')}.pth"
+    return Source(f"{name}.pth", address, f"the aesthetic head {name}", digest)
+
+
+_IMPROVED, _LAION = "christophschuhmann/improved-aesthetic-predictor", "LAION-AI/aesthetic-predictor"
+
+AESTHETIC_HEADS = {
+    name: _head(repository, name, digest)
+    for repository, name, digest in (
+        (
+            _IMPROVED,
+            "sac+logos+ava1-l14-linearMSE",
+            "21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
+        ),
+        (_IMPROVED, "ava+logos-l14-linearMSE", "390a3aafaf3b37d57148f9b22f30556de38343064b7d915acfa80d3812b4c9ff"),
+        (_IMPROVED, "ava+logos-l14-reluMSE", "0af3254c651d55b7ea851429c20f26ec880bb0169805a4df85b814bd7966f3e4"),
+        (_LAION, "sa_0_4_vit_l_14_linear", "2cd4e60f4f24ae3bcd57b847b13c1f3ba27edc28cc1a7f9ce74ee9f421243cba"),
+        (_LAION, "sa_0_4_vit_b_32_linear", "c7b14cead230694acc7b9447974d3cad78003c72da032e402a303b6c2429e85f"),
+        (_LAION, "sa_0_4_vit_b_16_linear", "8ad3923d7ecf019df20ecd2ab5542a3075fbba0278d239c0371345f3d7fcbde0"),
+    )
+}
+"""Public heads on OpenAI's CLIP embeddings (improved-aesthetic-predictor: Apache-2.0; aesthetic-predictor: MIT)."""
+
+
+def cache_folder() -> Path:
+    """`$FINETUNE_MONITOR_CACHE`, else `finetune_monitor` in `$XDG_CACHE_HOME` or `~/.cache`."""
+    own = os.environ.get("FINETUNE_MONITOR_CACHE")
+    return Path(own).expanduser() if own else _user_cache() / "finetune_monitor"
+
+
+def torch_checkpoints() -> Path:
+    """The folder in which facenet-pytorch keeps what it downloads."""
+    home = os.environ.get("TORCH_HOME")
+    return (Path(home).expanduser() if home else _user_cache() / "torch") / "checkpoints"
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+
+
+def find_weights(source: Source) -> Path:
+    """A local copy of the file with the right content: from the caches, else downloaded.
+
+    Raises:
+        UserError: a copy has the wrong content, or there is none and it cannot be downloaded. Without a network this
+            takes seconds, and the message says how to provide the file by hand.
+    """
+    for place in source.places():
+        if place.is_file():
+            _check_hash(source, place, "delete it and start again to download it, or replace it by the right file")
+            return place
+    return _download(source, source.places()[-1])
+
+
+def read_state_dict(path: Path) -> dict[str, Any]:
+    """The tensors of a `.safetensors` or PyTorch file, on the CPU.
+
+    Raises:
+        UserError: it is damaged, holds anything but tensors by name, or holds code, which is never run
+            (`torch.load(weights_only=True)`).
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            content = load_file(path)
+        else:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Detected pickle protocol")  # it is read, or refused here
+                content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"{path}: refused, since it is damaged or holds more than plain tensors ({reason[0]}); "
+            "expected a state dict of tensors; convert it to .safetensors where you trust it"
+        ) from error
+    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise UserError(f"{path}: found a {type(content).__name__}, expected a state dict, tensors by name")
+    return dict(content)
+
+
+def _check_hash(source: Source, path: Path, remedy: str) -> None:
+    if source.sha256 is None:
+        return
+    found = sha256(path)
+    if found != source.sha256:
+        origin = f" ({source.hash_origin})" if source.hash_origin else ""
+        raise UserError(
+            f"{path}: this is not {source.purpose}: found sha256 {found}, expected {source.sha256}{origin}; {remedy}"
+        )
+
+
+def _download(source: Source, target: Path) -> Path:
+    """Download into `target`: staged, length and hash checked, fsynced, renamed; nothing is left of a failure."""
+    answer = _answer(source.url)
+    if isinstance(answer, str):
+        raise UserError(_by_hand(source, answer))
+    staged = target.with_name(f"{STAGING}{os.getpid()}-{target.name}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _fetch(source, staged)
+        _check_hash(source, staged, f"the server may send something else than {source.url} promises; try again")
+        fsync(staged)
+        staged.replace(target)
+    except (OSError, http.client.HTTPException) as error:
+        raise UserError(_by_hand(source, f"the download failed: {error}")) from error
+    finally:
+        staged.unlink(missing_ok=True)
+    fsync(target.parent)
+    return target
+
+
+def _fetch(source: Source, staged: Path) -> None:
+    with urllib.request.urlopen(source.url, timeout=READ_SECONDS) as response, staged.open("wb") as file:
+        expected = int(response.headers.get("Content-Length") or 0)
+        with tqdm(total=expected or None, unit="B", unit_scale=True, desc=source.filename) as progress:
+            for chunk in _chunks(response):
+                file.write(chunk)
+                progress.update(len(chunk))
+        if expected and file.tell() != expected:
+            raise OSError(f"the connection ended after {file.tell()} of {expected} bytes")
+
+
+def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    while chunk := response.read(1 << 20):
+        yield chunk
+
+
+def _by_hand(source: Source, reason: str) -> str:
+    places = [str(place) for place in source.places()]
+    return "\n".join(
+        [
+            f"{source.filename}: {source.purpose} is needed and cannot be had ({reason})",
+            f"  looked in: {', '.join(places)}",
+            f"  published at: {source.url}",
+            f"  download it on another machine and put it at: {places[-1]}",
+            f"  expected sha256: {source.sha256 or 'none is published'}",
+        ]
+    )
+
+
+def _answer(url: str, headers: Mapping[str, str] | None = None, method: str = "HEAD") -> int | str:
+    """The HTTP status with which a server answers, or why there is no answer within `PROBE_SECONDS`.
+
+    In a thread of its own, for looking a name up has no timeout.
+    """
+    request = urllib.request.Request(url, method=method)
+    for key, value in (headers or {}).items():
+        request.add_unredirected_header(key, value)  # a token is for this host alone
+    answers: list[int | str] = []
+    thread = threading.Thread(target=lambda: answers.append(_status(request)), daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return answers[0] if answers else f"no answer within {PROBE_SECONDS:g} s"
+
+
+def _status(request: urllib.request.Request) -> int | str:
+    try:
+        with urllib.request.urlopen(request, timeout=PROBE_SECONDS) as response:
+            return response.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except (OSError, http.client.HTTPException) as error:
+        return f"no network or no server: {getattr(error, 'reason', error)}"
+
+
+# --- models in diffusers layout -----------------------------------------------------------------------------------
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+_UNUSED_COMPONENTS = frozenset({"safety_checker"})
+"""Listed by many models, never loaded here: it blackens images."""
+
+_COMPONENT_FILES = (
+    ("Scheduler", ("scheduler_config.json",)),
+    ("Tokenizer", ("tokenizer_config.json",)),
+    ("TokenizerFast", ("tokenizer_config.json",)),
+    ("FeatureExtractor", ("preprocessor_config.json",)),
+    ("ImageProcessor", ("preprocessor_config.json",)),
+)
+"""What a component that is no network needs, by the end of its class name."""
+
+_NETWORK_WEIGHTS = ("diffusion_pytorch_model", "model", "pytorch_model")
+
+
+def resolve_hub_model(model: str | Path, revision: str | None = None) -> str | Path:
+    """What to hand to `from_pretrained` for a folder in diffusers layout or a hub id.
+
+    A complete folder, or a model that lies completely in the Hugging Face cache, is returned as a folder and needs no
+    network; else the id, when the hub answers that it has the model. Honours `HF_ENDPOINT`, `HF_HUB_OFFLINE` and
+    `HF_HOME`.
+
+    Raises:
+        UserError: in seconds, when the folder is incomplete or the model is neither cached nor on a reachable hub.
+    """
+    folder = Path(model).expanduser()
+    if folder.exists():
+        return _complete_folder(folder)
+    name = str(model)
+    if not _HUB_ID.fullmatch(name):
+        raise UserError(f"{name}: no such folder; expected a folder in diffusers layout or a hub id like owner/name")
+    snapshot = _cached_folder(name, "model_index.json", revision)
+    if snapshot is not None and not _missing_parts(snapshot):
+        return snapshot
+    problem = _hub_problem(name, revision)
+    if problem:
+        raise UserError(_hub_by_hand(name, problem, snapshot))
+    return name
+
+
+def _complete_folder(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder}: found a single file, expected a folder in diffusers layout; convert it once with "
+            "StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)"
+        )
+    missing = _missing_parts(folder)
+    if missing:
+        raise UserError(f"{folder}: not a complete model in diffusers layout; missing: {', '.join(missing)}")
+    return folder
+
+
+def _missing_parts(folder: Path) -> list[str]:
+    """Names of the files that `from_pretrained` would look for in vain."""
+    index = folder / "model_index.json"
+    if not index.is_file():
+        return ["model_index.json"]
+    try:
+        components = json.loads(index.read_text())
+    except ValueError:
+        return ["model_index.json (found, but it is no JSON)"]
+    missing = []
+    for name, entry in components.items():
+        if isinstance(entry, list) and entry and entry[-1] and name not in _UNUSED_COMPONENTS:
+            missing += [f"{name}/{file}" for file in _missing_in_component(folder / name, str(entry[-1]))]
+    return missing
+
+
+def _missing_in_component(folder: Path, class_name: str) -> list[str]:
+    for ending, files in _COMPONENT_FILES:
+        if class_name.endswith(ending):
+            return [file for file in files if not (folder / file).is_file()]
+    config = [] if (folder / "config.json").is_file() else ["config.json"]
+    return config + _missing_weights(folder)
+
+
+def _missing_weights(folder: Path) -> list[str]:
+    for index in sorted(folder.glob("*.index.json")):
+        shards = set(json.loads(index.read_text()).get("weight_map", {}).values())
+        return sorted(shard for shard in shards if not (folder / shard).is_file())
+    names = [f"{stem}{suffix}" for stem in _NETWORK_WEIGHTS for suffix in (".safetensors", ".bin")]
+    return [] if any((folder / name).is_file() for name in names) else ["weights (*.safetensors)"]
+
+
+def _cached_folder(repository: str, filename: str, revision: str | None = None) -> Path | None:
+    """The snapshot folder of the Hugging Face cache that holds a file."""
+    file = _cached_file(repository, filename, revision)
+    return None if file is None else file.parent
+
+
+def _cached_file(repository: str, filename: str, revision: str | None = None) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repository, filename, revision=revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _hub_problem(repository: str, revision: str | None = None) -> str | None:
+    """Why a repository cannot be downloaded from the hub; None where it can."""
+    from huggingface_hub import constants, get_token
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    token = get_token()
+    address = f"{constants.ENDPOINT}/api/models/{repository}" + (f"/revision/{revision}" if revision else "")
+    answer = _answer(address, {"Authorization": f"Bearer {token}"} if token else None, "GET")
+    if answer in (401, 403, 404):
+        return (
+            f"{constants.ENDPOINT} has no such model, or it is private: check the name, or log in with `hf auth login`"
+        )
+    if isinstance(answer, str) or answer >= 500:
+        return f"{constants.ENDPOINT}: {answer}"
+    return None
+
+
+def _hub_by_hand(repository: str, problem: str, snapshot: Path | None) -> str:
+    from huggingface_hub import constants
+
+    lacking = f", where {', '.join(_missing_parts(snapshot))} is missing" if snapshot else ""
+    return "\n".join(
+        [
+            f"{repository}: the model is needed and cannot be had ({problem})",
+            f"  looked in: {constants.HF_HUB_CACHE}{lacking}",
+            f"  on a machine with a network: hf download {repository} --local-dir FOLDER",
+            "  then name that folder in place of the id",
+        ]
+    )
+
+
+# --- CLIP ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """A CLIP model that is on this machine.
+
+    id: `MODEL/PRETRAINED`, or the folder.
+    tag: name of its weights in open_clip; None for a folder.
+    file: its weights.
+    arguments: for `open_clip.create_model_and_transforms`; loading needs no network.
+    """
+
+    id: str
+    tag: str | None
+    file: Path
+    arguments: dict[str, Any]
+
+
+def resolve_clip(clip: str, pretrained: str | None) -> ClipSource:
+    """Find, or download, a CLIP model: a name and weights tag of open_clip, or a folder.
+
+    The folder holds open_clip_config.json and open_clip_model.safetensors, as `hf download` gives them; `pretrained`
+    is not looked at then. The activation must fit the weights: OpenAI's were trained with QuickGELU, and in a model
+    without it the embeddings come out wrong and nothing fails, so that such a pair is an error here.
+
+    Raises:
+        UserError: unknown name or tag, the wrong activation, an incomplete folder, or weights out of reach.
+    """
+    import open_clip
+
+    if clip not in open_clip.list_models():
+        return _clip_folder(clip, open_clip.list_models())
+    _check_tag(clip, pretrained)
+    config = open_clip.get_pretrained_cfg(clip, pretrained)
+    file = _clip_file(clip, config)
+    preprocessing = {f"image_{key}": config[key] for key in ("mean", "std", "interpolation", "resize_mode")}
+    arguments = {"model_name": clip, "pretrained": str(file), **preprocessing}
+    return ClipSource(f"{clip}/{pretrained}", pretrained, file, arguments)
+
+
+def _clip_folder(clip: str, known: list[str]) -> ClipSource:
+    folder = Path(clip).expanduser()
+    if not folder.is_dir():
+        nearest = difflib.get_close_matches(clip, known, n=1, cutoff=0.5)
+        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        raise UserError(f"clip: found {clip!r}, expected a model name of open_clip or a folder{hint}")
+    names = ("open_clip_config.json", "open_clip_model.safetensors")
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise UserError(f"{folder}: not a CLIP model in open_clip's layout; missing: {', '.join(missing)}")
+    return ClipSource(str(folder), None, folder / names[1], {"model_name": f"local-dir:{folder}"})
+
+
+def _check_tag(clip: str, tag: str | None) -> None:
+    import open_clip
+    from open_clip.pretrained import list_pretrained_tags_by_model
+
+    plain = clip.removesuffix("-quickgelu")
+    twin = f"{clip}-quickgelu" if plain == clip else plain
+    twin_tags = list_pretrained_tags_by_model(twin)
+    tags = list_pretrained_tags_by_model(clip)
+    if tag not in tags:
+        hint = f"; {tag} belongs to clip: {twin}" if tag in twin_tags else ""
+        raise UserError(f"pretrained: found {tag!r}, expected for {clip} one of {', '.join(tags) or 'none'}{hint}")
+    needs = bool(open_clip.get_pretrained_cfg(clip, tag).get("quick_gelu"))
+    if needs and not (open_clip.get_model_config(clip) or {}).get("quick_gelu"):
+        raise UserError(f"clip: the weights {tag} need QuickGELU, which {clip} lacks; write {twin}")
+
+
+def _clip_file(clip: str, config: Mapping[str, Any]) -> Path:
+    from open_clip.pretrained import download_pretrained
+
+    repository, _, filename = config["hf_hub"].rpartition("/")
+    names = (filename[:-4] + ".safetensors", filename) if filename else _CLIP_WEIGHTS
+    for name in names:
+        cached = _cached_file(repository, name)
+        if cached is not None:
+            return cached
+    problem = _hub_problem(repository)
+    if problem:
+        raise UserError(f"clip {clip}: weights missing\n{_hub_by_hand(repository, problem, None)}")
+    try:
+        return Path(download_pretrained(config))
+    except (OSError, RuntimeError) as error:
+        raise UserError(_hub_by_hand(repository, f"the download failed: {error}", None)) from error
+
+
+_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+"""Names under which the hub holds open_clip's weights; the first is preferred, as open_clip does."""

@@ -1,0 +1,145 @@
+"""TensorBoard: what its own reader finds in the files."""
+
+import io
+
+import pytest
+from PIL import Image
+from runs import CEILING, GRID, NOTICE, evaluation, pictures, run_info
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from torch.utils.tensorboard import SummaryWriter
+
+from finetune_monitor.evaluation import StopReason
+from finetune_monitor.sinks import RunSummary, Sink
+from finetune_monitor.sinks.tensorboard import TensorBoardSink, _shortened
+
+
+def write(sink: TensorBoardSink, folder, evaluations, **changes) -> None:
+    sink.start(run_info(folder, **changes))
+    for found in evaluations:
+        sink.write(found, pictures())
+    sink.close(RunSummary(tuple(evaluations), "face_similarity", evaluations[-1].step, StopReason.MAX_STEPS))
+
+
+def read(folder) -> EventAccumulator:
+    return EventAccumulator(str(folder), {"images": 0, "scalars": 0, "tensors": 0}).Reload()
+
+
+def points(events: EventAccumulator, tag: str) -> list[tuple[int, float]]:
+    return [(event.step, round(event.value, 4)) for event in events.Scalars(tag)]
+
+
+def test_it_is_a_sink():
+    assert isinstance(TensorBoardSink(), Sink)
+
+
+def test_curves_stand_under_the_names_of_the_scores(tmp_path):
+    write(TensorBoardSink(), tmp_path, [evaluation(0, 0.1), evaluation(300, 0.4)])
+    events = read(tmp_path / "tensorboard")
+    assert points(events, "face_similarity") == [(0, 0.115), (300, 0.415)]
+    assert points(events, "faces_found") == [(0, 1.0), (300, 1.0)]
+    assert points(events, "monitor/seconds_render") == [(0, 1.5), (300, 1.5)]
+    assert points(events, "ceiling/face_similarity") == [(0, CEILING.mean), (300, CEILING.mean)]
+    assert points(events, "best/face_similarity") == [(300, 0.415)]
+    (_, low), (_, high) = (points(events, f"interval/face_similarity/{side}")[1] for side in ("low", "high"))
+    assert low < 0.415 < high
+
+
+def test_missing_is_not_zero(tmp_path):
+    write(TensorBoardSink(), tmp_path, [evaluation(0, faces=0), evaluation(300, faces=1)])
+    events = read(tmp_path / "tensorboard")
+    assert points(events, "face_similarity") == [(300, 0.5)]
+    assert points(events, "faces_found") == [(0, 0.0), (300, 0.25)]
+    assert "interval/face_similarity/low" not in events.Tags()["scalars"]  # one image has no interval
+
+
+def test_one_strip_a_prompt_and_the_whole_grid(tmp_path):
+    write(TensorBoardSink(), tmp_path, [evaluation(0), evaluation(300)])
+    events = read(tmp_path / "tensorboard")
+    assert sorted(events.Tags()["images"]) == [
+        "grid",
+        "prompts/00 a photo of sks person",
+        "prompts/01 <script>alert('x')< script> 写真",
+    ]
+    for tag in events.Tags()["images"]:
+        found = events.Images(tag)
+        assert [event.step for event in found] == [0, 300]
+        assert Image.open(io.BytesIO(found[1].encoded_image_string)).size == (found[1].width, found[1].height)
+
+
+def test_notices_and_config_are_texts_without_secrets(tmp_path):
+    write(TensorBoardSink(), tmp_path, [evaluation(0)])
+    events = read(tmp_path / "tensorboard")
+    texts = {
+        tag: events.Tensors(tag)[0].tensor_proto.string_val[0].decode()
+        for tag in events.Tags()["tensors"]
+        if tag.startswith("run/")
+    }
+    assert NOTICE in texts["run/notices/text_summary"]
+    assert "| train.rank | `4` |" in texts["run/config/text_summary"]
+    assert not [path for path in (tmp_path / "tensorboard").iterdir() if b"CANARY" in path.read_bytes()]
+
+
+def test_hyperparameters_stand_in_the_same_run(tmp_path):
+    write(TensorBoardSink(), tmp_path, [evaluation(0)])
+    assert not [path for path in (tmp_path / "tensorboard").iterdir() if path.is_dir()]
+    content = read(tmp_path / "tensorboard").PluginTagToContent("hparams")
+    start = HParamsPluginData.FromString(content["_hparams_/session_start_info"]).session_start_info.hparams
+    assert (start["train.rank"].number_value, start["train.flip"].string_value) == (4.0, "True")
+    experiment = HParamsPluginData.FromString(content["_hparams_/experiment"]).experiment
+    assert [info.name.tag for info in experiment.metric_infos] == [
+        "face_similarity",
+        "best/face_similarity",
+        "aesthetic",
+        "best/aesthetic",
+    ]
+    assert HParamsPluginData.FromString(content["_hparams_/session_end_info"]).session_end_info.status
+
+
+def test_the_interval_is_a_band(tmp_path):
+    write(TensorBoardSink(), tmp_path, [evaluation(0)])
+    [tensor] = read(tmp_path / "tensorboard").Tensors("custom_scalars__config__")
+    layout = layout_pb2.Layout.FromString(tensor.tensor_proto.string_val[0])
+    [series] = layout.category[0].chart[0].margin.series
+    assert (series.value, series.lower, series.upper) == (
+        "face_similarity",
+        "interval/face_similarity/low",
+        "interval/face_similarity/high",
+    )
+
+
+def test_a_resume_hides_what_was_written_after_the_checkpoint(tmp_path):
+    first = TensorBoardSink()
+    first.start(run_info(tmp_path))  # killed: never closed
+    for step in (0, 300, 600):
+        first.write(evaluation(step, 0.1), pictures())
+    write(TensorBoardSink(), tmp_path, [evaluation(600, 0.4)], resume_step=450)
+    events = read(tmp_path / "tensorboard")
+    assert points(events, "face_similarity") == [(0, 0.115), (300, 0.115), (600, 0.415)]
+    assert [event.step for event in events.Images("grid")] == [0, 300, 600]
+
+
+def test_a_given_writer_is_flushed_and_left_open(tmp_path):
+    writer = SummaryWriter(str(tmp_path / "shared"))
+    write(TensorBoardSink(writer), tmp_path, [evaluation(0, 0.1)])
+    assert points(read(tmp_path / "shared"), "face_similarity") == [(0, 0.115)]
+    assert not (tmp_path / "tensorboard").exists()
+    writer.add_scalar("loss", 1.0, 5)
+    writer.close()
+    assert points(read(tmp_path / "shared"), "loss") == [(5, 1.0)]
+
+
+def test_pictures_that_were_not_rendered_are_no_obstacle(tmp_path):
+    sink = TensorBoardSink()
+    sink.start(run_info(tmp_path))
+    sink.write(evaluation(0, faces=0), [None] * len(GRID.cells))
+    sink.close(RunSummary((), "face_similarity", None, None))
+    assert "grid" in read(tmp_path / "tensorboard").Tags()["images"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "tag"), [("a/b", "a b"), ("a \n b", "a b"), ("x" * 80, "x" * 57 + "..."), ("x" * 60, "x" * 60)]
+)
+def test_tags_are_short_and_flat(prompt, tag):
+    assert _shortened(prompt) == tag

@@ -1,0 +1,217 @@
+"""Weights & Biases: what wandb's own library finds in an offline run."""
+
+import json
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import wandb
+from runs import GRID, NOTICE, evaluation, pictures, run_info
+from wandb.proto import wandb_internal_pb2
+
+from finetune_monitor.errors import UserError
+from finetune_monitor.evaluation import Evaluation, StopReason
+from finetune_monitor.record import RunRecord
+from finetune_monitor.sinks import RunSummary, Sink
+from finetune_monitor.sinks.wandb import STEP, WandbSink, init_arguments
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path, monkeypatch):
+    """Everything that wandb writes goes to the test's folder."""
+    for name in ("WANDB_MODE", "WANDB_RUN_ID", "WANDB_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+
+
+def write(folder: Path, evaluations: list[Evaluation], sink: WandbSink | None = None, resume_step=None) -> None:
+    record = RunRecord(folder, GRID)
+    sink = sink or WandbSink()
+    sink.start(run_info(folder, resume_step=resume_step))
+    for found in evaluations:
+        record.write_images(found.step, pictures())
+        sink.write(found, pictures())
+    sink.close(RunSummary(tuple(evaluations), "face_similarity", evaluations[-1].step, StopReason.PATIENCE))
+    record.close()
+
+
+def records(folder: Path) -> list:
+    """Every record of the newest offline run below `folder`."""
+    path = max(folder.glob("wandb/offline-run-*/*.wandb"))
+    for _ in range(100):
+        found = [wandb_internal_pb2.Record.FromString(data) for data in log_entries(path.read_bytes())]
+        if found and found[-1].HasField("exit"):
+            return found
+        time.sleep(0.1)  # wandb's service process closes the file a moment after `finish` has returned
+    raise AssertionError(f"{path} has no end")
+
+
+def log_entries(content: bytes, block: int = 32768) -> Iterator[bytes]:
+    """The entries of a LevelDB log (header: CRC, length, type), which a .wandb file is after its seven first bytes."""
+    position, entry = 7, b""
+    while position + 7 <= len(content):
+        if block - position % block < 7:
+            position += block - position % block
+            continue
+        _, length, kind = struct.unpack_from("<IHB", content, position)
+        entry += content[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield entry
+            entry = b""
+
+
+def history(folder: Path) -> list[dict]:
+    rows = [record.history for record in records(folder) if record.HasField("history")]
+    return [
+        {".".join([item.key, *item.nested_key]).strip("."): json.loads(item.value_json) for item in row.item}
+        for row in rows
+    ]
+
+
+def values(folder: Path, kind: str) -> dict:
+    """Keys of all `config` or `summary` records, the last value of each."""
+    updates = [item for record in records(folder) if record.HasField(kind) for item in getattr(record, kind).update]
+    return {(item.key or item.nested_key[0]): json.loads(item.value_json) for item in updates}
+
+
+def tables(folder: Path, key: str) -> list[dict]:
+    found = sorted(
+        folder.glob(f"wandb/offline-run-*/files/media/table/{key}_*.json"), key=lambda p: p.stat().st_mtime_ns
+    )
+    return [json.loads(path.read_text()) for path in found]
+
+
+def test_it_is_a_sink():
+    assert isinstance(WandbSink(), Sink)
+
+
+def test_an_offline_run_holds_curves_config_summary_and_tables(tmp_path, capfd):
+    write(tmp_path, [evaluation(0, 0.1), evaluation(300, 0.4)])
+    rows = [row for row in history(tmp_path) if STEP in row]
+    assert [(row[STEP], round(row["face_similarity"], 3)) for row in rows] == [(0, 0.115), (300, 0.415)]
+    assert rows[1]["interval/face_similarity/low"] < 0.415 < rows[1]["interval/face_similarity/high"]
+    assert rows[0]["grid._type"] == "image-file"
+    config, summary = values(tmp_path, "config"), values(tmp_path, "summary")
+    assert (config["train.rank"], config["train.flip"]) == (4, True)
+    assert (summary["best/step"], summary["stop_reason"]) == (300, "patience")
+    assert round(summary["best/face_similarity"], 3) == 0.415
+    [run] = [record.run for record in records(tmp_path) if record.HasField("run")][:1]
+    assert (run.project, run.notes) == ("finetune-monitor", NOTICE)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_one_row_an_image_for_each_evaluation_and_all_at_the_end(tmp_path):
+    write(tmp_path, [evaluation(0, faces=0), evaluation(300, 0.4), evaluation(600, 0.5)])
+    each, [whole] = tables(tmp_path, "images"), tables(tmp_path, "all_images")
+    columns = ["step", "cell", "prompt", "seed", "image", "face_similarity", "faces_found", "aesthetic"]
+    assert whole["columns"] == columns
+    assert [[row[0] for row in table["data"]] for table in each] == [[0] * 4, [300] * 4, [600] * 4]
+    assert [row[0] for row in whole["data"]] == [0] * 4 + [300] * 4 + [600] * 4
+    assert whole["data"][7][1:4] == ["p01-s7", GRID.prompts[1], 7]
+    assert whole["data"][0][5] is None
+    assert whole["data"][7][5] == pytest.approx(0.43)
+
+
+def test_images_are_written_twice_however_long_the_run(tmp_path):
+    write(tmp_path, [evaluation(100 * i) for i in range(6)])
+    staged = [path for path in (tmp_path / "home").rglob("*") if path.is_file() and path.read_bytes()[:4] == b"\x89PNG"]
+    assert len(staged) == 2 * 6 * len(GRID.cells)
+
+
+def test_missing_is_not_zero(tmp_path):
+    write(tmp_path, [evaluation(0, faces=0), evaluation(300, faces=1)])
+    rows = [row for row in history(tmp_path) if STEP in row]
+    assert "face_similarity" not in rows[0]
+    assert rows[0]["faces_found"] == 0
+    assert rows[1]["face_similarity"] == 0.5
+    assert "interval/face_similarity/low" not in rows[1]
+
+
+def test_images_false_keeps_every_picture_out(tmp_path):
+    write(tmp_path, [evaluation(0, 0.1)], WandbSink(images=False))
+    assert [row["faces_found"] for row in history(tmp_path) if STEP in row] == [1.0]
+    assert "image" not in tables(tmp_path, "images")[0]["columns"]
+    files = [path for root in ("wandb", "home") for path in (tmp_path / root).rglob("*") if path.is_file()]
+    assert not [path for path in files if b"\x89PNG" in path.read_bytes()]
+
+
+def test_no_secret_and_nothing_personal_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--key=CANARY"])
+    write(tmp_path, [evaluation(0)])
+    files = [path for root in ("wandb", "home") for path in (tmp_path / root).rglob("*") if path.is_file()]
+    assert len(files) > 5
+    assert not [path for path in files if b"CANARY" in path.read_bytes()]
+    assert not [path for path in files if path.name == "wandb-metadata.json"]
+
+
+def test_curves_have_the_training_step_as_their_axis(tmp_path):
+    write(tmp_path, [evaluation(0)])
+    axes = {record.metric.name: record.metric.step_metric for record in records(tmp_path) if record.HasField("metric")}
+    assert axes["face_similarity"] == axes["interval/face_similarity/low"] == STEP
+
+
+def test_a_resume_goes_on_with_the_same_run_and_keeps_repeated_steps(tmp_path, capfd):
+    write(tmp_path, [evaluation(0), evaluation(300, 0.1)])
+    first = records(tmp_path)
+    write(tmp_path, [evaluation(300, 0.4)], resume_step=0)
+    ids = [
+        next(record.run.run_id for record in found if record.HasField("run")) for found in (first, records(tmp_path))
+    ]
+    assert ids[0] == ids[1]
+    assert [round(row["face_similarity"], 3) for row in history(tmp_path) if STEP in row] == [0.415]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_new_run_has_a_new_id(tmp_path):
+    assert "id" not in init_arguments(tmp_path, {}, None)
+    write(tmp_path, [evaluation(0)])
+    assert "id" not in init_arguments(tmp_path, {}, None)
+    assert init_arguments(tmp_path, {}, 0)["id"] == (tmp_path / "wandb" / "run-id").read_text()
+    assert "resume" not in init_arguments(tmp_path, {}, 0)
+    assert init_arguments(tmp_path, {"mode": "online"}, 0)["resume"] == "allow"
+
+
+@pytest.mark.parametrize(
+    ("mode", "environment", "used"),
+    [
+        ("offline", None, "offline"),
+        ("online", None, "online"),
+        ("online", "offline", "offline"),
+        ("online", "disabled", "disabled"),
+        ("offline", "online", "offline"),
+        ("offline", "disabled", "disabled"),
+        ("disabled", "online", "disabled"),
+        ("online", "nonsense", "online"),
+    ],
+)
+def test_the_environment_can_only_make_it_more_private(tmp_path, monkeypatch, mode, environment, used):
+    if environment:
+        monkeypatch.setenv("WANDB_MODE", environment)
+    assert init_arguments(tmp_path, {"mode": mode}, None)["mode"] == used
+
+
+def test_a_given_run_is_left_open(tmp_path):
+    with wandb.init(mode="offline", dir=tmp_path, project="mine", settings={"silent": True, "console": "off"}) as run:
+        write(tmp_path, [evaluation(0, 0.1)], WandbSink(run=run))
+        run.log({"loss": 1.0})
+        assert run.project == "mine"
+    assert [row["loss"] for row in history(tmp_path) if "loss" in row] == [1.0]
+    axes = {record.metric.name: record.metric.step_metric for record in records(tmp_path) if record.HasField("metric")}
+    assert "loss" not in axes
+    assert "*" not in axes
+
+
+def test_a_disabled_run_writes_nothing(tmp_path):
+    write(tmp_path, [evaluation(0)], WandbSink(mode="disabled"))
+    assert not list(tmp_path.glob("wandb/*run-2*"))
+
+
+def test_without_wandb_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match=r'pip install "finetune_monitor\[wandb\]"'):
+        WandbSink()

@@ -1,0 +1,82 @@
+"""The closing table: whole numbers, the best step, the reason, and where to look."""
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+from runs import CEILING, GRID, NOTICE, RUN, evaluation, write_run
+
+from finetune_monitor.console import REASONS, print_summary
+from finetune_monitor.evaluation import StopReason
+from finetune_monitor.record import RunRecord, read_run
+
+
+def printed(folder, width: int = 80, terminal: bool = False) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=terminal, color_system=None, legacy_windows=False)
+    print_summary(read_run(folder), console)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_one_whole_line_an_evaluation_where_there_is_no_terminal(tmp_path, width):
+    write_run(tmp_path, {0: 0.1, 300: 0.4, 600: 0.3})
+    text = printed(tmp_path, width)
+    assert re.search(r" 300 .* 0\.415 \[0\.\d{3}, 0\.\d{3}\] .*5\.000 \[5\.000, 5\.000\].* best", text)
+    assert re.search(r"   0 .* 0\.115 \[.* floor", text)
+    assert re.search(r"photos .* 0\.900 \[0\.850, 0\.950\] .* ceiling", text)
+    assert "best" not in next(line for line in text.splitlines() if " 600 " in line)
+
+
+def test_a_narrow_terminal_gets_two_lines_an_evaluation(tmp_path):
+    write_run(tmp_path, {0: 0.1, 300: 0.4})
+    table = printed(tmp_path, 72, terminal=True).split("why it ended")[0]
+    assert re.search(r" 300 .* 0\.415 ", table)
+    assert re.search(r" \[0\.\d{3}, 0\.\d{3}\] .* \[5\.000, 5\.000\] ", table)
+    assert all(len(line) <= 72 for line in table.splitlines() if "│" in line)
+
+
+@pytest.mark.parametrize("reason", list(StopReason))
+def test_the_reason_is_said_in_words(tmp_path, reason):
+    write_run(tmp_path, {0: 0.1}, reason)
+    assert REASONS[reason] in printed(tmp_path)
+
+
+def test_a_run_that_has_not_ended(tmp_path):
+    write_run(tmp_path, {0: 0.1})
+    assert "not recorded: it is running, or was killed" in printed(tmp_path)
+
+
+def test_a_run_before_its_first_evaluation(tmp_path):
+    record = RunRecord(tmp_path, GRID)
+    record.begin(RUN, None, None)
+    record.close()
+    assert "none: nothing was measured" in printed(tmp_path)
+
+
+def test_what_was_not_measured_is_a_dash(tmp_path):
+    record = RunRecord(tmp_path, GRID)
+    record.begin({}, None, None)
+    record.append(evaluation(0, faces=0))
+    record.close()
+    assert re.search(r" 0 .* - .* 0\.000 .* 5\.000 ", printed(tmp_path))
+    assert f"{CEILING.mean:.3f}" not in printed(tmp_path)
+
+
+def test_notices_and_hints_are_shown_where_they_apply(tmp_path):
+    write_run(tmp_path, {0: 0.1, 300: 0.4})
+    assert NOTICE in printed(tmp_path)
+    for hint in ("tensorboard --logdir", "wandb sync", "best weights"):
+        assert hint not in printed(tmp_path)
+    for folder in ("tensorboard", "wandb/offline-run-1-a", "best"):
+        (tmp_path / folder).mkdir(parents=True)
+    text = printed(tmp_path)
+    assert f"tensorboard --logdir {tmp_path}/tensorboard --samples_per_plugin images=1000\n" in text
+    assert f"wandb sync {tmp_path}/wandb/offline-run-*\n" in text
+    assert f"{tmp_path}/best\n" in text
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path):
+    folder = tmp_path / "[bold]x["
+    write_run(folder, {0: 0.1})
+    assert "[bold]x[" in printed(folder).replace("\n", "")

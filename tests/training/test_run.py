@@ -1,0 +1,191 @@
+"""Whole runs of the training on a tiny random model: every method, resume, signals, bad input."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from conftest import ROOT, tiny_pipeline
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
+
+from finetune_monitor.errors import UserError
+from finetune_monitor.evaluation import StopReason
+from finetune_monitor.record import lock, read_run
+from finetune_monitor.training import loop
+from finetune_monitor.training.config import load_config
+from finetune_monitor.training.run import run
+
+OFF = "monitor.enabled=false"
+
+
+def weights(folder: Path, step: int) -> dict[str, torch.Tensor]:
+    return load_file(folder / f"checkpoints/step-{step:06d}/weights.safetensors")
+
+
+def same(first: dict, second: dict) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture
+def train(write_config, tmp_path):
+    """Runs the tiny config with overrides, in a folder of its own; returns the folder."""
+    path = write_config()
+
+    def go(name: str, *overrides: str) -> Path:
+        folder = tmp_path / name
+        AcceleratorState._reset_state(reset_partial_state=True)  # as a new process would find it
+        assert run(load_config(path, [f"output_dir={folder}", *overrides])) == 0
+        return folder
+
+    return go
+
+
+VARIANTS = {
+    "lora": [],
+    "all_layers": ["train.lora_layers=[attention, feed_forward, convolution]"],
+    "lora_dropout": ["train.lora_dropout=0.3"],
+    "text_encoder": ["train.text_encoder=true", "train.text_encoder_learning_rate=1e-5"],
+    "full": ["train.method=full", "train.learning_rate=1e-5"],
+    "full_text": ["train.method=full", "train.text_encoder=true", "train.gradient_checkpointing=true"],
+    "accumulation": ["train.gradient_accumulation=2", "train.batch_size=2"],
+    "snr": ["train.snr_gamma=5", "train.lr_schedule=cosine", "train.warmup_steps=2"],
+    "ema": ["train.ema_decay=0.9"],
+    "bf16": ["train.mixed_precision=bf16"],
+    "flip": ["data.random_flip=true"],
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(train, variant):
+    options = [OFF, *VARIANTS[variant]]
+    whole = train("whole", *options)
+    train("parts", *options, "train.max_steps=2")
+    parts = train("parts", *options)
+    assert same(weights(whole, 6), weights(parts, 6))
+    assert not same(weights(whole, 4), weights(whole, 6))
+
+
+def test_the_first_photos_are_used_where_a_count_is_given(train):
+    one, all_of_them = (train(f"n{n}", OFF, f"data.instance_count={n}") for n in ("1", "null"))
+    assert not same(weights(one, 6), weights(all_of_them, 6))
+
+
+def test_class_images_are_drawn_once_and_used(train, tmp_path):
+    options = [OFF, "train.prior_loss_weight=1", f"data.class_images={tmp_path / 'class'}"]
+    options += ["data.class_prompt=a photo of a person", "data.class_count=3"]
+    first = train("first", *options)
+    made = {path.name: path.read_bytes() for path in (tmp_path / "class").iterdir()}
+    assert len(made) == 3
+    second = train("second", *options)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "class").iterdir()} == made
+    assert same(weights(first, 6), weights(second, 6))
+    without = train("without", OFF)
+    assert not same(weights(first, 6), weights(without, 6))
+
+
+def test_the_result_loads_into_a_plain_pipeline(train, tiny_model):
+    folder = train("lora", OFF)
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_model)
+    pipeline.load_lora_weights(folder / "last")
+    full = train("full", OFF, "train.method=full")
+    StableDiffusionPipeline.from_pretrained(full / "last")
+
+
+def test_an_averaged_run_exports_the_average(train):
+    plain, averaged = train("plain", OFF), train("ema", OFF, "train.ema_decay=0.9")
+    assert same(weights(plain, 6), weights(averaged, 6))
+    exported = [load_file(folder / "last/pytorch_lora_weights.safetensors") for folder in (plain, averaged)]
+    assert not same(*exported)
+
+
+def test_v_prediction_is_read_from_the_model(train, tmp_path):
+    tiny_pipeline(prediction_type="v_prediction").save_pretrained(tmp_path / "v")
+    velocity, noise = train("v", OFF, f"model={tmp_path / 'v'}"), train("epsilon", OFF)
+    assert not same(weights(velocity, 6), weights(noise, 6))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoint(train, monkeypatch):
+    step = loop.Trainer.train_step
+
+    def poisoned(self, number):
+        loss = step(self, number)
+        return loss * float("nan") if number == 3 else loss
+
+    monkeypatch.setattr(loop.Trainer, "train_step", poisoned)
+    folder = train("nan", OFF)
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-000002"]
+    assert not (folder / "last").exists()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"])
+def test_a_signal_saves_a_checkpoint_and_the_same_command_goes_on(write_config, tmp_path, number, status):
+    folder = tmp_path / "run"
+    command = [sys.executable, "train.py", "--config", str(write_config()), OFF, "train.max_steps=100000"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("checkpoints/step-*/manifest.json")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(number)
+    assert process.wait(timeout=60) == status
+    steps = sorted(int(path.name.removeprefix("step-")) for path in (folder / "checkpoints").glob("step-*"))
+    assert steps
+    config = load_config(write_config(), [OFF, f"train.max_steps={steps[-1] + 2}"])
+    assert run(config) == 0
+    assert (folder / f"checkpoints/step-{steps[-1] + 2:06d}").is_dir()
+
+
+def test_a_second_run_in_the_directory_fails_at_once_and_names_the_first(write_config, tmp_path):
+    (tmp_path / "run").mkdir()
+    with lock(tmp_path / "run"), pytest.raises(UserError, match=f"PID {os.getpid()}"):
+        run(load_config(write_config(), [OFF]))
+
+
+def test_everything_that_is_missing_is_named_at_once(write_config, tmp_path):
+    overrides = [
+        f"data.instance_images={tmp_path / 'nowhere'}",
+        f"model={tmp_path / 'no-model'}",
+        f"monitor.metrics.face_similarity.recogniser={tmp_path / 'no.onnx'}",
+    ]
+    with pytest.raises(UserError) as caught:
+        run(load_config(write_config(), overrides))
+    for name in ("nowhere", "no-model", "no.onnx"):
+        assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["train.rank=3", "data.instance_prompt=a cat", "train.method=full"])
+def test_settings_that_must_not_change_are_refused_on_resume(train, write_config, tmp_path, override):
+    train("run", OFF, "train.max_steps=2")
+    with pytest.raises(UserError, match=override.split("=")[0]):
+        run(load_config(write_config(), [f"output_dir={tmp_path / 'run'}", OFF, override]))
+
+
+def test_no_space_is_said_before_training(write_config, monkeypatch):
+    from finetune_monitor.training import preflight
+
+    usage = type("Usage", (), {"free": 10})
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(UserError, match="GiB free"):
+        run(load_config(write_config(), [OFF]))
+
+
+def test_half_precision_that_this_machine_cannot_do_is_said(write_config):
+    if torch.cuda.is_available():
+        pytest.skip("this machine can")
+    with pytest.raises(UserError, match="fp16"):
+        run(load_config(write_config(), [OFF, "train.mixed_precision=fp16"]))
+
+
+def test_a_monitored_run_records_shows_and_ends(train):
+    folder = train("run", "monitor.sinks={tensorboard: {}}")
+    history = read_run(folder)
+    assert [evaluation.step for evaluation in history.evaluations] == [0, 3, 6]
+    assert history.run["ended"]["reason"] == StopReason.MAX_STEPS.value
+    assert history.evaluations[-1].scores["faces_found"].mean == 0
+    assert np.isnan(history.evaluations[-1].scores["face_similarity"].mean)
