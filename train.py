@@ -1,6 +1,7 @@
 """Fine-tune Stable Diffusion v1.5, watched: accelerate launch train.py --config configs/X.yaml [key=value ...]"""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -20,7 +21,8 @@ def main() -> int:
 
         return run(config)
     except UserError as error:
-        print(f"train.py: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # once, not by every process
+            print(f"train.py: {error}", file=sys.stderr)
         return 2
 
 

@@ -75,6 +75,8 @@ def _score(estimate: Estimate | None, interval: bool, gap: str) -> str:
 
 
 def _best_step(history: RunHistory) -> int | None:
+    if "ended" in history.run:
+        return history.run["ended"]["best_step"]
     return history.evaluations[-1].decision.best_step if history.evaluations else None
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from finetune_monitor import ranks
 from finetune_monitor.grid import Cell, PromptGrid
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,8 @@ class Renderer:
         if not text_encoder_is_frozen(self.pipeline):
             self._embeddings.clear()
         pictures: list[Image.Image | None] = []
-        with self._precision(), tqdm(total=len(cells), desc="rendering", unit="image", leave=False) as bar:
+        bar = tqdm(total=len(cells), desc="rendering", unit="image", leave=False, disable=not ranks.is_main())
+        with self._precision(), bar:
             while len(pictures) < len(cells):
                 batch = cells[len(pictures) : len(pictures) + self.batch]
                 done = self._try(batch)

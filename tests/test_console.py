@@ -1,6 +1,7 @@
 """The closing table: whole numbers, the best step, the reason, and where to look."""
 
 import io
+import json
 import re
 
 import pytest
@@ -43,8 +44,12 @@ def test_the_reason_is_said_in_words(tmp_path, reason):
 
 
 def test_a_run_that_has_not_ended(tmp_path):
-    write_run(tmp_path, {0: 0.1})
+    write_run(tmp_path, {0: 0.1, 300: 0.4})
+    run = json.loads((tmp_path / "run.json").read_text())
+    del run["ended"]
+    (tmp_path / "run.json").write_text(json.dumps(run))
     assert "not recorded: it is running, or was killed" in printed(tmp_path)
+    assert re.search(r" 300 .* best", printed(tmp_path))
 
 
 def test_a_run_before_its_first_evaluation(tmp_path):

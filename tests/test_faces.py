@@ -197,6 +197,7 @@ def cache_weights(tmp_path: Path, monkeypatch, state: dict[str, torch.Tensor]) -
     return file
 
 
+@pytest.mark.slow
 def test_vggface2_agrees_with_the_documented_use_of_the_library(tmp_path, monkeypatch, finder, photo, network):
     file = cache_weights(tmp_path, monkeypatch, network.state_dict())
     images = [photo.crop((0, 0, 400, 400)), photo.crop((100, 0, 350, 300))]

@@ -83,7 +83,8 @@ class WandbSink:
         if evaluation.images:
             found["images"] = self._table([evaluation])
         if evaluation.images and self._images:
-            found["grid"] = self._wandb.Image(grid_picture(evaluation, images, self._run_info.notices))
+            picture = grid_picture(evaluation, images, self._run_info.notices)
+            found["grid"] = self._wandb.Image(picture, file_type="jpg")
         self._run.log({STEP: evaluation.step, **found})
 
     def close(self, summary: RunSummary) -> None:

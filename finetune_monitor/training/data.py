@@ -11,6 +11,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from finetune_monitor import ranks
+
 
 @dataclass(frozen=True)
 class CachedLatents:
@@ -39,7 +41,7 @@ def cache_latents(
 ) -> CachedLatents:
     """Encode every photo once: cropped to the centre square, resized to `resolution`, mirrored too with `flip`."""
     means, stds = [], []
-    for photo in tqdm(photos, desc=f"encoding {label}", unit="image", leave=False):
+    for photo in tqdm(photos, desc=f"encoding {label}", unit="image", leave=False, disable=not ranks.is_main()):
         square = to_tensor(photo, resolution)
         views = torch.stack([square, square.flip(-1)] if flip else [square])
         posterior = vae.encode(views.to(vae.device, vae.dtype)).latent_dist

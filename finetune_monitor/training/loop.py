@@ -177,10 +177,11 @@ class Trainer:
         return ranks.world_size() == 1 or self.step % LOG_EVERY == 0
 
     def _show(self, bar: tqdm, monitor: FinetuneMonitor | None) -> None:
-        shown = {"loss": f"{self.loss:.3g}", "lr": f"{self.optimizer.param_groups[0]['lr']:.2g}"}
+        """Loss, learning rate and the latest scores beside the bar; nothing that is not known yet."""
+        numbers = {"loss": self.loss, "lr": self.optimizer.param_groups[0]["lr"]}
         if monitor is not None and monitor.latest is not None:
-            shown |= {m.name: f"{monitor.latest.scores[m.name].mean:.3f}" for m in monitor.metrics}
-        bar.set_postfix(shown, refresh=False)
+            numbers |= {metric.name: monitor.latest.scores[metric.name].mean for metric in monitor.metrics}
+        bar.set_postfix({name: f"{n:.3g}" for name, n in numbers.items() if math.isfinite(n)}, refresh=False)
 
     def _save(self) -> None:
         """A checkpoint, written by the first process while the others wait."""

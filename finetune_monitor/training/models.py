@@ -27,7 +27,8 @@ def load_pipeline(model: str | Path) -> StableDiffusionPipeline:
     pipeline = StableDiffusionPipeline.from_pretrained(
         model, use_safetensors=True, safety_checker=None, requires_safety_checker=False
     )
-    return pipeline.to(torch.float32)
+    pipeline.text_encoder.to(torch.float32)  # transformers keeps the file's precision, diffusers does not
+    return pipeline
 
 
 @dataclass

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from PIL.Image import Image
 
-from finetune_monitor import record, weights
+from finetune_monitor import ranks, record, weights
 from finetune_monitor.errors import UserError, all_problems
 from finetune_monitor.images import first_images, read_images
 from finetune_monitor.metrics import Metric
@@ -44,18 +44,20 @@ class _Attempts:
 
 
 def find_inputs(config: Config, device: torch.device) -> Inputs:
-    """Check the run directory, read the photos, find the model and load the metrics.
+    """Check the run directory, read the photos, find the model and load the metrics, on every process.
 
     Raises:
         UserError: lists everything that is missing or wrong.
     """
     attempt = _Attempts()
-    attempt(lambda: _check_output(config.output_dir))
+    if ranks.is_main():
+        attempt(lambda: _check_output(config.output_dir))
     paths = attempt(lambda: first_images(config.data.instance_images, config.data.instance_count))
     photos = attempt(lambda: read_images(paths)) if paths else None
     model = attempt(lambda: weights.resolve_hub_model(config.model))
     metrics = _metrics(config, paths if photos else None, device, attempt) if config.monitor.enabled else []
-    all_problems(attempt.problems, "The run cannot start:")
+    everyones = dict.fromkeys(problem for problems in ranks.gather(attempt.problems) for problem in problems)
+    all_problems(list(everyones), "the run cannot start:")
     assert model is not None
     assert photos is not None
     return Inputs(model, photos, metrics)

@@ -40,6 +40,11 @@ def recogniser(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def references() -> np.ndarray:
+    return np.stack([by_hand(image) for image in variants()])
+
+
 def by_hand(image: Image.Image) -> np.ndarray:
     """The vector of the largest face, without the metric."""
     crop = arcface_crop(image, FaceFinder().find([image])[0][0], 32)
@@ -66,10 +71,9 @@ def metric(folder, recogniser) -> FaceSimilarity:
     return FaceSimilarity(folder, recogniser)
 
 
-def test_scores_are_mean_cosines_to_all_references(metric):
+def test_scores_are_mean_cosines_to_all_references(metric, references):
     images = [PHOTO.transpose(Image.Transpose.FLIP_LEFT_RIGHT), BLANK, PHOTO]
     found = metric.score(images, CELLS[:3])
-    references = np.stack([by_hand(image) for image in variants()])
     expected = [(references @ by_hand(image)).mean() for image in (images[0], images[2])]
     assert np.allclose(found["face_similarity"][[0, 2]], expected, atol=1e-4)
     assert np.isnan(found["face_similarity"][1])
@@ -100,9 +104,8 @@ def test_the_largest_face_counts(metric):
     assert np.allclose(metric.score([both], CELLS[:1])["face_similarity"], alone, atol=0.02)
 
 
-def test_the_ceiling_leaves_each_photo_out(metric, recogniser):
-    vectors = np.stack([by_hand(image) for image in variants()])
-    others = [[vectors[i] @ vectors[j] for j in range(3) if j != i] for i in range(3)]
+def test_the_ceiling_leaves_each_photo_out(metric, references, recogniser):
+    others = [[references[i] @ references[j] for j in range(3) if j != i] for i in range(3)]
     ceiling = metric.ceiling()["face_similarity"]
     assert ceiling.mean == pytest.approx(np.mean(others), abs=1e-4)
     assert (ceiling.n, ceiling.missing) == (3, 0)

@@ -1,6 +1,8 @@
 """TensorBoard: what its own reader finds in the files."""
 
 import io
+import resource
+import signal
 
 import pytest
 from PIL import Image
@@ -136,6 +138,21 @@ def test_pictures_that_were_not_rendered_are_no_obstacle(tmp_path):
     sink.write(evaluation(0, faces=0), [None] * len(GRID.cells))
     sink.close(RunSummary((), "face_similarity", None, None))
     assert "grid" in read(tmp_path / "tensorboard").Tags()["images"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the writer's thread dies of it
+def test_a_full_disk_is_an_error_that_the_monitor_can_see(tmp_path):
+    sink = TensorBoardSink()
+    sink.start(run_info(tmp_path))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limit[1]))
+        with pytest.raises(OSError, match="File too large"):
+            sink.write(evaluation(0), pictures())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, previous)
 
 
 @pytest.mark.parametrize(

@@ -189,3 +189,21 @@ def test_a_monitored_run_records_shows_and_ends(train):
     assert history.run["ended"]["reason"] == StopReason.MAX_STEPS.value
     assert history.evaluations[-1].scores["faces_found"].mean == 0
     assert np.isnan(history.evaluations[-1].scores["face_similarity"].mean)
+
+
+@pytest.mark.parametrize("variant", ["lora_dropout", "text_encoder", "full", "accumulation", "ema"])
+def test_watching_does_not_change_what_is_learnt(train, variant):
+    options = ["monitor.sinks={}", *VARIANTS[variant]]
+    watched = train("watched", *options, "monitor.every=1")
+    alone = train("alone", *options, OFF)
+    assert same(weights(watched, 6), weights(alone, 6))
+
+
+def test_a_rule_ends_the_run_with_a_checkpoint_and_the_best_weights(train):
+    rule = "monitor.stopping=[{metric: faces_found, patience: 1}]"
+    folder = train("run", "monitor.sinks={}", rule, "monitor.every=1", "train.checkpoint_every=100")
+    history = read_run(folder)
+    assert history.evaluations[-1].step == 1
+    assert history.run["ended"]["reason"] == StopReason.PATIENCE.value
+    assert (folder / "checkpoints/step-000001").is_dir()
+    assert (folder / "last/pytorch_lora_weights.safetensors").is_file()

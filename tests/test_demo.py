@@ -1,0 +1,140 @@
+"""The demo as a user runs it: one launch, then everything it left is read back by the libraries it is made for."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from finetune_monitor.record import RunHistory, read_run
+
+pytestmark = pytest.mark.slow
+
+STEPS, EVERY = 100, 50
+
+
+def launch(folder: Path, *overrides: str, processes: int = 1) -> subprocess.CompletedProcess:
+    launcher = ["torch.distributed.run", "--nproc_per_node", "2"] if processes == 2 else ["accelerate.commands.launch"]
+    single = [] if processes == 2 else ["--cpu", "--num_processes", "1", "--num_machines", "1"]
+    options = [f"output_dir={folder / 'run'}", f"data.class_images={folder / 'class'}", *overrides]
+    command = [sys.executable, "-m", *launcher, *single, "train.py", "--config", "configs/demo.yaml", *options]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "COLUMNS": "200"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> tuple[Path, str]:
+    """Run directory and console output of the demo's first hundred steps."""
+    folder = tmp_path_factory.mktemp("demo")
+    done = launch(folder, f"train.max_steps={STEPS}", f"monitor.every={EVERY}", "data.class_count=8")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder / "run", done.stdout
+
+
+@pytest.fixture(scope="module")
+def history(demo) -> RunHistory:
+    return read_run(demo[0])
+
+
+def test_similarity_rises_beyond_the_base_model_and_faces_are_found(history):
+    floor, *_, last = history.evaluations
+    assert [evaluation.step for evaluation in history.evaluations] == [0, EVERY, STEPS]
+    assert last.scores["face_similarity"].low > floor.scores["face_similarity"].high
+    assert last.scores["faces_found"].mean > 0.5
+    assert history.ceilings["face_similarity"].mean > last.scores["face_similarity"].mean
+    assert 0 <= last.scores["aesthetic"].mean <= 10
+
+
+def test_the_console_says_what_was_found_and_where_to_look(demo):
+    folder, out = demo
+    assert "ceiling" in out
+    assert "demo" in out.lower()
+    assert f"tensorboard --logdir {folder}/tensorboard" in out
+    assert "% of the time since the last" in out
+
+
+def test_tensorboard_reads_scores_and_pictures_at_every_step(demo, history):
+    events = EventAccumulator(str(demo[0] / "tensorboard"), {"images": 0, "scalars": 0}).Reload()
+    assert [found.step for found in events.Images("grid")] == [0, EVERY, STEPS]
+    for name in ("face_similarity", "aesthetic", "faces_found"):
+        written = {found.step: found.value for found in events.Scalars(name)}
+        expected = {e.step: e.scores[name].mean for e in history.evaluations if e.scores[name].n}
+        assert written == pytest.approx(expected, abs=1e-6)
+    assert events.Scalars("train/loss")[-1].step == STEPS
+
+
+def test_wandb_holds_a_row_for_every_image(demo, history):
+    tables = sorted(demo[0].glob("wandb/*/files/media/table/**/*.json"))
+    rows = [row for path in tables for row in json.loads(path.read_text())["data"]]
+    images = sum(len(evaluation.images) for evaluation in history.evaluations)
+    assert len({json.dumps(row[:4]) for row in rows}) == images
+
+
+def test_the_exported_lora_makes_a_recorded_picture_again_in_plain_diffusers(demo, history):
+    folder, _ = demo
+    step = json.loads((folder / "last/finetune_monitor.json").read_text())["step"]
+    evaluation = next(e for e in history.evaluations if e.step == step)
+    recorded = evaluation.images[1]
+    row = next(
+        row
+        for row in map(json.loads, (folder / "images.jsonl").read_text().splitlines())
+        if (row["step"], row["cell"]) == (step, recorded.cell.id)
+    )
+    pipeline = StableDiffusionPipeline.from_pretrained(ROOT / "assets/demo/stable-diffusion")
+    pipeline.text_encoder.to(torch.float32)
+    pipeline.load_lora_weights(folder / "last")
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
+    made = pipeline(
+        row["prompt"],
+        num_inference_steps=row["steps"],
+        guidance_scale=row["guidance"],
+        generator=torch.Generator().manual_seed(row["seed"]),
+    ).images[0]
+    difference = np.abs(np.asarray(made).astype(int) - np.asarray(Image.open(folder / recorded.file)).astype(int))
+    assert difference.mean() < 1
+    assert difference.max() < 16
+
+
+def test_the_same_command_again_has_nothing_to_do(demo):
+    folder, _ = demo
+    before = (folder / "evaluations.jsonl").read_bytes()
+    again = launch(folder.parent, f"train.max_steps={STEPS}", f"monitor.every={EVERY}", "data.class_count=8")
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert (folder / "evaluations.jsonl").read_bytes() == before
+
+
+def test_two_processes_share_the_work_and_agree_with_one(demo, history, tmp_path):
+    done = launch(
+        tmp_path,
+        "train.max_steps=20",
+        "monitor.every=10",
+        "data.class_count=4",
+        "monitor.sinks={tensorboard: {}}",
+        processes=2,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    two = read_run(tmp_path / "run")
+    assert two.run["processes"] == 2
+    assert [evaluation.step for evaluation in two.evaluations] == [0, 10, 20]
+    for mine, theirs in zip(two.evaluations[0].images, history.evaluations[0].images, strict=True):
+        assert mine.cell == theirs.cell
+        assert mine.scores == pytest.approx(theirs.scores, abs=2e-2, nan_ok=True)
+
+
+def test_without_a_network_the_real_config_ends_in_seconds_and_names_every_file():
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1", "train.py"]
+    command += ["--config", "configs/sd15_lora.yaml", "train.mixed_precision=no", "output_dir=/tmp/never-made/run"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HTTPS_PROXY": "http://127.0.0.1:9"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90)
+    assert done.returncode != 0
+    for named in ("photos/ana", "stable-diffusion-v1-5", "vggface2", "ViT-L-14"):
+        assert named in done.stderr
+    assert "Traceback" not in done.stderr.split("train.py:")[1].split("raise ")[0]
