@@ -120,7 +120,9 @@ def find_weights(source: Source) -> Path:
     """
     for place in source.places():
         if place.is_file():
-            _check_hash(source, place, "delete it and start again to download it, or replace it by the right file")
+            problem = _hash_problem(source, place)
+            if problem:
+                raise UserError(f"{place}: {problem}; delete it and start again to download it, or put the right one")
             return place
     return _download(source, source.places()[-1])
 
@@ -154,15 +156,13 @@ def read_state_dict(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def _check_hash(source: Source, path: Path, remedy: str) -> None:
-    if source.sha256 is None:
-        return
-    found = sha256(path)
-    if found != source.sha256:
-        origin = f" ({source.hash_origin})" if source.hash_origin else ""
-        raise UserError(
-            f"{path}: this is not {source.purpose}: found sha256 {found}, expected {source.sha256}{origin}; {remedy}"
-        )
+def _hash_problem(source: Source, path: Path) -> str | None:
+    """What is wrong with a file's content; None where nothing is, or nobody has published a hash."""
+    found = sha256(path) if source.sha256 else None
+    if found == source.sha256:
+        return None
+    origin = f" ({source.hash_origin})" if source.hash_origin else ""
+    return f"not {source.purpose}: found sha256 {found}, expected {source.sha256}{origin}"
 
 
 def _download(source: Source, target: Path) -> Path:
@@ -174,7 +174,9 @@ def _download(source: Source, target: Path) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _fetch(source, staged)
-        _check_hash(source, staged, f"the server may send something else than {source.url} promises; try again")
+        problem = _hash_problem(source, staged)
+        if problem:
+            raise UserError(f"{source.url}: {problem}; nothing was kept; try again, or from another network")
         fsync(staged)
         staged.replace(target)
     except (OSError, http.client.HTTPException) as error:
@@ -291,19 +293,15 @@ def _complete_folder(folder: Path) -> Path:
         )
     missing = _missing_parts(folder)
     if missing:
-        raise UserError(f"{folder}: not a complete model in diffusers layout; missing: {', '.join(missing)}")
+        raise UserError(f"{folder}: not a complete model in diffusers layout; missing or damaged: {', '.join(missing)}")
     return folder
 
 
 def _missing_parts(folder: Path) -> list[str]:
     """Names of the files that `from_pretrained` would look for in vain."""
-    index = folder / "model_index.json"
-    if not index.is_file():
+    components = _read_json(folder / "model_index.json")
+    if components is None:
         return ["model_index.json"]
-    try:
-        components = json.loads(index.read_text())
-    except ValueError:
-        return ["model_index.json (found, but it is no JSON)"]
     missing = []
     for name, entry in components.items():
         if isinstance(entry, list) and entry and entry[-1] and name not in _UNUSED_COMPONENTS:
@@ -321,10 +319,21 @@ def _missing_in_component(folder: Path, class_name: str) -> list[str]:
 
 def _missing_weights(folder: Path) -> list[str]:
     for index in sorted(folder.glob("*.index.json")):
-        shards = set(json.loads(index.read_text()).get("weight_map", {}).values())
-        return sorted(shard for shard in shards if not (folder / shard).is_file())
+        content = _read_json(index)
+        if content is None:
+            return [index.name]
+        return sorted(file for file in set(content["weight_map"].values()) if not (folder / file).is_file())
     names = [f"{stem}{suffix}" for stem in _NETWORK_WEIGHTS for suffix in (".safetensors", ".bin")]
     return [] if any((folder / name).is_file() for name in names) else ["weights (*.safetensors)"]
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None where it is missing or damaged."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def _cached_folder(repository: str, filename: str, revision: str | None = None) -> Path | None:

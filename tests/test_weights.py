@@ -130,7 +130,7 @@ def test_what_facenet_has_downloaded_is_used(tmp_path, folder):
     file.write_bytes(CONTENT)
     assert find_weights(pinned) == file
     file.write_bytes(CONTENT[:-1])
-    with pytest.raises(UserError, match=rf"{file}: this is not the weights of the test: found sha256 .* delete it"):
+    with pytest.raises(UserError, match=rf"{file}: not the weights of the test: found sha256 .* delete it"):
         find_weights(pinned)
 
 
@@ -233,15 +233,23 @@ def test_an_incomplete_folder_is_refused(saved_model, tmp_path, missing):
     folder = copy(saved_model, tmp_path / "model")
     (folder / missing).unlink()
     named = missing if not missing.endswith("safetensors") else "unet/weights"
-    with pytest.raises(UserError, match=f"missing: {named}"):
+    with pytest.raises(UserError, match=f"missing or damaged: {named}"):
         resolve_hub_model(str(folder))
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_a_damaged_index_is_refused(saved_model, tmp_path, content):
+    folder = copy(saved_model, tmp_path / "model")
+    (folder / "model_index.json").write_text(content)
+    with pytest.raises(UserError, match=r"missing or damaged: model_index\.json"):
+        resolve_hub_model(folder)
 
 
 def test_a_missing_shard_is_named(saved_model, tmp_path):
     folder = copy(saved_model, tmp_path / "model")
     index = {"weight_map": {"a": "diffusion_pytorch_model.safetensors", "b": "second.safetensors"}}
     (folder / "unet/diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(UserError, match=r"missing: unet/second\.safetensors$"):
+    with pytest.raises(UserError, match=r"missing or damaged: unet/second\.safetensors$"):
         resolve_hub_model(folder)
 
 

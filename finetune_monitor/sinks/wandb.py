@@ -72,7 +72,7 @@ class WandbSink:
             self._run = self._wandb.init(**init_arguments(run.output_dir, self._options, run.resume_step))
         write_atomic(run.output_dir / RUN_ID, self._run.id.encode())
         self._run.config.update(plain(redacted(run.hparams)), allow_val_change=True)
-        if run.notices:
+        if run.notices and not self._run.disabled:
             self._run.notes = "\n".join(run.notices)
         self._run.define_metric(STEP, hidden=True)
 
