@@ -127,7 +127,7 @@ def own_pipeline(pipeline: Any, sampler: str) -> Any:
 
 def own_scheduler(trained_with: Any, sampler: str) -> Any:
     """The named diffusers scheduler with the betas and the prediction type of the model's own."""
-    scheduler = getattr(diffusers, sampler, None)
+    scheduler: Any = getattr(diffusers, sampler, None)
     if not (isinstance(scheduler, type) and issubclass(scheduler, SchedulerMixin)):
         raise ValueError(f"grid.sampler: found {sampler!r}, expected a scheduler of diffusers such as DDIMScheduler")
     latents = {"clip_sample": False} if "clip_sample" in inspect.signature(scheduler).parameters else {}

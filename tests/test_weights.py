@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 
 from finetune_monitor import weights
 from finetune_monitor.errors import UserError
-from finetune_monitor.weights import Source, find_weights, read_state_dict, resolve_clip, resolve_hub_model
+from finetune_monitor.hub import resolve_clip, resolve_hub_model
+from finetune_monitor.weights import Source, find_weights, read_state_dict
 
 CONTENT = bytes(range(256)) * 400
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

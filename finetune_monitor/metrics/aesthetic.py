@@ -21,7 +21,8 @@ from finetune_monitor.evaluation import FloatArray
 from finetune_monitor.faces import undisturbed_rng
 from finetune_monitor.files import sha256
 from finetune_monitor.grid import Cell
-from finetune_monitor.weights import ClipSource, find_weights, read_state_dict, resolve_clip
+from finetune_monitor.hub import ClipSource, resolve_clip
+from finetune_monitor.weights import find_weights, read_state_dict
 
 BATCH = 16
 

@@ -9,8 +9,9 @@ from typing import TypeVar
 import torch
 from PIL.Image import Image
 
-from finetune_monitor import ranks, record, weights
+from finetune_monitor import ranks, record
 from finetune_monitor.errors import UserError, all_problems
+from finetune_monitor.hub import resolve_hub_model
 from finetune_monitor.images import first_images, read_images
 from finetune_monitor.metrics import Metric
 from finetune_monitor.training.config import Config
@@ -54,7 +55,7 @@ def find_inputs(config: Config, device: torch.device) -> Inputs:
         attempt(lambda: _check_output(config.output_dir))
     paths = attempt(lambda: first_images(config.data.instance_images, config.data.instance_count))
     photos = attempt(lambda: read_images(paths)) if paths else None
-    model = attempt(lambda: weights.resolve_hub_model(config.model))
+    model = attempt(lambda: resolve_hub_model(config.model))
     metrics = _metrics(config, paths if photos else None, device, attempt) if config.monitor.enabled else []
     everyones = dict.fromkeys(problem for problems in ranks.gather(attempt.problems) for problem in problems)
     all_problems(list(everyones), "the run cannot start:")
