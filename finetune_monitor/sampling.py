@@ -127,11 +127,12 @@ def own_pipeline(pipeline: Any, sampler: str) -> Any:
 
 def own_scheduler(trained_with: Any, sampler: str) -> Any:
     """The named diffusers scheduler with the betas and the prediction type of the model's own."""
-    scheduler: Any = getattr(diffusers, sampler, None)
+    scheduler = getattr(diffusers, sampler, None)
     if not (isinstance(scheduler, type) and issubclass(scheduler, SchedulerMixin)):
         raise ValueError(f"grid.sampler: found {sampler!r}, expected a scheduler of diffusers such as DDIMScheduler")
     latents = {"clip_sample": False} if "clip_sample" in inspect.signature(scheduler).parameters else {}
-    return scheduler.from_config(trained_with.config, **latents)  # clipping is for pixels, latents reach further
+    # clipping is for pixels, latents reach further
+    return scheduler.from_config(trained_with.config, **latents)  # type: ignore[attr-defined]
 
 
 def text_encoder_is_frozen(pipeline: Any) -> bool:

@@ -1,7 +1,8 @@
 """Shares Accelerate's trackers with the monitor: one TensorBoard folder and one W&B run for losses and scores."""
 
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from finetune_monitor.record import measured_means, plain, redacted
 from finetune_monitor.sinks import RunInfo, RunSummary, Sink
 from finetune_monitor.sinks.tensorboard import TensorBoardSink
 from finetune_monitor.sinks.wandb import WandbSink, import_wandb, init_arguments
+
+logger = logging.getLogger(__name__)
 
 
 class TrackerSink:
@@ -63,9 +66,9 @@ def start_trackers(
 ) -> list[Sink]:
     """Start the config's trackers on `accelerator` and return the sinks that share them.
 
-    `accelerator.log` then writes beside the scores: to `<output_dir>/tensorboard` itself, without a project's folder
-    in between, and to one W&B run. Make the accelerator without `log_with`, and call `accelerator.end_training()`
-    after `monitor.close()`. The hyperparameters come with `RunInfo`.
+    `log` then writes beside the scores: to `<output_dir>/tensorboard` itself, without a project's folder
+    in between, and to one W&B run. Make the accelerator without `log_with`, and call `end` after
+    `monitor.close()`. The hyperparameters come with `RunInfo`.
 
     Args:
         sinks: "tensorboard" and "wandb", each with the arguments of its sink; None where it is off.
@@ -96,6 +99,27 @@ def accelerate_sinks(accelerator: Accelerator, wandb_images: bool = True) -> lis
     if not accelerator.is_main_process:
         return []
     return [_sink(tracker, wandb_images) for tracker in accelerator.trackers]
+
+
+def log(accelerator: Accelerator, values: Mapping[str, float], step: int) -> None:
+    """Log to every tracker, as `accelerator.log` does; one that fails (a full disk) is off from now on."""
+    _each(accelerator, lambda tracker: tracker.log(dict(values), step=step))
+
+
+def end(accelerator: Accelerator) -> None:
+    """Finish the trackers and Accelerate's own state."""
+    _each(accelerator, lambda tracker: tracker.finish())
+    accelerator.trackers = []
+    accelerator.end_training()
+
+
+def _each(accelerator: Accelerator, action: Callable[[GeneralTracker], None]) -> None:
+    for tracker in list(accelerator.trackers):
+        try:
+            action(tracker)
+        except Exception as error:
+            accelerator.trackers.remove(tracker)
+            logger.warning("tracker %s failed and is off from now on: %r", tracker.name, error)
 
 
 def _sink(tracker: GeneralTracker, wandb_images: bool) -> Sink:

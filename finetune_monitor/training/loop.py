@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from finetune_monitor import ranks
 from finetune_monitor.evaluation import StopReason
 from finetune_monitor.monitor import FinetuneMonitor
+from finetune_monitor.sinks import accelerate as trackers
 from finetune_monitor.training import checkpoints, objective
 from finetune_monitor.training.config import Config, TrainConfig
 from finetune_monitor.training.data import CachedLatents, batch_indices, step_seed, tokenise
@@ -169,7 +170,7 @@ class Trainer:
         self._window.clear()
         self.loss = mean.item()
         rate = self.optimizer.param_groups[0]["lr"]
-        self.accelerator.log({"train/loss": self.loss, "train/learning_rate": rate}, step=self.step)
+        trackers.log(self.accelerator, {"train/loss": self.loss, "train/learning_rate": rate}, self.step)
         return self.loss
 
     def _polls_signals(self) -> bool:

@@ -12,7 +12,7 @@ from finetune_monitor.export import export_weights
 from finetune_monitor.grid import PromptGrid
 from finetune_monitor.monitor import FinetuneMonitor
 from finetune_monitor.record import RUN, lock
-from finetune_monitor.sinks.accelerate import start_trackers
+from finetune_monitor.sinks import accelerate as trackers
 from finetune_monitor.stopping import Patience
 from finetune_monitor.training import checkpoints
 from finetune_monitor.training.class_images import load_class_images
@@ -48,7 +48,7 @@ def run(config: Config) -> int:
         monitor = make_monitor(config, accelerator, pipeline, trainer, inputs)
         reason = trainer.run(monitor, interrupt)
         _finish(config, trainer, pipeline, monitor, reason)
-        accelerator.end_training()
+        trackers.end(accelerator)
     return interrupt.exit_status
 
 
@@ -114,7 +114,7 @@ def make_monitor(
     """The monitor of the config, sharing Accelerate's trackers; it evaluates step 0 at once in a new run."""
     resume_step = _resume_step(config, trainer.step)
     chosen = config.monitor.sinks.model_dump()
-    sinks = start_trackers(accelerator, config.output_dir, chosen, resume_step)
+    sinks = trackers.start_trackers(accelerator, config.output_dir, chosen, resume_step)
     if not config.monitor.enabled:
         return None
     grid = config.monitor.grid

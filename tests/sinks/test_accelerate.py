@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from finetune_monitor.errors import UserError
 from finetune_monitor.sinks import RunSummary, Sink
-from finetune_monitor.sinks.accelerate import TrackerSink, accelerate_sinks, start_trackers
+from finetune_monitor.sinks.accelerate import TrackerSink, accelerate_sinks, end, log, start_trackers
 from finetune_monitor.sinks.tensorboard import TensorBoardSink
 from finetune_monitor.sinks.wandb import WandbSink
 
@@ -139,3 +139,20 @@ def test_only_the_main_process_has_sinks(tmp_path, monkeypatch):
     assert start_trackers(accelerator, tmp_path, {"tensorboard": {}}) == []
     assert accelerate_sinks(accelerator) == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tracker_that_fails_is_off_and_the_others_go_on(tmp_path, monkeypatch, caplog):
+    accelerator = Accelerator(cpu=True)
+    start_trackers(accelerator, tmp_path, {"tensorboard": {}, "wandb": {"mode": "disabled"}})
+    tensorboard, wandb = accelerator.trackers
+
+    def full(*arguments, **named):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tensorboard, "log", full)
+    log(accelerator, {"train/loss": 1.0}, step=1)
+    log(accelerator, {"train/loss": 1.0}, step=2)
+    assert accelerator.trackers == [wandb]
+    assert caplog.text.count("No space left") == 1
+    end(accelerator)
+    tensorboard.writer.close()
