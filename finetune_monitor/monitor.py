@@ -114,9 +114,9 @@ class FinetuneMonitor:
 
     def close(self, reason: StopReason | None = None) -> RunSummary:
         """End the sinks and the record, and print the table; `reason`: why the training ended, if by no rule."""
-        summary = RunSummary(
-            self.evaluations, self.best_metric, self.decision.best_step, self.decision.reason or reason
-        )
+        decision = self.decision
+        ended = decision.reason if decision.stop else reason
+        summary = RunSummary(self.evaluations, self.best_metric, decision.best_step, ended)
         if ranks.is_main():
             for sink in list(self.sinks):
                 self._guard(sink, sink.close, summary)

@@ -143,6 +143,7 @@ def text_encoder_is_frozen(pipeline: Any) -> bool:
 
 def to_pictures(images: Float[Tensor, "n 3 h w"]) -> list[Image.Image | None]:
     """RGB in [0, 1] to 8-bit pictures; None for one with a value that is not finite."""
+    images = images.float()
     finite = images.isfinite().flatten(1).all(1).tolist()
     levels = (images.nan_to_num().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     pictures = (Image.fromarray(np.ascontiguousarray(level)) for level in levels)

@@ -25,8 +25,7 @@ class StoppingRule(Protocol):
 class Patience:
     """Stop after `patience` evaluations in a row that did not beat the best by more than `min_delta`.
 
-    An evaluation in which the metric was not measured neither resets nor counts; if the metric was never measured in
-    `patience` evaluations after step 0, the reason is `never_measured`.
+    An evaluation in which the metric was not measured neither counts nor starts the count anew.
     """
 
     metric: str = "face_similarity"
@@ -38,12 +37,8 @@ class Patience:
             raise ValueError(f"{self}: expected patience of 1 or more and min_delta of 0 or more")
 
     def decide(self, history: Sequence[Evaluation], higher_is_better: bool = True) -> StopReason | None:
-        means = [mean for _, mean in measured(history, self.metric, higher_is_better)]
-        if not means:
-            trained = sum(evaluation.step > 0 for evaluation in history)
-            return StopReason.NEVER_MEASURED if trained >= self.patience else None
-        best, waited = means[0], 0
-        for mean in means[1:]:
+        best, waited = -math.inf, 0
+        for _, mean in measured(history, self.metric, higher_is_better):
             best, waited = (mean, 0) if mean > best + self.min_delta else (best, waited + 1)
         return StopReason.PATIENCE if waited >= self.patience else None
 
@@ -70,10 +65,14 @@ def best_step(history: Sequence[Evaluation], metric: str, higher_is_better: bool
 def decide(
     history: Sequence[Evaluation], rules: Sequence[StoppingRule], metric: str, directions: dict[str, bool]
 ) -> Decision:
-    """Ask every rule; the first that wants to stop gives the reason. `metric` names the best step's metric."""
+    """Ask every rule; the first that wants to stop gives the reason. `metric` names the best step's metric.
+
+    Where that metric was never measured after step 0 the reason is `never_measured`, and training goes on.
+    """
     best = best_step(history, metric, directions.get(metric, True))
     for rule in rules:
         reason = rule.decide(history, directions.get(rule.metric, True))
         if reason is not None:
             return Decision(True, reason, best)
-    return Decision(False, None, best)
+    blind = best is None and any(evaluation.step > 0 for evaluation in history)
+    return Decision(False, StopReason.NEVER_MEASURED if blind else None, best)

@@ -1,10 +1,8 @@
 """Shared fixtures: small random pipelines, photos, and the demo's real models."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from jaxtyping import install_import_hook
 
@@ -88,17 +86,17 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def write_config(tmp_path: Path, tiny_model: Path, photos: Path) -> Callable[..., Path]:
-    """Writes a config for a few steps on the tiny pipeline; keyword arguments are dotted overrides with `__`."""
+def write_config(tmp_path: Path, tiny_model: Path, photos: Path) -> Callable[[], Path]:
+    """Writes a config for a few steps on the tiny pipeline."""
 
-    def write(text: str = "") -> Path:
+    def write() -> Path:
         path = tmp_path / "config.yaml"
         path.write_text(
             f"model: {tiny_model}\noutput_dir: {tmp_path / 'run'}\n"
             f"data: {{instance_images: {photos}, instance_prompt: a photo of sks person, resolution: 64}}\n"
             "train: {max_steps: 6, prior_loss_weight: 0, rank: 2, checkpoint_every: 2}\n"
             "monitor:\n  every: 3\n  grid: {prompts: [a photo of sks person], seeds: [0, 1], steps: 2}\n"
-            f"  metrics: {{face_similarity: {{recogniser: {DEMO / 'recogniser.onnx'}}}, aesthetic: null}}\n" + text
+            f"  metrics: {{face_similarity: {{recogniser: {DEMO / 'recogniser.onnx'}}}, aesthetic: null}}\n"
         )
         return path
 
@@ -106,12 +104,5 @@ def write_config(tmp_path: Path, tiny_model: Path, photos: Path) -> Callable[...
 
 
 @pytest.fixture
-def noise_image() -> Image.Image:
-    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
-
-
-@pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "run"
-    shutil.rmtree(folder, ignore_errors=True)
-    return folder
+    return tmp_path / "run"

@@ -25,7 +25,7 @@ def history(*means: float, n: int = 4, missing: int = 0) -> list[Evaluation]:
         ([0.0, 0.3, 0.2, NAN], None),  # what was not measured does not count ...
         ([0.0, 0.3, 0.2, NAN, 0.2], StopReason.PATIENCE),  # ... nor start the count anew
         ([NAN, NAN], None),
-        ([NAN, NAN, NAN], StopReason.NEVER_MEASURED),
+        ([NAN, NAN, NAN, NAN], None),
         ([], None),
     ],
 )
@@ -54,6 +54,12 @@ def test_the_first_rule_that_stops_gives_the_reason():
     rules = [Patience("x", patience=9), Patience("x", patience=1)]
     decision = decide(history(0.3, 0.2), rules, "x", {"x": True})
     assert (decision.stop, decision.reason, decision.best_step) == (True, StopReason.PATIENCE, 0)
+
+
+def test_a_metric_that_is_never_measured_has_its_own_reason_and_does_not_stop():
+    blind = decide(history(NAN, NAN, NAN, NAN), [Patience("x", patience=1)], "x", {})
+    assert (blind.stop, blind.reason, blind.best_step) == (False, StopReason.NEVER_MEASURED, None)
+    assert decide(history(NAN), [], "x", {}).reason is None
 
 
 @pytest.mark.parametrize("arguments", [{"patience": 0}, {"min_delta": -1}])

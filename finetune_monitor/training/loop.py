@@ -100,7 +100,8 @@ class Trainer:
                     self._save()
                 if interrupted:
                     return StopReason.INTERRUPTED
-        return monitor.decision.reason or StopReason.MAX_STEPS if monitor else StopReason.MAX_STEPS
+        stopped = monitor.decision.reason if monitor and monitor.decision.stop else None
+        return stopped or StopReason.MAX_STEPS
 
     @property
     def epoch(self) -> float:

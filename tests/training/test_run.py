@@ -191,7 +191,7 @@ def test_a_monitored_run_records_shows_and_ends(train):
     assert np.isnan(history.evaluations[-1].scores["face_similarity"].mean)
 
 
-@pytest.mark.parametrize("variant", ["lora_dropout", "text_encoder", "full", "accumulation", "ema"])
+@pytest.mark.parametrize("variant", ["lora_dropout", "text_encoder", "full", "accumulation", "ema", "bf16"])
 def test_watching_does_not_change_what_is_learnt(train, variant):
     options = ["monitor.sinks={}", *VARIANTS[variant]]
     watched = train("watched", *options, "monitor.every=1")
