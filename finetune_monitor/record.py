@@ -4,7 +4,6 @@ import fcntl
 import json
 import math
 import os
-import re
 import shutil
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +12,6 @@ from enum import Enum
 from pathlib import Path
 from typing import IO, Any
 
-import yaml
 from PIL import PngImagePlugin
 from PIL.Image import Image
 
@@ -29,17 +27,13 @@ from finetune_monitor.evaluation import (
 )
 from finetune_monitor.files import STAGING, fsync, staged_folder, write_atomic
 from finetune_monitor.grid import Cell, PromptGrid
+from finetune_monitor.redaction import redacted, redacted_yaml
 from finetune_monitor.sinks import RunSummary
 
 CONFIG, RUN, EVALUATIONS, IMAGES = "config.yaml", "run.json", "evaluations.jsonl", "images.jsonl"
 
 COMPARED = ("metrics", "weights", "pipeline")
 """Keys of `run.json` that must not change on a resume: they decide whether scores can be compared."""
-
-REDACTED = "<redacted>"
-_SECRET_KEY = re.compile(r"(^|[._-])(token|api[_-]?key|password|passwd|secret|credentials?)$", re.IGNORECASE)
-_SECRET_PAIR = re.compile(r"((?:^|[\s._-])(?:token|api[_-]?key|password|passwd|secret|credentials?)=)\S+", re.I)
-_SECRET_VALUE = re.compile(r"\bhf_[A-Za-z0-9]{20,}|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
 
 
 @dataclass(frozen=True)
@@ -102,7 +96,7 @@ class RunRecord:
             raise
         write_atomic(self.output_dir / RUN, _pretty(content))
         if config_yaml is not None:
-            write_atomic(self.output_dir / CONFIG, _redacted_yaml(config_yaml).encode())
+            write_atomic(self.output_dir / CONFIG, redacted_yaml(config_yaml).encode())
 
     def write_images(self, step: int, images: Sequence[Image | None]) -> list[str | None]:
         """Save an evaluation's pictures as a whole; returns their names below the run directory."""
@@ -208,14 +202,6 @@ def measured_means(evaluations: Sequence[Evaluation], step: int | None) -> dict[
     return {name: estimate.mean for name, estimate in found.items() if not math.isnan(estimate.mean)}
 
 
-def redacted(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy without what looks like a secret, by its key (`hub.token`), as `key=value` text, or by its shape."""
-    return {
-        key: REDACTED if _SECRET_KEY.search(str(key)) and isinstance(value, str) and value else _without_secrets(value)
-        for key, value in values.items()
-    }
-
-
 def plain(value: Any) -> Any:
     """The value in JSON's types; what is not finite is null, what is unknown is text."""
     if isinstance(value, Estimate):
@@ -229,23 +215,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if isinstance(value, (str, int, bool)) or value is None else str(value)
-
-
-def _without_secrets(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return redacted(value)
-    if isinstance(value, (list, tuple)):
-        return [_without_secrets(inner) for inner in value]
-    if isinstance(value, str):
-        return _SECRET_VALUE.sub(REDACTED, _SECRET_PAIR.sub(rf"\g<1>{REDACTED}", value))
-    return value
-
-
-def _redacted_yaml(text: str) -> str:
-    content = yaml.safe_load(text)
-    if not isinstance(content, dict) or redacted(content) == content:
-        return text
-    return yaml.safe_dump(redacted(content), sort_keys=False, allow_unicode=True)
 
 
 def lock(output_dir: Path) -> IO[str]:

@@ -1,5 +1,6 @@
 """Sinks show evaluations to people; each is a view of the record and may fail without harm."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,3 +61,15 @@ class Sink(Protocol):
         ...
 
     def close(self, summary: RunSummary) -> None: ...
+
+
+def scalars(evaluation: Evaluation, run: RunInfo) -> dict[str, float]:
+    """The curves of one evaluation by tag: means, the metrics' intervals and ceilings, seconds; nothing unmeasured."""
+    found = {f"monitor/seconds_{key}": value for key, value in evaluation.seconds.items()}
+    for name, estimate in evaluation.scores.items():
+        found[name] = estimate.mean
+        if name in run.metrics:
+            found |= {f"interval/{name}/low": estimate.low, f"interval/{name}/high": estimate.high}
+        if name in run.ceilings:
+            found[f"ceiling/{name}"] = run.ceilings[name].mean
+    return {tag: value for tag, value in found.items() if not math.isnan(value)}

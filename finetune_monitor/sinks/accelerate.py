@@ -1,7 +1,6 @@
 """Shares Accelerate's trackers with the monitor: one TensorBoard folder and one W&B run for losses and scores."""
 
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from PIL.Image import Image
 from finetune_monitor.captions import grid_picture
 from finetune_monitor.errors import UserError
 from finetune_monitor.evaluation import Evaluation
-from finetune_monitor.record import measured_means, plain, redacted
-from finetune_monitor.sinks import RunInfo, RunSummary, Sink
+from finetune_monitor.record import measured_means, plain
+from finetune_monitor.redaction import redacted
+from finetune_monitor.sinks import RunInfo, RunSummary, Sink, scalars
 from finetune_monitor.sinks.tensorboard import TensorBoardSink
 from finetune_monitor.sinks.wandb import WandbSink, import_wandb, init_arguments
 
@@ -41,11 +41,7 @@ class TrackerSink:
 
     def write(self, evaluation: Evaluation, images: Sequence[Image | None]) -> None:
         """Log the means and intervals; what was not measured has no key."""
-        found = {f"monitor/seconds_{key}": value for key, value in evaluation.seconds.items()}
-        for name, estimate in evaluation.scores.items():
-            values = {name: estimate.mean, f"interval/{name}/low": estimate.low, f"interval/{name}/high": estimate.high}
-            found |= {key: value for key, value in values.items() if not math.isnan(value)}
-        self._tracker.log(found, step=evaluation.step)
+        self._tracker.log(scalars(evaluation, self._run), step=evaluation.step)
         if evaluation.images and hasattr(self._tracker, "log_images"):
             picture = np.asarray(grid_picture(evaluation, images, self._run.notices))
             self._tracker.log_images({"grid": [picture]}, step=evaluation.step)

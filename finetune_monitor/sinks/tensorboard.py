@@ -1,7 +1,6 @@
 """Shows evaluations in TensorBoard: curves with intervals, a strip of pictures a prompt, the hyperparameters."""
 
 import io
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,8 +11,9 @@ from torch.utils.tensorboard.summary import hparams
 
 from finetune_monitor.captions import grid_picture, prompt_strips
 from finetune_monitor.evaluation import Evaluation
-from finetune_monitor.record import measured_means, redacted
-from finetune_monitor.sinks import RunInfo, RunSummary
+from finetune_monitor.record import measured_means
+from finetune_monitor.redaction import redacted
+from finetune_monitor.sinks import RunInfo, RunSummary, scalars
 
 PROMPT_CHARACTERS = 60
 """How much of a prompt stands in a tag."""
@@ -48,7 +48,7 @@ class TensorBoardSink:
 
     def write(self, evaluation: Evaluation, images: Sequence[Image | None]) -> None:
         """Add one evaluation's curves and pictures."""
-        for tag, value in self._scalars(evaluation).items():
+        for tag, value in scalars(evaluation, self._run).items():
             self._writer.add_scalar(tag, value, evaluation.step, walltime=evaluation.wall_time)
         if evaluation.images:
             for index, (prompt, strip) in enumerate(prompt_strips(evaluation, images, self._run.notices)):
@@ -66,16 +66,6 @@ class TensorBoardSink:
         self._writer.flush()
         if self._given is None:
             self._writer.close()
-
-    def _scalars(self, evaluation: Evaluation) -> dict[str, float]:
-        found = {f"monitor/seconds_{key}": value for key, value in evaluation.seconds.items()}
-        for name, estimate in evaluation.scores.items():
-            found[name] = estimate.mean
-            if name in self._run.metrics:
-                found |= {f"interval/{name}/low": estimate.low, f"interval/{name}/high": estimate.high}
-            if name in self._run.ceilings:
-                found[f"ceiling/{name}"] = self._run.ceilings[name].mean
-        return {tag: value for tag, value in found.items() if not math.isnan(value)}
 
     def _write_texts(self, step: int) -> None:
         if self._run.notices:

@@ -12,8 +12,9 @@ from finetune_monitor.captions import grid_picture
 from finetune_monitor.errors import UserError
 from finetune_monitor.evaluation import Evaluation, ScoredImage
 from finetune_monitor.files import write_atomic
-from finetune_monitor.record import measured_means, plain, redacted
-from finetune_monitor.sinks import RunInfo, RunSummary
+from finetune_monitor.record import measured_means, plain
+from finetune_monitor.redaction import redacted
+from finetune_monitor.sinks import RunInfo, RunSummary, scalars
 
 Mode = Literal["online", "offline", "disabled"]
 
@@ -78,7 +79,7 @@ class WandbSink:
 
     def write(self, evaluation: Evaluation, images: Sequence[Image | None]) -> None:
         """Log one evaluation in one call, so that wandb's own step grows by one."""
-        found: dict[str, Any] = self._scalars(evaluation)
+        found: dict[str, Any] = scalars(evaluation, self._run_info)
         self._define(found)
         if evaluation.images:
             found["images"] = self._table([evaluation])
@@ -97,16 +98,6 @@ class WandbSink:
         self._run.summary.update({key: value for key, value in ended.items() if value is not None})
         if self._given is None:
             self._run.finish()
-
-    def _scalars(self, evaluation: Evaluation) -> dict[str, float]:
-        found = {f"monitor/seconds_{key}": value for key, value in evaluation.seconds.items()}
-        for name, estimate in evaluation.scores.items():
-            found[name] = estimate.mean
-            if name in self._run_info.metrics:
-                found |= {f"interval/{name}/low": estimate.low, f"interval/{name}/high": estimate.high}
-            if name in self._run_info.ceilings:
-                found[f"ceiling/{name}"] = self._run_info.ceilings[name].mean
-        return {key: value for key, value in found.items() if not math.isnan(value)}
 
     def _define(self, keys: Mapping[str, float]) -> None:
         """Give the new curves the training step as their axis; a shared run's other curves keep theirs."""
