@@ -1,5 +1,5 @@
 # make demo: the whole job on the embedded models.   make test: lint, types and all tests.
-# Each sets up .venv by itself; PYTHON names the interpreter to start from (3.10 or newer).
+# Each sets up .venv by itself; PYTHON names the interpreter to start from (3.11 or newer, for the versions tested here).
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -7,7 +7,7 @@ BIN := .venv/bin
 .PHONY: demo test lock clean
 
 demo: .venv/ready
-	$(BIN)/accelerate launch --cpu --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+	$(BIN)/accelerate launch --quiet --cpu --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 		train.py --config configs/demo.yaml
 
 test: .venv/ready
@@ -17,6 +17,8 @@ test: .venv/ready
 	$(BIN)/pytest
 
 .venv/ready: pyproject.toml requirements.lock
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+		{ echo "make: $(PYTHON) is older than 3.11; name another one: make PYTHON=python3.12 ..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing into .venv (several minutes the first time) ..."
 	$(BIN)/pip install --disable-pip-version-check -q -e ".[wandb,onnx,dev]" -c requirements.lock

@@ -95,10 +95,10 @@ def _closing_lines(history: RunHistory) -> list[str]:
 
 
 def _end(history: RunHistory) -> str:
-    ended = history.run.get("ended", {}).get("reason")
-    decided = history.evaluations[-1].decision.reason if history.evaluations else None
-    reason = StopReason(ended) if ended else decided
-    return f"why it ended:        {REASONS[reason] if reason else 'not recorded: it is running, or was killed'}"
+    if "ended" not in history.run:
+        return "why it ended:        not recorded: it is running, or was killed"
+    reason = history.run["ended"]["reason"]
+    return f"why it ended:        {REASONS[StopReason(reason)] if reason else 'the training loop ended'}"
 
 
 def _best(history: RunHistory) -> str:

@@ -81,6 +81,16 @@ class Evaluation:
     decision: Decision = Decision()
 
 
+@dataclass(frozen=True)
+class RunSummary:
+    """How a run ended."""
+
+    evaluations: tuple[Evaluation, ...]
+    best_metric: str
+    best_step: int | None
+    reason: StopReason | None
+
+
 def json_number(value: float) -> float | None:
     """JSON knows no NaN: missing is null."""
     return None if math.isnan(value) else float(value)
@@ -114,3 +124,9 @@ def summarise(images: Sequence[ScoredImage]) -> dict[str, Estimate]:
         name: bootstrap_mean(np.array([image.scores.get(name, MISSING) for image in images], dtype=np.float64))
         for name in names
     }
+
+
+def measured_means(evaluations: Sequence[Evaluation], step: int | None) -> dict[str, float]:
+    """The means of one step by score name, without those that could not be measured."""
+    found = next((evaluation.scores for evaluation in evaluations if evaluation.step == step), {})
+    return {name: estimate.mean for name, estimate in found.items() if not math.isnan(estimate.mean)}

@@ -10,12 +10,14 @@ from torch import Tensor, nn
 from finetune_monitor.files import staged_folder
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
+NOTE = "finetune_monitor.json"
+"""Which step the weights are of, beside them."""
 
 
 def export_weights(pipeline: Any, folder: Path, note: dict[str, Any]) -> None:
     """Write LoRA weights for `pipe.load_lora_weights(folder)`, or the whole pipeline where nothing is adapted.
 
-    The folder appears as a whole, with `finetune_monitor.json` (`note`) beside the weights.
+    The folder appears as a whole, with `note` in `finetune_monitor.json` beside the weights.
     """
     models: dict[str, Any] = {name: getattr(pipeline, name, None) for name in ("unet", "text_encoder")}
     adapted = {name: model for name, model in models.items() if getattr(model, "peft_config", None)}
@@ -25,7 +27,7 @@ def export_weights(pipeline: Any, folder: Path, note: dict[str, Any]) -> None:
             pipeline.save_lora_weights(staged, **layers)
         else:
             pipeline.save_pretrained(staged)
-        (staged / "finetune_monitor.json").write_text(json.dumps(note, indent=2) + "\n")
+        (staged / NOTE).write_text(json.dumps(note, indent=2) + "\n")
 
 
 def lora_layers(model: nn.Module) -> dict[str, Tensor]:

@@ -31,7 +31,7 @@ _CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _NETWORK_WEIGHTS = ("diffusion_pytorch_model", "model", "pytorch_model")
 
 
-def resolve_hub_model(model: str | Path, revision: str | None = None) -> str | Path:
+def resolve_hub_model(model: str | Path) -> str | Path:
     """What to hand to `from_pretrained` for a folder in diffusers layout or a hub id.
 
     A complete folder, or a model that lies completely in the Hugging Face cache, is returned as a folder and needs no
@@ -47,10 +47,10 @@ def resolve_hub_model(model: str | Path, revision: str | None = None) -> str | P
     name = str(model)
     if not _HUB_ID.fullmatch(name):
         raise UserError(f"{name}: no such folder; expected a folder in diffusers layout or a hub id like owner/name")
-    snapshot = _cached_folder(name, "model_index.json", revision)
+    snapshot = _cached_folder(name, "model_index.json")
     if snapshot is not None and not _missing_parts(snapshot):
         return snapshot
-    problem = _hub_problem(name, revision)
+    problem = _hub_problem(name)
     if problem:
         raise UserError(_hub_by_hand(name, problem, snapshot))
     return name
@@ -89,13 +89,14 @@ def _missing_in_component(folder: Path, class_name: str) -> list[str]:
 
 
 def _missing_weights(folder: Path) -> list[str]:
-    for index in sorted(folder.glob("*.index.json")):
+    for index in sorted(folder.glob("*.safetensors.index.json")):
         content = _read_json(index)
         if content is None:
             return [index.name]
         return sorted(file for file in set(content["weight_map"].values()) if not (folder / file).is_file())
-    names = [f"{stem}{suffix}" for stem in _NETWORK_WEIGHTS for suffix in (".safetensors", ".bin")]
-    return [] if any((folder / name).is_file() for name in names) else ["weights (*.safetensors)"]
+    if any((folder / f"{stem}.safetensors").is_file() for stem in _NETWORK_WEIGHTS):
+        return []
+    return ["weights as *.safetensors (pickled *.bin are not read)"]
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
@@ -107,27 +108,27 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def _cached_folder(repository: str, filename: str, revision: str | None = None) -> Path | None:
+def _cached_folder(repository: str, filename: str) -> Path | None:
     """The snapshot folder of the Hugging Face cache that holds a file."""
-    file = _cached_file(repository, filename, revision)
+    file = _cached_file(repository, filename)
     return None if file is None else file.parent
 
 
-def _cached_file(repository: str, filename: str, revision: str | None = None) -> Path | None:
+def _cached_file(repository: str, filename: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(repository, filename, revision=revision)
+    found = try_to_load_from_cache(repository, filename)
     return Path(found) if isinstance(found, str) else None
 
 
-def _hub_problem(repository: str, revision: str | None = None) -> str | None:
+def _hub_problem(repository: str) -> str | None:
     """Why a repository cannot be downloaded from the hub; None where it can."""
     from huggingface_hub import constants, get_token
 
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     token = get_token()
-    address = f"{constants.ENDPOINT}/api/models/{repository}" + (f"/revision/{revision}" if revision else "")
+    address = f"{constants.ENDPOINT}/api/models/{repository}"
     answer = probe(address, {"Authorization": f"Bearer {token}"} if token else None, "GET")
     if answer in (401, 403, 404):
         return (

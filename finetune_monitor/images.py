@@ -81,15 +81,6 @@ def read_images(paths: Sequence[str | Path]) -> list[Image.Image]:
     return images
 
 
-def read_photos(folder: str | Path, count: int | None = None) -> list[Image.Image]:
-    """Read the first `count` pictures of a folder (all for None), in the order of `list_images`.
-
-    Raises:
-        UserError: the folder has fewer than `count`, or some cannot be read (all of them are named).
-    """
-    return read_images(first_images(folder, count))
-
-
 def first_images(folder: str | Path, count: int | None = None) -> list[Path]:
     """The first `count` paths of `list_images` (all for None), so that 5 photos are within 10.
 

@@ -1,6 +1,8 @@
 """FinetuneMonitor: every N steps render the grid, score it, record it, show it, and say whether to stop."""
 
+import json
 import platform
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,14 +18,24 @@ from tqdm.auto import tqdm
 from finetune_monitor import ranks
 from finetune_monitor.borrowing import borrowed
 from finetune_monitor.console import print_summary
-from finetune_monitor.evaluation import Decision, Estimate, Evaluation, ScoredImage, StopReason, json_number, summarise
-from finetune_monitor.export import export_weights
+from finetune_monitor.errors import UserError
+from finetune_monitor.evaluation import (
+    Decision,
+    Estimate,
+    Evaluation,
+    RunSummary,
+    ScoredImage,
+    StopReason,
+    json_number,
+    summarise,
+)
+from finetune_monitor.export import NOTE, export_weights
 from finetune_monitor.grid import PromptGrid
 from finetune_monitor.measuring import Measurer
 from finetune_monitor.metrics import Calibrated, Described, Metric
 from finetune_monitor.record import RunRecord, read_run
 from finetune_monitor.sampling import Renderer
-from finetune_monitor.sinks import MetricInfo, RunInfo, RunSummary, Sink
+from finetune_monitor.sinks import MetricInfo, RunInfo, Sink
 from finetune_monitor.stopping import StoppingRule, decide
 
 
@@ -38,7 +50,7 @@ class FinetuneMonitor:
     all get the same decision.
 
     Args:
-        pipeline: diffusers text-to-image pipeline over the modules being trained.
+        pipeline: Stable Diffusion 1.x or 2.x pipeline of diffusers over the modules being trained.
         grid: prompts x seeds.
         metrics: what to measure; the first stopping rule's metric (or the first metric) says which step is best.
         output_dir: the run directory; must not hold another run unless `resume_step` is given.
@@ -53,7 +65,7 @@ class FinetuneMonitor:
 
     Raises:
         UserError: `output_dir` is in use, holds another run, or was recorded with another grid or other metrics.
-        ValueError: no metric, metrics of one name, a rule on an unknown metric, `every` below 1, unknown sampler.
+        ValueError: no metric, metrics of one name, `every` below 1, an unknown sampler, or another kind of pipeline.
     """
 
     def __init__(
@@ -77,6 +89,7 @@ class FinetuneMonitor:
         _check(self.metrics, self.rules, every)
         self.grid, self.output_dir = grid, Path(output_dir)
         self.best_metric = self.rules[0].metric if self.rules else self.metrics[0].name
+        self._pipeline = pipeline
         self._renderer = Renderer(pipeline, grid, autocast)
         self._measurer = Measurer(self._renderer, self.metrics)
         name = pipeline.config.get("_name_or_path")
@@ -92,12 +105,14 @@ class FinetuneMonitor:
 
     def on_step_end(self, step: int, epoch: float | None = None) -> bool:
         """Evaluate where `step` is a multiple of `every`; True where a stopping rule has decided to stop."""
-        if step % self.every == 0 and (self.latest is None or self.latest.step < step):
+        if step % self.every == 0:
             self.evaluate(step, epoch)
         return self.decision.stop
 
     def evaluate(self, step: int, epoch: float | None = None) -> Evaluation:
-        """Render, score, record and show the grid now, whatever the interval."""
+        """Render, score, record and show the grid now, whatever the interval; a step is evaluated once."""
+        if self.latest is not None and self.latest.step >= step:
+            return self.latest
         waited = time.monotonic() - self._last_end
         with borrowed(self._renderer.pipeline), self._live_weights():
             found = self._measurer.measure()
@@ -120,8 +135,7 @@ class FinetuneMonitor:
         if ranks.is_main():
             for sink in list(self.sinks):
                 self._guard(sink, sink.close, summary)
-            self.record.close(summary)
-            print_summary(read_run(self.output_dir))
+            self._end_record(summary)
         return summary
 
     @property
@@ -151,34 +165,31 @@ class FinetuneMonitor:
     def _open_record(
         self, sinks: Sequence[Sink], hparams: Mapping[str, Any], config_yaml: str | None, resume_step: int | None
     ) -> None:
-        described = {m.name: dict(m.describe()) for m in self.metrics if isinstance(m, Described)}
         ceilings = {k: v for m in self.metrics if isinstance(m, Calibrated) for k, v in m.ceiling().items()}
-        run = self._run_json(described, ceilings, hparams)
+        run = self._run_json(ceilings, hparams)
         self.record = RunRecord(self.output_dir, self.grid)
         self.record.begin(run, config_yaml, resume_step)
         self.evaluations = self.record.evaluations
+        self._drop_stale_best()
         info = RunInfo(
             self.output_dir,
             hparams,
             {m.name: MetricInfo(m.higher_is_better, m.bounds) for m in self.metrics},
             ceilings,
-            tuple(dict.fromkeys(str(d["notice"]) for d in described.values() if d.get("notice"))),
+            tuple(dict.fromkeys(str(d["notice"]) for d in run["weights"].values() if d.get("notice"))),
             resume_step,
         )
         self.sinks = list(sinks)
         for sink in sinks:
             self._guard(sink, sink.start, info)
 
-    def _run_json(
-        self, described: Mapping[str, Any], ceilings: Mapping[str, Estimate], hparams: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def _run_json(self, ceilings: Mapping[str, Estimate], hparams: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "versions": _versions(),
             "device": _device_name(self._renderer.pipeline._execution_device),
             "processes": ranks.world_size(),
             "pipeline": self._pipeline_id,
-            "metrics": {m.name: {"higher_is_better": m.higher_is_better, "bounds": m.bounds} for m in self.metrics},
-            "weights": described,
+            **measured_with(self.metrics),
             "baselines": {name: estimate.to_json() for name, estimate in ceilings.items()},
             "best_metric": self.best_metric,
             "hparams": dict(hparams),
@@ -216,7 +227,7 @@ class FinetuneMonitor:
             "grid": self.grid.fingerprint(),
         }
         try:
-            export_weights(self._renderer.pipeline, self.output_dir / "best", note)
+            export_weights(self._pipeline, self.output_dir / "best", note)
         except Exception as error:
             self._measurer.warn("best", f"{self.output_dir / 'best'}: the best weights could not be kept: {error!r}")
 
@@ -227,6 +238,25 @@ class FinetuneMonitor:
         except Exception as error:
             self.sinks = [other for other in self.sinks if other is not sink]
             self._measurer.warn(f"sink {sink.name}", f"sink {sink.name} failed and is off from now on: {error!r}")
+
+    def _end_record(self, summary: RunSummary) -> None:
+        try:
+            self.record.close(summary)
+            print_summary(read_run(self.output_dir))
+        except (OSError, UserError) as error:
+            self._measurer.warn("record", f"{self.output_dir}: the record could not be closed: {error}")
+
+    def _drop_stale_best(self) -> None:
+        """Weights of a step that the resumed record has dropped are not the best of anything; they are set aside."""
+        best = self.output_dir / "best"
+        if not (best / NOTE).is_file():
+            return
+        step = json.loads((best / NOTE).read_text())["step"]
+        if step not in {evaluation.step for evaluation in self.evaluations}:
+            aside = self.output_dir / f"best-step-{step:06d}"
+            shutil.rmtree(aside, ignore_errors=True)
+            best.rename(aside)
+            self._measurer.warn("stale", f"{best}: of step {step}, which the resumed run repeats; moved to {aside}")
 
     def _report(self, evaluation: Evaluation, waited: float) -> None:
         """One line on the console, past any progress bar: the scores and what the evaluation cost."""
@@ -245,6 +275,14 @@ def in_words(estimate: Estimate) -> str:
     interval = f" [{estimate.low:.3f}, {estimate.high:.3f}]" if estimate.n > 1 else ""
     share = f" ({estimate.n} of {estimate.n + estimate.missing} images)" if estimate.missing else ""
     return f"{estimate.mean:.3f}{interval}{share}"
+
+
+def measured_with(metrics: Sequence[Metric]) -> dict[str, Any]:
+    """What decides whether scores can be compared: the metrics, their weights and their references."""
+    return {
+        "metrics": {m.name: {"higher_is_better": m.higher_is_better, "bounds": m.bounds} for m in metrics},
+        "weights": {m.name: dict(m.describe()) for m in metrics if isinstance(m, Described)},
+    }
 
 
 def _check(metrics: Sequence[Metric], rules: Sequence[StoppingRule], every: int) -> None:

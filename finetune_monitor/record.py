@@ -20,6 +20,7 @@ from finetune_monitor.evaluation import (
     Decision,
     Estimate,
     Evaluation,
+    RunSummary,
     ScoredImage,
     StopReason,
     from_json_number,
@@ -28,7 +29,6 @@ from finetune_monitor.evaluation import (
 from finetune_monitor.files import STAGING, fsync, staged_folder, write_atomic
 from finetune_monitor.grid import Cell, PromptGrid
 from finetune_monitor.redaction import redacted, redacted_yaml
-from finetune_monitor.sinks import RunSummary
 
 CONFIG, RUN, EVALUATIONS, IMAGES = "config.yaml", "run.json", "evaluations.jsonl", "images.jsonl"
 
@@ -87,8 +87,7 @@ class RunRecord:
             UserError: a new run finds an old one, a resume finds none or one with another grid or other metrics, or
                 a row before the last is damaged. The lock is given back.
         """
-        grid = {"fingerprint": self.grid.fingerprint(), **asdict(self.grid)}
-        content = plain({**redacted(run), "grid": grid})
+        content = plain({**redacted(run), "grid": described_grid(self.grid)})
         try:
             self._load(content, resume_step)
         except BaseException:
@@ -141,7 +140,7 @@ class RunRecord:
     def _load(self, content: Mapping[str, Any], resume_step: int | None) -> None:
         history = _read_evaluations(self.output_dir)
         if resume_step is not None:
-            _check_resume(self.output_dir, _read_json(self.output_dir / RUN), content)
+            check_resume(self.output_dir, _read_json(self.output_dir / RUN), content)
         elif history:
             raise UserError(
                 f"{self.output_dir}: holds a run with {len(history)} evaluations (the last at step "
@@ -187,6 +186,11 @@ class RunRecord:
         return text
 
 
+def described_grid(grid: PromptGrid) -> dict[str, Any]:
+    """The grid as `run.json` holds it."""
+    return {"fingerprint": grid.fingerprint(), **asdict(grid)}
+
+
 def read_run(output_dir: Path) -> RunHistory:
     """Read a run directory without its lock, also while the run goes on; nothing is changed.
 
@@ -194,12 +198,6 @@ def read_run(output_dir: Path) -> RunHistory:
         UserError: the folder is missing or no run directory, or a row before the last is damaged.
     """
     return RunHistory(output_dir, _read_json(output_dir / RUN), tuple(_read_evaluations(output_dir)))
-
-
-def measured_means(evaluations: Sequence[Evaluation], step: int | None) -> dict[str, float]:
-    """The means of one step by score name, without those that could not be measured."""
-    found = next((evaluation.scores for evaluation in evaluations if evaluation.step == step), {})
-    return {name: estimate.mean for name, estimate in found.items() if not math.isnan(estimate.mean)}
 
 
 def plain(value: Any) -> Any:
@@ -235,7 +233,12 @@ def lock(output_dir: Path) -> IO[str]:
     return file
 
 
-def _check_resume(output_dir: Path, recorded: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def check_resume(output_dir: Path, recorded: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuse to go on with another grid, or with other metrics, weights or model where `new` names them.
+
+    Raises:
+        UserError: names what is recorded and what was asked for.
+    """
     old_grid, new_grid = recorded.get("grid", {}), new["grid"]
     if old_grid.get("fingerprint") != new_grid["fingerprint"]:
         changed = [key for key in new_grid if key != "fingerprint" and old_grid.get(key) != new_grid[key]]
@@ -244,8 +247,8 @@ def _check_resume(output_dir: Path, recorded: Mapping[str, Any], new: Mapping[st
             f"{new_grid['fingerprint'][:4]}… (not the same: {', '.join(changed)}); "
             "restore the grid or choose a new output_dir"
         )
-    for key in COMPARED:
-        changes = _differences(recorded.get(key), new.get(key), key)
+    for key in (key for key in COMPARED if key in new):
+        changes = _differences(recorded.get(key), new[key], key)
         if changes:
             raise UserError(
                 f"{output_dir}: the run was recorded with another setup: {'; '.join(changes)}; "

@@ -34,16 +34,18 @@ class Renderer:
     A cell's picture is made from noise that depends on its seed alone, whatever else is in the batch.
 
     Args:
-        pipeline: a diffusers text-to-image pipeline; its modules are shared, its scheduler is only read, its safety
-            checker (which blackens pictures) is left out.
+        pipeline: a Stable Diffusion 1.x or 2.x pipeline of diffusers; its modules are shared, its scheduler is only
+            read, its safety checker (which blackens pictures) is left out.
         grid: how the cells are sampled.
         autocast: precision to render in (the training's); None renders in the modules' own.
 
     Raises:
-        ValueError: the grid's sampler is not a diffusers scheduler, or does not fit the pipeline's.
+        ValueError: the grid's sampler is not a diffusers scheduler, or the pipeline does not encode prompts as Stable
+            Diffusion 1.x and 2.x do.
     """
 
     def __init__(self, pipeline: Any, grid: PromptGrid, autocast: torch.dtype | None = None):
+        check_encodes_prompts(pipeline)
         self.grid = grid
         self.pipeline = own_pipeline(pipeline, grid.sampler)
         self.autocast = autocast
@@ -125,14 +127,32 @@ def own_pipeline(pipeline: Any, sampler: str) -> Any:
     return own
 
 
+def check_encodes_prompts(pipeline: Any) -> None:
+    """Refuse a pipeline whose `encode_prompt` is not Stable Diffusion's."""
+    expected = ["prompt", "device", "num_images_per_prompt", "do_classifier_free_guidance", "negative_prompt"]
+    found = list(inspect.signature(pipeline.encode_prompt).parameters)[:5] if hasattr(pipeline, "encode_prompt") else []
+    if found != expected:
+        raise ValueError(f"pipeline: found {type(pipeline).__name__}, expected a Stable Diffusion 1.x or 2.x pipeline")
+
+
 def own_scheduler(trained_with: Any, sampler: str) -> Any:
     """The named diffusers scheduler with the betas and the prediction type of the model's own."""
+    scheduler = scheduler_class(sampler)
+    latents = {"clip_sample": False} if "clip_sample" in inspect.signature(scheduler).parameters else {}
+    # clipping is for pixels, latents reach further
+    return scheduler.from_config(trained_with.config, **latents)
+
+
+def scheduler_class(sampler: str) -> Any:
+    """The diffusers scheduler of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
     scheduler = getattr(diffusers, sampler, None)
     if not (isinstance(scheduler, type) and issubclass(scheduler, SchedulerMixin)):
         raise ValueError(f"grid.sampler: found {sampler!r}, expected a scheduler of diffusers such as DDIMScheduler")
-    latents = {"clip_sample": False} if "clip_sample" in inspect.signature(scheduler).parameters else {}
-    # clipping is for pixels, latents reach further
-    return scheduler.from_config(trained_with.config, **latents)  # type: ignore[attr-defined]
+    return scheduler
 
 
 def text_encoder_is_frozen(pipeline: Any) -> bool:

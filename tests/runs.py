@@ -6,10 +6,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from finetune_monitor.evaluation import Decision, Estimate, Evaluation, ScoredImage, StopReason, summarise
+from finetune_monitor.evaluation import Decision, Estimate, Evaluation, RunSummary, ScoredImage, StopReason, summarise
 from finetune_monitor.grid import PromptGrid
 from finetune_monitor.record import RunRecord
-from finetune_monitor.sinks import MetricInfo, RunInfo, RunSummary
+from finetune_monitor.sinks import MetricInfo, RunInfo
 
 GRID = PromptGrid(["a photo of sks person", "<script>alert('x')</script> 写真"], seeds=(0, 7), steps=3)
 NOTICE = "demo scores: toy models"

@@ -177,6 +177,47 @@ def test_a_resumed_run_goes_on_with_its_history_and_drops_what_came_after_the_ch
     assert [evaluation.step for evaluation in read_run(run_folder).evaluations] == [0, 2, 4, 6]
 
 
+def test_best_weights_of_a_step_that_is_repeated_are_set_aside(pipeline, run_folder, caplog):
+    monitor = make(pipeline, run_folder)
+    monitor.on_step_end(2)
+    brighten(pipeline)
+    monitor.on_step_end(4)
+    monitor.close()
+    make(pipeline, run_folder, resume_step=2).close()
+    assert not (run_folder / "best").exists()
+    assert (run_folder / "best-step-000004").is_dir()
+    assert "of step 4" in caplog.text
+
+
+def test_a_step_is_evaluated_once(pipeline, run_folder):
+    monitor = make(pipeline, run_folder)
+    assert monitor.evaluate(2) is monitor.evaluate(2)
+    monitor.close()
+    assert len(read_run(run_folder).evaluations) == 2
+
+
+def test_a_record_that_cannot_be_closed_does_not_end_the_program(pipeline, run_folder, monkeypatch, caplog):
+    monitor = make(pipeline, run_folder)
+
+    def full(summary):
+        raise OSError(28, "No space left on device")
+
+    close = monitor.record.close
+    monkeypatch.setattr(monitor.record, "close", full)
+    monitor.close()
+    assert "No space left" in caplog.text
+    close()
+
+
+def test_a_pipeline_that_encodes_prompts_otherwise_is_refused(run_folder):
+    class Other:
+        def encode_prompt(self, prompt, prompt_2, device):
+            pass
+
+    with pytest.raises(ValueError, match="found Other, expected a Stable Diffusion"):
+        make(Other(), run_folder)
+
+
 def test_patience_changed_on_resume_is_the_new_one(pipeline, run_folder):
     monitor = make(pipeline, run_folder, stopping=Patience("brightness", patience=1))
     assert monitor.on_step_end(2)

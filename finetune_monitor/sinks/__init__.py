@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from PIL.Image import Image
 
-from finetune_monitor.evaluation import Estimate, Evaluation, StopReason
+from finetune_monitor.evaluation import Estimate, Evaluation, RunSummary
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,6 @@ class RunInfo:
     ceilings: Mapping[str, Estimate]
     notices: tuple[str, ...] = ()
     resume_step: int | None = None
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """How a run ended."""
-
-    evaluations: tuple[Evaluation, ...]
-    best_metric: str
-    best_step: int | None
-    reason: StopReason | None
 
 
 @runtime_checkable

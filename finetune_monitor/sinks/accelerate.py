@@ -12,10 +12,10 @@ from PIL.Image import Image
 
 from finetune_monitor.captions import grid_picture
 from finetune_monitor.errors import UserError
-from finetune_monitor.evaluation import Evaluation
-from finetune_monitor.record import measured_means, plain
+from finetune_monitor.evaluation import Evaluation, RunSummary, measured_means
+from finetune_monitor.record import plain
 from finetune_monitor.redaction import redacted
-from finetune_monitor.sinks import RunInfo, RunSummary, Sink, scalars
+from finetune_monitor.sinks import RunInfo, Sink, scalars
 from finetune_monitor.sinks.tensorboard import TensorBoardSink
 from finetune_monitor.sinks.wandb import WandbSink, import_wandb, init_arguments
 
@@ -70,8 +70,10 @@ def start_trackers(
         sinks: "tensorboard" and "wandb", each with the arguments of its sink; None where it is off.
         resume_step: the checkpoint's step; TensorBoard hides what was written after it, W&B goes on with its run.
 
+    A tracker that cannot start (no network, not installed) is off for this run, with a warning.
+
     Raises:
-        UserError: another name, or wandb is not installed.
+        UserError: another name.
     """
     chosen = {name: dict(options) for name, options in sinks.items() if options is not None}
     makers = {"tensorboard": _tensorboard_tracker, "wandb": _wandb_tracker}
@@ -80,9 +82,17 @@ def start_trackers(
         raise UserError(f"sinks: found {', '.join(sorted(unknown))}, expected tensorboard or wandb")
     if not accelerator.is_main_process:
         return []
-    # Ready-made trackers: from names Accelerate would give both one project name, TensorBoard as a subfolder.
-    accelerator.log_with = [makers[name](output_dir, options, resume_step) for name, options in chosen.items()]
-    accelerator.init_trackers("")
+    started: list[GeneralTracker] = []
+    for name, options in chosen.items():
+        # Ready-made trackers: from names Accelerate would give both one project name, TensorBoard as a subfolder.
+        try:
+            accelerator.log_with = [makers[name](output_dir, options, resume_step)]
+            accelerator.trackers = []
+            accelerator.init_trackers("")
+            started += accelerator.trackers
+        except Exception as error:
+            logger.warning("tracker %s cannot start and is off for this run: %r", name, error)
+    accelerator.trackers = started
     return accelerate_sinks(accelerator, wandb_images=chosen.get("wandb", {}).get("images", True))
 
 

@@ -10,10 +10,9 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from finetune_monitor.captions import grid_picture, prompt_strips
-from finetune_monitor.evaluation import Evaluation
-from finetune_monitor.record import measured_means
+from finetune_monitor.evaluation import Evaluation, RunSummary, measured_means
 from finetune_monitor.redaction import redacted
-from finetune_monitor.sinks import RunInfo, RunSummary, scalars
+from finetune_monitor.sinks import RunInfo, scalars
 
 PROMPT_CHARACTERS = 60
 """How much of a prompt stands in a tag."""

@@ -10,11 +10,11 @@ from PIL.Image import Image
 
 from finetune_monitor.captions import grid_picture
 from finetune_monitor.errors import UserError
-from finetune_monitor.evaluation import Evaluation, ScoredImage
+from finetune_monitor.evaluation import Evaluation, RunSummary, ScoredImage, measured_means
 from finetune_monitor.files import write_atomic
-from finetune_monitor.record import measured_means, plain
+from finetune_monitor.record import plain
 from finetune_monitor.redaction import redacted
-from finetune_monitor.sinks import RunInfo, RunSummary, scalars
+from finetune_monitor.sinks import RunInfo, scalars
 
 Mode = Literal["online", "offline", "disabled"]
 

@@ -78,11 +78,16 @@ def find(folder: Path, resume: str) -> Checkpoint | None:
     """The checkpoint to go on from: the newest whole one for `auto`, none for `never`, else the one at that path.
 
     Raises:
-        UserError: a named checkpoint is missing or damaged, or checkpoints are there and none is whole.
+        UserError: a named checkpoint is missing, damaged or of another run; checkpoints are there and none is whole;
+            or there are some and `never` would begin beside them.
     """
     if resume == "never":
+        if found := _folders(folder):
+            raise UserError(f"{folder}: holds {found[0].name}, and train.resume is never; choose a new output_dir")
         return None
     if resume != "auto":
+        if Path(resume).resolve().parent != folder.resolve():
+            raise UserError(f"train.resume: found {resume}, expected auto, never or a checkpoint in {folder}")
         return read(Path(resume))
     problems = []
     for candidate in _folders(folder):
@@ -155,6 +160,14 @@ def restore(checkpoint: Checkpoint, trainable: Trainable, optimizer: Optimizer) 
         for name, average in zip(trainable.parameters, trainable.ema.shadow_params, strict=True):
             average.copy_(shadow[name])
         trainable.ema.optimization_step = checkpoint.ema_steps
+
+
+def drop_after(folder: Path, step: int) -> None:
+    """Remove the checkpoints of steps that the run is about to repeat: they would win over its own."""
+    for path in _folders(folder):
+        if int(path.name.removeprefix("step-")) > step:
+            logger.warning("%s: removed, the run goes on from step %d", path, step)
+            shutil.rmtree(path)
 
 
 def _optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from finetune_monitor import ranks
 from finetune_monitor.borrowing import borrowed
-from finetune_monitor.errors import UserError
+from finetune_monitor.errors import UserError, all_problems
 from finetune_monitor.files import STAGING
 from finetune_monitor.grid import PromptGrid
 from finetune_monitor.images import SUFFIXES, list_images, read_images
@@ -59,7 +59,16 @@ def _stem(seed: int) -> str:
 
 
 def _render(renderer: Renderer, folder: Path) -> None:
-    """Every process draws its share."""
+    """Every process draws its share; what goes wrong in one ends all."""
+    problem = None
+    try:
+        _render_share(renderer, folder)
+    except (UserError, OSError) as error:
+        problem = str(error)
+    all_problems([found for found in ranks.gather(problem) if found], f"{folder}: class images cannot be made:")
+
+
+def _render_share(renderer: Renderer, folder: Path) -> None:
     todo = list(renderer.grid.cells[ranks.rank() :: ranks.world_size()])
     bar = tqdm(total=len(todo), desc="class images", unit="image", disable=not ranks.is_main())
     with borrowed(renderer.pipeline), bar:
@@ -68,12 +77,11 @@ def _render(renderer: Renderer, folder: Path) -> None:
             for cell, picture in zip(cells, renderer.render(cells), strict=True):
                 _save(folder / f"{_stem(cell.seed)}.png", picture)
             bar.update(len(cells))
-    ranks.gather(None)
 
 
 def _save(path: Path, picture: Image.Image | None) -> None:
     if picture is None or is_black(picture):
-        raise UserError(f"{path}: the base model drew a black picture; train in bf16 or without mixed precision")
+        raise UserError(f"{path.name}: the model drew a black picture; train in bf16 or without mixed precision")
     staged = path.with_name(STAGING + path.name)
     picture.save(staged, format="PNG")
     staged.replace(path)

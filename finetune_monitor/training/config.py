@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from finetune_monitor.errors import UserError, all_problems
+from finetune_monitor.grid import PromptGrid
 
 SIDE_COLUMNS = {"face_similarity": ["faces_found", "face_similarity_zero_filled"], "aesthetic": []}
 """Columns that a metric writes beside its own name; a stopping rule may watch them too."""
+
+UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
 
 Precision = Annotated[
     Literal["no", "fp16", "bf16"],
@@ -27,10 +30,10 @@ class Section(BaseModel):
 
 
 class DataConfig(Section):
-    instance_images: Path
+    instance_images: UserPath
     instance_count: int | None = Field(None, ge=1)
     instance_prompt: str = Field(min_length=1)
-    class_images: Path | None = None
+    class_images: UserPath | None = None
     class_prompt: str | None = None
     class_count: int = Field(200, ge=1)
     resolution: int = Field(512, ge=64, multiple_of=8)
@@ -146,7 +149,7 @@ class MonitorConfig(Section):
 
 class Config(Section):
     model: str = Field(min_length=1)
-    output_dir: Path
+    output_dir: UserPath
     seed: int = Field(0, ge=0)
     data: DataConfig
     train: TrainConfig = TrainConfig()
@@ -160,6 +163,13 @@ class Config(Section):
                 "data.class_prompt is missing; name both, or set train.prior_loss_weight to 0"
             )
         return self
+
+    @property
+    def prompt_grid(self) -> PromptGrid:
+        """The monitor's grid at the training's resolution."""
+        grid = self.monitor.grid
+        size = (self.data.resolution, self.data.resolution)
+        return PromptGrid(grid.prompts, grid.seeds, grid.negative_prompt, grid.steps, grid.guidance, grid.sampler, size)
 
     @property
     def prior_preservation(self) -> bool:

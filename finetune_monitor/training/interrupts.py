@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM: finish the step and save; a second signal ends at once."""
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -29,6 +30,7 @@ class Interrupt:
         """The handler: remember the signal, and let a second one end the process."""
         self.signal = number
         signal.signal(number, signal.SIG_DFL)
+        print("\nending after this step with a checkpoint; again to end at once", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -21,6 +21,9 @@ from finetune_monitor.training.data import CachedLatents, batch_indices, step_se
 from finetune_monitor.training.interrupts import Interrupt
 from finetune_monitor.training.models import Trainable
 
+CHECKPOINTS = "checkpoints"
+"""Their folder in the run directory."""
+
 LOG_EVERY = 10
 """Steps between two readings of the loss; each reading waits for the device."""
 
@@ -85,18 +88,18 @@ class Trainer:
         total = self.config.train.max_steps
         bar = tqdm(total=total, initial=self.step, desc="training", unit="step", disable=not ranks.is_main())
         with bar:
+            if monitor is not None and self.step:
+                monitor.on_step_end(self.step, self.epoch)  # an interrupted run saves before it judges
             while self.step < total and not (monitor and monitor.decision.stop):
                 self.step += 1
                 self._window.append(self.train_step(self.step))
                 bar.update()
-                if self._due() and not math.isfinite(self._read_loss()):
+                interrupted = self._polls_signals() and interrupt.asked()
+                if (interrupted or self._due()) and not math.isfinite(self._read_loss()):
                     return StopReason.NOT_FINITE
                 self._show(bar, monitor)
-                if monitor is not None and monitor.on_step_end(self.step, self.epoch):
-                    self._save()
-                    break
-                interrupted = self._polls_signals() and interrupt.asked()
-                if interrupted or self.step % self.config.train.checkpoint_every == 0 or self.step == total:
+                stop = monitor is not None and not interrupted and monitor.on_step_end(self.step, self.epoch)
+                if stop or interrupted or self.step % self.config.train.checkpoint_every == 0 or self.step == total:
                     self._save()
                 if interrupted:
                     return StopReason.INTERRUPTED
@@ -111,7 +114,7 @@ class Trainer:
         return seen / len(self.subjects)
 
     def train_step(self, step: int) -> Float[Tensor, ""]:
-        """One optimiser update; returns its mean loss, still on the device."""
+        """One optimiser update; returns its mean loss, still on the device, NaN where a gradient was not finite."""
         train = self.config.train
         losses = []
         for group in self.optimizer.param_groups:
@@ -122,7 +125,9 @@ class Trainer:
                 loss = self._loss(step, micro)
                 self.accelerator.backward(loss)
                 if self.accelerator.sync_gradients:
-                    self.accelerator.clip_grad_norm_(self.trainable.parameters.values(), train.max_grad_norm)
+                    norm = self.accelerator.clip_grad_norm_(self.trainable.parameters.values(), train.max_grad_norm)
+                    if self.accelerator.scaler is None:  # a scaler leaves such an update out, without one it is made
+                        loss = torch.where(norm.isfinite(), loss, math.nan)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
             losses.append(loss.detach())
@@ -190,7 +195,7 @@ class Trainer:
         if ranks.is_main():
             scaler = self.accelerator.scaler
             checkpoints.save(
-                self.config.output_dir / "checkpoints",
+                self.config.output_dir / CHECKPOINTS,
                 self.step,
                 self.trainable,
                 self.optimizer,

@@ -11,6 +11,7 @@ from diffusers.training_utils import EMAModel
 from peft import LoraConfig
 from torch import nn
 
+from finetune_monitor.errors import UserError
 from finetune_monitor.training.config import TrainConfig
 
 UNET_LAYERS = {
@@ -22,11 +23,26 @@ TEXT_LAYERS = ["q_proj", "k_proj", "v_proj", "out_proj"]
 PRECISIONS = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def load_pipeline(model: str | Path) -> StableDiffusionPipeline:
-    """Stable Diffusion in fp32 from safetensors; without the safety checker, which blackens class images."""
+def load_pipeline(found: str | Path, model: str) -> StableDiffusionPipeline:
+    """Stable Diffusion in fp32 from safetensors; without the safety checker, which blackens class images.
+
+    Args:
+        found: where the model lies, or its hub id.
+        model: the config's name of it, which the record keeps, wherever a cache has put it.
+
+    Raises:
+        UserError: another kind of model than a Stable Diffusion 1.x or 2.x that predicts noise or velocity.
+    """
     pipeline = StableDiffusionPipeline.from_pretrained(
-        model, use_safetensors=True, safety_checker=None, requires_safety_checker=False
+        found, use_safetensors=True, safety_checker=None, requires_safety_checker=False
     )
+    channels, kind = pipeline.unet.config.in_channels, pipeline.scheduler.config.prediction_type
+    if channels != 4 or kind not in ("epsilon", "v_prediction"):
+        raise UserError(
+            f"{model}: found a UNet with {channels} input channels that predicts {kind}, expected a text-to-image "
+            "model with 4 that predicts epsilon or v_prediction; inpainting models cannot be trained here"
+        )
+    pipeline.register_to_config(_name_or_path=model)
     pipeline.text_encoder.to(torch.float32)  # transformers keeps the file's precision, diffusers does not
     return pipeline
 
@@ -103,9 +119,10 @@ def _checkpoint_gradients(pipeline: StableDiffusionPipeline, config: TrainConfig
         getattr(encoder, "activation_checkpointing_enable", encoder.gradient_checkpointing_enable)()
 
 
-def lower_precision(pipeline: StableDiffusionPipeline, dtype: torch.dtype | None) -> None:
-    """Keep frozen weights in half precision; whatever is trained stays fp32, as its optimiser needs."""
-    if dtype is None:
+def lower_precision(pipeline: StableDiffusionPipeline, config: TrainConfig) -> None:
+    """Keep the weights under the LoRA layers in half precision; whatever is trained or exported stays fp32."""
+    dtype = PRECISIONS[config.mixed_precision]
+    if dtype is None or config.method != "lora":
         return
     for part in (pipeline.unet, pipeline.text_encoder):
         for parameter in part.parameters():

@@ -1,10 +1,12 @@
 """Look for everything that could end a run early, before anything long begins, and name all of it at once."""
 
+import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import torch
 from PIL.Image import Image
@@ -14,7 +16,13 @@ from finetune_monitor.errors import UserError, all_problems
 from finetune_monitor.hub import resolve_hub_model
 from finetune_monitor.images import first_images, read_images
 from finetune_monitor.metrics import Metric
+from finetune_monitor.monitor import measured_with
+from finetune_monitor.sampling import scheduler_class
+from finetune_monitor.sinks.wandb import import_wandb
+from finetune_monitor.training import checkpoints
+from finetune_monitor.training.checkpoints import Checkpoint
 from finetune_monitor.training.config import Config
+from finetune_monitor.training.loop import CHECKPOINTS, identity
 
 T = TypeVar("T")
 
@@ -23,18 +31,24 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run needs from outside, found and read."""
+    """What a run needs from outside, found and read.
+
+    model: the pipeline's folder or hub id.
+    resume_step: where the record goes on; None for a new one.
+    """
 
     model: str | Path
     photos: list[Image]
     metrics: list[Metric]
+    checkpoint: Checkpoint | None
+    resume_step: int | None
 
 
 @dataclass
 class _Attempts:
     """Goes on after a problem, so that the user hears of all of them."""
 
-    problems: list[str] = field(default_factory=list)
+    problems: list[str]
 
     def __call__(self, action: Callable[[], T]) -> T | None:
         try:
@@ -44,24 +58,31 @@ class _Attempts:
             return None
 
 
-def find_inputs(config: Config, device: torch.device) -> Inputs:
-    """Check the run directory, read the photos, find the model and load the metrics, on every process.
+def find_inputs(config: Config, device: torch.device, held: ExitStack, problems: list[str]) -> Inputs:
+    """Take the run directory, read the photos, find the model and load the metrics, on every process.
+
+    Args:
+        held: gets the directory's lock.
+        problems: what was found to be wrong before.
 
     Raises:
         UserError: lists everything that is missing or wrong.
     """
-    attempt = _Attempts()
+    attempt = _Attempts(problems)
     if ranks.is_main():
-        attempt(lambda: _check_output(config.output_dir))
+        attempt(lambda: held.enter_context(_take(config.output_dir)))
     paths = attempt(lambda: first_images(config.data.instance_images, config.data.instance_count))
     photos = attempt(lambda: read_images(paths)) if paths else None
-    model = attempt(lambda: resolve_hub_model(config.model))
+    model = attempt(lambda: _find_model(config.model))
     metrics = _metrics(config, paths if photos else None, device, attempt) if config.monitor.enabled else []
-    everyones = dict.fromkeys(problem for problems in ranks.gather(attempt.problems) for problem in problems)
+    attempt(lambda: _check_tools(config))
+    checkpoint = attempt(lambda: _find_checkpoint(config))
+    resume_step = attempt(lambda: _resume_step(config, checkpoint, metrics))
+    everyones = dict.fromkeys(problem for found in ranks.gather(attempt.problems) for problem in found)
     all_problems(list(everyones), "the run cannot start:")
     assert model is not None
     assert photos is not None
-    return Inputs(model, photos, metrics)
+    return Inputs(model, photos, metrics, checkpoint, resume_step)
 
 
 def _metrics(config: Config, paths: list[Path] | None, device: torch.device, attempt: _Attempts) -> list[Metric]:
@@ -82,13 +103,66 @@ def _metrics(config: Config, paths: list[Path] | None, device: torch.device, att
     return [metric for metric in found if metric is not None]
 
 
-def _check_output(output_dir: Path) -> None:
-    """The directory can be written to, and no other run holds it."""
+def _take(output_dir: Path) -> IO[str]:
+    """The lock that training holds from its first second; the record has one of its own."""
+    folder = output_dir / CHECKPOINTS
     try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        record.lock(output_dir).close()
+        folder.mkdir(parents=True, exist_ok=True)
+        return record.lock(folder)
     except OSError as error:
         raise UserError(f"{output_dir}: cannot write there ({error.strerror}); choose another output_dir") from error
+
+
+def _find_model(model: str) -> str | Path:
+    found = resolve_hub_model(model)
+    if isinstance(found, Path):
+        kind = json.loads((found / "model_index.json").read_text()).get("_class_name")
+        if kind != "StableDiffusionPipeline":
+            raise UserError(
+                f"{model}: found a {kind}, expected a StableDiffusionPipeline (Stable Diffusion 1.x or 2.x)"
+            )
+    return found
+
+
+def _check_tools(config: Config) -> None:
+    """The sampler exists, and so does the package behind each sink."""
+    try:
+        scheduler_class(config.monitor.grid.sampler)
+    except ValueError as error:
+        raise UserError(f"monitor.{error}") from error
+    if config.monitor.sinks.wandb is not None:
+        import_wandb()
+
+
+def _find_checkpoint(config: Config) -> Checkpoint | None:
+    checkpoint = checkpoints.find(config.output_dir / CHECKPOINTS, config.train.resume)
+    if checkpoint is not None:
+        checkpoints.check_identity(checkpoint, identity(config))
+    return checkpoint
+
+
+def _resume_step(config: Config, checkpoint: Checkpoint | None, metrics: list[Metric]) -> int | None:
+    """Where the record goes on: also from step 0, in a run that ended before its first checkpoint.
+
+    Raises:
+        UserError: the record and the checkpoints, or the record and the config, do not belong together.
+    """
+    folder = config.output_dir
+    if not config.monitor.enabled or not (folder / record.RUN).exists():
+        if checkpoint is not None and config.monitor.enabled:
+            raise UserError(
+                f"{folder}: has checkpoints but no record, so no floor to compare with; go on with "
+                "monitor.enabled=false or choose a new output_dir"
+            )
+        return None
+    recorded = record.read_run(folder).run
+    if config.train.resume == "never":
+        raise UserError(f"{folder}: holds a run, and train.resume is never; choose a new output_dir")
+    if checkpoint is None and "ended" in recorded:
+        raise UserError(f"{folder}: holds a run whose checkpoints are gone; choose a new output_dir")
+    new = {"grid": record.described_grid(config.prompt_grid), **measured_with(metrics)}
+    record.check_resume(folder, recorded, record.plain(new))
+    return checkpoint.step if checkpoint is not None else 0
 
 
 def check_space(config: Config, trained: int, frozen: int) -> None:

@@ -1,25 +1,26 @@
 """One run from its config to the exported weights."""
 
-from contextlib import AbstractContextManager, nullcontext
+import logging
+from contextlib import ExitStack
 
 from accelerate import Accelerator
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 
 from finetune_monitor import ranks
-from finetune_monitor.errors import UserError
 from finetune_monitor.evaluation import StopReason
 from finetune_monitor.export import export_weights
-from finetune_monitor.grid import PromptGrid
+from finetune_monitor.files import write_atomic
 from finetune_monitor.monitor import FinetuneMonitor
-from finetune_monitor.record import RUN, lock
+from finetune_monitor.record import CONFIG
+from finetune_monitor.redaction import redacted_yaml
 from finetune_monitor.sinks import accelerate as trackers
 from finetune_monitor.stopping import Patience
 from finetune_monitor.training import checkpoints
 from finetune_monitor.training.class_images import load_class_images
-from finetune_monitor.training.config import Config
+from finetune_monitor.training.config import Config, load_config
 from finetune_monitor.training.data import cache_latents
 from finetune_monitor.training.interrupts import watched_signals
-from finetune_monitor.training.loop import Conditioning, Trainer, identity, make_optimizer
+from finetune_monitor.training.loop import CHECKPOINTS, Conditioning, Trainer, make_optimizer
 from finetune_monitor.training.models import (
     PRECISIONS,
     Trainable,
@@ -30,41 +31,41 @@ from finetune_monitor.training.models import (
 )
 from finetune_monitor.training.preflight import Inputs, check_space, find_inputs
 
+logger = logging.getLogger(__name__)
+
 
 def run(config: Config) -> int:
-    """Train as the config says; returns the exit status (0, or 128 + the signal that ended it).
+    """Train as the config says.
+
+    Returns:
+        The exit status: 0, 1 where the loss was no longer finite, or 128 + the signal that ended the run.
 
     Raises:
         UserError: something that the user can put right, before training begins.
     """
-    accelerator = make_accelerator(config)
-    inputs = find_inputs(config, accelerator.device)
-    checkpoint = checkpoints.find(config.output_dir / "checkpoints", config.train.resume)
-    if checkpoint is not None:
-        checkpoints.check_identity(checkpoint, identity(config))
-    with watched_signals() as interrupt, _holding(config):
-        pipeline = load_pipeline(inputs.model).to(accelerator.device)
-        trainer = make_trainer(config, accelerator, pipeline, inputs, checkpoint)
+    with ExitStack() as held, watched_signals() as interrupt:
+        accelerator, problems = make_accelerator(config)
+        inputs = find_inputs(config, accelerator.device, held, problems)
+        _log_changes(config)
+        pipeline = load_pipeline(inputs.model, config.model).to(accelerator.device)
+        trainer = make_trainer(config, accelerator, pipeline, inputs)
+        if interrupt.asked():
+            return interrupt.exit_status
         monitor = make_monitor(config, accelerator, pipeline, trainer, inputs)
         reason = trainer.run(monitor, interrupt)
         _finish(config, trainer, pipeline, monitor, reason)
         trackers.end(accelerator)
-    return interrupt.exit_status
+    return 1 if reason == StopReason.NOT_FINITE else interrupt.exit_status
 
 
-def make_accelerator(config: Config) -> Accelerator:
-    """Accelerate as the config and the launcher set it up.
-
-    Raises:
-        UserError: this machine cannot train in the precision asked for.
-    """
+def make_accelerator(config: Config) -> tuple[Accelerator, list[str]]:
+    """Accelerate as the config and the launcher set it up, and what is wrong with that on this machine."""
+    accumulation = config.train.gradient_accumulation
     try:
-        return Accelerator(
-            mixed_precision=config.train.mixed_precision,
-            gradient_accumulation_steps=config.train.gradient_accumulation,
-        )
+        return Accelerator(mixed_precision=config.train.mixed_precision, gradient_accumulation_steps=accumulation), []
     except ValueError as error:
-        raise UserError(f"train.mixed_precision={config.train.mixed_precision}: {error}") from error
+        problem = f"train.mixed_precision={config.train.mixed_precision}: {error}"
+        return Accelerator(gradient_accumulation_steps=accumulation), [problem]
 
 
 def make_trainer(
@@ -72,25 +73,25 @@ def make_trainer(
     accelerator: Accelerator,
     pipeline: StableDiffusionPipeline,
     inputs: Inputs,
-    checkpoint: checkpoints.Checkpoint | None,
 ) -> Trainer:
     """Draw class images, encode all photos, open what is trained and go back to the checkpoint."""
-    data, train = config.data, config.train
+    data, train, checkpoint = config.data, config.train, inputs.checkpoint
     autocast = PRECISIONS[train.mixed_precision]
     subjects = cache_latents(pipeline.vae, inputs.photos, data.resolution, data.random_flip)
+    inputs.photos.clear()  # their latents are all that training needs
     prompts, classes = [data.instance_prompt], None
     if config.prior_preservation:
         class_images = load_class_images(pipeline, data, config.monitor.grid, autocast)
         classes = cache_latents(pipeline.vae, class_images, data.resolution, data.random_flip, "class images")
         prompts.append(data.class_prompt or "")
     trainable = make_trainable(pipeline, train, config.seed)
-    lower_precision(pipeline, autocast)
+    lower_precision(pipeline, train)
     check_space(config, *_sizes(pipeline, trainable))
     trainable.ema = average(trainable, train.ema_decay)
     optimizer = make_optimizer(trainable, train)
     if checkpoint is not None:
         checkpoints.restore(checkpoint, trainable, optimizer)
-        if accelerator.scaler is not None:
+        if accelerator.scaler is not None and checkpoint.scaler:
             accelerator.scaler.load_state_dict(dict(checkpoint.scaler))
     prepared = {name: accelerator.prepare(model.train()) for name, model in trainable.models.items()}
     encoder = prepared.get("text_encoder", pipeline.text_encoder)
@@ -112,23 +113,16 @@ def make_monitor(
     config: Config, accelerator: Accelerator, pipeline: StableDiffusionPipeline, trainer: Trainer, inputs: Inputs
 ) -> FinetuneMonitor | None:
     """The monitor of the config, sharing Accelerate's trackers; it evaluates step 0 at once in a new run."""
-    resume_step = _resume_step(config, trainer.step)
     chosen = config.monitor.sinks.model_dump()
-    sinks = trackers.start_trackers(accelerator, config.output_dir, chosen, resume_step)
+    sinks = trackers.start_trackers(accelerator, config.output_dir, chosen, inputs.resume_step)
+    if ranks.is_main():
+        checkpoints.drop_after(config.output_dir / CHECKPOINTS, trainer.step)
     if not config.monitor.enabled:
+        write_atomic(config.output_dir / CONFIG, redacted_yaml(config.to_yaml()).encode())
         return None
-    grid = config.monitor.grid
     return FinetuneMonitor(
         pipeline,
-        PromptGrid(
-            grid.prompts,
-            grid.seeds,
-            grid.negative_prompt,
-            grid.steps,
-            grid.guidance,
-            grid.sampler,
-            (config.data.resolution, config.data.resolution),
-        ),
+        config.prompt_grid,
         inputs.metrics,
         config.output_dir,
         sinks,
@@ -138,19 +132,20 @@ def make_monitor(
         live_weights=trainer.trainable.live_weights,
         hparams=config.flat(),
         config_yaml=config.to_yaml(),
-        resume_step=resume_step,
+        resume_step=inputs.resume_step,
     )
 
 
-def _holding(config: Config) -> AbstractContextManager:
-    """The run directory's lock, where no monitor will take it."""
-    return nullcontext() if config.monitor.enabled or not ranks.is_main() else lock(config.output_dir)
-
-
-def _resume_step(config: Config, step: int) -> int | None:
-    """Where the record goes on: also from step 0, in a run that ended before its first checkpoint."""
-    recorded = (config.output_dir / RUN).exists() and config.train.resume == "auto"
-    return step if step or recorded else None
+def _log_changes(config: Config) -> None:
+    """Say which settings a continued run takes from the new config."""
+    path = config.output_dir / CONFIG
+    if not ranks.is_main():
+        return
+    if path.exists():
+        before, now = load_config(path).flat(), config.flat()
+        for key in sorted(before.keys() | now.keys()):
+            if before.get(key) != now.get(key):
+                logger.warning("%s: was %s, goes on with %s", key, before.get(key), now.get(key))
 
 
 def _sizes(pipeline: StableDiffusionPipeline, trainable: Trainable) -> tuple[int, int]:
@@ -169,10 +164,12 @@ def _finish(
 ) -> None:
     """Judge and export the last weights, and say what was found; an interrupted run leaves that to its continuation."""
     ended = reason not in (StopReason.INTERRUPTED, StopReason.NOT_FINITE)
-    if monitor is not None:
-        if ended and monitor.latest is not None and monitor.latest.step < trainer.step:
-            monitor.evaluate(trainer.step, trainer.epoch)
-        monitor.close(reason)
+    if ended and monitor is not None:
+        monitor.evaluate(trainer.step, trainer.epoch)
     if ended and ranks.is_main():
         with trainer.trainable.live_weights():
             export_weights(pipeline, config.output_dir / "last", {"step": trainer.step})
+    if reason == StopReason.NOT_FINITE:
+        logger.error("step %d: loss or gradient is not finite; lower the learning rate and resume", trainer.step)
+    if monitor is not None:
+        monitor.close(reason)

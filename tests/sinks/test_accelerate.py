@@ -9,7 +9,8 @@ from runs import CEILING, NOTICE, evaluation, pictures, run_info
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from finetune_monitor.errors import UserError
-from finetune_monitor.sinks import RunSummary, Sink
+from finetune_monitor.evaluation import RunSummary
+from finetune_monitor.sinks import Sink
 from finetune_monitor.sinks.accelerate import TrackerSink, accelerate_sinks, end, log, start_trackers
 from finetune_monitor.sinks.tensorboard import TensorBoardSink
 from finetune_monitor.sinks.wandb import WandbSink

@@ -12,8 +12,8 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard import SummaryWriter
 
-from finetune_monitor.evaluation import StopReason
-from finetune_monitor.sinks import RunSummary, Sink
+from finetune_monitor.evaluation import RunSummary, StopReason
+from finetune_monitor.sinks import Sink
 from finetune_monitor.sinks.tensorboard import TensorBoardSink, _shortened
 
 

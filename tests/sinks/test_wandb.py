@@ -13,9 +13,9 @@ from runs import GRID, NOTICE, evaluation, pictures, run_info
 from wandb.proto import wandb_internal_pb2
 
 from finetune_monitor.errors import UserError
-from finetune_monitor.evaluation import Evaluation, StopReason
+from finetune_monitor.evaluation import Evaluation, RunSummary, StopReason
 from finetune_monitor.record import RunRecord
-from finetune_monitor.sinks import RunSummary, Sink
+from finetune_monitor.sinks import Sink
 from finetune_monitor.sinks.wandb import STEP, WandbSink, init_arguments
 
 

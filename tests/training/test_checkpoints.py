@@ -93,9 +93,25 @@ def test_a_named_checkpoint_that_is_missing_is_an_error(folder):
     assert checkpoints.find(folder, str(folder / "step-000004")).step == 4
 
 
-def test_never_and_an_empty_folder_start_anew(folder, tmp_path):
-    assert checkpoints.find(folder, "never") is None
+def test_an_empty_folder_starts_anew(tmp_path):
     assert checkpoints.find(tmp_path / "none", "auto") is None
+    assert checkpoints.find(tmp_path / "none", "never") is None
+
+
+def test_never_beside_old_checkpoints_is_refused(folder):
+    with pytest.raises(UserError, match="holds step-000010"):
+        checkpoints.find(folder, "never")
+
+
+def test_a_checkpoint_of_another_run_is_refused(folder, tmp_path):
+    with pytest.raises(UserError, match="a checkpoint in"):
+        checkpoints.find(tmp_path / "other", str(folder / "step-000004"))
+
+
+def test_steps_about_to_be_repeated_are_dropped(folder, caplog):
+    checkpoints.drop_after(folder, 4)
+    assert [path.name for path in folder.iterdir()] == ["step-000004"]
+    assert "step-000010" in caplog.text
 
 
 def test_litter_of_an_interrupted_write_is_no_checkpoint(folder):

@@ -90,6 +90,12 @@ def test_the_resolved_config_reads_back_the_same(tmp_path):
     assert load_config(path) == config
 
 
+def test_a_tilde_is_the_home_folder():
+    config = load_config(DEMO, ["output_dir=~/runs", "data.class_images=~/class", "data.instance_images=~/ana"])
+    for path in (config.output_dir, config.data.class_images, config.data.instance_images):
+        assert path.parent == Path.home()
+
+
 def test_flat_hyperparameters_are_plain_values():
     flat = load_config(DEMO).flat()
     assert flat["train.rank"] == 32

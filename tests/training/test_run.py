@@ -1,6 +1,8 @@
 """Whole runs of the training on a tiny random model: every method, resume, signals, bad input."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from conftest import ROOT, tiny_pipeline
+from conftest import DEMO, ROOT, tiny_pipeline
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
@@ -38,10 +41,10 @@ def train(write_config, tmp_path):
     """Runs the tiny config with overrides, in a folder of its own; returns the folder."""
     path = write_config()
 
-    def go(name: str, *overrides: str) -> Path:
+    def go(name: str, *overrides: str, status: int = 0) -> Path:
         folder = tmp_path / name
         AcceleratorState._reset_state(reset_partial_state=True)  # as a new process would find it
-        assert run(load_config(path, [f"output_dir={folder}", *overrides])) == 0
+        assert run(load_config(path, [f"output_dir={folder}", *overrides])) == status
         return folder
 
     return go
@@ -94,8 +97,15 @@ def test_the_result_loads_into_a_plain_pipeline(train, tiny_model):
     folder = train("lora", OFF)
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_model)
     pipeline.load_lora_weights(folder / "last")
-    full = train("full", OFF, "train.method=full")
-    StableDiffusionPipeline.from_pretrained(full / "last")
+    pipeline("a photo", num_inference_steps=1)
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_a_fully_trained_pipeline_runs_in_plain_diffusers(train, precision):
+    folder = train("full", OFF, "train.method=full", f"train.mixed_precision={precision}")
+    pipeline = StableDiffusionPipeline.from_pretrained(folder / "last")
+    assert type(pipeline.scheduler).__name__ == "PNDMScheduler"
+    pipeline("a photo", num_inference_steps=1)
 
 
 def test_an_averaged_run_exports_the_average(train):
@@ -119,8 +129,8 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoi
         return loss * float("nan") if number == 3 else loss
 
     monkeypatch.setattr(loop.Trainer, "train_step", poisoned)
-    folder = train("nan", OFF)
-    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-000002"]
+    folder = train("nan", OFF, status=1)
+    assert [path.name for path in (folder / "checkpoints").glob("step-*")] == ["step-000002"]
     assert not (folder / "last").exists()
 
 
@@ -142,9 +152,83 @@ def test_a_signal_saves_a_checkpoint_and_the_same_command_goes_on(write_config, 
 
 
 def test_a_second_run_in_the_directory_fails_at_once_and_names_the_first(write_config, tmp_path):
-    (tmp_path / "run").mkdir()
-    with lock(tmp_path / "run"), pytest.raises(UserError, match=f"PID {os.getpid()}"):
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    with lock(tmp_path / "run/checkpoints"), pytest.raises(UserError, match=f"PID {os.getpid()}"):
         run(load_config(write_config(), [OFF]))
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run(train, monkeypatch):
+    backward = Accelerator.backward
+
+    def exploding(self, loss, **named):
+        backward(self, loss * float("inf"), **named)
+
+    monkeypatch.setattr(Accelerator, "backward", exploding)
+    folder = train("inf", OFF, status=1)
+    assert list((folder / "checkpoints").glob("step-*")) == []
+
+
+def test_a_monitored_run_that_was_cut_short_goes_on(train):
+    quiet = ["monitor.sinks={}", "monitor.stopping=[]"]
+    whole = train("whole", *quiet)
+    train("parts", *quiet, "train.max_steps=4")
+    parts = train("parts", *quiet)
+    assert same(weights(whole, 6), weights(parts, 6))
+    assert [evaluation.step for evaluation in read_run(whole).evaluations] == [0, 3, 6]
+    assert [evaluation.step for evaluation in read_run(parts).evaluations] == [0, 3, 4, 6]
+
+
+def test_going_back_to_an_older_checkpoint_drops_what_came_after(train):
+    folder = train("run", "monitor.sinks={}", "monitor.stopping=[]")
+    older = folder / "checkpoints/step-000004"
+    train("run", "monitor.sinks={}", "monitor.stopping=[]", f"train.resume={older}", "train.max_steps=5")
+    assert sorted(path.name for path in (folder / "checkpoints").glob("step-*")) == ["step-000004", "step-000005"]
+    assert [evaluation.step for evaluation in read_run(folder).evaluations] == [0, 3, 5]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["train.resume=never"], "train.resume is never"),
+        (["monitor.grid.seeds=[5]"], "prompt grid"),
+        (["monitor.metrics={face_similarity: null, aesthetic: AESTHETIC}"], "recorded with another setup"),
+    ],
+)
+def test_a_run_that_cannot_be_gone_on_with_is_refused_and_keeps_everything(train, changes, said):
+    folder = train("run", "monitor.sinks={}", "monitor.stopping=[]")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    demo = {"clip": str(DEMO / "clip"), "pretrained": None, "head": str(DEMO / "aesthetic_head.safetensors")}
+    changes = [change.replace("AESTHETIC", json.dumps(demo)) for change in changes]
+    with pytest.raises(UserError, match=said):
+        train("run", "monitor.stopping=[]", *changes)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_finished_run_without_its_checkpoints_is_not_wiped(train):
+    folder = train("run", "monitor.sinks={}", "monitor.stopping=[]")
+    shutil.rmtree(folder / "checkpoints")
+    with pytest.raises(UserError, match="checkpoints are gone"):
+        train("run", "monitor.sinks={}", "monitor.stopping=[]")
+    assert len(read_run(folder).evaluations) == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [("monitor.grid.sampler=DPMSolver++", "DPMSolver"), ("model=SDXL", "found a StableDiffusionXLPipeline")],
+)
+def test_what_cannot_be_trained_or_drawn_is_said_at_once(write_config, tmp_path, tiny_model, override, said):
+    other = tmp_path / "sdxl"
+    shutil.copytree(tiny_model, other)
+    index = other / "model_index.json"
+    index.write_text(index.read_text().replace("StableDiffusionPipeline", "StableDiffusionXLPipeline"))
+    with pytest.raises(UserError, match=said):
+        run(load_config(write_config(), [OFF, override.replace("SDXL", str(other))]))
+
+
+def test_changed_settings_that_may_change_are_said(train, caplog):
+    train("run", OFF, "train.max_steps=2")
+    train("run", OFF, "train.learning_rate=1e-5")
+    assert "train.learning_rate: was 0.0001, goes on with 1e-05" in caplog.text
 
 
 def test_everything_that_is_missing_is_named_at_once(write_config, tmp_path):
@@ -199,11 +283,12 @@ def test_watching_does_not_change_what_is_learnt(train, variant):
     assert same(weights(watched, 6), weights(alone, 6))
 
 
-def test_a_rule_ends_the_run_with_a_checkpoint_and_the_best_weights(train):
+def test_a_rule_ends_the_run_with_a_checkpoint_and_the_last_weights(train):
     rule = "monitor.stopping=[{metric: faces_found, patience: 1}]"
     folder = train("run", "monitor.sinks={}", rule, "monitor.every=1", "train.checkpoint_every=100")
     history = read_run(folder)
     assert history.evaluations[-1].step == 1
+    assert history.run["ended"]["best_step"] == 0
     assert history.run["ended"]["reason"] == StopReason.PATIENCE.value
     assert (folder / "checkpoints/step-000001").is_dir()
     assert (folder / "last/pytorch_lora_weights.safetensors").is_file()
