@@ -60,12 +60,14 @@ def run(config: Config) -> int:
 
 def make_accelerator(config: Config) -> tuple[Accelerator, list[str]]:
     """Accelerate as the config and the launcher set it up, and what is wrong with that on this machine."""
-    accumulation = config.train.gradient_accumulation
+    precision, accumulation = config.train.mixed_precision, config.train.gradient_accumulation
     try:
-        return Accelerator(mixed_precision=config.train.mixed_precision, gradient_accumulation_steps=accumulation), []
+        accelerator = Accelerator(mixed_precision=precision, gradient_accumulation_steps=accumulation)
     except ValueError as error:
-        problem = f"train.mixed_precision={config.train.mixed_precision}: {error}"
-        return Accelerator(gradient_accumulation_steps=accumulation), [problem]
+        return Accelerator(), [f"train.mixed_precision={precision}: {error}"]
+    if precision == "fp16" and accelerator.device.type == "cpu":  # Accelerate would quietly train in fp32
+        return accelerator, ["train.mixed_precision=fp16: needs a GPU, found none; set it to no, or to bf16"]
+    return accelerator, []
 
 
 def make_trainer(

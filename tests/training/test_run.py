@@ -259,11 +259,11 @@ def test_no_space_is_said_before_training(write_config, monkeypatch):
         run(load_config(write_config(), [OFF]))
 
 
-def test_half_precision_that_this_machine_cannot_do_is_said(write_config):
+def test_half_precision_that_this_machine_cannot_do_is_said(train):
     if torch.cuda.is_available():
         pytest.skip("this machine can")
-    with pytest.raises(UserError, match="fp16"):
-        run(load_config(write_config(), [OFF, "train.mixed_precision=fp16"]))
+    with pytest.raises(UserError, match="fp16: needs a GPU"):
+        train("run", OFF, "train.mixed_precision=fp16")
 
 
 def test_a_monitored_run_records_shows_and_ends(train):
