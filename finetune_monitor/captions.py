@@ -99,10 +99,11 @@ def _headings(evaluation: Evaluation, notices: Sequence[str]) -> list[str]:
 
 
 def _caption(scored: ScoredImage) -> list[Line]:
-    """The seed, then each score, or why there is none."""
+    """The seed, then each score, or why there is none; of `X` and `X_zero_filled` only `X`."""
     faceless = scored.scores.get("faces_found") == 0
     seed = Line(f"seed {scored.cell.seed}", NO_FACE if faceless else "", faceless)
-    shown = {name: value for name, value in scored.scores.items() if name != "faces_found"}
+    names = [name for name in scored.scores if name != "faces_found"]
+    shown = {n: scored.scores[n] for n in names if not any(n != other and n.startswith(other) for other in names)}
     return [seed, *(Line(name, "-" if math.isnan(value) else f"{value:.3f}") for name, value in shown.items())]
 
 
