@@ -1,0 +1,150 @@
+"""Finds, crops, aligns and describes the faces of the portraits that the demo models are trained on."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from facenet_pytorch import MTCNN
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+DEMO = Path(__file__).resolve().parents[1]
+NOTICE = "Demo scores: made with the small models of assets/demo, not comparable with those of real models."
+"""Travels in the weights' own files, so that every place that shows their scores can say it."""
+SIDE = 160
+HELD_OUT_EVERY = 10
+CLOSE_UP, TIGHT = 0.85, 1.1
+TEMPLATE = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+)
+
+
+@dataclass(frozen=True)
+class Face:
+    """Where the face of a picture is, in the picture's own pixels."""
+
+    name: str
+    box: tuple[float, float, float, float]
+    points: tuple[tuple[float, float], ...]
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        left, top, right, bottom = self.box
+        return (left + right) / 2, (top + bottom) / 2
+
+    @property
+    def size(self) -> float:
+        left, top, right, bottom = self.box
+        return max(right - left, bottom - top)
+
+
+def arguments(*folders: str) -> argparse.Namespace:
+    """Reads the two options that every recipe has, and one for each further folder."""
+    parser = argparse.ArgumentParser(description="A recipe of the demo models.")
+    parser.add_argument("--portraits", type=Path, required=True, help="folder with the JPEG portraits")
+    parser.add_argument("--work", type=Path, default=Path(".demo-work"), help="folder for what is kept between recipes")
+    for folder in folders:
+        parser.add_argument(f"--{folder}", type=Path, required=True)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    return options
+
+
+def finder() -> MTCNN:
+    """Makes the face detector that the whole demo uses."""
+    return MTCNN(select_largest=True, post_process=False)
+
+
+def find_face(detector: MTCNN, picture: Image.Image, name: str = "", upscale: int = 2) -> Face | None:
+    """Finds the largest face of a picture after enlarging it, or nothing."""
+    large = picture.resize((picture.width * upscale, picture.height * upscale), Image.Resampling.BICUBIC)
+    # Small faces do not matter here, and looking for them takes most of the detector's time.
+    detector.min_face_size = min(large.size) // 5
+    boxes, _, points = detector.detect(large, landmarks=True)
+    if boxes is None:
+        return None
+    box = tuple(float(value) / upscale for value in boxes[0])
+    return Face(name, box, tuple((float(x) / upscale, float(y) / upscale) for x, y in points[0]))
+
+
+def find_faces(portraits: Path, work: Path) -> list[Face]:
+    """Finds the face of every portrait, or reads what an earlier recipe found."""
+    cache = work / "faces.pt"
+    if cache.exists():
+        return [Face(**entry) for entry in torch.load(cache)]
+    detector = finder()
+    faces = []
+    for path in tqdm(sorted(portraits.glob("*.jpg")), desc="faces"):
+        face = find_face(detector, Image.open(path).convert("RGB"), path.name)
+        if face is not None:
+            faces.append(face)
+    torch.save([vars(face) for face in faces], cache)
+    return faces
+
+
+def is_held_out(index: int) -> bool:
+    """Tells the portraits that quality models never train on."""
+    return index % HELD_OUT_EVERY == 0
+
+
+def load(portraits: Path, face: Face) -> Image.Image:
+    """Opens the portrait that a face was found in."""
+    return Image.open(portraits / face.name).convert("RGB")
+
+
+def crop(picture: Image.Image, face: Face, factor: float, size: int) -> Image.Image:
+    """Cuts a square around the face, its side being `factor` times the face, and stays inside the picture."""
+    side = min(face.size * factor, picture.width, picture.height)
+    left = min(max(face.centre[0] - side / 2, 0), picture.width - side)
+    top = min(max(face.centre[1] - side / 2, 0), picture.height - side)
+    box = (left, top, left + side, top + side)
+    return picture.resize((size, size), Image.Resampling.LANCZOS, box=box)
+
+
+def align(picture: Image.Image, face: Face, size: int, margin: float = 0.0) -> Image.Image:
+    """Moves the five points onto the ArcFace template; `margin` shows more of the surroundings on each side."""
+    target = TEMPLATE / 112 * size + margin * size
+    canvas = round(size * (1 + 2 * margin))
+    matrix = similarity_transform(target, np.array(face.points))
+    # Drawn larger and then averaged, so that a large face is not sampled with gaps.
+    dense = max(math.ceil(math.hypot(matrix[0, 0], matrix[1, 0])), 2)
+    coefficients = (matrix @ np.diag([1 / dense, 1 / dense, 1]))[:2].ravel().tolist()
+    side = dense * canvas
+    large = picture.transform((side, side), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC)
+    return large.resize((canvas, canvas), Image.Resampling.BOX)
+
+
+def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Gives the 3 x 3 matrix of the rotation, scale and shift that best brings source points onto target points."""
+    x, y = source.T
+    one, zero = np.ones_like(x), np.zeros_like(x)
+    rows = np.concatenate([np.stack([x, -y, one, zero], 1), np.stack([y, x, zero, one], 1)])
+    a, b, tx, ty = np.linalg.lstsq(rows, target.T.ravel(), rcond=None)[0]
+    return np.array([[a, -b, tx], [b, a, ty], [0, 0, 1]])
+
+
+def to_tensor(pictures: list[Image.Image]) -> Tensor:
+    """Stacks pictures of one size as bytes, channels first."""
+    return torch.stack([torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in pictures])
+
+
+def to_pictures(batch: Tensor) -> list[Image.Image]:
+    """Turns a batch of numbers between -1 and 1 into pictures."""
+    numbers = ((batch.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(picture) for picture in numbers]
+
+
+def contact_sheet(pictures: list[Image.Image], columns: int = 8, size: int = 128) -> Image.Image:
+    """Puts pictures next to each other, enlarged, for a look by eye."""
+    rows = (len(pictures) + columns - 1) // columns
+    sheet = Image.new("RGB", (columns * size, rows * size))
+    for index, picture in enumerate(pictures):
+        place = (index % columns * size, index // columns * size)
+        sheet.paste(picture.resize((size, size), Image.Resampling.BICUBIC), place)
+    return sheet
