@@ -94,9 +94,11 @@ class TensorBoardSink:
 
 
 def _charts(run: RunInfo) -> dict[str, dict[str, list]]:
-    """For the custom-scalars page: each metric with its interval as a band, and beside its ceiling."""
+    """For the custom-scalars page: each metric with its interval as a band, and its ceiling; tags are patterns."""
     bands = {name: ["Margin", [name, f"interval/{name}/low", f"interval/{name}/high"]] for name in run.metrics}
-    ceilings = {f"{name} and the real photos": ["Multiline", [name, f"ceiling/{name}"]] for name in run.ceilings}
+    ceilings = {
+        f"{name} and the real photos": ["Multiline", [f"^{name}$", f"^ceiling/{name}$"]] for name in run.ceilings
+    }
     return {"scores": bands | ceilings}
 
 
