@@ -141,13 +141,12 @@ def make_monitor(
 def _log_changes(config: Config) -> None:
     """Say which settings a continued run takes from the new config."""
     path = config.output_dir / CONFIG
-    if not ranks.is_main():
+    if not ranks.is_main() or not path.exists():
         return
-    if path.exists():
-        before, now = load_config(path).flat(), config.flat()
-        for key in sorted(before.keys() | now.keys()):
-            if before.get(key) != now.get(key):
-                logger.warning("%s: was %s, goes on with %s", key, before.get(key), now.get(key))
+    before, now = load_config(path).flat(), config.flat()
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            logger.warning("%s: was %s, goes on with %s", key, before.get(key), now.get(key))
 
 
 def _sizes(pipeline: StableDiffusionPipeline, trainable: Trainable) -> tuple[int, int]:
@@ -166,12 +165,14 @@ def _finish(
 ) -> None:
     """Judge and export the last weights, and say what was found; an interrupted run leaves that to its continuation."""
     ended = reason not in (StopReason.INTERRUPTED, StopReason.NOT_FINITE)
-    if ended and monitor is not None:
-        monitor.evaluate(trainer.step, trainer.epoch)
-    if ended and ranks.is_main():
-        with trainer.trainable.live_weights():
-            export_weights(pipeline, config.output_dir / "last", {"step": trainer.step})
     if reason == StopReason.NOT_FINITE:
         logger.error("step %d: loss or gradient is not finite; lower the learning rate and resume", trainer.step)
-    if monitor is not None:
-        monitor.close(reason)
+    try:
+        if ended and monitor is not None:
+            monitor.evaluate(trainer.step, trainer.epoch)
+        if ended and ranks.is_main():
+            with trainer.trainable.live_weights():
+                export_weights(pipeline, config.output_dir / "last", {"step": trainer.step})
+    finally:
+        if monitor is not None:
+            monitor.close(reason)

@@ -1,0 +1,95 @@
+"""A process that dies anywhere in writing a checkpoint leaves a whole one, and nothing that looks like one."""
+
+import os
+import shutil
+import signal
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from conftest import tiny_pipeline
+from safetensors.torch import load_file
+
+from finetune_monitor import files
+from finetune_monitor.training import checkpoints
+from finetune_monitor.training.config import TrainConfig
+from finetune_monitor.training.loop import make_optimizer
+from finetune_monitor.training.models import make_trainable
+
+TOUCHES_THE_DISK = [
+    (files, "fsync"),
+    (checkpoints, "save_file"),
+    (checkpoints, "sha256"),
+    (shutil, "rmtree"),
+    (Path, "mkdir"),
+    (Path, "rename"),
+    (Path, "write_text"),
+]
+STEPS = (2, 4)
+
+
+def die_at(point: int) -> None:
+    """Kill this process just before the `point`-th call that touches the disk."""
+    calls = 0
+
+    def mortal(call: Callable) -> Callable:
+        def counted(*arguments, **named):
+            nonlocal calls
+            calls += 1
+            if calls == point:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*arguments, **named)
+
+        return counted
+
+    for owner, name in TOUCHES_THE_DISK:
+        setattr(owner, name, mortal(getattr(owner, name)))
+
+
+def in_a_child(action: Callable[[], None]) -> bool:
+    """Run `action` in a forked process; whether it lived to the end."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of any fork with threads
+        child = os.fork()
+    if child == 0:
+        action()
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFEXITED(status) or os.WTERMSIG(status) == signal.SIGKILL
+    return os.WIFEXITED(status)
+
+
+def test_killed_at_every_point_of_a_save(tmp_path):
+    config = TrainConfig(rank=2)
+    trainable = make_trainable(tiny_pipeline(), config, 0)
+    optimizer = make_optimizer(trainable, config)
+
+    def save(folder: Path, step: int) -> None:
+        for parameter in trainable.parameters.values():
+            parameter.data.fill_(float(step))
+        checkpoints.save(folder, step, trainable, optimizer, {}, {}, keep=1)
+
+    whole = tmp_path / "whole"
+    save(whole, STEPS[0])
+    point, seen = 0, set()
+    lived = False
+    while not lived:
+        point += 1
+        folder = tmp_path / str(point)
+        shutil.copytree(whole, folder)
+
+        def attempt(folder: Path = folder, point: int = point) -> None:
+            torch.set_num_threads(1)
+            die_at(point)
+            save(folder, STEPS[1])
+
+        lived = in_a_child(attempt)
+        found = checkpoints.find(folder, "auto")
+        assert found is not None
+        weights = load_file(found.folder / "weights.safetensors")
+        assert all(tensor.eq(found.step).all() for tensor in weights.values())
+        seen.add(found.step)
+    assert found.step == STEPS[1]
+    assert seen == set(STEPS)
+    assert point > 10
