@@ -3,6 +3,7 @@
 import io
 import resource
 import signal
+import threading
 
 import pytest
 from PIL import Image
@@ -140,8 +141,9 @@ def test_pictures_that_were_not_rendered_are_no_obstacle(tmp_path):
     assert "grid" in read(tmp_path / "tensorboard").Tags()["images"]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the writer's thread dies of it
-def test_a_full_disk_is_an_error_that_the_monitor_can_see(tmp_path):
+def test_a_full_disk_is_an_error_that_the_monitor_can_see(tmp_path, monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: None)  # the writer's thread dies of it
+    others = set(threading.enumerate())
     sink = TensorBoardSink()
     sink.start(run_info(tmp_path))
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -151,6 +153,8 @@ def test_a_full_disk_is_an_error_that_the_monitor_can_see(tmp_path):
         with pytest.raises(OSError, match="File too large"):
             sink.write(evaluation(0), pictures())
     finally:
+        for thread in set(threading.enumerate()) - others:
+            thread.join(timeout=10)
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, previous)
 
