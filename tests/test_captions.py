@@ -4,7 +4,6 @@ import math
 
 import pytest
 from PIL import Image, ImageChops
-from runs import GRID, NOTICE, evaluation, pictures
 
 from finetune_monitor.captions import (
     GRID_WIDTH,
@@ -20,6 +19,7 @@ from finetune_monitor.captions import (
 )
 from finetune_monitor.evaluation import Evaluation, ScoredImage, summarise
 from finetune_monitor.grid import PromptGrid
+from runs import GRID, NOTICE, evaluation, pictures
 
 
 def contains(picture: Image.Image, color: tuple[int, int, int]) -> int:

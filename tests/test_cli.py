@@ -4,10 +4,10 @@ import subprocess
 import sys
 
 import pytest
-from runs import NOTICE, write_run
 
 from finetune_monitor import __version__
 from finetune_monitor.cli import main
+from runs import NOTICE, write_run
 
 
 def test_show_prints_the_table(tmp_path, capsys):

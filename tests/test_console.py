@@ -6,11 +6,11 @@ import re
 
 import pytest
 from rich.console import Console
-from runs import CEILING, GRID, NOTICE, RUN, evaluation, write_run
 
 from finetune_monitor.console import REASONS, print_summary
 from finetune_monitor.evaluation import StopReason
 from finetune_monitor.record import RunRecord, read_run
+from runs import CEILING, GRID, NOTICE, RUN, evaluation, write_run
 
 
 def printed(folder, width: int = 80, terminal: bool = False) -> str:

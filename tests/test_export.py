@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_pipeline
 from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 
+from conftest import tiny_pipeline
 from finetune_monitor.export import LORA_FILE, export_weights
 
 NOTE = {"step": 300}

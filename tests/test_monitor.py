@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_pipeline
 from PIL import Image
 
+from conftest import tiny_pipeline
 from finetune_monitor import FinetuneMonitor, Patience, PromptGrid, TensorBoardSink
 from finetune_monitor.errors import UserError
 from finetune_monitor.evaluation import StopReason

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from runs import GRID, NOTICE, RUN, evaluation, pictures, write_run
 
 from finetune_monitor.errors import UserError
 from finetune_monitor.evaluation import Decision, Evaluation, StopReason
 from finetune_monitor.grid import PromptGrid
 from finetune_monitor.record import RunRecord, plain, read_run
 from finetune_monitor.redaction import REDACTED, redacted
+from runs import GRID, NOTICE, RUN, evaluation, pictures, write_run
 
 
 def begun(folder: Path, resume_step: int | None = None, run: dict = RUN) -> RunRecord:

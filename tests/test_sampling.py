@@ -5,8 +5,8 @@ import random
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_pipeline
 
+from conftest import tiny_pipeline
 from finetune_monitor import PromptGrid, sampling
 from finetune_monitor.borrowing import borrowed
 from finetune_monitor.sampling import OutOfMemoryError, Renderer, is_black, to_pictures

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from conftest import tiny_pipeline
 from safetensors.torch import load_file
 
+from conftest import tiny_pipeline
 from finetune_monitor import files
 from finetune_monitor.training import checkpoints
 from finetune_monitor.training.config import TrainConfig

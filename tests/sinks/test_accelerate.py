@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
-from runs import CEILING, NOTICE, evaluation, pictures, run_info
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from finetune_monitor.errors import UserError
@@ -14,6 +13,7 @@ from finetune_monitor.sinks import Sink
 from finetune_monitor.sinks.accelerate import TrackerSink, accelerate_sinks, end, log, start_trackers
 from finetune_monitor.sinks.tensorboard import TensorBoardSink
 from finetune_monitor.sinks.wandb import WandbSink
+from runs import CEILING, NOTICE, evaluation, pictures, run_info
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,6 @@ import threading
 
 import pytest
 from PIL import Image
-from runs import CEILING, GRID, NOTICE, evaluation, pictures, run_info
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -16,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from finetune_monitor.evaluation import RunSummary, StopReason
 from finetune_monitor.sinks import Sink
 from finetune_monitor.sinks.tensorboard import TensorBoardSink, _shortened
+from runs import CEILING, GRID, NOTICE, evaluation, pictures, run_info
 
 
 def write(sink: TensorBoardSink, folder, evaluations, **changes) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import wandb
-from runs import GRID, NOTICE, evaluation, pictures, run_info
 from wandb.proto import wandb_internal_pb2
 
 from finetune_monitor.errors import UserError
@@ -17,6 +16,7 @@ from finetune_monitor.evaluation import Evaluation, RunSummary, StopReason
 from finetune_monitor.record import RunRecord
 from finetune_monitor.sinks import Sink
 from finetune_monitor.sinks.wandb import STEP, WandbSink, init_arguments
+from runs import GRID, NOTICE, evaluation, pictures, run_info
 
 
 @pytest.fixture(autouse=True)

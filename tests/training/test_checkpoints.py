@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 import torch
-from conftest import tiny_pipeline
 
+from conftest import tiny_pipeline
 from finetune_monitor import files
 from finetune_monitor.errors import UserError
 from finetune_monitor.training import checkpoints

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from conftest import tiny_pipeline
 from PIL import Image
 
+from conftest import tiny_pipeline
 from finetune_monitor.training.data import batch_indices, cache_latents, step_seed, to_tensor
 
 

@@ -14,10 +14,10 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from conftest import DEMO, ROOT, tiny_pipeline
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
+from conftest import DEMO, ROOT, tiny_pipeline
 from finetune_monitor.errors import UserError
 from finetune_monitor.evaluation import StopReason
 from finetune_monitor.record import lock, read_run
