@@ -52,7 +52,7 @@ class Measurer:
         start = time.monotonic()
         pictures = self._render(mine)
         rendered = time.monotonic()
-        scores = self._score(mine, pictures)
+        scores = self._score(mine, self._measurable(mine, pictures))
         shards = ranks.gather([(c.index, p, s) for c, p, s in zip(mine, pictures, scores, strict=True)])
         found = {index: (picture, row) for shard in shards for index, picture, row in shard}
         images = tuple(ScoredImage(cell, None, found[cell.index][1]) for cell in cells)
@@ -65,18 +65,22 @@ class Measurer:
         except Exception as error:
             self.warn("render", f"rendering failed; its pictures are recorded as missing: {error!r}")
             return [None] * len(cells)
-        broken = [c.id for c, p in zip(cells, pictures, strict=True) if p is None]
-        black = [c.id for c, p in zip(cells, pictures, strict=True) if p is not None and is_black(p)]
-        if broken:
+        if broken := [c.id for c, p in zip(cells, pictures, strict=True) if p is None]:
             self.warn("broken", f"pictures with values that are not finite, recorded as missing: {', '.join(broken)}")
-        if black:
-            self.warn("black", f"black pictures, not scored (an overflow in half precision?): {', '.join(black)}")
         return pictures
 
-    def _score(self, cells: Sequence[Cell], pictures: Sequence[Image | None]) -> list[dict[str, float]]:
-        """One dict an image; a metric's name is always there, NaN where nothing was measured."""
+    def _measurable(self, cells: Sequence[Cell], pictures: Sequence[Image | None]) -> dict[int, Image]:
+        """The pictures that show something, by their place in `cells`."""
+        rendered = {i: picture for i, picture in enumerate(pictures) if picture is not None}
+        black = {i for i, picture in rendered.items() if is_black(picture)}
+        if black:
+            names = ", ".join(cells[i].id for i in sorted(black))
+            self.warn("black", f"black pictures, not scored (an overflow in half precision?): {names}")
+        return {i: picture for i, picture in rendered.items() if i not in black}
+
+    def _score(self, cells: Sequence[Cell], kept: dict[int, Image]) -> list[dict[str, float]]:
+        """One dict a cell; a metric's name is always there, NaN where nothing was measured."""
         rows: list[dict[str, float]] = [{metric.name: MISSING for metric in self.metrics} for _ in cells]
-        kept = {i: picture for i, picture in enumerate(pictures) if picture is not None and not is_black(picture)}
         if not kept:
             return rows
         for metric in self.metrics:

@@ -24,7 +24,6 @@ from finetune_monitor.evaluation import (
     Estimate,
     Evaluation,
     RunSummary,
-    ScoredImage,
     StopReason,
     json_number,
     summarise,
@@ -86,7 +85,7 @@ class FinetuneMonitor:
     ):
         self.rules = [stopping] if isinstance(stopping, StoppingRule) else list(stopping)
         self.metrics, self.every = list(metrics), every
-        _check(self.metrics, self.rules, every)
+        _check(self.metrics, every)
         self.grid, self.output_dir = grid, Path(output_dir)
         self.best_metric = self.rules[0].metric if self.rules else self.metrics[0].name
         self._pipeline = pipeline
@@ -208,10 +207,7 @@ class FinetuneMonitor:
         start = time.monotonic()
         try:
             files = self.record.write_images(evaluation.step, list(pictures))
-            images = tuple(
-                ScoredImage(image.cell, file, image.scores)
-                for image, file in zip(evaluation.images, files, strict=True)
-            )
+            images = tuple(replace(image, file=file) for image, file in zip(evaluation.images, files, strict=True))
             seconds = {**evaluation.seconds, "write": time.monotonic() - start}
             evaluation = replace(evaluation, images=images, seconds=seconds)
             self.record.append(evaluation)
@@ -285,7 +281,7 @@ def measured_with(metrics: Sequence[Metric]) -> dict[str, Any]:
     }
 
 
-def _check(metrics: Sequence[Metric], rules: Sequence[StoppingRule], every: int) -> None:
+def _check(metrics: Sequence[Metric], every: int) -> None:
     names = [metric.name for metric in metrics]
     if not names or len(set(names)) != len(names):
         raise ValueError(f"metrics: found {names}, expected at least one, and each name once")

@@ -1,5 +1,6 @@
 """Class images for prior preservation: what the base model itself draws for the class prompt."""
 
+import io
 import itertools
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from tqdm.auto import tqdm
 from finetune_monitor import ranks
 from finetune_monitor.borrowing import borrowed
 from finetune_monitor.errors import UserError, all_problems
-from finetune_monitor.files import STAGING
+from finetune_monitor.files import write_atomic
 from finetune_monitor.grid import PromptGrid
 from finetune_monitor.images import SUFFIXES, list_images, read_images
 from finetune_monitor.sampling import Renderer, is_black
@@ -82,6 +83,6 @@ def _render_share(renderer: Renderer, folder: Path) -> None:
 def _save(path: Path, picture: Image.Image | None) -> None:
     if picture is None or is_black(picture):
         raise UserError(f"{path.name}: the model drew a black picture; train in bf16 or without mixed precision")
-    staged = path.with_name(STAGING + path.name)
-    picture.save(staged, format="PNG")
-    staged.replace(path)
+    content = io.BytesIO()
+    picture.save(content, format="PNG")
+    write_atomic(path, content.getvalue())

@@ -53,7 +53,7 @@ class Conditioning:
     """Text embeddings of the two training prompts: computed once, or each time where the text encoder is trained."""
 
     def __init__(self, pipeline: StableDiffusionPipeline, encoder: nn.Module, prompts: list[str], trained: bool):
-        self.encoder, self.trained = encoder, trained
+        self.encoder = encoder
         self.ids = tokenise(pipeline.tokenizer, prompts).to(pipeline.unet.device)
         with torch.no_grad():
             self.cached = None if trained else self._encode(self.ids)
@@ -99,7 +99,7 @@ class Trainer:
                     return StopReason.NOT_FINITE
                 self._show(bar, monitor)
                 stop = monitor is not None and not interrupted and monitor.on_step_end(self.step, self.epoch)
-                if stop or interrupted or self.step % self.config.train.checkpoint_every == 0 or self.step == total:
+                if stop or interrupted or self._checkpoint_due():
                     self._save()
                 if interrupted:
                     return StopReason.INTERRUPTED
@@ -166,9 +166,11 @@ class Trainer:
 
     def _due(self) -> bool:
         """Whether the loss must be looked at now: at intervals, and before anything is judged or saved."""
-        saved = self.step % self.config.train.checkpoint_every == 0 or self.step == self.config.train.max_steps
         judged = self.config.monitor.enabled and self.step % self.config.monitor.every == 0
-        return self.step % LOG_EVERY == 0 or saved or judged
+        return self.step % LOG_EVERY == 0 or judged or self._checkpoint_due()
+
+    def _checkpoint_due(self) -> bool:
+        return self.step % self.config.train.checkpoint_every == 0 or self.step == self.config.train.max_steps
 
     def _read_loss(self) -> float:
         """Mean loss of the steps since the last reading, over all processes; logged to the trackers."""

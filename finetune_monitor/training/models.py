@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -57,7 +58,7 @@ class Trainable:
     models: dict[str, nn.Module]
     ema: EMAModel | None = None
 
-    @property
+    @cached_property
     def parameters(self) -> dict[str, nn.Parameter]:
         """Name (`unet.…`) to parameter, of everything that gets a gradient."""
         named = ((f"{m}.{n}", p) for m, model in self.models.items() for n, p in model.named_parameters())
