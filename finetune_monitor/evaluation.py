@@ -70,7 +70,10 @@ class ScoredImage:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation: `scores` are means over the grid, `images` stand in the grid's order."""
+    """One evaluation: `scores` are means over the grid, `images` stand in the grid's order.
+
+    overhead: its share of the wall time since the evaluation before; None for the first.
+    """
 
     step: int
     epoch: float | None
@@ -79,6 +82,7 @@ class Evaluation:
     images: tuple[ScoredImage, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     decision: Decision = Decision()
+    overhead: float | None = None
 
 
 @dataclass(frozen=True)

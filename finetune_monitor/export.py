@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from finetune_monitor.files import staged_folder
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
+ADAPTABLE = ("unet", "transformer", "text_encoder", "text_encoder_2")
+"""Parts of a pipeline whose LoRA layers diffusers can load."""
+
 NOTE = "finetune_monitor.json"
 """Which step the weights are of, beside them."""
 
@@ -19,7 +22,7 @@ def export_weights(pipeline: Any, folder: Path, note: dict[str, Any]) -> None:
 
     The folder appears as a whole, with `note` in `finetune_monitor.json` beside the weights.
     """
-    models: dict[str, Any] = {name: getattr(pipeline, name, None) for name in ("unet", "text_encoder")}
+    models: dict[str, Any] = {name: getattr(pipeline, name, None) for name in ADAPTABLE}
     adapted = {name: model for name, model in models.items() if getattr(model, "peft_config", None)}
     with staged_folder(folder) as staged:
         if adapted:

@@ -12,18 +12,20 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from facenet_pytorch import MTCNN, InceptionResnetV1, extract_face, fixed_image_standardization
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
 from finetune_monitor import weights
+from finetune_monitor.detection import Detections, Detector
 from finetune_monitor.errors import UserError
 from finetune_monitor.files import sha256
 
 Embeddings = Float[np.ndarray, "n d"]
 """One L2-normalised row a face."""
 
-BATCH = 8
+BATCH = 16
+"""Crops to a forward of the recogniser."""
 
 DETECTION_SHORT_SIDE, DETECTION_LONG_SIDE = 192, 1600
 """Pictures are scaled to lie between these for the detector; large ones would take seconds.
@@ -80,7 +82,7 @@ class FaceFinder:
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
         with undisturbed_rng():
-            self._mtcnn = MTCNN(keep_all=True, device=torch.device(device)).eval()
+            self._detector = Detector(MTCNN(device=torch.device(device)))
 
     def find(self, images: Sequence[Image.Image]) -> list[list[Face]]:
         """The faces of each RGB image, the largest first; none is an empty list."""
@@ -89,22 +91,18 @@ class FaceFinder:
             if min(image.size) >= SMALLEST_PICTURE:
                 groups[image.size].append(index)
         found: list[list[Face]] = [[] for _ in images]
-        for indices in groups.values():
-            for start in range(0, len(indices), BATCH):
-                batch = indices[start : start + BATCH]
-                for index, faces in zip(batch, self._find_batch([images[i] for i in batch]), strict=True):
-                    found[index] = faces
+        for size, indices in groups.items():
+            scaled = detection_size(size)
+            ratio = np.array(size, dtype=np.float64) / scaled
+            detected = self._detector.detect([_pixels(images[index], scaled) for index in indices])
+            for index, detections in zip(indices, detected, strict=True):
+                found[index] = _faces(detections, ratio, size)
         return found
 
-    def _find_batch(self, images: list[Image.Image]) -> list[list[Face]]:
-        """Faces of images of one size; only a batch of one size and `keep_all` are safe with facenet-pytorch."""
-        size = images[0].size
-        scaled = detection_size(size)
-        if scaled != size:
-            images = [image.resize(scaled, Image.Resampling.BICUBIC) for image in images]
-        boxes, probabilities, points = self._mtcnn.detect(images, landmarks=True)
-        ratio = np.array(size, dtype=np.float64) / scaled
-        return [_faces(*found, ratio, size) for found in zip(boxes, probabilities, points, strict=True)]
+
+def _pixels(image: Image.Image, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
+    """A picture as the detector sees it."""
+    return np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BICUBIC))
 
 
 def detection_size(size: tuple[int, int]) -> tuple[int, int]:
@@ -117,15 +115,11 @@ def detection_size(size: tuple[int, int]) -> tuple[int, int]:
     return round(size[0] * scale), round(size[1] * scale)
 
 
-def _faces(
-    boxes: Any, probabilities: Any, points: Any, ratio: Float[np.ndarray, "2"], size: tuple[int, int]
-) -> list[Face]:
-    """What MTCNN gives for one image (None, or object arrays), in the original picture's pixels."""
-    if boxes is None:
-        return []
+def _faces(found: Detections, ratio: Float[np.ndarray, "2"], size: tuple[int, int]) -> list[Face]:
+    """What the detector found in one image, in the original picture's pixels."""
     faces = [
-        Face(box.astype(np.float64) * np.tile(ratio, 2), landmarks.astype(np.float64) * ratio, float(probability))
-        for box, landmarks, probability in zip(boxes, points, probabilities, strict=True)
+        Face(box * np.tile(ratio, 2), landmarks * ratio, float(probability))
+        for box, landmarks, probability in zip(found.boxes, found.landmarks, found.probabilities, strict=True)
     ]
     return sorted((face for face in faces if _is_usable(face, size)), key=lambda face: -face.area)
 
@@ -209,14 +203,15 @@ class InceptionResnet:
             network.load_state_dict(state)
         except RuntimeError as error:
             raise UserError(f"{file}: not the weights of InceptionResnetV1; delete it to download it again") from error
-        self._network = network.eval().requires_grad_(False).to(self._device)
+        self._network = network.eval().requires_grad_(False).to(self._device, memory_format=torch.channels_last)
 
     def embed(self, images: Sequence[Image.Image], faces: Sequence[Face]) -> Embeddings:
         crops = [facenet_crop(image, face) for image, face in zip(images, faces, strict=True)]
         rows = [np.zeros((0, 512), dtype=np.float32)]
         with torch.inference_mode():
             for start in range(0, len(crops), BATCH):
-                batch = torch.stack(crops[start : start + BATCH]).to(self._device)
+                batch = torch.stack(crops[start : start + BATCH])
+                batch = batch.to(self._device, memory_format=torch.channels_last)
                 rows.append(self._network(batch).float().cpu().numpy())
         return np.concatenate(rows)
 

@@ -27,7 +27,9 @@ class PromptGrid:
         negative_prompt: what guidance steers away from, for every cell.
         steps: solver steps.
         guidance: classifier-free guidance scale; 1 or less turns guidance off.
-        sampler: class name of a diffusers scheduler.
+        sampler: class name of a diffusers scheduler; None is DPM-Solver++ multistep, or the model's own scheduler where
+            it was trained by flow matching.
+        karras: noise levels spaced as in Karras et al. 2022, by a sampler that can do so.
         size: (height, width) in pixels; None is the model's own size.
 
     Raises:
@@ -39,7 +41,8 @@ class PromptGrid:
     negative_prompt: str = ""
     steps: int = 25
     guidance: float = 7.5
-    sampler: str = "DPMSolverMultistepScheduler"
+    sampler: str | None = None
+    karras: bool = False
     size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
@@ -59,11 +62,6 @@ class PromptGrid:
             Cell(index, f"p{p:02d}-s{seed}", prompt, self.negative_prompt, seed)
             for index, (p, prompt, seed) in enumerate(pairs)
         )
-
-    @property
-    def guided(self) -> bool:
-        """Whether classifier-free guidance is on."""
-        return self.guidance > 1.0
 
     def fingerprint(self) -> str:
         """SHA-256 of everything that decides what a cell looks like, weights apart."""

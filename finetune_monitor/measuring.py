@@ -5,13 +5,20 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import psutil
 from PIL.Image import Image
 
 from finetune_monitor import ranks
+from finetune_monitor.errors import UserError
 from finetune_monitor.evaluation import MISSING, FloatArray, ScoredImage
 from finetune_monitor.grid import Cell
 from finetune_monitor.metrics import Metric
 from finetune_monitor.sampling import Renderer, is_black
+
+GIB = 2**30
+
+COPIES = 4
+"""How often a picture is in memory at once: as rendered, sent between processes, and drawn for the sinks."""
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +37,7 @@ class WarnOnce:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Pictures and scores in the grid's order, with the seconds that rendering and scoring took here."""
+    """Pictures and scores in the grid's order, with the seconds that the slowest process took."""
 
     pictures: Sequence[Image | None]
     images: tuple[ScoredImage, ...]
@@ -53,11 +60,12 @@ class Measurer:
         pictures = self._render(mine)
         rendered = time.monotonic()
         scores = self._score(mine, self._measurable(mine, pictures))
-        shards = ranks.gather([(c.index, p, s) for c, p, s in zip(mine, pictures, scores, strict=True)])
-        found = {index: (picture, row) for shard in shards for index, picture, row in shard}
+        seconds = (rendered - start, time.monotonic() - rendered)
+        shards = ranks.gather((seconds, [(c.index, p, s) for c, p, s in zip(mine, pictures, scores, strict=True)]))
+        found = {index: (picture, row) for _, shard in shards for index, picture, row in shard}
         images = tuple(ScoredImage(cell, None, found[cell.index][1]) for cell in cells)
-        seconds = {"render": rendered - start, "score": time.monotonic() - rendered}
-        return Measurement([found[cell.index][0] for cell in cells], images, seconds)
+        render, score = (max(each) for each in zip(*(seconds for seconds, _ in shards), strict=True))
+        return Measurement([found[cell.index][0] for cell in cells], images, {"render": render, "score": score})
 
     def _render(self, cells: Sequence[Cell]) -> list[Image | None]:
         try:
@@ -99,3 +107,21 @@ class Measurer:
             self.warn(metric.name, f"metric {metric.name} failed; its scores are recorded as missing: {error!r}")
             return {}
         return columns
+
+
+def check_pictures_fit(count: int, size: tuple[int, int]) -> None:
+    """Refuse a grid whose pictures cannot be held together, as an evaluation does to score and show them.
+
+    Args:
+        count: number of pictures.
+        size: height and width of each in pixels.
+
+    Raises:
+        UserError: names the memory that is free and the memory that is needed.
+    """
+    needed, free = COPIES * count * size[0] * size[1] * 3, psutil.virtual_memory().available
+    if needed > free:
+        raise UserError(
+            f"grid: {count} pictures of {size[1]} x {size[0]} pixels need about {needed / GIB:.1f} GiB of memory, "
+            f"{free / GIB:.1f} GiB are free; name fewer prompts or seeds"
+        )

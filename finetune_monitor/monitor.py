@@ -30,8 +30,9 @@ from finetune_monitor.evaluation import (
 )
 from finetune_monitor.export import NOTE, export_weights
 from finetune_monitor.grid import PromptGrid
-from finetune_monitor.measuring import Measurer
+from finetune_monitor.measuring import Measurer, check_pictures_fit
 from finetune_monitor.metrics import Calibrated, Described, Metric
+from finetune_monitor.pacing import Pace
 from finetune_monitor.record import RunRecord, read_run
 from finetune_monitor.sampling import Renderer
 from finetune_monitor.sinks import MetricInfo, RunInfo, Sink
@@ -49,13 +50,16 @@ class FinetuneMonitor:
     all get the same decision.
 
     Args:
-        pipeline: Stable Diffusion 1.x or 2.x pipeline of diffusers over the modules being trained.
+        pipeline: text-to-image pipeline of diffusers (Stable Diffusion 1.x, 2.x, 3.x, SDXL, Flux) over the modules
+            being trained.
         grid: prompts x seeds.
         metrics: what to measure; the first stopping rule's metric (or the first metric) says which step is best.
         output_dir: the run directory; must not hold another run unless `resume_step` is given.
         sinks: where evaluations are shown beside the record.
         stopping: a rule, or several; the first that wants to stop decides.
         every: steps between evaluations.
+        max_overhead: largest share of the wall time that evaluations may take, such as 0.05; where one would take more
+            it is put off to a later multiple of `every`. None: there is no limit.
         autocast: precision to render in; give the training's where it uses autocast.
         live_weights: context manager that puts the weights to be judged (an EMA, say) in place and back.
         hparams: flat settings of the training, shown by the trackers.
@@ -63,8 +67,10 @@ class FinetuneMonitor:
         resume_step: go on with a recorded run from this step; later evaluations are dropped from the record.
 
     Raises:
-        UserError: `output_dir` is in use, holds another run, or was recorded with another grid or other metrics.
-        ValueError: no metric, metrics of one name, `every` below 1, an unknown sampler, or another kind of pipeline.
+        UserError: `output_dir` is in use, holds another run, or was recorded with another grid or other metrics; or
+            the grid's pictures do not fit into memory.
+        ValueError: no metric, metrics of one name, `every` below 1, `max_overhead` not between 0 and 1, or a pipeline,
+            sampler or negative prompt that `Renderer` refuses.
     """
 
     def __init__(
@@ -77,6 +83,7 @@ class FinetuneMonitor:
         stopping: StoppingRule | Sequence[StoppingRule] = (),
         every: int = 300,
         *,
+        max_overhead: float | None = None,
         autocast: torch.dtype | None = None,
         live_weights: Callable[[], AbstractContextManager] = nullcontext,
         hparams: Mapping[str, Any] | None = None,
@@ -84,17 +91,18 @@ class FinetuneMonitor:
         resume_step: int | None = None,
     ):
         self.rules = [stopping] if isinstance(stopping, StoppingRule) else list(stopping)
-        self.metrics, self.every = list(metrics), every
-        _check(self.metrics, every)
-        self.grid, self.output_dir = grid, Path(output_dir)
+        self.metrics, self._pace = list(metrics), Pace(every, max_overhead)
+        _check_names(self.metrics)
+        self.output_dir = Path(output_dir)
         self.best_metric = self.rules[0].metric if self.rules else self.metrics[0].name
         self._pipeline = pipeline
         self._renderer = Renderer(pipeline, grid, autocast)
+        self.grid = self._renderer.grid
+        check_pictures_fit(len(self.grid.cells), self._renderer.size)
         self._measurer = Measurer(self._renderer, self.metrics)
         name = pipeline.config.get("_name_or_path")
         self._pipeline_id = {"class": type(pipeline).__name__, "name_or_path": str(name) if name else None}
         self._live_weights = live_weights
-        self._last_end = time.monotonic()
         self.evaluations: tuple[Evaluation, ...] = ()
         self.sinks: list[Sink] = []
         self._directions = {metric.name: metric.higher_is_better for metric in self.metrics}
@@ -103,27 +111,38 @@ class FinetuneMonitor:
             self.evaluate(0)
 
     def on_step_end(self, step: int, epoch: float | None = None) -> bool:
-        """Evaluate where `step` is a multiple of `every`; True where a stopping rule has decided to stop."""
-        if step % self.every == 0:
+        """Evaluate where `step` is a multiple of `every` and the budget allows it.
+
+        Returns:
+            True where a stopping rule has decided to stop.
+        """
+        if self._pace.is_multiple(step) and self._keeps_to_budget(step):
             self.evaluate(step, epoch)
         return self.decision.stop
+
+    def forecast(self, seconds_a_step: float) -> str:
+        """What monitoring will cost, in words, at this speed of training and the last evaluation's cost."""
+        steps = self._pace.interval(seconds_a_step)
+        share = 100 * self._pace.share(steps, seconds_a_step)
+        stretched = "" if steps == self.every else f" (not every {self.every}: max_overhead)"
+        return f"evaluation about {self._pace.cost:.1f} s, every {steps} steps{stretched}, {share:.1f} % of the time"
 
     def evaluate(self, step: int, epoch: float | None = None) -> Evaluation:
         """Render, score, record and show the grid now, whatever the interval; a step is evaluated once."""
         if self.latest is not None and self.latest.step >= step:
             return self.latest
-        waited = time.monotonic() - self._last_end
-        with borrowed(self._renderer.pipeline), self._live_weights():
+        waited = self._pace.waited
+        with self._live_weights(), borrowed(self._renderer.pipeline):  # what was borrowed is back before weights are
             found = self._measurer.measure()
             evaluation = Evaluation(step, epoch, time.time(), summarise(found.images), found.images, found.seconds)
             history = (*self.evaluations, evaluation)
             decision = decide(history, self.rules, self.best_metric, self._directions)
             evaluation = replace(evaluation, decision=decision)
             if ranks.is_main():
-                evaluation = self._publish(evaluation, found.pictures)
+                evaluation = self._publish(evaluation, found.pictures, waited)
         self.evaluations = (*self.evaluations, evaluation)
-        self._last_end = time.monotonic()
-        self._report(evaluation, waited)
+        self._pace.train_from(step, step, sum(evaluation.seconds.values()))
+        self._report(evaluation)
         return evaluation
 
     def close(self, reason: StopReason | None = None) -> RunSummary:
@@ -147,6 +166,25 @@ class FinetuneMonitor:
         """What the rules say of the evaluations so far; in a resumed run, the rules that it has now."""
         return decide(self.evaluations, self.rules, self.best_metric, self._directions)
 
+    @property
+    def every(self) -> int:
+        """Steps between evaluations, where the budget allows."""
+        return self._pace.every
+
+    def _keeps_to_budget(self, step: int) -> bool:
+        """As the first process sees it, so that all do the same."""
+        if self._pace.max_overhead is None:
+            return True
+        affordable = ranks.gather(self._pace.is_affordable(step))[0]
+        if not affordable and ranks.is_main():
+            later = self._pace.next_step(step)
+            limit = f"{100 * self._pace.max_overhead:.3g} % of the time"
+            self._measurer.warn(
+                f"put off since {self.latest and self.latest.step}",
+                f"step {step}: evaluation put off to about step {later}; now it would take more than {limit}",
+            )
+        return affordable
+
     def _begin(
         self, sinks: Sequence[Sink], hparams: Mapping[str, Any], config_yaml: str | None, resume_step: int | None
     ) -> None:
@@ -160,6 +198,8 @@ class FinetuneMonitor:
         failed, self.evaluations = ranks.gather((failed, self.evaluations))[0]
         if failed is not None:
             raise failed
+        if self.latest is not None:
+            self._pace.train_from(resume_step or 0, self.latest.step, sum(self.latest.seconds.values()))
 
     def _open_record(
         self, sinks: Sequence[Sink], hparams: Mapping[str, Any], config_yaml: str | None, resume_step: int | None
@@ -191,25 +231,29 @@ class FinetuneMonitor:
             **measured_with(self.metrics),
             "baselines": {name: estimate.to_json() for name, estimate in ceilings.items()},
             "best_metric": self.best_metric,
+            "every": self.every,
+            "max_overhead": self._pace.max_overhead,
             "hparams": dict(hparams),
         }
 
-    def _publish(self, evaluation: Evaluation, pictures: Sequence[Image | None]) -> Evaluation:
+    def _publish(self, evaluation: Evaluation, pictures: Sequence[Image | None], waited: float) -> Evaluation:
         """Record, then show, then keep the weights if they are the best so far."""
-        evaluation = self._write_record(evaluation, pictures)
+        evaluation = self._write_record(evaluation, pictures, waited)
         for sink in list(self.sinks):
             self._guard(sink, sink.write, evaluation, pictures)
         if evaluation.decision.best_step == evaluation.step > 0:
             self._keep_best(evaluation)
         return evaluation
 
-    def _write_record(self, evaluation: Evaluation, pictures: Sequence[Image | None]) -> Evaluation:
+    def _write_record(self, evaluation: Evaluation, pictures: Sequence[Image | None], waited: float) -> Evaluation:
         start = time.monotonic()
         try:
             files = self.record.write_images(evaluation.step, list(pictures))
             images = tuple(replace(image, file=file) for image, file in zip(evaluation.images, files, strict=True))
             seconds = {**evaluation.seconds, "write": time.monotonic() - start}
-            evaluation = replace(evaluation, images=images, seconds=seconds)
+            spent = sum(seconds.values())
+            overhead = spent / (spent + waited) if self.evaluations else None
+            evaluation = replace(evaluation, images=images, seconds=seconds, overhead=overhead)
             self.record.append(evaluation)
         except OSError as error:
             self._measurer.warn("record", f"{self.output_dir}: the record could not be written: {error}")
@@ -254,12 +298,12 @@ class FinetuneMonitor:
             best.rename(aside)
             self._measurer.warn("stale", f"{best}: of step {step}, which the resumed run repeats; moved to {aside}")
 
-    def _report(self, evaluation: Evaluation, waited: float) -> None:
+    def _report(self, evaluation: Evaluation) -> None:
         """One line on the console, past any progress bar: the scores and what the evaluation cost."""
         if not ranks.is_main():
             return
-        spent = sum(evaluation.seconds.values())
-        share = f", {100 * spent / (spent + waited):.0f} % of the time since the last" if evaluation.step else ""
+        spent, overhead = sum(evaluation.seconds.values()), evaluation.overhead
+        share = "" if overhead is None else f", {100 * overhead:.0f} % of the time since the last"
         scores = ", ".join(f"{name} {in_words(estimate)}" for name, estimate in evaluation.scores.items())
         tqdm.write(f"step {evaluation.step}: {scores} ({spent:.1f} s{share})")
 
@@ -281,12 +325,10 @@ def measured_with(metrics: Sequence[Metric]) -> dict[str, Any]:
     }
 
 
-def _check(metrics: Sequence[Metric], every: int) -> None:
+def _check_names(metrics: Sequence[Metric]) -> None:
     names = [metric.name for metric in metrics]
     if not names or len(set(names)) != len(names):
         raise ValueError(f"metrics: found {names}, expected at least one, and each name once")
-    if every < 1:
-        raise ValueError(f"every: found {every}, expected 1 or more steps")
 
 
 def _versions() -> dict[str, str]:

@@ -328,6 +328,7 @@ def _evaluation(path: Path, number: int, row: Any) -> tuple[Evaluation, int]:
             row["wall_time"],
             scores,
             seconds=row["seconds"],
+            overhead=row.get("overhead"),
             decision=Decision(decision["stop"], reason, decision["best_step"]),
         )
         return evaluation, int(row["images"])
@@ -355,6 +356,7 @@ def _evaluation_row(evaluation: Evaluation) -> dict[str, Any]:
         "wall_time": evaluation.wall_time,
         "scores": {name: estimate.to_json() for name, estimate in evaluation.scores.items()},
         "seconds": dict(evaluation.seconds),
+        "overhead": evaluation.overhead,
         "decision": plain(asdict(evaluation.decision)),
         "images": len(evaluation.images),
     }

@@ -1,31 +1,41 @@
 """Render a grid's cells from live weights: one pipeline for the whole run, sharing the modules being trained."""
 
-import inspect
-import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-import diffusers
 import numpy as np
 import torch
-from diffusers import SchedulerMixin
 from jaxtyping import Float
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from finetune_monitor import ranks
+from finetune_monitor.batching import Batches, OutOfMemoryError
 from finetune_monitor.grid import Cell, PromptGrid
+from finetune_monitor.pipelines import (
+    Encoded,
+    decode,
+    encode,
+    own_pipeline,
+    picture_size,
+    takes_negative_prompts,
+    text_encoders_are_frozen,
+    unpacked,
+)
+from finetune_monitor.solvers import default_sampler
 
-logger = logging.getLogger(__name__)
+DENOISED_PIXELS = 8 * 512 * 512
+"""Pictures that are denoised at once are so many that their pixels make up this, until memory runs out."""
 
-FIRST_BATCH = 8
-"""Cells rendered at once until memory runs out; then half as many, remembered for the rest of the run."""
+DECODED_PIXELS = 2 * 512 * 512
+"""The same for the VAE, which needs far more memory a pixel and gains little from a batch."""
 
-
-class OutOfMemoryError(RuntimeError):
-    """Not even one cell fits into memory."""
+TILED_PIXELS = 1536 * 1536
+"""Larger pictures are decoded in tiles."""
 
 
 class Renderer:
@@ -34,23 +44,30 @@ class Renderer:
     A cell's picture is made from noise that depends on its seed alone, whatever else is in the batch.
 
     Args:
-        pipeline: a Stable Diffusion 1.x or 2.x pipeline of diffusers; its modules are shared, its scheduler is only
-            read, its safety checker (which blackens pictures) is left out.
+        pipeline: a text-to-image pipeline of diffusers (Stable Diffusion 1.x, 2.x and 3.x, SDXL, Flux); its modules are
+            shared, its scheduler is only read, its safety checker (which blackens pictures) is left out.
         grid: how the cells are sampled.
         autocast: precision to render in (the training's); None renders in the modules' own.
 
     Raises:
-        ValueError: the grid's sampler is not a diffusers scheduler, or the pipeline does not encode prompts as Stable
-            Diffusion 1.x and 2.x do.
+        ValueError: another kind of pipeline or one without a VAE, a sampler that diffusers does not have or that does
+            not suit the model, or a negative prompt for a model that is guided without one.
     """
 
     def __init__(self, pipeline: Any, grid: PromptGrid, autocast: torch.dtype | None = None):
-        check_encodes_prompts(pipeline)
-        self.grid = grid
-        self.pipeline = own_pipeline(pipeline, grid.sampler)
+        compares = takes_negative_prompts(pipeline)
+        if grid.negative_prompt and not compares:
+            raise ValueError(f"grid.negative_prompt: {type(pipeline).__name__} is guided without one; leave it empty")
+        self.grid = replace(grid, sampler=grid.sampler or default_sampler(pipeline.scheduler))
+        self.pipeline = own_pipeline(pipeline, self.grid.sampler or "", grid.karras)
         self.autocast = autocast
-        self.batch = FIRST_BATCH
-        self._embeddings: dict[tuple[str, str], tuple[Tensor, Tensor | None]] = {}
+        self.size = grid.size or picture_size(self.pipeline)
+        self._guided = compares and grid.guidance > 1.0
+        pixels = self.size[0] * self.size[1]
+        self.batches = Batches(DENOISED_PIXELS // pixels, "cells")
+        self._decoded = Batches(DECODED_PIXELS // pixels, "pictures to decode")
+        self._tiled = pixels > TILED_PIXELS
+        self._embeddings: dict[tuple[str, str], Encoded] = {}
 
     def render(self, cells: Sequence[Cell]) -> list[Image.Image | None]:
         """One RGB picture a cell, in the order of `cells`; None where the model's output was not finite.
@@ -58,107 +75,63 @@ class Renderer:
         Raises:
             OutOfMemoryError: where not even one cell fits.
         """
-        if not text_encoder_is_frozen(self.pipeline):
+        if not text_encoders_are_frozen(self.pipeline):
             self._embeddings.clear()
-        pictures: list[Image.Image | None] = []
-        bar = tqdm(total=len(cells), desc="rendering", unit="image", leave=False, disable=not ranks.is_main())
+        total, hidden = len(cells) * self.grid.steps, not ranks.is_main()
+        bar = tqdm(total=total, desc=f"rendering {len(cells)}", unit="step", leave=False, disable=hidden)
         with self._precision(), bar:
-            while len(pictures) < len(cells):
-                batch = cells[len(pictures) : len(pictures) + self.batch]
-                done = self._try(batch)
-                pictures.extend(done)
-                bar.update(len(done))
-        return pictures
+            return self.batches.map(cells, partial(self._render_batch, bar))
 
-    def _try(self, cells: Sequence[Cell]) -> list[Image.Image | None]:
-        """The batch's pictures; nothing, and a smaller batch for the next try, where memory ran out."""
+    def _render_batch(self, bar: tqdm, cells: Sequence[Cell]) -> list[Image.Image | None]:
+        before = bar.n
         try:
-            return to_pictures(self._sample(cells))
-        except torch.cuda.OutOfMemoryError as error:
-            if len(cells) == 1:
-                raise OutOfMemoryError(
-                    "out of memory with a single cell; render smaller pictures or free memory"
-                ) from error
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        self.batch = max(1, len(cells) // 2)
-        logger.warning("out of memory with %d cells at once; rendering %d from now on", len(cells), self.batch)
-        return []
+            return self._decode(self._denoise(bar, cells))
+        except Exception:
+            bar.update(before - bar.n)  # a smaller batch may try again
+            raise
 
-    def _sample(self, cells: Sequence[Cell]) -> Float[Tensor, "n 3 h w"]:
-        embeddings = [self._embed(cell) for cell in cells]
-        height, width = self.grid.size or (None, None)
-        return self.pipeline(
-            prompt_embeds=torch.cat([positive for positive, _ in embeddings]),
-            negative_prompt_embeds=torch.cat([n for _, n in embeddings if n is not None]) if self.grid.guided else None,
+    def _denoise(self, bar: tqdm, cells: Sequence[Cell]) -> Float[Tensor, "n c h w"]:
+        encoded = [self._encode(cell) for cell in cells]
+
+        def on_step_end(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            bar.update(len(cells) if step < self.grid.steps else 0)  # some solvers look twice a step
+            return tensors
+
+        latents = self.pipeline(
+            **{name: torch.cat([row[name] for row in encoded]) for name in encoded[0]},
             num_inference_steps=self.grid.steps,
             guidance_scale=self.grid.guidance,
             generator=[torch.Generator("cpu").manual_seed(cell.seed) for cell in cells],
-            height=height,
-            width=width,
-            output_type="pt",
+            height=self.size[0],
+            width=self.size[1],
+            output_type="latent",
+            callback_on_step_end=on_step_end,
         ).images
+        return unpacked(self.pipeline, latents, self.size)
 
-    def _embed(self, cell: Cell) -> tuple[Tensor, Tensor | None]:
+    def _decode(self, latents: Float[Tensor, "n c h w"]) -> list[Image.Image | None]:
+        """Pictures, in tiles where one does not fit whole."""
+        if not self._tiled:
+            try:
+                return self._decoded.map(list(latents), self._decode_batch)
+            except OutOfMemoryError:
+                self._tiled = True
+        self.pipeline.vae.enable_tiling()
+        return self._decoded.map(list(latents), self._decode_batch)
+
+    def _decode_batch(self, latents: Sequence[Float[Tensor, "c h w"]]) -> list[Image.Image | None]:
+        return to_pictures(decode(self.pipeline, torch.stack(list(latents))))
+
+    def _encode(self, cell: Cell) -> Encoded:
         key = (cell.prompt, cell.negative_prompt)
         if key not in self._embeddings:
-            self._embeddings[key] = self.pipeline.encode_prompt(
-                cell.prompt,
-                self.pipeline._execution_device,
-                1,
-                self.grid.guided,
-                negative_prompt=cell.negative_prompt,
-            )
+            self._embeddings[key] = encode(self.pipeline, *key, self._guided)
         return self._embeddings[key]
 
     def _precision(self) -> AbstractContextManager:
         if self.autocast is None:
             return nullcontext()
         return torch.autocast(self.pipeline._execution_device.type, self.autocast)
-
-
-def own_pipeline(pipeline: Any, sampler: str) -> Any:
-    """A second pipeline object over the same modules, with its own solver and without a safety checker."""
-    components = {**pipeline.components, "scheduler": own_scheduler(pipeline.scheduler, sampler)}
-    if "safety_checker" in components:
-        components.update(safety_checker=None, requires_safety_checker=False)
-    own = type(pipeline)(**components)
-    own.set_progress_bar_config(disable=True)
-    return own
-
-
-def check_encodes_prompts(pipeline: Any) -> None:
-    """Refuse a pipeline whose `encode_prompt` is not Stable Diffusion's."""
-    expected = ["prompt", "device", "num_images_per_prompt", "do_classifier_free_guidance", "negative_prompt"]
-    found = list(inspect.signature(pipeline.encode_prompt).parameters)[:5] if hasattr(pipeline, "encode_prompt") else []
-    if found != expected:
-        raise ValueError(f"pipeline: found {type(pipeline).__name__}, expected a Stable Diffusion 1.x or 2.x pipeline")
-
-
-def own_scheduler(trained_with: Any, sampler: str) -> Any:
-    """The named diffusers scheduler with the betas and the prediction type of the model's own."""
-    scheduler = scheduler_class(sampler)
-    latents = {"clip_sample": False} if "clip_sample" in inspect.signature(scheduler).parameters else {}
-    # clipping is for pixels, latents reach further
-    return scheduler.from_config(trained_with.config, **latents)
-
-
-def scheduler_class(sampler: str) -> Any:
-    """The diffusers scheduler of that name.
-
-    Raises:
-        ValueError: there is none.
-    """
-    scheduler = getattr(diffusers, sampler, None)
-    if not (isinstance(scheduler, type) and issubclass(scheduler, SchedulerMixin)):
-        raise ValueError(f"grid.sampler: found {sampler!r}, expected a scheduler of diffusers such as DDIMScheduler")
-    return scheduler
-
-
-def text_encoder_is_frozen(pipeline: Any) -> bool:
-    """Whether cached prompt embeddings stay true."""
-    encoder = getattr(pipeline, "text_encoder", None)
-    return not (isinstance(encoder, nn.Module) and any(p.requires_grad for p in encoder.parameters()))
 
 
 def to_pictures(images: Float[Tensor, "n 3 h w"]) -> list[Image.Image | None]:

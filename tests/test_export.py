@@ -5,18 +5,20 @@ import json
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from peft import LoraConfig
 
+import tiny
 from conftest import tiny_pipeline
 from finetune_monitor.export import LORA_FILE, export_weights
 
 NOTE = {"step": 300}
 
 
-def picture(pipeline: StableDiffusionPipeline) -> np.ndarray:
+def picture(pipeline: DiffusionPipeline) -> np.ndarray:
     pipeline.set_progress_bar_config(disable=True)
-    made = pipeline("a photo", num_inference_steps=2, generator=torch.Generator().manual_seed(0), output_type="np")
+    seeded = torch.Generator().manual_seed(0)
+    made = pipeline("a photo", num_inference_steps=2, generator=seeded, output_type="np", height=32, width=32)
     return made.images
 
 
@@ -47,3 +49,17 @@ def test_a_pipeline_without_adapters_is_written_whole(tmp_path):
     export_weights(trained, tmp_path / "best", NOTE)
     loaded = StableDiffusionPipeline.from_pretrained(tmp_path / "best")
     assert np.array_equal(picture(loaded), picture(trained))
+
+
+@pytest.mark.parametrize("kind", [tiny.sdxl, tiny.sd3, tiny.flux])
+def test_lora_weights_of_other_pipelines_load_too(tmp_path, kind):
+    """Adapted as diffusers' own scripts do: the denoiser and the first text encoder."""
+    trained, plain = kind(), kind()
+    denoiser = trained.unet if hasattr(trained, "unet") else trained.transformer
+    denoiser.add_adapter(LoraConfig(r=2, lora_alpha=4, init_lora_weights=False, target_modules=["to_q", "to_k"]))
+    trained.text_encoder.add_adapter(LoraConfig(r=2, init_lora_weights=False, target_modules=["q_proj"]))
+    export_weights(trained, tmp_path / "best", NOTE)
+    untrained = picture(plain)
+    plain.load_lora_weights(tmp_path / "best")
+    assert np.abs(picture(plain) - picture(trained)).max() < 1e-4
+    assert np.abs(picture(plain) - untrained).max() > 1e-3

@@ -12,6 +12,7 @@ from PIL import Image
 from skimage.data import astronaut
 from skimage.transform import SimilarityTransform, warp
 
+from conftest import DEMO
 from finetune_monitor import weights
 from finetune_monitor.errors import UserError
 from finetune_monitor.faces import (
@@ -30,6 +31,7 @@ from finetune_monitor.files import sha256
 
 onnx = pytest.importorskip("onnx")
 PEOPLE = Path(__file__).parents[1] / "../shared/data/faces/face_recognition/examples"
+DEMO_PHOTOS = DEMO / "photos/astronaut"
 FACE_AT = (175, 60, 275, 175)  # the astronaut's face, by eye
 
 
@@ -200,14 +202,18 @@ def cache_weights(tmp_path: Path, monkeypatch, state: dict[str, torch.Tensor]) -
 @pytest.mark.slow
 def test_vggface2_agrees_with_the_documented_use_of_the_library(tmp_path, monkeypatch, finder, photo, network):
     file = cache_weights(tmp_path, monkeypatch, network.state_dict())
-    images = [photo.crop((0, 0, 400, 400)), photo.crop((100, 0, 350, 300))]
+    canvas = Image.new("RGB", (700, 512))
+    canvas.paste(photo, (0, 0))
+    canvas.paste(photo.resize((200, 200)), (500, 250))
+    images = [photo.crop((0, 0, 400, 400)), photo.crop((100, 0, 350, 300)), photo.rotate(10), canvas, photo]
+    images += [Image.open(file).convert("RGB").resize((512, 512)) for file in sorted(DEMO_PHOTOS.iterdir())]
     recogniser = load_recogniser("vggface2")
     found = recogniser.embed(images, [faces[0] for faces in finder.find(images)])
 
     mtcnn = MTCNN(image_size=160, margin=14)
     network.classify = False
     expected = [network(mtcnn(image).unsqueeze(0)).detach().numpy()[0] for image in images]
-    assert found.shape == (2, 512)
+    assert found.shape == (11, 512)
     assert np.abs(found - np.stack(expected)).max() < 1e-4
     assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
     assert (recogniser.id, recogniser.sha256, recogniser.notice) == ("vggface2", sha256(file), "")

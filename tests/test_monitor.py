@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+import tiny
 from conftest import tiny_pipeline
 from finetune_monitor import FinetuneMonitor, Patience, PromptGrid, TensorBoardSink
 from finetune_monitor.errors import UserError
@@ -214,7 +215,7 @@ def test_a_pipeline_that_encodes_prompts_otherwise_is_refused(run_folder):
         def encode_prompt(self, prompt, prompt_2, device):
             pass
 
-    with pytest.raises(ValueError, match="found Other, expected a Stable Diffusion"):
+    with pytest.raises(ValueError, match="found Other, expected a text-to-image"):
         make(Other(), run_folder)
 
 
@@ -281,3 +282,51 @@ def test_the_console_line_says_scores_interval_and_cost(pipeline, run_folder, ca
     out = capsys.readouterr().out
     assert "step 2: brightness " in out
     assert "% of the time since the last" in out
+
+
+@pytest.mark.parametrize("kind", [tiny.sdxl, tiny.sd3, tiny.flux])
+def test_a_loop_of_ones_own_with_other_pipelines(kind, run_folder):
+    pipeline = kind()
+    grid = PromptGrid(["a photo of sks person"], [0, 1], steps=2, guidance=3.0, size=(32, 32))
+    monitor = make(pipeline, run_folder, grid=grid)
+    brighten(pipeline)
+    monitor.on_step_end(2)
+    assert monitor.close().best_step == 2
+    first, second = read_run(run_folder).evaluations
+    assert second.scores["brightness"].mean > first.scores["brightness"].mean
+    rows = [json.loads(row) for row in (run_folder / "images.jsonl").read_text().splitlines()]
+    assert {row["sampler"] for row in rows} == {type(monitor._renderer.pipeline.scheduler).__name__}
+    assert (run_folder / "best/model_index.json").is_file()
+
+
+def test_a_budget_puts_evaluations_off_and_a_resumed_run_keeps_to_it(pipeline, run_folder, caplog):
+    def train(monitor, steps):
+        for step in steps:
+            monitor.on_step_end(step)
+        monitor.close()
+        return [evaluation.step for evaluation in read_run(run_folder).evaluations]
+
+    assert train(make(pipeline, run_folder, max_overhead=0.999999), range(1, 7)) == [0, 2, 4, 6]
+    frugal = make(pipeline, run_folder, max_overhead=1e-9, resume_step=5)
+    assert train(frugal, range(6, 13)) == [0, 2, 4]
+    assert caplog.text.count("evaluation put off to about step") == 1
+    recorded = read_run(run_folder)
+    assert recorded.run["max_overhead"] == 1e-9
+    assert [evaluation.overhead is None for evaluation in recorded.evaluations] == [True, False, False]
+    assert all(0 < evaluation.overhead <= 1 for evaluation in recorded.evaluations[1:])
+
+
+def test_what_monitoring_will_cost_is_said_in_words(pipeline, run_folder):
+    monitor = make(pipeline, run_folder, every=300, max_overhead=0.05)
+    monitor._pace.train_from(0, 0, 14.0)
+    assert monitor.forecast(1.0) == "evaluation about 14.0 s, every 300 steps, 4.5 % of the time"
+    assert monitor.forecast(0.5) == (
+        "evaluation about 14.0 s, every 600 steps (not every 300: max_overhead), 4.5 % of the time"
+    )
+    monitor.close()
+
+
+def test_a_grid_larger_than_memory_is_refused(pipeline, run_folder):
+    grid = PromptGrid(["a"], range(400_000), size=(512, 512))
+    with pytest.raises(UserError, match=r"400000 pictures of 512 x 512 pixels need about 1171.9 GiB"):
+        make(pipeline, run_folder, grid=grid)

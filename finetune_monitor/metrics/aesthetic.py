@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -16,6 +15,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from finetune_monitor import weights
+from finetune_monitor.clip import ClipEncoder, clip_width
 from finetune_monitor.errors import UserError
 from finetune_monitor.evaluation import FloatArray
 from finetune_monitor.faces import undisturbed_rng
@@ -23,8 +23,6 @@ from finetune_monitor.files import sha256
 from finetune_monitor.grid import Cell
 from finetune_monitor.hub import ClipSource, resolve_clip
 from finetune_monitor.weights import find_weights, read_state_dict
-
-BATCH = 16
 
 FORMAT, VERSION = "finetune_monitor.aesthetic_head", "1"
 """What the metadata of a head's `.safetensors` says under `format` and `version`."""
@@ -78,55 +76,45 @@ class Aesthetic:
     follow the taste of those who rated: Western and realist photographs are favoured (arXiv 2601.09896).
 
     Args:
-        clip: model name of open_clip, or a folder in open_clip's layout.
-        pretrained: tag of its weights in open_clip; ignored for a folder.
+        clip: model name of open_clip, a folder in open_clip's layout, or a `ClipEncoder` that other metrics use too.
+        pretrained: tag of its weights in open_clip; ignored for a folder and an encoder.
         head: name of a public head, or path of one: `.safetensors` with the metadata `format`, `version` and
             `activation`, or `.pth`, where it is one linear layer or a copy of a public head.
-        device: where CLIP and the head run, in float32.
+        device: where CLIP and the head run, in float32; an encoder's own where one is given.
+        name: of the metric and its column; give another to a second head in the same monitor.
 
     Raises:
         UserError: weights that cannot be had, CLIP's activation does not fit them, or the head is for another CLIP.
     """
 
-    name = "aesthetic"
     higher_is_better = True
     bounds = (0.0, 10.0)
 
     def __init__(
         self,
-        clip: str = "ViT-L-14-quickgelu",
+        clip: str | ClipEncoder = "ViT-L-14-quickgelu",
         pretrained: str | None = "openai",
         head: str | Path = "sac+logos+ava1-l14-linearMSE",
         device: str | torch.device = "cpu",
+        name: str = "aesthetic",
     ) -> None:
-        source = resolve_clip(clip, pretrained)
+        self.name = name
+        source = clip.source if isinstance(clip, ClipEncoder) else resolve_clip(clip, pretrained)
         file = find_weights(weights.AESTHETIC_HEADS[str(head)]) if head in PUBLIC_HEADS else _existing(head)
-        self._device = torch.device(device)
         self._head, metadata = read_head(file)
         _check_fit(file, self._head.width, metadata.get("clip"), source)
-        with undisturbed_rng():
-            self._clip, _, self._preprocess = open_clip.create_model_and_transforms(**source.arguments)
-        self._clip.eval().requires_grad_(False).to(self._device)
-        self._head.eval().requires_grad_(False).to(self._device)
+        self._clip = clip if isinstance(clip, ClipEncoder) else ClipEncoder(source, device=device)
+        self._head.eval().requires_grad_(False).to(self._clip.device)
         self._description = {
-            "clip": {"id": source.id, "sha256": sha256(source.file)},
+            "clip": {"id": source.id, "sha256": self._clip.sha256},
             "head": {"id": str(head), "sha256": sha256(file)},
             **{key: metadata[key] for key in ("notice",) if metadata.get(key)},
         }
 
-    def embed(self, images: Sequence[Image]) -> Float[Tensor, "n d"]:
-        """L2-normalised CLIP image embeddings, float32, on the metric's device."""
-        batches = []
-        with torch.inference_mode():
-            for start in range(0, len(images), BATCH):
-                batch = torch.stack([self._preprocess(image) for image in images[start : start + BATCH]])
-                batches.append(self._clip.encode_image(batch.to(self._device), normalize=True).float())
-        return torch.cat(batches) if batches else torch.zeros(0, self._head.width, device=self._device)
-
     def score(self, images: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
-        """Column `aesthetic`, one rating an image (RGB)."""
+        """One column of the metric's name, one rating an image (RGB)."""
         with torch.inference_mode():
-            ratings = self._head(self.embed(images)).cpu().numpy().astype(np.float64)
+            ratings = self._head(self._clip.embed(images)).cpu().numpy().astype(np.float64)
         return {self.name: np.clip(ratings, *self.bounds)}
 
     def describe(self) -> Mapping[str, Any]:
@@ -216,9 +204,9 @@ def _check_fit(file: Path, width: int, trained_on: str | None, source: ClipSourc
     ours = source.id.replace("-quickgelu", "")
     if trained_on and source.tag and trained_on.replace("-quickgelu", "") != ours:
         raise UserError(f"{file}: the head was trained on CLIP {trained_on}, found clip {source.id}; name the former")
-    config = open_clip.get_model_config(source.arguments["model_name"]) or {}
-    if config["embed_dim"] != width:
+    given = clip_width(source)
+    if given != width:
         raise UserError(
-            f"{file}: the head takes embeddings of width {width}, CLIP {source.id} gives {config['embed_dim']}; name "
-            "the CLIP model that the head was trained with"
+            f"{file}: the head takes embeddings of width {width}, CLIP {source.id} gives {given}; name the CLIP model "
+            "that the head was trained with"
         )

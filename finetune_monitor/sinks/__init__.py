@@ -54,8 +54,10 @@ class Sink(Protocol):
 
 
 def scalars(evaluation: Evaluation, run: RunInfo) -> dict[str, float]:
-    """The curves of one evaluation by tag: means, the metrics' intervals and ceilings, seconds; nothing unmeasured."""
+    """The curves of one evaluation by tag: means, the metrics' intervals and ceilings, costs; nothing unmeasured."""
     found = {f"monitor/seconds_{key}": value for key, value in evaluation.seconds.items()}
+    if evaluation.overhead is not None:
+        found["monitor/overhead"] = evaluation.overhead
     for name, estimate in evaluation.scores.items():
         found[name] = estimate.mean
         if name in run.metrics:

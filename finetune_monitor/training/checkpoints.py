@@ -4,7 +4,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from finetune_monitor.training.models import Trainable
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
+CONFIGURED = frozenset({"params", "lr", "initial_lr", "weight_decay"})
+"""What a group takes from the config, also in a continued run."""
 _NAME = re.compile(r"step-(\d+)")
 
 
@@ -32,6 +34,7 @@ class Checkpoint:
     identity: the settings that must not change between a run and its continuation.
     scaler: state of the fp16 gradient scaler, empty without one.
     ema_steps: updates that the average has seen.
+    optimizer: what the optimiser counts in plain numbers; its tensors lie in a file.
     """
 
     folder: Path
@@ -39,6 +42,7 @@ class Checkpoint:
     identity: Mapping[str, Any]
     scaler: Mapping[str, Any]
     ema_steps: int
+    optimizer: Mapping[str, Any]
 
 
 def save(
@@ -51,22 +55,21 @@ def save(
     keep: int,
 ) -> None:
     """Write `folder/step-…`, then prune to the newest `keep`."""
-    tensors: dict[str, Mapping[str, Tensor]] = {
-        "weights": dict(trainable.parameters),
-        "optimizer": _optimizer_tensors(optimizer),
-    }
+    state, numbers = _optimizer_content(optimizer)
+    tensors: dict[str, Mapping[str, Tensor]] = {"weights": dict(trainable.parameters), "optimizer": state}
     if trainable.ema is not None:
         names = trainable.parameters
         tensors["ema"] = dict(zip(names, trainable.ema.shadow_params, strict=True))
     with staged_folder(folder / f"step-{step:06d}") as staged:
         for name, content in tensors.items():
-            save_file({k: v.detach().cpu().contiguous() for k, v in content.items()}, staged / f"{name}.safetensors")
+            save_file({key: _as_filed(value) for key, value in content.items()}, staged / f"{name}.safetensors")
         manifest = {
             "format": FORMAT,
             "step": step,
             "identity": dict(identity),
             "scaler": dict(scaler),
             "ema_steps": trainable.ema.optimization_step if trainable.ema is not None else 0,
+            "optimizer": numbers,
             "sha256": {path.name: sha256(path) for path in sorted(staged.iterdir())},
         }
         (staged / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
@@ -114,8 +117,12 @@ def read(folder: Path) -> Checkpoint:
         manifest = json.loads((folder / MANIFEST).read_text())
         hashes = manifest["sha256"]
         if manifest["format"] != FORMAT:
-            raise UserError(f"{folder}: checkpoint format {manifest['format']}, expected {FORMAT}")
-        checkpoint = Checkpoint(folder, **{key: manifest[key] for key in ("step", "identity", "scaler", "ema_steps")})
+            raise UserError(
+                f"{folder}: checkpoint format {manifest['format']}, expected {FORMAT}; go on with the version that "
+                "wrote it, or choose a new output_dir"
+            )
+        kept = ("step", "identity", "scaler", "ema_steps", "optimizer")
+        checkpoint = Checkpoint(folder, **{key: manifest[key] for key in kept})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder}: not a whole checkpoint ({error}); expected {MANIFEST} and its files") from error
     for name, expected in hashes.items():
@@ -149,12 +156,7 @@ def restore(checkpoint: Checkpoint, trainable: Trainable, optimizer: Optimizer) 
     with torch.no_grad():
         for name, parameter in trainable.parameters.items():
             parameter.copy_(weights[name])
-    optimizer.load_state_dict(
-        {
-            "state": _optimizer_state(load_file(checkpoint.folder / "optimizer.safetensors")),
-            "param_groups": optimizer.state_dict()["param_groups"],
-        }
-    )
+    _restore_optimizer(optimizer, load_file(checkpoint.folder / "optimizer.safetensors"), checkpoint.optimizer)
     if trainable.ema is not None:
         shadow = load_file(checkpoint.folder / "ema.safetensors")
         for name, average in zip(trainable.parameters, trainable.ema.shadow_params, strict=True):
@@ -170,17 +172,54 @@ def drop_after(folder: Path, step: int) -> None:
             shutil.rmtree(path)
 
 
-def _optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {f"{index}.{key}": value for index, entry in state.items() for key, value in entry.items()}
+def _as_filed(tensor: Tensor) -> Tensor:
+    """A copy in the layout of files; some optimisers share a tensor between parameters, which files cannot."""
+    return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def _optimizer_state(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = value
-    return state
+def _optimizer_content(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and plain numbers of the optimiser's state and groups, by dotted path."""
+    groups = {str(i): _written(group, optimizer.defaults) for i, group in enumerate(optimizer.param_groups)}
+    leaves = dict(_leaves({"state": optimizer.state_dict()["state"], "groups": groups}))
+    tensors = {path: leaf for path, leaf in leaves.items() if isinstance(leaf, Tensor)}
+    return tensors, {path: leaf for path, leaf in leaves.items() if path not in tensors}
+
+
+def _written(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """What the optimiser itself has put into a group, such as Prodigy's step size; the rest is the config's."""
+    return {
+        key: value
+        for key, value in group.items()
+        if key not in CONFIGURED and (isinstance(value, Tensor) or key not in defaults or value != defaults[key])
+    }
+
+
+def _leaves(node: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
+
+
+def _restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+    """Each tensor gets its parameter's layout in memory, which fused kernels expect and files do not have."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Any]] = {}
+    groups = optimizer.state_dict()["param_groups"]
+    for path, value in {**tensors, **numbers}.items():
+        kind, index, *parents, key = path.split(".")
+        entry = groups[int(index)] if kind == "groups" else state.setdefault(int(index), {})
+        for parent in parents:
+            entry = entry.setdefault(parent, {})
+        entry[key] = _laid_out_as(parameters[int(index)], value) if kind == "state" else value
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _laid_out_as(parameter: Tensor, value: Any) -> Any:
+    if not isinstance(value, Tensor) or value.shape != parameter.shape:
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -14,14 +14,15 @@ from finetune_monitor.borrowing import borrowed
 from finetune_monitor.errors import UserError, all_problems
 from finetune_monitor.files import write_atomic
 from finetune_monitor.grid import PromptGrid
-from finetune_monitor.images import SUFFIXES, list_images, read_images
+from finetune_monitor.images import SUFFIXES, list_images
 from finetune_monitor.sampling import Renderer, is_black
 from finetune_monitor.training.config import DataConfig, GridConfig
+from finetune_monitor.training.data import checked_photos
 
 
-def load_class_images(
+def class_images(
     pipeline: StableDiffusionPipeline, data: DataConfig, sampling: GridConfig, autocast: torch.dtype | None
-) -> list[Image.Image]:
+) -> list[Path]:
     """The first `class_count` class images; what is missing is rendered by the model as it stands and kept.
 
     Raises:
@@ -37,10 +38,11 @@ def load_class_images(
             steps=sampling.steps,
             guidance=sampling.guidance,
             sampler=sampling.sampler,
+            karras=sampling.karras,
             size=(data.resolution, data.resolution),
         )
         _render(Renderer(pipeline, grid, autocast), data.class_images)
-    return read_images(_present(data.class_images)[: data.class_count])
+    return checked_photos(_present(data.class_images)[: data.class_count])
 
 
 def _present(folder: Path) -> list[Path]:
@@ -74,7 +76,7 @@ def _render_share(renderer: Renderer, folder: Path) -> None:
     bar = tqdm(total=len(todo), desc="class images", unit="image", disable=not ranks.is_main())
     with borrowed(renderer.pipeline), bar:
         while todo:
-            cells, todo = todo[: renderer.batch], todo[renderer.batch :]
+            cells, todo = todo[: renderer.batches.size], todo[renderer.batches.size :]
             for cell, picture in zip(cells, renderer.render(cells), strict=True):
                 _save(folder / f"{_stem(cell.seed)}.png", picture)
             bar.update(len(cells))

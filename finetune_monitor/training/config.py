@@ -15,12 +15,23 @@ from finetune_monitor.grid import PromptGrid
 SIDE_COLUMNS = {"face_similarity": ["faces_found", "face_similarity_zero_filled"], "aesthetic": []}
 """Columns that a metric writes beside its own name; a stopping rule may watch them too."""
 
+PRODIGY_RATE = 0.01
+"""A smaller factor on Prodigy's own step size is a rate meant for AdamW: the run would learn next to nothing."""
+
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
 
 Precision = Annotated[
     Literal["no", "fp16", "bf16"],
     BeforeValidator(lambda found: "no" if found is False else found),  # YAML reads a bare `no` as false
 ]
+
+
+def _caching(found: Any) -> Any:
+    """YAML reads a bare on, yes, off or no as a truth value."""
+    return found if not isinstance(found, bool) else "always" if found else "never"
+
+
+Caching = Annotated[Literal["auto", "always", "never"], BeforeValidator(_caching)]
 
 
 class Section(BaseModel):
@@ -37,7 +48,9 @@ class DataConfig(Section):
     class_prompt: str | None = None
     class_count: int = Field(200, ge=1)
     resolution: int = Field(512, ge=64, multiple_of=8)
+    random_crop: bool = False
     random_flip: bool = False
+    workers: int = Field(2, ge=0)
 
 
 class TrainConfig(Section):
@@ -47,6 +60,7 @@ class TrainConfig(Section):
     lora_dropout: float = Field(0.0, ge=0, lt=1)
     lora_layers: list[Literal["attention", "feed_forward", "convolution"]] = Field(["attention"], min_length=1)
     text_encoder: bool = False
+    optimizer: Literal["adamw", "adamw8bit", "prodigy"] = "adamw"
     learning_rate: float = Field(1e-4, gt=0)
     text_encoder_learning_rate: float | None = Field(None, gt=0)
     lr_schedule: Literal["constant", "cosine", "linear"] = "constant"
@@ -58,12 +72,30 @@ class TrainConfig(Section):
     gradient_accumulation: int = Field(1, ge=1)
     gradient_checkpointing: bool = False
     mixed_precision: Precision = "no"
+    compile: bool = False
+    cache_latents: Caching = "auto"
     prior_loss_weight: float = Field(1.0, ge=0)
     snr_gamma: float | None = Field(None, gt=0)
     ema_decay: float | None = Field(None, gt=0, lt=1)
     checkpoint_every: int = Field(300, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
     resume: str = "auto"
+
+    @model_validator(mode="after")
+    def _prodigy_finds_the_rate(self) -> "TrainConfig":
+        if self.optimizer != "prodigy":
+            return self
+        if self.learning_rate < PRODIGY_RATE:
+            raise ValueError(
+                f"learning_rate is {self.learning_rate:g}, and optimizer is prodigy, which finds the step size by "
+                f"itself and multiplies it by learning_rate; expected {PRODIGY_RATE:g} or more, set it to 1.0"
+            )
+        if self.text_encoder_learning_rate not in (None, self.learning_rate):
+            raise ValueError(
+                f"text_encoder_learning_rate is {self.text_encoder_learning_rate:g}, but prodigy knows one rate for "
+                "all that is trained; leave it out"
+            )
+        return self
 
 
 class GridConfig(Section):
@@ -73,6 +105,7 @@ class GridConfig(Section):
     steps: int = Field(25, ge=1)
     guidance: float = Field(7.5, ge=0)
     sampler: str = "DPMSolverMultistepScheduler"
+    karras: bool = False
 
     @model_validator(mode="after")
     def _no_repeats(self) -> "GridConfig":
@@ -128,6 +161,7 @@ class SinksConfig(Section):
 class MonitorConfig(Section):
     enabled: bool = True
     every: int = Field(300, ge=1)
+    max_overhead: float | None = Field(None, gt=0, lt=1)
     grid: GridConfig
     metrics: MetricsConfig = MetricsConfig()
     stopping: list[StoppingConfig] = [StoppingConfig()]
@@ -169,7 +203,9 @@ class Config(Section):
         """The monitor's grid at the training's resolution."""
         grid = self.monitor.grid
         size = (self.data.resolution, self.data.resolution)
-        return PromptGrid(grid.prompts, grid.seeds, grid.negative_prompt, grid.steps, grid.guidance, grid.sampler, size)
+        return PromptGrid(
+            grid.prompts, grid.seeds, grid.negative_prompt, grid.steps, grid.guidance, grid.sampler, size=size
+        )
 
     @property
     def prior_preservation(self) -> bool:

@@ -1,59 +1,100 @@
-"""Photos as cached latents, and which of them a step sees: a pure function of seed, step and rank."""
+"""Which photo a step sees and how it is cut: pure functions of the seed and the place in the training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from jaxtyping import Float, Int64
 from PIL import Image, ImageOps
 from torch import Tensor
-from tqdm.auto import tqdm
+from torch.utils.data import Dataset
 
-from finetune_monitor import ranks
+from finetune_monitor.errors import UserError, all_problems
+from finetune_monitor.images import read_image
+
+CROPS = 8
+"""Random crops of a photo in the cache: enough that no crop is learnt by heart, and 1 MB a photo at 512 px."""
+
+ZOOM = 9 / 8
+"""Largest enlargement of a random crop: even a square photo has somewhere to move, and a face is hardly ever cut."""
 
 
 @dataclass(frozen=True)
-class CachedLatents:
-    """Mean and deviation of the VAE's posterior for every photo; `copies` holds the mirrored one where asked for."""
+class Views:
+    """How photos are shown: the centre square, or random squares with `crop`, mirrored half of the time with `flip`."""
 
-    mean: Float[Tensor, "n copies 4 h w"]
-    std: Float[Tensor, "n copies 4 h w"]
-    scaling: float
+    resolution: int
+    crop: bool = False
+    flip: bool = False
 
-    def __len__(self) -> int:
-        return len(self.mean)
+    @property
+    def copies(self) -> int:
+        """How many views of a photo the cache holds."""
+        return CROPS if self.crop else 2 if self.flip else 1
 
-    def draw(self, indices: Sequence[int], generator: torch.Generator) -> Float[Tensor, "b 4 h w"]:
-        """Sample latents of the photos, a random copy of each, scaled as the UNet expects."""
-        device = self.mean.device
-        copies = torch.randint(self.mean.shape[1], (len(indices),), generator=generator, device=device)
-        rows = torch.tensor(indices, device=device)
-        mean, std = self.mean[rows, copies], self.std[rows, copies]
-        noise = torch.randn(mean.shape, generator=generator, device=device)
-        return (mean + std * noise) * self.scaling
+    def all(self, photo: Image.Image, seed: Sequence[int]) -> Float[Tensor, "copies 3 r r"]:
+        """The views for the cache; every other one is mirrored with `flip`."""
+        random = np.random.default_rng(seed)
+        views = [self._square(photo, random) for _ in range(self.copies)]
+        return torch.stack([view.flip(-1) if self.flip and i % 2 else view for i, view in enumerate(views)])
 
+    def one(self, photo: Image.Image, seed: Sequence[int]) -> Float[Tensor, "3 r r"]:
+        """A view of its own for every seed."""
+        random = np.random.default_rng(seed)
+        square = self._square(photo, random)
+        return square.flip(-1) if self.flip and random.random() < 0.5 else square
 
-@torch.no_grad()
-def cache_latents(
-    vae: AutoencoderKL, photos: Sequence[Image.Image], resolution: int, flip: bool = False, label: str = "photos"
-) -> CachedLatents:
-    """Encode every photo once: cropped to the centre square, resized to `resolution`, mirrored too with `flip`."""
-    means, stds = [], []
-    for photo in tqdm(photos, desc=f"encoding {label}", unit="image", leave=False, disable=not ranks.is_main()):
-        square = to_tensor(photo, resolution)
-        views = torch.stack([square, square.flip(-1)] if flip else [square])
-        posterior = vae.encode(views.to(vae.device, vae.dtype)).latent_dist
-        means.append(posterior.mean.float())
-        stds.append(posterior.std.float())
-    return CachedLatents(torch.stack(means), torch.stack(stds), vae.config.scaling_factor)
+    def _square(self, photo: Image.Image, random: np.random.Generator) -> Float[Tensor, "3 r r"]:
+        return to_tensor(random_square(photo, self.resolution, random) if self.crop else centre(photo, self.resolution))
 
 
-def to_tensor(photo: Image.Image, resolution: int) -> Float[Tensor, "3 r r"]:
-    """The centre square of a photo, RGB in [-1, 1]."""
-    square = ImageOps.fit(photo, (resolution, resolution), Image.Resampling.LANCZOS)
+def checked_photos(paths: list[Path]) -> list[Path]:
+    """The same paths, each read once, so that none fails in the middle of the training; no photo stays in memory.
+
+    Raises:
+        UserError: once, with every file that cannot be read.
+    """
+    problems = []
+    for path in paths:
+        try:
+            read_image(path)
+        except UserError as error:
+            problems.append(str(error))
+    all_problems(problems, f"{len(problems)} of {len(paths)} photos cannot be used; replace or remove them:")
+    return paths
+
+
+def centre(photo: Image.Image, resolution: int) -> Image.Image:
+    """The largest square in the middle of a photo."""
+    return ImageOps.fit(photo, (resolution, resolution), Image.Resampling.LANCZOS)
+
+
+def random_square(photo: Image.Image, resolution: int, random: np.random.Generator) -> Image.Image:
+    """A square whose side is between 1 / ZOOM and all of the photo's shorter side, anywhere in the photo."""
+    side = min(photo.size) / random.uniform(1, ZOOM)
+    left, top = (random.uniform(0, extent - side) for extent in photo.size)
+    right, bottom = min(left + side, photo.width), min(top + side, photo.height)  # not a rounding error beyond
+    return photo.resize((resolution, resolution), Image.Resampling.LANCZOS, box=(left, top, right, bottom))
+
+
+def to_tensor(square: Image.Image) -> Float[Tensor, "3 r r"]:
+    """RGB in [-1, 1]."""
     return torch.from_numpy(np.asarray(square, dtype=np.float32) / 127.5 - 1).permute(2, 0, 1)
+
+
+@dataclass(frozen=True)
+class Photos(Dataset):
+    """An endless sequence of shuffled epochs over photos, by position; read from the disk each time."""
+
+    paths: Sequence[Path]
+    views: Views
+    seed: int
+
+    def __getitem__(self, position: int) -> Float[Tensor, "3 r r"]:
+        index = batch_indices(self.seed, position, len(self.paths), 1)[0]
+        return self.views.one(read_image(self.paths[index]), [self.seed, position])
 
 
 def batch_indices(seed: int, position: int, count: int, batch_size: int) -> list[int]:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import torch
 from accelerate import Accelerator
 from diffusers import DDPMScheduler, StableDiffusionPipeline
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
 from finetune_monitor import ranks
@@ -17,9 +17,11 @@ from finetune_monitor.monitor import FinetuneMonitor
 from finetune_monitor.sinks import accelerate as trackers
 from finetune_monitor.training import checkpoints, objective
 from finetune_monitor.training.config import Config, TrainConfig
-from finetune_monitor.training.data import CachedLatents, batch_indices, step_seed, tokenise
+from finetune_monitor.training.data import step_seed, tokenise
 from finetune_monitor.training.interrupts import Interrupt
+from finetune_monitor.training.latents import Latents
 from finetune_monitor.training.models import Trainable
+from finetune_monitor.training.optimizers import build
 
 CHECKPOINTS = "checkpoints"
 """Their folder in the run directory."""
@@ -38,32 +40,38 @@ def learning_rate_factor(schedule: str, step: int, warmup: int, total: int) -> f
     return 1.0 - progress if schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def make_optimizer(trainable: Trainable, config: TrainConfig) -> AdamW:
-    """AdamW with a parameter group a model; `initial_lr` is what the schedule scales."""
+def make_optimizer(trainable: Trainable, config: TrainConfig) -> Optimizer:
+    """The config's optimiser with a parameter group a model; `initial_lr` is what the schedule scales."""
     groups = []
     for name, model in trainable.models.items():
         own = config.text_encoder_learning_rate if name == "text_encoder" else None
         rate = own or config.learning_rate
         parameters = [p for p in model.parameters() if p.requires_grad]
         groups.append({"params": parameters, "lr": rate, "initial_lr": rate})
-    return AdamW(groups, weight_decay=config.weight_decay)
+    return build(config.optimizer, groups, config.weight_decay)
 
 
 class Conditioning:
-    """Text embeddings of the two training prompts: computed once, or each time where the text encoder is trained."""
+    """Text embeddings of a batch, the subject's prompt first, then the class's.
 
-    def __init__(self, pipeline: StableDiffusionPipeline, encoder: nn.Module, prompts: list[str], trained: bool):
+    They are computed once, or each time where the text encoder is trained.
+    """
+
+    def __init__(
+        self, pipeline: StableDiffusionPipeline, encoder: nn.Module, prompts: list[str], trained: bool, batch_size: int
+    ):
         self.encoder = encoder
+        self.batch_size = batch_size
         self.ids = tokenise(pipeline.tokenizer, prompts).to(pipeline.unet.device)
         with torch.no_grad():
-            self.cached = None if trained else self._encode(self.ids)
+            self.cached = None if trained else self._encode()
 
-    def __call__(self, which: Int64[Tensor, "b"]) -> Float[Tensor, "b t d"]:
-        """Embeddings by prompt index: 0 is the subject's, 1 the class's."""
-        return (self._encode(self.ids) if self.cached is None else self.cached)[which]
+    def __call__(self) -> Float[Tensor, "b t d"]:
+        """`batch_size` rows a prompt."""
+        return self._encode() if self.cached is None else self.cached
 
-    def _encode(self, ids: Int64[Tensor, "p t"]) -> Float[Tensor, "p t d"]:
-        return self.encoder(ids)[0]
+    def _encode(self) -> Float[Tensor, "b t d"]:
+        return self.encoder(self.ids)[0][:, None].expand(-1, self.batch_size, -1, -1).flatten(0, 1)
 
 
 @dataclass
@@ -77,8 +85,7 @@ class Trainer:
     optimizer: Optimizer
     noise: DDPMScheduler
     conditioning: Conditioning
-    subjects: CachedLatents
-    classes: CachedLatents | None
+    latents: list[Latents]
     step: int = 0
     loss: float = math.nan
     _window: list[Tensor] = field(default_factory=list)
@@ -111,7 +118,7 @@ class Trainer:
         """How often each photo of the subject has been seen."""
         train = self.config.train
         seen = self.step * train.batch_size * train.gradient_accumulation * ranks.world_size()
-        return seen / len(self.subjects)
+        return seen / len(self.latents[0])
 
     def train_step(self, step: int) -> Float[Tensor, ""]:
         """One optimiser update; returns its mean loss, still on the device, NaN where a gradient was not finite."""
@@ -140,29 +147,24 @@ class Trainer:
         seed = step_seed(self.config.seed, step, micro, ranks.rank())
         torch.manual_seed(seed)  # dropout draws from the global generator
         generator = torch.Generator(device).manual_seed(seed)
-        latents, which = self._batch(step, micro, generator)
+        latents = self._batch(step, micro, generator)
         noise = torch.randn(latents.shape, generator=generator, device=device)
         t = objective.random_timesteps(self.noise, len(latents), generator)
-        predicted = self.prepared["unet"](self.noise.add_noise(latents, noise, t), t, self.conditioning(which)).sample
+        predicted = self.prepared["unet"](self.noise.add_noise(latents, noise, t), t, self.conditioning()).sample
         weights = objective.min_snr_weights(self.noise, t, train.snr_gamma) if train.snr_gamma else None
         wanted = objective.target(self.noise, latents, noise, t)
         return objective.denoising_loss(predicted, wanted, weights, train.batch_size, train.prior_loss_weight)
 
-    def _batch(
-        self, step: int, micro: int, generator: torch.Generator
-    ) -> tuple[Float[Tensor, "b 4 h w"], Int64[Tensor, "b"]]:
-        """Latents of this process's photos, the subject's first, and which prompt each goes with."""
-        train = self.config.train
-        turn = ((step - 1) * train.gradient_accumulation + micro) * ranks.world_size() + ranks.rank()
-        parts = [self.subjects] if self.classes is None else [self.subjects, self.classes]
-        latents = [
-            part.draw(
-                batch_indices(self.config.seed + i, turn * train.batch_size, len(part), train.batch_size), generator
-            )
-            for i, part in enumerate(parts)
-        ]
-        which = torch.arange(len(parts), device=self.accelerator.device).repeat_interleave(train.batch_size)
-        return torch.cat(latents), which
+    def _batch(self, step: int, micro: int, generator: torch.Generator) -> Float[Tensor, "b 4 h w"]:
+        """Latents of this process's photos, the subject's first."""
+        turn = (step - 1) * self.config.train.gradient_accumulation + micro
+        place = turn * ranks.world_size() + ranks.rank()
+        return torch.cat([part.draw(place, generator) for part in self.latents])
+
+    def close(self) -> None:
+        """End what reads photos."""
+        for part in self.latents:
+            part.close()
 
     def _due(self) -> bool:
         """Whether the loss must be looked at now: at intervals, and before anything is judged or saved."""
@@ -211,13 +213,14 @@ class Trainer:
 def identity(config: Config) -> dict:
     """Settings under which a checkpoint may be continued: what is trained, on what, and in which order."""
     content = config.model_dump(mode="json")
-    train = ["method", "rank", "lora_alpha", "lora_layers", "text_encoder", "batch_size", "gradient_accumulation"]
-    data = ["instance_images", "instance_count", "instance_prompt", "class_prompt", "resolution", "random_flip"]
+    train = ["method", "rank", "lora_alpha", "lora_layers", "text_encoder", "optimizer", "ema_decay", "batch_size"]
+    train += ["gradient_accumulation", "cache_latents"]
+    data = ["instance_images", "instance_count", "instance_prompt", "class_prompt", "resolution"]
+    data += ["random_crop", "random_flip"]
     return {
         "model": content["model"],
         "seed": content["seed"],
         **{f"train.{key}": content["train"][key] for key in train},
         **{f"data.{key}": content["data"][key] for key in data},
-        "train.ema_decay": content["train"]["ema_decay"],
         "prior_preservation": config.prior_preservation,
     }

@@ -27,6 +27,9 @@ PRECISIONS = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 def load_pipeline(found: str | Path, model: str) -> StableDiffusionPipeline:
     """Stable Diffusion in fp32 from safetensors; without the safety checker, which blackens class images.
 
+    UNet and VAE lie in channels_last, which convolutions on tensor cores need not rearrange; LoRA layers are added
+    afterwards and stay contiguous, as files hold them.
+
     Args:
         found: where the model lies, or its hub id.
         model: the config's name of it, which the record keeps, wherever a cache has put it.
@@ -44,6 +47,8 @@ def load_pipeline(found: str | Path, model: str) -> StableDiffusionPipeline:
             "model with 4 that predicts epsilon or v_prediction; inpainting models cannot be trained here"
         )
     pipeline.register_to_config(_name_or_path=model)
+    for part in (pipeline.unet, pipeline.vae):
+        part.to(memory_format=torch.channels_last)
     pipeline.text_encoder.to(torch.float32)  # transformers keeps the file's precision, diffusers does not
     return pipeline
 
@@ -135,4 +140,4 @@ def average(trainable: Trainable, decay: float | None) -> EMAModel | None:
     """An exponential moving average of the trained parameters, with warm-up; none without a decay."""
     if decay is None:
         return None
-    return EMAModel(list(trainable.parameters.values()), decay=decay, use_ema_warmup=True)
+    return EMAModel(list(trainable.parameters.values()), decay=decay, use_ema_warmup=True, foreach=True)

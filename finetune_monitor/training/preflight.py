@@ -9,20 +9,23 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 import torch
-from PIL.Image import Image
 
 from finetune_monitor import ranks, record
 from finetune_monitor.errors import UserError, all_problems
 from finetune_monitor.hub import resolve_hub_model
-from finetune_monitor.images import first_images, read_images
+from finetune_monitor.images import first_images
+from finetune_monitor.measuring import check_pictures_fit
 from finetune_monitor.metrics import Metric
 from finetune_monitor.monitor import measured_with
-from finetune_monitor.sampling import scheduler_class
 from finetune_monitor.sinks.wandb import import_wandb
+from finetune_monitor.solvers import scheduler_class
 from finetune_monitor.training import checkpoints
 from finetune_monitor.training.checkpoints import Checkpoint
+from finetune_monitor.training.compiling import check_compiler
 from finetune_monitor.training.config import Config
+from finetune_monitor.training.data import checked_photos
 from finetune_monitor.training.loop import CHECKPOINTS, identity
+from finetune_monitor.training.optimizers import STATE_SIZE, check_optimizer
 
 T = TypeVar("T")
 
@@ -38,7 +41,7 @@ class Inputs:
     """
 
     model: str | Path
-    photos: list[Image]
+    photos: list[Path]
     metrics: list[Metric]
     checkpoint: Checkpoint | None
     resume_step: int | None
@@ -72,10 +75,14 @@ def find_inputs(config: Config, device: torch.device, held: ExitStack, problems:
     if ranks.is_main():
         attempt(lambda: held.enter_context(_take(config.output_dir)))
     paths = attempt(lambda: first_images(config.data.instance_images, config.data.instance_count))
-    photos = attempt(lambda: read_images(paths)) if paths else None
+    photos = attempt(lambda: checked_photos(paths)) if paths else None
     model = attempt(lambda: _find_model(config.model))
-    metrics = _metrics(config, paths if photos else None, device, attempt) if config.monitor.enabled else []
+    metrics = _metrics(config, photos, device, attempt) if config.monitor.enabled else []
     attempt(lambda: _check_tools(config))
+    attempt(lambda: check_pictures_fit(len(config.prompt_grid.cells), (config.data.resolution, config.data.resolution)))
+    attempt(lambda: check_optimizer(config.train.optimizer, device))
+    if config.train.compile:
+        attempt(lambda: check_compiler(device))
     checkpoint = attempt(lambda: _find_checkpoint(config))
     resume_step = attempt(lambda: _resume_step(config, checkpoint, metrics))
     everyones = dict.fromkeys(problem for found in ranks.gather(attempt.problems) for problem in found)
@@ -127,7 +134,7 @@ def _find_model(model: str) -> str | Path:
 def _check_tools(config: Config) -> None:
     """The sampler exists, and so does the package behind each sink."""
     try:
-        scheduler_class(config.monitor.grid.sampler)
+        scheduler_class(config.monitor.grid.sampler, config.monitor.grid.karras)
     except ValueError as error:
         raise UserError(f"monitor.{error}") from error
     if config.monitor.sinks.wandb is not None:
@@ -169,14 +176,14 @@ def check_space(config: Config, trained: int, frozen: int) -> None:
     """Refuse a run whose checkpoints cannot fit on the disk.
 
     Args:
-        trained: parameters that get gradients; each checkpoint holds them and AdamW's two moments in fp32.
+        trained: parameters that get gradients; each checkpoint holds them, in fp32, and the optimiser's state.
         frozen: the other parameters; a `full` export holds them too.
 
     Raises:
         UserError: names the space that is free and the space that is needed.
     """
-    copies = 4 if config.train.ema_decay else 3
-    checkpoints = 4 * trained * copies * (config.train.keep_checkpoints + 1)
+    copies = 1 + STATE_SIZE[config.train.optimizer] + (1 if config.train.ema_decay else 0)
+    checkpoints = int(4 * trained * copies) * (config.train.keep_checkpoints + 1)
     exports = 4 * 3 * (trained + (frozen if config.train.method == "full" else 0))
     needed, free = checkpoints + exports, shutil.disk_usage(config.output_dir).free
     if free < needed:

@@ -2,6 +2,7 @@
 
 import logging
 from contextlib import ExitStack
+from pathlib import Path
 
 from accelerate import Accelerator
 from diffusers import DDPMScheduler, StableDiffusionPipeline
@@ -16,10 +17,12 @@ from finetune_monitor.redaction import redacted_yaml
 from finetune_monitor.sinks import accelerate as trackers
 from finetune_monitor.stopping import Patience
 from finetune_monitor.training import checkpoints
-from finetune_monitor.training.class_images import load_class_images
+from finetune_monitor.training.class_images import class_images
+from finetune_monitor.training.compiling import compile_in_place
 from finetune_monitor.training.config import Config, load_config
-from finetune_monitor.training.data import cache_latents
+from finetune_monitor.training.data import Photos, Views
 from finetune_monitor.training.interrupts import watched_signals
+from finetune_monitor.training.latents import Latents, open_latents
 from finetune_monitor.training.loop import CHECKPOINTS, Conditioning, Trainer, make_optimizer
 from finetune_monitor.training.models import (
     PRECISIONS,
@@ -49,6 +52,7 @@ def run(config: Config) -> int:
         _log_changes(config)
         pipeline = load_pipeline(inputs.model, config.model).to(accelerator.device)
         trainer = make_trainer(config, accelerator, pipeline, inputs)
+        held.callback(trainer.close)
         if interrupt.asked():
             return interrupt.exit_status
         monitor = make_monitor(config, accelerator, pipeline, trainer, inputs)
@@ -78,14 +82,11 @@ def make_trainer(
 ) -> Trainer:
     """Draw class images, encode all photos, open what is trained and go back to the checkpoint."""
     data, train, checkpoint = config.data, config.train, inputs.checkpoint
-    autocast = PRECISIONS[train.mixed_precision]
-    subjects = cache_latents(pipeline.vae, inputs.photos, data.resolution, data.random_flip)
-    inputs.photos.clear()  # their latents are all that training needs
-    prompts, classes = [data.instance_prompt], None
+    photos, prompts = {"photos": inputs.photos}, [data.instance_prompt]
     if config.prior_preservation:
-        class_images = load_class_images(pipeline, data, config.monitor.grid, autocast)
-        classes = cache_latents(pipeline.vae, class_images, data.resolution, data.random_flip, "class images")
+        photos["class images"] = class_images(pipeline, data, config.monitor.grid, PRECISIONS[train.mixed_precision])
         prompts.append(data.class_prompt or "")
+    latents = _open_latents(config, pipeline, photos)
     trainable = make_trainable(pipeline, train, config.seed)
     lower_precision(pipeline, train)
     check_space(config, *_sizes(pipeline, trainable))
@@ -95,6 +96,8 @@ def make_trainer(
         checkpoints.restore(checkpoint, trainable, optimizer)
         if accelerator.scaler is not None and checkpoint.scaler:
             accelerator.scaler.load_state_dict(dict(checkpoint.scaler))
+    if train.compile:
+        compile_in_place(pipeline.unet)
     prepared = {name: accelerator.prepare(model.train()) for name, model in trainable.models.items()}
     encoder = prepared.get("text_encoder", pipeline.text_encoder)
     return Trainer(
@@ -104,11 +107,21 @@ def make_trainer(
         prepared,
         accelerator.prepare(optimizer),
         DDPMScheduler.from_config(pipeline.scheduler.config),
-        Conditioning(pipeline, encoder, prompts, "text_encoder" in prepared),
-        subjects,
-        classes,
+        Conditioning(pipeline, encoder, prompts, "text_encoder" in prepared, train.batch_size),
+        latents,
         step=checkpoint.step if checkpoint is not None else 0,
     )
+
+
+def _open_latents(config: Config, pipeline: StableDiffusionPipeline, photos: dict[str, list[Path]]) -> list[Latents]:
+    """One for the subject and, with prior preservation, one for the class, each in an order of its own."""
+    data, train = config.data, config.train
+    views = Views(data.resolution, data.random_crop, data.random_flip)
+    sequences = {label: Photos(paths, views, config.seed + i) for i, (label, paths) in enumerate(photos.items())}
+    return [
+        open_latents(pipeline.vae, sequence, train.batch_size, train.cache_latents, data.workers, label)
+        for label, sequence in sequences.items()
+    ]
 
 
 def make_monitor(
@@ -120,7 +133,8 @@ def make_monitor(
     if ranks.is_main():
         checkpoints.drop_after(config.output_dir / CHECKPOINTS, trainer.step)
     if not config.monitor.enabled:
-        write_atomic(config.output_dir / CONFIG, redacted_yaml(config.to_yaml()).encode())
+        if ranks.is_main():
+            write_atomic(config.output_dir / CONFIG, redacted_yaml(config.to_yaml()).encode())
         return None
     return FinetuneMonitor(
         pipeline,
@@ -130,6 +144,7 @@ def make_monitor(
         sinks,
         [Patience(rule.metric, rule.patience, rule.min_delta) for rule in config.monitor.stopping],
         config.monitor.every,
+        max_overhead=config.monitor.max_overhead,
         autocast=PRECISIONS[config.train.mixed_precision],
         live_weights=trainer.trainable.live_weights,
         hparams=config.flat(),

@@ -13,6 +13,7 @@ from skimage.data import astronaut
 from torch import nn
 
 import finetune_monitor.metrics.aesthetic as aesthetic
+from finetune_monitor.clip import ClipEncoder
 from finetune_monitor.errors import UserError
 from finetune_monitor.files import sha256
 from finetune_monitor.grid import PromptGrid
@@ -213,6 +214,23 @@ def test_it_says_what_it_measures_with_and_leaves_the_random_state_alone(clip_fo
     }
     assert isinstance(metric, Metric)
     assert isinstance(metric, Described)
+
+
+def test_two_heads_share_one_encoder_and_each_image_is_encoded_once(clip_folder, tmp_path, monkeypatch):
+    heads = [save_head(tmp_path / "a.safetensors"), save_head(tmp_path / "b.safetensors", (WIDTH, 1))]
+    alone = [Aesthetic(clip=str(clip_folder), head=head) for head in heads]
+    encoder = ClipEncoder(str(clip_folder))
+    shared = [Aesthetic(encoder, head=heads[0]), Aesthetic(encoder, head=heads[1], name="second")]
+    seen: list[int] = []
+    encode = encoder._model.encode_image
+    monkeypatch.setattr(encoder._model, "encode_image", lambda x, **kw: seen.append(len(x)) or encode(x, **kw))
+    pictures = images(5)
+    for one, other, name in zip(alone, shared, ("aesthetic", "second"), strict=True):
+        expected = one.score(pictures, CELLS)["aesthetic"]
+        assert np.array_equal(other.score(pictures, CELLS)[name], expected)
+        assert other.describe() == one.describe()
+        assert other.name == name
+    assert seen == [5]
 
 
 def test_a_head_of_another_width_is_refused(clip_folder, tmp_path):

@@ -12,7 +12,7 @@ from skimage.data import astronaut
 from torch import from_numpy
 
 from finetune_monitor.errors import UserError
-from finetune_monitor.faces import FaceFinder, arcface_crop
+from finetune_monitor.faces import FaceFinder, OnnxRecogniser, arcface_crop
 from finetune_monitor.files import sha256
 from finetune_monitor.grid import PromptGrid
 from finetune_monitor.metrics import Calibrated, Described, Metric
@@ -87,6 +87,17 @@ def test_an_image_is_scored_alike_alone_and_in_company(metric):
     company = metric.score([PHOTO, BLANK, PHOTO.resize((100, 100))], CELLS[:3])["face_similarity"]
     alone = metric.score([PHOTO.resize((100, 100))], CELLS[:1])["face_similarity"]
     assert np.allclose(company[2], alone, atol=1e-5)
+
+
+def test_references_are_measured_once_and_crops_go_to_the_recogniser_together(folder, recogniser, monkeypatch):
+    embedded: list[int] = []
+    plain = OnnxRecogniser._run
+    monkeypatch.setattr(OnnxRecogniser, "_run", lambda self, crops: embedded.append(len(crops)) or plain(self, crops))
+    metric = FaceSimilarity(folder, recogniser)
+    for _ in range(2):
+        metric.score([PHOTO, BLANK, *variants()], CELLS)
+        metric.ceiling()
+    assert embedded == [3, 4, 4]  # the references, then the four faces of each call
 
 
 def test_no_face_anywhere_and_no_image_at_all(metric):

@@ -14,23 +14,66 @@ from finetune_monitor.training.config import TrainConfig
 from finetune_monitor.training.loop import make_optimizer
 from finetune_monitor.training.models import average, make_trainable
 
+STEADY = [7] * 20
+"""Gradients that point one way, so that Prodigy's estimate grows."""
 IDENTITY = {"model": "x", "train.rank": 2}
 
 
-def trained(seed: int, ema_decay: float | None = 0.9):
-    """LoRA layers after three updates on noise."""
-    config = TrainConfig(rank=2, ema_decay=ema_decay)
-    trainable = make_trainable(tiny_pipeline(), config, seed)
+def started(seed: int, ema_decay: float | None = 0.9, **settings):
+    """What is trained, before the first update; layouts as in training."""
+    pipeline = tiny_pipeline()
+    pipeline.unet.to(memory_format=torch.channels_last)
+    config = TrainConfig(rank=2, ema_decay=ema_decay, **settings)
+    trainable = make_trainable(pipeline, config, seed)
     trainable.ema = average(trainable, ema_decay)
-    optimizer = make_optimizer(trainable, config)
-    torch.manual_seed(seed)
-    for _ in range(3):
+    return trainable, make_optimizer(trainable, config)
+
+
+def update(trainable, optimizer, seeds) -> None:
+    """An update on noise for every seed."""
+    for seed in seeds:
+        torch.manual_seed(seed)
         for parameter in trainable.parameters.values():
             parameter.grad = torch.randn_like(parameter)
         optimizer.step()
         if trainable.ema is not None:
             trainable.ema.step(trainable.parameters.values())
+
+
+def trained(seed: int, ema_decay: float | None = 0.9):
+    """LoRA layers after three updates on noise."""
+    trainable, optimizer = started(seed, ema_decay)
+    update(trainable, optimizer, range(10 * seed, 10 * seed + 3))
     return trainable, optimizer
+
+
+class EightBit(torch.optim.SGD):
+    """Keeps what bitsandbytes keeps, in its form: bytes, a map shared by all parameters, a step that is a number."""
+
+    def __init__(self, parameters):
+        super().__init__(parameters, lr=0.1)
+        self.map = torch.linspace(-1, 1, 256)
+
+    def step(self, closure=None):
+        for parameter in self.param_groups[0]["params"]:
+            state = self.state[parameter]
+            if not state:
+                state.update(step=0, state1=torch.zeros_like(parameter, dtype=torch.uint8), qmap1=self.map)
+            state["step"] += 1
+            state["state1"] += (parameter.grad * 10).abs().to(torch.uint8)
+            parameter.data -= 0.01 * state["qmap1"][state["state1"].long()] / state["step"]
+
+    def state_dict(self):
+        content = super().state_dict()
+        content["state"] = {
+            i: {"step": s["step"], "quantised": {k: s[k] for k in ("state1", "qmap1")}}
+            for i, s in content["state"].items()
+        }
+        return content
+
+    def load_state_dict(self, content):
+        for index, parameter in enumerate(self.param_groups[0]["params"]):
+            self.state[parameter] = {"step": content["state"][index]["step"], **content["state"][index]["quantised"]}
 
 
 @pytest.fixture
@@ -55,6 +98,55 @@ def test_weights_optimiser_and_average_come_back_bit_for_bit(folder):
     assert mine.keys() == theirs.keys()
     assert all(torch.equal(mine[i][k], theirs[i][k]) for i in theirs for k in theirs[i])
     assert checkpoint.scaler == {"scale": 2.0}
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+@pytest.mark.parametrize("name", ["adamw", "prodigy", "adamw8bit", "eight_bit"])
+def test_every_optimiser_goes_on_bit_for_bit(tmp_path, name, method):
+    if name == "adamw8bit":
+        pytest.importorskip("bitsandbytes")
+    layers = ["attention", "feed_forward", "convolution"]
+
+    def start(seed):
+        optimizer = {"optimizer": "adamw" if name == "eight_bit" else name, "learning_rate": 0.5}
+        trainable, chosen = started(seed, method=method, lora_layers=layers, **optimizer)
+        return trainable, EightBit(trainable.parameters.values()) if name == "eight_bit" else chosen
+
+    whole = start(1)
+    update(*whole, STEADY)
+    checkpoints.save(tmp_path, 3, *whole, IDENTITY, {}, keep=1)
+    kept = read_tensors(whole[0])
+    update(*whole, range(3, 6))
+    again = start(2)
+    checkpoints.restore(checkpoints.find(tmp_path, "auto"), *again)
+    assert all(torch.equal(kept[name], value) for name, value in read_tensors(again[0]).items())
+    update(*again, range(3, 6))
+    assert all(torch.equal(read_tensors(whole[0])[name], value) for name, value in read_tensors(again[0]).items())
+    assert not all(torch.equal(kept[name], value) for name, value in read_tensors(again[0]).items())
+
+
+def read_tensors(trainable) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in trainable.parameters.items()}
+
+
+def test_prodigys_estimate_comes_back_and_the_configs_rate_wins(tmp_path):
+    prodigy = {"optimizer": "prodigy", "learning_rate": 1.0}
+    trainable, optimizer = started(1, **prodigy)
+    update(trainable, optimizer, STEADY)
+    checkpoints.save(tmp_path, 4, trainable, optimizer, IDENTITY, {}, keep=1)
+    _, again = found = started(2, optimizer="prodigy", learning_rate=0.5)
+    checkpoints.restore(checkpoints.find(tmp_path, "auto"), *found)
+    expected, restored = optimizer.param_groups[0], again.param_groups[0]
+    assert restored["lr"] == 0.5
+    assert restored["d"] == expected["d"] > expected["d0"]
+    assert (restored["k"], restored["d_numerator"]) == (len(STEADY), expected["d_numerator"])
+
+
+def test_a_checkpoint_of_another_version_is_refused_and_says_what_to_do(folder):
+    path = folder / "step-000010/manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
+    with pytest.raises(UserError, match="format 1, expected 2; go on with the version"):
+        checkpoints.read(folder / "step-000010")
 
 
 def test_only_the_newest_are_kept_and_order_is_by_step(folder):

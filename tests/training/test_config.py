@@ -30,6 +30,17 @@ def test_yamls_bare_no_is_a_precision(written):
     assert load_config(DEMO, [f"train.mixed_precision={written}"]).train.mixed_precision == "no"
 
 
+@pytest.mark.parametrize(
+    ("written", "read"), [("off", "never"), ("no", "never"), ("on", "always"), ("always", "always"), ("auto", "auto")]
+)
+def test_yamls_truth_values_say_whether_latents_are_cached(written, read):
+    assert load_config(DEMO, [f"train.cache_latents={written}"]).train.cache_latents == read
+
+
+def test_prodigy_takes_a_rate_near_one():
+    assert load_config(DEMO, ["train.optimizer=prodigy", "train.learning_rate=1.0"]).train.learning_rate == 1.0
+
+
 def test_all_problems_are_named_at_once_with_the_nearest_key():
     with pytest.raises(UserError) as caught:
         load_config(
@@ -57,6 +68,11 @@ def test_all_problems_are_named_at_once_with_the_nearest_key():
         ("data.class_images=null", "data.class_images"),
         ("train.max_steps=0", "train.max_steps: found 0"),
         ("train.method=dora", "found 'dora'"),
+        ("train.cache_latents=sometimes", "found 'sometimes'"),
+        ("train.optimizer=lion", "found 'lion'"),
+        ("train.optimizer=prodigy", "learning_rate is 0.001, and optimizer is prodigy"),
+        ("train={optimizer: prodigy, learning_rate: 1, text_encoder_learning_rate: 0.5}", "prodigy knows one rate"),
+        ("data.workers=-1", "data.workers: found -1"),
         ("train.max_steps", "dotted.key=value"),
         ("train.max_steps=[", "not valid YAML"),
     ],

@@ -1,11 +1,12 @@
-"""Which photo a step sees, and latents drawn from the cache."""
+"""Which photo a step sees, and how it is cut."""
 
 import pytest
 import torch
 from PIL import Image
 
-from conftest import tiny_pipeline
-from finetune_monitor.training.data import batch_indices, cache_latents, step_seed, to_tensor
+from finetune_monitor.errors import UserError
+from finetune_monitor.images import read_image
+from finetune_monitor.training.data import CROPS, ZOOM, Photos, Views, batch_indices, checked_photos, step_seed
 
 
 def test_every_epoch_shows_every_photo_once_in_another_order():
@@ -26,28 +27,66 @@ def test_seeds_differ_in_every_part():
     assert len(seeds) == 81
 
 
+def picture(width: int, height: int) -> Image.Image:
+    """Red says how far right a pixel is, green how far down."""
+    ramps = [Image.linear_gradient("L").rotate(90), Image.linear_gradient("L"), Image.new("L", (256, 256))]
+    return Image.merge("RGB", ramps).resize((width, height))
+
+
 def test_the_centre_square_is_kept_and_scaled_to_minus_one_to_one():
     wide = Image.new("RGB", (300, 100), "red")
     wide.paste("white", (100, 0, 200, 100))
-    square = to_tensor(wide, 64)
+    [square] = Views(64).all(wide, [0])
     assert square.shape == (3, 64, 64)
     assert square[:, 8:-8, 8:-8].eq(1).all()
 
 
-def test_cached_latents_are_what_the_vae_says():
-    pipeline = tiny_pipeline()
-    photo = Image.radial_gradient("L").convert("RGB")
-    cache = cache_latents(pipeline.vae, [photo], 32, flip=True)
-    with torch.no_grad():
-        expected = pipeline.vae.encode(to_tensor(photo, 32)[None]).latent_dist
-    torch.testing.assert_close(cache.mean[0, 0], expected.mean[0])
-    assert cache.mean.shape == (1, 2, 4, 16, 16)
-    drawn = torch.stack([cache.draw([0], torch.Generator().manual_seed(i))[0] for i in range(200)])
-    middle = cache.mean[0].mean(0) * pipeline.vae.config.scaling_factor
-    assert (drawn.mean(0) - middle).abs().mean() < 0.1 * cache.std.mean()
+@pytest.mark.parametrize("size", [(300, 100), (100, 300), (100, 100), (64, 64), (40, 50)])
+def test_random_squares_keep_most_of_the_shorter_side_and_reach_both_ends_of_the_longer(size):
+    views = torch.stack([Views(64, crop=True).one(picture(*size), [seed]) for seed in range(60)])
+    low, high = views[:, :2].amin((2, 3)), views[:, :2].amax((2, 3))  # n 2: where each view begins and ends
+    for axis in (0, 1):
+        seen = (high - low)[:, axis].mul(size[axis] / min(size))
+        assert seen.min() > 2 / ZOOM - 0.15
+        assert seen.max() < 2.05
+        if size[axis] > min(size):
+            assert low[:, axis].min() < -0.8
+            assert high[:, axis].max() > 0.8
 
 
-def test_the_same_generator_draws_the_same_latents():
-    cache = cache_latents(tiny_pipeline().vae, [Image.new("RGB", (32, 32), "red")] * 3, 32)
-    first, second = (cache.draw([0, 2], torch.Generator().manual_seed(5)) for _ in range(2))
-    assert torch.equal(first, second)
+@pytest.mark.parametrize(
+    ("views", "copies", "mirrored"),
+    [
+        (Views(32), 1, 0),
+        (Views(32, flip=True), 2, 1),
+        (Views(32, crop=True), CROPS, 0),
+        (Views(32, True, True), CROPS, 4),
+    ],
+)
+def test_the_cache_gets_as_many_views_as_the_augmentation_needs_and_mirrors_half(views, copies, mirrored):
+    found = views.all(picture(100, 60), [0, 3])
+    assert len(found) == views.copies == copies
+    assert sum(view[0, 0, 0].item() > view[0, 0, -1].item() for view in found) == mirrored
+    assert len({tuple(view.flatten().tolist()) for view in found}) == copies
+    assert torch.equal(found, views.all(picture(100, 60), [0, 3]))
+
+
+def test_fresh_views_are_mirrored_half_of_the_time_and_repeat_with_their_seed():
+    views = Views(32, flip=True)
+    found = [views.one(picture(60, 60), [seed]) for seed in range(100)]
+    assert 30 < sum(view[0, 0, 0].item() > view[0, 0, -1].item() for view in found) < 70
+    assert torch.equal(found[7], views.one(picture(60, 60), [7]))
+
+
+def test_photos_by_position_follow_the_same_order(photos):
+    paths = sorted(photos.iterdir())
+    sequence = Photos(paths, Views(32), seed=5)
+    expected = [Views(32).one(read_image(paths[i]), [0]) for i in batch_indices(5, 0, len(paths), 7)]
+    assert all(torch.equal(sequence[position], view) for position, view in enumerate(expected))
+
+
+def test_all_photos_that_cannot_be_read_are_named(tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"(?s)2 of 2 photos.*a\.png.*b\.png"):
+        checked_photos(sorted(tmp_path.iterdir()))

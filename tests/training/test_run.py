@@ -1,6 +1,7 @@
 """Whole runs of the training on a tiny random model: every method, resume, signals, bad input."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -62,10 +63,20 @@ VARIANTS = {
     "ema": ["train.ema_decay=0.9"],
     "bf16": ["train.mixed_precision=bf16"],
     "flip": ["data.random_flip=true"],
+    "crop": ["data.random_crop=true", "data.random_flip=true"],
+    "uncached": ["train.cache_latents=never", "data.random_crop=true", "data.random_flip=true", "data.workers=0"],
+    "prodigy": ["train.optimizer=prodigy", "train.learning_rate=1.0"],
+    "prodigy_full": ["train.optimizer=prodigy", "train.learning_rate=1.0", "train.method=full"],
+    "workers": ["train.cache_latents=never", "train.lora_dropout=0.3", "train.gradient_accumulation=2"],
+    "compile": ["train.compile=true", "train.ema_decay=0.9", "train.gradient_checkpointing=true"],
 }
+SLOW = ["workers", "compile"]
+MUST_NOT_CHANGE = ["train.rank=3", "data.instance_prompt=a cat", "train.method=full", "train.optimizer=adamw8bit"]
+MUST_NOT_CHANGE += ["train.cache_latents=always", "data.random_crop=true"]
+BY_SPEED = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in VARIANTS]
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", BY_SPEED)
 def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(train, variant):
     options = [OFF, *VARIANTS[variant]]
     whole = train("whole", *options)
@@ -73,6 +84,7 @@ def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(train, varian
     parts = train("parts", *options)
     assert same(weights(whole, 6), weights(parts, 6))
     assert not same(weights(whole, 4), weights(whole, 6))
+    assert multiprocessing.active_children() == []
 
 
 def test_the_first_photos_are_used_where_a_count_is_given(train):
@@ -149,6 +161,34 @@ def test_a_signal_saves_a_checkpoint_and_the_same_command_goes_on(write_config, 
     config = load_config(write_config(), [OFF, f"train.max_steps={steps[-1] + 2}"])
     assert run(config) == 0
     assert (folder / f"checkpoints/step-{steps[-1] + 2:06d}").is_dir()
+
+
+def gone(group: int) -> bool:
+    """Whether no process of the group is left, within the seconds that the system takes to clear away dead ones."""
+    for _ in range(100):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_terminal_ends_the_readers_too(write_config, tmp_path):
+    folder = tmp_path / "run"
+    never = ["train.cache_latents=never", "train.gradient_accumulation=3", "data.random_crop=true"]
+    command = [sys.executable, "train.py", "--config", str(write_config()), OFF, *never, "train.max_steps=100000"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("checkpoints/step-*/manifest.json")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal does: the readers get the signal as well
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.count("ending after this step") == 1
+    assert "Traceback" not in said
+    assert gone(process.pid)
 
 
 def test_a_second_run_in_the_directory_fails_at_once_and_names_the_first(write_config, tmp_path):
@@ -243,7 +283,7 @@ def test_everything_that_is_missing_is_named_at_once(write_config, tmp_path):
         assert name in str(caught.value)
 
 
-@pytest.mark.parametrize("override", ["train.rank=3", "data.instance_prompt=a cat", "train.method=full"])
+@pytest.mark.parametrize("override", MUST_NOT_CHANGE)
 def test_settings_that_must_not_change_are_refused_on_resume(train, write_config, tmp_path, override):
     train("run", OFF, "train.max_steps=2")
     with pytest.raises(UserError, match=override.split("=")[0]):
@@ -266,6 +306,21 @@ def test_half_precision_that_this_machine_cannot_do_is_said(train):
         train("run", OFF, "train.mixed_precision=fp16")
 
 
+def test_an_optimiser_that_this_machine_cannot_run_is_named_beside_everything_else(write_config, tmp_path):
+    overrides = ["train.optimizer=adamw8bit", f"model={tmp_path / 'no-model'}"]
+    if torch.cuda.is_available():
+        pytest.skip("this machine can")
+    with pytest.raises(UserError, match=r"(?s)no-model.*adamw8bit: .*needs a GPU"):
+        run(load_config(write_config(), [OFF, *overrides]))
+
+
+def test_a_missing_compiler_is_named_before_anything_long(write_config, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(UserError, match="needs the compiler no-such-compiler"):
+        run(load_config(write_config(), [OFF, "train.compile=true"]))
+
+
 def test_a_monitored_run_records_shows_and_ends(train):
     folder = train("run", "monitor.sinks={tensorboard: {}}")
     history = read_run(folder)
@@ -273,14 +328,6 @@ def test_a_monitored_run_records_shows_and_ends(train):
     assert history.run["ended"]["reason"] == StopReason.MAX_STEPS.value
     assert history.evaluations[-1].scores["faces_found"].mean == 0
     assert np.isnan(history.evaluations[-1].scores["face_similarity"].mean)
-
-
-@pytest.mark.parametrize("variant", ["lora_dropout", "text_encoder", "full", "accumulation", "ema", "bf16"])
-def test_watching_does_not_change_what_is_learnt(train, variant):
-    options = ["monitor.sinks={}", *VARIANTS[variant]]
-    watched = train("watched", *options, "monitor.every=1")
-    alone = train("alone", *options, OFF)
-    assert same(weights(watched, 6), weights(alone, 6))
 
 
 def test_a_rule_ends_the_run_with_a_checkpoint_and_the_last_weights(train):

@@ -1,0 +1,114 @@
+"""Run a training script in a process of its own; learn when each optimizer step ended and its peak memory."""
+
+import atexit
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from measure import ROOT, wait_for_gpu
+
+
+@dataclass(frozen=True)
+class Clocked:
+    """What a script's process was seen to do.
+
+    started: when it was started; ended: when each optimizer step ended, both in seconds of one clock.
+    resident, gpu: its peak memory in bytes, in RAM and on the GPU (0 without one).
+    """
+
+    started: float
+    ended: Sequence[float]
+    resident: int
+    gpu: int
+
+    @property
+    def first_step(self) -> float:
+        """Seconds from the start of the process to the end of the first step."""
+        return self.ended[0] - self.started
+
+    def rate(self, after: int) -> float:
+        """Steps a second, those up to `after` left out."""
+        return (len(self.ended) - after) / (self.ended[-1] - self.ended[after - 1])
+
+
+def run_clocked(
+    script: Path,
+    arguments: Sequence[str],
+    steps: int | None = None,
+    after: int = 1,
+    environment: Mapping[str, str] | None = None,
+) -> Clocked:
+    """Run the script to its end, or until `steps` steps are done.
+
+    Args:
+        after: the step from which on a rate will be taken; work that a GPU still has to do is waited for there.
+
+    Raises:
+        SystemExit: the script failed; shows the end of what it printed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "clock.json"
+        command = [sys.executable, __file__, str(out), str(steps or 0), str(after), str(script), *arguments]
+        started = time.time()
+        done = subprocess.run(command, cwd=ROOT, env=_environment(environment), capture_output=True, text=True)
+        if done.returncode != 0 or not out.exists():
+            raise SystemExit(f"{script.name} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-3000:]}")
+        return Clocked(started, **json.loads(out.read_text()))
+
+
+def _environment(more: Mapping[str, str] | None) -> dict[str, str]:
+    """Nothing is looked up outside: the network is no part of what is measured."""
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", **(more or {})}
+
+
+class _Clock:
+    """Called by torch after every step of any optimizer."""
+
+    def __init__(self, out: Path, steps: int, after: int) -> None:
+        self.out, self.steps, self.after = out, steps, after
+        self.ended: list[float] = []
+
+    def __call__(self, *_: object) -> None:
+        if len(self.ended) + 1 in (1, self.after, self.steps):
+            wait_for_gpu()
+        self.ended.append(time.time())
+        if len(self.ended) == self.steps:
+            self.write()
+            os._exit(0)  # what comes after the last step, exports above all, is not measured
+
+    def write(self) -> None:
+        import torch
+
+        gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+        self.out.write_text(json.dumps({"ended": self.ended, "resident": _peak_resident(), "gpu": gpu}))
+
+
+def _peak_resident() -> int:
+    """Not getrusage's ru_maxrss: Linux begins that one with the size of the process that started this one."""
+    kilobytes = re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())
+    assert kilobytes is not None
+    return int(kilobytes.group(1)) * 1024
+
+
+def main() -> None:
+    """Inside the process: hook the clock in and become the script."""
+    out, steps, after, script, *arguments = sys.argv[1:]
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    clock = _Clock(Path(out), int(steps), int(after))
+    register_optimizer_step_post_hook(clock)
+    atexit.register(clock.write)
+    sys.argv, sys.path[0] = [script, *arguments], str(Path(script).resolve().parent)
+    runpy.run_path(script, run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()

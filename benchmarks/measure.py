@@ -1,0 +1,173 @@
+"""Time sides in turn, compare their medians, and keep what was found in benchmarks/RESULTS.md."""
+
+import argparse
+import os
+import platform
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).with_name("RESULTS.md")
+PREAMBLE = """# Measured
+
+Each section is written by the command that stands in it, and replaced when that command runs again. Sides run in turn
+in one run, in an order that changes from round to round. Median and range are over the rounds; a ratio is of the
+medians, and beside it the median of the ratios within each round, which a machine that gets slower does not bend.
+"""
+
+TITLES = {"demo": "the demo's models", "sd15": "Stable Diffusion v1.5's size, random weights"}
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is measured, and how a side is compared with the first one.
+
+    ratio: what the ratio says, such as "times as fast".
+    smaller_is_faster: the ratio is the first side's value over the other's, else the other's over the first's.
+    """
+
+    unit: str
+    ratio: str
+    smaller_is_faster: bool
+    digits: int = 2
+
+    def over(self, first: float, other: float) -> float:
+        return first / other if self.smaller_is_faster else other / first
+
+
+SECONDS = Quantity("s", "times as fast", smaller_is_faster=True)
+STEPS_PER_SECOND = Quantity("steps/s", "times as fast", smaller_is_faster=False)
+GIB = Quantity("GiB", "times as much", smaller_is_faster=False)
+
+LOAD = os.getloadavg()[0]
+"""Processes that ran in the minute before: with other work on the machine no number here means anything."""
+
+Rounds = dict[str, list[float]]
+
+
+def arguments(description: str, rounds: int = 3) -> argparse.ArgumentParser:
+    """The options that every benchmark has."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--size", choices=list(TITLES), default="demo", help="which models")
+    parser.add_argument("--rounds", type=int, default=rounds, help="how often every side runs")
+    return parser
+
+
+def seconds(action: Callable[[], Any]) -> Callable[[], float]:
+    """The action as a side that is measured by the time it takes, what it leaves to a GPU included."""
+
+    def timed() -> float:
+        wait_for_gpu()
+        start = time.perf_counter()
+        action()
+        wait_for_gpu()
+        return time.perf_counter() - start
+
+    return timed
+
+
+def alternate(sides: Mapping[str, Callable[[], float]], rounds: int) -> Rounds:
+    """Every side's value in every round; each round begins one side later than the round before."""
+    names = list(sides)
+    values: Rounds = {name: [] for name in names}
+    for number in range(rounds):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            values[name].append(sides[name]())
+            print(f"round {number + 1} of {rounds}: {name}: {values[name][-1]:.4g}", file=sys.stderr, flush=True)
+    return values
+
+
+def comparison(values: Rounds, quantity: Quantity, label: str = "") -> str:
+    """A Markdown table of sides; the first is what the others are compared with."""
+    first = next(iter(values.values()))
+    rows = []
+    for index, (name, found) in enumerate(values.items()):
+        ratio = quantity.over(median(first), median(found))
+        paired = median(quantity.over(a, b) for a, b in zip(first, found, strict=True))
+        compared = (f"{ratio:.2f}", f"{paired:.2f}") if index else ("1", "1")
+        rows.append((name, *_spread(found, quantity.digits), *compared))
+    return table((label, f"median {quantity.unit}", "min to max", quantity.ratio, "paired"), rows)
+
+
+def listing(values: Rounds, quantity: Quantity, label: str = "") -> str:
+    """A Markdown table of things that are not each other's rivals."""
+    rows = [(name, *_spread(found, quantity.digits)) for name, found in values.items()]
+    return table((label, f"median {quantity.unit}", "min to max"), rows)
+
+
+def shares(parts: Mapping[str, float], label: str) -> str:
+    """A Markdown table of seconds and of what share of their sum they are."""
+    total = sum(parts.values())
+    rows = [(name, f"{found:.2f}", f"{100 * found / total:.0f} %") for name, found in parts.items()]
+    return table((label, "s", "share"), rows)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown; the first column is text, the others are numbers."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _spread(found: Sequence[float], digits: int) -> tuple[str, str]:
+    return f"{median(found):.{digits}f}", f"{min(found):.{digits}f} to {max(found):.{digits}f}"
+
+
+def publish(title: str, size: str, parts: Sequence[str]) -> None:
+    """Print tables and notes, and put them in place of this benchmark's section of RESULTS.md."""
+    key = f"{Path(sys.argv[0]).stem} {size}"
+    body = "\n\n".join([f"## {title}: {TITLES[size]}", f"`{_command()}`", machine(), *parts])
+    print(f"\n{body}")
+    sections = _sections(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    sections[key] = body
+    marked = [f"<!-- {name} -->\n{sections[name]}\n<!-- end -->\n" for name in sorted(sections)]
+    RESULTS.write_text("\n".join([PREAMBLE, *marked]), encoding="utf-8")
+
+
+def _sections(text: str) -> dict[str, str]:
+    return dict(re.findall(r"<!-- (?!end)([^\n]+) -->\n(.*?)\n<!-- end -->", text, re.DOTALL))
+
+
+def _command() -> str:
+    """The command that ran; of a path outside the repository only the name, the rest is this machine's."""
+    words = [re.sub(r"(^|=)/.*/", r"\1", word) for word in sys.argv[1:]]
+    return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])
+
+
+def machine() -> str:
+    """One line: GPU and processor, versions, date, and how busy the machine was when the benchmark began."""
+    import torch
+
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers"))
+    threads = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    where = ", ".join(filter(None, [gpu(), _processor(), threads]))
+    return f"{where}; Python {platform.python_version()}, {versions}; {date.today()}; load {LOAD:.1f} before"
+
+
+def wait_for_gpu() -> None:
+    """Until the GPU has done what it was given; nothing to do where torch is not in use."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def gpu() -> str | None:
+    """Name of the GPU; None where there is none."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def _processor() -> str:
+    """The processor's name; `platform` only knows its family on Linux."""
+    cpuinfo = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    return found.group(1) if found else platform.processor() or platform.machine()

@@ -1,0 +1,149 @@
+"""Scoring pictures, against facenet-pytorch and open_clip picture by picture.
+
+python benchmarks/scoring.py --size demo
+python benchmarks/scoring.py --size sd15
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from facenet_pytorch import MTCNN, InceptionResnetV1
+from measure import SECONDS, alternate, arguments, comparison, gpu, publish, seconds, shares
+from models import RECOGNISER, RECOGNISER_FILE, aesthetic_head, astronaut_photos, clip_folder, recogniser_cache
+from PIL.Image import Image
+
+from finetune_monitor.faces import FaceFinder, load_recogniser
+from finetune_monitor.metrics.aesthetic import Aesthetic, read_head
+from finetune_monitor.metrics.face_similarity import FaceSimilarity
+
+REFERENCES = 6
+CLIPS = {"demo": "the demo's CLIP", "sd15": "ViT-L-14-quickgelu with random weights"}
+
+
+class OneByOne:
+    """What the two libraries' READMEs show: a picture at a time, without gradients."""
+
+    def __init__(self, size: str, device: str, references: list[Image]) -> None:
+        self.device = device
+        self.detector = MTCNN(image_size=160, margin=14, device=device).eval()
+        self.recogniser = InceptionResnetV1(pretrained=None).eval().to(device)
+        self.recogniser.load_state_dict(torch.load(recogniser_cache() / RECOGNISER_FILE, weights_only=True))
+        self.clip, _, self.preprocess = open_clip.create_model_and_transforms(f"local-dir:{clip_folder(size)}")
+        self.clip.eval().to(device)
+        self.head = read_head(aesthetic_head(size))[0].eval().to(device)
+        with torch.no_grad():
+            self.references = torch.stack([self.embed(self.detect(image)) for image in references])
+
+    def __call__(self, images: list[Image]) -> tuple[np.ndarray, np.ndarray]:
+        """Similarity, NaN without a face, and rating of each picture."""
+        with torch.no_grad():
+            return np.array([self.similarity(i) for i in images]), np.array([self.rating(i) for i in images])
+
+    def similarity(self, image: Image) -> float:
+        face = self.detect(image)
+        return float((self.references @ self.embed(face)).mean()) if face is not None else np.nan
+
+    def rating(self, image: Image) -> float:
+        return float(self.head(self.encode(self.preprocess(image))))
+
+    def detect(self, image: Image) -> Any:
+        return self.detector(image)
+
+    def embed(self, face: torch.Tensor) -> torch.Tensor:
+        return self.recogniser(face[None].to(self.device))[0]
+
+    def encode(self, prepared: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.normalize(self.clip.encode_image(prepared[None].to(self.device)), dim=-1)
+
+    def parts(self, images: list[Image]) -> dict[str, float]:
+        """Seconds of each part over all pictures."""
+        with torch.no_grad():
+            faces, detecting = _kept(lambda: [self.detect(image) for image in images])
+            found = [face for face in faces if face is not None]
+            prepared, preparing = _kept(lambda: [self.preprocess(image) for image in images])
+            return {
+                "find and cut out the face": detecting,
+                "embed the face": seconds(lambda: [self.embed(face) for face in found])(),
+                "prepare for CLIP": preparing,
+                "CLIP and head": seconds(lambda: [self.head(self.encode(image)) for image in prepared])(),
+            }
+
+
+class Ours:
+    """The two metrics as the monitor calls them."""
+
+    def __init__(self, size: str, device: str, references: list[Image]) -> None:
+        self.faces = FaceSimilarity(references, RECOGNISER, device)
+        self.aesthetic = Aesthetic(str(clip_folder(size)), None, aesthetic_head(size), device)
+        self.finder, self.recogniser = FaceFinder(device), load_recogniser(RECOGNISER, device)
+
+    def __call__(self, images: list[Image]) -> tuple[np.ndarray, np.ndarray]:
+        return self.faces.score(images, [])["face_similarity"], self.aesthetic.score(images, [])["aesthetic"]
+
+    def parts(self, images: list[Image]) -> dict[str, float]:
+        """Seconds of each part over all pictures."""
+        found, finding = _kept(lambda: self.finder.find(images))
+        pairs = [(image, faces[0]) for image, faces in zip(images, found, strict=True) if faces]
+        shown, largest = [image for image, _ in pairs], [face for _, face in pairs]
+        return {
+            "find the face": finding,
+            "cut out and embed the face": seconds(lambda: self.recogniser.embed(shown, largest))(),
+            "prepare for CLIP, CLIP and head": seconds(lambda: self.aesthetic.score(new(images), []))(),
+        }
+
+
+def new(images: list[Image]) -> list[Image]:
+    """The same pictures as new objects: the package remembers CLIP's embedding of one that it has seen."""
+    return [image.copy() for image in images]
+
+
+def _kept(action: Callable[[], Any]) -> tuple[Any, float]:
+    """The action's result and the seconds it took."""
+    results: list[Any] = []
+    took = seconds(lambda: results.append(action()))()
+    return results[0], took
+
+
+def agreement(ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray]) -> str:
+    """How many faces each side found, and how far their scores are apart."""
+    faces = [int(np.isfinite(similarity).sum()) for similarity, _ in (ours, theirs)]
+    apart = [float(np.nanmax(np.abs(a - b))) for a, b in zip(ours, theirs, strict=True)]
+    return (
+        f"faces found: {faces[0]} (ours) and {faces[1]} of {len(ours[0])}; greatest difference of the similarity "
+        f"{apart[0]:.4f}, of the rating {apart[1]:.4f}"
+    )
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--pixels", type=int, default=512)
+    options = parser.parse_args()
+    os.environ["FINETUNE_MONITOR_CACHE"] = os.environ["TORCH_HOME"] = str(recogniser_cache())
+    device, side = "cuda" if gpu() else "cpu", (options.pixels, options.pixels)
+    images, references = astronaut_photos(side, options.images), astronaut_photos(side, REFERENCES)
+    theirs, ours = OneByOne(options.size, device, references), Ours(options.size, device, references)
+    apart = agreement(ours(images[:8]), theirs(images[:8]))
+    values = alternate(
+        {"one by one": seconds(lambda: theirs(new(images))), "finetune_monitor": seconds(lambda: ours(new(images)))},
+        options.rounds,
+    )
+    notes = [
+        "- Both sides use the very same networks: MTCNN with its weights, InceptionResnetV1 with random weights, as "
+        f"fast as VGGFace2's, and {CLIPS[options.size]}.",
+        f"- {options.images} crops of one portrait at {options.pixels} px, {device}, float32; {apart} (first 8).",
+    ]
+    tables = [comparison(values, SECONDS, f"{options.images} pictures"), "\n".join(notes)]
+    tables += [
+        shares(theirs.parts(images), "one by one, one run"),
+        shares(ours.parts(images), "finetune_monitor, one run"),
+    ]
+    publish("Scoring pictures", options.size, tables)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""How long train.py takes to its first step, to refuse a config, and finetune-monitor to say what it can do.
+
+python benchmarks/startup.py --size demo
+python benchmarks/startup.py --size sd15
+"""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from clocked import run_clocked
+from measure import ROOT, SECONDS, alternate, arguments, listing, publish, seconds
+from models import DEMO, Scale, scale
+
+HEAVY = ("torch", "diffusers", "transformers", "open_clip", "facenet_pytorch", "accelerate", "wandb")
+BARE = ("monitor.enabled=false", "train.prior_loss_weight=0")
+CONFIG_ERROR = (str(ROOT / "train.py"), "--config", str(ROOT / "configs/demo.yaml"), "train.max_stepz=1")
+HELP = (str(Path(sys.executable).with_name("finetune-monitor")), "--help")
+
+
+def first_step(chosen: Scale, folder: Path, more: Sequence[str]) -> float:
+    """Seconds from the start of train.py to the end of its first step, in a new output folder."""
+    with tempfile.TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as output:
+        words = ["--config", str(chosen.config), f"model={chosen.folder}", f"output_dir={output}"]
+        words += [f"data.instance_images={DEMO / 'photos/astronaut'}", f"data.resolution={chosen.pixels}"]
+        return run_clocked(
+            ROOT / "train.py", [*words, f"train.mixed_precision={chosen.precision}", *more], 1
+        ).first_step
+
+
+def python(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+
+
+def heavy_imports(words: Sequence[str]) -> str:
+    """Which heavy packages a command imports, as Python itself reports them."""
+    report = python("-X", "importtime", *words).stderr
+    imported = {line.rpartition("|")[2].strip() for line in report.splitlines() if line.startswith("import time:")}
+    return ", ".join(name for name in HEAVY if name in imported) or "none"
+
+
+def commands() -> dict[str, Callable[[], float]]:
+    return {
+        "python -c pass": seconds(lambda: python("-c", "pass")),
+        "finetune-monitor --help": seconds(lambda: python(*HELP)),
+        "train.py with an unknown key": seconds(lambda: python(*CONFIG_ERROR)),
+    }
+
+
+def trainings(chosen: Scale, folder: Path, size: str) -> dict[str, Callable[[], float]]:
+    """Evaluations and class images only with the demo's models: with larger ones a CPU takes minutes for each."""
+    sides = {"train.py, no class images, no evaluations": lambda: first_step(chosen, folder, BARE)}
+    if size == "demo":
+        again = f"data.class_images={folder / 'class-images'}"
+        sides["train.py, demo config, class images there"] = lambda: first_step(chosen, folder, [again])
+        sides["train.py, demo config, first start"] = lambda: _first_start(chosen, folder)
+    return sides
+
+
+def _first_start(chosen: Scale, folder: Path) -> float:
+    with tempfile.TemporaryDirectory(dir=folder) as images:
+        return first_step(chosen, folder, [f"data.class_images={images}/class"])
+
+
+def main() -> None:
+    options = arguments(__doc__).parse_args()
+    chosen = scale(options.size)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        sides = {**commands(), **trainings(chosen, Path(folder), options.size)}
+        for side in sides.values():
+            side()  # the files come from the disk the first time, and the class images are drawn
+        values = alternate(sides, options.rounds)
+    assert python(*CONFIG_ERROR).returncode == 2
+    notes = [
+        "- Training is timed from the start of the process to the end of the first optimizer step. "
+        + (
+            "The demo config evaluates the untouched model before it; its first start draws 24 class images too."
+            if options.size == "demo"
+            else f"{chosen.pixels} px, precision {chosen.precision}."
+        ),
+        f"- Heavy packages that --help imports: {heavy_imports(HELP)}; that a config error imports: "
+        f"{heavy_imports(CONFIG_ERROR)} (looked for: {', '.join(HEAVY)}).",
+    ]
+    publish("Starting", options.size, [listing(values, SECONDS, "command"), "\n".join(notes)])
+
+
+if __name__ == "__main__":
+    main()

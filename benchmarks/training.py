@@ -1,0 +1,170 @@
+"""Training steps a second, against diffusers' example script train_dreambooth_lora.py.
+
+python benchmarks/training.py --size demo --script train_dreambooth_lora.py
+python benchmarks/training.py --size sd15 --script train_dreambooth_lora.py
+"""
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+from clocked import Clocked, run_clocked
+from measure import ROOT, SECONDS, STEPS_PER_SECOND, Rounds, alternate, arguments, comparison, publish
+from models import Scale, photo_folder, scale
+
+from finetune_monitor.training.config import load_config
+
+PROMPT = "a photo of sks person"
+SCRIPT, CACHED, OURS, COMPILED = "diffusers' script", "the same, text encoded once", "finetune_monitor", "compiled"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What both sides train: after `warmup` steps, `steps` are timed."""
+
+    chosen: Scale
+    photos: str
+    batch: int
+    warmup: int
+    steps: int
+    rank: int
+    seed: int = 0
+
+    @property
+    def until(self) -> int:
+        return self.warmup + self.steps
+
+
+def diffusers_arguments(job: Job, output: str, *more: str) -> list[str]:
+    """The script's own defaults wherever the task leaves a choice, but for the crop, which decides what is learnt."""
+    values = {
+        "pretrained_model_name_or_path": job.chosen.folder,
+        "instance_data_dir": photo_folder(job.photos),
+        "instance_prompt": PROMPT,
+        "output_dir": output,
+        "resolution": job.chosen.pixels,
+        "train_batch_size": job.batch,
+        "max_train_steps": 2 * job.until,
+        "rank": job.rank,
+        "seed": job.seed,
+        "mixed_precision": job.chosen.precision,
+    }
+    return [f"--{key}={value}" for key, value in values.items()] + ["--center_crop", *more]
+
+
+def our_arguments(job: Job, output: str, *more: str) -> list[str]:
+    values = {
+        "model": job.chosen.folder,
+        "output_dir": output,
+        "seed": job.seed,
+        "data.instance_images": photo_folder(job.photos),
+        "data.instance_prompt": PROMPT,
+        "data.resolution": job.chosen.pixels,
+        "train.rank": job.rank,
+        "train.lora_layers": "[attention]",
+        "train.prior_loss_weight": 0,
+        "train.batch_size": job.batch,
+        "train.max_steps": 2 * job.until,
+        "train.checkpoint_every": 2 * job.until,
+        "train.mixed_precision": job.chosen.precision,
+        "train.learning_rate": 1e-4,
+        "train.snr_gamma": "null",
+        "monitor.enabled": "false",
+        "monitor.sinks.wandb": "null",
+    }
+    return ["--config", str(job.chosen.config), *[f"{key}={value}" for key, value in values.items()], *more]
+
+
+class Runs:
+    """Runs of one job, each in a process of its own; remembers how long each side took to its first step."""
+
+    def __init__(self, job: Job, script: Path, compiler_cache: str) -> None:
+        self.job = job
+        self.environment = {"TORCHINDUCTOR_CACHE_DIR": compiler_cache}
+        self.first_steps: Rounds = {}
+        ours = ROOT / "train.py"
+        self.sides: dict[str, Callable[[str], Clocked]] = {
+            SCRIPT: lambda out: self._clock(script, diffusers_arguments(job, out)),
+            CACHED: lambda out: self._clock(script, diffusers_arguments(job, out, "--pre_compute_text_embeddings")),
+            OURS: lambda out: self._clock(ours, our_arguments(job, out)),
+            COMPILED: lambda out: self._clock(ours, our_arguments(job, out, "train.compile=true")),
+        }
+
+    def _clock(self, script: Path, words: list[str]) -> Clocked:
+        return run_clocked(script, words, self.job.until, self.job.warmup, self.environment)
+
+    def rate(self, side: str) -> float:
+        """Steps a second of one run."""
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as output:
+            found = self.sides[side](output)
+        self.first_steps.setdefault(side, []).append(found.first_step)
+        return found.rate(self.job.warmup)
+
+
+def measure(runs: Runs, sides: list[str], rounds: int) -> str:
+    """One job's tables: steps a second, and seconds to the first step."""
+    cold = None
+    if COMPILED in sides:
+        runs.rate(COMPILED)
+        cold = runs.first_steps.pop(COMPILED)[0]
+    values = alternate({side: partial(runs.rate, side) for side in sides}, rounds)
+    label = f"{runs.job.photos} photos, batch {runs.job.batch}"
+    started = comparison({side: runs.first_steps[side] for side in sides}, SECONDS, f"{label}: start to first step")
+    warmup = _compile_time(runs.first_steps, cold) if cold is not None else ""
+    return "\n\n".join(filter(None, [comparison(values, STEPS_PER_SECOND, label), started, warmup]))
+
+
+def _compile_time(first_steps: Mapping[str, list[float]], cold: float) -> str:
+    plain = median(first_steps[OURS])
+    warm = median(first_steps[COMPILED]) - plain
+    return (
+        f"Compiling puts {cold - plain:.1f} s before the first step, {warm:.1f} s where torch's compiler cache is "
+        "filled; neither is in the steps a second."
+    )
+
+
+def notes(jobs: list[Job], script: Path) -> str:
+    job = jobs[0]
+    digest = hashlib.sha256(script.read_bytes()).hexdigest()[:12]
+    reduced = f" Reduced for the CPU: {job.chosen.pixels} px instead of 512." if job.chosen.reduced else ""
+    lines = [
+        f"- {job.chosen.pixels} px, precision {job.chosen.precision}, LoRA of rank {job.rank} on attention, AdamW, no "
+        f"class images, no evaluations; {job.steps} steps timed after {job.warmup}.{reduced}",
+        f"- Each value is a new process. The script has sha256 {digest}… and its own defaults: photos are decoded and "
+        "encoded in every step, the prompt too; with --pre_compute_text_embeddings that once. Ours encodes each photo "
+        "and the prompt once, which is in the time to the first step.",
+        "- Twelve photos: the demo's six twice (small), or JPEGs of 4000 x 3000 (phone).",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--script", type=Path, required=True, help="train_dreambooth_lora.py of diffusers' examples")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--photos", nargs="+", choices=["small", "phone"], default=["small", "phone"])
+    parser.add_argument("--compile", action="store_true", help="ours with train.compile=true too")
+    parser.add_argument("--warmup", type=int, help="steps that are not timed")
+    parser.add_argument("--steps", type=int, help="steps that are timed")
+    options = parser.parse_args()
+    chosen = scale(options.size)
+    warmup = options.warmup or (2 if chosen.reduced else 10)
+    steps = options.steps or (4 if chosen.reduced else 60)
+    rank = load_config(chosen.config).train.rank
+    jobs = [Job(chosen, kind, batch, warmup, steps, rank) for kind in options.photos for batch in options.batches]
+    tables = []
+    for job in jobs:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as compiler_cache:
+            runs = Runs(job, options.script.resolve(), compiler_cache)
+            tables.append(
+                measure(runs, [SCRIPT, CACHED, OURS, *([COMPILED] if options.compile else [])], options.rounds)
+            )
+    publish("Training", options.size, [*tables, notes(jobs, options.script)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""CLIP's image embeddings, made once an image however many metrics ask for them."""
+
+from collections.abc import Sequence
+from weakref import WeakValueDictionary
+
+import open_clip
+import torch
+from jaxtyping import Float
+from PIL.Image import Image
+from torch import Tensor
+
+from finetune_monitor.faces import undisturbed_rng
+from finetune_monitor.files import sha256
+from finetune_monitor.hub import ClipSource, resolve_clip
+
+BATCH = 16
+
+
+class ClipEncoder:
+    """A CLIP model of open_clip in float32; give one to several metrics, and each image is encoded once for all.
+
+    It remembers the embedding of an image for as long as that picture object lives, and takes it for unchanged.
+
+    Args:
+        clip: model name of open_clip, a folder in open_clip's layout, or what `resolve_clip` found.
+        pretrained: tag of its weights in open_clip; ignored for the other two.
+        device: where it runs.
+
+    Raises:
+        UserError: weights that cannot be had, or CLIP's activation does not fit them.
+    """
+
+    def __init__(
+        self,
+        clip: str | ClipSource = "ViT-L-14-quickgelu",
+        pretrained: str | None = "openai",
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.source = clip if isinstance(clip, ClipSource) else resolve_clip(clip, pretrained)
+        self.sha256 = sha256(self.source.file)
+        self.device = torch.device(device)
+        with undisturbed_rng():
+            self._model, _, self._preprocess = open_clip.create_model_and_transforms(**self.source.arguments)
+        self._model.eval().requires_grad_(False).to(self.device)
+        self._images: WeakValueDictionary[int, Image] = WeakValueDictionary()
+        self._rows: dict[int, Tensor] = {}
+
+    @property
+    def width(self) -> int:
+        """Size of the embeddings."""
+        return clip_width(self.source)
+
+    def embed(self, images: Sequence[Image]) -> Float[Tensor, "n d"]:
+        """L2-normalised embeddings of RGB images, float32, on the encoder's device."""
+        new = {id(image): image for image in images if id(image) not in self._images}
+        self._rows = {key: self._rows[key] for key in self._images}
+        self._rows.update(zip(new, self._encode(list(new.values())), strict=True))
+        self._images.update(new)
+        rows = [self._rows[id(image)] for image in images]
+        return torch.stack(rows) if rows else torch.zeros(0, self.width, device=self.device)
+
+    @torch.inference_mode()
+    def _encode(self, images: Sequence[Image]) -> list[Tensor]:
+        rows: list[Tensor] = []
+        for start in range(0, len(images), BATCH):
+            # open_clip's own transform: torchvision's faster one on tensors leaves single pixels a grey level apart
+            batch = torch.stack([self._preprocess(image) for image in images[start : start + BATCH]])
+            rows += self._model.encode_image(batch.to(self.device), normalize=True).float().unbind()
+        return rows
+
+
+def clip_width(source: ClipSource) -> int:
+    """Size of a model's embeddings, without loading it."""
+    return int((open_clip.get_model_config(source.arguments["model_name"]) or {})["embed_dim"])

@@ -1,0 +1,96 @@
+"""Watching changes nothing: the same losses and the same weights, bit for bit, however a training is watched."""
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
+
+from conftest import tiny_config
+from finetune_monitor.record import read_run
+from finetune_monitor.training import loop
+from finetune_monitor.training.config import load_config
+from finetune_monitor.training.run import run
+
+TRAININGS = {
+    "lora": ["train.lora_dropout=0.3", "train.lora_layers=[attention, feed_forward, convolution]"],
+    "full": ["train.method=full", "train.learning_rate=1e-4", "train.gradient_checkpointing=true"],
+    "text_encoder": ["train.text_encoder=true", "train.lora_dropout=0.3"],
+    "accumulation": ["train.gradient_accumulation=2", "train.batch_size=2", "train.lora_dropout=0.3"],
+    "ema": ["train.ema_decay=0.9", "train.lora_dropout=0.3"],
+    "bf16": ["train.mixed_precision=bf16", "train.lora_dropout=0.3"],
+    "uncached": ["train.cache_latents=never", "data.random_crop=true", "data.random_flip=true", "data.workers=0"],
+    "prodigy": ["train.optimizer=prodigy", "train.learning_rate=1.0"],
+    "compile": ["train.compile=true", "train.ema_decay=0.9", "train.gradient_checkpointing=true"],
+}
+
+WATCHED = {
+    "every_step": ["monitor.every=1"],
+    "other_interval": ["monitor.every=2"],
+    "other_grid": ["monitor.every=1", "monitor.grid.prompts=[a cat, a dog]", "monitor.grid.seeds=[9]"],
+    "other_solver": ["monitor.every=3", "monitor.grid.sampler=EulerAncestralDiscreteScheduler"],
+    "budget": ["monitor.every=1", "monitor.max_overhead=0.5"],
+    "broken": ["monitor.every=1"],
+}
+
+PAIRS = [
+    *(("lora", watched) for watched in WATCHED),
+    *((training, "other_interval") for training in TRAININGS if training not in ("lora", "compile")),
+    *((training, "broken") for training in ("full", "text_encoder", "accumulation", "ema")),
+    pytest.param("compile", "other_interval", marks=pytest.mark.slow),
+]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tiny_model, photos):
+    """Trains once a setting: losses, weights and folder by (training, watched)."""
+    found: dict = {}
+
+    def go(training: str, watched: str, *overrides: str):
+        if (training, watched) not in found:
+            folder = tmp_path_factory.mktemp(f"{training}-{watched}")
+            path = folder / "config.yaml"
+            path.write_text(tiny_config(folder, tiny_model, photos))
+            AcceleratorState._reset_state(reset_partial_state=True)
+            found[training, watched] = losses_and_weights(load_config(path, [*TRAININGS[training], *overrides]))
+        return found[training, watched]
+
+    return go
+
+
+def losses_and_weights(config):
+    losses, train_step = [], loop.Trainer.train_step
+
+    def noting(self, step):
+        losses.append(train_step(self, step))
+        return losses[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.Trainer, "train_step", noting)
+        assert run(config) == 0
+    weights = load_file(config.output_dir / "checkpoints/step-000006/weights.safetensors")
+    return torch.stack(losses), weights, config.output_dir
+
+
+@pytest.mark.parametrize(("training", "watched"), PAIRS)
+def test_losses_and_weights_are_those_of_a_training_that_nobody_watches(trained, training, watched, monkeypatch):
+    losses, weights, _ = trained(training, "alone", "monitor.enabled=false")
+    if watched == "broken":
+        break_half_way(monkeypatch)
+    quiet = ["monitor.sinks={}", "monitor.stopping=[]"]
+    same_losses, same_weights, folder = trained(training, watched, *WATCHED[watched], *quiet)
+    assert torch.equal(losses, same_losses)
+    assert len(set(losses.tolist())) == 6
+    assert weights.keys() == same_weights.keys()
+    assert all(torch.equal(weights[name], same_weights[name]) for name in weights)
+    assert len(read_run(folder).evaluations) > 1
+
+
+def break_half_way(monkeypatch):
+    """The denoiser is converted, its modes are changed, the first pictures are drawn, and then decoding raises."""
+
+    def decode(pipeline, latents):
+        pipeline.unet.train().to(torch.bfloat16)
+        torch.manual_seed(99)
+        raise RuntimeError("half-way")
+
+    monkeypatch.setattr("finetune_monitor.sampling.decode", decode)
