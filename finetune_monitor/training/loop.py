@@ -1,6 +1,7 @@
 """The training loop: steps, their loss, and what happens between them."""
 
 import math
+import time
 from dataclasses import dataclass, field
 
 import torch
@@ -95,8 +96,8 @@ class Trainer:
         total = self.config.train.max_steps
         bar = tqdm(total=total, initial=self.step, desc="training", unit="step", disable=not ranks.is_main())
         with bar:
-            if monitor is not None and self.step:
-                monitor.on_step_end(self.step, self.epoch)  # an interrupted run saves before it judges
+            if monitor is not None:
+                self._begin(monitor)
             while self.step < total and not (monitor and monitor.decision.stop):
                 self.step += 1
                 self._window.append(self.train_step(self.step))
@@ -112,6 +113,15 @@ class Trainer:
                     return StopReason.INTERRUPTED
         stopped = monitor.decision.reason if monitor and monitor.decision.stop else None
         return stopped or StopReason.MAX_STEPS
+
+    def _begin(self, monitor: FinetuneMonitor) -> None:
+        """Judge what an interrupted run saved but did not judge, and say what the monitor will cost."""
+        if self.step:
+            monitor.on_step_end(self.step, self.epoch)
+        if self.step < self.config.train.max_steps and not monitor.decision.stop:
+            forecast = monitor.forecast(self.seconds_a_step())
+            if ranks.is_main():
+                tqdm.write(forecast)
 
     @property
     def epoch(self) -> float:
@@ -141,6 +151,21 @@ class Trainer:
         if self.trainable.ema is not None:
             self.trainable.ema.step(self.trainable.parameters.values())
         return torch.stack(losses).mean()
+
+    def seconds_a_step(self) -> float:
+        """How long a step takes here: the next one is rehearsed twice, without its update, and timed once."""
+        self._rehearse()
+        start = time.monotonic()
+        self._rehearse()
+        return time.monotonic() - start
+
+    def _rehearse(self) -> None:
+        for micro in range(self.config.train.gradient_accumulation):
+            loss = self._loss(self.step + 1, micro)
+            self.accelerator.backward(loss)
+        for parameter in self.trainable.parameters.values():
+            parameter.grad = None
+        loss.item()  # waits for the device
 
     def _loss(self, step: int, micro: int) -> Float[Tensor, ""]:
         train, device = self.config.train, self.accelerator.device

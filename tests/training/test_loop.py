@@ -98,3 +98,14 @@ def test_a_compiled_unet_keeps_the_names_of_its_parameters(make):
     plain, compiled = make(), make("train.compile=true")
     assert list(plain.trainable.parameters) == list(compiled.trainable.parameters)
     assert compiled.trainable.models["unet"]._compiled_call_impl is not None
+
+
+def test_a_rehearsal_tells_the_time_and_changes_nothing(make):
+    def losses(rehearse: bool) -> list[float]:
+        trainer = make("train.lora_dropout=0.5", "train.gradient_accumulation=2")
+        if rehearse:
+            assert trainer.seconds_a_step() > 0
+            assert all(parameter.grad is None for parameter in trainer.trainable.parameters.values())
+        return [trainer.train_step(step).item() for step in (1, 2, 3)]
+
+    assert losses(rehearse=True) == losses(rehearse=False)
