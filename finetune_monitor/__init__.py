@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from finetune_monitor.clip import ClipEncoder as ClipEncoder
     from finetune_monitor.grid import Cell as Cell
     from finetune_monitor.grid import PromptGrid as PromptGrid
     from finetune_monitor.metrics.aesthetic import Aesthetic as Aesthetic
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Aesthetic": "metrics.aesthetic",
     "Cell": "grid",
+    "ClipEncoder": "clip",
     "FaceSimilarity": "metrics.face_similarity",
     "FinetuneMonitor": "monitor",
     "Patience": "stopping",

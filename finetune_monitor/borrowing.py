@@ -22,7 +22,19 @@ class _Kept:
         self.attributes = dict(vars(part))
         self.contents = [(value, value.copy()) for value in vars(part).values() if type(value) in CONTAINERS]
         own = [parameter for parameter in part._parameters.values() if parameter is not None]
-        self.parameters = [(parameter, parameter.data, parameter.requires_grad) for parameter in own]
+        self.parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in own]
+        tensors = [*own, *(parameter.grad for parameter in own if parameter.grad is not None)]
+        self.memory = [(tensor, tensor.data) for tensor in tensors]
+
+    def put_stand_ins(self, known: dict[nn.Parameter, nn.Parameter]) -> None:
+        """Other parameters over the same memory: conversions do not reach the trained ones, nor what hangs on them.
+
+        A parameter that changes its type, if only for a moment, loses the hooks by which processes exchange gradients.
+        """
+        for name, parameter in self.part._parameters.items():
+            if type(parameter) is nn.Parameter:
+                stand_in = known.setdefault(parameter, nn.Parameter(parameter.data, parameter.requires_grad))
+                self.part._parameters[name] = stand_in
 
     def give_back(self) -> None:
         for name in vars(self.part).keys() - self.attributes.keys():
@@ -30,10 +42,12 @@ class _Kept:
         vars(self.part).update(self.attributes)
         for container, content in self.contents:
             _refill(container, content)
-        for parameter, data, requires_grad in self.parameters:
-            if not _is_same_memory(parameter.data, data):
-                parameter.data = data
+        for tensor, data in self.memory:
+            if not _is_same_memory(tensor.data, data):
+                tensor.data = data
+        for parameter, requires_grad, grad in self.parameters:
             parameter.requires_grad_(requires_grad)
+            parameter.grad = grad
 
 
 def _refill(container: dict | list, content: dict | list) -> None:
@@ -57,7 +71,10 @@ def modules_kept(modules: Iterable[nn.Module]) -> Iterator[None]:
     What was moved or converted gets its old tensors again, exact to the bit; numbers written into them are not undone.
     """
     before = [_Kept(part) for module in modules for part in module.modules()]
+    stand_ins: dict[nn.Parameter, nn.Parameter] = {}
     try:
+        for kept in before:
+            kept.put_stand_ins(stand_ins)
         yield
     finally:
         for kept in before:
@@ -90,8 +107,9 @@ def autocast_apart(modules: Iterable[nn.Module]) -> Iterator[None]:
     """
     devices = {parameter.device.type for module in modules for parameter in module.parameters()}
     with ExitStack() as outside:
-        for device in devices - {"meta"}:
-            outside.enter_context(torch.autocast(device, enabled=False))
+        for device in filter(torch.amp.is_autocast_available, devices):
+            if torch.is_autocast_enabled(device):
+                outside.enter_context(torch.autocast(device, enabled=False))
         torch.clear_autocast_cache()
         try:
             yield

@@ -21,8 +21,9 @@ LEVEL_OVERLAP, OVERLAP = 0.5, 0.7
 """Of two candidates that overlap more the less likely goes: within a level of the pyramid, and overall."""
 
 PIXELS_ON_CPU, PIXELS = 8 * 512 * 512, 32 * 512 * 512
-"""Of the pictures to work on at once. Measured on two cores at 512 px: 39 ms a picture one by one, 30 by two, 27 by four
-and 26 by eight."""
+"""Of the pictures to work on at once. Measured on two cores at 512 px: 39 ms a picture one by one, 30 by two, 27 by
+four and 26 by eight.
+"""
 
 CROPS_ON_CPU, CROPS = 128, 1024
 """Candidates in one forward of R-Net or O-Net."""

@@ -72,7 +72,8 @@ class ScoredImage:
 class Evaluation:
     """One evaluation: `scores` are means over the grid, `images` stand in the grid's order.
 
-    overhead: its share of the wall time since the evaluation before; None for the first.
+    overhead: share of the wall time since the evaluation before that rendering, scoring and writing took; None for
+        the first.
     """
 
     step: int

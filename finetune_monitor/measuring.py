@@ -37,7 +37,10 @@ class WarnOnce:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Pictures and scores in the grid's order, with the seconds that the slowest process took."""
+    """Pictures and scores in the grid's order, with the seconds that the slowest process took.
+
+    The main process has all pictures, the others only their own.
+    """
 
     pictures: Sequence[Image | None]
     images: tuple[ScoredImage, ...]
@@ -61,11 +64,13 @@ class Measurer:
         rendered = time.monotonic()
         scores = self._score(mine, self._measurable(mine, pictures))
         seconds = (rendered - start, time.monotonic() - rendered)
-        shards = ranks.gather((seconds, [(c.index, p, s) for c, p, s in zip(mine, pictures, scores, strict=True)]))
-        found = {index: (picture, row) for _, shard in shards for index, picture, row in shard}
-        images = tuple(ScoredImage(cell, None, found[cell.index][1]) for cell in cells)
-        render, score = (max(each) for each in zip(*(seconds for seconds, _ in shards), strict=True))
-        return Measurement([found[cell.index][0] for cell in cells], images, {"render": render, "score": score})
+        shards = ranks.gather((seconds, {cell.index: row for cell, row in zip(mine, scores, strict=True)}))
+        rows = {index: row for _, shard in shards for index, row in shard.items()}
+        images = tuple(ScoredImage(cell, None, rows[cell.index]) for cell in cells)
+        render, score = (max(each) for each in zip(*(spent for spent, _ in shards), strict=True))
+        drawn = ranks.gather_to_main({cell.index: p for cell, p in zip(mine, pictures, strict=True)})
+        found = {index: picture for shard in drawn for index, picture in shard.items()}
+        return Measurement([found.get(cell.index) for cell in cells], images, {"render": render, "score": score})
 
     def _render(self, cells: Sequence[Cell]) -> list[Image | None]:
         try:

@@ -105,6 +105,7 @@ class FinetuneMonitor:
         self._live_weights = live_weights
         self.evaluations: tuple[Evaluation, ...] = ()
         self.sinks: list[Sink] = []
+        self._warm = False
         self._directions = {metric.name: metric.higher_is_better for metric in self.metrics}
         self._begin(sinks, hparams or {}, config_yaml, resume_step)
         if not self.evaluations and not resume_step:
@@ -125,13 +126,14 @@ class FinetuneMonitor:
         steps = self._pace.interval(seconds_a_step)
         share = 100 * self._pace.share(steps, seconds_a_step)
         stretched = "" if steps == self.every else f" (not every {self.every}: max_overhead)"
-        return f"evaluation about {self._pace.cost:.1f} s, every {steps} steps{stretched}, {share:.1f} % of the time"
+        cost = f"about {self._pace.cost:.1f} s" if self._pace.warm else f"{self._pace.cost:.1f} s at first, then less"
+        return f"evaluation {cost}, every {steps} steps{stretched}, {share:.1f} % of the time"
 
     def evaluate(self, step: int, epoch: float | None = None) -> Evaluation:
         """Render, score, record and show the grid now, whatever the interval; a step is evaluated once."""
         if self.latest is not None and self.latest.step >= step:
             return self.latest
-        waited = self._pace.waited
+        waited, start = self._pace.waited, time.monotonic()
         with self._live_weights(), borrowed(self._renderer.pipeline):  # what was borrowed is back before weights are
             found = self._measurer.measure()
             evaluation = Evaluation(step, epoch, time.time(), summarise(found.images), found.images, found.seconds)
@@ -141,8 +143,10 @@ class FinetuneMonitor:
             if ranks.is_main():
                 evaluation = self._publish(evaluation, found.pictures, waited)
         self.evaluations = (*self.evaluations, evaluation)
-        self._pace.train_from(step, step, sum(evaluation.seconds.values()))
-        self._report(evaluation)
+        spent = time.monotonic() - start
+        self._pace.train_from(step, step, spent, warm=self._warm)
+        self._warm = True
+        self._report(evaluation, spent, waited)
         return evaluation
 
     def close(self, reason: StopReason | None = None) -> RunSummary:
@@ -298,12 +302,11 @@ class FinetuneMonitor:
             best.rename(aside)
             self._measurer.warn("stale", f"{best}: of step {step}, which the resumed run repeats; moved to {aside}")
 
-    def _report(self, evaluation: Evaluation) -> None:
-        """One line on the console, past any progress bar: the scores and what the evaluation cost."""
+    def _report(self, evaluation: Evaluation, spent: float, waited: float) -> None:
+        """One line on the console, past any progress bar: the scores and what the evaluation cost, sinks included."""
         if not ranks.is_main():
             return
-        spent, overhead = sum(evaluation.seconds.values()), evaluation.overhead
-        share = "" if overhead is None else f", {100 * overhead:.0f} % of the time since the last"
+        share = f", {100 * spent / (spent + waited):.0f} % of the time since the last" if evaluation.step else ""
         scores = ", ".join(f"{name} {in_words(estimate)}" for name, estimate in evaluation.scores.items())
         tqdm.write(f"step {evaluation.step}: {scores} ({spent:.1f} s{share})")
 

@@ -24,9 +24,13 @@ class Pace:
         self.every, self.max_overhead = every, max_overhead
         self.train_from(0, 0, 0.0)
 
-    def train_from(self, step: int, evaluated: int, cost: float) -> None:
-        """Training goes on after `step`; the last evaluation was at step `evaluated` and took `cost` seconds."""
-        self.cost = cost
+    def train_from(self, step: int, evaluated: int, cost: float, warm: bool = True) -> None:
+        """Training goes on after `step`; the last evaluation was at step `evaluated` and took `cost` seconds.
+
+        warm: False for the first evaluation of a process, which loads, compiles and encodes for all later ones; what
+            those cost is known after the next, which is not held back.
+        """
+        self.cost, self.warm = cost, warm
         self._step, self._evaluated, self._since = step, evaluated, time.monotonic()
 
     @property
@@ -38,8 +42,10 @@ class Pace:
         return step % self.every == 0 and step > self._evaluated
 
     def is_affordable(self, step: int) -> bool:
-        """Whether an evaluation after `step` keeps to the budget, at the pace of training so far."""
-        return self.max_overhead is None or self.share(step - self._evaluated, self._pace(step)) <= self.max_overhead
+        """Whether an evaluation after `step` keeps to the budget, at the pace of training; True where none is known."""
+        if self.max_overhead is None or not self.warm or step == self._step:
+            return True
+        return self.share(step - self._evaluated, self._pace(step)) <= self.max_overhead
 
     def share(self, steps: int, seconds_a_step: float) -> float:
         """Which share of the time one evaluation in `steps` steps takes, at the last one's cost."""

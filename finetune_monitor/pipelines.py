@@ -56,11 +56,12 @@ def embedding_names(pipeline: Any) -> tuple[str, ...]:
     """Names of the embeddings that `encode_prompt` gives.
 
     Raises:
-        ValueError: the pipeline is none of those in `EMBEDDINGS`.
+        ValueError: the pipeline is none of those in `EMBEDDINGS`, or begins from a picture.
     """
     parameters = inspect.signature(pipeline.encode_prompt).parameters if hasattr(pipeline, "encode_prompt") else {}
     names = tuple(name for name in parameters if name.endswith(("prompt_embeds", "_mask")))
-    if names not in EMBEDDINGS:
+    taken = inspect.signature(type(pipeline).__call__).parameters
+    if names not in EMBEDDINGS or "height" not in taken or "image" in taken:
         known = "; ".join(EMBEDDINGS.values())
         raise ValueError(f"pipeline: found {type(pipeline).__name__}, expected a text-to-image pipeline of {known}")
     return names
@@ -113,7 +114,8 @@ def decode(pipeline: Any, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n
 def _without_overflow(pipeline: Any) -> Iterator[None]:
     """SDXL's VAE, which overflows in float16, in float32; afterwards as it was."""
     vae = pipeline.vae
-    if not (hasattr(pipeline, "upcast_vae") and vae.config.get("force_upcast")):
+    is_sdxl = hasattr(pipeline, "unet") and "pooled_prompt_embeds" in embedding_names(pipeline)
+    if not (is_sdxl and vae.config.get("force_upcast")):
         yield
         return
     with modules_kept([vae]), torch.autocast(vae.device.type, enabled=False):

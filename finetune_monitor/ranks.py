@@ -28,5 +28,14 @@ def gather(found: T) -> list[T]:
     return everyone
 
 
+def gather_to_main(found: T) -> list[T]:
+    """Every process's object, in the order of ranks, on the main process; the others get their own alone."""
+    if not _distributed():
+        return [found]
+    everyone: list | None = [None] * world_size() if is_main() else None
+    dist.gather_object(found, everyone)
+    return [found] if everyone is None else everyone
+
+
 def _distributed() -> bool:
     return dist.is_available() and dist.is_initialized()

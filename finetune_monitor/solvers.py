@@ -9,6 +9,8 @@ from diffusers import SchedulerMixin
 DEFAULT = "DPMSolverMultistepScheduler"
 """DPM-Solver++ (Lu et al. 2022): as good in 20 to 25 steps as older solvers in 50."""
 
+REMEDY = "name another sampler"
+
 
 def default_sampler(trained_with: Any) -> str:
     """DPM-Solver++, or the model's own scheduler where it was trained by flow matching."""
@@ -23,13 +25,16 @@ def own_scheduler(trained_with: Any, sampler: str, karras: bool = False) -> Any:
         karras: noise levels spaced as in Karras et al. 2022.
 
     Raises:
-        ValueError: no such scheduler, or one that knows no flow matching or no Karras spacing where it is wanted.
+        ValueError: no such scheduler, one for flow matching where the model was not trained so, or one that knows no
+            flow matching or no Karras spacing where it is wanted.
     """
     scheduler = scheduler_class(sampler, karras)
     known = inspect.signature(scheduler).parameters
     settings: dict[str, Any] = {}
     if "clip_sample" in known:
         settings["clip_sample"] = False  # clipping is for pixels, latents reach further
+    if is_flow_scheduler(scheduler) and not does_flow_matching(trained_with):
+        raise ValueError(f"grid.sampler: found {sampler}, but this model was not trained by flow matching; {REMEDY}")
     if does_flow_matching(trained_with) and not is_flow_scheduler(scheduler):
         _check_knows(sampler, known, "use_flow_sigmas", "this model was trained by flow matching")
         shift = trained_with.config.get("shift", 1.0)
@@ -65,4 +70,4 @@ def is_flow_scheduler(scheduler: type) -> bool:
 
 def _check_knows(sampler: str, known: Any, setting: str, why: str) -> None:
     if setting not in known:
-        raise ValueError(f"grid.sampler: found {sampler}, which has no {setting}, but {why}; name another sampler")
+        raise ValueError(f"grid.sampler: found {sampler}, which has no {setting}, but {why}; {REMEDY}")

@@ -3,15 +3,18 @@
 import json
 import sys
 import time
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
+import torch
 import torch.distributed as dist
 from accelerate import PartialState
 
 import tiny
-from finetune_monitor import FinetuneMonitor, Patience, PromptGrid, ranks
+from finetune_monitor import FinetuneMonitor, Patience, PromptGrid, ranks, sampling
 from finetune_monitor.pacing import Pace
+from finetune_monitor.training import loop
 from finetune_monitor.training.config import load_config
 from finetune_monitor.training.run import run
 
@@ -70,16 +73,63 @@ def disagree(folder):
         module.Pace = Pace
 
 
+TRAININGS = {
+    "lora": ["train.lora_dropout=0.3", "train.text_encoder=true", "train.gradient_accumulation=2"],
+    "full": ["train.method=full"],
+}
+WATCHED = {
+    "alone": "monitor.enabled=false",
+    "watched": "monitor.every=1",
+    "other_grid": "monitor.grid.seeds=[7]",
+    "broken": "monitor.every=2",
+}
+
+
 def train(folder, config):
-    """The same training watched, not watched, and watched otherwise."""
+    """Each training watched, not watched, and watched otherwise; the losses that this process saw."""
     end, dist.destroy_process_group = dist.destroy_process_group, lambda *group: None  # Accelerate's at each run's end
-    for name, override in {
-        "watched": "monitor.every=1",
-        "alone": "monitor.enabled=false",
-        "other_grid": "monitor.grid.seeds=[7]",
-    }.items():
-        run(load_config(config, [f"output_dir={folder / name}", "monitor.sinks={}", "monitor.stopping=[]", override]))
+    losses = {}
+    for training, changes in TRAININGS.items():
+        for watched, override in WATCHED.items():
+            run_folder = folder / f"{training}-{watched}"
+            options = [f"output_dir={run_folder}", "monitor.sinks={}", "monitor.stopping=[]", *changes, override]
+            with breaking() if watched == "broken" else nullcontext():
+                losses[run_folder.name] = noted(load_config(config, options))
     dist.destroy_process_group = end
+    return losses
+
+
+@contextmanager
+def breaking():
+    """On the second process decoding raises, after the model was meddled with."""
+    whole = sampling.decode
+
+    def decode(pipeline, latents):
+        if ranks.rank() == 1:
+            pipeline.unet.train().to(torch.bfloat16)
+            raise RuntimeError("half-way")
+        return whole(pipeline, latents)
+
+    sampling.decode = decode
+    try:
+        yield
+    finally:
+        sampling.decode = whole
+
+
+def noted(config):
+    losses, step = [], loop.Trainer.train_step
+
+    def noting(self, number):
+        losses.append(step(self, number).item())
+        return torch.tensor(losses[-1])
+
+    loop.Trainer.train_step = noting
+    try:
+        run(config)
+    finally:
+        loop.Trainer.train_step = step
+    return losses
 
 
 def main():
@@ -93,8 +143,8 @@ def main():
         "slow": watch(folder / "slow", Brightness(slow=1)),
         "clocks": disagree(folder / "clocks"),
     }
-    train(folder, config)
-    (folder / f"rank{dist.get_rank()}.json").write_text(json.dumps(found))
+    losses = train(folder, config)
+    (folder / f"rank{dist.get_rank()}.json").write_text(json.dumps({"found": found, "losses": losses}))
     dist.destroy_process_group()
 
 

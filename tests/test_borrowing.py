@@ -160,9 +160,12 @@ def test_what_a_module_remembers_of_a_rendering_does_not_break_its_training():
     assert module.weight.grad.tolist() == [0, 1, 2]
 
 
-def test_modules_that_were_left_alone_keep_their_very_tensors():
+def test_gradients_that_are_being_accumulated_are_given_back_with_their_types():
     layer = nn.Linear(2, 2)
-    weight = layer.weight.data_ptr()
+    layer(torch.ones(1, 2)).sum().backward()
+    gradient, values = layer.weight.grad, layer.weight.grad.clone()
     with modules_kept([layer]):
-        pass
-    assert layer.weight.data_ptr() == weight
+        layer.to(torch.float16)
+        layer.zero_grad()
+    assert layer.weight.grad is gradient
+    assert torch.equal(gradient, values)

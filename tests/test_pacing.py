@@ -62,6 +62,24 @@ def test_the_interval_is_known_beforehand(max_overhead, interval, share):
     assert pace.share(interval, 0.1) == pytest.approx(share)
 
 
+def test_what_the_first_evaluation_costs_holds_back_none(clock):
+    """It compiles and loads; only the next one tells what all others will cost."""
+    pace = Pace(10, 0.1)
+    pace.train_from(0, 0, 1000.0, warm=False)
+    clock(10)
+    assert pace.is_affordable(10)
+    pace.train_from(10, 10, 20.0)
+    clock(10)
+    assert not pace.is_affordable(20)
+
+
+def test_a_step_that_an_interrupted_run_did_not_judge_is_judged(clock):
+    pace = Pace(10, 0.1)
+    pace.train_from(20, 10, 1000.0)
+    assert pace.is_multiple(20)
+    assert pace.is_affordable(20)
+
+
 def test_a_step_is_evaluated_once(clock):
     pace = Pace(5)
     assert not pace.is_multiple(0)

@@ -1,12 +1,12 @@
 """Rendering from live weights: same cell, same picture; nothing borrowed is kept."""
 
 from dataclasses import replace
-from functools import partial
+from functools import partial, wraps
 
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMPipeline, DDPMScheduler, FluxPipeline
+from diffusers import DDPMPipeline, DDPMScheduler, FluxPipeline, StableDiffusionImg2ImgPipeline
 
 import tiny
 from conftest import tiny_pipeline
@@ -134,7 +134,8 @@ def test_out_of_memory_halves_the_batch_and_is_remembered(pipeline, monkeypatch,
 
 def _standing_in_for(pipeline, call):
     """The pipeline with another `__call__`."""
-    kind = type("Standing", (type(pipeline),), {"__call__": lambda self, **arguments: call(**arguments)})
+    stand_in = wraps(type(pipeline).__call__)(lambda self, **arguments: call(**arguments))
+    kind = type("Standing", (type(pipeline),), {"__call__": stand_in})
     standing = object.__new__(kind)
     vars(standing).update(vars(pipeline))
     return standing
@@ -175,7 +176,8 @@ def test_a_sampler_that_does_not_exist_is_refused(pipeline, name):
 
 
 def test_the_safety_checker_is_left_out(pipeline):
-    pipeline.register_modules(safety_checker=None)
+    pipeline.safety_checker = torch.nn.Identity()
+    assert pipeline.components["safety_checker"] is not None
     assert Renderer(pipeline, GRID).pipeline.safety_checker is None
 
 
@@ -206,9 +208,11 @@ def test_the_sampler_suits_the_model(kind, sampler, used):
     assert len(np.unique(render(renderer, GRID.cells[:1]))) > 2
 
 
-def test_a_sampler_that_knows_no_flow_matching_is_refused_for_such_a_model():
-    with pytest.raises(ValueError, match="flow matching"):
+def test_a_sampler_that_does_not_suit_the_model_is_refused(pipeline):
+    with pytest.raises(ValueError, match=r"use_flow_sigmas.*flow matching"):
         Renderer(tiny.sd3(), replace(GRID, sampler="DDIMScheduler"))
+    with pytest.raises(ValueError, match="not trained by flow matching"):
+        Renderer(pipeline, replace(GRID, sampler="FlowMatchEulerDiscreteScheduler"))
 
 
 def test_karras_spacing_changes_the_noise_levels_or_is_refused(pipeline):
@@ -223,6 +227,9 @@ def test_pipelines_that_are_not_known_or_have_no_vae_are_refused(pipeline):
     unknown = DDPMPipeline(pipeline.unet, DDPMScheduler())
     with pytest.raises(ValueError, match=r"found DDPMPipeline.*Flux"):
         Renderer(unknown, GRID)
+    from_pictures = StableDiffusionImg2ImgPipeline(**pipeline.components, requires_safety_checker=False)
+    with pytest.raises(ValueError, match="found StableDiffusionImg2ImgPipeline"):
+        Renderer(from_pictures, GRID)
     pipeline.vae = None
     with pytest.raises(ValueError, match="without a VAE"):
         Renderer(pipeline, GRID)

@@ -13,14 +13,14 @@ from safetensors.torch import load_file
 
 from conftest import ROOT, tiny_config
 from finetune_monitor.record import read_run
-from processes import GRID, Brightness, watch
+from processes import GRID, TRAININGS, WATCHED, Brightness, watch
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def launched(tmp_path_factory, tiny_model, photos) -> tuple[Path, list[dict]]:
-    """Folder of the runs, and what each of two processes saw."""
+def launch(tmp_path_factory, tiny_model, photos) -> tuple[Path, list[dict]]:
+    """Folder of the runs, and what each of two processes wrote."""
     folder = tmp_path_factory.mktemp("processes")
     config = folder / "config.yaml"
     config.write_text(tiny_config(folder, tiny_model, photos))
@@ -30,6 +30,13 @@ def launched(tmp_path_factory, tiny_model, photos) -> tuple[Path, list[dict]]:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder, [json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.fixture
+def launched(launch) -> tuple[Path, list[dict]]:
+    """Folder of the runs, and what each of two processes saw while it watched."""
+    folder, seen = launch
+    return folder, [process["found"] for process in seen]
 
 
 def test_every_process_gets_the_same_scores_and_decisions(launched):
@@ -82,12 +89,15 @@ def test_clocks_that_disagree_do_not_part_the_processes(launched):
     assert len(GRID.cells) == len(first["clocks"]["scores"])
 
 
-@pytest.mark.parametrize("watched", ["watched", "other_grid"])
-def test_watching_does_not_change_what_two_processes_learn(launched, watched):
-    folder, _ = launched
-    ours, theirs = (
-        load_file(folder / name / "checkpoints/step-000006/weights.safetensors") for name in (watched, "alone")
-    )
+@pytest.mark.parametrize("watched", [name for name in WATCHED if name != "alone"])
+@pytest.mark.parametrize("training", TRAININGS)
+def test_watching_does_not_change_what_two_processes_learn(launch, training, watched):
+    folder, seen = launch
+    names = (f"{training}-{watched}", f"{training}-alone")
+    ours, theirs = (load_file(folder / name / "checkpoints/step-000006/weights.safetensors") for name in names)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert len(read_run(folder / watched).evaluations) > 2
+    for process in seen:
+        assert process["losses"][names[0]] == process["losses"][names[1]]
+    assert seen[0]["losses"][names[0]] != seen[1]["losses"][names[0]]
+    assert len(read_run(folder / names[0]).evaluations) > 2

@@ -66,8 +66,8 @@ def _render(renderer: Renderer, folder: Path) -> None:
     problem = None
     try:
         _render_share(renderer, folder)
-    except (UserError, OSError) as error:
-        problem = str(error)
+    except Exception as error:
+        problem = str(error) if isinstance(error, UserError | OSError) else repr(error)
     all_problems([found for found in ranks.gather(problem) if found], f"{folder}: class images cannot be made:")
 
 

@@ -201,11 +201,7 @@ class Config(Section):
     @property
     def prompt_grid(self) -> PromptGrid:
         """The monitor's grid at the training's resolution."""
-        grid = self.monitor.grid
-        size = (self.data.resolution, self.data.resolution)
-        return PromptGrid(
-            grid.prompts, grid.seeds, grid.negative_prompt, grid.steps, grid.guidance, grid.sampler, size=size
-        )
+        return PromptGrid(**self.monitor.grid.model_dump(), size=(self.data.resolution, self.data.resolution))
 
     @property
     def prior_preservation(self) -> bool:

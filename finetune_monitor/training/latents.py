@@ -104,9 +104,9 @@ def cache_latents(vae: AutoencoderKL, photos: Photos, batch_size: int, label: st
     bar = tqdm(photos.paths, desc=f"encoding {label}", unit="image", leave=False, disable=not ranks.is_main())
     for index, path in enumerate(bar):
         views = photos.views.all(read_image(path), [photos.seed, index])
-        posterior = vae.encode(views.to(vae.device, vae.dtype)).latent_dist
-        means.append(posterior.mean.float())
-        stds.append(posterior.std.float())
+        posteriors = [vae.encode(view[None].to(vae.device, vae.dtype)).latent_dist for view in views]  # memory for one
+        means.append(torch.cat([posterior.mean.float() for posterior in posteriors]))
+        stds.append(torch.cat([posterior.std.float() for posterior in posteriors]))
     return CachedLatents(torch.stack(means), torch.stack(stds), vae.config.scaling_factor, photos.seed, batch_size)
 
 

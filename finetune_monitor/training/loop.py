@@ -2,6 +2,7 @@
 
 import math
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import torch
@@ -153,16 +154,19 @@ class Trainer:
         return torch.stack(losses).mean()
 
     def seconds_a_step(self) -> float:
-        """How long a step takes here: the next one is rehearsed twice, without its update, and timed once."""
-        self._rehearse()
+        """How long a step takes here: the next two are rehearsed, without their updates, and the second is timed."""
+        self._rehearse(self.step + 1)
         start = time.monotonic()
-        self._rehearse()
+        self._rehearse(self.step + 2)
         return time.monotonic() - start
 
-    def _rehearse(self) -> None:
-        for micro in range(self.config.train.gradient_accumulation):
-            loss = self._loss(self.step + 1, micro)
-            self.accelerator.backward(loss)
+    def _rehearse(self, step: int) -> None:
+        with ExitStack() as apart:
+            for model in self.prepared.values():
+                apart.enter_context(self.accelerator.no_sync(model))  # what the processes exchange comes in real steps
+            for micro in range(self.config.train.gradient_accumulation):
+                loss = self._loss(step, micro)
+                self.accelerator.backward(loss)
         for parameter in self.trainable.parameters.values():
             parameter.grad = None
         loss.item()  # waits for the device

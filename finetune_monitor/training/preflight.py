@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 import torch
+from diffusers import DDPMScheduler
 
 from finetune_monitor import ranks, record
 from finetune_monitor.errors import UserError, all_problems
@@ -18,7 +19,7 @@ from finetune_monitor.measuring import check_pictures_fit
 from finetune_monitor.metrics import Metric
 from finetune_monitor.monitor import measured_with
 from finetune_monitor.sinks.wandb import import_wandb
-from finetune_monitor.solvers import scheduler_class
+from finetune_monitor.solvers import own_scheduler
 from finetune_monitor.training import checkpoints
 from finetune_monitor.training.checkpoints import Checkpoint
 from finetune_monitor.training.compiling import check_compiler
@@ -132,9 +133,9 @@ def _find_model(model: str) -> str | Path:
 
 
 def _check_tools(config: Config) -> None:
-    """The sampler exists, and so does the package behind each sink."""
+    """The sampler exists and suits Stable Diffusion, and the package behind each sink exists."""
     try:
-        scheduler_class(config.monitor.grid.sampler, config.monitor.grid.karras)
+        own_scheduler(DDPMScheduler(), config.monitor.grid.sampler, config.monitor.grid.karras)
     except ValueError as error:
         raise UserError(f"monitor.{error}") from error
     if config.monitor.sinks.wandb is not None:
