@@ -122,11 +122,15 @@ class FinetuneMonitor:
         return self.decision.stop
 
     def forecast(self, seconds_a_step: float) -> str:
-        """What monitoring will cost, in words, at this speed of training and the last evaluation's cost."""
-        steps = self._pace.interval(seconds_a_step)
-        share = 100 * self._pace.share(steps, seconds_a_step)
-        stretched = "" if steps == self.every else f" (not every {self.every}: max_overhead)"
-        cost = f"about {self._pace.cost:.1f} s" if self._pace.warm else f"{self._pace.cost:.1f} s at first, then less"
+        """What monitoring will cost, in words, at this speed of training and the last evaluation's cost.
+
+        After the first evaluation of a process that is an upper bound: it loads, compiles and encodes for all others.
+        """
+        pace = self._pace
+        steps = pace.interval(seconds_a_step) if pace.warm else pace.every
+        share = 100 * pace.share(steps, seconds_a_step)
+        stretched = "" if steps == pace.every else f" (not every {pace.every}: max_overhead)"
+        cost = f"about {pace.cost:.1f} s{'' if pace.warm else ' or less'}"
         return f"evaluation {cost}, every {steps} steps{stretched}, {share:.1f} % of the time"
 
     def evaluate(self, step: int, epoch: float | None = None) -> Evaluation:

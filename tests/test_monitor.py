@@ -324,7 +324,7 @@ def test_what_monitoring_will_cost_is_said_in_words(pipeline, run_folder):
         "evaluation about 14.0 s, every 600 steps (not every 300: max_overhead), 4.5 % of the time"
     )
     monitor._pace.train_from(0, 0, 14.0, warm=False)
-    assert monitor.forecast(1.0) == "evaluation 14.0 s at first, then less, every 300 steps, 4.5 % of the time"
+    assert monitor.forecast(0.5) == "evaluation about 14.0 s or less, every 300 steps, 8.5 % of the time"
     monitor.close()
 
 

@@ -22,8 +22,8 @@ class TensorBoardSink:
     """Writes below `<output_dir>/tensorboard`, or with a writer that belongs to someone else.
 
     Tags: each score's name (its mean; no point where it was not measured), `interval/NAME/low` and `high`,
-    `ceiling/NAME`, `monitor/seconds_*`, `prompts/00 PROMPT` and `grid` (pictures), `best/NAME` (the scores of the best
-    step). The step is the training step.
+    `ceiling/NAME`, `monitor/seconds_*`, `monitor/overhead`, `prompts/00 PROMPT` and `grid` (pictures), `best/NAME` (the
+    scores of the best step). The step is the training step.
 
     Args:
         writer: used as it is and left open at the end; on a resume it must have been made with `purge_step`.
