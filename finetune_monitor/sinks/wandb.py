@@ -31,9 +31,10 @@ MODES: tuple[Mode, ...] = ("online", "offline", "disabled")
 class WandbSink:
     """Writes to a run of its own below `<output_dir>/wandb`, or to one that belongs to someone else.
 
-    Each evaluation logs its scores, `interval/NAME/low` and `high`, `monitor/seconds_*`, `monitor/overhead`, the picture
-    `grid` and the table `images` with its own rows, which W&B's step slider goes through; the end logs `all_images`, the
-    rows of all evaluations. So every image is written twice, however long the run. What was not measured has no key.
+    Each evaluation logs its scores, `interval/NAME/low` and `high`, `monitor/seconds_*`, `monitor/overhead`, the
+    picture `grid` and the table `images` with its own rows, which W&B's step slider goes through; the end logs
+    `all_images`, the rows of all evaluations. So every image is written twice, however long the run. What was not
+    measured has no key.
 
     Args:
         mode: "online" sends to W&B, "offline" writes files for `wandb sync`, "disabled" does nothing. WANDB_MODE in
