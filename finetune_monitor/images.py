@@ -65,20 +65,30 @@ def list_images(folder: str | Path) -> list[Path]:
     return chosen
 
 
+def each_image(paths: Sequence[str | Path]) -> Iterator[Image.Image]:
+    """Every picture that can be read, in order, as `read_image` does, one in memory at a time.
+
+    Raises:
+        UserError: at the end, with every file that cannot be read.
+    """
+    problems = []
+    for path in paths:
+        try:
+            image = read_image(path)
+        except UserError as error:
+            problems.append(str(error))
+        else:
+            yield image
+    all_problems(problems, f"{len(problems)} of {len(paths)} photos cannot be used; replace or remove them:")
+
+
 def read_images(paths: Sequence[str | Path]) -> list[Image.Image]:
-    """Read every picture, in order, as `read_image` does.
+    """All pictures together, in order.
 
     Raises:
         UserError: once, with every file that cannot be read.
     """
-    images, problems = [], []
-    for path in paths:
-        try:
-            images.append(read_image(path))
-        except UserError as error:
-            problems.append(str(error))
-    all_problems(problems, f"{len(problems)} of {len(paths)} photos cannot be used; replace or remove them:")
-    return images
+    return list(each_image(paths))
 
 
 def first_images(folder: str | Path, count: int | None = None) -> list[Path]:

@@ -11,8 +11,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from finetune_monitor.errors import UserError, all_problems
-from finetune_monitor.images import read_image
+from finetune_monitor.images import each_image, read_image
 
 CROPS = 8
 """Random crops of a photo in the cache: enough that no crop is learnt by heart, and 1 MB a photo at 512 px."""
@@ -56,13 +55,8 @@ def checked_photos(paths: list[Path]) -> list[Path]:
     Raises:
         UserError: once, with every file that cannot be read.
     """
-    problems = []
-    for path in paths:
-        try:
-            read_image(path)
-        except UserError as error:
-            problems.append(str(error))
-    all_problems(problems, f"{len(problems)} of {len(paths)} photos cannot be used; replace or remove them:")
+    for _ in each_image(paths):
+        pass
     return paths
 
 
