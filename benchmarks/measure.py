@@ -123,13 +123,17 @@ def _spread(found: Sequence[float], digits: int) -> tuple[str, str]:
 
 def publish(title: str, size: str, parts: Sequence[str]) -> None:
     """Print tables and notes, and put them in place of this benchmark's section of RESULTS.md."""
-    key = f"{Path(sys.argv[0]).stem} {size}"
-    body = "\n\n".join([f"## {title}: {TITLES[size]}", f"`{_command()}`", machine(), *parts])
+    publish_section(RESULTS, PREAMBLE, f"{Path(sys.argv[0]).stem} {size}", f"{title}: {TITLES[size]}", parts)
+
+
+def publish_section(file: Path, preamble: str, key: str, title: str, parts: Sequence[str]) -> None:
+    """Print tables and notes with the command and the machine, and put them in place of a file's section."""
+    body = "\n\n".join([f"## {title}", f"`{_command()}`", machine(), *parts])
     print(f"\n{body}")
-    sections = _sections(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    sections = _sections(file.read_text(encoding="utf-8")) if file.exists() else {}
     sections[key] = body
     marked = [f"<!-- {name} -->\n{sections[name]}\n<!-- end -->\n" for name in sorted(sections)]
-    RESULTS.write_text("\n".join([PREAMBLE, *marked]), encoding="utf-8")
+    file.write_text("\n".join([preamble, *marked]), encoding="utf-8")
 
 
 def _sections(text: str) -> dict[str, str]:

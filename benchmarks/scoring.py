@@ -16,8 +16,9 @@ from measure import SECONDS, alternate, arguments, comparison, gpu, publish, sec
 from models import RECOGNISER, RECOGNISER_FILE, aesthetic_head, astronaut_photos, clip_folder, recogniser_cache
 from PIL.Image import Image
 
+from finetune_monitor.aesthetics.heads import read_head
 from finetune_monitor.faces import FaceFinder, load_recogniser
-from finetune_monitor.metrics.aesthetic import Aesthetic, read_head
+from finetune_monitor.metrics.aesthetic import Aesthetic
 from finetune_monitor.metrics.face_similarity import FaceSimilarity
 
 REFERENCES = 6
@@ -34,7 +35,7 @@ class OneByOne:
         self.recogniser.load_state_dict(torch.load(recogniser_cache() / RECOGNISER_FILE, weights_only=True))
         self.clip, _, self.preprocess = open_clip.create_model_and_transforms(f"local-dir:{clip_folder(size)}")
         self.clip.eval().to(device)
-        self.head = read_head(aesthetic_head(size))[0].eval().to(device)
+        self.head = read_head(aesthetic_head(size))[0].to(device)
         with torch.no_grad():
             self.references = torch.stack([self.embed(self.detect(image)) for image in references])
 

@@ -1,4 +1,4 @@
-"""The command `finetune-monitor`: looks at run directories."""
+"""The command `finetune-monitor`: looks at run directories, makes and measures aesthetic heads."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from finetune_monitor import __version__
+from finetune_monitor.aesthetics.commands import add_aesthetic
 from finetune_monitor.errors import UserError
 
 
@@ -18,16 +19,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"finetune-monitor: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("finetune-monitor: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("finetune-monitor", description="Looks at runs of finetune_monitor.")
+    parser = argparse.ArgumentParser(
+        "finetune-monitor", description="Looks at runs, makes and measures aesthetic heads."
+    )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     show = commands.add_parser("show", help="print a run's scores, its best step and why it ended")
     show.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="the run's output_dir, also while it goes on")
     show.set_defaults(run=_show)
+    add_aesthetic(commands)
     return parser
 
 

@@ -1,6 +1,6 @@
 """CLIP's image embeddings, made once an image however many metrics ask for them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from weakref import WeakValueDictionary
 
 import open_clip
@@ -22,7 +22,9 @@ TEXT_PARTS = ("transformer", "token_embedding", "text", "text_decoder")
 class ClipEncoder:
     """A CLIP model of open_clip in float32; give one to several metrics, and each image is encoded once for all.
 
-    It remembers the embedding of an image for as long as that picture object lives, and takes it for unchanged.
+    `embed` remembers the embedding of an image for as long as that picture object lives, and takes it for unchanged.
+    It is made of two steps, which those who have no use for that memory take by themselves: `preprocess`, open_clip's
+    own transform, turns an RGB image into pixels, 3 x h x w in float32, and can be pickled; `encode` takes a batch.
 
     Args:
         clip: model name of open_clip, a folder in open_clip's layout, or what `resolve_clip` found.
@@ -42,8 +44,9 @@ class ClipEncoder:
         self.source = clip if isinstance(clip, ClipSource) else resolve_clip(clip, pretrained)
         self.sha256 = sha256(self.source.file)
         self.device = torch.device(device)
+        self.preprocess: Callable[[Image], Tensor]
         with undisturbed_rng():
-            self._model, _, self._preprocess = open_clip.create_model_and_transforms(**self.source.arguments)
+            self._model, _, self.preprocess = open_clip.create_model_and_transforms(**self.source.arguments)
         for part in TEXT_PARTS:
             if hasattr(self._model, part):
                 delattr(self._model, part)
@@ -66,12 +69,16 @@ class ClipEncoder:
         return torch.stack(rows) if rows else torch.zeros(0, self.width, device=self.device)
 
     @torch.inference_mode()
+    def encode(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+        """L2-normalised embeddings of one batch that `preprocess` made, float32, on the encoder's device."""
+        return self._model.encode_image(pixels.to(self.device), normalize=True).float()
+
     def _encode(self, images: Sequence[Image]) -> list[Tensor]:
         rows: list[Tensor] = []
         for start in range(0, len(images), BATCH):
             # open_clip's own transform: torchvision's faster one on tensors leaves single pixels a grey level apart
-            batch = torch.stack([self._preprocess(image) for image in images[start : start + BATCH]])
-            rows += self._model.encode_image(batch.to(self.device), normalize=True).float().unbind()
+            batch = torch.stack([self.preprocess(image) for image in images[start : start + BATCH]])
+            rows += self.encode(batch).unbind()
         return rows
 
 

@@ -12,6 +12,7 @@ from diffusers import StableDiffusionPipeline  # noqa: E402
 from PIL import Image  # noqa: E402
 from skimage.data import astronaut  # noqa: E402
 
+from heads import write_clip  # noqa: E402
 from tiny import stable_diffusion as tiny_pipeline  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +30,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "tiny"
     tiny_pipeline().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny CLIP as a folder in open_clip's layout."""
+    return write_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """CLIP's embeddings are those of open_clip's documented use, and every image is encoded once."""
 
 import gc
+import pickle
 
 import numpy as np
 import open_clip
@@ -69,6 +70,16 @@ def test_nothing_is_kept_of_images_that_are_gone(encoder):
     gc.collect()
     encoder.embed([PHOTO])
     assert len(encoder._rows) == len(encoder._images) == 1
+
+
+def test_the_two_steps_of_embedding_can_be_taken_alone(encoder):
+    pictures = images(5)
+    preprocess = pickle.loads(pickle.dumps(encoder.preprocess))
+    pixels = torch.stack([preprocess(picture) for picture in pictures])
+    found = encoder.encode(pixels)
+    assert (found - encoder.embed(pictures)).abs().max() < 1e-6
+    assert torch.allclose(found.norm(dim=-1), torch.ones(5))
+    assert not found.requires_grad
 
 
 def test_it_says_what_it_is(encoder):

@@ -1,126 +1,97 @@
-"""Trains the head that turns the small CLIP's embedding of a picture into a score between 0 and 10."""
+"""Fits the head that rates the demo's pictures, with the tool's own command, on portraits spoiled to a known degree."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import csv
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-import open_clip
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from open_clip.model import CLIP
-from safetensors.torch import save_file
-from scipy.stats import spearmanr
-from torch import Tensor, nn
+from PIL import Image
 from tqdm import trange
 
-import clip
 import crops
 import disturb
 import portraits as p
 
 BEST, WORST, ROUND_TRIP = 9.0, 1.0, 1.0
-STEPS, BATCH = 2500, 128
+ROUNDS = {"train": 6, "validation": 6, "test": 4}
+ROOT = p.DEMO.parents[1]
 
 
-@dataclass(frozen=True)
-class Scored:
-    """Embeddings of clean pictures, of their spoiled versions, and the scores that both should get."""
-
-    clean: Tensor
-    spoiled: Tensor
-    clean_score: Tensor
-    spoiled_score: Tensor
-    degree: Tensor
-
-
-def make_head() -> nn.Sequential:
-    """Makes the layers of the head."""
-    width = clip.MODEL["embed_dim"]
-    return nn.Sequential(
-        nn.Linear(width, 128), nn.ReLU(), nn.Dropout(0.1), nn.Linear(128, 32), nn.ReLU(), nn.Linear(32, 1)
-    )
-
-
-def embed(model: CLIP, batch: Tensor) -> Tensor:
-    """Gives embeddings of length one."""
-    return F.normalize(model.encode_image(batch), dim=1)
+def part_of(index: int) -> str:
+    """A person is in one part only; the people of the test part are in no training set of the demo's CLIP either."""
+    if p.is_held_out(index):
+        return "test"
+    return "validation" if index % p.HELD_OUT_EVERY == 1 else "train"
 
 
 @torch.no_grad()
-def score_pictures(model: CLIP, vae: AutoencoderKL, sampler: crops.CropSampler, rounds: int) -> Scored:
-    """Spoils every portrait in several ways; a third went through the autoencoder before and counts for a bit less."""
-    parts = []
+def rated_pictures(vae: AutoencoderKL, sampler: crops.CropSampler, rounds: int) -> Iterator[tuple[Image.Image, float]]:
+    """Every portrait clean, then spoiled; a third went through the autoencoder before and counts for a bit less."""
     for number in trange(rounds, desc="pictures"):
         for index in torch.arange(len(sampler.pictures)).split(64):
             clean = sampler.framed(index, p.CLOSE_UP if number % 2 else p.TIGHT)
             made = torch.rand(len(clean)) < 1 / 3
-            with torch.autocast("cpu", torch.bfloat16):
-                again = vae.decode(vae.encode(clean[made]).latent_dist.mode()).sample
-            clean[made] = again.float().clamp(-1, 1)
+            clean[made] = vae.decode(vae.encode(clean[made]).latent_dist.mode()).sample.clamp(-1, 1)
             spoiled, _, degree = disturb.spoil(clean, clean=0)
-            start = BEST - ROUND_TRIP * made
-            end = start - (start - WORST) * degree
-            parts.append((embed(model, clean), embed(model, spoiled), start, end, degree))
-    return Scored(*(torch.cat(part) for part in zip(*parts, strict=True)))
+            best = BEST - ROUND_TRIP * made
+            worse = best - (best - WORST) * degree
+            pairs = zip(p.to_pictures(clean), best.tolist(), p.to_pictures(spoiled), worse.tolist(), strict=True)
+            for one, high, other, low in pairs:
+                yield one, high
+                yield other, low
 
 
-def train(data: Scored) -> nn.Sequential:
-    """Fits the scores and the order of each clean picture and its spoiled version."""
-    torch.manual_seed(0)
-    head = make_head()
-    optimiser = torch.optim.AdamW(head.parameters(), lr=2e-3, weight_decay=0.01, fused=True)
-    rates = crops.one_cycle(optimiser, 2e-3, STEPS)
-    for _ in trange(STEPS, desc="head"):
-        index = torch.randint(len(data.clean), (BATCH,))
-        clean, spoiled = head(data.clean[index])[:, 0], head(data.spoiled[index])[:, 0]
-        errors = F.mse_loss(clean, data.clean_score[index]) + F.mse_loss(spoiled, data.spoiled_score[index])
-        loss = errors + F.softplus(spoiled - clean).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        rates.step()
-    return head.eval()
+def write_data(portraits: Path, faces: list[p.Face], folder: Path) -> None:
+    """Pictures, a CSV with their ratings, and a list of the names in each part."""
+    torch.manual_seed(1)
+    vae = AutoencoderKL.from_pretrained(p.DEMO / "stable-diffusion", subfolder="vae", torch_dtype=torch.float32)
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "pictures").mkdir(parents=True)
+    with (folder / "ratings.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "mean"])
+        for seed, (part, rounds) in enumerate(ROUNDS.items()):
+            chosen = [face for index, face in enumerate(faces) if part_of(index) == part]
+            names = []
+            for picture, rating in rated_pictures(vae, crops.CropSampler(portraits, chosen, seed), rounds):
+                names.append(f"{part}-{len(names):05}.png")
+                picture.save(folder / "pictures" / names[-1])
+                writer.writerow([names[-1], f"{rating:.3f}"])
+            (folder / f"{part}.txt").write_text("\n".join(names) + "\n")
 
 
-@torch.no_grad()
-def measure(head: nn.Sequential, data: Scored) -> tuple[float, float]:
-    """Rank correlation of scores with known degrees of spoiling, and the share of pairs in the right order."""
-    clean, spoiled = head(data.clean)[:, 0].clamp(0, 10), head(data.spoiled)[:, 0].clamp(0, 10)
-    scores = torch.cat([clean, spoiled])
-    wanted = torch.cat([data.clean_score, data.spoiled_score])
-    return float(spearmanr(scores, wanted).statistic), (clean > spoiled).float().mean().item()
+def fit(folder: Path) -> None:
+    """The command that any user types; paths are relative, for the head's file names its CLIP."""
+    lists = [word for part in ROUNDS for word in (f"--{part}", str(folder / f"{part}.txt"))]
+    options = ["--clip", "assets/demo/clip", "--hidden", "128,32", "--notice", p.NOTICE, *lists]
+    options += ["--images", str(folder / "pictures"), "--embeddings", str(folder / "embeddings")]
+    options += ["--output", str(folder / "head")]
+    command = [sys.executable, "-m", "finetune_monitor.cli", "aesthetic", "fit", str(folder / "ratings.csv"), *options]
+    subprocess.run(command, check=True, cwd=ROOT)
 
 
-def write(head: nn.Sequential, correlation: float, path: Path) -> None:
-    """Writes the head with what a reader must know of it."""
-    metadata = {
-        "notice": p.NOTICE,
-        "format": "finetune_monitor.aesthetic_head",
-        "version": "1",
-        "activation": "relu",
-        "clip": "assets/demo/clip",
-        "scale": "0..10",
-        "normalised": "true",
-        "data": "CC0 portraits of US members of Congress, clean and spoiled in nine known ways",
-        "srcc": f"{correlation:.3f}",
-    }
-    save_file({f"layers.{name}": value for name, value in head.state_dict().items()}, path, metadata=metadata)
+def ordered_pairs(folder: Path) -> float:
+    """Share of the pairs of the test part in which the clean picture has the higher score."""
+    with (folder / "head/predictions.csv").open(newline="") as file:
+        scores = {row["name"]: float(row["head"]) for row in csv.DictReader(file)}
+    names = (folder / "test.txt").read_text().split()
+    pairs = [(scores[clean], scores[spoiled]) for clean, spoiled in zip(names[::2], names[1::2], strict=True)]
+    return sum(clean > spoiled for clean, spoiled in pairs) / len(pairs)
 
 
 def main() -> None:
     options = p.arguments()
-    faces = p.find_faces(options.portraits, options.work)
-    held_out = crops.CropSampler(options.portraits, faces[:: p.HELD_OUT_EVERY], seed=1)
-    model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{p.DEMO / 'clip'}")
-    model.eval()
-    vae = AutoencoderKL.from_pretrained(options.work / "vae")
-    torch.manual_seed(1)
-    head = train(score_pictures(model, vae, clip.train_part(options.portraits, faces), rounds=6))
-    correlation, ordered = measure(head, score_pictures(model, vae, held_out, rounds=4))
-    write(head, correlation, p.DEMO / "aesthetic_head.safetensors")
-    print(f"people held out: rank correlation {correlation:.3f}, pairs in the right order {ordered:.3f}")
+    folder = options.work.resolve() / "aesthetic"
+    write_data(options.portraits, p.find_faces(options.portraits, options.work), folder)
+    fit(folder)
+    shutil.copy(folder / "head/head.safetensors", p.DEMO / "aesthetic_head.safetensors")
+    print(f"people held out: pairs in the right order {ordered_pairs(folder):.3f}; {folder / 'head/report.md'}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,182 @@
+"""The commands `finetune-monitor aesthetic fit|eval|score`: their options, and what they print."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune_monitor.aesthetics.settings import BALANCES, LOSSES, FitSettings
+from finetune_monitor.errors import UserError
+
+if TYPE_CHECKING:
+    from finetune_monitor.aesthetics.experiment import Inputs
+    from finetune_monitor.aesthetics.report import Measured
+
+CLIP, PRETRAINED = "ViT-L-14-quickgelu", "openai"
+
+
+def add_aesthetic(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `aesthetic` with its three commands."""
+    parser = commands.add_parser("aesthetic", help="make an aesthetic head of your own, measure one, score pictures")
+    kinds = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_fit(kinds.add_parser("fit", help="fit a head on rated pictures (AVA, or a CSV) and report how good it is"))
+    _add_eval(kinds.add_parser("eval", help="measure any head on rated pictures"))
+    _add_score(kinds.add_parser("score", help="print a head's score of pictures as CSV"))
+
+
+def _add_fit(parser: argparse.ArgumentParser) -> None:
+    _add_inputs(parser, clip=CLIP, pretrained=PRETRAINED)
+    parser.add_argument("--train", type=Path, metavar="LIST", help="file with the training images' names, one a line")
+    parser.add_argument("--validation", type=Path, metavar="LIST", help="the same for those that stop the fit")
+    parser.add_argument(
+        "--test", type=Path, metavar="LIST", help="the same for the report (AVA: generic_test.jpgl); default: a tenth"
+    )
+    parser.add_argument(
+        "--folds", type=int, metavar="N", help="measure by cross-validation, for few pictures; fit the head on all"
+    )
+    parser.add_argument("--loss", choices=LOSSES, default=LOSSES[0], help="of the mean rating, or of the votes a grade")
+    parser.add_argument(
+        "--balance",
+        choices=BALANCES,
+        default=BALANCES[0],
+        help="rare ratings weigh more (label-distribution smoothing), are drawn more often, or neither",
+    )
+    hidden = FitSettings.hidden
+    parser.add_argument(
+        "--hidden",
+        type=_widths,
+        default=hidden,
+        metavar="N,N",
+        help=f"widths of the hidden layers, 0 for one linear layer; default: {','.join(map(str, hidden))}",
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--notice", help="a sentence that is shown wherever the head's scores are")
+    parser.set_defaults(run=_fit)
+
+
+def _add_eval(parser: argparse.ArgumentParser) -> None:
+    _add_head(parser)
+    _add_inputs(parser)
+    parser.add_argument("--only", type=Path, metavar="LIST", help="file with the names to measure on, one a line")
+    parser.set_defaults(run=_eval)
+
+
+def _add_score(parser: argparse.ArgumentParser) -> None:
+    _add_head(parser)
+    parser.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE", help="files, or folders of them")
+    _add_clip(parser)
+    parser.set_defaults(run=_score)
+
+
+def _add_head(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("head", metavar="HEAD", help="a file, or the name of a public head")
+
+
+def _add_inputs(parser: argparse.ArgumentParser, clip: str | None = None, pretrained: str | None = None) -> None:
+    parser.add_argument("ratings", type=Path, metavar="RATINGS", help="AVA.txt, or a CSV with images and ratings")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder with the pictures")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the head and the report")
+    parser.add_argument(
+        "--scale", type=float, nargs=2, default=(0, 10), metavar=("LOW", "HIGH"), help="possible ratings: 0 10"
+    )
+    parser.add_argument("--embeddings", type=Path, metavar="DIR", help="where they are kept; default: the cache")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that read pictures; default: the cores")
+    _add_clip(parser, clip, pretrained)
+
+
+def _add_clip(parser: argparse.ArgumentParser, clip: str | None = None, pretrained: str | None = None) -> None:
+    default = clip or "what the head was fitted on"
+    parser.add_argument("--clip", default=clip, help=f"a model of open_clip, or a folder; default: {default}")
+    parser.add_argument("--pretrained", default=pretrained, help="tag of its weights in open_clip")
+    parser.add_argument("--device", help="default: cuda where there is a GPU, else cpu")
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    widths = tuple(int(word) for word in text.split(","))
+    if widths == (0,):
+        return ()
+    if min(widths) < 1:
+        raise ValueError
+    return widths
+
+
+def _fit(chosen: argparse.Namespace) -> None:
+    from finetune_monitor.aesthetics.experiment import FILE, Lists, fit
+
+    settings = FitSettings(loss=chosen.loss, balance=chosen.balance, hidden=chosen.hidden, seed=chosen.seed)
+    lists = Lists(chosen.train, chosen.validation, chosen.test)
+    if chosen.folds is not None and lists != Lists():
+        raise UserError("--folds: found lists of images too; cross-validation divides all pictures by itself")
+    inputs = _inputs(chosen, chosen.clip, chosen.pretrained)
+    _print(fit(inputs, chosen.output, settings, lists, chosen.folds, chosen.notice), chosen.output)
+    where = {"clip": chosen.clip, "pretrained": inputs.clip.tag, "head": str(chosen.output / FILE)}
+    print(f"in a config:  monitor.metrics.aesthetic: {json.dumps(where)}")
+
+
+def _eval(chosen: argparse.Namespace) -> None:
+    from finetune_monitor.aesthetics.experiment import evaluate
+
+    inputs = _inputs(chosen, *_clip(chosen))
+    _print(evaluate(chosen.head, inputs, chosen.output, chosen.only), chosen.output)
+
+
+def _score(chosen: argparse.Namespace) -> None:
+    from finetune_monitor.aesthetics.scoring import print_scores
+
+    clip, pretrained = _clip(chosen)
+    print_scores(chosen.pictures, chosen.head, clip, pretrained, _device(chosen))
+
+
+def _clip(chosen: argparse.Namespace) -> tuple[str, str | None]:
+    """The CLIP that was named, else the one that the head was fitted on."""
+    from finetune_monitor.aesthetics.heads import clip_of, find_head, read_head
+
+    if chosen.clip:
+        return chosen.clip, chosen.pretrained
+    found = clip_of(read_head(find_head(chosen.head))[1])
+    if found is None:
+        raise UserError(f"{chosen.head}: it does not say which CLIP it was fitted on; name it with --clip")
+    return found
+
+
+def _device(chosen: argparse.Namespace) -> str:
+    import torch
+
+    return chosen.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _inputs(chosen: argparse.Namespace, clip: str, pretrained: str | None) -> "Inputs":
+    from finetune_monitor.aesthetics.embedding import WORKERS
+    from finetune_monitor.aesthetics.experiment import Inputs
+    from finetune_monitor.hub import resolve_clip
+    from finetune_monitor.weights import cache_folder
+
+    low, high = chosen.scale
+    if not low < high:
+        raise UserError(f"--scale: found {low:g} {high:g}, expected the least rating and a greater one")
+    return Inputs(
+        ratings=chosen.ratings,
+        images=chosen.images,
+        clip=resolve_clip(clip, pretrained),
+        store=chosen.embeddings or cache_folder() / "embeddings",
+        scale=(low, high),
+        device=_device(chosen),
+        workers=WORKERS if chosen.workers is None else chosen.workers,
+    )
+
+
+def _print(measured: "Measured", output: Path) -> None:
+    """The table of all predictors, and where to look."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Column, Table
+
+    from finetune_monitor.aesthetics.report import shown
+
+    table = Table("", *(Column(title, justify="right") for title in ("SRCC", "PLCC", "MAE")))
+    for name, found in measured.overall.items():
+        table.add_row(name, *(escape(shown(estimate)) for estimate in (found.srcc, found.plcc, found.mae)))
+    console = Console()
+    # Where nobody sees the lines break, in a log, they are as long as they must be.
+    (console if console.is_terminal else Console(width=120)).print(table)
+    print(f"report:       {output / 'report.md'}")

@@ -1,0 +1,227 @@
+"""Fit a head on embeddings and ratings: AdamW, balanced loss, stopped by the validation images, the best epoch kept."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float16, Int
+from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from tqdm import tqdm
+
+from finetune_monitor.aesthetics.balancing import rarity
+from finetune_monitor.aesthetics.heads import AestheticHead
+from finetune_monitor.aesthetics.settings import FitSettings
+from finetune_monitor.faces import undisturbed_rng
+
+CHUNK = 8192
+"""Embeddings that are held in single precision at once."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a head learns to say of each image.
+
+    means: mean rating.
+    scale: least and greatest possible rating.
+    counts: votes a grade, and `grades` their ratings; needed for the loss on the histogram only.
+    """
+
+    means: Float[np.ndarray, "n"]
+    scale: tuple[float, float]
+    counts: Float[np.ndarray, "n k"] | None = None
+    grades: Float[np.ndarray, "k"] | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A head with its validation loss at the end of every epoch; it has the weights of the best one."""
+
+    head: AestheticHead
+    losses: tuple[float, ...]
+
+    @property
+    def best_epoch(self) -> int:
+        """Counted from 1."""
+        return int(np.argmin(self.losses)) + 1
+
+
+def fit_head(
+    embeddings: Float16[np.ndarray, "n d"],
+    targets: Targets,
+    train: Int[np.ndarray, "t"],
+    validation: Int[np.ndarray, "v"],
+    settings: FitSettings,
+    device: str | torch.device = "cpu",
+) -> Fitted:
+    """A head for L2-normalised embeddings (rows), fitted on the rows `train` and stopped by the rows `validation`.
+
+    On the CPU the same input gives the same weights, bit for bit; the caller's random state is left as it was.
+
+    Raises:
+        ValueError: a loss on the histogram without votes, or no rows to train on or to stop by.
+    """
+    if not len(train) or not len(validation):
+        raise ValueError(f"found {len(train)} images to train on and {len(validation)} to stop by, expected some")
+    with undisturbed_rng():
+        torch.manual_seed(settings.seed)
+        return _Fit(embeddings, targets, train, validation, settings, torch.device(device)).run()
+
+
+class _Fit:
+    """The network sees standardised embeddings and, for the loss on the mean, standardised ratings; both are folded
+    into its first and last layer at the end.
+    """
+
+    def __init__(
+        self,
+        embeddings: Float16[np.ndarray, "n d"],
+        targets: Targets,
+        train: Int[np.ndarray, "t"],
+        validation: Int[np.ndarray, "v"],
+        settings: FitSettings,
+        device: torch.device,
+    ) -> None:
+        self.settings, self.device = settings, device
+        self.train, self.validation = torch.from_numpy(train), torch.from_numpy(validation)
+        self.embeddings = torch.from_numpy(embeddings).to(device)
+        self.shift, self.spread = self._standard()
+        means = targets.means[train]
+        self.centre, self.unit = (0.0, 1.0) if self.histogram else (float(means.mean()), float(means.std()) or 1.0)
+        self.grades = _grades(targets) if self.histogram else None
+        self.targets = (_shares(targets) if self.histogram else self._standardised(targets.means)).to(device)
+        self.weights = torch.ones(len(targets.means), device=device)
+        if settings.balance != "none":
+            self.weights = torch.from_numpy(rarity(targets.means, means, targets.scale)).float().to(device)
+        outputs = 1 if self.grades is None else len(self.grades)
+        self.head = AestheticHead(
+            [embeddings.shape[1], *settings.hidden, outputs], settings.activation, self.grades
+        ).to(device)
+
+    @property
+    def histogram(self) -> bool:
+        return self.settings.loss == "histogram"
+
+    def run(self) -> Fitted:
+        optimizer = torch.optim.AdamW(
+            self.head.parameters(), self.settings.learning_rate, weight_decay=self.settings.weight_decay, fused=True
+        )
+        patience = self.settings.patience
+        schedule = ReduceLROnPlateau(optimizer, factor=0.3, patience=patience // 2 - 1, threshold=0)
+        losses: list[float] = []
+        best: dict[str, Tensor] = {}
+        with tqdm(
+            total=self.settings.max_epochs, desc=f"fitting, balance {self.settings.balance}", unit="epoch"
+        ) as bar:
+            while len(losses) < self.settings.max_epochs and len(losses) - _best(losses) <= patience:
+                self._epoch(optimizer)
+                losses.append(self._validation_loss())
+                schedule.step(losses[-1])
+                if _best(losses) == len(losses):
+                    best = {name: value.clone() for name, value in self.head.state_dict().items()}
+                bar.update()
+                bar.set_postfix(loss=f"{losses[-1]:.4f}", best=f"{min(losses):.4f}")
+            bar.total = len(losses)
+        self.head.load_state_dict(best)
+        self._fold()
+        return Fitted(self.head.eval().requires_grad_(False).cpu(), tuple(losses))
+
+    def _epoch(self, optimizer: torch.optim.Optimizer) -> None:
+        self.head.train()
+        for rows in self._batches():
+            weights = 1.0 if self.settings.balance == "resample" else self.weights[rows]
+            loss = (self._losses(rows) * weights).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    def _batches(self) -> Iterator[Tensor]:
+        """Rows of an epoch: every training image once, or as many drawn by their rarity."""
+        count = len(self.train)
+        if self.settings.balance == "resample":
+            order = torch.multinomial(self.weights[self.train.to(self.device)].cpu(), count, replacement=True)
+        else:
+            order = torch.randperm(count)
+        size = min(1024, max(16, count // 16))
+        # The last few images of an epoch wait for the next one: a tiny batch would be a step in a random direction.
+        yield from self.train[order[: max(size, count // size * size)]].to(self.device).split(size)
+
+    def _losses(self, rows: Tensor) -> Float[Tensor, "b"]:
+        outputs = self.head.outputs(self._standardised_embeddings(rows), self.settings.dropout)
+        wanted = self.targets[rows]
+        return (
+            earth_movers_distance(outputs.softmax(dim=1), wanted) if self.histogram else (outputs[:, 0] - wanted) ** 2
+        )
+
+    @torch.no_grad()
+    def _validation_loss(self) -> float:
+        """Weighted as the training is: with rare ratings drawn more often, rare ratings also weigh more here."""
+        self.head.eval()
+        total = sum(
+            (self._losses(rows) * self.weights[rows]).sum().item()
+            for rows in self.validation.to(self.device).split(CHUNK)
+        )
+        return total / float(self.weights[self.validation.to(self.device)].sum())
+
+    def _standardised_embeddings(self, rows: Tensor) -> Float[Tensor, "b d"]:
+        return (self.embeddings[rows].float() - self.shift) / self.spread
+
+    def _standardised(self, means: Float[np.ndarray, "n"]) -> Float[Tensor, "n"]:
+        return torch.from_numpy((means - self.centre) / self.unit).float()
+
+    def _standard(self) -> tuple[Float[Tensor, "d"], Float[Tensor, "d"]]:
+        """Mean and spread of each number of the training embeddings, in chunks."""
+        chunks = self.train.to(self.device).split(CHUNK)
+        count, width = len(self.train), self.embeddings.shape[1]
+        shift, square = torch.zeros(2, width, dtype=torch.float64, device=self.device)
+        for rows in chunks:
+            shift += self.embeddings[rows].double().sum(0) / count
+        for rows in chunks:
+            square += (self.embeddings[rows].double() - shift).square().sum(0) / count
+        spread = square.sqrt()
+        # A number that hardly varies would be blown up: it counts no less than a tenth of the usual one.
+        return shift.float(), spread.clamp(min=float(spread.median()) / 10 or 1.0).float()
+
+    @torch.no_grad()
+    def _fold(self) -> None:
+        """Let the layers themselves take plain embeddings and give plain ratings."""
+        first, last = self.head.linears[0], self.head.linears[-1]
+        first.weight /= self.spread
+        first.bias.sub_(first.weight @ self.shift)
+        last.weight *= self.unit
+        last.bias.mul_(self.unit).add_(self.centre)
+
+
+def earth_movers_distance(predicted: Float[Tensor, "n k"], voted: Float[Tensor, "n k"]) -> Float[Tensor, "n"]:
+    """Distance of two distributions over ordered grades: root mean square difference of their cumulative sums.
+
+    With r = 2, as NIMA trains (Talebi and Milanfar 2018, equation 1).
+    """
+    difference = predicted.cumsum(dim=1) - voted.cumsum(dim=1)
+    return (difference.square().mean(dim=1) + 1e-12).sqrt()  # the root has no gradient at 0
+
+
+def _shares(targets: Targets) -> Float[Tensor, "n k"]:
+    counts = torch.from_numpy(np.asarray(targets.counts, dtype=np.float32))
+    return counts / counts.sum(dim=1, keepdim=True)
+
+
+def _grades(targets: Targets) -> list[float]:
+    if targets.counts is None or targets.grades is None:
+        raise ValueError("loss: found histogram, but only mean ratings; expected votes a grade, or loss mean")
+    return [float(grade) for grade in targets.grades]
+
+
+def _best(losses: Sequence[float]) -> int:
+    """Number of the best epoch, counted from 1; 0 where there is none yet."""
+    finite = [loss if math.isfinite(loss) else math.inf for loss in losses]
+    return int(np.argmin(finite)) + 1 if losses else 0
+
+
+@torch.no_grad()
+def predict(head: AestheticHead, embeddings: Float16[np.ndarray, "n d"]) -> Float[np.ndarray, "n"]:
+    """The head's score of each row, in chunks."""
+    chunks = [head(torch.from_numpy(part).float()) for part in np.array_split(embeddings, len(embeddings) // CHUNK + 1)]
+    return torch.cat(chunks).double().numpy()

@@ -1,0 +1,39 @@
+"""What can be chosen when a head is fitted."""
+
+from dataclasses import dataclass, replace
+
+LOSSES = ("mean", "histogram")
+BALANCES = ("lds", "resample", "none")
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How a head is fitted.
+
+    loss: `mean`, squared error on the mean rating; `histogram`, earth mover's distance to the raters' votes.
+    balance: `lds`, rare ratings weigh more; `resample`, they are drawn more often; `none`.
+    hidden: widths of the layers between the embedding and the output; empty for one linear layer.
+    dropout: share of hidden values left out in training.
+    patience: epochs without a better validation loss until it ends; half as many lower the learning rate.
+    seed: of the first weights, the order of the images and the dropout.
+    """
+
+    loss: str = "mean"
+    balance: str = "lds"
+    hidden: tuple[int, ...] = (256, 64)
+    activation: str = "relu"
+    dropout: float = 0.3
+    learning_rate: float = 3e-4
+    weight_decay: float = 0.01
+    max_epochs: int = 60
+    patience: int = 6
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, found, known in (("loss", self.loss, LOSSES), ("balance", self.balance, BALANCES)):
+            if found not in known:
+                raise ValueError(f"{name}: found {found!r}, expected one of {', '.join(known)}")
+
+    def unbalanced(self) -> "FitSettings":
+        """The same without balancing, to compare with."""
+        return replace(self, balance="none")
