@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"finetune-monitor: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("finetune-monitor: interrupted", file=sys.stderr)
+        print(f"finetune-monitor: interrupted{chosen.kept}", file=sys.stderr)
         return 130
     return 0
 
@@ -29,6 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "finetune-monitor", description="Looks at runs, makes and measures aesthetic heads."
     )
+    parser.set_defaults(kept="")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     show = commands.add_parser("show", help="print a run's scores, its best step and why it ended")

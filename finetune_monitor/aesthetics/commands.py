@@ -9,10 +9,11 @@ from finetune_monitor.aesthetics.settings import BALANCES, LOSSES, FitSettings
 from finetune_monitor.errors import UserError
 
 if TYPE_CHECKING:
-    from finetune_monitor.aesthetics.experiment import Inputs
-    from finetune_monitor.aesthetics.report import Measured
+    from finetune_monitor.aesthetics.experiment import Inputs, Outcome
 
 CLIP, PRETRAINED = "ViT-L-14-quickgelu", "openai"
+
+KEPT = "; embeddings made so far are kept, and the same command goes on from there"
 
 
 def add_aesthetic(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -51,14 +52,14 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--notice", help="a sentence that is shown wherever the head's scores are")
-    parser.set_defaults(run=_fit)
+    parser.set_defaults(run=_fit, kept=KEPT)
 
 
 def _add_eval(parser: argparse.ArgumentParser) -> None:
     _add_head(parser)
     _add_inputs(parser)
     parser.add_argument("--only", type=Path, metavar="LIST", help="file with the names to measure on, one a line")
-    parser.set_defaults(run=_eval)
+    parser.set_defaults(run=_eval, kept=KEPT)
 
 
 def _add_score(parser: argparse.ArgumentParser) -> None:
@@ -165,7 +166,7 @@ def _inputs(chosen: argparse.Namespace, clip: str, pretrained: str | None) -> "I
     )
 
 
-def _print(measured: "Measured", output: Path) -> None:
+def _print(outcome: "Outcome", output: Path) -> None:
     """The table of all predictors, and where to look."""
     from rich.console import Console
     from rich.markup import escape
@@ -174,9 +175,10 @@ def _print(measured: "Measured", output: Path) -> None:
     from finetune_monitor.aesthetics.report import shown
 
     table = Table("", *(Column(title, justify="right") for title in ("SRCC", "PLCC", "MAE")))
-    for name, found in measured.overall.items():
+    for name, found in outcome.measured.overall.items():
         table.add_row(name, *(escape(shown(estimate)) for estimate in (found.srcc, found.plcc, found.mae)))
     console = Console()
     # Where nobody sees the lines break, in a log, they are as long as they must be.
     (console if console.is_terminal else Console(width=120)).print(table)
+    print(f"left out:     {outcome.left_out}")
     print(f"report:       {output / 'report.md'}")

@@ -66,6 +66,14 @@ class Lists:
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """Every number of a report, and how many pictures and rows of which kind were left out."""
+
+    measured: Measured
+    left_out: str
+
+
+@dataclass(frozen=True)
 class _Found:
     """A head, and what was said of pictures (`rows` of the data) by heads that had not seen them."""
 
@@ -82,7 +90,7 @@ def fit(
     lists: Lists = Lists(),
     fold_count: int | None = None,
     notice: str | None = None,
-) -> Measured:
+) -> Outcome:
     """Fit a head and write `head.safetensors`, the report and `problems.csv` into the folder `output`.
 
     With balancing, a second head is fitted without it, to compare with. With `fold_count`, what the report measures is
@@ -105,13 +113,13 @@ def fit(
     experiment = _Experiment(data, settings, inputs.device)
     found = experiment.held_out(lists) if fold_count is None else experiment.cross_validated(fold_count)
     how = {**_made_with(inputs, data), **_fitted_with(settings, found, fold_count)}
-    measured = _write_report(output, f"Aesthetic head {output.name}", data, found.rows, found.scores, how)
-    metadata = {**how, "scores": _agreement(measured)} | ({"notice": notice} if notice else {})
+    outcome = _write_report(output, f"Aesthetic head {output.name}", data, found.rows, found.scores, how)
+    metadata = {**how, "scores": _agreement(outcome.measured)} | ({"notice": notice} if notice else {})
     save_head(output / FILE, found.fitted.head, metadata)
-    return measured
+    return outcome
 
 
-def evaluate(head: str | Path, inputs: Inputs, output: Path, only: Path | None = None) -> Measured:
+def evaluate(head: str | Path, inputs: Inputs, output: Path, only: Path | None = None) -> Outcome:
     """Measure a head on rated pictures, all or those in the list `only`, and write the report into `output`.
 
     Raises:
@@ -186,7 +194,7 @@ def _write_report(
     scores: Mapping[str, Float[np.ndarray, "n"]],
     facts: Mapping[str, str],
     notes: Sequence[str] = (),
-) -> Measured:
+) -> Outcome:
     """The report on the pictures in `rows`, and the list of all that was left out."""
     ratings = data.ratings.means[rows]
     names, pictures = zip(*((data.ratings.names[row], data.paths[row]) for row in rows), strict=True)
@@ -195,8 +203,9 @@ def _write_report(
     )
     write_problems(output / PROBLEMS, data.problems)
     counts = ", ".join(f"{count} {kind.value}" for kind, count in count_problems(data.problems).items())
-    facts = {**facts, "left out": f"{counts} (see {PROBLEMS})" if counts else "nothing"}
-    return write_report(output, title, predictions, facts, pictures, [*notes, CONSTANT_NOTE])
+    left_out = f"{counts} (see {PROBLEMS})" if counts else "nothing"
+    facts = {**facts, "left out": left_out}
+    return Outcome(write_report(output, title, predictions, facts, pictures, [*notes, CONSTANT_NOTE]), left_out)
 
 
 def _made_with(inputs: Inputs, data: RatedPictures) -> dict[str, str]:
@@ -221,7 +230,7 @@ def _fitted_with(settings: FitSettings, found: _Found, fold_count: int | None) -
         "loss": settings.loss,
         "balance": settings.balance,
         "seed": str(settings.seed),
-        "epochs": f"{found.fitted.best_epoch} of {len(found.fitted.losses)}",
+        "rounds": f"{found.fitted.best_round} of {len(found.fitted.losses)}",
         "made_by": f"finetune_monitor {__version__}",
     }
 

@@ -1,4 +1,4 @@
-"""Fit a head on embeddings and ratings: AdamW, balanced loss, stopped by the validation images, the best epoch kept."""
+"""Fit a head on embeddings and ratings: AdamW, balanced loss, stopped by the validation images, the best weights kept."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -15,6 +15,9 @@ from finetune_monitor.aesthetics.balancing import rarity
 from finetune_monitor.aesthetics.heads import AestheticHead
 from finetune_monitor.aesthetics.settings import FitSettings
 from finetune_monitor.faces import undisturbed_rng
+
+LEAST_STEPS = 50
+"""Between two looks at the validation images; with many images one pass over them has more."""
 
 CHUNK = 8192
 """Embeddings that are held in single precision at once."""
@@ -37,13 +40,13 @@ class Targets:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A head with its validation loss at the end of every epoch; it has the weights of the best one."""
+    """A head with its validation loss at the end of every round; it has the weights of the best one."""
 
     head: AestheticHead
     losses: tuple[float, ...]
 
     @property
-    def best_epoch(self) -> int:
+    def best_round(self) -> int:
         """Counted from 1."""
         return int(np.argmin(self.losses)) + 1
 
@@ -113,10 +116,10 @@ class _Fit:
         losses: list[float] = []
         best: dict[str, Tensor] = {}
         with tqdm(
-            total=self.settings.max_epochs, desc=f"fitting, balance {self.settings.balance}", unit="epoch"
+            total=self.settings.max_rounds, desc=f"fitting, balance {self.settings.balance}", unit="round"
         ) as bar:
-            while len(losses) < self.settings.max_epochs and len(losses) - _best(losses) <= patience:
-                self._epoch(optimizer)
+            while len(losses) < self.settings.max_rounds and len(losses) - _best(losses) <= patience:
+                self._round(optimizer)
                 losses.append(self._validation_loss())
                 schedule.step(losses[-1])
                 if _best(losses) == len(losses):
@@ -128,7 +131,7 @@ class _Fit:
         self._fold()
         return Fitted(self.head.eval().requires_grad_(False).cpu(), tuple(losses))
 
-    def _epoch(self, optimizer: torch.optim.Optimizer) -> None:
+    def _round(self, optimizer: torch.optim.Optimizer) -> None:
         self.head.train()
         for rows in self._batches():
             weights = 1.0 if self.settings.balance == "resample" else self.weights[rows]
@@ -138,15 +141,20 @@ class _Fit:
             optimizer.step()
 
     def _batches(self) -> Iterator[Tensor]:
-        """Rows of an epoch: every training image once, or as many drawn by their rarity."""
+        """Rows of a round: passes over the training images, until there are enough steps to judge by."""
+        count = len(self.train)
+        size = min(1024, max(16, count // 16))
+        steps = max(1, count // size)
+        for _ in range(math.ceil(LEAST_STEPS / steps)):
+            # The last few images of a pass are left out: a tiny batch would be a step in a random direction.
+            yield from self.train[self._order()[: max(size, steps * size)]].to(self.device).split(size)
+
+    def _order(self) -> Int[Tensor, "t"]:
+        """Places in the training part: each once, or as many drawn by their rarity."""
         count = len(self.train)
         if self.settings.balance == "resample":
-            order = torch.multinomial(self.weights[self.train.to(self.device)].cpu(), count, replacement=True)
-        else:
-            order = torch.randperm(count)
-        size = min(1024, max(16, count // 16))
-        # The last few images of an epoch wait for the next one: a tiny batch would be a step in a random direction.
-        yield from self.train[order[: max(size, count // size * size)]].to(self.device).split(size)
+            return torch.multinomial(self.weights[self.train.to(self.device)].cpu(), count, replacement=True)
+        return torch.randperm(count)
 
     def _losses(self, rows: Tensor) -> Float[Tensor, "b"]:
         outputs = self.head.outputs(self._standardised_embeddings(rows), self.settings.dropout)
@@ -215,7 +223,7 @@ def _grades(targets: Targets) -> list[float]:
 
 
 def _best(losses: Sequence[float]) -> int:
-    """Number of the best epoch, counted from 1; 0 where there is none yet."""
+    """Number of the best round, counted from 1; 0 where there is none yet."""
     finite = [loss if math.isfinite(loss) else math.inf for loss in losses]
     return int(np.argmin(finite)) + 1 if losses else 0
 

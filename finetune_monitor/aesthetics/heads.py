@@ -123,7 +123,17 @@ def save_head(file: Path, head: AestheticHead, metadata: Mapping[str, str]) -> N
     if head.grades is not None:
         own["grades"] = json.dumps(head.grades)
     state = {name: value.detach().float().cpu().contiguous() for name, value in head.state_dict().items()}
-    write_atomic(file, save(state, {**metadata, **own}))
+    write_atomic(file, _in_order(save(state, {**metadata, **own})))
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same `.safetensors` with its header sorted: the library's order differs from run to run, and so would the
+    SHA-256 by which a head is known.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[end:]
 
 
 def read_head(file: Path) -> tuple[AestheticHead, Mapping[str, str]]:

@@ -14,7 +14,8 @@ class FitSettings:
     balance: `lds`, rare ratings weigh more; `resample`, they are drawn more often; `none`.
     hidden: widths of the layers between the embedding and the output; empty for one linear layer.
     dropout: share of hidden values left out in training.
-    patience: epochs without a better validation loss until it ends; half as many lower the learning rate.
+    max_rounds: a round is a pass over the images, or as many as make 50 steps.
+    patience: rounds without a better validation loss until it ends; half as many lower the learning rate.
     seed: of the first weights, the order of the images and the dropout.
     """
 
@@ -23,9 +24,9 @@ class FitSettings:
     hidden: tuple[int, ...] = (256, 64)
     activation: str = "relu"
     dropout: float = 0.3
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-4
     weight_decay: float = 0.01
-    max_epochs: int = 60
+    max_rounds: int = 100
     patience: int = 6
     seed: int = 0
 

@@ -13,7 +13,7 @@ from finetune_monitor.aesthetics.settings import FitSettings
 
 WIDTH, SCALE = 24, (0.0, 10.0)
 GRADES = np.arange(1.0, 11.0)
-QUICK = FitSettings(hidden=(16,), dropout=0.0, learning_rate=3e-3, max_epochs=25)
+QUICK = FitSettings(hidden=(16,), dropout=0.0, learning_rate=3e-3, max_rounds=25)
 
 
 def embeddings(quality: np.ndarray, noise: float = 0.5, seed: int = 0) -> np.ndarray:
@@ -48,7 +48,7 @@ def test_it_learns_what_people_say(world, loss, balance):
     scores, wanted = predict(fitted.head, x[test]), targets.means[test]
     assert spearmanr(scores, wanted).statistic > 0.8
     assert np.abs(scores - wanted).mean() < 0.35 < np.abs(wanted.mean() - wanted).mean()
-    assert fitted.losses[fitted.best_epoch - 1] == min(fitted.losses)
+    assert fitted.losses[fitted.best_round - 1] == min(fitted.losses)
     assert fitted.head.grades == (tuple(GRADES) if loss == "histogram" else None)
 
 
@@ -66,7 +66,7 @@ def test_balancing_errs_less_where_ratings_are_rare(world, balance):
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_the_random_state_alone(world):
     x, targets, train, validation, _ = world
-    settings = replace(QUICK, dropout=0.3, max_epochs=3)
+    settings = replace(QUICK, dropout=0.3, max_rounds=3)
     torch.manual_seed(5)
     first = fit_head(x, targets, train, validation, settings).head.state_dict()
     drawn = torch.rand(3)
@@ -83,7 +83,7 @@ def test_rows_of_the_test_part_are_never_looked_at(world):
     x, targets, train, validation, test = world
     spoiled, counts, means = x.copy(), targets.counts.copy(), targets.means.copy()
     spoiled[test], counts[test], means[test] = 1000.0, 7.0, 0.5
-    settings = replace(QUICK, loss="histogram", max_epochs=3)
+    settings = replace(QUICK, loss="histogram", max_rounds=3)
     clean = fit_head(x, targets, train, validation, settings)
     other = fit_head(spoiled, Targets(means, SCALE, counts, GRADES), train, validation, settings)
     assert clean.losses == other.losses
@@ -91,20 +91,20 @@ def test_rows_of_the_test_part_are_never_looked_at(world):
         assert torch.equal(value, other.head.state_dict()[name])
 
 
-def test_it_stops_when_the_validation_pictures_gain_nothing_and_keeps_the_best_epoch(world):
+def test_it_stops_when_the_validation_pictures_gain_nothing_and_keeps_the_best_round(world):
     x, targets, train, validation, _ = world
     shuffled = Targets(np.random.default_rng(4).permutation(targets.means), SCALE)
     settings = replace(QUICK, hidden=(64, 64), learning_rate=1e-2, patience=4)
     fitted = fit_head(x, shuffled, train, validation, settings)
-    assert len(fitted.losses) == fitted.best_epoch + settings.patience + 1 < settings.max_epochs
-    shorter = fit_head(x, shuffled, train, validation, replace(settings, max_epochs=fitted.best_epoch))
+    assert len(fitted.losses) == fitted.best_round + settings.patience + 1 < settings.max_rounds
+    shorter = fit_head(x, shuffled, train, validation, replace(settings, max_rounds=fitted.best_round))
     for name, value in fitted.head.state_dict().items():
         assert torch.equal(value, shorter.head.state_dict()[name])
 
 
 def test_the_file_holds_a_head_for_plain_embeddings(world, tmp_path):
     x, targets, train, validation, test = world
-    fitted = fit_head(x, targets, train, validation, replace(QUICK, max_epochs=4))
+    fitted = fit_head(x, targets, train, validation, replace(QUICK, max_rounds=4))
     save_head(tmp_path / "head.safetensors", fitted.head, {})
     again, _ = read_head(tmp_path / "head.safetensors")
     assert np.array_equal(predict(again, x[test]), predict(fitted.head, x[test]))
@@ -113,7 +113,7 @@ def test_the_file_holds_a_head_for_plain_embeddings(world, tmp_path):
 
 def test_no_hidden_layer_gives_a_linear_head_near_the_least_squares_solution(world):
     x, targets, train, validation, test = world
-    settings = replace(QUICK, hidden=(), balance="none", learning_rate=1e-2, weight_decay=0.0, max_epochs=60)
+    settings = replace(QUICK, hidden=(), balance="none", learning_rate=1e-2, weight_decay=0.0, max_rounds=60)
     scores = predict(fit_head(x, targets, train, validation, settings).head, x[test])
     design = np.column_stack([x.astype(np.float64), np.ones(len(x))])
     solution = np.linalg.lstsq(design[train], targets.means[train], rcond=None)[0]
