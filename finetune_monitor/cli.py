@@ -1,6 +1,7 @@
 """The command `finetune-monitor`: looks at run directories, makes and measures aesthetic heads."""
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -19,6 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"finetune-monitor: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # who reads our output has enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print(f"finetune-monitor: interrupted{chosen.kept}", file=sys.stderr)
         return 130

@@ -10,7 +10,6 @@ from PIL.Image import Image
 from torch import Tensor
 
 from finetune_monitor.faces import undisturbed_rng
-from finetune_monitor.files import sha256
 from finetune_monitor.hub import ClipSource, resolve_clip
 
 BATCH = 16
@@ -42,7 +41,7 @@ class ClipEncoder:
         device: str | torch.device = "cpu",
     ) -> None:
         self.source = clip if isinstance(clip, ClipSource) else resolve_clip(clip, pretrained)
-        self.sha256 = sha256(self.source.file)
+        self.sha256 = self.source.sha256
         self.device = torch.device(device)
         self.preprocess: Callable[[Image], Tensor]
         with undisturbed_rng():

@@ -5,10 +5,12 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from finetune_monitor.errors import UserError
+from finetune_monitor.files import sha256
 from finetune_monitor.weights import probe
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -167,6 +169,11 @@ class ClipSource:
     tag: str | None
     file: Path
     arguments: dict[str, Any]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the weights, 1.7 GB of ViT-L/14."""
+        return sha256(self.file)
 
 
 def resolve_clip(clip: str, pretrained: str | None) -> ClipSource:

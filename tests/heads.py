@@ -32,12 +32,12 @@ def write_head(path: Path, widths=(WIDTH, 5, 1), metadata: dict[str, str] | None
     return path
 
 
-def write_clip(folder: Path) -> Path:
+def write_clip(folder: Path, **model: bool) -> Path:
     """A tiny CLIP with random weights in open_clip's layout, with a normalisation of its own."""
     vision = {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16}
     text = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
     config = {
-        "model_cfg": {"embed_dim": WIDTH, "vision_cfg": vision, "text_cfg": text},
+        "model_cfg": {"embed_dim": WIDTH, "vision_cfg": vision, "text_cfg": text, **model},
         "preprocess_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7]},
     }
     (folder / "open_clip_config.json").write_text(json.dumps(config))

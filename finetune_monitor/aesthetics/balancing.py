@@ -8,7 +8,7 @@ BINS = 20
 """To a scale: half a point on 0 to 10."""
 
 KERNEL_SIZE, KERNEL_SIGMA = 5, 2.0
-"""In bins; the Gaussian of Yang et al. 2021."""
+"""In bins, as in Yang et al. 2021."""
 
 
 def rarity(

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from finetune_monitor.aesthetics.experiment import Inputs, Outcome
 
 CLIP, PRETRAINED = "ViT-L-14-quickgelu", "openai"
+
+MOST = 2**31 - 1
+"""Greatest seed."""
 
 KEPT = "; embeddings made so far are kept, and the same command goes on from there"
 
@@ -26,14 +30,14 @@ def add_aesthetic(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _add_fit(parser: argparse.ArgumentParser) -> None:
-    _add_inputs(parser, clip=CLIP, pretrained=PRETRAINED)
+    _add_inputs(parser, clip=CLIP, pretrained=PRETRAINED, scale=(0.0, 10.0))
     parser.add_argument("--train", type=Path, metavar="LIST", help="file with the training images' names, one a line")
     parser.add_argument("--validation", type=Path, metavar="LIST", help="the same for those that stop the fit")
     parser.add_argument(
         "--test", type=Path, metavar="LIST", help="the same for the report (AVA: generic_test.jpgl); default: a tenth"
     )
     parser.add_argument(
-        "--folds", type=int, metavar="N", help="measure by cross-validation, for few pictures; fit the head on all"
+        "--folds", type=_whole, metavar="N", help="measure by cross-validation, for few pictures; fit the head on all"
     )
     parser.add_argument("--loss", choices=LOSSES, default=LOSSES[0], help="of the mean rating, or of the votes a grade")
     parser.add_argument(
@@ -50,7 +54,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         metavar="N,N",
         help=f"widths of the hidden layers, 0 for one linear layer; default: {','.join(map(str, hidden))}",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=_whole, default=FitSettings.seed, metavar="N")
     parser.add_argument("--notice", help="a sentence that is shown wherever the head's scores are")
     parser.set_defaults(run=_fit, kept=KEPT)
 
@@ -73,15 +77,26 @@ def _add_head(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("head", metavar="HEAD", help="a file, or the name of a public head")
 
 
-def _add_inputs(parser: argparse.ArgumentParser, clip: str | None = None, pretrained: str | None = None) -> None:
+def _add_inputs(
+    parser: argparse.ArgumentParser,
+    clip: str | None = None,
+    pretrained: str | None = None,
+    scale: tuple[float, float] | None = None,
+) -> None:
     parser.add_argument("ratings", type=Path, metavar="RATINGS", help="AVA.txt, or a CSV with images and ratings")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder with the pictures")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the head and the report")
+    usual = f"{scale[0]:g} {scale[1]:g}" if scale else "the head's"
     parser.add_argument(
-        "--scale", type=float, nargs=2, default=(0, 10), metavar=("LOW", "HIGH"), help="possible ratings: 0 10"
+        "--scale",
+        type=float,
+        nargs=2,
+        default=scale,
+        metavar=("LOW", "HIGH"),
+        help=f"possible ratings; default: {usual}",
     )
     parser.add_argument("--embeddings", type=Path, metavar="DIR", help="where they are kept; default: the cache")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes that read pictures; default: the cores")
+    parser.add_argument("--workers", type=_whole, metavar="N", help="processes that read pictures; default: one a core")
     _add_clip(parser, clip, pretrained)
 
 
@@ -93,75 +108,102 @@ def _add_clip(parser: argparse.ArgumentParser, clip: str | None = None, pretrain
 
 
 def _widths(text: str) -> tuple[int, ...]:
-    widths = tuple(int(word) for word in text.split(","))
-    if widths == (0,):
-        return ()
-    if min(widths) < 1:
-        raise ValueError
-    return widths
+    try:
+        widths = tuple(int(word) for word in text.split(","))
+    except ValueError:
+        widths = (-1,)
+    if widths != (0,) and min(widths) < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected widths such as 256,64, or 0 for none")
+    return () if widths == (0,) else widths
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal() or int(text) > MOST:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number from 0 to {MOST}")
+    return int(text)
 
 
 def _fit(chosen: argparse.Namespace) -> None:
-    from finetune_monitor.aesthetics.experiment import FILE, Lists, fit
+    from finetune_monitor.aesthetics.experiment import FILE, fit
+    from finetune_monitor.aesthetics.splits import Lists
 
     settings = FitSettings(loss=chosen.loss, balance=chosen.balance, hidden=chosen.hidden, seed=chosen.seed)
     lists = Lists(chosen.train, chosen.validation, chosen.test)
     if chosen.folds is not None and lists != Lists():
         raise UserError("--folds: found lists of images too; cross-validation divides all pictures by itself")
-    inputs = _inputs(chosen, chosen.clip, chosen.pretrained)
+    inputs = _inputs(chosen, chosen.clip, chosen.pretrained, tuple(chosen.scale))
     _print(fit(inputs, chosen.output, settings, lists, chosen.folds, chosen.notice), chosen.output)
-    where = {"clip": chosen.clip, "pretrained": inputs.clip.tag, "head": str(chosen.output / FILE)}
+    tag = None if Path(chosen.clip).is_dir() else chosen.pretrained
+    where = {"clip": chosen.clip, "pretrained": tag, "head": str(chosen.output / FILE)}
     print(f"in a config:  monitor.metrics.aesthetic: {json.dumps(where)}")
 
 
 def _eval(chosen: argparse.Namespace) -> None:
     from finetune_monitor.aesthetics.experiment import evaluate
+    from finetune_monitor.aesthetics.heads import find_head, read_head, scale_of
 
-    inputs = _inputs(chosen, *_clip(chosen))
+    metadata = read_head(find_head(chosen.head))[1]
+    clip, pretrained = _clip(chosen, metadata)
+    inputs = _inputs(chosen, clip, pretrained, tuple(chosen.scale or scale_of(metadata)))
     _print(evaluate(chosen.head, inputs, chosen.output, chosen.only), chosen.output)
 
 
 def _score(chosen: argparse.Namespace) -> None:
+    from finetune_monitor.aesthetics.heads import find_head, read_head
     from finetune_monitor.aesthetics.scoring import print_scores
 
-    clip, pretrained = _clip(chosen)
-    print_scores(chosen.pictures, chosen.head, clip, pretrained, _device(chosen))
+    clip, pretrained = _clip(chosen, read_head(find_head(chosen.head))[1])
+    print_scores(chosen.pictures, chosen.head, clip, pretrained, _device(chosen.device))
 
 
-def _clip(chosen: argparse.Namespace) -> tuple[str, str | None]:
+def _clip(chosen: argparse.Namespace, metadata: Mapping[str, str]) -> tuple[str, str | None]:
     """The CLIP that was named, else the one that the head was fitted on."""
-    from finetune_monitor.aesthetics.heads import clip_of, find_head, read_head
+    from finetune_monitor.aesthetics.heads import clip_of
 
-    if chosen.clip:
-        return chosen.clip, chosen.pretrained
-    found = clip_of(read_head(find_head(chosen.head))[1])
-    if found is None:
+    own = clip_of(metadata)
+    if chosen.clip is not None:
+        same = own is not None and own[0] == chosen.clip and chosen.pretrained is None
+        return own if same and own else (chosen.clip, chosen.pretrained)
+    if chosen.pretrained is not None:
+        raise UserError(f"--pretrained: found {chosen.pretrained} without --clip; name the model too, or neither")
+    if own is None:
         raise UserError(f"{chosen.head}: it does not say which CLIP it was fitted on; name it with --clip")
-    return found
+    if own[1] is None and not Path(own[0]).is_dir():
+        raise UserError(
+            f"{chosen.head}: it was fitted on the CLIP in the folder {own[0]}, which is not here; name it with --clip"
+        )
+    return own
 
 
-def _device(chosen: argparse.Namespace) -> str:
+def _device(name: str | None) -> str:
+    """The device asked for, or the GPU where there is one."""
     import torch
 
-    return chosen.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    gpu = torch.cuda.is_available()
+    try:
+        kind = torch.device(name or "cpu").type
+    except RuntimeError:
+        kind = ""
+    if kind not in ("cpu", "cuda") or (kind == "cuda" and not gpu):
+        found = "there is no GPU here" if kind == "cuda" else "expected cpu, cuda or cuda:1"
+        raise UserError(f"--device: found {name}, {found}")
+    return name or ("cuda" if gpu else "cpu")
 
 
-def _inputs(chosen: argparse.Namespace, clip: str, pretrained: str | None) -> "Inputs":
+def _inputs(chosen: argparse.Namespace, clip: str, pretrained: str | None, scale: tuple[float, float]) -> "Inputs":
     from finetune_monitor.aesthetics.embedding import WORKERS
     from finetune_monitor.aesthetics.experiment import Inputs
-    from finetune_monitor.hub import resolve_clip
     from finetune_monitor.weights import cache_folder
 
-    low, high = chosen.scale
-    if not low < high:
-        raise UserError(f"--scale: found {low:g} {high:g}, expected the least rating and a greater one")
+    low, high = scale
     return Inputs(
         ratings=chosen.ratings,
         images=chosen.images,
-        clip=resolve_clip(clip, pretrained),
+        clip=clip,
+        pretrained=pretrained,
         store=chosen.embeddings or cache_folder() / "embeddings",
         scale=(low, high),
-        device=_device(chosen),
+        device=_device(chosen.device),
         workers=WORKERS if chosen.workers is None else chosen.workers,
     )
 
@@ -180,5 +222,7 @@ def _print(outcome: "Outcome", output: Path) -> None:
     console = Console()
     # Where nobody sees the lines break, in a log, they are as long as they must be.
     (console if console.is_terminal else Console(width=120)).print(table)
+    for note in outcome.notes:
+        print(f"note:         {note}")
     print(f"left out:     {outcome.left_out}")
     print(f"report:       {output / 'report.md'}")

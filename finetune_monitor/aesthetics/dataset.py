@@ -23,7 +23,6 @@ class RatedPictures:
 
     digests: hexadecimal SHA-256 of each file.
     embeddings: L2-normalised, in half precision.
-    clip_sha256: of the weights that made them.
     problems: everything that was left out, the ratings' own problems among it.
     """
 
@@ -31,7 +30,6 @@ class RatedPictures:
     paths: list[Path]
     digests: list[str]
     embeddings: Float16[np.ndarray, "n d"]
-    clip_sha256: str
     problems: list[Problem]
 
 
@@ -68,7 +66,7 @@ def load_rated_pictures(
         raise UserError(f"{folder}: none of its {len(present)} rated pictures can be used; {problems[-1].detail}")
     paths = [path for path in (found[row] for row in rows) if path is not None]
     everything = [*ratings.problems, *problems]
-    return RatedPictures(ratings.take(rows), paths, digests, stored.rows(digests), stored.weights, everything)
+    return RatedPictures(ratings.take(rows), paths, digests, stored.rows(digests), everything)
 
 
 def _left_out(ratings: Ratings, row: int, same_as: int | None, problem: str | None) -> Problem:

@@ -179,7 +179,8 @@ class Pictures(Dataset):
             try:  # the second reading is from memory: the system has just read the file
                 picture = replace(picture, pixels=self.preprocess(read_image(path)).numpy())
             except UserError as error:
-                picture = replace(picture, seen=Seen(problem=str(error)))
+                passing = getattr(error.__cause__, "errno", None) is not None  # the system's failure, not the file's
+                picture = Picture(path, Seen(problem=str(error)), None if passing else state)
         if file_state(path) != state:
             return Picture(path, Seen(problem=f"{path}: it changed while it was read; run the same command again"))
         return picture
@@ -194,7 +195,7 @@ def _read_all(pictures: Pictures, workers: int) -> Iterator[Picture]:
         pictures,
         batch_size=CHUNK,
         collate_fn=list,
-        num_workers=min(workers, CORES, len(pictures) // CHUNK),
+        num_workers=min(workers, len(pictures) // CHUNK),
         worker_init_fn=_follow_the_parent,
         generator=torch.Generator(),  # not torch's own, whose state it would change
     )

@@ -11,22 +11,22 @@ from jaxtyping import Float, Int
 from finetune_monitor import __version__
 from finetune_monitor.aesthetics.dataset import RatedPictures, load_rated_pictures, write_problems
 from finetune_monitor.aesthetics.fitting import Fitted, Targets, fit_head, predict
-from finetune_monitor.aesthetics.heads import check_fit, find_head, read_head, save_head
-from finetune_monitor.aesthetics.ratings import Ratings, count_problems, read_ratings
-from finetune_monitor.aesthetics.report import Measured, Predictions, write_report
+from finetune_monitor.aesthetics.heads import check_fit, find_head, read_head, save_head, scale_of
+from finetune_monitor.aesthetics.ratings import Problem, Ratings, count_problems, read_ratings
+from finetune_monitor.aesthetics.report import Measured, Predictions, measure, write_report
 from finetune_monitor.aesthetics.settings import FitSettings
-from finetune_monitor.aesthetics.splits import Split, folds, listed_rows, make_split, read_list, without_test
+from finetune_monitor.aesthetics.splits import Lists, Split, folds, listed_rows, make_split, wanted_rows, without_test
 from finetune_monitor.errors import UserError
 from finetune_monitor.evaluation import MISSING
 from finetune_monitor.files import sha256
-from finetune_monitor.hub import ClipSource
+from finetune_monitor.hub import ClipSource, resolve_clip
 
 HEAD, PLAIN, CONSTANT = "head", "unbalanced", "constant"
 """Names of the predictors in a report."""
 
 CONSTANT_NOTE = f"The {CONSTANT} says of every picture the mean of the very ratings it is measured on."
 
-FILE, PROBLEMS = "head.safetensors", "problems.csv"
+FILE, REPORT, PROBLEMS = "head.safetensors", "report.json", "problems.csv"
 
 
 @dataclass(frozen=True)
@@ -34,43 +34,37 @@ class Inputs:
     """Where rated pictures come from, and the CLIP they are embedded with.
 
     ratings: AVA.txt or a CSV. images: folder with the pictures. store: folder of the embeddings.
+    clip, pretrained: as `resolve_clip` takes them.
     scale: least and greatest possible rating.
     workers: processes that read pictures.
     """
 
     ratings: Path
     images: Path
-    clip: ClipSource
+    clip: str
+    pretrained: str | None
     store: Path
     scale: tuple[float, float]
     device: str
     workers: int
 
-    def load(self, ratings: Ratings) -> RatedPictures:
-        return load_rated_pictures(ratings, self.images, self.clip, self.store, self.device, self.workers)
+    def read(self) -> Ratings:
+        """The ratings, and whether the pictures' folder is there: typing errors are heard of before CLIP is fetched."""
+        if not self.images.is_dir():
+            raise UserError(f"{self.images}: no such folder; expected the one with the rated pictures")
+        return read_ratings(self.ratings, self.scale)
 
-
-@dataclass(frozen=True)
-class Lists:
-    """Files with the names of the images for each part; None where the pictures' content decides."""
-
-    train: Path | None = None
-    validation: Path | None = None
-    test: Path | None = None
-
-    def check(self) -> None:
-        """Read each of them, so that a wrong path is heard of before anything long begins."""
-        for path in (self.train, self.validation, self.test):
-            if path is not None:
-                read_list(path)
+    def load(self, ratings: Ratings, clip: ClipSource) -> RatedPictures:
+        return load_rated_pictures(ratings, self.images, clip, self.store, self.device, self.workers)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Every number of a report, and how many pictures and rows of which kind were left out."""
+    """Every number of a report, how many pictures and rows of which kind were left out, and what must be said."""
 
     measured: Measured
     left_out: str
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -87,7 +81,7 @@ def fit(
     inputs: Inputs,
     output: Path,
     settings: FitSettings,
-    lists: Lists = Lists(),
+    lists: Lists,
     fold_count: int | None = None,
     notice: str | None = None,
 ) -> Outcome:
@@ -101,44 +95,89 @@ def fit(
         notice: shown wherever the head's scores are.
 
     Raises:
-        UserError: there is a head in `output` already, or the input cannot be used.
+        UserError: there is a head or a report in `output` already, or the input cannot be used.
     """
-    if (output / FILE).exists():
-        raise UserError(f"{output}: found {FILE}, which would be overwritten; name another folder, or move it away")
-    ratings = read_ratings(inputs.ratings, inputs.scale)
-    if settings.loss == "histogram" and ratings.counts is None:
-        raise UserError(f"{inputs.ratings}: found mean ratings only; the loss on the histogram needs votes a grade")
-    lists.check()
-    data = inputs.load(ratings)
+    ratings = inputs.read()
+    if settings.loss == "histogram":
+        _check_votes(inputs.ratings, ratings)
+    _check_folds(fold_count, len(ratings))
+    rows, unlisted = wanted_rows(ratings.names, lists)
+    _claim(output)
+    clip = resolve_clip(inputs.clip, inputs.pretrained)
+    data = inputs.load(ratings.take(rows), clip)
+    data.problems.extend(unlisted)
     experiment = _Experiment(data, settings, inputs.device)
     found = experiment.held_out(lists) if fold_count is None else experiment.cross_validated(fold_count)
-    how = {**_made_with(inputs, data), **_fitted_with(settings, found, fold_count)}
-    outcome = _write_report(output, f"Aesthetic head {output.name}", data, found.rows, found.scores, how)
-    metadata = {**how, "scores": _agreement(outcome.measured)} | ({"notice": notice} if notice else {})
-    save_head(output / FILE, found.fitted.head, metadata)
-    return outcome
+    predictions = _predictions(data, found.scores, found.rows)
+    measured = measure(predictions)
+    facts = {**_made_with(inputs, clip, data), **_fitted_with(settings, found, fold_count)}
+    notes = {"notice": notice} if notice else {}
+    save_head(output / FILE, found.fitted.head, {**facts, **notes, "scores": _agreement(measured)})
+    pictures = [data.paths[row] for row in found.rows]
+    title = f"Aesthetic head {output.resolve().name}"
+    return _write_report(output, title, predictions, measured, facts, pictures, data.problems, list(notes.values()))
 
 
 def evaluate(head: str | Path, inputs: Inputs, output: Path, only: Path | None = None) -> Outcome:
     """Measure a head on rated pictures, all or those in the list `only`, and write the report into `output`.
 
     Raises:
-        UserError: the head was trained on another CLIP, or the input cannot be used.
+        UserError: the head was trained on another CLIP, there is a report in `output` already, or the input cannot be
+            used.
     """
     file = find_head(head)
     network, metadata = read_head(file)
-    check_fit(file, network.width, metadata, inputs.clip, sha256(inputs.clip.file))
-    data = inputs.load(read_ratings(inputs.ratings, inputs.scale))
-    rows = np.arange(len(data.paths))
-    if only is not None:
-        rows, unlisted = listed_rows(only, data.ratings.names)
-        data.problems.extend(unlisted)
-    notes = [metadata["notice"]] if metadata.get("notice") else []
-    if metadata.get("data_sha256") == data.ratings.sha256 and only is None:
-        notes.append("The head was fitted on pictures of this very file: these numbers flatter it.")
-    facts = {"head": str(head), "head_sha256": sha256(file), **_made_with(inputs, data)}
-    scores = {HEAD: predict(network, data.embeddings[rows])}
-    return _write_report(output, f"Aesthetic head {Path(head).stem}", data, rows, scores, facts, notes)
+    ratings = inputs.read()
+    rows, unlisted = (np.arange(len(ratings)), []) if only is None else listed_rows(only, ratings.names)
+    _claim(output)
+    clip = resolve_clip(inputs.clip, inputs.pretrained)
+    check_fit(file, network.width, metadata, clip)
+    data = inputs.load(ratings.take(rows), clip)
+    data.problems.extend(unlisted)
+    predictions = _predictions(data, {HEAD: predict(network, data.embeddings)}, np.arange(len(data.paths)))
+    facts = {"head": str(head), "head_sha256": sha256(file), **_made_with(inputs, clip, data)}
+    name = file.resolve().parent.name if file.name == FILE else file.stem
+    notes = _doubts(metadata, ratings, only)
+    measured = measure(predictions)
+    title = f"Aesthetic head {name}"
+    return _write_report(output, title, predictions, measured, facts, data.paths, data.problems, notes)
+
+
+def _check_votes(file: Path, ratings: Ratings) -> None:
+    if ratings.counts is None or ratings.grades is None:
+        raise UserError(f"{file}: found mean ratings only; the loss on the histogram needs votes a grade")
+    steps = np.diff(ratings.grades)
+    if not np.allclose(steps, steps[0]):
+        found = ", ".join(f"{grade:g}" for grade in ratings.grades)
+        raise UserError(f"{file}: found the grades {found}; the loss on the histogram needs them in equal steps")
+
+
+def _check_folds(count: int | None, images: int) -> None:
+    if count is not None and not 2 <= count <= images:
+        raise UserError(f"--folds: found {count}, expected 2 or more, and at most one for each of {images} images")
+
+
+def _claim(output: Path) -> None:
+    """Make the folder, and see that nothing in it would be overwritten."""
+    for name in (FILE, REPORT):
+        if (output / name).exists():
+            raise UserError(f"{output}: found {name}, which would be overwritten; name another folder, or move it away")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{output}: cannot be made ({error.strerror}); expected a folder for the results") from error
+
+
+def _doubts(metadata: Mapping[str, str], ratings: Ratings, only: Path | None) -> list[str]:
+    """What a reader of a head's report must be told."""
+    doubts = [metadata["notice"]] if metadata.get("notice") else []
+    if metadata.get("data_sha256") == ratings.sha256:
+        unless = "" if only is None else ", unless the list names none of them"
+        doubts.append(f"The head was fitted on pictures of this very file: these numbers flatter it{unless}.")
+    if scale_of(metadata) != ratings.scale:
+        theirs, ours = (f"{low:g}..{high:g}" for low, high in (scale_of(metadata), ratings.scale))
+        doubts.append(f"The head's scale is {theirs}, that of the ratings {ours}: only the correlations say anything.")
+    return doubts
 
 
 class _Experiment:
@@ -152,10 +191,7 @@ class _Experiment:
 
     def held_out(self, lists: Lists) -> _Found:
         """Fitted on the training part, measured on the test part."""
-        split, unlisted = make_split(
-            self.data.ratings.names, self.data.digests, lists.train, lists.validation, lists.test
-        )
-        self.data.problems.extend(unlisted)
+        split = make_split(self.data.ratings.names, self.data.digests, lists)
         heads = {name: self._fit(name, split) for name in self.settings}
         return _Found(heads[HEAD], split, split.test, self._predict(heads, split.test))
 
@@ -186,34 +222,40 @@ class _Experiment:
         return replace(inner, train=rows[inner.train], validation=rows[inner.validation])
 
 
+def _predictions(
+    data: RatedPictures, scores: Mapping[str, Float[np.ndarray, "n"]], rows: Int[np.ndarray, "n"]
+) -> Predictions:
+    """Scores of the pictures in `rows`, beside what people said of them and the constant."""
+    ratings = data.ratings.means[rows]
+    names = tuple(data.ratings.names[row] for row in rows)
+    return Predictions(names, ratings, {**scores, CONSTANT: np.full(len(rows), ratings.mean())}, data.ratings.scale)
+
+
 def _write_report(
     output: Path,
     title: str,
-    data: RatedPictures,
-    rows: Int[np.ndarray, "n"],
-    scores: Mapping[str, Float[np.ndarray, "n"]],
+    predictions: Predictions,
+    measured: Measured,
     facts: Mapping[str, str],
-    notes: Sequence[str] = (),
+    pictures: Sequence[Path],
+    problems: Sequence[Problem],
+    notes: Sequence[str],
 ) -> Outcome:
-    """The report on the pictures in `rows`, and the list of all that was left out."""
-    ratings = data.ratings.means[rows]
-    names, pictures = zip(*((data.ratings.names[row], data.paths[row]) for row in rows), strict=True)
-    predictions = Predictions(
-        names, ratings, {**scores, CONSTANT: np.full(len(rows), ratings.mean())}, data.ratings.scale
-    )
-    write_problems(output / PROBLEMS, data.problems)
-    counts = ", ".join(f"{count} {kind.value}" for kind, count in count_problems(data.problems).items())
+    """The report, and the list of all that was left out."""
+    counts = ", ".join(f"{count} {kind.value}" for kind, count in count_problems(problems).items())
     left_out = f"{counts} (see {PROBLEMS})" if counts else "nothing"
+    write_problems(output / PROBLEMS, problems)
     facts = {**facts, "left out": left_out}
-    return Outcome(write_report(output, title, predictions, facts, pictures, [*notes, CONSTANT_NOTE]), left_out)
+    write_report(output, title, predictions, measured, facts, pictures, [*notes, CONSTANT_NOTE])
+    return Outcome(measured, left_out, tuple(notes))
 
 
-def _made_with(inputs: Inputs, data: RatedPictures) -> dict[str, str]:
+def _made_with(inputs: Inputs, clip: ClipSource, data: RatedPictures) -> dict[str, str]:
     """CLIP and data, as the head's metadata and the report name them."""
     low, high = data.ratings.scale
     return {
-        "clip": inputs.clip.id,
-        "clip_sha256": data.clip_sha256,
+        "clip": clip.id,
+        "clip_sha256": clip.sha256,
         "data": f"{inputs.ratings.name}: {len(data.paths)} rated pictures",
         "data_sha256": data.ratings.sha256,
         "scale": f"{low:g}..{high:g}",

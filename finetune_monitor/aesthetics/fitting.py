@@ -1,4 +1,4 @@
-"""Fit a head on embeddings and ratings: AdamW, balanced loss, stopped by the validation images, the best weights kept."""
+"""Fit a head on embeddings and ratings: balanced, stopped by the validation images, the best weights kept."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from tqdm import tqdm
 from finetune_monitor.aesthetics.balancing import rarity
 from finetune_monitor.aesthetics.heads import AestheticHead
 from finetune_monitor.aesthetics.settings import FitSettings
-from finetune_monitor.faces import undisturbed_rng
+from finetune_monitor.errors import UserError
 
 LEAST_STEPS = 50
 """Between two looks at the validation images; with many images one pass over them has more."""
@@ -48,7 +48,7 @@ class Fitted:
     @property
     def best_round(self) -> int:
         """Counted from 1."""
-        return int(np.argmin(self.losses)) + 1
+        return _best(self.losses)
 
 
 def fit_head(
@@ -65,12 +65,14 @@ def fit_head(
 
     Raises:
         ValueError: a loss on the histogram without votes, or no rows to train on or to stop by.
+        UserError: no validation loss is a finite number.
     """
     if not len(train) or not len(validation):
         raise ValueError(f"found {len(train)} images to train on and {len(validation)} to stop by, expected some")
-    with undisturbed_rng():
+    device = torch.device(device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(settings.seed)
-        return _Fit(embeddings, targets, train, validation, settings, torch.device(device)).run()
+        return _Fit(embeddings, targets, train, validation, settings, device).run()
 
 
 class _Fit:
@@ -89,8 +91,8 @@ class _Fit:
     ) -> None:
         self.settings, self.device = settings, device
         self.train, self.validation = torch.from_numpy(train), torch.from_numpy(validation)
+        self.shift, self.spread = (found.to(device) for found in _standard(torch.from_numpy(embeddings), self.train))
         self.embeddings = torch.from_numpy(embeddings).to(device)
-        self.shift, self.spread = self._standard()
         means = targets.means[train]
         self.centre, self.unit = (0.0, 1.0) if self.histogram else (float(means.mean()), float(means.std()) or 1.0)
         self.grades = _grades(targets) if self.histogram else None
@@ -109,7 +111,7 @@ class _Fit:
 
     def run(self) -> Fitted:
         optimizer = torch.optim.AdamW(
-            self.head.parameters(), self.settings.learning_rate, weight_decay=self.settings.weight_decay, fused=True
+            self.head.parameters(), self.settings.learning_rate, weight_decay=self.settings.weight_decay
         )
         patience = self.settings.patience
         schedule = ReduceLROnPlateau(optimizer, factor=0.3, patience=patience // 2 - 1, threshold=0)
@@ -118,7 +120,7 @@ class _Fit:
         with tqdm(
             total=self.settings.max_rounds, desc=f"fitting, balance {self.settings.balance}", unit="round"
         ) as bar:
-            while len(losses) < self.settings.max_rounds and len(losses) - _best(losses) <= patience:
+            while len(losses) < self.settings.max_rounds and len(losses) - _best(losses) < patience:
                 self._round(optimizer)
                 losses.append(self._validation_loss())
                 schedule.step(losses[-1])
@@ -127,6 +129,8 @@ class _Fit:
                 bar.update()
                 bar.set_postfix(loss=f"{losses[-1]:.4f}", best=f"{min(losses):.4f}")
             bar.total = len(losses)
+        if not any(map(math.isfinite, losses)):
+            raise UserError("the fit diverged: the validation loss is no finite number; look for damaged embeddings")
         self.head.load_state_dict(best)
         self._fold()
         return Fitted(self.head.eval().requires_grad_(False).cpu(), tuple(losses))
@@ -167,30 +171,15 @@ class _Fit:
     def _validation_loss(self) -> float:
         """Weighted as the training is: with rare ratings drawn more often, rare ratings also weigh more here."""
         self.head.eval()
-        total = sum(
-            (self._losses(rows) * self.weights[rows]).sum().item()
-            for rows in self.validation.to(self.device).split(CHUNK)
-        )
-        return total / float(self.weights[self.validation.to(self.device)].sum())
+        rows = self.validation.to(self.device)
+        total = sum((self._losses(part) * self.weights[part]).sum().item() for part in rows.split(CHUNK))
+        return total / self.weights[rows].sum().item()
 
     def _standardised_embeddings(self, rows: Tensor) -> Float[Tensor, "b d"]:
         return (self.embeddings[rows].float() - self.shift) / self.spread
 
     def _standardised(self, means: Float[np.ndarray, "n"]) -> Float[Tensor, "n"]:
         return torch.from_numpy((means - self.centre) / self.unit).float()
-
-    def _standard(self) -> tuple[Float[Tensor, "d"], Float[Tensor, "d"]]:
-        """Mean and spread of each number of the training embeddings, in chunks."""
-        chunks = self.train.to(self.device).split(CHUNK)
-        count, width = len(self.train), self.embeddings.shape[1]
-        shift, square = torch.zeros(2, width, dtype=torch.float64, device=self.device)
-        for rows in chunks:
-            shift += self.embeddings[rows].double().sum(0) / count
-        for rows in chunks:
-            square += (self.embeddings[rows].double() - shift).square().sum(0) / count
-        spread = square.sqrt()
-        # A number that hardly varies would be blown up: it counts no less than a tenth of the usual one.
-        return shift.float(), spread.clamp(min=float(spread.median()) / 10 or 1.0).float()
 
     @torch.no_grad()
     def _fold(self) -> None:
@@ -209,6 +198,20 @@ def earth_movers_distance(predicted: Float[Tensor, "n k"], voted: Float[Tensor, 
     """
     difference = predicted.cumsum(dim=1) - voted.cumsum(dim=1)
     return (difference.square().mean(dim=1) + 1e-12).sqrt()  # the root has no gradient at 0
+
+
+def _standard(
+    embeddings: Float16[Tensor, "n d"], rows: Int[Tensor, "t"]
+) -> tuple[Float[Tensor, "d"], Float[Tensor, "d"]]:
+    """Mean and spread of each number of the embeddings in `rows`, in chunks."""
+    shift, square = torch.zeros(2, embeddings.shape[1], dtype=torch.float64)
+    for part in rows.split(CHUNK):
+        shift += embeddings[part].double().sum(0) / len(rows)
+    for part in rows.split(CHUNK):
+        square += (embeddings[part].double() - shift).square().sum(0) / len(rows)
+    spread = square.sqrt()
+    # A number that hardly varies would be blown up: it counts no less than a tenth of the usual one.
+    return shift.float(), spread.clamp(min=float(spread.median()) / 10 or 1.0).float()
 
 
 def _shares(targets: Targets) -> Float[Tensor, "n k"]:

@@ -1,6 +1,7 @@
 """Aesthetic heads: layers on a CLIP embedding, and the files they come in, which say what they were made with."""
 
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -22,6 +23,8 @@ from finetune_monitor.faces import undisturbed_rng
 from finetune_monitor.files import sha256, write_atomic
 from finetune_monitor.hub import ClipSource
 from finetune_monitor.weights import find_weights, read_state_dict
+
+logger = logging.getLogger(__name__)
 
 FORMAT, VERSION = "finetune_monitor.aesthetic_head", "1"
 """What the metadata of a head's `.safetensors` says under `format` and `version`."""
@@ -180,14 +183,14 @@ def scale_of(metadata: Mapping[str, str]) -> tuple[float, float]:
         return SCALE
 
 
-def check_fit(file: Path, width: int, metadata: Mapping[str, str], source: ClipSource, digest: str = "") -> None:
+def check_fit(file: Path, width: int, metadata: Mapping[str, str], source: ClipSource) -> None:
     """Refuse a head that was trained on another CLIP, which would give wrong scores and no error.
 
-    CLIP models are known by name and tag; a folder has no name and is known by the SHA-256 of its weights, which is
-    looked at where `digest` is given and the head states one.
+    CLIP models are known by name and tag; a folder has no name and is known by the SHA-256 of its weights. Where the
+    head does not state that, as the public ones do not, activation and width must do, and a warning says so.
 
     Raises:
-        UserError: the width, the name or the content differs.
+        UserError: the width, the name, the activation or the content differs.
     """
     trained_on, ours = metadata.get("clip", ""), source.id.replace("-quickgelu", "")
     if source.tag and trained_on and trained_on.replace("-quickgelu", "") != ours:
@@ -198,12 +201,25 @@ def check_fit(file: Path, width: int, metadata: Mapping[str, str], source: ClipS
             f"{file}: the head takes embeddings of width {width}, CLIP {source.id} gives {given}; name the CLIP model "
             "that the head was trained with"
         )
-    expected = metadata.get("clip_sha256", digest)
-    if digest and not source.tag and expected != digest:
+    if source.tag is None:
+        _check_folder(file, metadata, source)
+
+
+def _check_folder(file: Path, metadata: Mapping[str, str], source: ClipSource) -> None:
+    trained_on, expected = metadata.get("clip", "another model"), metadata.get("clip_sha256")
+    if expected and expected != source.sha256:
         raise UserError(
             f"{file}: the head was trained on CLIP {trained_on} whose weights have sha256 {expected[:12]}…, those of "
-            f"{source.id} have {digest[:12]}…; name the CLIP model that the head was trained with"
+            f"{source.id} have {source.sha256[:12]}…; name the CLIP model that the head was trained with"
         )
+    config = open_clip.get_model_config(source.arguments["model_name"]) or {}
+    if "-quickgelu/" in trained_on and not config.get("quick_gelu"):
+        raise UserError(
+            f"{file}: the head was trained on CLIP {trained_on}, but the config of {source.id} lacks quick_gelu; name "
+            "the former, or a folder with its whole open_clip_config.json"
+        )
+    if not expected and "clip" in metadata:
+        logger.warning(f"{file}: the head was trained on CLIP {trained_on}; whether {source.id} is that, nothing tells")
 
 
 def _linear_layers(file: Path, state: Mapping[str, Any], outputs: int) -> list[tuple[Tensor, Tensor]]:

@@ -157,7 +157,7 @@ def locate_images(names: Sequence[str], folder: str | Path) -> list[Path | None]
     if not folder.is_dir():
         found = "found a file" if folder.exists() else "no such folder"
         raise UserError(f"{folder}: {found}; expected the folder with the rated pictures")
-    files = _files_below(folder)
+    files = files_below(folder)
     exact = set(files)
     stems: dict[str, str] = {}
     for file in files:
@@ -175,7 +175,7 @@ def locate_images(names: Sequence[str], folder: str | Path) -> list[Path | None]
     return [folder / file if file else None for file in located]
 
 
-def _files_below(folder: Path) -> list[str]:
+def files_below(folder: Path) -> list[str]:
     """Paths relative to the folder, sorted."""
     files = []
     for root, folders, names in os.walk(folder):

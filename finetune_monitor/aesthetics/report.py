@@ -141,11 +141,12 @@ def write_report(
     folder: Path,
     title: str,
     predictions: Predictions,
+    measured: Measured,
     facts: Mapping[str, str],
     pictures: Sequence[Path] | None,
     notes: Sequence[str] = (),
-) -> Measured:
-    """Write `report.md`, `report.json`, `predictions.csv` and the figures into `folder`; return every number.
+) -> None:
+    """Write `report.md`, `report.json`, `predictions.csv` and the figures into `folder`.
 
     facts: what a reader must know of the data and the head, by name. pictures: the files of `predictions.names`, for
     `examples.png`; None where there are none to show.
@@ -155,7 +156,6 @@ def write_report(
     """
     if pictures is not None and len(pictures) != len(predictions.names):
         raise ValueError(f"expected {len(predictions.names)} pictures, found {len(pictures)}")
-    measured = measure(predictions)
     drawn = _draw(predictions, measured, pictures)
     for name, figure in drawn.items():
         write_atomic(folder / name, figures.png(figure))
@@ -164,7 +164,6 @@ def write_report(
     write_atomic(folder / "predictions.csv", _text(_csv(predictions)))
     page = _page(title, predictions, measured, facts, list(drawn), notes)
     write_atomic(folder / "report.md", _text(page))
-    return measured
 
 
 def to_json(predictions: Predictions, measured: Measured) -> dict[str, Any]:
@@ -191,7 +190,7 @@ def to_json(predictions: Predictions, measured: Measured) -> dict[str, Any]:
 def escaped(text: str) -> str:
     """Text that means nothing to Markdown, on one line; characters that cannot be seen become a replacement mark."""
     visible = (char if char.isprintable() else "\ufffd" for char in " ".join(text.split()))
-    return "".join(visible).translate(PUNCTUATION)
+    return "".join(visible).translate(PUNCTUATION).replace("://", ":\\//")  # GitHub makes a link of every address
 
 
 def _varies(scores: Float[np.ndarray, "n"]) -> bool:

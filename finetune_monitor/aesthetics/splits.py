@@ -21,6 +21,15 @@ DIVIDED = {"test": TEST, "validation": VALIDATION}
 
 
 @dataclass(frozen=True)
+class Lists:
+    """Files with the names of the images for each part, one a line; None where the pictures' content decides."""
+
+    train: Path | None = None
+    validation: Path | None = None
+    test: Path | None = None
+
+
+@dataclass(frozen=True)
 class Split:
     """Rows of the ratings, ascending; no row is in two parts, and no part but the test is ever empty."""
 
@@ -42,13 +51,7 @@ def read_list(path: str | Path) -> list[str]:
     raise UserError(f"{path}: the list is empty; expected one image name a line")
 
 
-def make_split(
-    names: Sequence[str],
-    digests: Sequence[str],
-    train: Path | None = None,
-    validation: Path | None = None,
-    test: Path | None = None,
-) -> tuple[Split, list[Problem]]:
+def make_split(names: Sequence[str], digests: Sequence[str], lists: Lists = Lists()) -> Split:
     """Divide images into training, validation and test.
 
     Without lists, the SHA-256 of a picture's file alone decides: a tenth each for test and validation, so that a
@@ -60,29 +63,19 @@ def make_split(
     Args:
         names: of the n images, as in the ratings.
         digests: hexadecimal SHA-256 of each image's file.
-
-    Returns:
-        The rows of each part, and a problem for each name in a list without a rating or a usable picture.
+        lists: names in them that are not among the n images are passed over; `wanted_rows` tells which they are.
 
     Raises:
         UserError: a list cannot be read or names no rated image, an image is in two lists, or too few images are left
             for the parts that no list gives.
     """
-    lists = {"test": test, "validation": validation, "train": train}
-    listed: dict[str, set[int]] = {}
-    problems: list[Problem] = []
-    index = _index(names)
-    for part, path in lists.items():
-        if path is not None:
-            listed[part], unknown = _listed_rows(path, index)
-            problems += unknown
-    _refuse_overlaps(names, listed)
+    listed, _ = _resolve(names, lists)
     pool = listed.pop("train", None)
     if pool is None:
         pool = set(range(len(names))).difference(*listed.values())
     shares = {part: share for part, share in DIVIDED.items() if part not in listed}
     divided = _divide({row: digests[row] for row in pool}, shares)
-    return _split(names, {**listed, **divided}), problems
+    return _split(names, {**listed, **divided})
 
 
 def without_test(names: Sequence[str], digests: Sequence[str]) -> Split:
@@ -121,6 +114,30 @@ def folds(digests: Sequence[str], count: int) -> Int[np.ndarray, " n"]:
         )
     place = {digest: rank % count for rank, digest in enumerate(ordered)}
     return np.array([place[digest] for digest in digests], dtype=np.int64)
+
+
+def wanted_rows(names: Sequence[str], lists: Lists) -> tuple[Int[np.ndarray, " n"], list[Problem]]:
+    """The rows that a split by these lists uses, ascending, and a problem for each name that has no row.
+
+    Raises:
+        UserError: a list cannot be read or names no rated image, or an image is in two lists.
+    """
+    listed, problems = _resolve(names, lists)
+    rows = set().union(*listed.values()) if lists.train else range(len(names))
+    return np.array(sorted(rows), dtype=np.int64), problems
+
+
+def _resolve(names: Sequence[str], lists: Lists) -> tuple[dict[str, set[int]], list[Problem]]:
+    """The rows of each part that has a list."""
+    listed: dict[str, set[int]] = {}
+    problems: list[Problem] = []
+    index = _index(names)
+    for part, path in (("test", lists.test), ("validation", lists.validation), ("train", lists.train)):
+        if path is not None:
+            listed[part], unknown = _listed_rows(path, index)
+            problems += unknown
+    _refuse_overlaps(names, listed)
+    return listed, problems
 
 
 def _index(names: Sequence[str]) -> dict[str, list[int]]:

@@ -21,7 +21,7 @@ from safetensors.numpy import save
 
 from finetune_monitor.clip import clip_width
 from finetune_monitor.errors import UserError
-from finetune_monitor.files import STAGING, sha256, write_atomic
+from finetune_monitor.files import STAGING, write_atomic
 from finetune_monitor.hub import ClipSource
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class EmbeddingStore:
 
     def __init__(self, root: Path, clip: ClipSource) -> None:
         self.clip, self.width = clip, clip_width(clip)
-        self.weights = sha256(clip.file)
+        self.weights = clip.sha256
         self.folder = _folder(root, clip, self.weights)
         self._places: dict[str, tuple[int, int]] = {}
         _check_version(self.folder)

@@ -53,7 +53,6 @@ class Aesthetic:
         self._head, metadata = read_head(file)
         check_fit(file, self._head.width, metadata, source)
         self._clip = clip if isinstance(clip, ClipEncoder) else ClipEncoder(source, device=device)
-        check_fit(file, self._head.width, metadata, source, self._clip.sha256)
         self._head.to(self._clip.device)
         self.bounds = scale_of(metadata)
         self._warned = False

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,9 +20,10 @@ from skimage.data import astronaut
 
 from conftest import DEMO, ROOT
 from finetune_monitor.aesthetics import embedding
-from finetune_monitor.aesthetics.commands import KEPT
+from finetune_monitor.aesthetics.commands import KEPT, _clip
 from finetune_monitor.aesthetics.heads import read_head
-from finetune_monitor.cli import main
+from finetune_monitor.cli import _parser, main
+from finetune_monitor.errors import UserError
 from finetune_monitor.metrics.aesthetic import Aesthetic
 from heads import DATA as HEADS
 from heads import needs_data, write_head
@@ -156,7 +158,7 @@ def test_a_second_fit_embeds_nothing_and_gives_the_same_file(fitted, ava, tmp_pa
     assert (tmp_path / "again/head.safetensors").read_bytes() == (fitted / "head.safetensors").read_bytes()
     out = capsys.readouterr().out
     assert f"report:       {tmp_path / 'again/report.md'}" in out
-    assert '"pretrained": null' in out
+    assert "note:         A test's head." in out
     assert "left out" in out
 
 
@@ -172,7 +174,7 @@ def test_the_loss_on_the_histogram_and_other_balances(ava, tmp_path, balance):
 
 
 def test_cross_validation_scores_every_picture_by_a_head_that_has_not_seen_it(ava, tmp_path):
-    assert main(options(ava, tmp_path / "head", "--folds", "4", "--hidden", "16")) == 0
+    assert main(options(ava, tmp_path / "head", "--folds", "4", "--hidden", "16", "--balance", "none")) == 0
     assert len(predictions(tmp_path / "head")) == RATED
     found = metadata(tmp_path / "head/head.safetensors")
     assert found["measured"] == "4-fold cross-validation"
@@ -195,10 +197,16 @@ def test_a_table_of_means_on_another_scale(ava, tmp_path):
     ("change", "reason"),
     [
         ({"--output": "fitted"}, "found head.safetensors, which would be overwritten"),
+        ({"--output": "AVA.txt/head"}, "cannot be made (Not a directory)"),
+        ({"--train": "nowhere.jpgl"}, "nowhere.jpgl: No such file"),
+        ({"--train": "test.jpgl", "--test": "test.jpgl"}, "--test and --train: "),
+        ({"--test": "AVA.txt"}, "names is a rated image"),
+        ({"--device": "cuda"}, "--device: found cuda, there is no GPU here"),
+        ({"--device": "cpux"}, "--device: found cpux, expected cpu, cuda or cuda:1"),
         ({"--images": "nowhere"}, "nowhere: no such folder"),
         ({"--test": "nowhere.jpgl"}, "nowhere.jpgl: No such file"),
         ({"--folds": "4", "--test": "test.jpgl"}, "--folds: found lists of images too"),
-        ({"--folds": "1"}, "for 1 folds; expected 2 folds or more"),
+        ({"--folds": "1"}, "--folds: found 1, expected 2 or more"),
         ({"--scale": "10 0"}, "--scale: found 10 0, expected"),
         ({"--scale": "0 5"}, "give --scale LOW HIGH"),
         (
@@ -207,19 +215,43 @@ def test_a_table_of_means_on_another_scale(ava, tmp_path):
         ),
     ],
 )
-def test_what_cannot_be_done_is_said_in_one_line(fitted, ava, tmp_path, capsys, change, reason):
-    words = options(ava, tmp_path / "head")
+def test_what_cannot_be_done_is_said_before_anything_is_embedded(
+    fitted, ava, tmp_path, monkeypatch, capsys, change, reason
+):
+    if "cuda" in change.values():
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    words = options(ava, tmp_path / "head", "--embeddings", str(tmp_path / "embeddings"))
     for name, value in change.items():
-        path = name in ("--output", "--images", "--test")
+        path = name in ("--output", "--images", "--test", "--train")
         words += [name, *([str(ava / value)] if path else value.split())]
     assert main(words) == 2
     error = capsys.readouterr().err.split("finetune-monitor: ")[-1]
     assert reason in error
     assert not (tmp_path / "head/head.safetensors").exists()
+    assert not (tmp_path / "embeddings").exists()
+
+
+@pytest.mark.parametrize("grades", [(0, 1, 10), (1, 2, 4)])
+def test_votes_for_uneven_grades_have_no_earth_movers_distance(ava, tmp_path, capsys, grades):
+    rows = [f"{1000 + n},3,4,5" for n in range(RATED)]
+    (tmp_path / "ratings.csv").write_text("\n".join([f"image,{','.join(map(str, grades))}", *rows]))
+    words = options(ava, tmp_path / "head", "--loss", "histogram")
+    words[2] = str(tmp_path / "ratings.csv")
+    assert main(words) == 2
+    assert "needs them in equal steps" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    "words", [["--hidden", "8,-1"], ["--hidden", "a"], ["--loss", "other"], ["--balance", "other"]]
+    "words",
+    [
+        ["--hidden", "8,-1"],
+        ["--hidden", "a"],
+        ["--seed", "-1"],
+        ["--seed", "99999999999"],
+        ["--workers", "x"],
+        ["--loss", "other"],
+        ["--balance", "other"],
+    ],
 )
 def test_choices_that_do_not_exist_are_refused(ava, tmp_path, words, capsys):
     with pytest.raises(SystemExit):
@@ -239,16 +271,16 @@ def test_votes_are_asked_for_before_anything_is_embedded(ava, tmp_path, capsys):
 @pytest.mark.slow
 def test_ctrl_c_while_embedding_ends_in_one_line_and_the_same_command_goes_on(tmp_path):
     (tmp_path / "images").mkdir()
-    names = [f"{number}.png" for number in range(3000)]
+    names = [f"{number}.png" for number in range(1000)]
     for number, name in enumerate(names):
         Image.new("RGB", (64, 64), (number % 256, number // 256, 7)).save(tmp_path / "images" / name)
     rows = [f"{name},{1 + index % 8}" for index, name in enumerate(names)]
     (tmp_path / "ratings.csv").write_text("\n".join(["image,rating", *rows]))
     words = ["aesthetic", "fit", "ratings.csv", "--images", "images", "--clip", str(CLIP), "--workers", "0"]
-    words += ["--embeddings", "embeddings", "--output", "head"]
+    words += ["--embeddings", "embeddings", "--output", "head", "--balance", "none", "--hidden", "0"]
     process = start(tmp_path, words)
     wait_for(process, lambda: list(tmp_path.glob("embeddings/*/lock")))
-    time.sleep(1)
+    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     error = process.communicate(timeout=60)[1]
     assert process.returncode == 130
@@ -258,6 +290,28 @@ def test_ctrl_c_while_embedding_ends_in_one_line_and_the_same_command_goes_on(tm
     error = again.communicate(timeout=200)[1]
     assert again.returncode == 0, error
     assert (tmp_path / "head/report.md").exists()
+    assert int(re.search(r"embedding:.*?(\d+)/1000", error).group(1)) > 0  # where the second run began
+
+
+@pytest.mark.slow
+def test_a_reader_that_has_enough_is_no_error(fitted, tmp_path):
+    for number in range(40):
+        picture(number % 8).save(tmp_path / f"{number}.png")
+    command = f"{sys.executable} -m finetune_monitor.cli aesthetic score {fitted}/head.safetensors {tmp_path} | head -1"
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=90, check=True)
+    assert done.stdout == "image,score\n"
+    assert "Traceback" not in done.stderr
+    assert "Error" not in done.stderr
+
+
+def test_a_report_that_cannot_be_drawn_costs_no_head(ava, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("finetune_monitor.aesthetics.figures.errors", fail)
+    with pytest.raises(OSError, match="no space"):
+        main(options(ava, tmp_path / "head", "--balance", "none", "--hidden", "0"))
+    assert read_head(tmp_path / "head/head.safetensors")[0].widths == [96, 1]
 
 
 def start(folder: Path, words: list[str]) -> subprocess.Popen:
@@ -291,14 +345,67 @@ def test_eval_measures_what_fit_said_and_takes_the_heads_own_clip(fitted, ava, t
     assert {name: row["head"] for name, row in ours.items()} == {name: row["head"] for name, row in theirs.items()}
     page = (tmp_path / "report.md").read_text()
     assert "A test's head." in page
-    assert "flatter" not in page
+    assert "flatter it, unless the list names none of them" in page
     assert not (tmp_path / "head.safetensors").exists()
 
 
 def test_eval_on_the_very_pictures_of_the_fit_says_so(fitted, ava, tmp_path):
     assert main(evaluated(fitted, ava, tmp_path)) == 0
-    assert "these numbers flatter it" in (tmp_path / "report.md").read_text()
+    assert "these numbers flatter it.\n" in (tmp_path / "report.md").read_text()
     assert len(predictions(tmp_path)) == RATED
+
+
+def test_eval_overwrites_no_report_and_embeds_no_other_picture(fitted, ava, tmp_path, capsys):
+    page = (fitted / "report.md").read_bytes()
+    assert main(evaluated(fitted, ava, fitted)) == 2
+    assert "found head.safetensors, which would be overwritten" in capsys.readouterr().err
+    assert (fitted / "report.md").read_bytes() == page
+    (tmp_path / "list").write_text("1003\n1005\n1009\n")
+    words = evaluated(fitted, ava, tmp_path / "out", "--only", str(tmp_path / "list"))
+    assert main([*words, "--embeddings", str(tmp_path / "embeddings")]) == 0
+    assert set(predictions(tmp_path / "out")) == {"1003", "1005", "1009"}
+    assert "3/3" in capsys.readouterr().err
+    assert main(words) == 2
+    assert "found report.json, which would be overwritten" in capsys.readouterr().err
+
+
+def test_eval_takes_the_heads_scale_and_says_where_the_ratings_have_another(ava, tmp_path):
+    rows = [f"{1000 + n},{5 - n / 12}" for n in range(RATED)]
+    (tmp_path / "ratings.csv").write_text("\n".join(["image,mean", *rows]))
+    words = options(ava, tmp_path / "head", "--scale", "1", "5")
+    words[2] = str(tmp_path / "ratings.csv")
+    assert main(words) == 0
+    for name, more, said in (("own", [], False), ("other", ["--scale", "0", "10"], True)):
+        words = evaluated(tmp_path / "head", ava, tmp_path / name, *more)
+        words[3] = str(tmp_path / "ratings.csv")
+        assert main(words) == 0
+        report = json.loads((tmp_path / name / "report.json").read_text())
+        assert report["scale"] == ([0, 10] if said else [1, 5])
+        assert any("only the correlations say anything" in note for note in report["notes"]) == said
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words", "expected"),
+    [
+        ({"clip": "ViT-B-32-quickgelu/openai"}, [], ("ViT-B-32-quickgelu", "openai")),
+        ({"clip": "ViT-B-32-quickgelu/openai"}, ["--clip", "ViT-B-32-quickgelu"], ("ViT-B-32-quickgelu", "openai")),
+        ({"clip": "ViT-B-32-quickgelu/openai"}, ["--clip", "ViT-B-16"], ("ViT-B-16", None)),
+        ({}, ["--clip", "ViT-B-16", "--pretrained", "openai"], ("ViT-B-16", "openai")),
+        ({"clip": "ViT-B-32-quickgelu/openai"}, ["--pretrained", "laion2b"], "found laion2b without --clip"),
+        (
+            {"clip": "gone/clip"},
+            [],
+            "fitted on the CLIP in the folder gone/clip, which is not here; name it with --clip",
+        ),
+    ],
+)
+def test_the_clip_is_the_one_named_or_the_heads_own(metadata, words, expected):
+    chosen = _parser().parse_args(["aesthetic", "score", "head", "picture", *words])
+    if isinstance(expected, tuple):
+        assert _clip(chosen, metadata) == expected
+    else:
+        with pytest.raises(UserError, match=expected):
+            _clip(chosen, metadata)
 
 
 def test_eval_refuses_another_clip_before_anything_is_embedded(fitted, ava, tiny_clip, tmp_path, capsys):
@@ -311,14 +418,15 @@ def test_eval_refuses_another_clip_before_anything_is_embedded(fitted, ava, tiny
 def test_score_prints_a_row_a_picture_and_says_what_cannot_be_read(fitted, ava, tmp_path, capsys):
     (tmp_path / "more").mkdir()
     picture(3).save(tmp_path / "more/b.png")
-    picture(40).save(tmp_path / "more/a.png")
+    (tmp_path / "more/a").mkdir()
+    picture(40).save(tmp_path / "more/a/0.png")
     broken, missing = ava / "images/2001.jpg", tmp_path / "nowhere.png"
     words = ["aesthetic", "score", str(fitted / "head.safetensors"), str(tmp_path / "more"), str(broken), str(missing)]
     assert main(words) == 0
     captured = capsys.readouterr()
     rows = list(csv.DictReader(captured.out.splitlines()))
     assert [row["image"] for row in rows] == [
-        str(tmp_path / "more/a.png"),
+        str(tmp_path / "more/a/0.png"),
         str(tmp_path / "more/b.png"),
         str(broken),
         str(missing),
@@ -326,6 +434,7 @@ def test_score_prints_a_row_a_picture_and_says_what_cannot_be_read(fitted, ava, 
     assert float(rows[0]["score"]) < float(rows[1]["score"])
     assert [row["score"] for row in rows[2:]] == ["", ""]
     assert "2001.jpg: the picture is damaged" in captured.err
+    assert "A test's head." in captured.err
     assert "nowhere.png: no such file" in captured.err
     assert main([*words[:3], str(broken)]) == 2
 
@@ -364,7 +473,7 @@ def test_real_ratings_cross_validated_beside_a_constant_and_nima(tmp_path):
             writer.writerow([name, *(Counter(given.values())[grade] for grade in range(1, 6))])
     words = ["aesthetic", "fit", str(tmp_path / "appeal.csv"), "--images", str(REAL / "images"), "--clip", str(CLIP)]
     words += ["--embeddings", str(tmp_path / "embeddings"), "--output", str(tmp_path / "head"), "--workers", "0"]
-    assert main([*words, "--scale", "1", "5", "--folds", "5", "--loss", "histogram"]) == 0
+    assert main([*words, "--scale", "1", "5", "--folds", "5", "--loss", "histogram", "--balance", "none"]) == 0
     report = json.loads((tmp_path / "head/report.json").read_text())
     assert report["images"] == 145
     assert report["facts"]["left out"].startswith("1 missing picture")

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pkgutil
 import shutil
 import signal
 import subprocess
@@ -173,16 +174,17 @@ def test_only_unusable_files_or_none(root, unusable):
     assert embed_pictures([], CLIP, root)[1] == Embedded([], {})
 
 
-def test_a_failure_that_may_pass_is_not_remembered(tmp_path, root, monkeypatch):
+@pytest.mark.parametrize("reader", ["finetune_monitor.aesthetics.embedding.sha256", "PIL.Image.open"])
+def test_a_failure_that_may_pass_is_not_remembered(tmp_path, root, monkeypatch, reader):
     paths = save_pictures(tmp_path / "photos", 3)
-    plain = module.sha256
+    plain = pkgutil.resolve_name(reader)
 
     def unplugged(path):
         if path == paths[1]:
             raise OSError(5, "Input/output error")
         return plain(path)
 
-    monkeypatch.setattr(module, "sha256", unplugged)
+    monkeypatch.setattr(reader, unplugged)
     embedded = embed_pictures(paths, CLIP, root)[1]
     assert "Input/output error" in embedded.problems[paths[1]]
     monkeypatch.undo()

@@ -10,6 +10,7 @@ from scipy.stats import spearmanr, wasserstein_distance
 from finetune_monitor.aesthetics.fitting import Targets, earth_movers_distance, fit_head, predict
 from finetune_monitor.aesthetics.heads import AestheticHead, read_head, save_head
 from finetune_monitor.aesthetics.settings import FitSettings
+from finetune_monitor.errors import UserError
 
 WIDTH, SCALE = 24, (0.0, 10.0)
 GRADES = np.arange(1.0, 11.0)
@@ -96,7 +97,7 @@ def test_it_stops_when_the_validation_pictures_gain_nothing_and_keeps_the_best_r
     shuffled = Targets(np.random.default_rng(4).permutation(targets.means), SCALE)
     settings = replace(QUICK, hidden=(64, 64), learning_rate=1e-2, patience=4)
     fitted = fit_head(x, shuffled, train, validation, settings)
-    assert len(fitted.losses) == fitted.best_round + settings.patience + 1 < settings.max_rounds
+    assert len(fitted.losses) == fitted.best_round + settings.patience < settings.max_rounds
     shorter = fit_head(x, shuffled, train, validation, replace(settings, max_rounds=fitted.best_round))
     for name, value in fitted.head.state_dict().items():
         assert torch.equal(value, shorter.head.state_dict()[name])
@@ -144,6 +145,14 @@ def test_pictures_that_are_all_alike_or_rated_alike_give_that_rating():
 def test_what_cannot_be_fitted_is_refused(targets, rows, settings, reason):
     with pytest.raises(ValueError, match=reason):
         fit_head(embeddings(np.ones(4)), targets, np.array(rows, dtype=np.int64), np.array([2, 3]), settings)
+
+
+def test_a_fit_that_diverges_is_an_error_and_no_head_of_nans(world):
+    x, targets, train, validation, _ = world
+    damaged = x.copy()
+    damaged[train[0]] = np.inf
+    with pytest.raises(UserError, match="the fit diverged"):
+        fit_head(damaged, targets, train, validation, QUICK)
 
 
 @pytest.mark.parametrize("field", ["loss", "balance"])

@@ -22,7 +22,7 @@ from finetune_monitor.errors import UserError
 from finetune_monitor.files import sha256
 from finetune_monitor.hub import ClipSource, resolve_clip
 from finetune_monitor.weights import AESTHETIC_HEADS
-from heads import DATA, METADATA, WIDTH, needs_data, public, write_head
+from heads import DATA, METADATA, WIDTH, needs_data, public, write_clip, write_head
 
 # --- the public heads on real embeddings --------------------------------------------------------------------------
 
@@ -205,21 +205,30 @@ def clip_source(name: str, tag: str | None) -> ClipSource:
 def test_named_clips_are_told_apart_by_name(trained_on, clip, fits):
     metadata = {"clip": trained_on} if trained_on else {}
     if fits:
-        check_fit(Path("head"), 512, metadata, clip_source(*clip), "abc")
+        check_fit(Path("head"), 512, metadata, clip_source(*clip))
     else:
         with pytest.raises(UserError, match=f"trained on CLIP {trained_on}, found clip ViT-B-32-quickgelu/openai"):
-            check_fit(Path("head"), 512, metadata, clip_source(*clip), "abc")
+            check_fit(Path("head"), 512, metadata, clip_source(*clip))
 
 
-def test_folders_are_told_apart_by_their_weights(tiny_clip):
+def test_folders_are_told_apart_by_their_weights(tiny_clip, caplog):
     source = resolve_clip(str(tiny_clip), None)
-    digest = sha256(source.file)
-    for metadata in ({}, {"clip": "elsewhere", "clip_sha256": digest}, {"clip": "ViT-B-32/openai"}):
-        check_fit(Path("head"), WIDTH, metadata, source, digest)
+    for metadata in ({}, {"clip": "elsewhere", "clip_sha256": sha256(source.file)}):
+        check_fit(Path("head"), WIDTH, metadata, source)
+    assert not caplog.records
     with pytest.raises(UserError, match="trained on CLIP elsewhere whose weights have sha256 0123"):
-        check_fit(Path("head"), WIDTH, {"clip": "elsewhere", "clip_sha256": "0123456"}, source, digest)
+        check_fit(Path("head"), WIDTH, {"clip": "elsewhere", "clip_sha256": "0123456"}, source)
     with pytest.raises(UserError, match=rf"width 12, CLIP {tiny_clip} gives {WIDTH}"):
-        check_fit(Path("head"), 12, {}, source, digest)
+        check_fit(Path("head"), 12, {}, source)
+
+
+def test_a_public_head_beside_a_folder_is_refused_by_its_activation_or_warned_about(tmp_path, tiny_clip, caplog):
+    named = {"clip": "ViT-B-32-quickgelu/openai"}
+    with pytest.raises(UserError, match="lacks quick_gelu; name the former"):
+        check_fit(Path("head"), WIDTH, named, resolve_clip(str(tiny_clip), None))
+    folder = write_clip(tmp_path, quick_gelu=True)
+    check_fit(Path("head"), WIDTH, named, resolve_clip(str(folder), None))
+    assert [f"whether {folder} is that, nothing tells" in record.getMessage() for record in caplog.records] == [True]
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def numbers(found: Any) -> Iterator[float]:
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     facts = {"CLIP": "ViT-L-14", "data|set": "two\nlines `of` <text>"}
-    write_report(folder, "A *fine* head", drawn(), facts, None, ["skipped `a|b`.jpg"])
+    write_report(folder, "A *fine* head", drawn(), measure(drawn()), facts, None, ["skipped `a|b`.jpg"])
     return folder
 
 
@@ -169,7 +169,7 @@ def test_the_json_has_the_same_numbers(written):
 
 def test_the_csv_reads_back(tmp_path):
     predictions = small([1, 2, 3, 4, 4.56789], head=[1.5, NAN, 3, 4, 5], other=[1, 2, 3, 4, 5])
-    write_report(tmp_path, "t", predictions, {}, None)
+    write_report(tmp_path, "t", predictions, measure(predictions), {}, None)
     with (tmp_path / "predictions.csv").open(newline="") as file:
         header, *rows = csv.reader(file)
     assert header == ["name", "rating", "head", "other"]
@@ -192,7 +192,7 @@ def test_the_csv_reads_back(tmp_path):
     ids=["one", "two", "three", "equal ratings", "constant head", "no scores", "beyond the scale"],
 )
 def test_small_samples_make_a_report(tmp_path, predictions):
-    write_report(tmp_path, "small", predictions, {"CLIP": "tiny"}, None)
+    write_report(tmp_path, "small", predictions, measure(predictions), {"CLIP": "tiny"}, None)
     page = (tmp_path / "report.md").read_text()
     assert "nan" not in page.lower()
     found = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
@@ -202,7 +202,7 @@ def test_small_samples_make_a_report(tmp_path, predictions):
 
 def test_missing_scores_are_counted_and_outermost_bins_are_open(tmp_path):
     predictions = small([1, 3, 5, 5], head=[-4, 3, 30, NAN])
-    assert write_report(tmp_path, "t", predictions, {}, None) == measure(predictions)
+    write_report(tmp_path, "t", predictions, measure(predictions), {}, None)
     page = (tmp_path / "report.md").read_text()
     assert "| 3 (1 missing) |" in page
     rows = section(page, "What a score means").splitlines()
@@ -214,15 +214,17 @@ def test_pictures_become_a_contact_sheet(tmp_path):
     paths = [tmp_path / f"{index}.png" for index in range(3)]
     for path in paths[:2]:
         Image.new("RGB", (30, 20), "red").save(path)
-    write_report(tmp_path / "out", "t", small([1, 3, 5], head=[2, 3, 4]), {}, paths)
+    predictions = small([1, 3, 5], head=[2, 3, 4])
+    write_report(tmp_path / "out", "t", predictions, measure(predictions), {}, paths)
     page = (tmp_path / "out/report.md").read_text()
     assert "![examples](examples.png)" in page
     assert (tmp_path / "out/examples.png").is_file()
 
 
 def test_a_picture_for_each_name_is_expected(tmp_path):
+    predictions = small([1, 3], head=[2, 3])
     with pytest.raises(ValueError, match="expected 2 pictures, found 1"):
-        write_report(tmp_path, "t", small([1, 3], head=[2, 3]), {}, [Path("a.png")])
+        write_report(tmp_path, "t", predictions, measure(predictions), {}, [Path("a.png")])
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_monitor.aesthetics.ratings import Problem, ProblemKind
-from finetune_monitor.aesthetics.splits import Split, folds, listed_rows, make_split, read_list, without_test
+from finetune_monitor.aesthetics.splits import (
+    Lists,
+    Split,
+    folds,
+    listed_rows,
+    make_split,
+    read_list,
+    wanted_rows,
+    without_test,
+)
 from finetune_monitor.errors import UserError
 
 
@@ -28,39 +37,39 @@ SETS = st.lists(st.text(max_size=5), unique=True, min_size=3, max_size=60)
 @settings(deadline=None, max_examples=200)
 @given(SETS, st.randoms(use_true_random=False))
 def test_parts_are_disjoint_complete_and_independent_of_the_order(names, random):
-    split, problems = make_split(names, digests(names))
+    split = make_split(names, digests(names))
     rows = np.concatenate([split.train, split.validation, split.test])
     assert sorted(rows) == list(range(len(names)))
     assert min(len(split.train), len(split.validation), len(split.test)) > 0
     for part in (split.train, split.validation, split.test):
         assert np.all(np.diff(part) > 0)
     shuffled = random.sample(names, len(names))
-    again, _ = make_split(shuffled, digests(shuffled))
+    again = make_split(shuffled, digests(shuffled))
     assert named(again, shuffled) == named(split, names)
-    assert (again.sha256, problems) == (split.sha256, [])
+    assert again.sha256 == split.sha256
 
 
 def test_the_content_alone_decides():
-    split, _ = make_split(NAMES, digests(NAMES))
+    split = make_split(NAMES, digests(NAMES))
     first = [int(digest[:16], 16) / 2**64 for digest in digests(NAMES)]
     assert np.array_equal(split.test, np.flatnonzero(np.array(first) < 0.1))
     assert np.array_equal(split.validation, np.flatnonzero((np.array(first) >= 0.1) & (np.array(first) < 0.2)))
-    renamed, _ = make_split([f"x{name}" for name in NAMES], digests(NAMES))
+    renamed = make_split([f"x{name}" for name in NAMES], digests(NAMES))
     assert np.array_equal(renamed.test, split.test)
     assert renamed.sha256 != split.sha256
-    fewer, _ = make_split(NAMES[:1000], digests(NAMES[:1000]))
+    fewer = make_split(NAMES[:1000], digests(NAMES[:1000]))
     assert np.array_equal(fewer.test, split.test[split.test < 1000])
 
 
 def test_the_split_is_the_same_on_every_machine():
-    split, _ = make_split(NAMES, digests(NAMES))
+    split = make_split(NAMES, digests(NAMES))
     assert [len(split.train), len(split.validation), len(split.test)] == [1584, 212, 204]
     assert split.sha256 == "b382c51ccff88d5851b2ae13c760340738b585de4f7d6908726c34865e42fd40"
 
 
 def test_one_picture_under_two_names_is_in_one_part():
     names = [f"{name}{copy}" for name in NAMES[:100] for copy in "ab"]
-    split, _ = make_split(names, digests([name[:-1] for name in names]))
+    split = make_split(names, digests([name[:-1] for name in names]))
     for part in named(split, names).values():
         assert {name[:-1] + "a" for name in part} == {name for name in part if name.endswith("a")}
     number = folds(digests([name[:-1] for name in names]), 7)
@@ -85,9 +94,9 @@ def write(tmp_path):
 
 def test_all_three_lists(write):
     lists = {part: write(part, names) for part, names in PARTS.items()}
-    split, problems = make_split(NAMES, digests(NAMES), **lists)
+    split = make_split(NAMES, digests(NAMES), Lists(**lists))
     assert named(split, NAMES) == {part: set(names) for part, names in PARTS.items()}
-    assert problems == []
+    assert wanted_rows(NAMES, Lists(**lists))[1] == []
 
 
 PARTS = {"train": NAMES[:300], "validation": NAMES[300:330], "test": NAMES[330:400]}
@@ -98,7 +107,7 @@ PARTS = {"train": NAMES[:300], "validation": NAMES[300:330], "test": NAMES[330:4
 )
 def test_what_no_list_gives_is_divided_by_content(write, given_parts):
     lists = {part: write(part, PARTS[part]) for part in given_parts}
-    split, _ = make_split(NAMES, digests(NAMES), **lists)
+    split = make_split(NAMES, digests(NAMES), Lists(**lists))
     parts = named(split, NAMES)
     fixed = set().union(*(PARTS[part] for part in given_parts if part != "train"))
     pool = set(PARTS["train"]) if "train" in given_parts else set(NAMES) - fixed
@@ -114,16 +123,16 @@ def test_what_no_list_gives_is_divided_by_content(write, given_parts):
 def test_names_match_with_and_without_suffix(write):
     names = ["1.jpg", "2.png", "3", "sub/4.JPG", "5.jpg", "5.png", "6", "7"]
     test = write("test", ["1", "2.jpg", "3.jpeg", "sub/4", "5"])
-    split, _ = make_split(names, digests(names), test=test)
+    split = make_split(names, digests(names), Lists(test=test))
     assert list(split.test) == [0, 1, 2, 3, 4, 5]
-    exact, _ = make_split(names, digests(names), test=write("test", ["5.png"]))
+    exact = make_split(names, digests(names), Lists(test=write("test", ["5.png"])))
     assert list(exact.test) == [5]
 
 
 def test_listed_names_without_a_rating_are_problems(write):
     test = write("test", ["3", "9999", "x.jpg", "9999"])
-    split, problems = make_split(NAMES, digests(NAMES), test=test)
-    assert list(split.test) == [3]
+    assert list(make_split(NAMES, digests(NAMES), Lists(test=test)).test) == [3]
+    _, problems = wanted_rows(NAMES, Lists(test=test))
     detail = f"in {test}, without a rating or a usable picture"
     assert problems == [Problem(ProblemKind.NOT_RATED, name, detail) for name in ("9999", "x.jpg")]
 
@@ -142,7 +151,7 @@ def test_listed_names_without_a_rating_are_problems(write):
 )
 def test_lists_that_cannot_be_followed_are_refused(write, lists, reason):
     with pytest.raises(UserError, match=reason):
-        make_split(NAMES, digests(NAMES), **{part: write(part, names) for part, names in lists.items()})
+        make_split(NAMES, digests(NAMES), Lists(**{part: write(part, names) for part, names in lists.items()}))
 
 
 @pytest.mark.parametrize("content", ["1\n2.jpg\n", "\ufeff1\r\n\r\n 2.jpg \r\n", "\n\n1\t\n2.jpg"])
@@ -189,7 +198,7 @@ def test_folds_that_cannot_be_filled_are_refused(images, count):
 
 
 def test_without_a_test_part_the_content_divides_the_rest():
-    split, whole = without_test(NAMES, digests(NAMES)), make_split(NAMES, digests(NAMES))[0]
+    split, whole = without_test(NAMES, digests(NAMES)), make_split(NAMES, digests(NAMES))
     assert len(split.test) == 0
     assert sorted([*split.train, *split.validation]) == list(range(2000))
     assert np.array_equal(split.validation, whole.test)  # the lowest tenth of the digests either way
@@ -202,3 +211,11 @@ def test_the_rows_of_a_list(tmp_path):
     rows, problems = listed_rows(tmp_path / "list", NAMES)
     assert rows.tolist() == [3, 7]
     assert [(problem.kind, problem.name) for problem in problems] == [(ProblemKind.NOT_RATED, "nowhere")]
+
+
+def test_only_pictures_that_a_split_uses_are_wanted(write):
+    train, test = write("train", NAMES[5:9]), write("test", ["3", "nowhere"])
+    assert wanted_rows(NAMES, Lists(train, test=test))[0].tolist() == [3, 5, 6, 7, 8]
+    assert wanted_rows(NAMES, Lists(test=test))[0].tolist() == list(range(2000))
+    with pytest.raises(UserError, match="--test and --train"):
+        wanted_rows(NAMES, Lists(train, test=train))

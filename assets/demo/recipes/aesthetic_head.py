@@ -37,7 +37,8 @@ def rated_pictures(vae: AutoencoderKL, sampler: crops.CropSampler, rounds: int) 
         for index in torch.arange(len(sampler.pictures)).split(64):
             clean = sampler.framed(index, p.CLOSE_UP if number % 2 else p.TIGHT)
             made = torch.rand(len(clean)) < 1 / 3
-            clean[made] = vae.decode(vae.encode(clean[made]).latent_dist.mode()).sample.clamp(-1, 1)
+            if made.any():
+                clean[made] = vae.decode(vae.encode(clean[made]).latent_dist.mode()).sample.clamp(-1, 1)
             spoiled, _, degree = disturb.spoil(clean, clean=0)
             best = BEST - ROUND_TRIP * made
             worse = best - (best - WORST) * degree
