@@ -179,15 +179,18 @@ def _device(name: str | None) -> str:
     """The device asked for, or the GPU where there is one."""
     import torch
 
-    gpu = torch.cuda.is_available()
+    gpus = torch.cuda.device_count()
+    if name is None:
+        return "cuda" if gpus else "cpu"
     try:
-        kind = torch.device(name or "cpu").type
+        device = torch.device(name)
     except RuntimeError:
-        kind = ""
-    if kind not in ("cpu", "cuda") or (kind == "cuda" and not gpu):
-        found = "there is no GPU here" if kind == "cuda" else "expected cpu, cuda or cuda:1"
-        raise UserError(f"--device: found {name}, {found}")
-    return name or ("cuda" if gpu else "cpu")
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device: found {name}, expected cpu, cuda or cuda:1")
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise UserError(f"--device: found {name}, but there are {gpus} GPUs here that torch can use")
+    return name
 
 
 def _inputs(chosen: argparse.Namespace, clip: str, pretrained: str | None, scale: tuple[float, float]) -> "Inputs":
@@ -220,7 +223,7 @@ def _print(outcome: "Outcome", output: Path) -> None:
     for name, found in outcome.measured.overall.items():
         table.add_row(name, *(escape(shown(estimate)) for estimate in (found.srcc, found.plcc, found.mae)))
     console = Console()
-    # Where nobody sees the lines break, in a log, they are as long as they must be.
+    # A log has no width that the lines would have to keep to.
     (console if console.is_terminal else Console(width=120)).print(table)
     for note in outcome.notes:
         print(f"note:         {note}")

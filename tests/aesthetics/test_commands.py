@@ -201,7 +201,7 @@ def test_a_table_of_means_on_another_scale(ava, tmp_path):
         ({"--train": "nowhere.jpgl"}, "nowhere.jpgl: No such file"),
         ({"--train": "test.jpgl", "--test": "test.jpgl"}, "--test and --train: "),
         ({"--test": "AVA.txt"}, "names is a rated image"),
-        ({"--device": "cuda"}, "--device: found cuda, there is no GPU here"),
+        ({"--device": "cuda:1"}, "--device: found cuda:1, but there are 0 GPUs here"),
         ({"--device": "cpux"}, "--device: found cpux, expected cpu, cuda or cuda:1"),
         ({"--images": "nowhere"}, "nowhere: no such folder"),
         ({"--test": "nowhere.jpgl"}, "nowhere.jpgl: No such file"),
@@ -218,8 +218,7 @@ def test_a_table_of_means_on_another_scale(ava, tmp_path):
 def test_what_cannot_be_done_is_said_before_anything_is_embedded(
     fitted, ava, tmp_path, monkeypatch, capsys, change, reason
 ):
-    if "cuda" in change.values():
-        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     words = options(ava, tmp_path / "head", "--embeddings", str(tmp_path / "embeddings"))
     for name, value in change.items():
         path = name in ("--output", "--images", "--test", "--train")
