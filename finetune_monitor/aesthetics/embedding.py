@@ -31,6 +31,9 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 WORKERS = min(8, CORES)
 """Processes that read and decode; a GPU waits for fewer, and more only take memory."""
 
+NARROWEST = 100
+"""Longer side over the shorter."""
+
 CHUNK = 16
 """Pictures that a worker hands over at once, 10 MB at 224 px; two such wait per worker."""
 
@@ -177,13 +180,22 @@ class Pictures(Dataset):
         picture = Picture(path, Seen(digest), state)
         if digest not in self.known:
             try:  # the second reading is from memory: the system has just read the file
-                picture = replace(picture, pixels=self.preprocess(read_image(path)).numpy())
+                picture = replace(picture, pixels=self.preprocess(_not_too_narrow(path, read_image(path))).numpy())
             except UserError as error:
                 passing = getattr(error.__cause__, "errno", None) is not None  # the system's failure, not the file's
                 picture = Picture(path, Seen(problem=str(error)), None if passing else state)
         if file_state(path) != state:
             return Picture(path, Seen(problem=f"{path}: it changed while it was read; run the same command again"))
         return picture
+
+
+def _not_too_narrow(path: Path, image: Image) -> Image:
+    """CLIP's preprocessing enlarges the shorter side first: of a line of pixels it would make gigabytes."""
+    if max(image.size) > NARROWEST * min(image.size):
+        raise UserError(
+            f"{path}: found {image.width} x {image.height} pixels, expected sides of at most 1 to {NARROWEST}"
+        )
+    return image
 
 
 def _read_all(pictures: Pictures, workers: int) -> Iterator[Picture]:

@@ -138,6 +138,7 @@ def unusable(tmp_path) -> dict[Path, str]:
     (tmp_path / "text.jpg").write_text("a text that somebody named .jpg")
     (tmp_path / "folder.jpg").mkdir()
     Image.new("L", (12_000, 12_000)).save(tmp_path / "bomb.png")
+    Image.new("L", (30_000, 1)).save(tmp_path / "line.png")
     os.mkfifo(tmp_path / "pipe.jpg")
     said = {
         "cut.jpg": "damaged",
@@ -145,6 +146,7 @@ def unusable(tmp_path) -> dict[Path, str]:
         "text.jpg": "not a picture",
         "folder.jpg": "not a file",
         "bomb.png": "megapixels",
+        "line.png": "found 30000 x 1 pixels",
         "pipe.jpg": "not a file",
         "missing.jpg": "No such file",
     }
