@@ -17,6 +17,9 @@ CLIP, PRETRAINED = "ViT-L-14-quickgelu", "openai"
 MOST = 2**31 - 1
 """Greatest seed."""
 
+WIDE = 90
+"""Characters that the table takes with each interval beside its value."""
+
 KEPT = "; embeddings made so far are kept, and the same command goes on from there"
 
 
@@ -219,12 +222,15 @@ def _print(outcome: "Outcome", output: Path) -> None:
 
     from finetune_monitor.aesthetics.report import shown
 
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDE)  # a log has no width that the lines would have to keep to
+    gap = " " if console.width >= WIDE else "\n"
     table = Table("", *(Column(title, justify="right") for title in ("SRCC", "PLCC", "MAE")))
     for name, found in outcome.measured.overall.items():
-        table.add_row(name, *(escape(shown(estimate)) for estimate in (found.srcc, found.plcc, found.mae)))
-    console = Console()
-    # A log has no width that the lines would have to keep to.
-    (console if console.is_terminal else Console(width=120)).print(table)
+        estimates = [shown(estimate).replace(" [", f"{gap}[") for estimate in (found.srcc, found.plcc, found.mae)]
+        table.add_row(name, *map(escape, estimates))
+    console.print(table)
     for note in outcome.notes:
         print(f"note:         {note}")
     print(f"left out:     {outcome.left_out}")
