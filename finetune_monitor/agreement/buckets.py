@@ -1,0 +1,95 @@
+"""Cut a model's scores into the five steps of the Likert scale, exactly as near to people's labels as it can be."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from finetune_monitor.agreement.grades import HIGHEST, LOWEST, Labels
+
+STEPS = np.arange(LOWEST, HIGHEST + 1)
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """Four ascending thresholds, and what they cost on the samples they were fitted to.
+
+    thresholds: a score at or above the k-th means at least step k + 1; -inf and inf where the steps beyond hold none.
+    cost: sum over samples and labels of |step - label|^power.
+    """
+
+    thresholds: Float[np.ndarray, "4"]
+    cost: float
+
+    def steps(self, scores: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+        """1 to 5 for each score; NaN for a missing one."""
+        found = LOWEST + np.searchsorted(self.thresholds, scores, side="right")
+        return np.where(np.isnan(scores), np.nan, found)
+
+
+def fit_buckets(scores: Float[np.ndarray, "samples"], labels: Labels, power: float = 1.0) -> Buckets:
+    """The thresholds with the least cost, by dynamic programming over the samples in the order of their scores.
+
+    Equal scores stay together; steps may be empty. A threshold lies half way between two neighbouring scores. Samples
+    without a score or a label are left out. Takes O(n log n + 5 n).
+    """
+    values, costs = _costs_by_score(scores, labels, power)
+    sums = np.vstack([np.zeros(len(STEPS)), costs.cumsum(axis=0)])
+    starts, best = [], np.full(len(values) + 1, np.inf)
+    best[0] = 0.0
+    for step in range(len(STEPS)):
+        # The first i scores cost least where this step begins at the j-th: best[j] + sums[i] - sums[j], j at most i.
+        start = _first_minimum(best - sums[:, step])
+        best = best[start] + sums[:, step] - sums[start, step]
+        starts.append(start)
+    return Buckets(_thresholds(values, _backtrack(starts, len(values))), float(best[-1]))
+
+
+def match_marginals(scores: Float[np.ndarray, "samples"], labels: Labels, power: float = 1.0) -> Buckets:
+    """Thresholds that give each step as large a share of the samples as people give it, as far as ties allow.
+
+    Least cost squeezes the extremes; these do not.
+    """
+    values, costs = _costs_by_score(scores, labels, power)
+    given = labels[~np.isnan(labels)]
+    shares = np.array([(given < step).mean() for step in STEPS[1:]])
+    measured = np.sort(scores[~np.isnan(scores)])
+    wanted = shares * len(measured)
+    ends = np.searchsorted(measured, values, side="right")  # samples up to each score
+    borders = np.array([np.abs(np.concatenate([[0], ends]) - place).argmin() for place in wanted])
+    steps = np.searchsorted(borders, np.arange(len(values)), side="right")
+    return Buckets(_thresholds(values, borders), float(costs[np.arange(len(values)), steps].sum()))
+
+
+def _costs_by_score(
+    scores: Float[np.ndarray, "samples"], labels: Labels, power: float
+) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n 5"]]:
+    """The distinct scores, ascending, and what each step would cost for the samples that have it."""
+    used = ~np.isnan(scores) & ~np.isnan(labels).all(axis=0)
+    values, place = np.unique(scores[used], return_inverse=True)
+    if not len(values):
+        raise ValueError("found no sample that has both a score and a label")
+    distances = np.abs(STEPS[:, None, None] - labels[None, :, used]) ** power
+    each = np.nansum(distances, axis=1)
+    return values, np.stack([np.bincount(place, row, len(values)) for row in each], axis=1)
+
+
+def _first_minimum(x: Float[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+    """For each place, the first place up to it that holds the least value so far."""
+    least = np.minimum.accumulate(x)
+    fresh = np.concatenate([[True], least[1:] < least[:-1]])
+    return np.maximum.accumulate(np.where(fresh, np.arange(len(x)), 0))
+
+
+def _backtrack(starts: list[Int[np.ndarray, "n"]], end: int) -> Int[np.ndarray, "4"]:
+    """Where each step after the first begins, in distinct scores."""
+    borders = []
+    for start in reversed(starts[1:]):
+        end = int(start[end])
+        borders.append(end)
+    return np.array(borders[::-1])
+
+
+def _thresholds(values: Float[np.ndarray, "n"], borders: Int[np.ndarray, "4"]) -> Float[np.ndarray, "4"]:
+    middles = np.concatenate([[-np.inf], (values[1:] + values[:-1]) / 2, [np.inf]])
+    return middles[borders]

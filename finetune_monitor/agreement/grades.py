@@ -1,0 +1,89 @@
+"""How well one evaluator agrees with the others: the article's appendix B, whose formulas are a reconstruction.
+
+Labels stand in a matrix of evaluators by samples, from 1 to 5, NaN where an evaluator gave none.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from finetune_monitor.evaluation import MISSING
+
+LOWEST, HIGHEST = 1, 5
+"""The Likert scale."""
+
+LEAST_OTHERS = 2
+"""Evaluators that a sample score without one must rest on."""
+
+Labels = Float[np.ndarray, "evaluators samples"]
+Scores = Float[np.ndarray, "evaluators samples"]
+
+
+def normalised(labels: Labels) -> Scores:
+    """Labels from 1 to 5 as scores from 0 to 1."""
+    return (labels - LOWEST) / (HIGHEST - LOWEST)
+
+
+def standardised(scores: Scores) -> tuple[Scores, Bool[np.ndarray, "evaluators"]]:
+    """Each evaluator's scores less their mean, over their standard deviation (that of a population, ddof 0).
+
+    Who always says the same has no deviation: their scores become 0, and their flag is True.
+    """
+    present = ~np.isnan(scores)
+    count = np.maximum(present.sum(axis=1, keepdims=True), 1)
+    centred = scores - np.where(present, scores, 0).sum(axis=1, keepdims=True) / count
+    spread = np.sqrt(np.where(present, centred**2, 0).sum(axis=1, keepdims=True) / count)
+    flat = ~(spread > 1e-12)
+    return np.where(flat & present, 0.0, centred / np.where(flat, 1.0, spread)), flat[:, 0]
+
+
+def sample_scores(scores: Scores, least: int = 1) -> Float[np.ndarray, "samples"]:
+    """Mean score of each sample over the evaluators present; NaN where there are fewer than `least`."""
+    present = ~np.isnan(scores)
+    count = present.sum(axis=0)
+    total = np.where(present, scores, 0).sum(axis=0)
+    return np.where(count >= least, total / np.maximum(count, 1), MISSING)
+
+
+def without(scores: Scores, evaluator: int) -> Float[np.ndarray, "samples"]:
+    """Mean score of each sample over the other evaluators; NaN where fewer than two of them gave one."""
+    return sample_scores(np.delete(scores, evaluator, axis=0), LEAST_OTHERS)
+
+
+@dataclass(frozen=True)
+class Grade:
+    """Agreement of one series of scores with another.
+
+    raw: 1 less the mean distance, up to 1. Never to be shown alone: who always says "3" gets a high one.
+    corrected: 1 less the distance over that of unrelated samples: 1 for the same scores, 0 for agreement by chance;
+        with power 2 it is Lin's concordance coefficient (Lin 1989).
+    n: samples that both have a score of.
+    """
+
+    raw: float
+    corrected: float
+    n: int
+
+
+def grade(own: Float[np.ndarray, "samples"], others: Float[np.ndarray, "samples"], power: float = 1.0) -> Grade:
+    """The grade of scores (0 to 1) against the sample scores of others, with the grading parameter `power`.
+
+    With d the mean of |own - others|^power over the samples: raw is 1 - d^(1/power), and corrected 1 - d / c, where c
+    is the same mean over all pairs of a sample of one and a sample of the other.
+    """
+    both = ~np.isnan(own) & ~np.isnan(others)
+    x, y = own[both], others[both]
+    if not len(x):
+        return Grade(MISSING, MISSING, 0)
+    distance = float((np.abs(x - y) ** power).mean())
+    chance = _mean_over_pairs(x, y, power)
+    corrected = 1 - distance / chance if chance > 0 else MISSING
+    return Grade(1 - distance ** (1 / power), corrected, len(x))
+
+
+def _mean_over_pairs(x: Float[np.ndarray, "n"], y: Float[np.ndarray, "n"], power: float) -> float:
+    """Mean of |x - y|^power over all pairs; equal values of x, as an evaluator's are, are taken together."""
+    values, counts = np.unique(x, return_counts=True)
+    means = np.array([(np.abs(value - y) ** power).mean() for value in values])
+    return float(np.average(means, weights=counts))
