@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from scipy.stats import spearmanr
 
 from finetune_monitor.agreement.buckets import fit_buckets, match_marginals
