@@ -5,12 +5,9 @@ import json
 import logging
 import os
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +20,16 @@ from finetune_monitor.aesthetics import store as module
 from finetune_monitor.aesthetics.store import EmbeddingStore, FileState, Seen
 from finetune_monitor.errors import UserError
 from finetune_monitor.hub import ClipSource, resolve_clip
+from mortal import die_at, in_a_child
 
 CLIP = resolve_clip(str(DEMO / "clip"), None)
+TOUCHES_THE_DISK = [
+    (files, "fsync"),
+    (Path, "mkdir"),
+    (Path, "write_bytes"),
+    (Path, "replace"),
+    (module, "_database"),
+]
 STATE = FileState(7, 1_700_000_000_123_456_789)
 PUBLIC = Path(__file__).parents[2] / "../shared/data/aesthetic"
 
@@ -240,41 +245,18 @@ def test_a_named_clip_is_told_by_weights_model_and_preprocessing(tmp_path):
     assert len({named(), *changed}) == 4
 
 
-def die_at(point: int) -> None:
-    """Kill this process just before the `point`-th call that touches the disk."""
-    calls = 0
-
-    def mortal(call: Callable) -> Callable:
-        def counted(*arguments, **named):
-            nonlocal calls
-            calls += 1
-            if calls == point:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return call(*arguments, **named)
-
-        return counted
-
-    touches = [(files, "fsync"), (Path, "mkdir"), (Path, "write_bytes"), (Path, "replace"), (module, "_database")]
-    for owner, name in touches:
-        setattr(owner, name, mortal(getattr(owner, name)))
-
-
 def die_while_writing(root: Path, point: int) -> bool:
-    """Whether a forked process that adds rows 3 to 8, saving twice, lived to the end."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of any fork with threads
-        child = os.fork()
-    if child == 0:
-        die_at(point)
+    """Whether a process that adds rows 3 to 8, saving twice, lived to the end."""
+
+    def write() -> None:
+        die_at(point, TOUCHES_THE_DISK)
         with EmbeddingStore(root, CLIP).writing() as writer:
             for number in range(3, 9):
                 add(writer, number)
                 if number == 5:
                     writer.save()
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFEXITED(status) or os.WTERMSIG(status) == signal.SIGKILL
-    return os.WIFEXITED(status)
+
+    return in_a_child(write)
 
 
 def test_killed_at_every_point_of_writing(tmp_path):

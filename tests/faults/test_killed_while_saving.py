@@ -1,10 +1,6 @@
 """A process that dies anywhere in writing a checkpoint leaves a whole one, and nothing that looks like one."""
 
-import os
 import shutil
-import signal
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,6 +12,7 @@ from finetune_monitor.training import checkpoints
 from finetune_monitor.training.config import TrainConfig
 from finetune_monitor.training.loop import make_optimizer
 from finetune_monitor.training.models import make_trainable
+from mortal import die_at, in_a_child
 
 TOUCHES_THE_DISK = [
     (files, "fsync"),
@@ -27,37 +24,6 @@ TOUCHES_THE_DISK = [
     (Path, "write_text"),
 ]
 STEPS = (2, 4)
-
-
-def die_at(point: int) -> None:
-    """Kill this process just before the `point`-th call that touches the disk."""
-    calls = 0
-
-    def mortal(call: Callable) -> Callable:
-        def counted(*arguments, **named):
-            nonlocal calls
-            calls += 1
-            if calls == point:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return call(*arguments, **named)
-
-        return counted
-
-    for owner, name in TOUCHES_THE_DISK:
-        setattr(owner, name, mortal(getattr(owner, name)))
-
-
-def in_a_child(action: Callable[[], None]) -> bool:
-    """Run `action` in a forked process; whether it lived to the end."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of any fork with threads
-        child = os.fork()
-    if child == 0:
-        action()
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFEXITED(status) or os.WTERMSIG(status) == signal.SIGKILL
-    return os.WIFEXITED(status)
 
 
 def test_killed_at_every_point_of_a_save(tmp_path):
@@ -81,7 +47,7 @@ def test_killed_at_every_point_of_a_save(tmp_path):
 
         def attempt(folder: Path = folder, point: int = point) -> None:
             torch.set_num_threads(1)
-            die_at(point)
+            die_at(point, TOUCHES_THE_DISK)
             save(folder, STEPS[1])
 
         lived = in_a_child(attempt)
