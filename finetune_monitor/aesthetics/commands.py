@@ -165,8 +165,9 @@ def _clip(chosen: argparse.Namespace, metadata: Mapping[str, str]) -> tuple[str,
 
     own = clip_of(metadata)
     if chosen.clip is not None:
-        same = own is not None and own[0] == chosen.clip and chosen.pretrained is None
-        return own if same and own else (chosen.clip, chosen.pretrained)
+        if own is not None and own[0] == chosen.clip and chosen.pretrained is None:
+            return own
+        return chosen.clip, chosen.pretrained
     if chosen.pretrained is not None:
         raise UserError(f"--pretrained: found {chosen.pretrained} without --clip; name the model too, or neither")
     if own is None:
@@ -201,14 +202,13 @@ def _inputs(chosen: argparse.Namespace, clip: str, pretrained: str | None, scale
     from finetune_monitor.aesthetics.experiment import Inputs
     from finetune_monitor.weights import cache_folder
 
-    low, high = scale
     return Inputs(
         ratings=chosen.ratings,
         images=chosen.images,
         clip=clip,
         pretrained=pretrained,
         store=chosen.embeddings or cache_folder() / "embeddings",
-        scale=(low, high),
+        scale=scale,
         device=_device(chosen.device),
         workers=WORKERS if chosen.workers is None else chosen.workers,
     )

@@ -75,8 +75,7 @@ class EmbeddingStore:
 
     def __init__(self, root: Path, clip: ClipSource) -> None:
         self.clip, self.width = clip, clip_width(clip)
-        self.weights = clip.sha256
-        self.folder = _folder(root, clip, self.weights)
+        self.folder = _folder(root, clip)
         self._places: dict[str, tuple[int, int]] = {}
         _check_version(self.folder)
         for number, file in self._shards():
@@ -179,7 +178,7 @@ class EmbeddingStore:
         content = {
             "version": VERSION,
             "clip": self.clip.id,
-            "sha256": self.weights,
+            "sha256": self.clip.sha256,
             "width": self.width,
             "dtype": "float16",
         }
@@ -271,14 +270,14 @@ def file_state(path: Path) -> FileState:
     return FileState(found.st_size, found.st_mtime_ns)
 
 
-def _folder(root: Path, clip: ClipSource, weights: str) -> Path:
+def _folder(root: Path, clip: ClipSource) -> Path:
     """A folder for all that changes an embedding: weights, model and preprocessing, wherever the CLIP's files lie."""
     settings = {key: value for key, value in clip.arguments.items() if key not in ("model_name", "pretrained")}
     if clip.tag is None:
         name, model = Path(clip.id).resolve().name, (clip.file.parent / "open_clip_config.json").read_text()
     else:
         name, model = clip.id, clip.arguments["model_name"]
-    identity = json.dumps([weights, model, settings], sort_keys=True)
+    identity = json.dumps([clip.sha256, model, settings], sort_keys=True)
     short = hashlib.sha256(identity.encode()).hexdigest()[:12]
     slug = re.sub(r"[^A-Za-z0-9.]+", "-", name)[:40].strip("-.") or "clip"
     existing = sorted(root.glob(f"*-{short}"))  # also of a CLIP whose folder was renamed since
