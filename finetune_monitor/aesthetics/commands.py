@@ -220,7 +220,7 @@ def _print(outcome: "Outcome", output: Path) -> None:
     from rich.markup import escape
     from rich.table import Column, Table
 
-    from finetune_monitor.aesthetics.report import shown
+    from finetune_monitor.markdown import shown
 
     console = Console()
     if not console.is_terminal:

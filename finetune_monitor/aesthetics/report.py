@@ -12,8 +12,10 @@ import numpy as np
 from jaxtyping import Float
 
 from finetune_monitor.aesthetics import figures
+from finetune_monitor.drawing import png
 from finetune_monitor.evaluation import Estimate
 from finetune_monitor.files import write_atomic
+from finetune_monitor.markdown import encoded, escaped, shown, table
 from finetune_monitor.statistics import Bin, binned, interval, mae, mean, plcc, srcc
 
 if TYPE_CHECKING:
@@ -37,8 +39,6 @@ HOW_TO_READ = {
     "examples.png": "Do the rows get better from top to bottom? The last rows are where head and people differ most.",
 }
 """The figures, in the page's order."""
-
-PUNCTUATION = str.maketrans({char: f"\\{char}" for char in "\\`*_[]<>|~$#&"})
 
 
 @dataclass(frozen=True)
@@ -158,12 +158,12 @@ def write_report(
         raise ValueError(f"expected {len(predictions.names)} pictures, found {len(pictures)}")
     drawn = _draw(predictions, measured, pictures)
     for name, figure in drawn.items():
-        write_atomic(folder / name, figures.png(figure))
+        write_atomic(folder / name, png(figure))
     numbers = {"title": title, "facts": dict(facts), **to_json(predictions, measured), "notes": list(notes)}
     write_atomic(folder / "report.json", (json.dumps(numbers, indent=2, allow_nan=False) + "\n").encode())
-    write_atomic(folder / "predictions.csv", _text(_csv(predictions)))
+    write_atomic(folder / "predictions.csv", encoded(_csv(predictions)))
     page = _page(title, predictions, measured, facts, list(drawn), notes)
-    write_atomic(folder / "report.md", _text(page))
+    write_atomic(folder / "report.md", encoded(page))
 
 
 def to_json(predictions: Predictions, measured: Measured) -> dict[str, Any]:
@@ -185,12 +185,6 @@ def to_json(predictions: Predictions, measured: Measured) -> dict[str, Any]:
         "error_by_score": _bins_json(measured.error_by_score),
         "rating_by_score": {name: _bins_json(bins) for name, bins in measured.rating_by_score.items()},
     }
-
-
-def escaped(text: str) -> str:
-    """Text that means nothing to Markdown, on one line; characters that cannot be seen become a replacement mark."""
-    visible = (char if char.isprintable() else "\ufffd" for char in " ".join(text.split()))
-    return "".join(visible).translate(PUNCTUATION).replace("://", ":\\//")  # GitHub makes a link of every address
 
 
 def _varies(scores: Float[np.ndarray, "n"]) -> bool:
@@ -243,11 +237,6 @@ def _bins_json(bins: Sequence[Bin]) -> list[dict[str, Any]]:
     ]
 
 
-def _text(content: str) -> bytes:
-    """UTF-8; what a file name holds beyond Unicode is written as an escape."""
-    return content.encode("utf-8", "backslashreplace")
-
-
 def _csv(predictions: Predictions) -> str:
     content = io.StringIO()
     writer = csv.writer(content)
@@ -294,7 +283,7 @@ def _overall_section(predictions: Predictions, measured: Measured) -> str:
         "## Agreement\n\nSRCC and PLCC are the rank and the linear correlation (higher is better), MAE the mean "
         "absolute error in points of the scale (lower is better). *Far out* is the share of the scores below "
         f"{low:.2f} or above {high:.2f}, where {measured.outer_ratings:.1%} of the ratings lie.\n\n"
-        + _table(["predictor", "SRCC ↑", "PLCC ↑", "MAE ↓", "far out", "images"], rows)
+        + table(["predictor", "SRCC ↑", "PLCC ↑", "MAE ↓", "far out", "images"], rows)
     )
 
 
@@ -312,7 +301,7 @@ def _rating_section(predictions: Predictions, measured: Measured) -> str:
     explained = "MAE in bins of the rating."
     if measured.difference is not None:
         explained += " The last column is the difference of the errors on the same images: below 0 the head is better."
-    return f"## Error by rating\n\n{explained}\n\n{_table(header, rows)}"
+    return f"## Error by rating\n\n{explained}\n\n{table(header, rows)}"
 
 
 def _score_section(predictions: Predictions, measured: Measured) -> str:
@@ -322,19 +311,13 @@ def _score_section(predictions: Predictions, measured: Measured) -> str:
     ]
     return (
         f"## What a score means\n\nMean rating and MAE in bins of the score of *{escaped(predictions.head)}*.\n\n"
-        + _table(["score", "images", "mean rating", "MAE"], rows)
+        + table(["score", "images", "mean rating", "MAE"], rows)
     )
 
 
 def _facts_table(facts: Mapping[str, str]) -> str:
     rows = [[escaped(key), escaped(value)] for key, value in facts.items()]
-    return _table(["fact", "value"], rows, ["---", "---"]) if rows else ""
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], align: Sequence[str] | None = None) -> str:
-    """A Markdown table; its cells are escaped already. All but the first column are numbers unless `align` is given."""
-    lines = [header, align or ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return table(["fact", "value"], rows, ["---", "---"]) if rows else ""
 
 
 def _range(found: Bin, scale: tuple[float, float]) -> str:
@@ -344,14 +327,6 @@ def _range(found: Bin, scale: tuple[float, float]) -> str:
     if found.high == scale[1]:
         return f"{found.low:g} or more"
     return f"{found.low:g} to {found.high:g}"
-
-
-def shown(estimate: Estimate, form: str = ".3f") -> str:
-    """A value with its interval, where there is one."""
-    value, low, high = (
-        "—" if np.isnan(number) else f"{number:{form}}" for number in (estimate.mean, estimate.low, estimate.high)
-    )
-    return value if low == "—" else f"{value} [{low}, {high}]"
 
 
 def _count(estimate: Estimate) -> str:

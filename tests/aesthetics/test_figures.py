@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from finetune_monitor.aesthetics import figures
+from finetune_monitor.drawing import png
 from finetune_monitor.statistics import binned
 
 EDGES = np.linspace(0, 10, 21)
@@ -36,7 +37,7 @@ def texts(figure: Figure) -> list[str]:
 
 
 def pixels(figure: Figure) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(figures.png(figure))).convert("RGB"))
+    return np.asarray(Image.open(io.BytesIO(png(figure))).convert("RGB"))
 
 
 def legible(figure: Figure) -> bool:
@@ -63,23 +64,23 @@ def test_every_figure_is_a_picture_of_readable_size_with_whole_labels(n):
 def test_the_same_numbers_give_the_same_file_and_others_another():
     first, again, other = all_figures(), all_figures(), all_figures(200)
     for name in first:
-        assert figures.png(first[name]) == figures.png(again[name])
-        assert figures.png(first[name]) != figures.png(other[name])
+        assert png(first[name]) == png(again[name])
+        assert png(first[name]) != png(other[name])
 
 
 def test_nothing_global_is_touched():
     before = dict(matplotlib.rcParams)
     for figure in all_figures().values():
-        figures.png(figure)
+        png(figure)
     assert dict(matplotlib.rcParams) == before
 
 
 def test_figures_can_be_drawn_beside_the_main_thread():
     drawn = []
-    thread = threading.Thread(target=lambda: drawn.append(figures.png(all_figures()["errors"])))
+    thread = threading.Thread(target=lambda: drawn.append(png(all_figures()["errors"])))
     thread.start()
     thread.join()
-    assert drawn == [figures.png(all_figures()["errors"])]
+    assert drawn == [png(all_figures()["errors"])]
 
 
 def test_calibration_draws_the_means_where_they_are():
@@ -121,7 +122,7 @@ def test_errors_average_the_bins():
 def test_a_name_is_no_formula_and_fits():
     name = r"$\nonsense$ " + "long " * 30
     figure = figures.calibration({name: binned(RATINGS, RATINGS, EDGES)}, (0.0, 10.0))
-    figures.png(figure)
+    png(figure)
     assert legible(figure)
 
 
@@ -166,4 +167,4 @@ def test_a_picture_that_cannot_be_read_or_has_no_score_is_left_out(pictures):
 
 
 def test_a_sheet_of_nothing_is_still_a_figure(pictures):
-    figures.png(figures.examples(pictures[:1], np.array([1.0]), np.array([np.nan])))
+    png(figures.examples(pictures[:1], np.array([1.0]), np.array([np.nan])))

@@ -1,0 +1,34 @@
+"""Markdown from numbers and foreign text: escaped words, tables, values with their intervals."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from finetune_monitor.evaluation import Estimate
+
+PUNCTUATION = str.maketrans({char: f"\\{char}" for char in "\\`*_[]<>|~$#&"})
+
+
+def escaped(text: str) -> str:
+    """Text that means nothing to Markdown, on one line; characters that cannot be seen become a replacement mark."""
+    visible = (char if char.isprintable() else "\ufffd" for char in " ".join(text.split()))
+    return "".join(visible).translate(PUNCTUATION).replace("://", ":\\//")  # GitHub makes a link of every address
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], align: Sequence[str] | None = None) -> str:
+    """A Markdown table; its cells are escaped already. All but the first column are numbers unless `align` is given."""
+    lines = [header, align or ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def shown(estimate: Estimate, form: str = ".3f") -> str:
+    """A value with its interval, where there is one."""
+    value, low, high = (
+        "—" if np.isnan(number) else f"{number:{form}}" for number in (estimate.mean, estimate.low, estimate.high)
+    )
+    return value if low == "—" else f"{value} [{low}, {high}]"
+
+
+def encoded(content: str) -> bytes:
+    """UTF-8; what a file name holds beyond Unicode is written as an escape."""
+    return content.encode("utf-8", "backslashreplace")
