@@ -23,10 +23,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], align: Sequence[
 
 def shown(estimate: Estimate, form: str = ".3f") -> str:
     """A value with its interval, where there is one."""
-    value, low, high = (
-        "—" if np.isnan(number) else f"{number:{form}}" for number in (estimate.mean, estimate.low, estimate.high)
-    )
+    value, low, high = (_number(number, form) for number in (estimate.mean, estimate.low, estimate.high))
     return value if low == "—" else f"{value} [{low}, {high}]"
+
+
+def _number(number: float, form: str) -> str:
+    """Never a negative zero, as rounding errors leave it."""
+    return "—" if np.isnan(number) else f"{0.0 if abs(number) < 1e-9 else number:{form}}"
 
 
 def encoded(content: str) -> bytes:

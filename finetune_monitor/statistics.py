@@ -97,7 +97,7 @@ def interval(
     if n < 2 or np.isnan(value):
         return Estimate(value, MISSING, MISSING, n, missing)
     found = [statistic(*(array[draws] for array in complete)) for draws in _draws(n, rounds, seed)]
-    low, high = _percentiles(np.concatenate([np.atleast_1d(part) for part in found]), level)
+    low, high = percentiles(np.concatenate([np.atleast_1d(part) for part in found]), level)
     return Estimate(value, low, high, n, missing)
 
 
@@ -136,7 +136,8 @@ def _draws(n: int, rounds: int, seed: int) -> Iterator[Int[np.ndarray, "some n"]
         yield generator.integers(0, n, size=(min(rows, rounds - start), n))
 
 
-def _percentiles(found: Float[np.ndarray, "rounds"], level: float) -> tuple[float, float]:
+def percentiles(found: Float[np.ndarray, "rounds"], level: float) -> tuple[float, float]:
+    """The middle `level` of a bootstrap's values; NaN where over 1 - `level` of them are undefined."""
     defined = found[~np.isnan(found)]
     if len(defined) < level * len(found):
         return MISSING, MISSING

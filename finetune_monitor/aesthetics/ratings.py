@@ -1,7 +1,5 @@
 """Rated images: read AVA.txt or a CSV table, and find the pictures that it names."""
 
-import csv
-import hashlib
 import io
 import math
 import os
@@ -20,6 +18,7 @@ from jaxtyping import Float, Int
 
 from finetune_monitor.errors import UserError, all_problems
 from finetune_monitor.images import SUFFIXES
+from finetune_monitor.tables import read_text, shown_columns, table_rows
 
 IMAGE_COLUMNS = frozenset({"file", "filename", "image", "image_id", "name", "path"})
 MEAN_COLUMNS = frozenset({"mean", "mean_rating", "mean_score", "mos", "rating", "score"})
@@ -120,24 +119,6 @@ def count_problems(problems: Sequence[Problem]) -> dict[ProblemKind, int]:
     return dict(Counter(problem.kind for problem in problems))
 
 
-def read_text(path: Path, expected: str) -> tuple[str, str]:
-    """A text file's content, without a byte order mark, and the SHA-256 of its bytes.
-
-    Raises:
-        UserError: the file cannot be read or is not UTF-8.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; expected {expected}") from error
-    try:
-        if b"\0" in content:
-            raise ValueError("binary")
-        return content.decode("utf-8-sig"), hashlib.sha256(content).hexdigest()
-    except ValueError as error:
-        raise UserError(f"{path}: not text in UTF-8; expected {expected}; save it as UTF-8") from error
-
-
 def without_suffix(name: str) -> str:
     """A name without the suffix of a picture, if it has one: `1.jpg` and `1` are `1`, `v1.5` stays."""
     stem, suffix = posixpath.splitext(name)
@@ -208,11 +189,11 @@ def _open_table(path: Path, text: str, scale: tuple[float, float]) -> _Table:
         lines.seek(0)
         rows = ((number, line.split()) for number, line in enumerate(lines, start=1))
         return _Table((row for row in rows if row[1]), _parse_ava, AVA_GRADES)
-    return _open_csv(path, text, max(",;\t", key=first.count), scale)
+    return _open_csv(path, text, scale)
 
 
-def _open_csv(path: Path, text: str, delimiter: str, scale: tuple[float, float]) -> _Table:
-    rows = _csv_rows(path, text, delimiter)
+def _open_csv(path: Path, text: str, scale: tuple[float, float]) -> _Table:
+    rows = table_rows(path, text)
     _, header = next(rows, (0, []))
     columns = [cell.strip().lower() for cell in header]
     image = [index for index, column in enumerate(columns) if column in IMAGE_COLUMNS]
@@ -222,31 +203,13 @@ def _open_csv(path: Path, text: str, delimiter: str, scale: tuple[float, float])
     ]
     has_counts = len(grades) > 1
     if len(image) != 1 or (not has_counts and len(means) != 1) or len(dict(grades)) < len(grades):
-        raise UserError(f"{path}: found the columns {_shown_columns(header)}; {EXPECTED_COLUMNS}")
+        raise UserError(f"{path}: found the columns {shown_columns(header)}; {EXPECTED_COLUMNS}")
     if not has_counts:
         return _Table(rows, partial(_parse_mean, len(header), image[0], means[0], scale), None)
     ordered = sorted(grades)
     values = tuple(grade for grade, _ in ordered)
     _refuse_grades(path, values, scale)
     return _Table(rows, partial(_parse_counts, len(header), image[0], [index for _, index in ordered]), values)
-
-
-def _csv_rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells of each row that is not empty."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                yield reader.line_num, cells
-    except csv.Error as error:
-        raise UserError(
-            f"{path}: damaged at line {reader.line_num} ({error}); expected a CSV table whose quotes are closed"
-        ) from error
-
-
-def _shown_columns(header: list[str]) -> str:
-    more = ", ..." if len(header) > 20 else ""
-    return ", ".join(reprlib.repr(cell) for cell in header[:20]) + more or "none"
 
 
 def _refuse_grades(path: Path, grades: tuple[float, ...], scale: tuple[float, float]) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from finetune_monitor.aesthetics.ratings import SHOWN, Problem, ProblemKind, read_text, without_suffix
+from finetune_monitor.aesthetics.ratings import SHOWN, Problem, ProblemKind, without_suffix
 from finetune_monitor.errors import UserError
+from finetune_monitor.tables import read_text
 
 TEST = 0.1
 VALIDATION = 0.1

@@ -20,7 +20,7 @@ Labels = Float[np.ndarray, "evaluators samples"]
 Scores = Float[np.ndarray, "evaluators samples"]
 
 
-def normalised(labels: Labels) -> Scores:
+def normalised(labels: Float[np.ndarray, "*axes"]) -> Float[np.ndarray, "*axes"]:
     """Labels from 1 to 5 as scores from 0 to 1."""
     return (labels - LOWEST) / (HIGHEST - LOWEST)
 
@@ -72,18 +72,32 @@ def grade(own: Float[np.ndarray, "samples"], others: Float[np.ndarray, "samples"
     With d the mean of |own - others|^power over the samples: raw is 1 - d^(1/power), and corrected 1 - d / c, where c
     is the same mean over all pairs of a sample of one and a sample of the other.
     """
+    n = int((~np.isnan(own) & ~np.isnan(others)).sum())
+    raw, corrected = grades(own, others, np.ones((1, len(own))), power)
+    return Grade(float(raw[0]), float(corrected[0]), n)
+
+
+def grades(
+    own: Float[np.ndarray, "samples"],
+    others: Float[np.ndarray, "samples"],
+    weights: Float[np.ndarray, "rounds samples"],
+    power: float = 1.0,
+) -> tuple[Float[np.ndarray, "rounds"], Float[np.ndarray, "rounds"]]:
+    """Raw and corrected grade as `grade` has them, for each weighting of the samples."""
     both = ~np.isnan(own) & ~np.isnan(others)
-    x, y = own[both], others[both]
-    if not len(x):
-        return Grade(MISSING, MISSING, 0)
-    distance = float((np.abs(x - y) ** power).mean())
-    chance = _mean_over_pairs(x, y, power)
-    corrected = 1 - distance / chance if chance > 0 else MISSING
-    return Grade(1 - distance ** (1 / power), corrected, len(x))
+    x, y, weights = own[both], others[both], weights[:, both]
+    total = weights.sum(axis=1)
+    total = np.where(total > 0, total, MISSING)
+    distance = weights @ np.abs(x - y) ** power / total
+    chance = _mean_over_pairs(x, y, weights / total[:, None], power)
+    corrected = 1 - distance / np.where(chance > 0, chance, MISSING)
+    return 1 - distance ** (1 / power), corrected
 
 
-def _mean_over_pairs(x: Float[np.ndarray, "n"], y: Float[np.ndarray, "n"], power: float) -> float:
+def _mean_over_pairs(
+    x: Float[np.ndarray, "n"], y: Float[np.ndarray, "n"], shares: Float[np.ndarray, "rounds n"], power: float
+) -> Float[np.ndarray, "rounds"]:
     """Mean of |x - y|^power over all pairs; equal values of x, as an evaluator's are, are taken together."""
-    values, counts = np.unique(x, return_counts=True)
-    means = np.array([(np.abs(value - y) ** power).mean() for value in values])
-    return float(np.average(means, weights=counts))
+    values, place = np.unique(x, return_inverse=True)
+    drawn = shares @ np.eye(len(values))[place]
+    return np.einsum("rn,rn->r", drawn @ np.abs(values[:, None] - y) ** power, shares)

@@ -1,0 +1,178 @@
+"""How two series of an image each agree, under many weightings of the images at once.
+
+Each function takes series of n images, and weights of rounds by n images (`resampling.resamples`): how often an image
+is drawn in a round. It gives one number a round, NaN where it is undefined. Images that lack a value are left out.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from finetune_monitor.agreement.grades import HIGHEST, LOWEST, Labels
+from finetune_monitor.agreement.resampling import Values, Weights
+
+Series: TypeAlias = Float[np.ndarray, "samples"]
+Coefficient: TypeAlias = Callable[[Series, Series, Weights], Values]
+
+STEPS = np.arange(LOWEST, HIGHEST + 1)
+BLOCK = 512
+"""Rows of the matrix of all pairs that are in memory at a time."""
+
+
+def pearson(x: Series, y: Series, weights: Weights) -> Values:
+    """Pearson's linear correlation (Pearson 1895), -1..1."""
+    x, y, weights = _both(x, y, weights)
+    return _correlation(*(np.broadcast_to(_scaled(each), weights.shape) for each in (x, y)), weights)
+
+
+def spearman(x: Series, y: Series, weights: Weights) -> Values:
+    """Spearman's rank correlation (Spearman 1904), -1..1; equal values share the mean of their ranks."""
+    x, y, weights = _both(x, y, weights)
+    return _correlation(_ranks(x, weights), _ranks(y, weights), weights)
+
+
+def kendall(x: Series, y: Series, weights: Weights) -> Values:
+    """Kendall's tau-b (Kendall 1945), -1..1: concordant less discordant pairs, corrected for ties in either.
+
+    Takes time and memory of the order of n times n, in blocks.
+    """
+    x, y, weights = _both(x, y, weights)
+    difference = np.zeros(len(weights))
+    for start in range(0, len(x), BLOCK):
+        rows = slice(start, start + BLOCK)
+        signs = np.sign(x[rows, None] - x[None]) * np.sign(y[rows, None] - y[None])
+        difference += np.einsum("rn,rn->r", weights[:, rows] @ signs, weights)
+    untied = _pairs_apart(x, weights) * _pairs_apart(y, weights)
+    return _over(difference / 2, np.sqrt(untied))
+
+
+def mae(x: Series, y: Series, weights: Weights) -> Values:
+    """Mean absolute error, in the unit of both."""
+    return _mean(lambda x, y: np.abs(x - y), x, y, weights)
+
+
+def exact(x: Series, y: Series, weights: Weights) -> Values:
+    """Share of images on which both say the same, 0..1."""
+    return _mean(lambda x, y: x == y, x, y, weights)
+
+
+def within_one(x: Series, y: Series, weights: Weights) -> Values:
+    """Share of images on which they differ by one step at most, 0..1."""
+    return _mean(lambda x, y: np.abs(x - y) <= 1, x, y, weights)
+
+
+def kappa(x: Series, y: Series, weights: Weights) -> Values:
+    """Cohen's kappa with quadratic weights (Cohen 1968) between two series of labels 1..5: 1 the same, 0 chance."""
+    return kappa_of(confusion(x, y, weights))
+
+
+def confusion(x: Series, y: Series, weights: Weights) -> Float[np.ndarray, "rounds 5 5"]:
+    """How many images have label i in `x` and label j in `y`."""
+    x, y, weights = _both(x, y, weights)
+    cell = (x - LOWEST).astype(np.int64) * len(STEPS) + (y - LOWEST).astype(np.int64)
+    return (weights @ np.eye(len(STEPS) ** 2)[cell]).reshape(-1, len(STEPS), len(STEPS))
+
+
+def kappa_of(table: Float[np.ndarray, "rounds 5 5"]) -> Values:
+    """Quadratically weighted kappa of confusion matrices: 1 less the observed over the expected squared distance."""
+    distances = (STEPS[:, None] - STEPS[None]) ** 2
+    total = table.sum(axis=(1, 2))
+    expected = np.einsum("ri,rj,ij->r", table.sum(axis=2), table.sum(axis=1), distances)
+    return 1 - _over((table * distances).sum(axis=(1, 2)) * total, expected)
+
+
+def alpha(labels: Labels, weights: Weights) -> Values:
+    """Krippendorff's alpha for ordinal labels 1..5 (Krippendorff 2011): 1 full agreement, 0 chance.
+
+    Images with fewer than two labels say nothing. The distance of two labels is the number of labels given between
+    them, with half of those at the ends, squared.
+    """
+    given = (labels[:, :, None] == STEPS).sum(axis=0).astype(np.float64)
+    paired = given.sum(axis=1) > 1
+    given = given[paired]
+    pairs = given[:, :, None] * given[:, None, :] - given[:, :, None] * np.eye(len(STEPS))
+    pairs /= given.sum(axis=1)[:, None, None] - 1
+    coincidences = np.einsum("rn,nij->rij", weights[:, paired], pairs, optimize=True)
+    totals = coincidences.sum(axis=2)
+    below = np.cumsum(totals, axis=1) - totals / 2  # labels below each, and half of its own
+    distances = (below[:, :, None] - below[:, None, :]) ** 2
+    n = totals.sum(axis=1)
+    observed = (coincidences * distances).sum(axis=(1, 2))
+    expected = np.einsum("ri,rj,rij->r", totals, totals, distances)
+    return 1 - _over(observed * (n - 1), expected)
+
+
+def within(coefficient: Coefficient, groups: Int[np.ndarray, "samples"]) -> Coefficient:
+    """The coefficient inside each group (person), averaged over the groups by the images drawn of each."""
+
+    def averaged(x: Series, y: Series, weights: Weights) -> Values:
+        total, count = np.zeros(len(weights)), np.zeros(len(weights))
+        present = ~np.isnan(x) & ~np.isnan(y)
+        for group in np.unique(groups[present]):
+            members = present & (groups == group)
+            values = coefficient(x[members], y[members], weights[:, members])
+            drawn = np.where(np.isnan(values), 0, weights[:, members].sum(axis=1))
+            total += np.where(drawn > 0, values, 0) * drawn
+            count += drawn
+        return _over(total, count)
+
+    return averaged
+
+
+def _both(
+    x: Series, y: Series, weights: Weights
+) -> tuple[Float[np.ndarray, "both"], Float[np.ndarray, "both"], Float[np.ndarray, "rounds both"]]:
+    """Only the images that have both values."""
+    present = ~np.isnan(x) & ~np.isnan(y)
+    return (x, y, weights) if present.all() else (x[present], y[present], weights[:, present])
+
+
+def _mean(distance: Callable[[Series, Series], np.ndarray], x: Series, y: Series, weights: Weights) -> Values:
+    x, y, weights = _both(x, y, weights)
+    return _over(weights @ distance(x, y).astype(np.float64), weights.sum(axis=1))
+
+
+def _over(above: Values, below: Values) -> Values:
+    """The quotient; NaN where the divisor is 0 (up to rounding)."""
+    return np.where(np.abs(below) > 1e-9, above / np.where(np.abs(below) > 1e-9, below, 1), np.nan)
+
+
+def _correlation(x: Weights, y: Weights, weights: Weights) -> Values:
+    total = weights.sum(axis=1, keepdims=True)
+    total = np.where(total > 0, total, np.nan)
+    x = x - (weights * x).sum(axis=1, keepdims=True) / total
+    y = y - (weights * y).sum(axis=1, keepdims=True) / total
+    covariance, x_variance, y_variance = (
+        np.einsum("rn,rn,rn->r", weights, a, b, optimize=False) for a, b in ((x, y), (x, x), (y, y))
+    )
+    varied = (x_variance > 1e-12 * total[:, 0]) & (y_variance > 1e-12 * total[:, 0])
+    found = covariance / np.sqrt(np.where(varied, x_variance * y_variance, np.nan))
+    return np.clip(found, -1, 1)
+
+
+def _scaled(x: Series) -> Series:
+    """Moved and stretched to 0..1, whatever the unit, so that rounding errors do not pass for a spread."""
+    spread = np.ptp(x) if len(x) else 0.0
+    return (x - x.min()) / spread if spread > 0 else np.zeros_like(x)
+
+
+def _ranks(x: Series, weights: Weights) -> Weights:
+    """Each image's rank in each round, equal values sharing the mean of theirs."""
+    _, place = np.unique(x, return_inverse=True)
+    counts = _grouped(x, weights)
+    middles = np.cumsum(counts, axis=1) - counts / 2 + 0.5
+    return middles[:, place]
+
+
+def _grouped(x: Series, weights: Weights) -> Float[np.ndarray, "rounds values"]:
+    """How often each distinct value, ascending, is drawn."""
+    order = np.argsort(x, kind="stable")
+    starts = np.flatnonzero(np.concatenate([[True], x[order][1:] != x[order][:-1]]))
+    return np.add.reduceat(weights[:, order], starts, axis=1) if len(x) else np.zeros((len(weights), 0))
+
+
+def _pairs_apart(x: Series, weights: Weights) -> Values:
+    """Pairs of drawn images that differ in `x`."""
+    return (weights.sum(axis=1) ** 2 - (_grouped(x, weights) ** 2).sum(axis=1)) / 2

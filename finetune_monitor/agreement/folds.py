@@ -1,0 +1,64 @@
+"""Stars that a model earns in each labeler's seat: thresholds fitted to the other labelers, cross-validated.
+
+Fitted and tested on the same images they flatter the model (leakage); the clean folds hold out a labeler and a group
+of images, usually a person, together.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from finetune_monitor.agreement.buckets import Buckets, fit_buckets, match_marginals
+from finetune_monitor.agreement.grades import Labels
+
+Fit: TypeAlias = Callable[[Float[np.ndarray, "samples"], Labels, float], Buckets]
+
+METHODS: Mapping[str, Fit] = {"least_cost": fit_buckets, "marginals": match_marginals}
+
+BLOCKS = 5
+"""Groups of images that stand in for persons where fewer than two are known."""
+
+
+def fold_groups(persons: Sequence[str] | None, images: int, seed: int = 0) -> Int[np.ndarray, "samples"]:
+    """The group of each image: its person, or one of five random blocks where fewer than two persons are known."""
+    if persons is not None and len(set(persons)) > 1:
+        return np.unique(np.array(persons, dtype=object).astype(str), return_inverse=True)[1]
+    return np.random.default_rng(seed).permutation(images) % min(BLOCKS, images)
+
+
+def naive_stars(scores: Float[np.ndarray, "samples"], labels: Labels, fit: Fit, power: float = 1.0) -> Labels:
+    """Stars of each image in each labeler's seat, by thresholds fitted to the others on the same images."""
+    return clean_stars(scores, labels, None, fit, power)
+
+
+def clean_stars(
+    scores: Float[np.ndarray, "samples"],
+    labels: Labels,
+    groups: Int[np.ndarray, "samples"] | None,
+    fit: Fit,
+    power: float = 1.0,
+) -> Labels:
+    """The same, by thresholds fitted to the others on the images of the other groups alone.
+
+    NaN where an image has no score, or where nothing is left to fit thresholds to.
+    """
+    stars = np.full(labels.shape, np.nan)
+    for labeler in range(len(labels)):
+        others = np.delete(labels, labeler, axis=0)
+        for test in _tests(groups, len(scores)):
+            train = ~test if groups is not None else test
+            if _usable(scores[train], others[:, train]):
+                stars[labeler, test] = fit(scores[train], others[:, train], power).steps(scores[test])
+    return stars
+
+
+def _tests(groups: Int[np.ndarray, "samples"] | None, images: int) -> list[np.ndarray]:
+    if groups is None:
+        return [np.ones(images, dtype=bool)]
+    return [groups == group for group in np.unique(groups)]
+
+
+def _usable(scores: Float[np.ndarray, "samples"], labels: Labels) -> bool:
+    return bool((~np.isnan(scores) & ~np.isnan(labels).all(axis=0)).any())
