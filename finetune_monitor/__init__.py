@@ -4,11 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from finetune_monitor.agreement.thresholds import read_thresholds as read_thresholds
     from finetune_monitor.clip import ClipEncoder as ClipEncoder
     from finetune_monitor.grid import Cell as Cell
     from finetune_monitor.grid import PromptGrid as PromptGrid
     from finetune_monitor.metrics.aesthetic import Aesthetic as Aesthetic
     from finetune_monitor.metrics.face_similarity import FaceSimilarity as FaceSimilarity
+    from finetune_monitor.metrics.starred import Starred as Starred
     from finetune_monitor.monitor import FinetuneMonitor as FinetuneMonitor
     from finetune_monitor.sinks.tensorboard import TensorBoardSink as TensorBoardSink
     from finetune_monitor.sinks.wandb import WandbSink as WandbSink
@@ -22,8 +24,10 @@ _HOME = {
     "FinetuneMonitor": "monitor",
     "Patience": "stopping",
     "PromptGrid": "grid",
+    "Starred": "metrics.starred",
     "TensorBoardSink": "sinks.tensorboard",
     "WandbSink": "sinks.wandb",
+    "read_thresholds": "agreement.thresholds",
 }
 
 __all__ = list(_HOME)

@@ -11,7 +11,9 @@ from PIL import ImageDraw, ImageFont
 from PIL.Image import Image, Resampling
 from PIL.Image import new as new_image
 
+from finetune_monitor.agreement.grades import HIGHEST
 from finetune_monitor.evaluation import Evaluation, ScoredImage
+from finetune_monitor.metrics import STARS
 
 SMALLEST, LARGEST = 128, 512
 """Pixels that a cell's longer side is brought between: captions must fit under it, and a strip must stay portable."""
@@ -99,12 +101,20 @@ def _headings(evaluation: Evaluation, notices: Sequence[str]) -> list[str]:
 
 
 def _caption(scored: ScoredImage) -> list[Line]:
-    """The seed, then each score, or why there is none; of `X` and `X_zero_filled` only `X`."""
+    """The seed, then each score with its stars, or why there is none; of `X` and `X_zero_filled` only `X`."""
     faceless = scored.scores.get("faces_found") == 0
     seed = Line(f"seed {scored.cell.seed}", NO_FACE if faceless else "", faceless)
     names = [name for name in scored.scores if name != "faces_found"]
-    shown = {n: scored.scores[n] for n in names if not any(n != other and n.startswith(other) for other in names)}
-    return [seed, *(Line(name, "-" if math.isnan(value) else f"{value:.3f}") for name, value in shown.items())]
+    shown = [name for name in names if not any(name != other and name.startswith(other) for other in names)]
+    return [seed, *(Line(name, _numbers(scored, name)) for name in shown)]
+
+
+def _numbers(scored: ScoredImage, name: str) -> str:
+    """The score, and its stars as a fraction: few fonts have a star, and five of them would crowd out the name."""
+    value, stars = scored.scores[name], scored.scores.get(name + STARS, math.nan)
+    if math.isnan(value):
+        return "-"
+    return f"{value:.3f}" + ("" if math.isnan(stars) else f"  {stars:.0f}/{HIGHEST}")
 
 
 def _cell_size(images: Sequence[Image | None], largest: int) -> tuple[int, int]:

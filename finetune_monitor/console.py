@@ -1,13 +1,14 @@
-"""The closing table: every evaluation, the best step, why the run ended, and where to look."""
+"""What the terminal shows: the scores in words, and the closing table with the best step and where to look."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from finetune_monitor.evaluation import Estimate, StopReason
+from finetune_monitor.metrics import STARS
 from finetune_monitor.record import RunHistory
 
 REASONS = {
@@ -19,17 +20,43 @@ REASONS = {
 }
 
 
+def scores_in_words(scores: Mapping[str, Estimate]) -> str:
+    """Each mean with its interval, and its stars behind it where it has some."""
+    return ", ".join(f"{name} {_in_words(scores[name], scores.get(name + STARS))}" for name in _without_stars(scores))
+
+
+def _without_stars(names: Collection[str]) -> list[str]:
+    """The names without those that are the stars of another."""
+    stars = {name + STARS for name in names}
+    return [name for name in names if name not in stars]
+
+
+def _in_words(estimate: Estimate, stars: Estimate | None) -> str:
+    """Says how many images the mean stands on where some are missing."""
+    if not estimate.n:
+        return "not measured"
+    share = f" ({estimate.n} of {estimate.n + estimate.missing} images)" if estimate.missing else ""
+    graded = f" = {_numbers(stars, 2)} stars" if stars is not None and stars.n else ""
+    return _numbers(estimate, 3) + graded + share
+
+
+def _numbers(estimate: Estimate, digits: int, unit: str = "", gap: str = " ") -> str:
+    """The mean, and its interval where it has one."""
+    mean = f"{estimate.mean:.{digits}f}{unit}"
+    return mean if math.isnan(estimate.low) else f"{mean}{gap}[{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+
+
 def print_summary(history: RunHistory, console: Console | None = None) -> None:
     """Print the table and the hints.
 
-    On a terminal too narrow for one line an evaluation, the intervals go on a line of their own; elsewhere lines are
-    as long as they must be.
+    On a terminal too narrow for one line an evaluation, intervals and stars go on lines of their own; elsewhere lines
+    are as long as they must be.
     """
     console = console or Console()
-    table = _table(history, " ")
+    table = _table(history, narrow=False)
     needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
     if needed > console.width and console.is_terminal:
-        table = _table(history, "\n")
+        table = _table(history, narrow=True)
     elif needed > console.width:
         console = Console(file=console.file, width=needed)
     console.print(f"{escape(str(history.output_dir))}: mean \\[95 % interval]", soft_wrap=True, highlight=False)
@@ -40,38 +67,40 @@ def print_summary(history: RunHistory, console: Console | None = None) -> None:
         console.print(escape(line), soft_wrap=True, highlight=False)
 
 
-def _table(history: RunHistory, gap: str) -> Table:
+def _table(history: RunHistory, narrow: bool) -> Table:
     metrics = history.run.get("metrics", {})
-    names = list(dict.fromkeys(name for evaluation in history.evaluations for name in evaluation.scores))
+    found = list(dict.fromkeys(name for evaluation in history.evaluations for name in evaluation.scores))
+    scores = _without_stars(found)
+    names = scores if narrow else found
     table = Table()
     table.add_column("step", justify="right", no_wrap=True)
     for name in names:
-        table.add_column(name.replace("_", " "), justify="right", no_wrap=name in metrics)
+        heading = name.replace("_", " ") if name in scores else "stars"
+        table.add_column(heading, justify="right", no_wrap=name in metrics)
     table.add_column("", no_wrap=True)
     best = _best_step(history)
     for evaluation in history.evaluations:
-        found = [_score(evaluation.scores.get(name), name in metrics, gap) for name in names]
+        cells = [_cell(evaluation.scores, name, name in metrics, narrow) for name in names]
         marks = [mark for mark, step in (("floor", 0), ("best", best)) if evaluation.step == step]
         style = "bold green" if evaluation.step == best else None
-        table.add_row(str(evaluation.step), *found, ", ".join(marks), style=style)
-    _add_ceiling(table, history, names, gap)
+        table.add_row(str(evaluation.step), *cells, ", ".join(marks), style=style)
+    if history.ceilings:
+        table.add_section()
+        cells = [_cell(history.ceilings, name, True, narrow) for name in names]
+        table.add_row("photos", *cells, "ceiling", style="dim")
     return table
 
 
-def _add_ceiling(table: Table, history: RunHistory, names: Sequence[str], gap: str) -> None:
-    """The real photos against each other: what the scores can hope for."""
-    if history.ceilings:
-        table.add_section()
-        found = [_score(history.ceilings.get(name), True, gap) for name in names]
-        table.add_row("photos", *found, "ceiling", style="dim")
-
-
-def _score(estimate: Estimate | None, interval: bool, gap: str) -> str:
+def _cell(scores: Mapping[str, Estimate], name: str, interval: bool, narrow: bool) -> str:
+    """A score; in a narrow table its interval and its stars stand below it."""
+    estimate, stars = scores.get(name), scores.get(name + STARS)
+    digits, gap = 2 if name.endswith(STARS) else 3, "\n" if narrow else " "
     if estimate is None or math.isnan(estimate.mean):
         return "-"
-    if not interval or math.isnan(estimate.low):
-        return f"{estimate.mean:.3f}"
-    return f"{estimate.mean:.3f}{gap}\\[{estimate.low:.3f}, {estimate.high:.3f}]"
+    if not interval:
+        return f"{estimate.mean:.{digits}f}"
+    below = gap + _numbers(stars, 2, " stars", gap) if narrow and stars is not None and stars.n else ""
+    return escape(_numbers(estimate, digits, gap=gap) + below)
 
 
 def _best_step(history: RunHistory) -> int | None:

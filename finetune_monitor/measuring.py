@@ -12,7 +12,7 @@ from finetune_monitor import ranks
 from finetune_monitor.errors import UserError
 from finetune_monitor.evaluation import MISSING, FloatArray, ScoredImage
 from finetune_monitor.grid import Cell
-from finetune_monitor.metrics import Metric
+from finetune_monitor.metrics import Metric, main_columns
 from finetune_monitor.sampling import Renderer, is_black
 
 GIB = 2**30
@@ -92,8 +92,9 @@ class Measurer:
         return {i: picture for i, picture in rendered.items() if i not in black}
 
     def _score(self, cells: Sequence[Cell], kept: dict[int, Image]) -> list[dict[str, float]]:
-        """One dict a cell; a metric's name is always there, NaN where nothing was measured."""
-        rows: list[dict[str, float]] = [{metric.name: MISSING for metric in self.metrics} for _ in cells]
+        """One dict a cell; a metric's main columns are always there, NaN where nothing was measured."""
+        names = [name for metric in self.metrics for name in main_columns(metric)]
+        rows = [dict.fromkeys(names, MISSING) for _ in cells]
         if not kept:
             return rows
         for metric in self.metrics:

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from finetune_monitor import ranks
 from finetune_monitor.borrowing import borrowed
-from finetune_monitor.console import print_summary
+from finetune_monitor.console import print_summary, scores_in_words
 from finetune_monitor.errors import UserError
 from finetune_monitor.evaluation import (
     Decision,
@@ -31,11 +31,11 @@ from finetune_monitor.evaluation import (
 from finetune_monitor.export import NOTE, export_weights
 from finetune_monitor.grid import PromptGrid
 from finetune_monitor.measuring import Measurer, check_pictures_fit
-from finetune_monitor.metrics import Calibrated, Described, Metric
+from finetune_monitor.metrics import Calibrated, Described, Metric, MetricInfo, main_columns
 from finetune_monitor.pacing import Pace
 from finetune_monitor.record import RunRecord, read_run
 from finetune_monitor.sampling import Renderer
-from finetune_monitor.sinks import MetricInfo, RunInfo, Sink
+from finetune_monitor.sinks import RunInfo, Sink
 from finetune_monitor.stopping import StoppingRule, decide
 
 
@@ -53,7 +53,8 @@ class FinetuneMonitor:
         pipeline: text-to-image pipeline of diffusers (Stable Diffusion 1.x, 2.x, 3.x, SDXL, Flux) over the modules
             being trained.
         grid: prompts x seeds.
-        metrics: what to measure; the first stopping rule's metric (or the first metric) says which step is best.
+        metrics: what to measure, `Starred` ones among them; the first stopping rule's metric (or the first metric) says
+            which step is best.
         output_dir: the run directory; must not hold another run unless `resume_step` is given.
         sinks: where evaluations are shown beside the record.
         stopping: a rule, or several; the first that wants to stop decides.
@@ -106,7 +107,7 @@ class FinetuneMonitor:
         self.evaluations: tuple[Evaluation, ...] = ()
         self.sinks: list[Sink] = []
         self._warm = False
-        self._directions = {metric.name: metric.higher_is_better for metric in self.metrics}
+        self._directions = {name: info.higher_is_better for name, info in _columns(self.metrics).items()}
         self._begin(sinks, hparams or {}, config_yaml, resume_step)
         if not self.evaluations and not resume_step:
             self.evaluate(0)
@@ -221,7 +222,7 @@ class FinetuneMonitor:
         info = RunInfo(
             self.output_dir,
             hparams,
-            {m.name: MetricInfo(m.higher_is_better, m.bounds) for m in self.metrics},
+            _columns(self.metrics),
             ceilings,
             tuple(dict.fromkeys(str(d["notice"]) for d in run["weights"].values() if d.get("notice"))),
             resume_step,
@@ -311,29 +312,24 @@ class FinetuneMonitor:
         if not ranks.is_main():
             return
         share = f", {100 * spent / (spent + waited):.0f} % of the time since the last" if evaluation.step else ""
-        scores = ", ".join(f"{name} {in_words(estimate)}" for name, estimate in evaluation.scores.items())
-        tqdm.write(f"step {evaluation.step}: {scores} ({spent:.1f} s{share})")
-
-
-def in_words(estimate: Estimate) -> str:
-    """A mean with its interval, and how many images it stands on where some are missing."""
-    if not estimate.n:
-        return "not measured"
-    interval = f" [{estimate.low:.3f}, {estimate.high:.3f}]" if estimate.n > 1 else ""
-    share = f" ({estimate.n} of {estimate.n + estimate.missing} images)" if estimate.missing else ""
-    return f"{estimate.mean:.3f}{interval}{share}"
+        tqdm.write(f"step {evaluation.step}: {scores_in_words(evaluation.scores)} ({spent:.1f} s{share})")
 
 
 def measured_with(metrics: Sequence[Metric]) -> dict[str, Any]:
     """What decides whether scores can be compared: the metrics, their weights and their references."""
     return {
-        "metrics": {m.name: {"higher_is_better": m.higher_is_better, "bounds": m.bounds} for m in metrics},
+        "metrics": {name: asdict(info) for name, info in _columns(metrics).items()},
         "weights": {m.name: dict(m.describe()) for m in metrics if isinstance(m, Described)},
     }
 
 
+def _columns(metrics: Sequence[Metric]) -> dict[str, MetricInfo]:
+    """Direction and bounds of everything that is shown as a metric."""
+    return {name: info for metric in metrics for name, info in main_columns(metric).items()}
+
+
 def _check_names(metrics: Sequence[Metric]) -> None:
-    names = [metric.name for metric in metrics]
+    names = [name for metric in metrics for name in main_columns(metric)]
     if not names or len(set(names)) != len(names):
         raise ValueError(f"metrics: found {names}, expected at least one, and each name once")
 

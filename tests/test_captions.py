@@ -10,6 +10,7 @@ from finetune_monitor.captions import (
     LARGEST,
     SMALLEST,
     Line,
+    _caption,
     _font,
     _shorten,
     _wrap,
@@ -125,3 +126,17 @@ def test_a_wrapped_title_loses_nothing_that_fits():
 def test_the_number_keeps_its_place_beside_a_long_name():
     assert _shorten("face_similarity_zero_filled", 12, 80).endswith("...")
     assert _shorten("aesthetic", 12, 80) == "aesthetic"
+
+
+@pytest.mark.parametrize(
+    ("scores", "lines"),
+    [
+        ({"a": 0.655, "b": 2.0}, [Line("a", "0.655"), Line("b", "2.000")]),
+        ({"a": 0.655, "a_stars": 4.0, "b": 2.0}, [Line("a", "0.655  4/5"), Line("b", "2.000")]),
+        ({"a": math.nan, "a_stars": math.nan}, [Line("a", "-")]),
+        ({"a": 0.5, "a_stars": 1.0, "a_zero_filled": 0.5}, [Line("a", "0.500  1/5")]),
+    ],
+)
+def test_stars_stand_beside_the_score_and_take_no_line(scores, lines):
+    cell = PromptGrid(["a"], seeds=(7,)).cells[0]
+    assert _caption(ScoredImage(cell, None, scores)) == [Line("seed 7"), *lines]

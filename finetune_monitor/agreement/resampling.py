@@ -44,6 +44,7 @@ def estimate(values: Values, n: int, missing: int = 0) -> Estimate:
 
 
 def average(values: list[Values]) -> Values:
-    """Mean of a statistic over folds, leaving out those where it is not defined at all."""
-    defined = [each for each in values if not np.isnan(each[0])]
-    return np.mean(defined, axis=0) if defined else np.full(len(values[0]), np.nan)
+    """Mean of a statistic over folds; a fold in which a resample leaves it undefined is not in that resample's mean."""
+    defined = ~np.isnan(values)
+    count = defined.sum(axis=0)
+    return np.where(count, np.where(defined, values, 0).sum(axis=0) / np.maximum(count, 1), np.nan)

@@ -84,7 +84,8 @@ class Study:
     buckets: by method, fitted to all labels; empty where that was refused.
     method, power: how thresholds were chosen.
     refused: why there are no stars; None where there are.
-    alternative: None where it was refused, or for too few labels.
+    alternative: of the model; None where it was refused, or for too few labels. constant_alternative: the same test of
+        the constant, which a test worth passing refuses.
     """
 
     sample: Sample
@@ -100,6 +101,7 @@ class Study:
     power: float
     refused: str | None
     alternative: AlternativeTest | None
+    constant_alternative: AlternativeTest | None
 
     @property
     def mean_labels(self) -> Float[np.ndarray, "samples"]:
@@ -140,6 +142,7 @@ def study(sample: Sample, method: str = "least_cost", power: float = 1.0, seed: 
         power,
         refused,
         None if refused else alternative_test(stars, labels),
+        alternative_test(lineup.stars[CONSTANT], labels),
     )
 
 

@@ -5,17 +5,24 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from finetune_monitor import __version__
 from finetune_monitor.agreement.buckets import Buckets
-from finetune_monitor.errors import UserError
+from finetune_monitor.errors import UserError, all_problems
 from finetune_monitor.evaluation import FloatArray
 from finetune_monitor.files import write_atomic
 
 FORMAT = 1
+
+LARGEST_FILE = 1_000_000
+"""Bytes; a metric takes less than a thousand."""
+
+SHOWN = 80
+"""Characters of a wrong value that a message repeats."""
 
 NOT_WEIGHTS = ("references", "notice", "thresholds")
 """What a metric describes beside the weights that its scores depend on."""
@@ -58,25 +65,27 @@ def write_thresholds(path: Path, found: Sequence[Thresholds]) -> None:
     write_atomic(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
-def read_thresholds(path: Path) -> dict[str, Thresholds]:
+def read_thresholds(path: str | Path) -> dict[str, Thresholds]:
     """Thresholds by metric.
 
     Raises:
-        UserError: the file cannot be read, is damaged or of another format.
+        UserError: the file cannot be read, or lists everything in it that is wrong.
     """
     expected = "expected the thresholds.json that `finetune-monitor agree` writes"
     try:
-        content = json.loads(path.read_bytes())
-        if content["format"] != FORMAT:
-            raise UserError(f"{path}: found format {content['format']}, expected {FORMAT}; run `agree` again")
-        found = {name: _from_json(name, each) for name, each in content["metrics"].items()}
+        with Path(path).open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; {expected}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: damaged or no such file ({error!r}); {expected}") from error
-    if not found:
-        raise UserError(f"{path}: holds no metric; {expected}")
-    return found
+    if len(content) > LARGEST_FILE:
+        raise UserError(f"{path}: larger than {LARGEST_FILE / 1e6:g} MB; {expected}")
+    try:
+        rows = _File.model_validate_json(content).metrics
+    except ValidationError as error:
+        problems = [_explained(found) for found in error.errors()]
+        all_problems(problems, f"{path}: damaged, or another file; {expected}; run it again:")
+        raise
+    return {metric: row.to_thresholds(metric) for metric, row in rows.items()}
 
 
 def _to_json(found: Thresholds) -> dict[str, Any]:
@@ -93,15 +102,51 @@ def _to_json(found: Thresholds) -> dict[str, Any]:
     }
 
 
-def _from_json(metric: str, found: Mapping[str, Any]) -> Thresholds:
-    below = int(found["empty_below"])
-    values = [
-        (-math.inf if index < below else math.inf) if value is None else float(value)
-        for index, value in enumerate(found["thresholds"])
-    ]
-    if len(values) != 4 or values != sorted(values) or any(map(math.isnan, values)):
-        raise ValueError(f"{metric}: expected four ascending thresholds, found {found['thresholds']}")
-    buckets = Buckets(np.array(values), float(found["cost"]))
-    labelers, images, labels = (int(found[key]) for key in ("labelers", "images", "labels"))
-    method, power = str(found["method"]), float(found["power"])
-    return Thresholds(metric, buckets, method, power, labelers, images, labels, found["weights"])
+class _Row(BaseModel):
+    """One metric's thresholds as the file holds them."""
+
+    model_config = ConfigDict(strict=True)
+
+    thresholds: list[FiniteFloat | None] = Field(min_length=4, max_length=4)
+    empty_below: int = Field(ge=0, le=4)
+    cost: FiniteFloat = Field(ge=0)
+    method: str
+    power: FiniteFloat = Field(gt=0)
+    labelers: int = Field(ge=1)
+    images: int = Field(ge=1)
+    labels: int = Field(ge=1)
+    weights: dict[str, Any] | None
+
+    @model_validator(mode="after")
+    def _ascend(self) -> "_Row":
+        values = self._values()
+        if values != sorted(values) or values.count(-math.inf) != self.empty_below:
+            raise ValueError(f"four ascending thresholds expected, the first {self.empty_below} of them null")
+        return self
+
+    def to_thresholds(self, metric: str) -> Thresholds:
+        buckets = Buckets(np.array(self._values()), self.cost)
+        return Thresholds(
+            metric, buckets, self.method, self.power, self.labelers, self.images, self.labels, self.weights
+        )
+
+    def _values(self) -> list[float]:
+        beyond = [-math.inf if index < self.empty_below else math.inf for index in range(4)]
+        return [other if value is None else value for value, other in zip(self.thresholds, beyond, strict=True)]
+
+
+class _File(BaseModel):
+    """The whole file; keys of later versions are passed over."""
+
+    model_config = ConfigDict(strict=True)
+
+    format: Literal[1]
+    metrics: dict[str, _Row] = Field(min_length=1)
+
+
+def _explained(found: Mapping[str, Any]) -> str:
+    """One problem in words: the key, what was found, what is allowed."""
+    key = ".".join(str(part) for part in found["loc"])
+    value = repr(found["input"])
+    shown = value if len(value) <= SHOWN else value[:SHOWN] + "..."
+    return f"{key + ': ' if key else ''}found {shown}; {found['msg'][0].lower() + found['msg'][1:]}"

@@ -1,12 +1,24 @@
 """One file a metric; this is the Protocol they share."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from PIL.Image import Image
 
 from finetune_monitor.evaluation import Estimate, FloatArray
 from finetune_monitor.grid import Cell
+
+STARS = "_stars"
+"""What the name of a score's stars, 1 to 5, ends with."""
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """A score's direction and the bounds of one image's value."""
+
+    higher_is_better: bool
+    bounds: tuple[float, float]
 
 
 @runtime_checkable
@@ -15,7 +27,9 @@ class Metric(Protocol):
 
     name: the key everywhere: record, TensorBoard tag, W&B column, stopping rule.
     higher_is_better: the direction, for plots, tables and stopping rules.
-    bounds: least and greatest score of one image; the direction and the bounds hold for every column of `score`.
+    bounds: least and greatest score of one image.
+
+    The direction and the bounds hold for every column of `score`, unless the metric is `Extended`.
     """
 
     name: str
@@ -42,3 +56,16 @@ class Described(Protocol):
     """
 
     def describe(self) -> Mapping[str, Any]: ...
+
+
+@runtime_checkable
+class Extended(Protocol):
+    """A metric with further columns that are shown as its own is: with an interval, a direction and bounds."""
+
+    further: Mapping[str, MetricInfo]
+
+
+def main_columns(metric: Metric) -> dict[str, MetricInfo]:
+    """A metric's own column, then its further ones; side columns (`faces_found`) are not among them."""
+    own = {metric.name: MetricInfo(metric.higher_is_better, metric.bounds)}
+    return {**own, **metric.further} if isinstance(metric, Extended) else own

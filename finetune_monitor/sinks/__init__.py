@@ -9,14 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from PIL.Image import Image
 
 from finetune_monitor.evaluation import Estimate, Evaluation, RunSummary
-
-
-@dataclass(frozen=True)
-class MetricInfo:
-    """A score's direction and the bounds of one image's value."""
-
-    higher_is_better: bool
-    bounds: tuple[float, float]
+from finetune_monitor.metrics import MetricInfo
 
 
 @dataclass(frozen=True)
@@ -24,7 +17,8 @@ class RunInfo:
     """What a sink needs to know before the first evaluation.
 
     hparams: flat, dotted keys (`train.rank`) with plain values.
-    metrics: the metrics by name; side columns of `Evaluation.scores` (`faces_found`) are not among them.
+    metrics: the metrics by name, and their stars; side columns of `Evaluation.scores` (`faces_found`) are not among
+        them.
     ceilings: scores of the real photos against each other.
     notices: sentences to show beside the scores.
     resume_step: the step from which an interrupted run goes on; None for a new run.

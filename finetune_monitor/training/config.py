@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from finetune_monitor.errors import UserError, all_problems
 from finetune_monitor.grid import PromptGrid
+from finetune_monitor.metrics import STARS
 
 SIDE_COLUMNS = {"face_similarity": ["faces_found", "face_similarity_zero_filled"], "aesthetic": []}
 """Columns that a metric writes beside its own name; a stopping rule may watch them too."""
@@ -164,6 +165,7 @@ class MonitorConfig(Section):
     max_overhead: float | None = Field(None, gt=0, lt=1)
     grid: GridConfig
     metrics: MetricsConfig = MetricsConfig()
+    thresholds: UserPath | None = None
     stopping: list[StoppingConfig] = [StoppingConfig()]
     sinks: SinksConfig = SinksConfig(tensorboard=TensorBoardConfig())
 
@@ -172,7 +174,12 @@ class MonitorConfig(Section):
         columns = [column for name in self.metrics.chosen for column in (name, *SIDE_COLUMNS[name])]
         if not columns:
             raise ValueError("metrics: found none, expected at least one of " + ", ".join(SIDE_COLUMNS))
+        stars = [name + STARS for name in self.metrics.chosen]
+        if self.thresholds is not None:
+            columns += stars
         for index, rule in enumerate(self.stopping):
+            if rule.metric in stars and self.thresholds is None:
+                raise ValueError(f"stopping.{index}.metric: {rule.metric} needs monitor.thresholds; name the file")
             if rule.metric not in columns:
                 raise ValueError(
                     f"stopping.{index}.metric: found {rule.metric!r}, expected one of {', '.join(columns)}"

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -12,18 +13,20 @@ import torch
 from diffusers import DDPMScheduler
 
 from finetune_monitor import ranks, record
+from finetune_monitor.agreement.thresholds import Thresholds, read_thresholds
 from finetune_monitor.errors import UserError, all_problems
 from finetune_monitor.hub import resolve_hub_model
 from finetune_monitor.images import first_images
 from finetune_monitor.measuring import check_pictures_fit
-from finetune_monitor.metrics import Metric
+from finetune_monitor.metrics import STARS, Metric
+from finetune_monitor.metrics.starred import Starred
 from finetune_monitor.monitor import measured_with
 from finetune_monitor.sinks.wandb import import_wandb
 from finetune_monitor.solvers import own_scheduler
 from finetune_monitor.training import checkpoints
 from finetune_monitor.training.checkpoints import Checkpoint
 from finetune_monitor.training.compiling import check_compiler
-from finetune_monitor.training.config import Config
+from finetune_monitor.training.config import Config, MonitorConfig
 from finetune_monitor.training.data import checked_photos
 from finetune_monitor.training.loop import CHECKPOINTS, identity
 from finetune_monitor.training.optimizers import STATE_SIZE, check_optimizer
@@ -108,7 +111,43 @@ def _metrics(config: Config, paths: list[Path] | None, device: torch.device, att
             found.append(attempt(lambda: FaceSimilarity(paths, face.recogniser, device)))
     if looks := chosen.aesthetic:
         found.append(attempt(lambda: Aesthetic(looks.clip, looks.pretrained, looks.head, device)))
-    return [metric for metric in found if metric is not None]
+    return _with_stars(config.monitor, [metric for metric in found if metric is not None], attempt)
+
+
+def _with_stars(monitor: MonitorConfig, metrics: list[Metric], attempt: _Attempts) -> list[Metric]:
+    """The metrics, with stars where the file of thresholds names them."""
+    found = attempt(lambda: _thresholds(monitor)) or {}
+    graded = [metric for metric in metrics if metric.name in found]
+    starred = {m.name: attempt(partial(_starred, monitor.thresholds, m, found[m.name])) for m in graded}
+    return [starred.get(metric.name) or metric for metric in metrics]
+
+
+def _starred(path: Path | None, metric: Metric, thresholds: Thresholds) -> Starred:
+    try:
+        return Starred(metric, thresholds)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _thresholds(monitor: MonitorConfig) -> dict[str, Thresholds]:
+    """What `monitor.thresholds` names; nothing where it names no file.
+
+    Raises:
+        UserError: the file cannot be used, or has not the metrics that the run measures or that a rule watches.
+    """
+    path, chosen = monitor.thresholds, monitor.metrics.chosen
+    if path is None:
+        return {}
+    found = read_thresholds(path)
+    has = f"{path} has thresholds of {', '.join(found)}"
+    if not found.keys() & set(chosen):
+        raise UserError(f"monitor.thresholds: {has}, the run measures {', '.join(chosen)}; name another file, or none")
+    wanted = [name for name in chosen if any(rule.metric == name + STARS for rule in monitor.stopping)]
+    if missing := [name for name in wanted if name not in found]:
+        raise UserError(
+            f"monitor.stopping: watches the stars of {', '.join(missing)}, but {has}; watch other stars or a score"
+        )
+    return found
 
 
 def _take(output_dir: Path) -> IO[str]:

@@ -62,6 +62,7 @@ def test_all_problems_are_named_at_once_with_the_nearest_key():
         ("monitor.sinks.wandb.mod=offline", "did you mean mode?"),
         ("monitor.sinks.wandb.mode=always", "found 'always'"),
         ("monitor.stopping=[{metric: face_similarty}]", "did you mean face_similarity?"),
+        ("monitor.stopping=[{metric: face_similarity_stars}]", "face_similarity_stars needs monitor.thresholds"),
         ("monitor.metrics={face_similarity: null, aesthetic: null}", "expected at least one"),
         ("monitor.grid.prompts=[a, a]", "repeated"),
         ("monitor.grid.prompts=[]", "monitor.grid.prompts"),
@@ -110,6 +111,15 @@ def test_a_tilde_is_the_home_folder():
     config = load_config(DEMO, ["output_dir=~/runs", "data.class_images=~/class", "data.instance_images=~/ana"])
     for path in (config.output_dir, config.data.class_images, config.data.instance_images):
         assert path.parent == Path.home()
+
+
+def test_a_rule_may_watch_the_stars_of_what_is_measured_where_thresholds_are_named():
+    given = ["monitor.thresholds=~/thresholds.json", "monitor.stopping=[{metric: aesthetic_stars}]"]
+    config = load_config(DEMO, given)
+    assert config.monitor.thresholds == Path.home() / "thresholds.json"
+    assert config.flat()["monitor.thresholds"] == str(config.monitor.thresholds)
+    with pytest.raises(UserError, match=r"found 'aesthetic_stars', expected one of .*face_similarity_stars"):
+        load_config(DEMO, [*given, "monitor.metrics.aesthetic=null"])
 
 
 def test_flat_hyperparameters_are_plain_values():

@@ -1,0 +1,172 @@
+"""Stars beside scores: those that the thresholds imply, of the right metric and weights, and nothing else changed."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import finetune_monitor
+from conftest import DEMO
+from finetune_monitor import FinetuneMonitor, Patience, PromptGrid, Starred, TensorBoardSink, read_thresholds
+from finetune_monitor.agreement.buckets import Buckets
+from finetune_monitor.agreement.thresholds import Thresholds, weights_of, write_thresholds
+from finetune_monitor.errors import UserError
+from finetune_monitor.evaluation import Estimate
+from finetune_monitor.metrics import Calibrated, Described, Extended, Metric, MetricInfo, main_columns
+from finetune_monitor.metrics.face_similarity import FaceSimilarity
+from finetune_monitor.record import plain, read_run
+
+CELLS = PromptGrid(["a photo"], [0, 1, 2]).cells
+GREYS = [Image.new("RGB", (8, 8), (grey, grey, grey)) for grey in (200, 40, 0)]
+WEIGHTS = {"lamp": {"id": "a lamp", "sha256": "ab" * 32}}
+
+
+class Brightness:
+    """Mean grey, NaN for black; with weights, side columns and a ceiling of its own."""
+
+    name = "brightness"
+    higher_is_better = True
+    bounds = (0.0, 255.0)
+
+    def score(self, images, cells) -> dict[str, np.ndarray]:
+        grey = np.array([np.asarray(image).mean() for image in images], dtype=np.float64)
+        return {self.name: np.where(grey > 0, grey, math.nan), "lit": (grey > 0).astype(np.float64)}
+
+    def ceiling(self) -> dict[str, Estimate]:
+        return {self.name: Estimate(250.0, 240.0, 255.0, 3, 0)}
+
+    def describe(self) -> dict:
+        return {**WEIGHTS, "references": ("a.png",), "notice": "a toy"}
+
+
+class Bare:
+    """No more than the contract asks for."""
+
+    name = "bare"
+    higher_is_better = True
+    bounds = (0.0, 1.0)
+
+    def score(self, images, cells) -> dict[str, np.ndarray]:
+        return {self.name: np.full(len(images), 0.5)}
+
+
+def thresholds(values=(50.0, 100.0, 150.0, 190.0), metric: str = "brightness", weights=WEIGHTS) -> Thresholds:
+    return Thresholds(metric, Buckets(np.array(values), 1.0), "least_cost", 1.0, 5, 64, 320, weights)
+
+
+def test_stars_stand_beside_the_scores_and_are_missing_where_these_are():
+    found = Starred(Brightness(), thresholds()).score(GREYS, CELLS)
+    assert list(found) == ["brightness", "lit", "brightness_stars"]
+    assert np.array_equal(found["brightness"], [200, 40, math.nan], equal_nan=True)
+    assert np.array_equal(found["brightness_stars"], [5, 1, math.nan], equal_nan=True)
+    assert found["lit"].tolist() == [1, 1, 0]
+
+
+def test_it_is_the_wrapped_metric_but_for_its_stars():
+    metric = Starred(Brightness(), thresholds((-math.inf, 100.0, 150.5, math.inf)))
+    assert all(isinstance(metric, protocol) for protocol in (Metric, Calibrated, Described, Extended))
+    assert (metric.name, metric.higher_is_better, metric.bounds) == ("brightness", True, (0.0, 255.0))
+    assert main_columns(metric) == {
+        "brightness": MetricInfo(True, (0.0, 255.0)),
+        "brightness_stars": MetricInfo(True, (1.0, 5.0)),
+    }
+    assert main_columns(Brightness()) == {"brightness": MetricInfo(True, (0.0, 255.0))}
+    assert metric.ceiling() == Brightness().ceiling()
+    assert metric.describe() == {**Brightness().describe(), "thresholds": ["-inf", 100.0, 150.5, "inf"]}
+    assert weights_of(metric.describe()) == weights_of(Brightness().describe())
+    assert plain(metric.describe()) == json.loads(json.dumps(plain(metric.describe()), allow_nan=False))
+
+
+def test_a_metric_that_describes_nothing_has_stars_with_a_notice(caplog):
+    metric = Starred(Bare(), thresholds((0.1, 0.2, 0.6, 0.7), "bare", None))
+    assert metric.score(GREYS, CELLS)["bare_stars"].tolist() == [3, 3, 3]
+    assert metric.ceiling() == {}
+    notice = "bare_stars: nobody knows which weights the thresholds were fitted on"
+    assert metric.describe() == {"thresholds": [0.1, 0.2, 0.6, 0.7], "notice": notice}
+    assert notice in caplog.text
+    assert Starred(Brightness(), thresholds(weights=None)).describe()["notice"].startswith("a toy; brightness_stars: ")
+
+
+def test_the_same_weights_may_lie_elsewhere():
+    Starred(Brightness(), thresholds(weights={"lamp": {"id": "/other/place", "sha256": "ab" * 32}}))
+
+
+class Darkness(Brightness):
+    higher_is_better = False
+
+
+@pytest.mark.parametrize(
+    ("metric", "changes", "said"),
+    [
+        (Brightness(), {"metric": "aesthetic"}, "brightness: found thresholds of aesthetic; take those of brightness"),
+        (Darkness(), {}, "brightness: lower is better"),
+        (Brightness(), {"weights": {"lamp": {"id": "a lamp", "sha256": "cd" * 32}}}, r"of \{.*cdcd.*\}.*\{.*abab"),
+        (Brightness(), {"weights": {**WEIGHTS, "lens": 3}}, r'of \{"lens": 3\}, these are scores of \{"lens": null\}'),
+        (Brightness(), {"weights": {}}, r'of \{"lamp": null\}, these are scores of \{"lamp"'),
+        (Bare(), {"metric": "bare"}, "fit thresholds to the new scores"),
+    ],
+)
+def test_thresholds_of_something_else_are_refused(metric, changes, said):
+    with pytest.raises(UserError, match=said):
+        Starred(metric, thresholds(**changes))
+
+
+def test_a_loop_of_ones_own_records_shows_and_stops_by_stars(pipeline, run_folder, capsys):
+    def make(fitted: Thresholds, **arguments) -> FinetuneMonitor:
+        grid = PromptGrid(["a photo of sks person"], [0, 1, 2], steps=2)
+        return FinetuneMonitor(pipeline, grid, [Starred(Brightness(), fitted)], run_folder, every=1, **arguments)
+
+    rule = Patience("brightness_stars", patience=1)
+    monitor = make(thresholds(), sinks=[TensorBoardSink()], stopping=rule)
+    assert monitor.on_step_end(1)
+    assert monitor.close().best_metric == "brightness_stars"
+    history = read_run(run_folder)
+    assert history.run["metrics"]["brightness_stars"] == {"higher_is_better": True, "bounds": [1.0, 5.0]}
+    assert history.run["weights"]["brightness"]["thresholds"] == [50.0, 100.0, 150.0, 190.0]
+    for evaluation in history.evaluations:
+        scores = np.array([image.scores["brightness"] for image in evaluation.images])
+        stars = [image.scores["brightness_stars"] for image in evaluation.images]
+        assert stars == thresholds().stars(scores).tolist()
+        assert evaluation.scores["brightness_stars"].mean == np.mean(stars)
+    printed = capsys.readouterr().out
+    assert f"= {np.mean(stars):.2f} [" in printed
+    with pytest.raises(UserError, match=r"thresholds is \[50.0, 100.0, 150.0, 190.0\], the config says \[50.0, 1"):
+        make(thresholds((50.0, 100.0, 150.0, 191.0)), resume_step=1)
+    make(thresholds(), resume_step=1).close()
+
+
+def test_stars_of_a_metric_that_fails_are_missing_too(pipeline, run_folder, caplog):
+    class Broken(Brightness):
+        def score(self, images, cells):
+            raise ValueError("no such thing")
+
+    grid = PromptGrid(["a cat"], [0, 1], steps=2)
+    FinetuneMonitor(pipeline, grid, [Starred(Broken(), thresholds())], run_folder).close()
+    found = read_run(run_folder).evaluations[0].scores
+    assert {name: (estimate.n, estimate.missing) for name, estimate in found.items()} == {
+        "brightness": (0, 2),
+        "brightness_stars": (0, 2),
+    }
+
+
+def test_a_name_that_is_the_stars_of_another_is_refused(pipeline, run_folder):
+    class Other(Bare):
+        name = "brightness_stars"
+
+    with pytest.raises(ValueError, match="each name once"):
+        FinetuneMonitor(pipeline, PromptGrid(["a"]), [Starred(Brightness(), thresholds()), Other()], run_folder)
+
+
+def test_thresholds_from_a_file_fit_the_real_metric_they_were_fitted_to(photos, tmp_path):
+    metric = FaceSimilarity(photos, DEMO / "recogniser.onnx")
+    fitted = thresholds((0.1, 0.3, 0.5, 0.7), metric.name, weights_of(metric.describe()))
+    write_thresholds(tmp_path / "thresholds.json", [fitted])
+    starred = finetune_monitor.Starred(metric, read_thresholds(str(tmp_path / "thresholds.json"))["face_similarity"])
+    pictures = [Image.open(path).convert("RGB") for path in sorted(photos.iterdir())]
+    found = starred.score([*pictures, Image.new("RGB", (64, 64), "grey")], CELLS)
+    assert np.array_equal(found["face_similarity_stars"], fitted.stars(found["face_similarity"]), equal_nan=True)
+    assert math.isnan(found["face_similarity_stars"][-1])
+    assert set(found["face_similarity_stars"][:3]) <= {4.0, 5.0}
+    assert starred.ceiling() == metric.ceiling()
