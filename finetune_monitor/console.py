@@ -1,15 +1,19 @@
 """What the terminal shows: the scores in words, and the closing table with the best step and where to look."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from finetune_monitor.evaluation import Estimate, StopReason
+from finetune_monitor.markdown import shown
 from finetune_monitor.metrics import STARS
 from finetune_monitor.record import RunHistory
+
+WIDE = 100
+"""Characters that a table of estimates takes with each interval beside its value."""
 
 REASONS = {
     StopReason.PATIENCE: "the score stopped improving",
@@ -65,6 +69,18 @@ def print_summary(history: RunHistory, console: Console | None = None) -> None:
     console.print(table)
     for line in _closing_lines(history):
         console.print(escape(line), soft_wrap=True, highlight=False)
+
+
+def print_estimates(columns: Sequence[str], rows: Mapping[str, Sequence[Estimate]]) -> None:
+    """A table of values with their intervals, which go on a line of their own where the terminal is narrow."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDE)  # a log has no width that the lines would have to keep to
+    gap = " " if console.width >= WIDE else "\n"
+    table = Table("", *(Column(title, justify="right") for title in columns))
+    for name, found in rows.items():
+        table.add_row(escape(name), *(escape(shown(estimate).replace(" [", f"{gap}[")) for estimate in found))
+    console.print(table)
 
 
 def _table(history: RunHistory, narrow: bool) -> Table:

@@ -8,17 +8,12 @@ from typing import TYPE_CHECKING
 
 from finetune_monitor.aesthetics.settings import BALANCES, LOSSES, FitSettings
 from finetune_monitor.errors import UserError
+from finetune_monitor.options import whole_number
 
 if TYPE_CHECKING:
     from finetune_monitor.aesthetics.experiment import Inputs, Outcome
 
 CLIP, PRETRAINED = "ViT-L-14-quickgelu", "openai"
-
-MOST = 2**31 - 1
-"""Greatest seed."""
-
-WIDE = 90
-"""Characters that the table takes with each interval beside its value."""
 
 KEPT = "; embeddings made so far are kept, and the same command goes on from there"
 
@@ -40,7 +35,10 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         "--test", type=Path, metavar="LIST", help="the same for the report (AVA: generic_test.jpgl); default: a tenth"
     )
     parser.add_argument(
-        "--folds", type=_whole, metavar="N", help="measure by cross-validation, for few pictures; fit the head on all"
+        "--folds",
+        type=whole_number,
+        metavar="N",
+        help="measure by cross-validation, for few pictures; fit the head on all",
     )
     parser.add_argument("--loss", choices=LOSSES, default=LOSSES[0], help="of the mean rating, or of the votes a grade")
     parser.add_argument(
@@ -57,7 +55,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         metavar="N,N",
         help=f"widths of the hidden layers, 0 for one linear layer; default: {','.join(map(str, hidden))}",
     )
-    parser.add_argument("--seed", type=_whole, default=FitSettings.seed, metavar="N")
+    parser.add_argument("--seed", type=whole_number, default=FitSettings.seed, metavar="N")
     parser.add_argument("--notice", help="a sentence that is shown wherever the head's scores are")
     parser.set_defaults(run=_fit, kept=KEPT)
 
@@ -99,7 +97,9 @@ def _add_inputs(
         help=f"possible ratings; default: {usual}",
     )
     parser.add_argument("--embeddings", type=Path, metavar="DIR", help="where they are kept; default: the cache")
-    parser.add_argument("--workers", type=_whole, metavar="N", help="processes that read pictures; default: one a core")
+    parser.add_argument(
+        "--workers", type=whole_number, metavar="N", help="processes that read pictures; default: one a core"
+    )
     _add_clip(parser, clip, pretrained)
 
 
@@ -118,12 +118,6 @@ def _widths(text: str) -> tuple[int, ...]:
     if widths != (0,) and min(widths) < 1:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected widths such as 256,64, or 0 for none")
     return () if widths == (0,) else widths
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal() or int(text) > MOST:
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number from 0 to {MOST}")
-    return int(text)
 
 
 def _fit(chosen: argparse.Namespace) -> None:
@@ -216,21 +210,10 @@ def _inputs(chosen: argparse.Namespace, clip: str, pretrained: str | None, scale
 
 def _print(outcome: "Outcome", output: Path) -> None:
     """The table of all predictors, and where to look."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Column, Table
+    from finetune_monitor.console import print_estimates
 
-    from finetune_monitor.markdown import shown
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDE)  # a log has no width that the lines would have to keep to
-    gap = " " if console.width >= WIDE else "\n"
-    table = Table("", *(Column(title, justify="right") for title in ("SRCC", "PLCC", "MAE")))
-    for name, found in outcome.measured.overall.items():
-        estimates = [shown(estimate).replace(" [", f"{gap}[") for estimate in (found.srcc, found.plcc, found.mae)]
-        table.add_row(name, *map(escape, estimates))
-    console.print(table)
+    rows = {name: (found.srcc, found.plcc, found.mae) for name, found in outcome.measured.overall.items()}
+    print_estimates(("SRCC", "PLCC", "MAE"), rows)
     for note in outcome.notes:
         print(f"note:         {note}")
     print(f"left out:     {outcome.left_out}")

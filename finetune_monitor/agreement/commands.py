@@ -1,0 +1,95 @@
+"""The command `finetune-monitor agree`: its options, and what it prints."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune_monitor.errors import UserError
+from finetune_monitor.options import share, whole_number
+
+if TYPE_CHECKING:
+    from finetune_monitor.agreement.experiment import Outcome
+    from finetune_monitor.agreement.study import Study
+
+BUCKETS = {"least-cost": "least_cost", "marginals": "marginals"}
+"""What the option calls the keys of `folds.METHODS`."""
+
+GREATEST_POWER = 4.0
+
+
+def add_agree(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `agree`."""
+    parser = commands.add_parser("agree", help="compare scores with people's ratings, and turn them into stars")
+    parser.add_argument(
+        "ratings", type=Path, nargs="+", metavar="RATINGS", help="a plan's folder, and files: CSV, Label Studio's JSON"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="for report and thresholds")
+    parser.add_argument(
+        "--scores", type=Path, metavar="CSV", help="the scores of images; default: those that the plan's runs recorded"
+    )
+    parser.add_argument("--metric", metavar="NAME", help="the one to compare; also what was asked, if a file says none")
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="with the images, where there is no plan")
+    parser.add_argument(
+        "--buckets",
+        choices=list(BUCKETS),
+        default=next(iter(BUCKETS)),
+        help="cut scores into stars nearest to people's labels, or into as many of each as people give",
+    )
+    parser.add_argument(
+        "--power", type=_power, default=1.0, metavar="P", help="of the distances that are counted; default: 1"
+    )
+    parser.add_argument(
+        "--min-coverage", type=share, default=0.0, metavar="X", help="leave out who rated a smaller share of the images"
+    )
+    parser.add_argument("--seed", type=whole_number, default=0, metavar="N", help="of the bootstrap and the shuffle")
+    parser.set_defaults(run=_agree)
+
+
+def _power(text: str) -> float:
+    try:
+        power = float(text)
+    except ValueError:
+        power = 0.0
+    if not 0 < power <= GREATEST_POWER:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a number above 0, up to {GREATEST_POWER:g}")
+    return power
+
+
+def _agree(chosen: argparse.Namespace) -> None:
+    from finetune_monitor.agreement.experiment import Settings, agree
+    from finetune_monitor.agreement.loading import Inputs
+
+    inputs = Inputs(tuple(chosen.ratings), chosen.scores, chosen.metric, chosen.min_coverage)
+    settings = Settings(BUCKETS[chosen.buckets], chosen.power, chosen.seed)
+    outcome = agree(inputs, chosen.output, settings, chosen.images)
+    for metric, study in outcome.studies.items():
+        _print_study(metric, study)
+        for note in outcome.notes[metric]:
+            print(f"note:         {note}")
+    _print_closing(outcome, chosen.output)
+    refused = [
+        f"{metric}: no thresholds: {study.refused}" for metric, study in outcome.studies.items() if study.refused
+    ]
+    if refused:
+        raise UserError("\n".join(refused))
+
+
+def _print_study(metric: str, study: "Study") -> None:
+    """Who agrees how well with a labeler, mean over the labelers held out."""
+    from finetune_monitor.agreement.seats import CONSTANT, MODEL, PEOPLE, SHUFFLE
+    from finetune_monitor.console import print_estimates
+
+    print(f"{metric}: agreement with a labeler held out, mean [95 % interval]")
+    against = study.mean.against_labeler
+    columns = {"kappa": "kappa", "MAE": "mae", "exact": "exact", "within one": "within_one"}
+    names = [name for name in (PEOPLE, MODEL, CONSTANT, SHUFFLE) if name != MODEL or not study.refused]
+    print_estimates(list(columns), {name: [against[name][key] for key in columns.values()] for name in names})
+
+
+def _print_closing(outcome: "Outcome", output: Path) -> None:
+    from finetune_monitor.agreement.experiment import REPORT, THRESHOLDS
+
+    print(f"left out:     {outcome.left_out}")
+    print(f"report:       {output / REPORT}")
+    if (output / THRESHOLDS).exists():
+        print(f"stars:        accelerate launch train.py ... monitor.thresholds={output / THRESHOLDS}")

@@ -1,0 +1,137 @@
+"""The whole of `agree`: labels and scores in; a report and thresholds out."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from finetune_monitor.aesthetics.ratings import locate_images
+from finetune_monitor.agreement.labels import describe_labelers
+from finetune_monitor.agreement.loading import Inputs, Loaded, Material, load
+from finetune_monitor.agreement.report import Section, write_report
+from finetune_monitor.agreement.rows import Problem
+from finetune_monitor.agreement.study import Study, study
+from finetune_monitor.agreement.tasks import Task
+from finetune_monitor.agreement.thresholds import Thresholds, write_thresholds
+from finetune_monitor.errors import UserError
+from finetune_monitor.files import write_atomic
+from finetune_monitor.markdown import encoded
+
+REPORT, THRESHOLDS, PROBLEMS = "report.html", "thresholds.json", "problems.csv"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How labels and scores are compared: `method`, `power` and `seed` as `study.study` takes them."""
+
+    method: str = "least_cost"
+    power: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was found.
+
+    notes: what must be said of it, by metric.
+    left_out: rows that could not be used, by kind in words.
+    """
+
+    studies: Mapping[str, Study]
+    notes: Mapping[str, Sequence[str]]
+    left_out: str
+
+
+def agree(inputs: Inputs, output: Path, settings: Settings, images: Path | None = None) -> Outcome:
+    """Compare, and write the report, and the thresholds where there are any, into `output`.
+
+    Args:
+        images: folder with the pictures, where no plan says where they lie; None shows none.
+
+    Raises:
+        UserError: `output` holds a report already, or the input cannot be used; lists everything.
+    """
+    _claim(output)
+    loaded = load(inputs)
+    studies = {
+        name: study(material.sample, settings.method, settings.power, settings.seed)
+        for name, material in loaded.materials.items()
+    }
+    sections = [_section(studies[name], loaded, material, images) for name, material in loaded.materials.items()]
+    write_report(output, sections, _facts(inputs, loaded, settings))
+    _write_problems(output / PROBLEMS, loaded.problems)
+    found = [_thresholds(each, loaded.materials[name]) for name, each in studies.items() if not each.refused]
+    if found:
+        write_thresholds(output / THRESHOLDS, found)
+    notes = {name: material.notes for name, material in loaded.materials.items()}
+    return Outcome(studies, notes, _left_out(loaded.problems))
+
+
+def _claim(output: Path) -> None:
+    """Make the folder, and see that nothing in it would be overwritten."""
+    for name in (REPORT, THRESHOLDS):
+        if (output / name).exists():
+            raise UserError(f"{output}: found {name}, which would be overwritten; name another folder, or move it away")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{output}: cannot be made ({error.strerror}); expected a folder for the results") from error
+
+
+def _section(found: Study, loaded: Loaded, material: Material, images: Path | None) -> Section:
+    table = material.sample.table
+    tasks = [loaded.tasks[image] for image in table.images if image in loaded.tasks]
+    pictures = {task.image_id: task.file for task in tasks}
+    if images is not None:
+        located = zip(table.images, locate_images(table.images, images), strict=True)
+        pictures |= {image: path for image, path in located if path is not None}
+    captions = {task.image_id: _caption(task) for task in tasks}
+    return Section(found, describe_labelers(table), material.notes, pictures or None, captions or None)
+
+
+def _caption(task: Task) -> str:
+    parts = [task.person, f"step {task.step}" if task.step is not None else None, task.cell]
+    return ", ".join(part for part in parts if part)
+
+
+def _facts(inputs: Inputs, loaded: Loaded, settings: Settings) -> dict[str, str]:
+    return {
+        "ratings": f"{loaded.ratings:,} from {', '.join(path.name for path in inputs.ratings)}",
+        "rows left out": _left_out(loaded.problems),
+        "scores": inputs.scores.name if inputs.scores else "the runs' records",
+        "thresholds": f"{settings.method}, distances to the power {settings.power:g}",
+        "seed": str(settings.seed),
+    }
+
+
+def _left_out(problems: Sequence[Problem]) -> str:
+    counts = Counter(problem.kind.value for problem in problems)
+    listed = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    return f"{listed} (see {PROBLEMS})" if listed else "nothing"
+
+
+def _thresholds(found: Study, material: Material) -> Thresholds:
+    table, scored = material.sample.table, ~np.isnan(material.sample.scores)
+    return Thresholds(
+        table.metric,
+        found.buckets[found.method],
+        found.method,
+        found.power,
+        len(table.labelers),
+        int(scored.sum()),
+        int((~np.isnan(table.labels[:, scored])).sum()),
+        material.weights,
+    )
+
+
+def _write_problems(file: Path, problems: Sequence[Problem]) -> None:
+    """All rows that were left out, and why, and what else was odd, as CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["kind", "file", "where", "detail"])
+    writer.writerows((problem.kind.value, problem.file.name, problem.where, problem.detail) for problem in problems)
+    write_atomic(file, encoded(text.getvalue()))

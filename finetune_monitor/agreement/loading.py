@@ -1,0 +1,171 @@
+"""Bring ratings, scores and the plan behind them together: one sample a metric, and what was left out of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from finetune_monitor.agreement.labelling.storage import RATINGS, RatingStore
+from finetune_monitor.agreement.labels import LabelTable, label_tables, table_notes
+from finetune_monitor.agreement.reading import read_rating_files
+from finetune_monitor.agreement.rows import Problem
+from finetune_monitor.agreement.scores import Scores, changed_files, matched, read_scores, recorded_scores
+from finetune_monitor.agreement.study import Sample
+from finetune_monitor.agreement.tasks import Task, read_plan
+from finetune_monitor.errors import UserError, all_problems
+
+LEAST_LABELERS, LEAST_IMAGES = 3, 10
+"""A labeler is compared with the mean of at least two others."""
+
+SHOWN = 5
+"""Names that a note holds."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is compared.
+
+    ratings: folders of plans, of which there may be one, and files as `read_rating_files` takes them.
+    scores: a CSV with the model's scores; None takes those in the records of the plan's runs.
+    metric: the one to compare, where the ratings are of several; also what was asked where a file does not say it.
+    min_coverage: labelers who labelled a smaller share of the images, 0..1, are left out.
+    """
+
+    ratings: tuple[Path, ...]
+    scores: Path | None = None
+    metric: str | None = None
+    min_coverage: float = 0.0
+
+
+@dataclass(frozen=True)
+class Material:
+    """One metric, ready to be studied.
+
+    weights: what the scores were measured with; None where that is not known.
+    notes: sentences on what a reader of the figures should know.
+    """
+
+    sample: Sample
+    weights: Mapping[str, Any] | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Everything that was read.
+
+    materials: by metric.
+    tasks: of the plan by image_id; empty where there is none.
+    ratings: valid rows, those that later ones replace among them.
+    problems: rows that were left out, and notes on those that were not.
+    """
+
+    materials: Mapping[str, Material]
+    tasks: Mapping[str, Task]
+    ratings: int
+    problems: tuple[Problem, ...]
+
+
+def load(inputs: Inputs) -> Loaded:
+    """Read everything.
+
+    Raises:
+        UserError: files that cannot be read, no such metric, no scores, or too few labelers or images; of several
+            metrics' problems all are listed.
+    """
+    folders = [path for path in inputs.ratings if path.is_dir()]
+    if len(folders) > 1:
+        raise UserError(f"found the folders {', '.join(map(str, folders))}; expected one plan, and files with ratings")
+    plan = read_plan(folders[0]) if folders else None
+    files = [path for path in inputs.ratings if not path.is_dir()]
+    tasks = plan.by_id if plan else {}
+    stored = RatingStore(folders[0] / RATINGS).all() if folders else []
+    found = read_rating_files(files, inputs.metric, tasks or None)
+    ratings = [*stored, *found.ratings]
+    if not ratings:
+        raise UserError(f"{folders[0]}: holds no rating yet; rate with `finetune-monitor label serve {folders[0]}`")
+    repeats = {name: task.repeat_of for name, task in tasks.items() if task.repeat_of}
+    materials, problems = {}, []
+    for name, table in _wanted(label_tables(ratings, repeats), inputs.metric).items():
+        try:
+            materials[name] = _material(table, tasks, inputs)
+        except UserError as error:
+            problems.append(str(error))
+    all_problems(problems, "labels and scores cannot be compared:")
+    return Loaded(materials, tasks, len(ratings), found.problems)
+
+
+def _wanted(tables: Mapping[str, LabelTable], metric: str | None) -> Mapping[str, LabelTable]:
+    if metric is None:
+        return tables
+    if metric not in tables:
+        raise UserError(f"--metric: found {metric}, the ratings are of {', '.join(tables)}")
+    return {metric: tables[metric]}
+
+
+def _material(table: LabelTable, tasks: Mapping[str, Task], inputs: Inputs) -> Material:
+    table, notes = _without_changed(table, tasks)
+    if inputs.min_coverage:
+        complete = table.complete(inputs.min_coverage)
+        if left_out := [name for name in table.labelers if name not in complete.labelers]:
+            notes.append(f"Left out for labels of less than {inputs.min_coverage:.0%}: {_listed(left_out)}.")
+        table = complete
+    scores = _scores(table, tasks, inputs)
+    values = np.array([scores.by_image[image] for image in table.images])
+    unscored = [image for image, value in zip(table.images, values, strict=True) if np.isnan(value)]
+    if unscored:
+        notes.append(f"Images without a score, such as those without a face: {len(unscored)} ({_listed(unscored)}).")
+    _check_size(table, len(values) - len(unscored))
+    persons = _persons(table, tasks, scores)
+    return Material(Sample(table, values, persons), scores.weights, (*notes, *table_notes(table)))
+
+
+def _without_changed(table: LabelTable, tasks: Mapping[str, Task]) -> tuple[LabelTable, list[str]]:
+    """Without images whose file is no longer the one that people saw: the score may be of another picture."""
+    changed = changed_files([tasks[image] for image in table.images if image in tasks])
+    if not changed:
+        return table, []
+    kept = np.array([image not in changed for image in table.images])
+    if not kept.any():
+        raise UserError(f"{table.metric}: the files of all {len(kept)} images are gone or changed; restore the runs")
+    note = f"Left out, as their files are gone or changed since they were planned: {_listed(sorted(changed))}."
+    return _only(table, kept), [note]
+
+
+def _only(table: LabelTable, kept: Bool[np.ndarray, "samples"]) -> LabelTable:
+    images = tuple(image for image, keep in zip(table.images, kept, strict=True) if keep)
+    return replace(table, images=images, labels=table.labels[:, kept], durations=table.durations[:, kept])
+
+
+def _scores(table: LabelTable, tasks: Mapping[str, Task], inputs: Inputs) -> Scores:
+    if inputs.scores is not None:
+        return matched(read_scores(inputs.scores, table.metric), table.images, tasks)
+    chosen = [tasks[image] for image in table.images if image in tasks]
+    if not any(task.run for task in chosen):
+        raise UserError(f"{table.metric}: no run has recorded scores of these images; name a CSV with --scores")
+    return matched(recorded_scores(chosen, table.metric), table.images, tasks)
+
+
+def _check_size(table: LabelTable, scored: int) -> None:
+    if len(table.labelers) < LEAST_LABELERS:
+        raise UserError(
+            f"{table.metric}: found {len(table.labelers)} labelers ({', '.join(table.labelers)}), expected "
+            f"{LEAST_LABELERS} or more: each is compared with the mean of two others at least"
+        )
+    if scored < LEAST_IMAGES:
+        raise UserError(
+            f"{table.metric}: found {scored} images with labels and a score, expected {LEAST_IMAGES} or more"
+        )
+
+
+def _persons(table: LabelTable, tasks: Mapping[str, Task], scores: Scores) -> tuple[str, ...] | None:
+    known = {**{image: task.person for image, task in tasks.items()}, **scores.persons}
+    return tuple(known[image] for image in table.images) if all(image in known for image in table.images) else None
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

@@ -1,0 +1,23 @@
+"""Kinds of numbers that the commands' options take."""
+
+import argparse
+
+GREATEST = 2**31 - 1
+
+
+def whole_number(text: str) -> int:
+    """A count or a seed."""
+    if not text.isdecimal() or int(text) > GREATEST:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number from 0 to {GREATEST}")
+    return int(text)
+
+
+def share(text: str) -> float:
+    """0 to 1."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found <= 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a share from 0 to 1")
+    return found
