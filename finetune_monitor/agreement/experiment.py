@@ -129,7 +129,7 @@ def _thresholds(found: Study, material: Material) -> Thresholds:
 
 
 def _write_problems(file: Path, problems: Sequence[Problem]) -> None:
-    """All rows that were left out, and why, and what else was odd, as CSV."""
+    """All rows that were left out, and why, as CSV."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["kind", "file", "where", "detail"])

@@ -11,7 +11,7 @@ from jaxtyping import Bool
 from finetune_monitor.agreement.labelling.storage import RATINGS, RatingStore
 from finetune_monitor.agreement.labels import LabelTable, label_tables, table_notes
 from finetune_monitor.agreement.reading import read_rating_files
-from finetune_monitor.agreement.rows import Problem
+from finetune_monitor.agreement.rows import NOTES, Problem
 from finetune_monitor.agreement.scores import Scores, changed_files, matched, read_scores, recorded_scores
 from finetune_monitor.agreement.study import Sample
 from finetune_monitor.agreement.tasks import Task, read_plan
@@ -60,7 +60,7 @@ class Loaded:
     materials: by metric.
     tasks: of the plan by image_id; empty where there is none.
     ratings: valid rows, those that later ones replace among them.
-    problems: rows that were left out, and notes on those that were not.
+    problems: rows that were left out.
     """
 
     materials: Mapping[str, Material]
@@ -95,7 +95,9 @@ def load(inputs: Inputs) -> Loaded:
         except UserError as error:
             problems.append(str(error))
     all_problems(problems, "labels and scores cannot be compared:")
-    return Loaded(materials, tasks, len(ratings), found.problems)
+    odd = tuple(f"{note.file.name}, {note.where}: {note.detail}." for note in found.problems if note.kind in NOTES)
+    noted = {name: replace(material, notes=(*material.notes, *odd)) for name, material in materials.items()}
+    return Loaded(noted, tasks, len(ratings), tuple(each for each in found.problems if each.kind not in NOTES))
 
 
 def _wanted(tables: Mapping[str, LabelTable], metric: str | None) -> Mapping[str, LabelTable]:
