@@ -379,11 +379,17 @@ def _append(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows).encode()
+    return b"".join(_json(row) for row in rows)
 
 
 def _pretty(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, ensure_ascii=False, allow_nan=False, indent=2) + "\n").encode()
+    return _json(content, indent=2)
+
+
+def _json(content: Mapping[str, Any], indent: int | None = None) -> bytes:
+    """UTF-8; what a file name holds beyond Unicode becomes JSON's own escape, and is read back as it was."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=indent) + "\n"
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _warn(message: str) -> None:

@@ -335,3 +335,11 @@ def test_reading_a_folder_that_is_no_run(tmp_path):
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(UserError, match=r"run\.json: not valid JSON"):
         read_run(tmp_path)
+
+
+def test_a_file_name_that_is_no_text_is_recorded_and_read_back_as_it_was(run_folder):
+    photo = os.fsdecode(b"photos/\xff.png")
+    record = RunRecord(run_folder, GRID)
+    record.begin({**RUN, "weights": {"face_similarity": {"references": [{"file": photo}]}}}, None, None)
+    record.close()
+    assert read_run(run_folder).run["weights"]["face_similarity"]["references"][0]["file"] == photo

@@ -24,7 +24,8 @@ BLOCK = 512
 def pearson(x: Series, y: Series, weights: Weights) -> Values:
     """Pearson's linear correlation (Pearson 1895), -1..1."""
     x, y, weights = _both(x, y, weights)
-    return _correlation(*(np.broadcast_to(_scaled(each), weights.shape) for each in (x, y)), weights)
+    wide_x, wide_y = (np.broadcast_to(_scaled(each), weights.shape) for each in (x, y))
+    return _correlation(wide_x, wide_y, weights)
 
 
 def spearman(x: Series, y: Series, weights: Weights) -> Values:
