@@ -3,9 +3,11 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from finetune_monitor.errors import UserError
 
 STAGING = ".staging-"
 """Prefix of what is being written; whatever carries it after a crash is litter."""
@@ -32,6 +34,21 @@ def write_atomic(path: Path, content: bytes) -> None:
         staged.unlink(missing_ok=True)
         raise
     fsync(path.parent)
+
+
+def claim(folder: Path, names: Sequence[str]) -> None:
+    """Make a folder for results, and see that no file of these names in it would be overwritten.
+
+    Raises:
+        UserError: one is there, or the folder cannot be made.
+    """
+    for name in names:
+        if (folder / name).exists():
+            raise UserError(f"{folder}: found {name}, which would be overwritten; name another folder, or move it away")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made ({error.strerror}); expected a folder for the results") from error
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from finetune_monitor.aesthetics.settings import FitSettings
 from finetune_monitor.aesthetics.splits import Lists, Split, folds, listed_rows, make_split, wanted_rows, without_test
 from finetune_monitor.errors import UserError
 from finetune_monitor.evaluation import MISSING
-from finetune_monitor.files import sha256
+from finetune_monitor.files import claim, sha256
 from finetune_monitor.hub import ClipSource, resolve_clip
 
 HEAD, PLAIN, CONSTANT = "head", "unbalanced", "constant"
@@ -102,7 +102,7 @@ def fit(
         _check_votes(inputs.ratings, ratings)
     _check_folds(fold_count, len(ratings))
     rows, unlisted = wanted_rows(ratings.names, lists)
-    _claim(output)
+    claim(output, (FILE, REPORT))
     clip = resolve_clip(inputs.clip, inputs.pretrained)
     data = inputs.load(ratings.take(rows), clip)
     data.problems.extend(unlisted)
@@ -129,7 +129,7 @@ def evaluate(head: str | Path, inputs: Inputs, output: Path, only: Path | None =
     network, metadata = read_head(file)
     ratings = inputs.read()
     rows, unlisted = (np.arange(len(ratings)), []) if only is None else listed_rows(only, ratings.names)
-    _claim(output)
+    claim(output, (FILE, REPORT))
     clip = resolve_clip(inputs.clip, inputs.pretrained)
     check_fit(file, network.width, metadata, clip)
     data = inputs.load(ratings.take(rows), clip)
@@ -155,17 +155,6 @@ def _check_votes(file: Path, ratings: Ratings) -> None:
 def _check_folds(count: int | None, images: int) -> None:
     if count is not None and not 2 <= count <= images:
         raise UserError(f"--folds: found {count}, expected 2 or more, and at most one for each of {images} images")
-
-
-def _claim(output: Path) -> None:
-    """Make the folder, and see that nothing in it would be overwritten."""
-    for name in (FILE, REPORT):
-        if (output / name).exists():
-            raise UserError(f"{output}: found {name}, which would be overwritten; name another folder, or move it away")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{output}: cannot be made ({error.strerror}); expected a folder for the results") from error
 
 
 def _doubts(metadata: Mapping[str, str], ratings: Ratings, only: Path | None) -> list[str]:

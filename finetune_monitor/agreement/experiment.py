@@ -17,8 +17,7 @@ from finetune_monitor.agreement.rows import Problem
 from finetune_monitor.agreement.study import Study, study
 from finetune_monitor.agreement.tasks import Task
 from finetune_monitor.agreement.thresholds import Thresholds, write_thresholds
-from finetune_monitor.errors import UserError
-from finetune_monitor.files import write_atomic
+from finetune_monitor.files import claim, write_atomic
 from finetune_monitor.markdown import encoded
 
 REPORT, THRESHOLDS, PROBLEMS = "report.html", "thresholds.json", "problems.csv"
@@ -55,8 +54,8 @@ def agree(inputs: Inputs, output: Path, settings: Settings, images: Path | None 
     Raises:
         UserError: `output` holds a report already, or the input cannot be used; lists everything.
     """
-    _claim(output)
     loaded = load(inputs)
+    claim(output, (REPORT, THRESHOLDS))
     studies = {
         name: study(material.sample, settings.method, settings.power, settings.seed)
         for name, material in loaded.materials.items()
@@ -69,17 +68,6 @@ def agree(inputs: Inputs, output: Path, settings: Settings, images: Path | None 
         write_thresholds(output / THRESHOLDS, found)
     notes = {name: material.notes for name, material in loaded.materials.items()}
     return Outcome(studies, notes, _left_out(loaded.problems))
-
-
-def _claim(output: Path) -> None:
-    """Make the folder, and see that nothing in it would be overwritten."""
-    for name in (REPORT, THRESHOLDS):
-        if (output / name).exists():
-            raise UserError(f"{output}: found {name}, which would be overwritten; name another folder, or move it away")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{output}: cannot be made ({error.strerror}); expected a folder for the results") from error
 
 
 def _section(found: Study, loaded: Loaded, material: Material, images: Path | None) -> Section:

@@ -1,0 +1,135 @@
+"""Write down how well scores agree with people: a page, its tables as Markdown, every number, every prediction."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finetune_monitor.agreement.alternative import AlternativeTest
+from finetune_monitor.agreement.buckets import Buckets
+from finetune_monitor.agreement.labels import Labeler
+from finetune_monitor.agreement.reporting import markdown_page, page
+from finetune_monitor.agreement.reporting.examples import seat_stars
+from finetune_monitor.agreement.reporting.sections import Section as Section
+from finetune_monitor.agreement.reporting.verdicts import verdict
+from finetune_monitor.agreement.study import Seat, Table
+from finetune_monitor.evaluation import MISSING, Estimate, json_number
+from finetune_monitor.files import write_atomic
+from finetune_monitor.markdown import encoded
+
+FORMAT = 1
+
+COLUMNS = ("metric", "image_id", "person", "score", "stars", "held_out_stars", "mean_label")
+"""Of `predictions.csv`, before the labelers' own."""
+
+
+def write_report(folder: Path, sections: Sequence[Section], facts: Mapping[str, str]) -> None:
+    """Write `report.html`, `report.md`, `report.json` and `predictions.csv` into `folder`.
+
+    facts: what a reader must know of the whole, by name, such as the files and the seed.
+    """
+    numbers = {"format": FORMAT, "facts": dict(facts), "metrics": [to_json(section) for section in sections]}
+    content = {
+        "report.html": encoded(page.render(sections, facts)),
+        "report.md": encoded(markdown_page.render(sections, facts)),
+        "report.json": (json.dumps(numbers, indent=2, allow_nan=False) + "\n").encode(),
+        "predictions.csv": encoded(_csv(sections)),
+    }
+    for name, found in content.items():
+        write_atomic(folder / name, found)
+
+
+def to_json(section: Section) -> dict[str, Any]:
+    """Every number of the study as plain values; what is missing is None."""
+    study, said = section.study, verdict(section)
+    return {
+        "metric": section.metric,
+        "facts": section.facts,
+        "verdict": {"tone": said.tone.value, "headline": said.headline, "sentences": said.sentences},
+        "cautions": said.cautions,
+        "notes": list(section.notes),
+        "known_persons": study.known_persons,
+        "method": study.method,
+        "power": study.power,
+        "refused": study.refused,
+        "overall": _row(study.overall),
+        "mean": _seat(study.mean),
+        "folds": [_seat(seat) for seat in study.seats],
+        "alpha": _estimate(study.alpha),
+        "confusions": {name: counts.astype(int).tolist() for name, counts in study.confusions.items()},
+        "thresholds": {name: _buckets(found) for name, found in study.buckets.items()},
+        "alternative": _alternative(study.alternative),
+        "constant_alternative": _alternative(study.constant_alternative),
+        "labelers": [_labeler(labeler) for labeler in section.labelers],
+    }
+
+
+def _seat(seat: Seat) -> dict[str, Any]:
+    sides = {"against_labeler": _table(seat.against_labeler), "against_others": _table(seat.against_others)}
+    return {"labeler": seat.labeler, "n": seat.n, **sides}
+
+
+def _table(rows: Table) -> dict[str, Any]:
+    return {who: _row(row) for who, row in rows.items()}
+
+
+def _row(row: Mapping[str, Estimate]) -> dict[str, Any]:
+    return {name: _estimate(estimate) for name, estimate in row.items()}
+
+
+def _estimate(estimate: Estimate) -> dict[str, Any]:
+    """`Estimate.to_json`, with the name that suits a correlation too."""
+    found = estimate.to_json()
+    return {"value": found.pop("mean"), **found}
+
+
+def _buckets(found: Buckets) -> dict[str, Any]:
+    thresholds = [None if math.isinf(value) else float(value) for value in found.thresholds]
+    return {"thresholds": thresholds, "empty_below": int(np.isneginf(found.thresholds).sum()), "cost": found.cost}
+
+
+def _alternative(found: AlternativeTest | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "advantage": json_number(found.advantage),
+        "advantages": [json_number(float(value)) for value in found.advantages],
+        "winning_rates": {f"{epsilon:g}": rate for epsilon, rate in found.winning_rates.items()},
+    }
+
+
+def _labeler(found: Labeler) -> dict[str, Any]:
+    return {name: json_number(value) if isinstance(value, float) else value for name, value in asdict(found).items()}
+
+
+def _csv(sections: Sequence[Section]) -> str:
+    labelers = list(dict.fromkeys(name for section in sections for name in section.study.sample.table.labelers))
+    content = io.StringIO()
+    writer = csv.writer(content, lineterminator="\n")
+    writer.writerow([*COLUMNS, *(f"label_{name}" for name in labelers)])
+    for section in sections:
+        writer.writerows(_predictions(section, labelers))
+    return content.getvalue()
+
+
+def _predictions(section: Section, labelers: Sequence[str]) -> Iterator[list[str]]:
+    """A row an image: stars by the final thresholds, and the mean of those that other labelers' thresholds give it."""
+    study = section.study
+    sample, table = study.sample, study.sample.table
+    final = np.full(len(table.images), MISSING) if study.refused else study.buckets[study.method].steps(sample.scores)
+    held_out, row = seat_stars(study), {name: place for place, name in enumerate(table.labelers)}
+    for place, image in enumerate(table.images):
+        person = sample.persons[place] if sample.persons is not None else ""
+        numbers = _written(sample.scores[place], final[place], held_out[place], study.mean_labels[place])
+        labels = [table.labels[row[name], place] if name in row else MISSING for name in labelers]
+        yield [section.metric, image, person, *numbers, *_written(*labels)]
+
+
+def _written(*values: float) -> list[str]:
+    return ["" if np.isnan(value) else f"{value:.6g}" for value in values]
