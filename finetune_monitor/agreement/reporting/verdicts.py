@@ -1,0 +1,193 @@
+"""Say in a sentence or two whether scores may be trusted as people's labels are, and no more than is shown."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from finetune_monitor.agreement.alternative import EPSILONS
+from finetune_monitor.agreement.reporting.sections import Section
+from finetune_monitor.agreement.seats import CONSTANT, MODEL, PEOPLE
+from finetune_monitor.agreement.study import Study
+from finetune_monitor.evaluation import MISSING, Estimate
+from finetune_monitor.markdown import shown
+
+NARROW = 0.2
+"""Two kappas are only called alike where neither interval is wider than this."""
+
+FEW_PERSONS = 5
+
+LOOSE = 0.667
+"""Krippendorff's customary least alpha for tentative conclusions (2018, Content Analysis, 4th edition)."""
+
+UNKNOWN = Estimate(MISSING, MISSING, MISSING, 0, 0)
+
+
+class Tone(str, Enum):
+    """How a verdict is marked; the value is its class on the page."""
+
+    GOOD = "good"
+    FAIR = "fair"
+    UNCLEAR = "unclear"
+    POOR = "poor"
+
+
+class Relation(Enum):
+    """How one estimate lies beside another."""
+
+    BETTER = "better"
+    PERHAPS_BETTER = "perhaps better"
+    ALIKE = "alike"
+    UNSURE = "unsure"
+    PERHAPS_WORSE = "perhaps worse"
+    WORSE = "worse"
+    NOT_COMPARED = "not compared"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer to the question of the report, for one metric.
+
+    headline: a few words; sentences: the numbers behind it; cautions: why to trust them less.
+    """
+
+    tone: Tone
+    headline: str
+    sentences: tuple[str, ...]
+    cautions: tuple[str, ...]
+
+
+def verdict(section: Section) -> Verdict:
+    """What the numbers show, with their intervals; what they do not show is said not to be shown."""
+    study = section.study
+    tone, headline, sentences = _refused(section) if study.refused else _compared(section)
+    return Verdict(tone, headline, tuple(sentences), tuple(_cautions(section)))
+
+
+def compare(own: Estimate, other: Estimate, lower_is_better: bool = False) -> Relation:
+    """Better or worse where the intervals lie apart; alike where both are narrow and hold the other's value."""
+    numbers = np.array([[each.mean, each.low, each.high] for each in (own, other)])
+    if np.isnan(numbers[:, 0]).any():
+        return Relation.NOT_COMPARED
+    if lower_is_better:
+        numbers = -numbers[:, [0, 2, 1]]
+    (value, low, high), (other_value, other_low, other_high) = numbers
+    if low > other_high:
+        return Relation.BETTER
+    if high < other_low:
+        return Relation.WORSE
+    if low <= other_value <= high and other_low <= value <= other_high:
+        return Relation.ALIKE if max(high - low, other_high - other_low) <= NARROW else Relation.UNSURE
+    return Relation.PERHAPS_BETTER if value > other_value else Relation.PERHAPS_WORSE
+
+
+def alternative_sentence(study: Study) -> str:
+    """What the test of `alternative.alternative_test` says; empty where it was not done."""
+    if study.alternative is None:
+        return ""
+    constant = study.constant_alternative
+    passed = [epsilon for epsilon in EPSILONS if study.alternative.passes(epsilon)]
+    if not passed:
+        return "It does not pass the alternative annotator test."
+    also = [epsilon for epsilon in passed if constant is not None and constant.passes(epsilon)]
+    but = f"; but a constant passes at {_listed(also)} as well, where passing says little" if also else ""
+    return f"It passes the alternative annotator test at {_listed(passed)}{but}."
+
+
+def _listed(epsilons: list[float]) -> str:
+    return "epsilon " + ", ".join(f"{epsilon:g}" for epsilon in epsilons)
+
+
+def _refused(section: Section) -> tuple[Tone, str, list[str]]:
+    sentences = [f"{section.metric} gets no stars: {section.study.refused}."]
+    if section.study.overall["spearman"].high >= 0:
+        sentences.append("That interval holds 0, so scores and labels are not shown to be related at all.")
+    return Tone.POOR, "No stars", sentences
+
+
+def _compared(section: Section) -> tuple[Tone, str, list[str]]:
+    study = section.study
+    rows = study.mean.against_labeler
+    model, people = (rows[name].get("kappa", UNKNOWN) for name in (MODEL, PEOPLE))
+    relation = compare(model, people)
+    constant = compare(rows[MODEL]["mae"], rows[CONSTANT]["mae"], lower_is_better=True)
+    if relation is Relation.NOT_COMPARED or np.isnan(model.low):
+        why = "that takes two labelers, and more images that both labelled and that have a score"
+        return Tone.UNCLEAR, "Cannot be compared", [f"{section.metric} cannot be compared with people: {why}."]
+    tone, headline = _judged(model, people, relation, constant)
+    sentence = _against_people(section.metric, model, people, relation)
+    return tone, headline, [sentence, *_against_constant(study, constant), *_hollow(people)]
+
+
+def _judged(model: Estimate, people: Estimate, relation: Relation, constant: Relation) -> tuple[Tone, str]:
+    beaten = constant is Relation.BETTER
+    if people.low <= 0:
+        return Tone.UNCLEAR, "People are not shown to agree among themselves"
+    if model.high < 0:
+        return Tone.POOR, "Agrees less than by chance"
+    if model.low <= 0:
+        return Tone.POOR, "Not shown to be better than chance"
+    if relation in (Relation.BETTER, Relation.ALIKE):
+        how = "better than" if relation is Relation.BETTER else "about as well as"
+        unlike = "" if beaten else ", yet is not shown to beat a constant"
+        return Tone.GOOD if beaten else Tone.FAIR, f"Agrees {how} another labeler{unlike}"
+    if not beaten and relation is Relation.WORSE:
+        return Tone.POOR, "Better than chance, but not shown to beat a constant"
+    if not beaten:
+        return Tone.UNCLEAR, "Better than chance; too uncertain to say more"
+    return {
+        Relation.PERHAPS_BETTER: (Tone.FAIR, "Beats a constant, perhaps another labeler too"),
+        Relation.UNSURE: (Tone.FAIR, "Beats a constant; too uncertain to compare with a labeler"),
+        Relation.PERHAPS_WORSE: (Tone.FAIR, "Beats a constant; perhaps worse than another labeler"),
+        Relation.WORSE: (Tone.FAIR, "Agrees less well than another labeler, but beats a constant"),
+    }[relation]
+
+
+def _against_people(metric: str, model: Estimate, people: Estimate, relation: Relation) -> str:
+    overlap = "no interval is known" if np.isnan(people.low) else "the intervals overlap"
+    how = {
+        Relation.BETTER: "agrees with a labeler better than another labeler does",
+        Relation.PERHAPS_BETTER: f"may agree with a labeler better than another labeler does, but {overlap}",
+        Relation.ALIKE: "agrees with a labeler about as well as another labeler does",
+        Relation.UNSURE: "cannot be told from another labeler, but the intervals are too wide to call the two alike",
+        Relation.PERHAPS_WORSE: f"may agree with a labeler less well than another labeler does, but {overlap}",
+        Relation.WORSE: "agrees with a labeler less well than another labeler does",
+    }[relation]
+    return f"{metric} {how}: kappa {shown(model, '.2f')} against {shown(people, '.2f')}."
+
+
+def _against_constant(study: Study, relation: Relation) -> list[str]:
+    rows = study.mean.against_labeler
+    if relation is Relation.NOT_COMPARED:
+        return []
+    how = {Relation.BETTER: "nearer", Relation.WORSE: "further"}.get(relation, "not shown to be nearer")
+    place = "from" if relation is Relation.WORSE else "to"
+    model, constant = (shown(rows[name]["mae"], ".2f") for name in (MODEL, CONSTANT))
+    return [
+        f"Its stars are {how} {place} people's labels than one label for all images: off by {model} steps on average "
+        f"against {constant}."
+    ]
+
+
+def _hollow(people: Estimate) -> list[str]:
+    if not people.low <= 0:
+        return []
+    return ["Labelers are not shown to agree with one another beyond chance, so there is little to agree with."]
+
+
+def _cautions(section: Section) -> list[str]:
+    study, persons = section.study, section.persons
+    found = []
+    if persons is None:
+        found.append("Persons are not known, so the intervals are over images alone and say nothing of other persons.")
+    elif persons < FEW_PERSONS:
+        found.append(f"Intervals over fewer than about five persons are too narrow; here there are {persons}.")
+    if study.alpha.mean < LOOSE:
+        alpha = shown(study.alpha, ".2f")
+        found.append(
+            f"People agree only loosely: Krippendorff's alpha is {alpha}, and {LOOSE} is the customary least for "
+            "tentative conclusions."
+        )
+    if len(section.labelers) < 3:
+        found.append("Grades against the mean of the others take three labelers at least.")
+    return found
