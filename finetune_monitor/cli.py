@@ -1,4 +1,4 @@
-"""The command `finetune-monitor`: looks at run directories, makes and measures aesthetic heads."""
+"""The command `finetune-monitor`: looks at runs, makes aesthetic heads, compares scores with people's ratings."""
 
 import argparse
 import os
@@ -9,6 +9,8 @@ from pathlib import Path
 
 from finetune_monitor import __version__
 from finetune_monitor.aesthetics.commands import add_aesthetic
+from finetune_monitor.agreement.commands import add_agree
+from finetune_monitor.agreement.labelling.commands import add_label
 from finetune_monitor.errors import UserError
 
 
@@ -31,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "finetune-monitor", description="Looks at runs, makes and measures aesthetic heads."
+        "finetune-monitor", description="Looks at runs, makes aesthetic heads, compares scores with people's ratings."
     )
     parser.set_defaults(kept="")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
@@ -40,6 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="the run's output_dir, also while it goes on")
     show.set_defaults(run=_show)
     add_aesthetic(commands)
+    add_label(commands)
+    add_agree(commands)
     return parser
 
 

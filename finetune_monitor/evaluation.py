@@ -44,6 +44,11 @@ class Estimate:
         numbers = {"mean": self.mean, "low": self.low, "high": self.high}
         return {**{key: json_number(value) for key, value in numbers.items()}, "n": self.n, "missing": self.missing}
 
+    def to_value_json(self) -> dict[str, float | int | None]:
+        """The same with the name `value`, which suits a correlation too."""
+        found = self.to_json()
+        return {"value": found.pop("mean"), **found}
+
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "Estimate":
         mean, low, high = (from_json_number(found[key]) for key in ("mean", "low", "high"))

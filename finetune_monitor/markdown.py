@@ -23,13 +23,16 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], align: Sequence[
 
 def shown(estimate: Estimate, form: str = ".3f") -> str:
     """A value with its interval, where there is one."""
-    value, low, high = (_number(number, form) for number in (estimate.mean, estimate.low, estimate.high))
+    value, low, high = (number(each, form) for each in (estimate.mean, estimate.low, estimate.high))
     return value if low == "—" else f"{value} [{low}, {high}]"
 
 
-def _number(number: float, form: str) -> str:
-    """Never a negative zero, as rounding errors leave it."""
-    return "—" if np.isnan(number) else f"{0.0 if abs(number) < 1e-9 else number:{form}}"
+def number(value: float, form: str = ".2f") -> str:
+    """A dash for what is missing, and never a negative zero."""
+    text = f"{value:{form}}"
+    if np.isnan(value):
+        return "—"
+    return text if any(digit in text for digit in "123456789") else text.lstrip("-")
 
 
 def encoded(content: str) -> bytes:

@@ -172,14 +172,14 @@ def to_json(predictions: Predictions, measured: Measured) -> dict[str, Any]:
         "scale": list(predictions.scale),
         "images": len(predictions.names),
         "predictors": {
-            name: {key: _estimate_json(estimate) for key, estimate in vars(agreement).items()}
+            name: {key: estimate.to_value_json() for key, estimate in vars(agreement).items()}
             for name, agreement in measured.overall.items()
         },
         "outer": {"low": measured.outer[0], "high": measured.outer[1], "share_of_ratings": measured.outer_ratings},
         "error_by_rating": {name: _bins_json(bins) for name, bins in measured.error_by_rating.items()},
         "error_difference": {
             "between": list(predictions.compared),
-            "all": _estimate_json(measured.difference) if measured.difference else None,
+            "all": measured.difference.to_value_json() if measured.difference else None,
             "by_rating": _bins_json(measured.difference_by_rating),
         },
         "error_by_score": _bins_json(measured.error_by_score),
@@ -225,15 +225,9 @@ def _draw(predictions: Predictions, measured: Measured, pictures: Sequence[Path]
     return drawn
 
 
-def _estimate_json(estimate: Estimate) -> dict[str, Any]:
-    """`Estimate.to_json`, with the name that suits a correlation too."""
-    found = estimate.to_json()
-    return {"value": found.pop("mean"), **found}
-
-
 def _bins_json(bins: Sequence[Bin]) -> list[dict[str, Any]]:
     return [
-        {"low": b.low, "high": b.high, "middle": b.middle, "n": b.n, "mean": _estimate_json(b.estimate)} for b in bins
+        {"low": b.low, "high": b.high, "middle": b.middle, "n": b.n, "mean": b.estimate.to_value_json()} for b in bins
     ]
 
 

@@ -61,7 +61,9 @@ def to_json(section: Section) -> dict[str, Any]:
         "overall": _row(study.overall),
         "mean": _seat(study.mean),
         "folds": [_seat(seat) for seat in study.seats],
-        "alpha": _estimate(study.alpha),
+        "over_people": study.over_people.to_value_json(),
+        "over_constant": study.over_constant.to_value_json(),
+        "alpha": study.alpha.to_value_json(),
         "confusions": {name: counts.astype(int).tolist() for name, counts in study.confusions.items()},
         "thresholds": {name: _buckets(found) for name, found in study.buckets.items()},
         "alternative": _alternative(study.alternative),
@@ -80,13 +82,7 @@ def _table(rows: Table) -> dict[str, Any]:
 
 
 def _row(row: Mapping[str, Estimate]) -> dict[str, Any]:
-    return {name: _estimate(estimate) for name, estimate in row.items()}
-
-
-def _estimate(estimate: Estimate) -> dict[str, Any]:
-    """`Estimate.to_json`, with the name that suits a correlation too."""
-    found = estimate.to_json()
-    return {"value": found.pop("mean"), **found}
+    return {name: estimate.to_value_json() for name, estimate in row.items()}
 
 
 def _buckets(found: Buckets) -> dict[str, Any]:

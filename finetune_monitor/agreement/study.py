@@ -1,6 +1,6 @@
 """One metric against its labelers: every number of the report, people, model, constant and shuffle side by side."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
 
@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from tqdm import tqdm
 
 from finetune_monitor.agreement.alternative import AlternativeTest, alternative_test
-from finetune_monitor.agreement.buckets import Buckets
+from finetune_monitor.agreement.buckets import STEPS, Buckets
 from finetune_monitor.agreement.coefficients import alpha, confusion, within
 from finetune_monitor.agreement.folds import METHODS, Fit, clean_stars, fold_groups, naive_stars
 from finetune_monitor.agreement.grades import Labels, sample_scores
@@ -34,6 +34,9 @@ from finetune_monitor.evaluation import Estimate
 from finetune_monitor.markdown import shown
 
 WITHIN = "_within_person"
+
+Fold = tuple[dict[str, Row], dict[str, Row]]
+"""Everyone against the labeler held out, and against the mean of the others."""
 
 Table = dict[str, dict[str, Estimate]]
 """Evaluator (`seats.PEOPLE` and so on) to statistic to estimate."""
@@ -78,6 +81,8 @@ class Study:
     known_persons: whether folds and bootstrap went by person; else by blocks of images, and over images.
     overall: correlations of the score with the mean label of all.
     seats, mean: each fold, and the mean over them.
+    over_people: kappa of the model less that of people, against the labeler held out, mean over the seats; above 0 the
+        model agrees better. over_constant: the constant's mean absolute error less the model's, in steps.
     alpha: Krippendorff's ordinal alpha of the labelers.
     confusions: by evaluator (people, model, naive), counts of [label of the held-out labeler, stars] over all seats.
     stars: the model's in each seat, clean.
@@ -93,6 +98,8 @@ class Study:
     overall: dict[str, Estimate]
     seats: tuple[Seat, ...]
     mean: Seat
+    over_people: Estimate
+    over_constant: Estimate
     alpha: Estimate
     confusions: dict[str, Float[np.ndarray, "5 5"]]
     stars: Labels
@@ -117,32 +124,40 @@ def study(sample: Sample, method: str = "least_cost", power: float = 1.0, seed: 
         power: of the distances that grades and thresholds count.
         seed: of the resamples, the shuffle, and the blocks where persons are not known.
         rounds: resamples of the bootstrap.
+
+    Raises:
+        ValueError: fewer than two labelers.
     """
     labels, scores = sample.table.labels, sample.scores
+    if len(labels) < 2:
+        raise ValueError(f"expected the labels of two labelers at least, found {len(labels)}")
     known_persons = sample.persons is not None and len(set(sample.persons)) > 1
     groups = fold_groups(sample.persons, len(scores), seed)
     lineup = _lineup(sample, groups, known_persons, power, seed, rounds)
     overall = _estimates(lineup.correlations(scores, sample_scores(labels)), _both(scores, sample_scores(labels)))
     refused = _refusal(overall["spearman"])
     lineup = replace(lineup, stars=_stars(sample, groups, METHODS[method], power, seed, refused is not None))
-    seats, mean = _seats(lineup, sample.table.labelers)
-    stars = lineup.stars[MODEL]
-    rated = int((~np.isnan(labels)).any(axis=0).sum())
+    folds = _folds(lineup)
+    own, others = (_mean_fold(side) for side in zip(*folds, strict=True))
+    counts = [int(n) for n in (~np.isnan(labels)).sum(axis=1)]
+    total = sum(counts)
     return Study(
-        sample,
-        known_persons,
-        overall,
-        seats,
-        mean,
-        estimate(alpha(labels, lineup.weights), rated),
-        _confusions(lineup),
-        stars,
-        {} if refused else {name: fit(scores, labels, power) for name, fit in METHODS.items()},
-        method,
-        power,
-        refused,
-        None if refused else alternative_test(stars, labels),
-        alternative_test(lineup.stars[CONSTANT], labels),
+        sample=sample,
+        known_persons=known_persons,
+        overall=overall,
+        seats=tuple(_seat(name, n, fold) for name, n, fold in zip(sample.table.labelers, counts, folds, strict=True)),
+        mean=_seat("mean", total, (own, others)),
+        over_people=estimate(own[MODEL]["kappa"] - own[PEOPLE]["kappa"], total),
+        over_constant=estimate(own[CONSTANT]["mae"] - own[MODEL]["mae"], total),
+        alpha=estimate(alpha(labels, lineup.weights), int((~np.isnan(labels)).any(axis=0).sum())),
+        confusions=_confusions(lineup),
+        stars=lineup.stars[MODEL],
+        buckets={} if refused else {name: fit(scores, labels, power) for name, fit in METHODS.items()},
+        method=method,
+        power=power,
+        refused=refused,
+        alternative=None if refused else alternative_test(lineup.stars[MODEL], labels),
+        constant_alternative=alternative_test(lineup.stars[CONSTANT], labels),
     )
 
 
@@ -162,45 +177,39 @@ def _stars(
 ) -> dict[str, Labels]:
     """Who sits in the seats; the model has no stars where they were refused."""
     labels, scores = sample.table.labels, sample.scores
-    found = (
-        {}
-        if refused
-        else {
-            MODEL: clean_stars(scores, labels, groups, fit, power),
-            NAIVE: naive_stars(scores, labels, fit, power),
-        }
-    )
-    constant = clean_stars(np.zeros(len(scores)), labels, groups, METHODS["least_cost"], power)
-    nothing = np.full(labels.shape, np.nan)
-    return {MODEL: nothing, NAIVE: nothing, **found, CONSTANT: constant, SHUFFLE: shuffled(labels, seed)}
+    scores = np.full(len(scores), np.nan) if refused else scores
+    return {
+        MODEL: clean_stars(scores, labels, groups, fit, power),
+        NAIVE: naive_stars(scores, labels, fit, power),
+        CONSTANT: clean_stars(np.zeros(len(scores)), labels, groups, METHODS["least_cost"], power),
+        SHUFFLE: shuffled(labels, seed),
+    }
 
 
-def _seats(lineup: Lineup, labelers: Sequence[str]) -> tuple[tuple[Seat, ...], Seat]:
-    """Every seat, and their mean."""
+def _folds(lineup: Lineup) -> list[Fold]:
+    """Everyone in every seat."""
     pairs = pairs_of(lineup)
-    found = []
-    for seat in tqdm(range(len(labelers)), desc="seats", unit="labeler", leave=False):
-        found.append((against_labeler(lineup, seat, pairs), against_others(lineup, seat)))
-    counts = (~np.isnan(lineup.labels)).sum(axis=1)
-    seats = tuple(
-        Seat(name, int(n), _table(own, int(n)), _table(others, int(n)))
-        for name, n, (own, others) in zip(labelers, counts, found, strict=True)
-    )
-    total = int(counts.sum())
-    own, others = (
-        {name: averaged([rows[name] for rows in side]) for name in side[0]} for side in zip(*found, strict=True)
-    )
-    return seats, Seat("mean", total, _table(own, total), _table(others, total))
+    seats = tqdm(range(len(lineup.labels)), desc="seats", unit="labeler", leave=False)
+    return [(against_labeler(lineup, seat, pairs), against_others(lineup, seat)) for seat in seats]
+
+
+def _mean_fold(side: Sequence[dict[str, Row]]) -> dict[str, Row]:
+    return {name: averaged([rows[name] for rows in side]) for name in side[0]}
+
+
+def _seat(labeler: str, n: int, fold: Fold) -> Seat:
+    return Seat(labeler, n, *({name: _estimates(row, n) for name, row in side.items()} for side in fold))
 
 
 def _confusions(lineup: Lineup) -> dict[str, Float[np.ndarray, "5 5"]]:
-    labels, once = lineup.labels, np.ones((1, lineup.labels.shape[1]))
-    found = {
-        name: sum(confusion(own, stars, once)[0] for own, stars in zip(labels, lineup.stars[name], strict=True))
-        for name in (MODEL, NAIVE)
+    labels = lineup.labels
+    pairs = {PEOPLE: [(labels[a], labels[b]) for a, b in permutations(range(len(labels)), 2)]}
+    pairs |= {name: list(zip(labels, lineup.stars[name], strict=True)) for name in (MODEL, NAIVE)}
+    once = np.ones((1, labels.shape[1]))
+    return {
+        name: sum((confusion(x, y, once)[0] for x, y in found), np.zeros((len(STEPS), len(STEPS))))
+        for name, found in pairs.items()
     }
-    others = permutations(range(len(labels)), 2)
-    return {PEOPLE: sum(confusion(labels[a], labels[b], once)[0] for a, b in others), **found}
 
 
 def _refusal(found: Estimate) -> str | None:
@@ -208,14 +217,10 @@ def _refusal(found: Estimate) -> str | None:
         return "the scores, or the mean labels, are the same for all images, so there is no order to cut into stars"
     if found.mean < 0:
         return (
-            f"scores fall where people rate higher (Spearman {shown(found)}); stars that follow the score would turn "
-            "people's order round"
+            f"scores do not rise where people rate higher (Spearman {shown(found)}); stars that follow the score would "
+            "turn people's order round"
         )
     return None
-
-
-def _table(rows: Mapping[str, Row], n: int) -> Table:
-    return {name: _estimates(row, n) for name, row in rows.items()}
 
 
 def _estimates(row: Row, n: int) -> dict[str, Estimate]:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from worlds import guesses, truth
 
 from finetune_monitor.agreement.ratings import Rating, to_csv
 from finetune_monitor.agreement.thresholds import read_thresholds
 from finetune_monitor.cli import main
-from worlds import guesses, truth
 
 REAL = Path(__file__).parents[2] / "../shared/data/ratings"
 
@@ -56,7 +56,7 @@ def test_a_metric_that_gets_no_stars_does_not_keep_the_other_from_them(files, tm
     out = tmp_path / "report"
     assert main(["agree", *files, "-o", str(out)]) == 2
     error = capsys.readouterr().err
-    assert "looks: no thresholds: scores fall where people rate higher (Spearman -0.8" in error
+    assert "looks: no thresholds: scores do not rise where people rate higher (Spearman -0.8" in error
     assert "likeness" not in error
     assert list(read_thresholds(out / "thresholds.json")) == ["likeness"]
     assert (out / "report.html").exists()

@@ -8,7 +8,8 @@ from studies import NAN, found, section
 
 from finetune_monitor.agreement.alternative import alternative_test
 from finetune_monitor.agreement.reporting.verdicts import Relation, Tone, alternative_sentence, compare, verdict
-from finetune_monitor.agreement.seats import CONSTANT, MODEL, PEOPLE
+from finetune_monitor.agreement.seats import MODEL, PEOPLE
+from finetune_monitor.agreement.study import Study
 from finetune_monitor.evaluation import Estimate
 
 
@@ -17,68 +18,66 @@ def given(mean: float, low: float, high: float) -> Estimate:
 
 
 @pytest.mark.parametrize(
-    ("own", "other", "relation"),
+    ("low", "high", "relation"),
     [
-        ((0.8, 0.75, 0.85), (0.6, 0.55, 0.65), Relation.BETTER),
-        ((0.6, 0.55, 0.65), (0.8, 0.75, 0.85), Relation.WORSE),
-        ((0.71, 0.66, 0.76), (0.72, 0.67, 0.77), Relation.ALIKE),
-        ((0.71, 0.56, 0.86), (0.72, 0.67, 0.77), Relation.UNSURE),
-        ((0.2, -0.5, 0.9), (0.5, 0.1, 0.9), Relation.UNSURE),
-        ((0.76, 0.71, 0.81), (0.70, 0.65, 0.75), Relation.PERHAPS_BETTER),
-        ((0.70, 0.65, 0.75), (0.76, 0.71, 0.81), Relation.PERHAPS_WORSE),
-        ((0.5, NAN, NAN), (0.6, 0.55, 0.65), Relation.PERHAPS_WORSE),
-        ((0.7, 0.6, 0.8), (0.6, NAN, NAN), Relation.PERHAPS_BETTER),
-        ((NAN, NAN, NAN), (0.6, 0.55, 0.65), Relation.NOT_COMPARED),
-        ((0.6, 0.55, 0.65), (NAN, NAN, NAN), Relation.NOT_COMPARED),
+        (0.01, 0.2, Relation.BETTER),
+        (-0.2, -0.01, Relation.WORSE),
+        (-0.09, 0.1, Relation.ALIKE),
+        (-0.15, 0.1, Relation.UNSURE),
+        (NAN, NAN, Relation.UNSURE),
     ],
 )
-def test_estimates_are_compared_by_their_intervals(own, other, relation):
-    assert compare(given(*own), given(*other)) is relation
+def test_a_difference_is_what_its_interval_says(low, high, relation):
+    assert compare(given((low + high) / 2, low, high)) is relation
 
 
-def test_errors_are_better_where_they_are_lower():
-    low, high = given(0.5, 0.45, 0.55), given(0.9, 0.85, 0.95)
-    assert compare(low, high, lower_is_better=True) is Relation.BETTER
-    assert compare(high, low, lower_is_better=True) is Relation.WORSE
+BETTER, ALIKE, UNSURE, WORSE = ((0.1, 0.05, 0.15), (0.0, -0.05, 0.05), (0.0, -0.3, 0.3), (-0.3, -0.4, -0.2))
+"""Differences: the model's kappa less people's, or the constant's error less the model's."""
 
-
-BEATEN, EVEN, LOST = ((0.5, 0.45, 0.55), (1.0, 0.95, 1.05), (1.3, 1.25, 1.35))
-"""The model's mean absolute error against a constant's of 1 [0.95, 1.05]."""
+POSITIVE, ZERO, NEGATIVE = (0.5, 0.4, 0.6), (0.1, -0.1, 0.3), (-0.3, -0.4, -0.2)
+"""Kappas of the model."""
 
 
 @pytest.mark.parametrize(
-    ("model", "others", "error", "tone", "headline", "said"),
+    ("kappa", "over_people", "over_constant", "tone", "headline", "said"),
     [
-        ((0.8, 0.75, 0.85), (0.6, 0.55, 0.65), BEATEN, Tone.GOOD, "Agrees better than another labeler", "better than"),
-        ((0.6, 0.55, 0.65), (0.6, 0.55, 0.65), BEATEN, Tone.GOOD, "Agrees about as well", "about as well as another"),
-        ((0.6, 0.55, 0.65), (0.6, 0.55, 0.65), EVEN, Tone.FAIR, "not shown to beat a constant", "not shown to be"),
-        ((0.6, 0.4, 0.8), (0.6, 0.55, 0.65), BEATEN, Tone.FAIR, "too uncertain to compare", "too wide to call"),
-        ((0.6, 0.4, 0.8), (0.6, 0.55, 0.65), EVEN, Tone.UNCLEAR, "too uncertain to say more", "too wide to call"),
-        ((0.7, 0.6, 0.8), (0.58, 0.51, 0.65), BEATEN, Tone.FAIR, "perhaps another labeler too", "may agree"),
-        ((0.58, 0.51, 0.65), (0.7, 0.6, 0.8), BEATEN, Tone.FAIR, "perhaps worse than another", "but the intervals"),
-        ((0.3, 0.2, 0.4), (0.6, 0.55, 0.65), BEATEN, Tone.FAIR, "less well than another labeler", "less well than"),
-        ((0.3, 0.2, 0.4), (0.6, 0.55, 0.65), EVEN, Tone.POOR, "not shown to beat a constant", "not shown to be"),
-        ((0.3, 0.2, 0.4), (0.6, 0.55, 0.65), LOST, Tone.POOR, "not shown to beat a constant", "further from people"),
-        ((0.1, -0.1, 0.3), (0.6, 0.55, 0.65), EVEN, Tone.POOR, "Not shown to be better than chance", "less well"),
-        ((-0.3, -0.4, -0.2), (0.6, 0.55, 0.65), LOST, Tone.POOR, "less than by chance", "less well than"),
-        ((0.1, 0.05, 0.15), (0.02, -0.1, 0.12), BEATEN, Tone.UNCLEAR, "People are not shown to agree", "beyond chance"),
-        ((0.3, 0.2, 0.4), (0.6, NAN, NAN), BEATEN, Tone.FAIR, "perhaps worse", "but no interval is known"),
-        ((NAN, NAN, NAN), (0.6, 0.55, 0.65), BEATEN, Tone.UNCLEAR, "Cannot be compared", "that takes two labelers"),
-        ((0.6, NAN, NAN), (0.6, 0.55, 0.65), BEATEN, Tone.UNCLEAR, "Cannot be compared", "that takes two labelers"),
+        (POSITIVE, BETTER, BETTER, Tone.GOOD, "Agrees better than another labeler", "better than another"),
+        (POSITIVE, ALIKE, BETTER, Tone.GOOD, "Agrees about as well", "about as well as another"),
+        (POSITIVE, ALIKE, ALIKE, Tone.FAIR, "not shown to beat a constant", "not shown to be nearer"),
+        (POSITIVE, UNSURE, BETTER, Tone.FAIR, "too uncertain to compare", "too uncertain to call"),
+        (POSITIVE, UNSURE, ALIKE, Tone.UNCLEAR, "too uncertain to say more", "too uncertain to call"),
+        (POSITIVE, WORSE, BETTER, Tone.FAIR, "less well than another labeler", "less well than"),
+        (POSITIVE, WORSE, ALIKE, Tone.POOR, "not shown to beat a constant", "not shown to be nearer"),
+        (POSITIVE, WORSE, WORSE, Tone.POOR, "not shown to beat a constant", "further from people"),
+        (ZERO, WORSE, ALIKE, Tone.POOR, "Not shown to be better than chance", "less well"),
+        (NEGATIVE, WORSE, WORSE, Tone.POOR, "less than by chance", "less well than"),
+        (POSITIVE, (NAN, NAN, NAN), BETTER, Tone.FAIR, "too uncertain to compare", "difference —"),
+        ((NAN, NAN, NAN), UNSURE, BETTER, Tone.UNCLEAR, "Cannot be compared", "that takes two labelers"),
+        ((0.6, NAN, NAN), UNSURE, BETTER, Tone.UNCLEAR, "Cannot be compared", "that takes two labelers"),
     ],
 )
-def test_the_verdict_says_what_the_intervals_show(model, others, error, tone, headline, said):
-    base = found("alike")
-    rows = {name: dict(row) for name, row in base.mean.against_labeler.items()}
-    rows[MODEL] |= {"kappa": given(*model), "mae": given(*error)}
-    rows[PEOPLE]["kappa"] = given(*others)
-    rows[CONSTANT]["mae"] = given(1, 0.95, 1.05)
-    changed = replace(base, mean=replace(base.mean, against_labeler=rows))
-    answer = verdict(section(changed))
+def test_the_verdict_says_what_the_intervals_show(kappa, over_people, over_constant, tone, headline, said):
+    answer = verdict(section(changed(kappa, (0.5, 0.45, 0.55), over_people, over_constant)))
     assert answer.tone is tone
     assert headline in answer.headline
     assert said in " ".join(answer.sentences)
     assert "nan" not in " ".join([answer.headline, *answer.sentences, *answer.cautions]).lower()
+
+
+def test_people_who_do_not_agree_are_nothing_to_agree_with():
+    answer = verdict(section(changed(POSITIVE, (0.02, -0.1, 0.12), UNSURE, BETTER)))
+    assert answer.tone is Tone.UNCLEAR
+    assert "People are not shown to agree" in answer.headline
+    assert "beyond chance" in " ".join(answer.sentences)
+
+
+def changed(kappa, people, over_people, over_constant) -> Study:
+    """A study with these numbers in the places that the verdict reads."""
+    base = found("alike")
+    rows = {name: dict(row) for name, row in base.mean.against_labeler.items()}
+    rows[MODEL]["kappa"], rows[PEOPLE]["kappa"] = given(*kappa), given(*people)
+    mean = replace(base.mean, against_labeler=rows)
+    return replace(base, mean=mean, over_people=given(*over_people), over_constant=given(*over_constant))
 
 
 @pytest.mark.parametrize(
@@ -89,7 +88,7 @@ def test_the_verdict_says_what_the_intervals_show(model, others, error, tone, he
         ("far worse", Tone.FAIR, "less well than another labeler does"),
         ("weak", Tone.POOR, "less well than another labeler does"),
         ("random people", Tone.UNCLEAR, "little to agree with"),
-        ("reversed", Tone.POOR, "gets no stars: scores fall where people rate higher"),
+        ("reversed", Tone.POOR, "gets no stars: scores do not rise where people rate higher"),
         ("unrelated", Tone.POOR, "not shown to be related at all"),
         ("flat", Tone.POOR, "gets no stars: the scores, or the mean labels, are the same"),
         ("nothing scored", Tone.POOR, "gets no stars"),

@@ -1,6 +1,5 @@
 """Render the report's verdicts and tables as Markdown, for a README or an issue."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 from finetune_monitor.agreement.reporting import tables, words
@@ -9,7 +8,7 @@ from finetune_monitor.agreement.reporting.tables import Cell, Column, Table
 from finetune_monitor.agreement.reporting.verdicts import Verdict, verdict
 from finetune_monitor.agreement.study import Study
 from finetune_monitor.evaluation import Estimate
-from finetune_monitor.markdown import escaped, shown, table
+from finetune_monitor.markdown import escaped, number, shown, table
 
 
 def render(sections: Sequence[Section], facts: Mapping[str, str]) -> str:
@@ -77,9 +76,5 @@ def _cell(content: Cell, column: Column) -> str:
     if isinstance(content, Estimate):
         return shown(content, column.form.replace(".2f", ".3f"))
     if isinstance(content, tuple):
-        return " / ".join(_number(100 * share, ".0f") for share in content) + " %"
-    return _number(content, column.form)
-
-
-def _number(value: float, form: str) -> str:
-    return "—" if math.isnan(value) else f"{value:{form}}"
+        return " / ".join(number(100 * share, ".0f") for share in content) + " %"
+    return number(content, column.form)

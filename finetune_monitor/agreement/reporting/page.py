@@ -22,6 +22,7 @@ from finetune_monitor.agreement.reporting.verdicts import UNKNOWN, verdict
 from finetune_monitor.agreement.seats import MODEL, PEOPLE
 from finetune_monitor.agreement.study import Study
 from finetune_monitor.evaluation import Estimate
+from finetune_monitor.markdown import number
 
 HERE = Path(__file__).parent
 TEMPLATE, STYLE = "page.html.jinja", "page.css"
@@ -87,14 +88,6 @@ def visible(value: Any) -> Any:
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
     return "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in value)
-
-
-def number(value: float, form: str = ".2f") -> str:
-    """A number, or a dash where there is none."""
-    if math.isnan(value):
-        return "—"
-    found = f"{value:{form}}"
-    return found if found.strip("-0.%") else found.removeprefix("-")  # no -0.00
 
 
 def cell(content: Cell, column: Column) -> Markup:

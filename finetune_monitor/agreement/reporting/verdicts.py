@@ -13,7 +13,7 @@ from finetune_monitor.evaluation import MISSING, Estimate
 from finetune_monitor.markdown import shown
 
 NARROW = 0.2
-"""Two kappas are only called alike where neither interval is wider than this."""
+"""Two kappas are only called alike where the interval of their difference is no wider than this."""
 
 FEW_PERSONS = 5
 
@@ -33,15 +33,12 @@ class Tone(str, Enum):
 
 
 class Relation(Enum):
-    """How one estimate lies beside another."""
+    """How the model lies beside another, by the interval of the difference on the same images."""
 
     BETTER = "better"
-    PERHAPS_BETTER = "perhaps better"
     ALIKE = "alike"
     UNSURE = "unsure"
-    PERHAPS_WORSE = "perhaps worse"
     WORSE = "worse"
-    NOT_COMPARED = "not compared"
 
 
 @dataclass(frozen=True)
@@ -64,21 +61,13 @@ def verdict(section: Section) -> Verdict:
     return Verdict(tone, headline, tuple(sentences), tuple(_cautions(section)))
 
 
-def compare(own: Estimate, other: Estimate, lower_is_better: bool = False) -> Relation:
-    """Better or worse where the intervals lie apart; alike where both are narrow and hold the other's value."""
-    numbers = np.array([[each.mean, each.low, each.high] for each in (own, other)])
-    if np.isnan(numbers[:, 0]).any():
-        return Relation.NOT_COMPARED
-    if lower_is_better:
-        numbers = -numbers[:, [0, 2, 1]]
-    (value, low, high), (other_value, other_low, other_high) = numbers
-    if low > other_high:
+def compare(gain: Estimate) -> Relation:
+    """Better or worse only where the interval leaves 0 out; alike only where it holds 0 and is narrow."""
+    if gain.low > 0:
         return Relation.BETTER
-    if high < other_low:
+    if gain.high < 0:
         return Relation.WORSE
-    if low <= other_value <= high and other_low <= value <= other_high:
-        return Relation.ALIKE if max(high - low, other_high - other_low) <= NARROW else Relation.UNSURE
-    return Relation.PERHAPS_BETTER if value > other_value else Relation.PERHAPS_WORSE
+    return Relation.ALIKE if gain.high - gain.low <= NARROW else Relation.UNSURE
 
 
 def alternative_sentence(study: Study) -> str:
@@ -109,18 +98,17 @@ def _compared(section: Section) -> tuple[Tone, str, list[str]]:
     study = section.study
     rows = study.mean.against_labeler
     model, people = (rows[name].get("kappa", UNKNOWN) for name in (MODEL, PEOPLE))
-    relation = compare(model, people)
-    constant = compare(rows[MODEL]["mae"], rows[CONSTANT]["mae"], lower_is_better=True)
-    if relation is Relation.NOT_COMPARED or np.isnan(model.low):
+    if np.isnan([model.low, people.mean]).any():
         why = "that takes two labelers, and more images that both labelled and that have a score"
         return Tone.UNCLEAR, "Cannot be compared", [f"{section.metric} cannot be compared with people: {why}."]
-    tone, headline = _judged(model, people, relation, constant)
-    sentence = _against_people(section.metric, model, people, relation)
-    return tone, headline, [sentence, *_against_constant(study, constant), *_hollow(people)]
+    relation, constant = compare(study.over_people), compare(study.over_constant)
+    tone, headline = _judged(model, people, relation, constant is Relation.BETTER)
+    sentence = _against_people(section, model, people, relation)
+    return tone, headline, [sentence, _against_constant(study, constant), *_hollow(people)]
 
 
-def _judged(model: Estimate, people: Estimate, relation: Relation, constant: Relation) -> tuple[Tone, str]:
-    beaten = constant is Relation.BETTER
+def _judged(model: Estimate, people: Estimate, relation: Relation, beaten: bool) -> tuple[Tone, str]:
+    """beaten: whether the model is shown to be nearer to the labels than a constant."""
     if people.low <= 0:
         return Tone.UNCLEAR, "People are not shown to agree among themselves"
     if model.high < 0:
@@ -131,42 +119,35 @@ def _judged(model: Estimate, people: Estimate, relation: Relation, constant: Rel
         how = "better than" if relation is Relation.BETTER else "about as well as"
         unlike = "" if beaten else ", yet is not shown to beat a constant"
         return Tone.GOOD if beaten else Tone.FAIR, f"Agrees {how} another labeler{unlike}"
-    if not beaten and relation is Relation.WORSE:
+    if beaten:
+        unsure = "Beats a constant; too uncertain to compare with a labeler"
+        worse = "Agrees less well than another labeler, but beats a constant"
+        return Tone.FAIR, worse if relation is Relation.WORSE else unsure
+    if relation is Relation.WORSE:
         return Tone.POOR, "Better than chance, but not shown to beat a constant"
-    if not beaten:
-        return Tone.UNCLEAR, "Better than chance; too uncertain to say more"
-    return {
-        Relation.PERHAPS_BETTER: (Tone.FAIR, "Beats a constant, perhaps another labeler too"),
-        Relation.UNSURE: (Tone.FAIR, "Beats a constant; too uncertain to compare with a labeler"),
-        Relation.PERHAPS_WORSE: (Tone.FAIR, "Beats a constant; perhaps worse than another labeler"),
-        Relation.WORSE: (Tone.FAIR, "Agrees less well than another labeler, but beats a constant"),
-    }[relation]
+    return Tone.UNCLEAR, "Better than chance; too uncertain to say more"
 
 
-def _against_people(metric: str, model: Estimate, people: Estimate, relation: Relation) -> str:
-    overlap = "no interval is known" if np.isnan(people.low) else "the intervals overlap"
+def _against_people(section: Section, model: Estimate, people: Estimate, relation: Relation) -> str:
     how = {
         Relation.BETTER: "agrees with a labeler better than another labeler does",
-        Relation.PERHAPS_BETTER: f"may agree with a labeler better than another labeler does, but {overlap}",
         Relation.ALIKE: "agrees with a labeler about as well as another labeler does",
-        Relation.UNSURE: "cannot be told from another labeler, but the intervals are too wide to call the two alike",
-        Relation.PERHAPS_WORSE: f"may agree with a labeler less well than another labeler does, but {overlap}",
+        Relation.UNSURE: "cannot be told from another labeler, and the difference is too uncertain to call them alike",
         Relation.WORSE: "agrees with a labeler less well than another labeler does",
     }[relation]
-    return f"{metric} {how}: kappa {shown(model, '.2f')} against {shown(people, '.2f')}."
+    difference = shown(section.study.over_people, "+.2f")
+    values = f"kappa {shown(model, '.2f')} against {shown(people, '.2f')}, difference {difference}"
+    return f"{section.metric} {how}: {values}."
 
 
-def _against_constant(study: Study, relation: Relation) -> list[str]:
+def _against_constant(study: Study, relation: Relation) -> str:
     rows = study.mean.against_labeler
-    if relation is Relation.NOT_COMPARED:
-        return []
-    how = {Relation.BETTER: "nearer", Relation.WORSE: "further"}.get(relation, "not shown to be nearer")
-    place = "from" if relation is Relation.WORSE else "to"
+    how = {Relation.BETTER: "nearer to", Relation.WORSE: "further from"}.get(relation, "not shown to be nearer to")
     model, constant = (shown(rows[name]["mae"], ".2f") for name in (MODEL, CONSTANT))
-    return [
-        f"Its stars are {how} {place} people's labels than one label for all images: off by {model} steps on average "
-        f"against {constant}."
-    ]
+    return (
+        f"Its stars are {how} people's labels than one label for all images: off by {model} steps on average against "
+        f"{constant}, nearer by {shown(study.over_constant, '+.2f')}."
+    )
 
 
 def _hollow(people: Estimate) -> list[str]:

@@ -55,9 +55,9 @@ READING = {
     "images of theirs. What does not beat them knows nothing of an image.",
     "Naive fold": "Thresholds fitted on the very images that they are tested on. That leaks, and flatters the model.",
     "Alternative annotator test": "Calderon et al. 2025, arXiv 2501.10970.",
-    "The verdict": "Better and worse mean intervals that lie apart; about as well, that each holds the other's value "
-    f"and neither is wider than {NARROW:g}. Kappa is compared with that of another labeler, and the mean absolute "
-    "error with that of a constant.",
+    "The verdict": "Better and worse mean that the interval of the difference on the same images leaves out 0; about "
+    f"as well, that it holds 0 and is no wider than {NARROW:g}. Kappa is compared with that of another labeler, the "
+    "mean absolute error with that of a constant.",
 }
 
 
