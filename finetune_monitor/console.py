@@ -12,9 +12,6 @@ from finetune_monitor.markdown import shown
 from finetune_monitor.metrics import STARS
 from finetune_monitor.record import RunHistory
 
-WIDE = 100
-"""Characters that a table of estimates takes with each interval beside its value."""
-
 REASONS = {
     StopReason.PATIENCE: "the score stopped improving",
     StopReason.NEVER_MEASURED: "the score could not be measured in any evaluation (no face found?)",
@@ -58,7 +55,7 @@ def print_summary(history: RunHistory, console: Console | None = None) -> None:
     """
     console = console or Console()
     table = _table(history, narrow=False)
-    needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
+    needed = _width(console, table)
     if needed > console.width and console.is_terminal:
         table = _table(history, narrow=True)
     elif needed > console.width:
@@ -72,15 +69,25 @@ def print_summary(history: RunHistory, console: Console | None = None) -> None:
 
 
 def print_estimates(columns: Sequence[str], rows: Mapping[str, Sequence[Estimate]]) -> None:
-    """A table of values with their intervals, which go on a line of their own where the terminal is narrow."""
+    """A table of values with their intervals, which go on a line of their own where the terminal is too narrow."""
     console = Console()
+    wide, narrow = (_estimates_table(columns, rows, gap) for gap in (" ", "\n"))
+    needed = _width(console, wide)
     if not console.is_terminal:
-        console = Console(width=WIDE)  # a log has no width that the lines would have to keep to
-    gap = " " if console.width >= WIDE else "\n"
-    table = Table("", *(Column(title, justify="right") for title in columns))
+        console = Console(width=needed)  # a log has no width that the lines would have to keep to
+    console.print(wide if console.width >= needed else narrow)
+
+
+def _estimates_table(columns: Sequence[str], rows: Mapping[str, Sequence[Estimate]], gap: str) -> Table:
+    table = Table("", *(Column(title, justify="right", no_wrap=True) for title in columns))
     for name, found in rows.items():
         table.add_row(escape(name), *(escape(shown(estimate).replace(" [", f"{gap}[")) for estimate in found))
-    console.print(table)
+    return table
+
+
+def _width(console: Console, table: Table) -> int:
+    """Characters that a table takes where nothing is wrapped."""
+    return console.measure(table, options=console.options.update(max_width=10_000)).maximum
 
 
 def _table(history: RunHistory, narrow: bool) -> Table:

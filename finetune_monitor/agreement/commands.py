@@ -9,7 +9,7 @@ from finetune_monitor.options import share, whole_number
 
 if TYPE_CHECKING:
     from finetune_monitor.agreement.experiment import Outcome
-    from finetune_monitor.agreement.study import Study
+    from finetune_monitor.agreement.report import Section
 
 BUCKETS = {"least-cost": "least_cost", "marginals": "marginals"}
 """What the option calls the keys of `folds.METHODS`."""
@@ -62,28 +62,29 @@ def _agree(chosen: argparse.Namespace) -> None:
     inputs = Inputs(tuple(chosen.ratings), chosen.scores, chosen.metric, chosen.min_coverage)
     settings = Settings(BUCKETS[chosen.buckets], chosen.power, chosen.seed)
     outcome = agree(inputs, chosen.output, settings, chosen.images)
-    for metric, study in outcome.studies.items():
-        _print_study(metric, study)
-        for note in outcome.notes[metric]:
-            print(f"note:         {note}")
+    for section in outcome.sections:
+        _print_section(section)
     _print_closing(outcome, chosen.output)
-    refused = [
-        f"{metric}: no thresholds: {study.refused}" for metric, study in outcome.studies.items() if study.refused
-    ]
+    refused = {section.metric: section.study.refused for section in outcome.sections if section.study.refused}
     if refused:
-        raise UserError("\n".join(refused))
+        raise UserError("\n".join(f"{metric}: no thresholds: {why}" for metric, why in refused.items()))
 
 
-def _print_study(metric: str, study: "Study") -> None:
-    """Who agrees how well with a labeler, mean over the labelers held out."""
+def _print_section(section: "Section") -> None:
+    """Who agrees how well with a labeler, mean over the labelers held out, and what that means."""
+    from finetune_monitor.agreement.reporting.verdicts import verdict
     from finetune_monitor.agreement.seats import CONSTANT, MODEL, PEOPLE, SHUFFLE
     from finetune_monitor.console import print_estimates
 
-    print(f"{metric}: agreement with a labeler held out, mean [95 % interval]")
+    study, said = section.study, verdict(section)
+    print(f"{section.metric}: agreement with a labeler held out, mean [95 % interval]")
     against = study.mean.against_labeler
     columns = {"kappa": "kappa", "MAE": "mae", "exact": "exact", "within one": "within_one"}
     names = [name for name in (PEOPLE, MODEL, CONSTANT, SHUFFLE) if name != MODEL or not study.refused]
     print_estimates(list(columns), {name: [against[name][key] for key in columns.values()] for name in names})
+    print(f"verdict:      {said.headline}")
+    for note in (*said.cautions, *section.notes):
+        print(f"note:         {note}")
 
 
 def _print_closing(outcome: "Outcome", output: Path) -> None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,14 +35,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was found.
+    """What was found: a section of the report a metric, and in words the rows that could not be used."""
 
-    notes: what must be said of it, by metric.
-    left_out: rows that could not be used, by kind in words.
-    """
-
-    studies: Mapping[str, Study]
-    notes: Mapping[str, Sequence[str]]
+    sections: Sequence[Section]
     left_out: str
 
 
@@ -56,29 +52,30 @@ def agree(inputs: Inputs, output: Path, settings: Settings, images: Path | None 
     """
     loaded = load(inputs)
     claim(output, (REPORT, THRESHOLDS))
-    studies = {
-        name: study(material.sample, settings.method, settings.power, settings.seed)
-        for name, material in loaded.materials.items()
-    }
-    sections = [_section(studies[name], loaded, material, images) for name, material in loaded.materials.items()]
+    sections = [_section(material, loaded, settings, images) for material in loaded.materials.values()]
     write_report(output, sections, _facts(inputs, loaded, settings))
     _write_problems(output / PROBLEMS, loaded.problems)
-    found = [_thresholds(each, loaded.materials[name]) for name, each in studies.items() if not each.refused]
-    if found:
-        write_thresholds(output / THRESHOLDS, found)
-    notes = {name: material.notes for name, material in loaded.materials.items()}
-    return Outcome(studies, notes, _left_out(loaded.problems))
+    starred = [section.study for section in sections if not section.study.refused]
+    if starred:
+        weights = {name: material.weights for name, material in loaded.materials.items()}
+        write_thresholds(output / THRESHOLDS, [_thresholds(study, weights) for study in starred])
+    return Outcome(sections, _left_out(loaded.problems))
 
 
-def _section(found: Study, loaded: Loaded, material: Material, images: Path | None) -> Section:
-    table = material.sample.table
-    tasks = [loaded.tasks[image] for image in table.images if image in loaded.tasks]
-    pictures = {task.image_id: task.file for task in tasks}
+def _section(material: Material, loaded: Loaded, settings: Settings, images: Path | None) -> Section:
+    sample, tasks = material.sample, loaded.tasks
+    chosen = [tasks[image] for image in sample.table.images if image in tasks]
+    pictures = {task.image_id: task.file for task in chosen}
     if images is not None:
-        located = zip(table.images, locate_images(table.images, images), strict=True)
+        located = zip(sample.table.images, locate_images(sample.table.images, images), strict=True)
         pictures |= {image: path for image, path in located if path is not None}
-    captions = {task.image_id: _caption(task) for task in tasks}
-    return Section(found, describe_labelers(table), material.notes, pictures or None, captions or None)
+    return Section(
+        study(sample, settings.method, settings.power, settings.seed),
+        describe_labelers(sample.table),
+        material.notes,
+        pictures or None,
+        {task.image_id: _caption(task) for task in chosen} or None,
+    )
 
 
 def _caption(task: Task) -> str:
@@ -102,8 +99,8 @@ def _left_out(problems: Sequence[Problem]) -> str:
     return f"{listed} (see {PROBLEMS})" if listed else "nothing"
 
 
-def _thresholds(found: Study, material: Material) -> Thresholds:
-    table, scored = material.sample.table, ~np.isnan(material.sample.scores)
+def _thresholds(found: Study, weights: Mapping[str, Mapping[str, Any] | None]) -> Thresholds:
+    table, scored = found.sample.table, ~np.isnan(found.sample.scores)
     return Thresholds(
         table.metric,
         found.buckets[found.method],
@@ -112,7 +109,7 @@ def _thresholds(found: Study, material: Material) -> Thresholds:
         len(table.labelers),
         int(scored.sum()),
         int((~np.isnan(table.labels[:, scored])).sum()),
-        material.weights,
+        weights[table.metric],
     )
 
 
