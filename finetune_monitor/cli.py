@@ -4,7 +4,8 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from finetune_monitor import __version__
@@ -18,7 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status, 2 where the user can put something right."""
     chosen = _parser().parse_args(arguments)
     try:
-        chosen.run(chosen)
+        with _plain_warnings():
+            chosen.run(chosen)
     except UserError as error:
         print(f"finetune-monitor: {error}", file=sys.stderr)
         return 2
@@ -51,12 +53,16 @@ def _show(chosen: argparse.Namespace) -> None:
     from finetune_monitor.console import print_summary  # imported here: --help needs no NumPy
     from finetune_monitor.record import read_run
 
-    with warnings.catch_warnings(record=True) as found:
+    print_summary(read_run(chosen.run_dir))
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Print what a record warns of in one line each, without a place in our code."""
+    with warnings.catch_warnings():
         warnings.simplefilter("always", RuntimeWarning)
-        history = read_run(chosen.run_dir)
-    for warning in found:
-        print(f"finetune-monitor: {warning.message}", file=sys.stderr)
-    print_summary(history)
+        warnings.showwarning = lambda message, *_, **__: print(f"finetune-monitor: {message}", file=sys.stderr)
+        yield
 
 
 if __name__ == "__main__":

@@ -1,0 +1,86 @@
+"use strict";
+
+// The answers that this browser holds, each an item of its own in the browser's storage, so that two tabs never
+// overwrite one another. Where the storage is forbidden or full they are held in this tab, which `isSafe` tells.
+class Journal {
+  constructor(plan) {
+    this.prefix = `finetune-monitor/${plan}/`;
+    this.held = new Map();
+    this.time = 0;
+  }
+
+  // An entry: {key, labeler, image_id, metric, label, timestamp, duration_ms}; keys sort as the answers were given.
+  add(answer) {
+    this.time = Math.max(this.time + 1, Date.now());
+    const random = Array.from(crypto.getRandomValues(new Uint32Array(4)), (word) => word.toString(36)).join("");
+    const key = `${this.time.toString(36).padStart(9, "0")}-${random}`;
+    const entry = { key, timestamp: new Date(this.time).toISOString().replace("Z", "+00:00"), ...answer };
+    if (!store(this.prefix + key, JSON.stringify(entry))) {
+      this.held.set(key, entry);
+    }
+    return entry;
+  }
+
+  remove(key) {
+    this.held.delete(key);
+    forget(this.prefix + key);
+  }
+
+  // All answers, oldest first.
+  entries() {
+    const found = [...this.held.values()];
+    for (const name of storedNames()) {
+      if (name.startsWith(this.prefix)) {
+        found.push(this.parsed(name));
+      }
+    }
+    return found.filter(Boolean).sort((a, b) => (a.key < b.key ? -1 : 1));
+  }
+
+  // The entry in an item of the storage; null where somebody else wrote it.
+  parsed(name) {
+    try {
+      const entry = JSON.parse(stored(name));
+      return entry.key === name.slice(this.prefix.length) ? entry : null;
+    } catch {
+      return null;
+    }
+  }
+
+  get isSafe() {
+    return this.held.size === 0;
+  }
+}
+
+function stored(name) {
+  try {
+    return localStorage.getItem(name);
+  } catch {
+    return null;
+  }
+}
+
+function store(name, text) {
+  try {
+    localStorage.setItem(name, text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function forget(name) {
+  try {
+    localStorage.removeItem(name);
+  } catch {
+    // nothing was stored there
+  }
+}
+
+function storedNames() {
+  try {
+    return Object.keys(localStorage);
+  } catch {
+    return [];
+  }
+}

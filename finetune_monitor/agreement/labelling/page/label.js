@@ -1,0 +1,265 @@
+"use strict";
+
+const SOON = 150; // milliseconds that a picture is shown before an answer counts
+const DOUBLE_CLICK = 400; // the same for the second click of a double click
+const FLASH = 350;
+const SLOW = 300;
+
+const embedded = at("plan");
+page.source = embedded ? new EmbeddedSource(JSON.parse(embedded.textContent)) : new ServerSource(showState);
+
+const stopwatch = new Stopwatch();
+let shownAt = null; // when the picture appeared; null while there is none to answer
+
+// ---- One picture at a time
+
+function showQuestion(question) {
+  write("where", question.title);
+  write("ask", question.ask);
+  at("anchors").replaceChildren(...question.anchors.map(anchorButton));
+  at("photos").hidden = !question.with_photos;
+  at("photos").replaceChildren();
+  at("rating").classList.toggle("with-photos", question.with_photos);
+  show("rating");
+  at("ask").focus();
+}
+
+function anchorButton(anchor, index) {
+  const made = button("anchor", "", (event) => answer(index + 1, event.detail > 1 ? DOUBLE_CLICK : SOON));
+  made.append(element("b", "", String(index + 1)), element("span", "", anchor));
+  made.setAttribute("aria-keyshortcuts", String(index + 1));
+  return made;
+}
+
+async function showTask() {
+  const { task } = page.session;
+  const own = ++page.turn;
+  shownAt = null;
+  showProgress();
+  if (!task) {
+    showFinished();
+    return;
+  }
+  show("rating");
+  showFormerAnswer(task);
+  at("stage").replaceChildren();
+  const slow = setTimeout(() => at("stage").replaceChildren(element("span", "spinner")), SLOW);
+  const isLoaded = await loaded(task);
+  clearTimeout(slow);
+  if (own !== page.turn) {
+    return;
+  }
+  if (isLoaded) {
+    showPicture(task, own);
+  } else {
+    showFailure(task);
+  }
+  loadAhead(page.session);
+}
+
+function showPicture(task, own) {
+  const { image } = picture(task.picture);
+  image.alt = "The picture to rate";
+  image.style.setProperty("--ratio", image.naturalWidth / image.naturalHeight);
+  at("stage").replaceChildren(image);
+  showPhotos(task);
+  requestAnimationFrame(() => {
+    if (own === page.turn) {
+      shownAt = performance.now();
+      stopwatch.start();
+    }
+  });
+}
+
+function showFailure(task) {
+  const choices = element("div", "choices");
+  choices.append(
+    button("second", "Try again", () => {
+      loadAgain(task);
+      showTask();
+    }),
+    button("second", "Skip", () => {
+      page.session.skip();
+      showTask();
+    }),
+  );
+  const box = element("div", "failure");
+  box.setAttribute("role", "alert");
+  box.append(element("p", "", "This picture could not be loaded."), choices);
+  at("stage").replaceChildren(box);
+}
+
+function showFormerAnswer(task) {
+  const { session } = page;
+  [...at("anchors").children].forEach((each, index) => {
+    each.setAttribute("aria-pressed", String(task.label === index + 1));
+  });
+  const former = `Your answer was ${task.label}. Answer again to change it.`;
+  write("hint", session.isLookingBack ? former : session.question.hint);
+  at("hint").classList.toggle("former", session.isLookingBack);
+  at("forward").hidden = !session.isLookingBack;
+  at("undo").disabled = !session.tasks.some((each, index) => index < session.place && each.label !== null);
+}
+
+function showProgress() {
+  const { session } = page;
+  const [answered, total] = [answeredOf(session), session.tasks.length];
+  [at("progress").value, at("progress").max] = [answered, total];
+  write("count", `${answered} of ${total}`);
+  const left = session.millisecondsLeft(total - answered);
+  write("left", left === null || answered === total ? "" : `${duration(left)} left`);
+}
+
+function duration(milliseconds) {
+  const minutes = Math.round(milliseconds / 60000);
+  return minutes < 1 ? "under a minute" : minutes === 1 ? "about a minute" : `about ${minutes} minutes`;
+}
+
+function answer(label, soonest) {
+  if (shownAt === null || performance.now() - shownAt < soonest) {
+    return;
+  }
+  const { source, session, labeler } = page;
+  const duration_ms = stopwatch.read();
+  const { image_id } = session.task;
+  source.journal.add({ labeler, image_id, metric: session.question.metric, label, duration_ms });
+  session.answer(label, duration_ms);
+  flash(at("anchors").children[label - 1]);
+  source.send();
+  showTask();
+}
+
+function flash(chosen) {
+  chosen.classList.remove("given");
+  void chosen.offsetWidth; // begins the animation anew
+  chosen.classList.add("given");
+  setTimeout(() => chosen.classList.remove("given"), FLASH);
+}
+
+function back() {
+  if (page.session?.back()) {
+    showTask();
+  }
+}
+
+function forward() {
+  if (page.session?.isLookingBack) {
+    page.session.forward();
+    showTask();
+  }
+}
+
+// ---- The end of a question
+
+function showFinished() {
+  show("finished");
+  const { session, questions, source } = page;
+  const [skipped, all] = [session.skipped.size, session.tasks.length];
+  const done = `${all === 1 ? "The only picture is" : `All ${all} pictures are`} rated.`;
+  write("summary", skipped === 0 ? done : `${skipped} of ${all} pictures could not be shown.`);
+  const next = questions.find((each) => answeredOf(each) < each.tasks.length && each !== session.question);
+  const choices = [button("second", "Look at my answers again", back)];
+  if (next) {
+    choices.unshift(button("main", `Go on with: ${next.title}`, () => begin(next.metric)));
+  } else if (source.canDownload) {
+    choices.unshift(button("main", "Download ratings (CSV)", download));
+  }
+  if (skipped > 0) {
+    choices.unshift(button("main", "Try them again", trySkipped));
+  }
+  at("onward").replaceChildren(...choices);
+  at("thanks").focus();
+}
+
+function trySkipped() {
+  page.session.skipped.forEach(loadAgain);
+  page.session.unskip();
+  showTask();
+}
+
+function download() {
+  const link = element("a", "");
+  link.href = URL.createObjectURL(new Blob([page.source.csv(page.labeler)], { type: "text/csv" }));
+  link.download = `ratings-${page.labeler.replace(/[^\p{L}\p{N}]+/gu, "-")}.csv`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+}
+
+// ---- What the page listens to
+
+function onKey(event) {
+  const isTyping = event.target instanceof HTMLInputElement;
+  if (isTyping || event.ctrlKey || event.metaKey || event.altKey || at("enlarged").open || !page.session) {
+    return;
+  }
+  if (event.repeat) {
+    event.preventDefault(); // a held key acts once, also on the button that has the focus
+  } else if (/^[1-5]$/.test(event.key)) {
+    answer(Number(event.key), SOON);
+  } else if (["Backspace", "u", "U", "ArrowLeft"].includes(event.key)) {
+    event.preventDefault();
+    back();
+  } else if (event.key === "ArrowRight") {
+    event.preventDefault();
+    forward();
+  }
+}
+
+// What was answered in another tab of this browser needs no answer here.
+function onOtherTab({ key, newValue }) {
+  const { source, questions, labeler } = page;
+  if (newValue !== null && source.journal && key?.startsWith(source.journal.prefix)) {
+    const entry = source.journal.parsed(key);
+    const question = questions.find(({ metric }) => metric === entry?.metric);
+    const task = question?.tasks.find(({ image_id }) => image_id === entry.image_id);
+    if (task && entry.labeler === labeler) {
+      task.label = entry.label;
+    }
+  }
+  showState();
+}
+
+function onHistory({ state }) {
+  if (state?.metric) {
+    begin(state.metric);
+  } else {
+    showStart();
+  }
+}
+
+function onHome() {
+  history.replaceState(null, "");
+  showStart();
+}
+
+function onLeave(event) {
+  if (page.source.journal && !page.source.journal.isSafe) {
+    event.preventDefault();
+  }
+}
+
+async function open() {
+  at("name").value = stored(NAME) ?? "";
+  history.replaceState(history.state, "", location.pathname); // the address no longer shows the key
+  await showQuestions();
+  if (history.state?.metric && page.labeler) {
+    await begin(history.state.metric);
+  }
+  if (!page.session) {
+    show("start");
+    at(matchMedia("(hover: hover)").matches && typedName() === "" ? "name" : "welcome").focus();
+  }
+}
+
+at("name").addEventListener("input", onName);
+at("who").addEventListener("submit", onSubmit);
+at("home").addEventListener("click", onHome);
+at("undo").addEventListener("click", back);
+at("forward").addEventListener("click", forward);
+at("enlarged").addEventListener("click", () => at("enlarged").close());
+document.querySelectorAll(".download").forEach((each) => each.addEventListener("click", download));
+addEventListener("keydown", onKey);
+addEventListener("storage", onOtherTab);
+addEventListener("popstate", onHistory);
+addEventListener("beforeunload", onLeave);
+open();

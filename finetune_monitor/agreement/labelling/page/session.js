@@ -1,0 +1,114 @@
+"use strict";
+
+const ENOUGH_ANSWERS = 10;
+const RECENT_ANSWERS = 30;
+
+// One labeler's way through the pictures of one question.
+class Session {
+  constructor(question) {
+    this.question = question;
+    this.tasks = question.tasks;
+    this.skipped = new Set();
+    this.durations = [];
+    this.toNext();
+  }
+
+  // The task that is shown; undefined at the end.
+  get task() {
+    return this.tasks[this.place];
+  }
+
+  get isLookingBack() {
+    return this.task !== undefined && this.task.label !== null;
+  }
+
+  // To the first picture that has no answer.
+  toNext() {
+    this.place = this.open().next().value ?? this.tasks.length;
+  }
+
+  *open() {
+    for (const [place, task] of this.tasks.entries()) {
+      if (task.label === null && !this.skipped.has(task)) {
+        yield place;
+      }
+    }
+  }
+
+  // To the nearest picture before this one that has an answer; whether there is one.
+  back() {
+    const place = this.tasks.findLastIndex((task, index) => index < this.place && task.label !== null);
+    this.place = place < 0 ? this.place : place;
+    return place >= 0;
+  }
+
+  // To the nearest picture after this one that has an answer, else on with those that have none.
+  forward() {
+    const place = this.tasks.findIndex((task, index) => index > this.place && task.label !== null);
+    const isBefore = place >= 0 && place < (this.open().next().value ?? this.tasks.length);
+    if (isBefore) {
+      this.place = place;
+    } else {
+      this.toNext();
+    }
+  }
+
+  answer(label, duration) {
+    this.task.label = label;
+    this.durations.push(duration);
+    this.toNext();
+  }
+
+  skip() {
+    this.skipped.add(this.task);
+    this.toNext();
+  }
+
+  unskip() {
+    this.skipped.clear();
+    this.toNext();
+  }
+
+  // Tasks to load beforehand: the next ones, and the one before.
+  nearby(count) {
+    const found = [];
+    for (const place of this.open()) {
+      found.push(this.tasks[place]);
+      if (found.length > count) {
+        break;
+      }
+    }
+    return [...found, this.tasks[this.place - 1]].filter((task) => task && task !== this.task);
+  }
+
+  // From the median of the latest answers; null before there are enough.
+  millisecondsLeft(pictures) {
+    if (this.durations.length < ENOUGH_ANSWERS) {
+      return null;
+    }
+    const recent = this.durations.slice(-RECENT_ANSWERS).sort((a, b) => a - b);
+    return recent[Math.floor(recent.length / 2)] * pictures;
+  }
+}
+
+// Milliseconds during which the page was visible.
+class Stopwatch {
+  constructor() {
+    document.addEventListener("visibilitychange", () => this.turn());
+    this.start();
+  }
+
+  start() {
+    this.sum = 0;
+    this.since = document.hidden ? null : performance.now();
+  }
+
+  read() {
+    return Math.round(this.sum + (this.since === null ? 0 : performance.now() - this.since));
+  }
+
+  turn() {
+    this.sum = this.read();
+    this.since = document.hidden ? null : performance.now();
+  }
+}

@@ -1,0 +1,160 @@
+"use strict";
+
+const AGAIN = 1500; // milliseconds after which what failed is tried again
+const LONGEST_WAIT = 15000; // for an answer of the server
+const NO_ANSWER = "The server does not answer. Your answers wait in this browser until it does.";
+
+// Questions and pictures from the server, and the way of the answers to it.
+//
+// load(labeler): {questions}, each task {image_id, label, picture, photos} in the labeler's order.
+// url(picture): what to give an <img>.
+class ServerSource {
+  canDownload = false;
+
+  constructor(onChange) {
+    this.onChange = onChange;
+    this.problem = "";
+    this.refusal = "";
+    this.isFailing = false;
+    this.isSending = false;
+    for (const event of ["online", "focus"]) {
+      addEventListener(event, () => this.send());
+    }
+  }
+
+  url(picture) {
+    return picture;
+  }
+
+  async load(labeler) {
+    const query = labeler ? `?labeler=${encodeURIComponent(labeler)}` : "";
+    const before = this.journal?.entries() ?? []; // what arrives meanwhile may be in neither of the two
+    const response = await asked(`/api/questions${query}`);
+    if (!response.ok) {
+      throw new Error(await response.text());
+    }
+    const { plan, questions } = await response.json();
+    if (plan !== this.plan) {
+      this.plan = plan;
+      this.journal = new Journal(plan);
+      before.length = 0;
+    }
+    overlay(questions, [...before, ...this.journal.entries()], labeler);
+    this.send();
+    return questions;
+  }
+
+  // In order, one at a time; what fails is tried again and again.
+  async send() {
+    if (this.isSending || !this.journal) {
+      return;
+    }
+    this.isSending = true;
+    clearTimeout(this.timer);
+    try {
+      for (let next; (next = this.journal.entries()[0]); ) {
+        await this.sendOne(next);
+        this.isFailing = false;
+        this.onChange();
+      }
+    } catch (error) {
+      this.problem = error.message;
+      this.isFailing = true;
+      this.timer = setTimeout(() => this.send(), AGAIN);
+    }
+    this.isSending = false;
+    this.onChange();
+  }
+
+  async sendOne({ key, image_id, labeler, metric, label, duration_ms }) {
+    const body = JSON.stringify({ plan: this.plan, key, image_id, labeler, metric, label, duration_ms });
+    const headers = { "Content-Type": "application/json" };
+    const response = await asked("/api/ratings", { method: "POST", headers, body, keepalive: true });
+    if (response.status === 400) {
+      store(`finetune-monitor-refused/${this.plan}/${key}`, body);
+      this.refusal = `An answer was refused. ${await response.text()}`;
+    } else if (!response.ok) {
+      throw new Error(await response.text());
+    }
+    this.journal.remove(key);
+  }
+
+  // What the labeler should know of the answers: {text, isMoment, isTrouble, notice}.
+  state() {
+    const waiting = this.journal?.entries().length ?? 0;
+    if (waiting === 0) {
+      return { text: "Saved", notice: this.refusal };
+    }
+    if (!this.isFailing) {
+      return { text: "Saving", isMoment: true, notice: this.refusal };
+    }
+    const unsafe = this.journal.isSafe ? "" : "This browser cannot keep your answers: leave the page open.";
+    const notice = [this.refusal, this.problem, unsafe].filter(Boolean).join(" ");
+    return { text: `${waiting} waiting, trying again`, isTrouble: true, notice };
+  }
+}
+
+// Everything within the page itself, and the answers in this browser until they are downloaded.
+class EmbeddedSource {
+  canDownload = true;
+
+  constructor(content) {
+    this.content = content;
+    this.journal = new Journal(content.plan);
+  }
+
+  url(number) {
+    return `data:image/jpeg;base64,${document.getElementById(`picture-${number}`).textContent}`;
+  }
+
+  async load(labeler) {
+    const questions = this.content.questions.map((question) => {
+      const tasks = question.tasks.map(([image_id, picture, photos]) => ({ image_id, label: null, picture, photos }));
+      return { ...question, tasks: ordered(tasks, this.content.seed, question.metric, labeler) };
+    });
+    overlay(questions, this.journal.entries(), labeler);
+    return questions;
+  }
+
+  send() {}
+
+  state() {
+    const count = this.journal.entries().length;
+    const notice = this.journal.isSafe ? "" : "This browser cannot keep your answers: download them before you leave.";
+    return { text: count === 0 ? "" : "Kept in this browser", notice };
+  }
+
+  // The labeler's answers as ratings.py writes them.
+  csv(labeler) {
+    const columns = ["image_id", "labeler", "metric", "label", "timestamp", "duration_ms"];
+    const own = this.journal.entries().filter((entry) => entry.labeler === labeler);
+    const rows = [columns, ...own.map((entry) => columns.map((column) => entry[column]))];
+    return rows.map((row) => row.map(quoted).join(",") + "\n").join("");
+  }
+}
+
+async function asked(address, options = {}) {
+  try {
+    return await fetch(address, { ...options, signal: AbortSignal.timeout(LONGEST_WAIT) });
+  } catch {
+    throw new Error(NO_ANSWER);
+  }
+}
+
+// The labeler's own answers that only this browser has, laid on those that came with the questions.
+function overlay(questions, entries, labeler) {
+  const name = (metric, image_id) => JSON.stringify([metric, image_id]);
+  const own = entries.filter((entry) => entry.labeler === labeler);
+  const labels = new Map(own.map((entry) => [name(entry.metric, entry.image_id), entry.label]));
+  for (const { metric, tasks } of questions) {
+    for (const task of tasks) {
+      task.label = labels.get(name(metric, task.image_id)) ?? task.label;
+    }
+  }
+}
+
+// A field of a CSV; what a spreadsheet might take for a formula is quoted too.
+function quoted(value) {
+  const text = String(value);
+  return /[",\r\n]|^[=+\-@\t\s]|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}

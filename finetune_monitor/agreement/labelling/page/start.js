@@ -1,0 +1,98 @@
+"use strict";
+
+const NAME = "finetune-monitor-labeler";
+const LONGEST_NAME = 60;
+const TYPING = 350; // milliseconds after the last letter
+
+// The screen that asks for a name, and shows the questions and how far each is.
+async function showStart() {
+  page.session = null;
+  show("start");
+  await showQuestions();
+}
+
+async function showQuestions() {
+  clearTimeout(onName.timer);
+  const own = ++page.turn;
+  const name = isName(typedName()) ? typedName() : "";
+  let shown;
+  try {
+    const questions = await page.source.load(name);
+    shown = questions.map(questionCard);
+    if (own === page.turn) {
+      Object.assign(page, { labeler: name, questions });
+    }
+  } catch (error) {
+    shown = [element("li", "lead", error.message), button("second", "Try again", showQuestions)];
+  }
+  if (own === page.turn) {
+    at("questions").replaceChildren(...shown);
+    showState();
+  }
+}
+
+function questionCard(question) {
+  const [answered, total] = [answeredOf(question), question.tasks.length];
+  const bar = element("progress", "");
+  [bar.value, bar.max] = [answered, total];
+  bar.setAttribute("aria-hidden", "true");
+  const action = answered === 0 ? "Start" : answered < total ? "Continue" : "Look through";
+  const line = element("span", "line");
+  line.append(bar, element("span", "figures", `${answered} of ${total}`), element("span", "action", action));
+  const card = button("card", "", () => begin(question.metric));
+  card.append(element("strong", "", question.title), element("span", "muted", question.ask), line);
+  const item = element("li", "");
+  item.append(card);
+  return item;
+}
+
+function typedName() {
+  return at("name").value.normalize("NFC").replace(/\s+/g, " ").trim();
+}
+
+function isName(name) {
+  return name !== "" && [...name].length <= LONGEST_NAME && !/[\p{C}\p{Zl}\p{Zp}]/u.test(name);
+}
+
+function onName() {
+  write("complaint", "");
+  at("name").removeAttribute("aria-invalid");
+  clearTimeout(onName.timer);
+  onName.timer = setTimeout(showQuestions, TYPING);
+}
+
+function complain() {
+  const isEmpty = typedName() === "";
+  write("complaint", isEmpty ? "Please enter your name first." : `Please use at most ${LONGEST_NAME} plain characters.`);
+  at("name").setAttribute("aria-invalid", "true");
+  at("name").focus();
+}
+
+// From the start to a question's pictures.
+async function begin(metric) {
+  clearTimeout(onName.timer);
+  if (!isName(typedName())) {
+    complain();
+    return;
+  }
+  if (typedName() !== page.labeler) {
+    await showQuestions();
+  }
+  const question = page.questions.find((each) => each.metric === metric);
+  if (!question || typedName() !== page.labeler) {
+    return;
+  }
+  store(NAME, page.labeler);
+  if (history.state?.metric !== metric) {
+    history.pushState({ metric }, "");
+  }
+  page.session = new Session(question);
+  showQuestion(question);
+  showTask();
+}
+
+function onSubmit(event) {
+  event.preventDefault();
+  const next = page.questions.find((each) => answeredOf(each) < each.tasks.length) ?? page.questions[0];
+  begin(next?.metric);
+}
