@@ -11,8 +11,14 @@ PUNCTUATION = str.maketrans({char: f"\\{char}" for char in "\\`*_[]<>|~$#&"})
 
 def escaped(text: str) -> str:
     """Text that means nothing to Markdown, on one line; characters that cannot be seen become a replacement mark."""
-    visible = (char if char.isprintable() else "\ufffd" for char in " ".join(text.split()))
-    return "".join(visible).translate(PUNCTUATION).replace("://", ":\\//")  # GitHub makes a link of every address
+    return (
+        visible(" ".join(text.split())).translate(PUNCTUATION).replace("://", ":\\//")
+    )  # GitHub makes a link of every address
+
+
+def visible(text: str) -> str:
+    """A mark in place of every character that cannot be seen, such as one that would command a terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], align: Sequence[str] | None = None) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from finetune_monitor.agreement.grades import HIGHEST, LOWEST, Labels
 
@@ -51,9 +51,10 @@ def match_marginals(scores: Float[np.ndarray, "samples"], labels: Labels, power:
     Least cost squeezes the extremes; these do not.
     """
     values, costs = _costs_by_score(scores, labels, power)
-    given = labels[~np.isnan(labels)]
+    used = _used(scores, labels)
+    given = labels[:, used][~np.isnan(labels[:, used])]
     shares = np.array([(given < step).mean() for step in STEPS[1:]])
-    measured = np.sort(scores[~np.isnan(scores)])
+    measured = np.sort(scores[used])
     wanted = shares * len(measured)
     ends = np.searchsorted(measured, values, side="right")  # samples up to each score
     borders = np.array([np.abs(np.concatenate([[0], ends]) - place).argmin() for place in wanted])
@@ -65,13 +66,18 @@ def _costs_by_score(
     scores: Float[np.ndarray, "samples"], labels: Labels, power: float
 ) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n 5"]]:
     """The distinct scores, ascending, and what each step would cost for the samples that have it."""
-    used = ~np.isnan(scores) & ~np.isnan(labels).all(axis=0)
+    used = _used(scores, labels)
     values, place = np.unique(scores[used], return_inverse=True)
     if not len(values):
         raise ValueError("found no sample that has both a score and a label")
     distances = np.abs(STEPS[:, None, None] - labels[None, :, used]) ** power
     each = np.nansum(distances, axis=1)
     return values, np.stack([np.bincount(place, row, len(values)) for row in each], axis=1)
+
+
+def _used(scores: Float[np.ndarray, "samples"], labels: Labels) -> Bool[np.ndarray, "samples"]:
+    """What has both a score and a label."""
+    return ~np.isnan(scores) & ~np.isnan(labels).all(axis=0)
 
 
 def _first_minimum(x: Float[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
@@ -91,5 +97,6 @@ def _backtrack(starts: list[Int[np.ndarray, "n"]], end: int) -> Int[np.ndarray, 
 
 
 def _thresholds(values: Float[np.ndarray, "n"], borders: Int[np.ndarray, "4"]) -> Float[np.ndarray, "4"]:
-    middles = np.concatenate([[-np.inf], (values[1:] + values[:-1]) / 2, [np.inf]])
-    return middles[borders]
+    middles = values[:-1] / 2 + values[1:] / 2  # each half, lest the sum overflow
+    between = np.where(middles > values[:-1], middles, values[1:])  # there is nothing between neighbouring numbers
+    return np.concatenate([[-np.inf], between, [np.inf]])[borders]

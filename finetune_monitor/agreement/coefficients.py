@@ -8,17 +8,20 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from finetune_monitor.agreement.grades import HIGHEST, LOWEST, Labels
+from finetune_monitor.agreement.buckets import STEPS
+from finetune_monitor.agreement.grades import LOWEST, Labels
 from finetune_monitor.agreement.resampling import Values, Weights
 
 Series: TypeAlias = Float[np.ndarray, "samples"]
 Coefficient: TypeAlias = Callable[[Series, Series, Weights], Values]
 
-STEPS = np.arange(LOWEST, HIGHEST + 1)
 BLOCK = 512
 """Rows of the matrix of all pairs that are in memory at a time."""
+
+MANY = 4000
+"""Images above which a coefficient of all pairs has no interval: a thousand resamples would take minutes."""
 
 
 def pearson(x: Series, y: Series, weights: Weights) -> Values:
@@ -37,9 +40,11 @@ def spearman(x: Series, y: Series, weights: Weights) -> Values:
 def kendall(x: Series, y: Series, weights: Weights) -> Values:
     """Kendall's tau-b (Kendall 1945), -1..1: concordant less discordant pairs, corrected for ties in either.
 
-    Takes time and memory of the order of n times n, in blocks.
+    Takes time of the order of n times n; of more than `MANY` images only the first round is measured.
     """
     x, y, weights = _both(x, y, weights)
+    if len(x) > MANY and len(weights) > 1:
+        return np.concatenate([kendall(x, y, weights[:1]), np.full(len(weights) - 1, np.nan)])
     difference = np.zeros(len(weights))
     for start in range(0, len(x), BLOCK):
         rows = slice(start, start + BLOCK)
@@ -143,14 +148,21 @@ def _over(above: Values, below: Values) -> Values:
 def _correlation(x: Weights, y: Weights, weights: Weights) -> Values:
     total = weights.sum(axis=1, keepdims=True)
     total = np.where(total > 0, total, np.nan)
+    varied = _varied(x, weights) & _varied(y, weights)
     x = x - (weights * x).sum(axis=1, keepdims=True) / total
     y = y - (weights * y).sum(axis=1, keepdims=True) / total
     covariance, x_variance, y_variance = (
         np.einsum("rn,rn,rn->r", weights, a, b, optimize=False) for a, b in ((x, y), (x, x), (y, y))
     )
-    varied = (x_variance > 1e-12 * total[:, 0]) & (y_variance > 1e-12 * total[:, 0])
     found = covariance / np.sqrt(np.where(varied, x_variance * y_variance, np.nan))
     return np.clip(found, -1, 1)
+
+
+def _varied(x: Weights, weights: Weights) -> Bool[np.ndarray, "rounds"]:
+    """Whether the images drawn differ in `x`: a variance of rounding errors must not pass for a spread."""
+    drawn = weights > 0
+    highest = np.max(x, axis=1, where=drawn, initial=-np.inf)
+    return highest > np.min(x, axis=1, where=drawn, initial=np.inf)
 
 
 def _scaled(x: Series) -> Series:

@@ -39,6 +39,9 @@ def add_agree(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "--power", type=_power, default=1.0, metavar="P", help="of the distances that are counted; default: 1"
     )
     parser.add_argument(
+        "--standardise", action="store_true", help="make labelers' scales alike before they are averaged and correlated"
+    )
+    parser.add_argument(
         "--min-coverage", type=share, default=0.0, metavar="X", help="leave out who rated a smaller share of the images"
     )
     parser.add_argument("--seed", type=whole_number, default=0, metavar="N", help="of the bootstrap and the shuffle")
@@ -56,12 +59,12 @@ def _power(text: str) -> float:
 
 
 def _agree(chosen: argparse.Namespace) -> None:
-    from finetune_monitor.agreement.experiment import Settings, agree
+    from finetune_monitor.agreement.experiment import agree
     from finetune_monitor.agreement.loading import Inputs
 
     inputs = Inputs(tuple(chosen.ratings), chosen.scores, chosen.metric, chosen.min_coverage)
-    settings = Settings(BUCKETS[chosen.buckets], chosen.power, chosen.seed)
-    outcome = agree(inputs, chosen.output, settings, chosen.images)
+    method = BUCKETS[chosen.buckets]
+    outcome = agree(inputs, chosen.output, chosen.images, method, chosen.power, chosen.seed, chosen.standardise)
     for section in outcome.sections:
         _print_section(section)
     _print_closing(outcome, chosen.output)
@@ -75,22 +78,30 @@ def _print_section(section: "Section") -> None:
     from finetune_monitor.agreement.reporting.verdicts import verdict
     from finetune_monitor.agreement.seats import CONSTANT, MODEL, PEOPLE, SHUFFLE
     from finetune_monitor.console import print_estimates
+    from finetune_monitor.markdown import visible
 
     study, said = section.study, verdict(section)
-    print(f"{section.metric}: agreement with a labeler held out, mean [95 % interval]")
+    print(f"{visible(section.metric)}: agreement with a labeler held out, mean [95 % interval]")
     against = study.mean.against_labeler
     columns = {"kappa": "kappa", "MAE": "mae", "exact": "exact", "within one": "within_one"}
     names = [name for name in (PEOPLE, MODEL, CONSTANT, SHUFFLE) if name != MODEL or not study.refused]
     print_estimates(list(columns), {name: [against[name][key] for key in columns.values()] for name in names})
     print(f"verdict:      {said.headline}")
     for note in (*said.cautions, *section.notes):
-        print(f"note:         {note}")
+        print(f"note:         {visible(note)}")
 
 
 def _print_closing(outcome: "Outcome", output: Path) -> None:
-    from finetune_monitor.agreement.experiment import REPORT, THRESHOLDS
+    from finetune_monitor.agreement.experiment import REPORTS, THRESHOLDS
+    from finetune_monitor.agreement.reporting.verdicts import Tone, verdict
 
     print(f"left out:     {outcome.left_out}")
-    print(f"report:       {output / REPORT}")
-    if (output / THRESHOLDS).exists():
+    print(f"report:       {output / REPORTS[0]}")
+    if not (output / THRESHOLDS).exists():
+        return
+    tones = {section.metric: verdict(section).tone for section in outcome.sections if not section.study.refused}
+    doubtful = [metric for metric, tone in tones.items() if tone not in (Tone.GOOD, Tone.FAIR)]
+    if len(doubtful) < len(tones):
         print(f"stars:        accelerate launch train.py ... monitor.thresholds={output / THRESHOLDS}")
+    if doubtful:
+        print(f"note:         stars of {', '.join(doubtful)} are in {output / THRESHOLDS} against the verdict")

@@ -14,6 +14,7 @@ from finetune_monitor.aesthetics.ratings import locate_images
 from finetune_monitor.agreement.labels import describe_labelers
 from finetune_monitor.agreement.loading import Inputs, Loaded, Material, load
 from finetune_monitor.agreement.report import Section, write_report
+from finetune_monitor.agreement.resampling import ROUNDS
 from finetune_monitor.agreement.rows import Problem
 from finetune_monitor.agreement.study import Study, study
 from finetune_monitor.agreement.tasks import Task
@@ -21,16 +22,9 @@ from finetune_monitor.agreement.thresholds import Thresholds, write_thresholds
 from finetune_monitor.files import claim, write_atomic
 from finetune_monitor.markdown import encoded
 
-REPORT, THRESHOLDS, PROBLEMS = "report.html", "thresholds.json", "problems.csv"
+REPORTS = ("report.html", "report.md", "report.json", "predictions.csv")
 
-
-@dataclass(frozen=True)
-class Settings:
-    """How labels and scores are compared: `method`, `power` and `seed` as `study.study` takes them."""
-
-    method: str = "least_cost"
-    power: float = 1.0
-    seed: int = 0
+THRESHOLDS, PROBLEMS = "thresholds.json", "problems.csv"
 
 
 @dataclass(frozen=True)
@@ -41,40 +35,49 @@ class Outcome:
     left_out: str
 
 
-def agree(inputs: Inputs, output: Path, settings: Settings, images: Path | None = None) -> Outcome:
+def agree(
+    inputs: Inputs,
+    output: Path,
+    images: Path | None = None,
+    method: str = "least_cost",
+    power: float = 1.0,
+    seed: int = 0,
+    standardise: bool = False,
+) -> Outcome:
     """Compare, and write the report, and the thresholds where there are any, into `output`.
 
     Args:
         images: folder with the pictures, where no plan says where they lie; None shows none.
+        method, power, seed, standardise: as `study.study` takes them.
 
     Raises:
         UserError: `output` holds a report already, or the input cannot be used; lists everything.
     """
     loaded = load(inputs)
-    claim(output, (REPORT, THRESHOLDS))
-    sections = [_section(material, loaded, settings, images) for material in loaded.materials.values()]
-    write_report(output, sections, _facts(inputs, loaded, settings))
+    chosen: dict[str, Any] = {"method": method, "power": power, "seed": seed, "standardise": standardise}
+    sections = [_section(material, loaded, images, chosen) for material in loaded.materials.values()]
+    claim(output, (*REPORTS, THRESHOLDS, PROBLEMS))
     _write_problems(output / PROBLEMS, loaded.problems)
-    starred = [section.study for section in sections if not section.study.refused]
-    if starred:
+    if starred := [section.study for section in sections if not section.study.refused]:
         weights = {name: material.weights for name, material in loaded.materials.items()}
         write_thresholds(output / THRESHOLDS, [_thresholds(study, weights) for study in starred])
+    write_report(output, sections, _facts(inputs, loaded, chosen))
     return Outcome(sections, _left_out(loaded.problems))
 
 
-def _section(material: Material, loaded: Loaded, settings: Settings, images: Path | None) -> Section:
+def _section(material: Material, loaded: Loaded, images: Path | None, chosen: Mapping[str, Any]) -> Section:
     sample, tasks = material.sample, loaded.tasks
-    chosen = [tasks[image] for image in sample.table.images if image in tasks]
-    pictures = {task.image_id: task.file for task in chosen}
+    planned = [tasks[image] for image in sample.table.images if image in tasks]
+    pictures = {task.image_id: task.file for task in planned}
     if images is not None:
         located = zip(sample.table.images, locate_images(sample.table.images, images), strict=True)
         pictures |= {image: path for image, path in located if path is not None}
     return Section(
-        study(sample, settings.method, settings.power, settings.seed),
+        study(sample, **chosen),
         describe_labelers(sample.table),
         material.notes,
         pictures or None,
-        {task.image_id: _caption(task) for task in chosen} or None,
+        {task.image_id: _caption(task) for task in planned} or None,
     )
 
 
@@ -83,13 +86,13 @@ def _caption(task: Task) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _facts(inputs: Inputs, loaded: Loaded, settings: Settings) -> dict[str, str]:
+def _facts(inputs: Inputs, loaded: Loaded, chosen: Mapping[str, Any]) -> dict[str, str]:
     return {
-        "ratings": f"{loaded.ratings:,} from {', '.join(path.name for path in inputs.ratings)}",
+        "ratings": f"{loaded.ratings:,} from {', '.join(map(str, inputs.ratings))}",
         "rows left out": _left_out(loaded.problems),
-        "scores": inputs.scores.name if inputs.scores else "the runs' records",
-        "thresholds": f"{settings.method}, distances to the power {settings.power:g}",
-        "seed": str(settings.seed),
+        "scores": str(inputs.scores) if inputs.scores else "the runs' records",
+        "resamples": f"{ROUNDS:,}",
+        **{name: str(value) for name, value in chosen.items()},
     }
 
 

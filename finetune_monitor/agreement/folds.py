@@ -18,14 +18,14 @@ Fit: TypeAlias = Callable[[Float[np.ndarray, "samples"], Labels, float], Buckets
 METHODS: Mapping[str, Fit] = {"least_cost": fit_buckets, "marginals": match_marginals}
 
 BLOCKS = 5
-"""Groups of images that stand in for persons where fewer than two are known."""
+"""Groups of images that stand in for persons where nothing tells which belong together."""
 
 
-def fold_groups(persons: Sequence[str] | None, images: int, seed: int = 0) -> Int[np.ndarray, "samples"]:
-    """The group of each image: its person, or one of five random blocks where fewer than two persons are known."""
-    if persons is not None and len(set(persons)) > 1:
-        return np.unique(np.array(persons, dtype=object).astype(str), return_inverse=True)[1]
-    return np.random.default_rng(seed).permutation(images) % min(BLOCKS, images)
+def fold_groups(names: Sequence[str] | None, images: int, seed: int = 0) -> Int[np.ndarray, "samples"]:
+    """The group of each image by what it belongs to, or one of five random blocks where that is not known."""
+    if names is not None:
+        return np.unique(np.array(names, dtype=object).astype(str), return_inverse=True)[1]
+    return np.random.default_rng(seed).permutation(images) % min(BLOCKS, max(1, images))
 
 
 def naive_stars(scores: Float[np.ndarray, "samples"], labels: Labels, fit: Fit, power: float = 1.0) -> Labels:

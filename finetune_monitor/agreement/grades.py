@@ -3,8 +3,6 @@
 Labels stand in a matrix of evaluators by samples, from 1 to 5, NaN where an evaluator gave none.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -51,39 +49,19 @@ def without(scores: Scores, evaluator: int) -> Float[np.ndarray, "samples"]:
     return sample_scores(np.delete(scores, evaluator, axis=0), LEAST_OTHERS)
 
 
-@dataclass(frozen=True)
-class Grade:
-    """Agreement of one series of scores with another.
-
-    raw: 1 less the mean distance, up to 1. Never to be shown alone: who always says "3" gets a high one.
-    corrected: 1 less the distance over that of unrelated samples: 1 for the same scores, 0 for agreement by chance;
-        with power 2 it is Lin's concordance coefficient (Lin 1989).
-    n: samples that both have a score of.
-    """
-
-    raw: float
-    corrected: float
-    n: int
-
-
-def grade(own: Float[np.ndarray, "samples"], others: Float[np.ndarray, "samples"], power: float = 1.0) -> Grade:
-    """The grade of scores (0 to 1) against the sample scores of others, with the grading parameter `power`.
-
-    With d the mean of |own - others|^power over the samples: raw is 1 - d^(1/power), and corrected 1 - d / c, where c
-    is the same mean over all pairs of a sample of one and a sample of the other.
-    """
-    n = int((~np.isnan(own) & ~np.isnan(others)).sum())
-    raw, corrected = grades(own, others, np.ones((1, len(own))), power)
-    return Grade(float(raw[0]), float(corrected[0]), n)
-
-
 def grades(
     own: Float[np.ndarray, "samples"],
     others: Float[np.ndarray, "samples"],
     weights: Float[np.ndarray, "rounds samples"],
     power: float = 1.0,
 ) -> tuple[Float[np.ndarray, "rounds"], Float[np.ndarray, "rounds"]]:
-    """Raw and corrected grade as `grade` has them, for each weighting of the samples."""
+    """Raw and corrected grade of scores 0 to 1 against the sample scores of others, for each weighting of the samples.
+
+    With d the mean of |own - others|^power over the samples: the raw grade is 1 - d^(1/power), up to 1; never to be
+    shown alone, as who always says "3" gets a high one. The corrected one is 1 - d / c, where c is the same mean over
+    all pairs of a sample of one and a sample of the other: 1 for the same scores, 0 for agreement by chance; with power
+    2 it is Lin's concordance coefficient (Lin 1989).
+    """
     both = ~np.isnan(own) & ~np.isnan(others)
     x, y, weights = own[both], others[both], weights[:, both]
     total = weights.sum(axis=1)

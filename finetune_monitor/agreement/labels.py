@@ -203,21 +203,21 @@ def _missing_notes(table: LabelTable) -> Iterator[str]:
         again = "of the same image by the same labeler left out: the latest counts"
         yield f"{_count(table.replaced, 'earlier rating')} {again}."
     if thin.any():
-        named = _listed(_chosen(table.images, thin))
+        named = listed(_chosen(table.images, thin))
         yield f"{_count(int(thin.sum()), 'image')} with fewer than {LEAST_OTHERS} labels: {named}."
 
 
 def _labeler_notes(labelers: Sequence[Labeler]) -> Iterator[str]:
     if found := [each.name for each in labelers if each.constant]:
-        yield f"{_count(len(found), 'labeler')} with always the same answer: {_listed(found)}."
+        yield f"{_count(len(found), 'labeler')} with always the same answer: {listed(found)}."
     if found := [f"{each.name} ({_percent(each.coverage)})" for each in labelers if each.coverage < LOW_COVERAGE]:
-        yield f"{_count(len(found), 'labeler')} with labels for less than half of the images: {_listed(found)}."
+        yield f"{_count(len(found), 'labeler')} with labels for less than half of the images: {listed(found)}."
     if found := [f"{each.name} ({each.others:.2f})" for each in labelers if each.others < 0]:
         against = "Spearman against the mean of the others is negative; is the scale reversed?"
-        yield f"{_count(len(found), 'labeler')} whose {against} {_listed(found)}."
+        yield f"{_count(len(found), 'labeler')} whose {against} {listed(found)}."
     if found := [f"{each.name} ({_percent(each.hasty)})" for each in labelers if each.hasty >= HASTY_SHARE]:
         often = f"a fifth or more of the answers in under {HASTY_MS} ms"
-        yield f"{_count(len(found), 'labeler')} with {often}: {_listed(found)}."
+        yield f"{_count(len(found), 'labeler')} with {often}: {listed(found)}."
 
 
 def _percent(share: float) -> str:
@@ -231,7 +231,8 @@ def _count(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
     more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
 

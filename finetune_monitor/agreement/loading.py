@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from finetune_monitor.agreement.labelling.storage import RATINGS, RatingStore
-from finetune_monitor.agreement.labels import LabelTable, label_tables, table_notes
+from finetune_monitor.agreement.labels import LabelTable, label_tables, listed, table_notes
 from finetune_monitor.agreement.reading import read_rating_files
 from finetune_monitor.agreement.rows import NOTES, Problem
 from finetune_monitor.agreement.scores import Scores, changed_files, matched, read_scores, recorded_scores
@@ -19,9 +19,6 @@ from finetune_monitor.errors import UserError, all_problems
 
 LEAST_LABELERS, LEAST_IMAGES = 3, 10
 """A labeler is compared with the mean of at least two others."""
-
-SHOWN = 5
-"""Names that a note holds."""
 
 
 @dataclass(frozen=True)
@@ -113,16 +110,24 @@ def _material(table: LabelTable, tasks: Mapping[str, Task], inputs: Inputs) -> M
     if inputs.min_coverage:
         complete = table.complete(inputs.min_coverage)
         if left_out := [name for name in table.labelers if name not in complete.labelers]:
-            notes.append(f"Left out for labels of less than {inputs.min_coverage:.0%}: {_listed(left_out)}.")
+            notes.append(f"Left out for labels of less than {inputs.min_coverage:.0%}: {listed(left_out)}.")
         table = complete
     scores = _scores(table, tasks, inputs)
     values = np.array([scores.by_image[image] for image in table.images])
     unscored = [image for image, value in zip(table.images, values, strict=True) if np.isnan(value)]
     if unscored:
-        notes.append(f"Images without a score, such as those without a face: {len(unscored)} ({_listed(unscored)}).")
+        notes.append(
+            f"{len(unscored)} of {len(values)} images have no score, as without a face, and are compared with nothing: "
+            f"{listed(unscored)}."
+        )
     _check_size(table, len(values) - len(unscored))
-    persons = _persons(table, tasks, scores)
-    return Material(Sample(table, values, persons), scores.weights, (*notes, *table_notes(table)))
+    scored = [image for image in table.images if image not in unscored]
+    persons = _complete(table, {**{name: task.person for name, task in tasks.items()}, **scores.persons}, scored)
+    cells = _complete(table, {name: task.cell for name, task in tasks.items() if task.cell}, scored)
+    if persons is None and scores.persons:
+        without = [image for image in scored if image not in scores.persons]
+        raise UserError(f"{inputs.scores}: found no person for {listed(without)}; name them all, or none")
+    return Material(Sample(table, values, persons, cells), scores.weights, (*notes, *table_notes(table)))
 
 
 def _without_changed(table: LabelTable, tasks: Mapping[str, Task]) -> tuple[LabelTable, list[str]]:
@@ -133,7 +138,7 @@ def _without_changed(table: LabelTable, tasks: Mapping[str, Task]) -> tuple[Labe
     kept = np.array([image not in changed for image in table.images])
     if not kept.any():
         raise UserError(f"{table.metric}: the files of all {len(kept)} images are gone or changed; restore the runs")
-    note = f"Left out, as their files are gone or changed since they were planned: {_listed(sorted(changed))}."
+    note = f"Left out, as their files are gone or changed since they were planned: {listed(sorted(changed))}."
     return _only(table, kept), [note]
 
 
@@ -163,11 +168,8 @@ def _check_size(table: LabelTable, scored: int) -> None:
         )
 
 
-def _persons(table: LabelTable, tasks: Mapping[str, Task], scores: Scores) -> tuple[str, ...] | None:
-    known = {**{image: task.person for image, task in tasks.items()}, **scores.persons}
-    return tuple(known[image] for image in table.images) if all(image in known for image in table.images) else None
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+def _complete(table: LabelTable, known: Mapping[str, str], needed: Sequence[str]) -> tuple[str, ...] | None:
+    """What each image belongs to; None where that is not known of all that are needed."""
+    if not all(image in known for image in needed):
+        return None
+    return tuple(known.get(image, "") for image in table.images)

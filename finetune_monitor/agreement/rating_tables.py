@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 
 from finetune_monitor.agreement.ratings import COLUMNS
-from finetune_monitor.agreement.rows import WHOLE, Problem, ProblemKind, Row
+from finetune_monitor.agreement.rows import Problem, ProblemKind, Row, is_label
 from finetune_monitor.errors import UserError
 from finetune_monitor.tables import shown_columns, table_rows
 
@@ -25,6 +25,9 @@ EXPECTED_COLUMNS = (
     + ", ".join(f"{name} ({', '.join(OTHER_NAMES[name])})" for name in ("image_id", "labeler", "label"))
     + f", and at most one of metric ({', '.join(OTHER_NAMES['metric'])})"
 )
+
+NO_LABELERS = frozenset({"cell", "epoch", "height", "id", "index", "seed", "step", "width"})
+"""Columns of whole numbers that no person gave."""
 
 Cells = tuple[int, list[str]]
 """Where a row ends in the file, and its cells without the spaces around them."""
@@ -93,7 +96,8 @@ def _wide(
 ) -> Iterator[Row | Problem]:
     fitting = [cells for _, cells in rows if len(cells) == len(header)]
     others = [place for place in range(len(header)) if place not in places.values()]
-    labelers = [place for place in others if header[place] and _holds_labels([cells[place] for cells in fitting])]
+    named = [place for place in others if header[place] and header[place].lower() not in NO_LABELERS]
+    labelers = [place for place in named if _holds_labels([cells[place] for cells in fitting])]
     if len(labelers) < 2:
         raise UserError(f"{path}: found the columns {shown_columns(header)}; {EXPECTED_COLUMNS}")
     names = [header[place] for place in labelers]
@@ -123,9 +127,9 @@ def _wide_rows(
 
 
 def _holds_labels(cells: list[str]) -> bool:
-    """Whether more than half of the cells that are not empty hold whole numbers."""
+    """Whether more than half of the cells that are not empty hold labels."""
     filled = [cell for cell in cells if cell]
-    return sum(WHOLE.fullmatch(cell) is not None for cell in filled) > len(filled) / 2
+    return sum(is_label(cell) for cell in filled) > len(filled) / 2
 
 
 def _wrong_width(path: Path, number: int, cells: list[str], header: list[str]) -> Problem:

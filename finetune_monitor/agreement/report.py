@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from finetune_monitor.agreement.alternative import AlternativeTest
-from finetune_monitor.agreement.buckets import Buckets
 from finetune_monitor.agreement.labels import Labeler
 from finetune_monitor.agreement.reporting import markdown_page, page
 from finetune_monitor.agreement.reporting.examples import seat_stars
 from finetune_monitor.agreement.reporting.sections import Section as Section
 from finetune_monitor.agreement.reporting.verdicts import verdict
 from finetune_monitor.agreement.study import Seat, Table
+from finetune_monitor.agreement.thresholds import buckets_json
 from finetune_monitor.evaluation import MISSING, Estimate, json_number
 from finetune_monitor.files import write_atomic
 from finetune_monitor.markdown import encoded
@@ -54,7 +53,7 @@ def to_json(section: Section) -> dict[str, Any]:
         "verdict": {"tone": said.tone.value, "headline": said.headline, "sentences": said.sentences},
         "cautions": said.cautions,
         "notes": list(section.notes),
-        "known_persons": study.known_persons,
+        "unit": study.sample.unit,
         "method": study.method,
         "power": study.power,
         "refused": study.refused,
@@ -65,7 +64,7 @@ def to_json(section: Section) -> dict[str, Any]:
         "over_constant": study.over_constant.to_value_json(),
         "alpha": study.alpha.to_value_json(),
         "confusions": {name: counts.astype(int).tolist() for name, counts in study.confusions.items()},
-        "thresholds": {name: _buckets(found) for name, found in study.buckets.items()},
+        "thresholds": {name: buckets_json(found) for name, found in study.buckets.items()},
         "alternative": _alternative(study.alternative),
         "constant_alternative": _alternative(study.constant_alternative),
         "labelers": [_labeler(labeler) for labeler in section.labelers],
@@ -83,11 +82,6 @@ def _table(rows: Table) -> dict[str, Any]:
 
 def _row(row: Mapping[str, Estimate]) -> dict[str, Any]:
     return {name: estimate.to_value_json() for name, estimate in row.items()}
-
-
-def _buckets(found: Buckets) -> dict[str, Any]:
-    thresholds = [None if math.isinf(value) else float(value) for value in found.thresholds]
-    return {"thresholds": thresholds, "empty_below": int(np.isneginf(found.thresholds).sum()), "cost": found.cost}
 
 
 def _alternative(found: AlternativeTest | None) -> dict[str, Any] | None:

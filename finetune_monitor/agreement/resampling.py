@@ -21,9 +21,12 @@ def resamples(groups: Int[np.ndarray, "samples"], rounds: int = ROUNDS, seed: in
     """How often each image is drawn, in `rounds` resamples after the row of ones.
 
     Groups (persons) are drawn with replacement, as many as there are, then within each drawn one as many images as it
-    has (a bootstrap in two stages, Davison and Hinkley 1997, section 3.8). With one group only images are drawn.
+    has. Two stages err to the wide side (compare Davison and Hinkley 1997, section 3.8). With one group only images are
+    drawn.
     """
     random = np.random.default_rng(seed)
+    if not len(groups):
+        return np.ones((rounds + 1, 0))
     names, members = np.unique(groups, return_inverse=True)
     drawn = random.multinomial(len(names), np.full(len(names), 1 / len(names)), size=rounds)
     weights = np.ones((rounds + 1, len(groups)))
@@ -43,8 +46,21 @@ def estimate(values: Values, n: int, missing: int = 0) -> Estimate:
     return Estimate(float(values[0]), float(low), float(high), n, missing)
 
 
-def average(values: list[Values]) -> Values:
+class Average:
     """Mean of a statistic over folds; a fold in which a resample leaves it undefined is not in that resample's mean."""
-    defined = ~np.isnan(values)
-    count = defined.sum(axis=0)
-    return np.where(count, np.where(defined, values, 0).sum(axis=0) / np.maximum(count, 1), np.nan)
+
+    def __init__(self) -> None:
+        self._total: Values | None = None
+        self._count: Values | None = None
+
+    def add(self, values: Values) -> None:
+        defined = ~np.isnan(values)
+        total, count = np.where(defined, values, 0), defined.astype(np.float64)
+        self._total = total if self._total is None else self._total + total
+        self._count = count if self._count is None else self._count + count
+
+    def mean(self, rounds: int) -> Values:
+        """NaN in a round in which nothing was defined."""
+        if self._total is None or self._count is None:
+            return np.full(rounds, np.nan)
+        return np.where(self._count, self._total / np.maximum(self._count, 1), np.nan)

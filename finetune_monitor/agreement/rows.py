@@ -65,6 +65,10 @@ class Row(NamedTuple):
     duration_ms: str = ""
 
 
+def is_label(text: str) -> bool:
+    return WHOLE.fullmatch(text) is not None and LOWEST <= float(text) <= HIGHEST
+
+
 def checked(row: Row, file: Path, known: Collection[str] | None) -> Rating | Problem:
     """The rating that a row holds, or why it holds none; a time that cannot be read counts as not known."""
     if misfit := _misfit(row, known):

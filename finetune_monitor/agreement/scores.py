@@ -2,9 +2,10 @@
 
 import math
 import reprlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from finetune_monitor.aesthetics.ratings import IMAGE_COLUMNS
@@ -18,6 +19,9 @@ from finetune_monitor.tables import read_text, shown_columns, table_rows
 
 PERSON = "person"
 SHOWN = 3
+
+GREATEST = 1e100
+"""Score that the figures and sums can take."""
 EXPECTED = (
     f"expected one column of images ({', '.join(sorted(IMAGE_COLUMNS))}) and one of scores, named by the metric or the "
     f"only other one; a column {PERSON} may say whom each image shows"
@@ -97,17 +101,24 @@ def read_scores(path: Path, metric: str) -> Scores:
 
 
 def matched(scores: Scores, images: Sequence[str], tasks: Mapping[str, Task]) -> Scores:
-    """The scores by image_id: a table may name an image by its id, by its file's path, or by the end of that path.
+    """The scores by image_id. A table may name an image by its id, its file's path, or the end of either.
 
     Raises:
-        UserError: none of the images has a score.
+        UserError: none of the images has a score, or several have the same one.
     """
-    endings = _by_ending(scores.by_image)
-    found = {image: _name(image, tasks.get(image), scores.by_image, endings) for image in images}
+    ends = _by_end(scores.by_image)
+    found = {image: _name(image, tasks.get(image), scores.by_image, ends) for image in images}
     if not any(found.values()):
         raise UserError(
             f"none of the {len(images)} labelled images has a score; looked for {reprlib.repr(images[0])}, the scores "
-            f"are of {', '.join(map(reprlib.repr, list(scores.by_image)[:3]))}; expected the same names in both"
+            f"are of {', '.join(map(reprlib.repr, list(scores.by_image)[:SHOWN]))}; expected the same names in both"
+        )
+    shared = [name for name, count in Counter(filter(None, found.values())).items() if count > 1]
+    if shared:
+        several = [image for image, name in found.items() if name == shared[0]]
+        raise UserError(
+            f"the score of {reprlib.repr(shared[0])} fits {', '.join(map(reprlib.repr, several[:SHOWN]))}; name the "
+            "images in the table by their ids or by more of their paths"
         )
     by_image = {image: scores.by_image[name] if name else MISSING for image, name in found.items()}
     persons = {image: scores.persons[name] for image, name in found.items() if name and name in scores.persons}
@@ -153,8 +164,8 @@ def _scored(cells: list[str], width: int, image: int, score: int) -> tuple[str, 
         value = float(cells[score]) if cells[score] else MISSING
     except ValueError:
         raise ValueError(f"found {reprlib.repr(cells[score])}, expected a number") from None
-    if math.isinf(value):
-        raise ValueError(f"found {reprlib.repr(cells[score])}, expected a finite number")
+    if abs(value) > GREATEST:
+        raise ValueError(f"found {reprlib.repr(cells[score])}, expected a number of at most {GREATEST:g}")
     return cells[image], value
 
 
@@ -162,17 +173,32 @@ def _same(a: float, b: float) -> bool:
     return a == b or (math.isnan(a) and math.isnan(b))
 
 
-def _by_ending(names: Iterable[str]) -> dict[str, str | None]:
-    """The file name at the end of each path to the path; None where several end so."""
-    found: dict[str, str | None] = {}
+def _by_end(names: Iterable[str]) -> dict[tuple[str, ...], str | None]:
+    """Every end of each name's path to the name; None where several names end so."""
+    found: dict[tuple[str, ...], str | None] = {}
     for name in names:
-        ending = PurePosixPath(name.replace("\\", "/")).name
-        found[ending] = None if ending in found else name
+        for end in _ends(name):
+            found[end] = None if end in found else name
     return found
 
 
-def _name(image: str, task: Task | None, known: Mapping[str, float], endings: Mapping[str, str | None]) -> str | None:
-    """What the table calls an image."""
-    full = [image] if task is None else [image, str(task.file), str(task.file.resolve())]
-    file = image if task is None else task.file.name
-    return next((name for name in full if name in known), None) or endings.get(PurePosixPath(file).name)
+def _ends(name: str) -> list[tuple[str, ...]]:
+    """A path's ends, the longest first."""
+    parts = tuple(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
+    return [parts[start:] for start in range(len(parts))]
+
+
+def _name(
+    image: str, task: Task | None, known: Mapping[str, float], ends: Mapping[tuple[str, ...], str | None]
+) -> str | None:
+    """What the table calls an image: one of the two names ends with the whole of the other."""
+    for name in [image] if task is None else [image, str(task.file), str(task.file.resolve())]:
+        if name in known:
+            return name
+        own = _ends(name)
+        if own and (longer := ends.get(own[0])):
+            return longer
+        for end in own:
+            if (other := ends.get(end)) and _ends(other)[0] == end:
+                return other
+    return None

@@ -1,18 +1,17 @@
 """One metric against its labelers: every number of the report, people, model, constant and shuffle side by side."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import permutations
+from itertools import compress
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from tqdm import tqdm
 
 from finetune_monitor.agreement.alternative import AlternativeTest, alternative_test
 from finetune_monitor.agreement.buckets import STEPS, Buckets
 from finetune_monitor.agreement.coefficients import alpha, confusion, within
 from finetune_monitor.agreement.folds import METHODS, Fit, clean_stars, fold_groups, naive_stars
-from finetune_monitor.agreement.grades import Labels, sample_scores
+from finetune_monitor.agreement.grades import Labels, normalised, sample_scores, standardised
 from finetune_monitor.agreement.labels import LabelTable
 from finetune_monitor.agreement.resampling import ROUNDS, estimate, resamples
 from finetune_monitor.agreement.seats import (
@@ -26,12 +25,17 @@ from finetune_monitor.agreement.seats import (
     Row,
     against_labeler,
     against_others,
-    averaged,
-    pairs_of,
+    mean_rows,
+    people_rows,
     shuffled,
 )
 from finetune_monitor.evaluation import Estimate
 from finetune_monitor.markdown import shown
+
+PERSON, CELL, IMAGE = "person", "cell", "image"
+"""What folds hold out and the bootstrap draws: persons; prompts with their seeds, as pictures of one at several steps
+are near copies; or images, where nothing tells which belong together.
+"""
 
 WITHIN = "_within_person"
 
@@ -44,15 +48,39 @@ Table = dict[str, dict[str, Estimate]]
 
 @dataclass(frozen=True)
 class Sample:
-    """What is compared: labels of images, a model's score of each, and whom each shows.
+    """What is compared: labels of images, a model's score of each, and what belongs together.
 
-    scores: NaN where the model has none; higher is better.
-    persons: None where they are not known.
+    scores: NaN where the model has none: such an image is compared with nothing; higher is better.
+    persons, cells: whom each image shows, and which prompt with which seed drew it; None where that is not known.
     """
 
     table: LabelTable
     scores: Float[np.ndarray, "samples"]
     persons: tuple[str, ...] | None
+    cells: tuple[str, ...] | None = None
+
+    @property
+    def scored(self) -> Bool[np.ndarray, "samples"]:
+        return ~np.isnan(self.scores)
+
+    @property
+    def labels(self) -> Labels:
+        """Those of the images that have a score: everything that stands side by side is measured on the same images."""
+        return self.table.labels[:, self.scored]
+
+    @property
+    def unit(self) -> str:
+        """What folds and bootstrap go by."""
+        return next((unit for unit, names in self._groupings() if names is not None and len(set(names)) > 1), IMAGE)
+
+    @property
+    def groups(self) -> list[str] | None:
+        """The name of each scored image's unit; None where that is the image."""
+        return dict(self._groupings()).get(self.unit)
+
+    def _groupings(self) -> list[tuple[str, list[str] | None]]:
+        given = ((PERSON, self.persons), (CELL, self.cells))
+        return [(unit, None if names is None else list(compress(names, self.scored))) for unit, names in given]
 
 
 @dataclass(frozen=True)
@@ -78,7 +106,6 @@ class Seat:
 class Study:
     """Everything found about one metric.
 
-    known_persons: whether folds and bootstrap went by person; else by blocks of images, and over images.
     overall: correlations of the score with the mean label of all.
     seats, mean: each fold, and the mean over them.
     over_people: kappa of the model less that of people, against the labeler held out, mean over the seats; above 0 the
@@ -94,7 +121,6 @@ class Study:
     """
 
     sample: Sample
-    known_persons: bool
     overall: dict[str, Estimate]
     seats: tuple[Seat, ...]
     mean: Seat
@@ -111,105 +137,124 @@ class Study:
     constant_alternative: AlternativeTest | None
 
     @property
+    def known_persons(self) -> bool:
+        return self.sample.unit == PERSON
+
+    @property
     def mean_labels(self) -> Float[np.ndarray, "samples"]:
         """Mean label of each image, 1 to 5; NaN where nobody rated it."""
         return sample_scores(self.sample.table.labels)
 
 
-def study(sample: Sample, method: str = "least_cost", power: float = 1.0, seed: int = 0, rounds: int = ROUNDS) -> Study:
+def study(
+    sample: Sample,
+    method: str = "least_cost",
+    power: float = 1.0,
+    seed: int = 0,
+    rounds: int = ROUNDS,
+    standardise: bool = False,
+) -> Study:
     """Measure everything.
 
     Args:
         method: how thresholds are chosen, a key of `folds.METHODS`.
         power: of the distances that grades and thresholds count.
-        seed: of the resamples, the shuffle, and the blocks where persons are not known.
+        seed: of the resamples, the shuffle, and the blocks where nothing tells which images belong together.
         rounds: resamples of the bootstrap.
+        standardise: give each labeler's labels mean 0 and deviation 1 before they are averaged for correlations.
 
     Raises:
         ValueError: fewer than two labelers.
     """
-    labels, scores = sample.table.labels, sample.scores
+    labels, scores, fit = sample.labels, sample.scores[sample.scored], METHODS[method]
     if len(labels) < 2:
         raise ValueError(f"expected the labels of two labelers at least, found {len(labels)}")
-    known_persons = sample.persons is not None and len(set(sample.persons)) > 1
-    groups = fold_groups(sample.persons, len(scores), seed)
-    lineup = _lineup(sample, groups, known_persons, power, seed, rounds)
-    overall = _estimates(lineup.correlations(scores, sample_scores(labels)), _both(scores, sample_scores(labels)))
+    lineup = _lineup(sample, power, seed, rounds, standardise)
+    unscored = int((~sample.scored).sum())
+    overall = _estimates(lineup.correlations(scores, sample_scores(lineup.shared)), len(scores), unscored)
     refused = _refusal(overall["spearman"])
-    lineup = replace(lineup, stars=_stars(sample, groups, METHODS[method], power, seed, refused is not None))
-    folds = _folds(lineup)
-    own, others = (_mean_fold(side) for side in zip(*folds, strict=True))
+    stars = _stars(scores if not refused else np.full(len(scores), np.nan), labels, sample, fit, power, seed)
+    lineup = replace(lineup, stars=stars)
+    seats = _seats(lineup)
+    own, others = (mean_rows(list(side)) for side in zip(*seats, strict=True))
     counts = [int(n) for n in (~np.isnan(labels)).sum(axis=1)]
     total = sum(counts)
     return Study(
         sample=sample,
-        known_persons=known_persons,
         overall=overall,
-        seats=tuple(_seat(name, n, fold) for name, n, fold in zip(sample.table.labelers, counts, folds, strict=True)),
+        seats=tuple(_seat(name, n, each) for name, n, each in zip(sample.table.labelers, counts, seats, strict=True)),
         mean=_seat("mean", total, (own, others)),
         over_people=estimate(own[MODEL]["kappa"] - own[PEOPLE]["kappa"], total),
         over_constant=estimate(own[CONSTANT]["mae"] - own[MODEL]["mae"], total),
-        alpha=estimate(alpha(labels, lineup.weights), int((~np.isnan(labels)).any(axis=0).sum())),
+        alpha=estimate(alpha(labels, lineup.weights), len(scores)),
         confusions=_confusions(lineup),
-        stars=lineup.stars[MODEL],
-        buckets={} if refused else {name: fit(scores, labels, power) for name, fit in METHODS.items()},
+        stars=_spread(stars[MODEL], sample),
+        buckets={} if refused else {name: each(scores, labels, power) for name, each in METHODS.items()},
         method=method,
         power=power,
         refused=refused,
-        alternative=None if refused else alternative_test(lineup.stars[MODEL], labels),
-        constant_alternative=alternative_test(lineup.stars[CONSTANT], labels),
+        alternative=None if refused else alternative_test(stars[MODEL], labels),
+        constant_alternative=alternative_test(stars[CONSTANT], labels),
     )
 
 
-def _lineup(
-    sample: Sample, groups: Int[np.ndarray, "samples"], known_persons: bool, power: float, seed: int, rounds: int
-) -> Lineup:
+def _lineup(sample: Sample, power: float, seed: int, rounds: int, standardise: bool) -> Lineup:
     """Nobody in the seats yet."""
+    labels, scores = sample.labels, sample.scores[sample.scored]
+    clusters = (
+        np.zeros(len(scores), dtype=np.int64) if sample.groups is None else fold_groups(sample.groups, len(scores))
+    )
     rankings = dict(RANKINGS)
-    if known_persons:
-        rankings |= {name + WITHIN: within(each, groups) for name, each in RANKINGS.items()}
-    weights = resamples(groups if known_persons else np.zeros_like(groups), rounds, seed)
-    return Lineup(sample.table.labels, sample.scores, {}, weights, rankings, power)
+    if sample.unit == PERSON:
+        rankings |= {name + WITHIN: within(each, clusters) for name, each in RANKINGS.items()}
+    shared = standardised(normalised(labels))[0] if standardise else normalised(labels)
+    return Lineup(labels, shared, scores, {}, resamples(clusters, rounds, seed), rankings, power)
 
 
 def _stars(
-    sample: Sample, groups: Int[np.ndarray, "samples"], fit: Fit, power: float, seed: int, refused: bool
+    scores: Float[np.ndarray, "samples"], labels: Labels, sample: Sample, fit: Fit, power: float, seed: int
 ) -> dict[str, Labels]:
-    """Who sits in the seats; the model has no stars where they were refused."""
-    labels, scores = sample.table.labels, sample.scores
-    scores = np.full(len(scores), np.nan) if refused else scores
+    """Who sits in the seats."""
+    groups = fold_groups(sample.groups, len(scores), seed)
     return {
         MODEL: clean_stars(scores, labels, groups, fit, power),
         NAIVE: naive_stars(scores, labels, fit, power),
-        CONSTANT: clean_stars(np.zeros(len(scores)), labels, groups, METHODS["least_cost"], power),
+        CONSTANT: naive_stars(np.zeros(len(scores)), labels, METHODS["least_cost"], power),
         SHUFFLE: shuffled(labels, seed),
     }
 
 
-def _folds(lineup: Lineup) -> list[Fold]:
+def _seats(lineup: Lineup) -> list[Fold]:
     """Everyone in every seat."""
-    pairs = pairs_of(lineup)
-    seats = tqdm(range(len(lineup.labels)), desc="seats", unit="labeler", leave=False)
-    return [(against_labeler(lineup, seat, pairs), against_others(lineup, seat)) for seat in seats]
-
-
-def _mean_fold(side: Sequence[dict[str, Row]]) -> dict[str, Row]:
-    return {name: averaged([rows[name] for rows in side]) for name in side[0]}
+    people = people_rows(lineup)
+    seats = tqdm(range(len(lineup.labels)), desc="seats", unit="labeler", leave=False, disable=None)
+    return [({PEOPLE: people[seat], **against_labeler(lineup, seat)}, against_others(lineup, seat)) for seat in seats]
 
 
 def _seat(labeler: str, n: int, fold: Fold) -> Seat:
     return Seat(labeler, n, *({name: _estimates(row, n) for name, row in side.items()} for side in fold))
 
 
+def _spread(stars: Float[np.ndarray, "evaluators scored"], sample: Sample) -> Labels:
+    """Stars of the scored images in the places of all."""
+    found = np.full(sample.table.labels.shape, np.nan)
+    found[:, sample.scored] = stars
+    return found
+
+
 def _confusions(lineup: Lineup) -> dict[str, Float[np.ndarray, "5 5"]]:
-    labels = lineup.labels
-    pairs = {PEOPLE: [(labels[a], labels[b]) for a, b in permutations(range(len(labels)), 2)]}
-    pairs |= {name: list(zip(labels, lineup.stars[name], strict=True)) for name in (MODEL, NAIVE)}
-    once = np.ones((1, labels.shape[1]))
-    return {
-        name: sum((confusion(x, y, once)[0] for x, y in found), np.zeros((len(STEPS), len(STEPS))))
-        for name, found in pairs.items()
-    }
+    labels, once = lineup.labels, np.ones((1, lineup.labels.shape[1]))
+    found = {PEOPLE: _people_confusion(labels)}
+    for name in (MODEL, NAIVE):
+        pairs = zip(labels, lineup.stars[name], strict=True)
+        found[name] = np.sum([confusion(own, stars, once)[0] for own, stars in pairs], axis=0)
+    return found
+
+
+def _people_confusion(labels: Labels) -> Float[np.ndarray, "5 5"]:
+    """Of each labeler against each other, from how often each label was given to an image."""
+    given = (labels[:, :, None] == STEPS).sum(axis=0).astype(np.float64)
+    return given.T @ given - np.diag(given.sum(axis=0))
 
 
 def _refusal(found: Estimate) -> str | None:
@@ -223,9 +268,5 @@ def _refusal(found: Estimate) -> str | None:
     return None
 
 
-def _estimates(row: Row, n: int) -> dict[str, Estimate]:
-    return {name: estimate(values, n) for name, values in row.items()}
-
-
-def _both(x: Float[np.ndarray, "samples"], y: Float[np.ndarray, "samples"]) -> int:
-    return int((~np.isnan(x) & ~np.isnan(y)).sum())
+def _estimates(row: Row, n: int, missing: int = 0) -> dict[str, Estimate]:
+    return {name: estimate(values, n, missing) for name, values in row.items()}

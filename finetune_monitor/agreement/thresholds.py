@@ -88,11 +88,15 @@ def read_thresholds(path: str | Path) -> dict[str, Thresholds]:
     return {metric: row.to_thresholds(metric) for metric, row in rows.items()}
 
 
+def buckets_json(found: Buckets) -> dict[str, Any]:
+    """Thresholds and cost; a threshold beyond every score is null, and `empty_below` says how many lie below."""
+    thresholds = [None if math.isinf(value) else float(value) for value in found.thresholds]
+    return {"thresholds": thresholds, "empty_below": int(np.isneginf(found.thresholds).sum()), "cost": found.cost}
+
+
 def _to_json(found: Thresholds) -> dict[str, Any]:
     return {
-        "thresholds": [None if math.isinf(value) else float(value) for value in found.buckets.thresholds],
-        "empty_below": int(np.isneginf(found.buckets.thresholds).sum()),
-        "cost": found.buckets.cost,
+        **buckets_json(found.buckets),
         "method": found.method,
         "power": found.power,
         "labelers": found.labelers,

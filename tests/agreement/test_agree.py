@@ -49,7 +49,8 @@ def test_report_and_thresholds_come_out(files, tmp_path, capsys):
     assert "left out:     nothing" in said
     numbers = json.loads((out / "report.json").read_text())
     assert "NaN" not in (out / "report.json").read_text()
-    assert numbers
+    assert [found["metric"] for found in numbers["metrics"]] == ["likeness"]
+    assert numbers["metrics"][0]["unit"] == "person"
 
 
 def test_a_metric_that_gets_no_stars_does_not_keep_the_other_from_them(files, tmp_path, capsys):

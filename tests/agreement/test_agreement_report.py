@@ -111,7 +111,7 @@ def test_the_table_of_thresholds_shows_both_methods_and_people():
     table = thresholds_table(base)
     assert [row[0] for row in table.rows] == ["least cost (chosen)", "people's shares", "labels of people"]
     assert table.marked == 0
-    labels = base.sample.table.labels
+    labels = base.sample.labels
     assert table.rows[2][-1] == pytest.approx(
         [np.nanmean(np.where(np.isnan(labels), NAN, labels == k)) for k in range(1, 6)]
     )
@@ -124,10 +124,10 @@ def test_the_table_of_thresholds_shows_both_methods_and_people():
 def test_columns_of_labelers_that_say_nothing_are_left_out():
     base = found("alike")
     labelers = describe_labelers(base.sample.table)
-    heads = [column.name for column in labelers_table(labelers, base.alternative).columns]
+    heads = [column.name for column in labelers_table(labelers, base).columns]
     assert not {"same again", "median s", "remarks"} & set(heads)
     hasty = [replace(labelers[0], hasty=0.5, median_ms=250.0, repeats=4, consistency=0.75), *labelers[1:]]
-    table = labelers_table(hasty, base.alternative)
+    table = labelers_table(hasty, base)
     row = dict(zip([column.name for column in table.columns], table.rows[0], strict=True))
     assert (row["same again"], row["median s"], row["remarks"]) == ("75% of 4", 0.25, "hasty")
     assert table.rows[1][-1] == ""

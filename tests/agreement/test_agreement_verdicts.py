@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from studies import NAN, found, section
+from worlds import guesses, sample, truth
 
 from finetune_monitor.agreement.alternative import alternative_test
 from finetune_monitor.agreement.reporting.verdicts import Relation, Tone, alternative_sentence, compare, verdict
 from finetune_monitor.agreement.seats import MODEL, PEOPLE
-from finetune_monitor.agreement.study import Study
+from finetune_monitor.agreement.study import Study, study
 from finetune_monitor.evaluation import Estimate
 
 
@@ -22,8 +23,10 @@ def given(mean: float, low: float, high: float) -> Estimate:
     [
         (0.01, 0.2, Relation.BETTER),
         (-0.2, -0.01, Relation.WORSE),
-        (-0.09, 0.1, Relation.ALIKE),
-        (-0.15, 0.1, Relation.UNSURE),
+        (-0.09, 0.09, Relation.ALIKE),
+        (-0.09, -0.01, Relation.ALIKE),
+        (-0.19, 0.005, Relation.UNSURE),
+        (-0.05, 0.11, Relation.UNSURE),
         (NAN, NAN, Relation.UNSURE),
     ],
 )
@@ -100,15 +103,23 @@ def test_simulated_worlds_get_the_verdict_that_is_true_of_them(world, tone, said
     assert answer.tone is tone
 
 
-def test_a_random_model_is_not_called_good():
-    assert verdict(section(found("random"))).tone in (Tone.POOR, Tone.UNCLEAR)
+def test_a_random_model_is_hardly_ever_called_good():
+    """A model that knows nothing, in forty worlds; by chance one may look better than chance."""
+    tones = []
+    for seed in range(40):
+        random, level = np.random.default_rng(seed), truth(seed, 160)
+        labels = np.stack([guesses(level, 0.3, random) for _ in range(3)])
+        study_found = study(sample(labels, random.random(160), 8), rounds=100)
+        tones.append(verdict(section(study_found)).tone)
+    assert tones.count(Tone.GOOD) == 0
+    assert tones.count(Tone.FAIR) <= 1
 
 
 @pytest.mark.parametrize(
     ("world", "caution"),
     [
         ("three persons", "here there are 3"),
-        ("no persons", "say nothing of other persons"),
+        ("no persons", "nothing is said of others"),
         ("random people", "Krippendorff's alpha is"),
         ("two labelers", "three labelers at least"),
     ],

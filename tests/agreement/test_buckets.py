@@ -88,6 +88,20 @@ def test_matched_marginals_keep_equal_scores_together():
     assert found.steps(np.array([1.0, 2.0])).tolist() == [1, 3]
 
 
+def test_neighbouring_numbers_are_told_apart():
+    scores = np.array([1.0, np.nextafter(1.0, 2.0)])
+    found = fit_buckets(scores, np.array([[1.0, 5.0]] * 3))
+    assert found.steps(scores).tolist() == [1, 5]
+    huge = np.array([-1.7e308, 1.7e308])
+    assert fit_buckets(huge, np.array([[1.0, 5.0]])).steps(huge).tolist() == [1, 5]
+
+
+def test_matched_marginals_count_the_labels_of_what_has_a_score():
+    scores = np.array([1.0, 2.0, 3.0, 4.0, *[NONE] * 6])
+    labels = np.array([[2.0, 3, 4, 5, *[1.0] * 6]])
+    assert match_marginals(scores, labels).steps(scores[:4]).tolist() == [2, 3, 4, 5]
+
+
 def test_a_hundred_thousand_samples_are_cut_at_the_known_places():
     random = np.random.default_rng(0)
     scores = random.random(100_000)
@@ -127,10 +141,12 @@ def test_nima_in_buckets_against_the_rater_left_out(real):
     nima, labels = real
     labels = labels[(~np.isnan(labels)).sum(axis=1) >= 140]
     assert len(labels) == 22
-    model, constant = [], []
+    model, constant, others_rounded = [], [], []
     for rater, own in enumerate(labels):
         others = np.delete(labels, rater, axis=0)
         model.append(np.nanmean(np.abs(fit_buckets(nima, others).steps(nima) - own)))
         constant.append(np.nanmean(np.abs(np.nanmedian(others) - own)))
+        others_rounded.append(np.nanmean(np.abs(np.rint(np.nanmean(others, axis=0)) - own)))
     assert np.mean(model) == pytest.approx(1.13, abs=0.005)
     assert np.mean(constant) == pytest.approx(1.18, abs=0.005)
+    assert np.mean(others_rounded) == pytest.approx(0.95, abs=0.005)  # as it is, not rounded, 0.98

@@ -9,6 +9,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from finetune_monitor.agreement.coefficients import (
     BLOCK,
+    MANY,
     alpha,
     confusion,
     exact,
@@ -20,7 +21,7 @@ from finetune_monitor.agreement.coefficients import (
     within,
     within_one,
 )
-from finetune_monitor.agreement.grades import grade, grades
+from finetune_monitor.agreement.grades import grades
 
 NONE = float("nan")
 LABELS = st.sampled_from([1.0, 2, 3, 4, 5])
@@ -74,6 +75,22 @@ def test_correlations_of_a_continuous_score_do_not_depend_on_its_unit(name, unit
     scores = labels + random.normal(size=300)
     found = COEFFICIENTS[name](unit * (scores + 5), labels, np.ones((1, 300)))
     assert found[0] == pytest.approx(usual(name, scores, labels))
+
+
+def test_an_outlier_that_is_not_drawn_takes_no_value_away():
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(2, 100))
+    x[0] = 1e7
+    found = pearson(x, y, np.stack([np.ones(100), np.where(np.arange(100), 1.0, 0.0)]))
+    expected = [stats.pearsonr(x, y).statistic, stats.pearsonr(x[1:], y[1:]).statistic]
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_of_very_many_images_tau_has_no_interval():
+    random = np.random.default_rng(0)
+    x, y = random.integers(0, 9, (2, MANY + 1)).astype(float)
+    found = kendall(x, y, np.ones((3, MANY + 1)))
+    assert found == pytest.approx([stats.kendalltau(x, y).statistic, NONE, NONE], nan_ok=True)
 
 
 def test_kendall_goes_through_all_blocks():
@@ -150,7 +167,6 @@ def test_grades_under_weights_are_those_of_the_images_drawn(data, n, power):
     series = st.lists(st.sampled_from([0, 0.25, 0.5, 0.75, 1, NONE]), min_size=n, max_size=n)
     x, y = (np.array(data.draw(series), dtype=float) for _ in range(2))
     drawn = np.array(data.draw(st.lists(st.integers(0, 3), min_size=n, max_size=n)))
-    expected = grade(np.repeat(x, drawn), np.repeat(y, drawn), power)
-    raw, corrected = grades(x, y, drawn[None].astype(float), power)
-    assert raw[0] == pytest.approx(expected.raw, nan_ok=True)
-    assert corrected[0] == pytest.approx(expected.corrected, nan_ok=True, abs=1e-9)
+    expected = grades(np.repeat(x, drawn), np.repeat(y, drawn), np.ones((1, drawn.sum())), power)
+    for found, alike in zip(grades(x, y, drawn[None].astype(float), power), expected, strict=True):
+        assert found == pytest.approx(alike, nan_ok=True, abs=1e-9)

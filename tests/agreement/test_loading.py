@@ -98,7 +98,7 @@ def test_images_without_a_score_stay_and_are_told(planned, tmp_path):
     material = load(Inputs((folder,), tmp_path / "scores.csv")).materials["face_similarity"]
     assert math.isnan(material.sample.scores[material.sample.table.images.index("f-ana-0-p00-s0")])
     assert material.weights is None
-    assert any("without a score" in note and "f-ana-0-p00-s0" in note for note in material.notes)
+    assert any("have no score" in note and "f-ana-0-p00-s0" in note for note in material.notes)
 
 
 def test_labelers_with_gaps_can_be_left_out(planned):
@@ -124,6 +124,26 @@ def test_persons_of_a_plain_table_are_those_of_the_scores_or_not_known(tmp_path)
     )
     assert found["plain"].sample.persons is None
     assert np.array_equal(found["plain"].sample.scores, np.arange(12.0))
+
+
+def test_persons_of_some_images_only_are_refused_and_those_without_a_score_need_none(tmp_path):
+    ratings = [Rating(f"i{i}", f"e{e}", "appeal", 1 + (i + e) % 5) for i in range(12) for e in range(3)]
+    (tmp_path / "ratings.csv").write_text(to_csv(ratings))
+    files = (tmp_path / "ratings.csv",)
+    rows = [f"i{i},{i},{'ana' if i < 6 else 'ben'}" for i in range(11)]
+    (tmp_path / "scores.csv").write_text("image,score,person\n" + "\n".join(rows))
+    assert load(Inputs(files, tmp_path / "scores.csv")).materials["appeal"].sample.unit == "person"
+    (tmp_path / "scores.csv").write_text("image,score,person\n" + "\n".join([*rows, "i11,11,"]))
+    with pytest.raises(UserError, match="found no person for i11; name them all, or none"):
+        load(Inputs(files, tmp_path / "scores.csv"))
+
+
+def test_of_one_run_the_cells_belong_together(tmp_path):
+    write_run(tmp_path / "ana", STEPS)
+    rate(tmp_path / "labels", plan_of(tmp_path / "labels", [tmp_path / "ana"]))
+    sample = load(Inputs((tmp_path / "labels",))).materials["face_similarity"].sample
+    assert sample.unit == "cell"
+    assert sorted(set(sample.groups or ())) == sorted(CELLS)
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,15 @@ def test_problems_of_all_files_are_told(tmp_path):
     assert read_rating_files([]) == Found((), ())
 
 
+def test_columns_of_numbers_that_nobody_gave_are_no_labelers(tmp_path):
+    path = tmp_path / "wide.csv"
+    path.write_text("image,step,seed,size,a,b\n" + "\n".join(f"{i}.png,{300 * i},{i % 4 + 1},64,4,5" for i in range(8)))
+    found = read_rating_files([path], "looks")
+    assert {rating.labeler for rating in found.ratings} == {"a", "b"}
+    assert [problem.where for problem in found.problems] == ["column step", "column seed", "column size"]
+    assert {problem.kind for problem in found.problems} == {ProblemKind.IGNORED_COLUMN}
+
+
 def test_all_files_that_cannot_be_used_stand_in_one_error(tmp_path):
     (tmp_path / "bad").write_text(LONG + GOOD[0] + "\n" + "d,Eva,m,9,,\n" * 4)
     (tmp_path / "good").write_text(LONG + GOOD[0])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from finetune_monitor.agreement.resampling import average, estimate, resamples
+from finetune_monitor.agreement.resampling import Average, estimate, resamples
 
 GROUPS = np.array([0] * 4 + [1] * 6 + [2] * 10)
 
@@ -60,5 +60,21 @@ def test_no_interval_where_most_resamples_are_undefined():
 
 def test_a_fold_counts_where_it_is_defined():
     folds = [np.array([1.0, np.nan, 2.0]), np.array([np.nan, np.nan, 1.0]), np.array([3.0, 3.0, 3.0])]
-    assert average(folds) == pytest.approx([2, 3, 2])
-    assert average(folds[1:2]) == pytest.approx([np.nan, np.nan, 1], nan_ok=True)
+    every, second, none = Average(), Average(), Average()
+    for each in folds:
+        every.add(each)
+    second.add(folds[1])
+    assert every.mean(3) == pytest.approx([2, 3, 2])
+    assert second.mean(3) == pytest.approx([np.nan, np.nan, 1], nan_ok=True)
+    assert np.isnan(none.mean(3)).all()
+
+
+def test_two_stages_err_to_the_wide_side():
+    """Where persons make no difference, the interval is wider than it need be, never narrower."""
+    random, groups = np.random.default_rng(0), np.repeat(np.arange(8), 64)
+    widths = []
+    for seed in range(40):
+        values = random.normal(size=512)
+        weights = resamples(groups, 200, seed)
+        widths.append((weights[1:] @ values / weights[1:].sum(axis=1)).std())
+    assert 1.1 < np.mean(widths) * np.sqrt(512) < 1.6

@@ -105,23 +105,40 @@ def test_rows_that_do_not_fit_are_counted_and_the_first_are_named(tmp_path):
     assert str(error.value).splitlines() == [
         f"{tmp_path / 'scores.csv'}: 4 rows cannot be used; the first are:",
         "  - line 4: found 'x', expected a number",
-        "  - line 5: found 'inf', expected a finite number",
+        "  - line 5: found 'inf', expected a number of at most 1e+100",
         "  - line 6: found a second, other score of 'a'",
     ]
 
 
-def test_a_table_may_name_an_image_by_its_id_its_path_or_its_file(tmp_path, run):
+def test_a_table_may_name_an_image_by_its_id_its_path_or_the_end_of_that(tmp_path, run):
     tasks = {name: task(run, 0, cell, name) for name, cell in (("a", "p00-s0"), ("b", "p00-s7"), ("c", "p01-s0"))}
-    rows = [f"a,1\n{tasks['b'].file},2\nelsewhere/p01-s0.png,3\n"]
-    (tmp_path / "scores.csv").write_text("image,score\n" + "".join(rows))
+    rows = f"a,1\n{tasks['b'].file},2\nstep-000000/p01-s0.png,3\n"
+    (tmp_path / "scores.csv").write_text("image,score\n" + rows)
     found = matched(read_scores(tmp_path / "scores.csv", "x"), ["a", "b", "c", "d"], tasks)
     assert found.by_image == pytest.approx({"a": 1, "b": 2, "c": 3, "d": math.nan}, nan_ok=True)
 
 
-def test_a_file_name_that_several_rows_end_with_matches_none(tmp_path):
-    (tmp_path / "scores.csv").write_text("image,score\nx/1.png,1\ny/1.png,2\nz/2.png,3\n")
-    found = matched(read_scores(tmp_path / "scores.csv", "m"), ["1.png", "2.png"], {})
-    assert found.by_image == pytest.approx({"1.png": math.nan, "2.png": 3}, nan_ok=True)
+@pytest.mark.parametrize(
+    ("rows", "images", "expected"),
+    [
+        (["ben/1.png", "ben/2.png"], ["ana/1.png", "ben/2.png"], [math.nan, 1]),  # another folder is another image
+        (["x/1.png", "y/1.png", "z/2.png"], ["1.png", "2.png"], [math.nan, 2]),  # two rows would do, so none does
+        (["1.png", "2.png"], ["x/1.png", "y/2.png"], [0, 1]),
+        (["x/1.png", "1.png"], ["x/1.png"], [0]),
+        (["./x\\1.png"], ["x/1.png"], [0]),
+    ],
+)
+def test_names_match_where_one_ends_with_the_whole_of_the_other(tmp_path, rows, images, expected):
+    lines = [f"{name},{value}" for value, name in enumerate(rows)]
+    (tmp_path / "scores.csv").write_text("image,score\n" + "\n".join(lines))
+    found = matched(read_scores(tmp_path / "scores.csv", "m"), images, {})
+    assert list(found.by_image.values()) == pytest.approx(expected, nan_ok=True)
+
+
+def test_a_score_that_fits_two_images_is_refused(tmp_path):
+    (tmp_path / "scores.csv").write_text("image,score\n1.png,1\n")
+    with pytest.raises(UserError, match=r"the score of '1\.png' fits 'ana/1\.png', 'ben/1\.png'"):
+        matched(read_scores(tmp_path / "scores.csv", "m"), ["ana/1.png", "ben/1.png"], {})
 
 
 def test_names_that_have_nothing_in_common_are_shown(tmp_path):

@@ -45,7 +45,7 @@ def _section(section: Section, said: Verdict) -> str:
         _table(tables.score_table(study)),
         *_thresholds(study),
         _table(tables.agreement_table(study)),
-        _table(tables.labelers_table(section.labelers, study.alternative)),
+        _table(tables.labelers_table(section.labelers, study)),
         _table(found) if (found := tables.alternative_table(study)) else "",
         "" if study.refused else escaped(words.alternative(study)),
         "\n".join(f"- {escaped(note)}" for note in section.notes),

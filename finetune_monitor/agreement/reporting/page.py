@@ -22,7 +22,7 @@ from finetune_monitor.agreement.reporting.verdicts import UNKNOWN, verdict
 from finetune_monitor.agreement.seats import MODEL, PEOPLE
 from finetune_monitor.agreement.study import Study
 from finetune_monitor.evaluation import Estimate
-from finetune_monitor.markdown import number
+from finetune_monitor.markdown import number, visible
 
 HERE = Path(__file__).parent
 TEMPLATE, STYLE = "page.html.jinja", "page.css"
@@ -38,7 +38,7 @@ def render(sections: Sequence[Section], facts: Mapping[str, str]) -> str:
     environment = Environment(
         loader=loader,
         autoescape=True,
-        finalize=visible,
+        finalize=finalised,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -75,7 +75,7 @@ def describe(section: Section) -> dict[str, Any]:
         "histogram_names": list(tables.histograms(study)),
         "squeeze": "" if study.refused else words.squeeze(study),
         "agreement": tables.agreement_table(study),
-        "labelers": tables.labelers_table(section.labelers, study.alternative),
+        "labelers": tables.labelers_table(section.labelers, study),
         "alternative": tables.alternative_table(study),
         "alternative_words": words.alternative(study),
         "examples": disagreements(section),
@@ -83,11 +83,9 @@ def describe(section: Section) -> dict[str, Any]:
     }
 
 
-def visible(value: Any) -> Any:
+def finalised(value: Any) -> Any:
     """Foreign text with a mark in place of what cannot be seen; anything else as it is."""
-    if not isinstance(value, str) or isinstance(value, Markup):
-        return value
-    return "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in value)
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def cell(content: Cell, column: Column) -> Markup:

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
 
 from finetune_monitor.agreement.labels import Labeler
-from finetune_monitor.agreement.study import Study
+from finetune_monitor.agreement.study import CELL, IMAGE, PERSON, Study
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,10 @@ class Section:
         return self.study.sample.table.metric
 
     @property
-    def persons(self) -> int | None:
-        """How many persons folds and intervals went by; None where they did not."""
-        return len(set(self.study.sample.persons or ())) if self.study.known_persons else None
+    def persons(self) -> int:
+        """How many are known among the images with a score; 0 where they are not known."""
+        sample = self.study.sample
+        return 0 if sample.persons is None else len(set(compress(sample.persons, sample.scored)))
 
     @property
     def facts(self) -> dict[str, str]:
@@ -45,8 +47,8 @@ class Section:
             "images": f"{images:,}, {'all' if scored == images else f'{scored:,} of them'} with a score",
             "labelers": f"{len(labels):,}",
             "labels": f"{given:,} of {labels.size:,} possible",
-            "persons": "not known" if self.persons is None else f"{self.persons:,}",
-            "intervals": _units(self.persons),
+            "persons": f"{self.persons:,}" if self.persons else "not known",
+            "folds and intervals": f"by {UNIT_NAMES[study.sample.unit]}",
             "thresholds chosen by": METHOD_NAMES[study.method],
             "power of the distances": f"{study.power:g}",
         }
@@ -55,6 +57,5 @@ class Section:
 METHOD_NAMES = {"least_cost": "least cost", "marginals": "people's shares"}
 """The methods of `folds.METHODS` in words."""
 
-
-def _units(persons: int | None) -> str:
-    return "bootstrap over images only" if persons is None else "bootstrap over persons, then their images"
+UNIT_NAMES = {PERSON: "person, then image", CELL: "prompt and seed, then image", IMAGE: "image"}
+"""What folds hold out and the bootstrap draws, in words."""

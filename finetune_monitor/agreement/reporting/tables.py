@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float
 
-from finetune_monitor.agreement.alternative import EPSILONS, AlternativeTest
+from finetune_monitor.agreement.alternative import EPSILONS
 from finetune_monitor.agreement.buckets import STEPS, Buckets
 from finetune_monitor.agreement.labels import HASTY_SHARE, LOW_COVERAGE, Labeler
 from finetune_monitor.agreement.reporting.sections import METHOD_NAMES
@@ -137,7 +137,7 @@ def agreement_table(study: Study) -> Table:
     return Table("Agreement of the labelers", (Column("statistic", words=True), Column("value")), rows)
 
 
-def labelers_table(labelers: Sequence[Labeler], alternative: AlternativeTest | None) -> Table:
+def labelers_table(labelers: Sequence[Labeler], study: Study) -> Table:
     """What each labeler's answers are like, and how the model does in their seat; no column that says nothing."""
     columns = (
         Column("labeler", words=True),
@@ -152,8 +152,10 @@ def labelers_table(labelers: Sequence[Labeler], alternative: AlternativeTest | N
         Column("median s", ".1f"),
         Column("remarks", words=True),
     )
+    alternative = study.alternative
     advantages = [math.nan] * len(labelers) if alternative is None else alternative.advantages.tolist()
-    rows = [_labeler(*pair) for pair in zip(labelers, advantages, strict=True)]
+    shared = [seat.against_others[PEOPLE]["spearman"] for seat in study.seats]
+    rows = [_labeler(*each) for each in zip(labelers, advantages, shared, strict=True)]
     used = [place for place in range(len(columns)) if any(_said(row[place]) for row in rows)]
     return Table(
         "The labelers",
@@ -185,21 +187,21 @@ def thresholds_table(study: Study) -> Table:
         Column("cost a label", ".3f"),
         Column("share of 1 to 5 stars", ".0%"),
     )
-    given = int((~np.isnan(study.sample.table.labels[:, ~np.isnan(study.sample.scores)])).sum())
+    given = int((~np.isnan(study.sample.labels)).sum())
     rows: list[Line] = []
     for name, found in study.buckets.items():
         chosen = " (chosen)" if name == study.method else ""
         shown = [_threshold(value) for value in found.thresholds]
         cost = found.cost / given
         rows.append((METHOD_NAMES[name] + chosen, *shown, cost, shares(_stars(study, found))))
-    people: Line = ("labels of people", *[""] * len(borders), "", shares(study.sample.table.labels))
+    people: Line = ("labels of people", *[""] * len(borders), "", shares(study.sample.labels))
     marked = list(study.buckets).index(study.method)
     return Table("Thresholds fitted to all labels", columns, (*rows, people), marked)
 
 
 def histograms(study: Study) -> dict[str, Shares]:
     """Share of each step: the labels of people, then the stars of each method."""
-    found = {"labels of people": shares(study.sample.table.labels)}
+    found = {"labels of people": shares(study.sample.labels)}
     for name, buckets in study.buckets.items():
         found[f"stars, {METHOD_NAMES[name]}"] = shares(_stars(study, buckets))
     return found
@@ -235,7 +237,7 @@ def _said(content: Cell) -> bool:
     return bool(content) if isinstance(content, str) else not (isinstance(content, float) and math.isnan(content))
 
 
-def _labeler(found: Labeler, advantage: float) -> Line:
+def _labeler(found: Labeler, advantage: float, shared: Estimate) -> Line:
     again = "" if not found.repeats else f"{found.consistency:.0%} of {found.repeats}"
     remarks = {
         "always the same": found.constant,
@@ -250,7 +252,7 @@ def _labeler(found: Labeler, advantage: float) -> Line:
         found.mean,
         found.deviation,
         found.shares,
-        found.others,
+        shared,
         advantage,
         again,
         found.median_ms / 1000,

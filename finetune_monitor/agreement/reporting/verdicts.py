@@ -8,14 +8,16 @@ import numpy as np
 from finetune_monitor.agreement.alternative import EPSILONS
 from finetune_monitor.agreement.reporting.sections import Section
 from finetune_monitor.agreement.seats import CONSTANT, MODEL, PEOPLE
-from finetune_monitor.agreement.study import Study
+from finetune_monitor.agreement.study import CELL, IMAGE, PERSON, Study
 from finetune_monitor.evaluation import MISSING, Estimate
 from finetune_monitor.markdown import shown
 
-NARROW = 0.2
-"""Two kappas are only called alike where the interval of their difference is no wider than this."""
+MARGIN = 0.1
+"""Two kappas are called alike where the whole interval of their difference lies within this of 0."""
 
 FEW_PERSONS = 5
+
+_UNITS = {CELL: "prompt and seed", IMAGE: "image"}
 
 LOOSE = 0.667
 """Krippendorff's customary least alpha for tentative conclusions (2018, Content Analysis, 4th edition)."""
@@ -62,12 +64,12 @@ def verdict(section: Section) -> Verdict:
 
 
 def compare(gain: Estimate) -> Relation:
-    """Better or worse only where the interval leaves 0 out; alike only where it holds 0 and is narrow."""
+    """Better or worse where the interval leaves 0 out; alike where all of it is near 0, which counts before worse."""
     if gain.low > 0:
         return Relation.BETTER
-    if gain.high < 0:
-        return Relation.WORSE
-    return Relation.ALIKE if gain.high - gain.low <= NARROW else Relation.UNSURE
+    if gain.low > -MARGIN and gain.high < MARGIN:
+        return Relation.ALIKE
+    return Relation.WORSE if gain.high < 0 else Relation.UNSURE
 
 
 def alternative_sentence(study: Study) -> str:
@@ -157,12 +159,13 @@ def _hollow(people: Estimate) -> list[str]:
 
 
 def _cautions(section: Section) -> list[str]:
-    study, persons = section.study, section.persons
+    study = section.study
     found = []
-    if persons is None:
-        found.append("Persons are not known, so the intervals are over images alone and say nothing of other persons.")
-    elif persons < FEW_PERSONS:
-        found.append(f"Intervals over fewer than about five persons are too narrow; here there are {persons}.")
+    if study.sample.unit == PERSON and section.persons < FEW_PERSONS:
+        found.append(f"Intervals over fewer than about five persons are too narrow; here there are {section.persons}.")
+    elif study.sample.unit != PERSON:
+        known = "There is one person only" if section.persons else "Persons are not known"
+        found.append(f"{known}, so nothing is said of others: folds and intervals go by {_UNITS[study.sample.unit]}.")
     if study.alpha.mean < LOOSE:
         alpha = shown(study.alpha, ".2f")
         found.append(

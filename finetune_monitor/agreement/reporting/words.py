@@ -1,7 +1,7 @@
 """What the report explains, in the same words on the page and in the Markdown."""
 
 from finetune_monitor.agreement.reporting.tables import histograms
-from finetune_monitor.agreement.reporting.verdicts import NARROW, alternative_sentence
+from finetune_monitor.agreement.reporting.verdicts import MARGIN, alternative_sentence
 from finetune_monitor.agreement.seats import MODEL, NAIVE
 from finetune_monitor.agreement.study import Study
 from finetune_monitor.markdown import shown
@@ -10,13 +10,14 @@ TITLE = "Do the scores agree with people?"
 
 FOLDS = (
     "In each fold one labeler is held out, and the model sits in their seat: thresholds are fitted to the other "
-    "labelers on images of other persons (other blocks of images, where persons are not known). Spearman is that of "
+    "labelers on images of other persons (other prompts and seeds, or other images, where there are no two persons). "
+    "Spearman is that of "
     "the continuous score, the rest of the stars. G is never to be read without G*."
 )
 GRADES = (
     "G* of each labeler against the mean of the others, and of the model, a constant and a shuffle in their seats, "
     "mean over the folds. 1 is the same score for every image, 0 agreement by chance. G stands beside it because it "
-    "is the seed's own; alone it misleads, as the constant's shows."
+    "is the article's own; alone it misleads, as the constant's shows."
 )
 SQUEEZED = (
     "Least cost squeezes the extremes: where scores and labels agree imperfectly, a star near the middle costs less, "
@@ -36,11 +37,14 @@ NO_TEST = (
 NO_STARS = "No stars, so this part is left out: "
 
 READING = {
-    "Brackets": "95 % bootstrap intervals: persons are drawn, then images of each; over images alone where persons are "
-    "not known. Thresholds are held fixed in it. Intervals over fewer than about five persons are too narrow, and none "
-    "knows of other labelers or of another training run. — is what cannot be computed.",
-    "Reconstruction": "The article that this follows lost the formulas of its appendix; the definitions of grades, "
-    "buckets and folds here are a reconstruction.",
+    "Brackets": "95 % bootstrap intervals: persons are drawn, then images of each, which errs to the wide side where "
+    "persons differ little; where there are no two persons, prompts with their seeds, or images. Thresholds are held "
+    "fixed in it. Intervals over fewer than about five persons are too narrow, and none knows of other labelers or of "
+    "another training run. — is what cannot be computed.",
+    "Missing scores": "An image without a score, such as one without a face, is compared with nothing: all that stands "
+    "side by side is measured on the same images.",
+    "Reconstruction": "The formulas in appendix B of the article that this follows, How good is your model?, are lost; "
+    "the definitions of grades, buckets and folds here are a reconstruction.",
     "kappa": "Cohen's kappa with quadratic weights (Cohen 1968): 1 the same labels, 0 agreement by chance.",
     "Krippendorff's alpha": "Agreement of all labelers at once, for ordinal labels and with gaps (Krippendorff 2011): "
     "1 full agreement, 0 chance.",
@@ -51,13 +55,13 @@ READING = {
     "G*": "The same corrected for chance: 1 less the distance over that of unrelated images; with power 2 it is the "
     "concordance coefficient (Lin 1989).",
     "Spearman, Pearson, Kendall": "Rank and linear correlation, and tau-b, which counts pairs in the same order.",
-    "Constant and shuffle": "The one label that costs least, for all images; and a labeler's own labels on other "
-    "images of theirs. What does not beat them knows nothing of an image.",
+    "Constant and shuffle": "The one label that costs least; and people's own labels on other images of "
+    "theirs. What does not beat them knows nothing of an image.",
     "Naive fold": "Thresholds fitted on the very images that they are tested on. That leaks, and flatters the model.",
     "Alternative annotator test": "Calderon et al. 2025, arXiv 2501.10970.",
     "The verdict": "Better and worse mean that the interval of the difference on the same images leaves out 0; about "
-    f"as well, that it holds 0 and is no wider than {NARROW:g}. Kappa is compared with that of another labeler, the "
-    "mean absolute error with that of a constant.",
+    f"as well, that all of it lies within {MARGIN:g} of 0. Kappa is compared with that of another labeler, the mean "
+    "absolute error with that of a constant.",
 }
 
 
