@@ -113,12 +113,12 @@ def noisy(level: np.ndarray) -> np.ndarray:
 
 
 def measure_leakage() -> None:
-    """A model that has memorised persons and a good one, by both kinds of folds."""
+    """A model that knows persons only, and a good one, by both kinds of folds."""
     random = np.random.default_rng(0)
     person = np.repeat(np.arange(5), 40)
     level = truth()
     worlds = {
-        "has memorised 5 persons, nothing else (200 images)": sample(
+        "knows what is thought of each of 5 persons, nothing of images (200 images)": sample(
             np.stack([guesses(person + 1, 0.1, random) for _ in range(5)]),
             person + 0.01 * random.random(200),
             persons=5,
