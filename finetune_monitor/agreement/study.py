@@ -166,15 +166,21 @@ def study(
     Raises:
         ValueError: fewer than two labelers.
     """
-    labels, scores, fit = sample.labels, sample.scores[sample.scored], METHODS[method]
+    labels, scores = sample.labels, sample.scores[sample.scored]
     if len(labels) < 2:
         raise ValueError(f"expected the labels of two labelers at least, found {len(labels)}")
     lineup = _lineup(sample, power, seed, rounds, standardise)
     unscored = int((~sample.scored).sum())
     overall = _estimates(lineup.correlations(scores, sample_scores(lineup.shared)), len(scores), unscored)
     refused = _refusal(overall["spearman"])
-    stars = _stars(scores if not refused else np.full(len(scores), np.nan), labels, sample, fit, power, seed)
-    lineup = replace(lineup, stars=stars)
+    starred = np.full(len(scores), np.nan) if refused else scores
+    lineup = replace(lineup, stars=_stars(starred, labels, sample, METHODS[method], power, seed))
+    return _measured(sample, lineup, overall, method, refused)
+
+
+def _measured(sample: Sample, lineup: Lineup, overall: dict[str, Estimate], method: str, refused: str | None) -> Study:
+    """Everything, from who sits in the seats."""
+    labels, scores, stars, power = lineup.labels, lineup.scores, lineup.stars, lineup.power
     seats = _seats(lineup)
     own, others = (mean_rows(list(side)) for side in zip(*seats, strict=True))
     counts = [int(n) for n in (~np.isnan(labels)).sum(axis=1)]
@@ -189,7 +195,7 @@ def study(
         alpha=estimate(alpha(labels, lineup.weights), len(scores)),
         confusions=_confusions(lineup),
         stars=_spread(stars[MODEL], sample),
-        buckets={} if refused else {name: each(scores, labels, power) for name, each in METHODS.items()},
+        buckets={} if refused else {name: fit(scores, labels, power) for name, fit in METHODS.items()},
         method=method,
         power=power,
         refused=refused,
