@@ -100,8 +100,15 @@ def _print_closing(outcome: "Outcome", output: Path) -> None:
     if not (output / THRESHOLDS).exists():
         return
     tones = {section.metric: verdict(section).tone for section in outcome.sections if not section.study.refused}
-    doubtful = [metric for metric, tone in tones.items() if tone not in (Tone.GOOD, Tone.FAIR)]
-    if len(doubtful) < len(tones):
-        print(f"stars:        accelerate launch train.py ... monitor.thresholds={output / THRESHOLDS}")
-    if doubtful:
-        print(f"note:         stars of {', '.join(doubtful)} are in {output / THRESHOLDS} against the verdict")
+    good = [metric for metric, tone in tones.items() if tone in (Tone.GOOD, Tone.FAIR)]
+    if good:
+        found = f"monitor.thresholds={output / THRESHOLDS}"
+        print(f"stars:        in a run that measures {_listed(good)}: accelerate launch train.py ... {found}")
+    if doubtful := [metric for metric in tones if metric not in good]:
+        print(f"note:         stars of {_listed(doubtful)} are in {output / THRESHOLDS} against the verdict")
+
+
+def _listed(metrics: list[str]) -> str:
+    from finetune_monitor.markdown import visible
+
+    return visible(", ".join(metrics))
