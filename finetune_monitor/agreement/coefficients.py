@@ -1,5 +1,8 @@
 """How two series of an image each agree, under many weightings of the images at once.
 
+`statistics` resamples single images by index; here whole persons are resampled, and one set of weights serves hundreds
+of coefficients.
+
 Each function takes series of n images, and weights of rounds by n images (`resampling.resamples`): how often an image
 is drawn in a round. It gives one number a round, NaN where it is undefined. Images that lack a value are left out.
 """
