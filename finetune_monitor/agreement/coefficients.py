@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from finetune_monitor.agreement.buckets import STEPS
 from finetune_monitor.agreement.grades import LOWEST, Labels
@@ -149,23 +149,19 @@ def _over(above: Values, below: Values) -> Values:
 
 
 def _correlation(x: Weights, y: Weights, weights: Weights) -> Values:
-    total = weights.sum(axis=1, keepdims=True)
+    total = weights.sum(axis=1)
     total = np.where(total > 0, total, np.nan)
-    varied = _varied(x, weights) & _varied(y, weights)
-    x = x - (weights * x).sum(axis=1, keepdims=True) / total
-    y = y - (weights * y).sum(axis=1, keepdims=True) / total
-    covariance, x_variance, y_variance = (
-        np.einsum("rn,rn,rn->r", weights, a, b, optimize=False) for a, b in ((x, y), (x, x), (y, y))
-    )
-    found = covariance / np.sqrt(np.where(varied, x_variance * y_variance, np.nan))
-    return np.clip(found, -1, 1)
+    (x, x_variance), (y, y_variance) = (_centred(each, weights, total) for each in (x, y))
+    covariance = np.einsum("rn,rn,rn->r", weights, x, y, optimize=False)
+    return np.clip(covariance / np.sqrt(x_variance * y_variance), -1, 1)
 
 
-def _varied(x: Weights, weights: Weights) -> Bool[np.ndarray, "rounds"]:
-    """Whether the images drawn differ in `x`: a variance of rounding errors must not pass for a spread."""
-    drawn = weights > 0
-    highest = np.max(x, axis=1, where=drawn, initial=-np.inf)
-    return highest > np.min(x, axis=1, where=drawn, initial=np.inf)
+def _centred(x: Weights, weights: Weights, total: Values) -> tuple[Weights, Values]:
+    """Less the mean of the images drawn, and the variance times their number; NaN where that is all rounding error."""
+    largest = np.abs(x).max(initial=0.0)
+    x = x - (np.einsum("rn,rn->r", weights, x) / total)[:, None]
+    variance = np.einsum("rn,rn,rn->r", weights, x, x, optimize=False)
+    return x, np.where(variance > 1e-24 * total * largest**2, variance, np.nan)
 
 
 def _scaled(x: Series) -> Series:
