@@ -3,7 +3,7 @@
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
 
@@ -12,6 +12,7 @@ from PIL.Image import Image, Resampling
 from PIL.Image import new as new_image
 
 from finetune_monitor.agreement.grades import HIGHEST
+from finetune_monitor.console import scores_in_words
 from finetune_monitor.evaluation import Evaluation, ScoredImage
 from finetune_monitor.metrics import STARS
 
@@ -96,8 +97,9 @@ def grid_picture(evaluation: Evaluation, images: Sequence[Image | None], notices
 
 
 def _headings(evaluation: Evaluation, notices: Sequence[str]) -> list[str]:
-    means = [f"{name} {estimate.mean:.3f}" for name, estimate in evaluation.scores.items() if estimate.n]
-    return [f"step {evaluation.step}", ", ".join(means) or "nothing measured", *notices]
+    scores = evaluation.scores.items()
+    means = {name: replace(found, low=math.nan, high=math.nan) for name, found in scores if found.n}  # no intervals
+    return [f"step {evaluation.step}", scores_in_words(means) or "nothing measured", *notices]
 
 
 def _caption(scored: ScoredImage) -> list[Line]:

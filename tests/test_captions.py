@@ -12,6 +12,7 @@ from finetune_monitor.captions import (
     Line,
     _caption,
     _font,
+    _headings,
     _shorten,
     _wrap,
     grid_picture,
@@ -82,6 +83,15 @@ def test_one_strip_a_prompt_with_the_notice_in_it():
     plain = prompt_strips(evaluation(0), pictures())
     assert [prompt for prompt, _ in found] == list(GRID.prompts)
     assert all(a.tobytes() != b.tobytes() for (_, a), (_, b) in zip(found, plain, strict=True))
+
+
+def test_the_grid_tells_scores_and_stars_in_the_words_of_the_console():
+    cells = PromptGrid(["a"], seeds=(1, 2)).cells
+    stars = ({"a": 0.25, "a_stars": 3.0, "b": math.nan}, {"a": 0.75, "a_stars": 4.0, "b": math.nan})
+    images = tuple(ScoredImage(cell, None, scores) for cell, scores in zip(cells, stars, strict=True))
+    found = _headings(Evaluation(5, None, 0.0, summarise(images), images), [NOTICE])
+    assert found == ["step 5", "a 0.500 = 3.50 stars", NOTICE]
+    assert _headings(Evaluation(5, None, 0.0, {}, images), []) == ["step 5", "nothing measured"]
 
 
 @pytest.mark.parametrize("seeds", [1, 4, 40])

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ class Plan:
         """In the tasks' order."""
         return tuple(dict.fromkeys(task.metric for task in self.tasks))
 
-    @property
+    @cached_property
     def by_id(self) -> dict[str, Task]:
         return {task.image_id: task for task in self.tasks}
 

@@ -1,6 +1,7 @@
 """Look for everything that could end a run early, before anything long begins, and name all of it at once."""
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -30,6 +31,8 @@ from finetune_monitor.training.config import Config, MonitorConfig
 from finetune_monitor.training.data import checked_photos
 from finetune_monitor.training.loop import CHECKPOINTS, identity
 from finetune_monitor.training.optimizers import STATE_SIZE, check_optimizer
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -118,6 +121,9 @@ def _with_stars(monitor: MonitorConfig, metrics: list[Metric], attempt: _Attempt
     """The metrics, with stars where the file of thresholds names them."""
     found = attempt(lambda: _thresholds(monitor)) or {}
     graded = [metric for metric in metrics if metric.name in found]
+    bare = [metric.name for metric in metrics if metric not in graded]
+    if graded and bare and ranks.is_main():
+        logger.warning("%s: has no thresholds of %s, which gets no stars", monitor.thresholds, ", ".join(bare))
     starred = {m.name: attempt(partial(_starred, monitor.thresholds, m, found[m.name])) for m in graded}
     return [starred.get(metric.name) or metric for metric in metrics]
 

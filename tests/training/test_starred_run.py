@@ -135,6 +135,18 @@ def test_thresholds_that_do_not_fit_are_named_beside_everything_else(write_confi
     assert re.search(said, str(caught.value), re.DOTALL)
 
 
+@pytest.mark.parametrize(
+    ("fitted", "said"), [({"face_similarity": FACE}, 1), ({"face_similarity": FACE, "aesthetic": LOOKS}, 0)]
+)
+def test_a_metric_that_gets_no_stars_is_named(write_config, tmp_path, caplog, fitted, said):
+    file = write_fitted(tmp_path / "t.json", **fitted)
+    overrides = [f"monitor.thresholds={file}", f"monitor.metrics.aesthetic={json.dumps(DEMO_AESTHETIC)}"]
+    with pytest.raises(UserError, match="no-model"):
+        run(load_config(write_config(), [*overrides, f"model={tmp_path / 'no-model'}"]))
+    lines = [record.message for record in caplog.records if "no stars" in record.message]
+    assert lines == [f"{file}: has no thresholds of aesthetic, which gets no stars"] * said
+
+
 def test_a_rule_that_watches_stars_without_thresholds_is_refused(write_config, tmp_path):
     file = write_fitted(tmp_path / "t.json", face_similarity=FACE)
     overrides = [f"monitor.thresholds={file}", f"monitor.metrics.aesthetic={json.dumps(DEMO_AESTHETIC)}"]

@@ -1,15 +1,13 @@
 """The commands `finetune-monitor label plan|serve|export`: their options, and what they print."""
 
 import argparse
-import ipaddress
 import logging
 import os
-import secrets
 import shlex
 import socket
 import sys
 import webbrowser
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,10 +16,8 @@ from finetune_monitor.options import share, whole_number
 
 if TYPE_CHECKING:
     from finetune_monitor.agreement.labelling.pictures import Gallery
-    from finetune_monitor.agreement.labelling.serving import Access
     from finetune_monitor.agreement.labelling.storage import RatingStore
-
-KEY = "access.key"
+    from finetune_monitor.agreement.tasks import Task
 
 ANY = "0.0.0.0"
 """The host that stands for every address of this machine."""
@@ -58,18 +54,23 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--references",
         type=_reference,
-        nargs="+",
-        action="extend",
+        action="append",
         default=[],
         metavar="PERSON=FOLDER",
-        help="a person's photos, where no run says which they are",
+        help="a person's photos, where no run says which they are; once for each person",
     )
     parser.set_defaults(run=_plan)
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a plan's folder; the ratings are kept in it")
-    parser.add_argument("--port", type=_port, default=8760, metavar="N", help="0 for any that is free; default: 8760")
+    parser.add_argument(
+        "--port",
+        type=_port,
+        metavar="N",
+        help="0 for any that is free; default: the folder's last one, at first 8760. Answers that wait in a browser, "
+        "as the server was away, are sent only on the port on which they were given",
+    )
     parser.add_argument(
         "--host",
         default="127.0.0.1",
@@ -96,9 +97,13 @@ def _port(text: str) -> int:
 
 
 def _reference(text: str) -> tuple[str, Path]:
-    person, _, folder = text.partition("=")
-    if not person or not folder:
+    """The last "=" before a folder divides, as a person's name may hold one too; the first, where there is none."""
+    parts = text.split("=")
+    splits = [("=".join(parts[:place]), "=".join(parts[place:])) for place in range(1, len(parts))]
+    pairs = [(person, folder) for person, folder in splits if person and folder]
+    if not pairs:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected PERSON=FOLDER")
+    person, folder = next((pair for pair in reversed(pairs) if os.path.isdir(pair[1])), pairs[0])
     return person, Path(folder)
 
 
@@ -112,6 +117,8 @@ def _plan(chosen: argparse.Namespace) -> None:
     references = dict(chosen.references)
     drawn = draw_plan(chosen.sources, chosen.output, chosen.per_person, chosen.repeats, chosen.seed, references)
     _print_counts(drawn.counts)
+    metrics = dict.fromkeys(metric for _, metric in drawn.counts)
+    print(f"asked: {_asked({name: [task for task in drawn.plan.tasks if task.metric == name] for name in metrics})}")
     for note in drawn.notes:
         print(f"note:  {note}")
     print(f"plan:  {chosen.output}")
@@ -119,16 +126,18 @@ def _plan(chosen: argparse.Namespace) -> None:
 
 
 def _print_counts(counts: dict[tuple[str, str], int]) -> None:
-    """Images a person and metric."""
+    """Images a person and metric, repeats not counted."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Column, Table
+
+    from finetune_monitor.agreement.labelling.sources import printable
 
     persons, metrics = (list(dict.fromkeys(names)) for names in zip(*counts, strict=True))
     table = Table("person", *(Column(escape(metric), justify="right") for metric in metrics))
     for person in persons:
         table.add_row(
-            escape(person.encode(errors="backslashreplace").decode()),
+            escape(printable(person)),
             *(str(counts.get((person, metric), 0)) for metric in metrics),
         )
     if len(persons) > 1:
@@ -138,7 +147,19 @@ def _print_counts(counts: dict[tuple[str, str], int]) -> None:
     Console().print(table)
 
 
+def _asked(tasks: Mapping[str, Sequence["Task"]]) -> str:
+    """How many pictures each labeler is shown for each metric."""
+    return "; ".join(f"{metric}, {_pictures(own)}" for metric, own in tasks.items())
+
+
+def _pictures(tasks: Sequence["Task"]) -> str:
+    repeats = sum(task.repeat_of is not None for task in tasks)
+    remark = f", {repeats} of them {'a repeat' if repeats == 1 else 'repeats'}" if repeats else ""
+    return _count(len(tasks), "picture") + remark
+
+
 def _serve(chosen: argparse.Namespace) -> None:
+    from finetune_monitor.agreement.labelling import addresses
     from finetune_monitor.agreement.labelling.pictures import open_gallery
     from finetune_monitor.agreement.labelling.serving import make_app
     from finetune_monitor.agreement.labelling.storage import RATINGS, RatingStore
@@ -147,18 +168,21 @@ def _serve(chosen: argparse.Namespace) -> None:
     _warn(gallery)
     store = RatingStore(chosen.folder / RATINGS)
     store.create()
-    access = _access(chosen.host, chosen.folder)
-    app = make_app(gallery, store, access)
-    with _listening(chosen.host, chosen.port) as listening:
-        link = _link(chosen.host, listening.getsockname()[1], access)
-        asked = (f"{metric} {len(tasks)} pictures" for metric, tasks in gallery.by_metric.items())
-        print(f"asked:  {', '.join(asked)}; {_count(store)} so far")
+    port = addresses.last_port(chosen.folder) if chosen.port is None else chosen.port
+    with addresses.listen(chosen.host, port) as listening:
+        address, port = listening.getsockname()
+        access = addresses.access_to(address, chosen.host, chosen.folder)
+        addresses.remember_port(chosen.folder, port)
+        app = make_app(gallery, store, access)
+        link = addresses.link_to(address, port, chosen.host, access)
+        print(f"asked:  {_asked(gallery.by_metric)}")
+        print(f"so far: {_rated(store)}")
         print(f"open:   {link}")
         print("stop:   Ctrl-C; every answer is saved as it comes", flush=True)
         if chosen.open:
             _open(link)
         _run(app, listening)
-    print(f"\nsaved:  {_count(store)}, all in {store.file}")
+    print(f"\nsaved:  {_rated(store)}, all in {store.file}")
     print(f"next:   finetune-monitor agree {shlex.quote(str(chosen.folder))} -o agreement")
 
 
@@ -179,77 +203,22 @@ def _open(link: str) -> None:
 
 def _warn(gallery: "Gallery") -> None:
     if gallery.left_out:
-        print(f"finetune-monitor: {len(gallery.left_out)} files of the plan are left out:", file=sys.stderr)
+        print(f"finetune-monitor: left out {_count(len(gallery.left_out), 'file')} of the plan:", file=sys.stderr)
         for problem in gallery.left_out:
             print(f"  - {problem}", file=sys.stderr)
 
 
-def _count(store: "RatingStore") -> str:
-    ratings = store.all()
-    labelers = len({rating.labeler for rating in ratings})
-    return f"{len(ratings)} ratings by {labelers} labeler{'' if labelers == 1 else 's'}"
+def _rated(store: "RatingStore") -> str:
+    return f"{_count(len(store.all()), 'rating')} by {_count(len(store.labelers()), 'labeler')}"
 
 
-def _access(host: str, folder: Path) -> "Access":
-    """This machine alone; or whoever has the link with the key, where the host is another address."""
-    from finetune_monitor.agreement.labelling.serving import Access
-
-    if ":" in host:
-        raise UserError(f"--host: found {host}, expected an IPv4 address or a name")
-    if _is_loopback(host):
-        return Access(("localhost", "127.0.0.1", host))
-    return Access(None if host == ANY else (host,), _key(folder / KEY))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _key(file: Path) -> str:
-    """The folder's key, made when it is first needed, for its owner's eyes only."""
-    try:
-        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
-            new.write(secrets.token_urlsafe(24))
-    except FileExistsError:
-        pass
-    except OSError as error:
-        raise UserError(f"{file}: cannot be written ({error.strerror}); the link's key is kept there") from error
-    key = file.read_text().strip()
-    if len(key) < 16:
-        raise UserError(f"{file}: damaged; remove it, and the link changes")
-    return key
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    try:
-        return socket.create_server((host, port))
-    except OSError as error:
-        raise UserError(
-            f"--host {host} --port {port}: {error.strerror or error}; choose another port or address of this machine"
-        ) from error
-
-
-def _link(host: str, port: int, access: "Access") -> str:
-    address = _own_address() if host == ANY else host
-    return f"http://{address}:{port}/" + (f"?key={access.key}" if access.key else "")
-
-
-def _own_address() -> str:
-    """The address under which other machines most likely reach this one; nothing is sent."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # an address that is nobody's
-            return str(probe.getsockname()[0])
-        except OSError:
-            return socket.gethostname()
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def _export(chosen: argparse.Namespace) -> None:
     output = chosen.output
-    if output.exists():
+    if os.path.lexists(output):
         raise UserError(f"{output}: exists already; choose another name, or remove it")
     if output.suffix.lower() == ".csv":
         _export_ratings(chosen.folder, output, chosen.metric)
@@ -269,8 +238,11 @@ def _export_ratings(folder: Path, output: Path, metric: str | None) -> None:
     ratings = [rating for rating in RatingStore(folder / RATINGS).all() if rating.metric in metrics]
     if not ratings:
         raise UserError(f"{folder}: found no rating yet; run `finetune-monitor label serve` and rate some pictures")
-    write_atomic(output, to_csv(ratings).encode())
-    print(f"wrote:  {output}, {len(ratings)} ratings")
+    try:
+        write_atomic(output, to_csv(ratings).encode())
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written ({error.strerror}); choose another place") from error
+    print(f"wrote:  {output}, {_count(len(ratings), 'rating')}")
 
 
 def _export_page(folder: Path, output: Path, metric: str | None) -> None:

@@ -7,14 +7,14 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response, abort, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, SecurityError
 
 from finetune_monitor.agreement.labelling.pictures import Gallery, picture_jpeg
 from finetune_monitor.agreement.labelling.questions import ordered, question_of
@@ -39,7 +39,13 @@ LONGEST_NAME = 60
 LONGEST_LOOK = 10**9
 """Milliseconds; eleven days."""
 
-FIELDS = ("plan", "key", "image_id", "labeler", "metric", "label", "duration_ms")
+LONGEST_WAIT = 90 * 24 * 3600 * 1000
+"""Milliseconds from an answer to its arrival."""
+
+FIELDS = ("plan", "key", "image_id", "labeler", "metric", "label", "duration_ms", "age_ms")
+
+REFUSED = 422
+"""The status of a rating that will never be taken; the page gives up on no other."""
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -53,11 +59,18 @@ HEADERS = {
 
 COOKIE_SECONDS = 90 * 24 * 3600
 
+OTHER_PLAN = (
+    "Another plan is asked about here now. Your answers wait in this browser until theirs is asked about here again: "
+    "tell whoever runs this page, then load it again."
+)
+
 FULL = "The disk is full where the ratings are kept. Tell whoever runs this page."
 
 UNWRITABLE = "The ratings cannot be kept where this page runs. Tell whoever runs it."
 
 FORBIDDEN = "This page opens only with the whole link that it was announced with."
+
+UNKNOWN_HOST = "This page does not answer at this address. Open it with the link that it was announced with."
 
 
 @dataclass(frozen=True)
@@ -96,18 +109,20 @@ def make_app(gallery: Gallery, store: RatingStore, access: Access) -> Flask:
 def _guard(access: Access, cookie: str) -> None:
     """Refuse who may not ask, and whatever another site's page might send through a labeler's browser."""
     if access.key is None:
-        if not _is_loopback(request.remote_addr or ""):
+        if not is_loopback(request.remote_addr or ""):
             abort(403, "This page answers only the machine it runs on.")
     elif not any(_equal(access.key, shown) for shown in (request.cookies.get(cookie), request.args.get("key"))):
         abort(403, FORBIDDEN)
     if request.method == "POST":
-        if request.headers.get("Origin") not in (None, request.host_url.rstrip("/")):
+        origin = request.headers.get("Origin")
+        if origin is not None and origin.partition("://")[2] != request.host:  # a tunnel changes the scheme
             abort(403, "Ratings are taken only from this page itself.")
         if request.mimetype != "application/json":
             abort(415, "Expected application/json.")
 
 
-def _is_loopback(address: str) -> bool:
+def is_loopback(address: str) -> bool:
+    """Whether an address of an IP socket is reached from its own machine alone."""
     return address.startswith("127.") or address == "::1"
 
 
@@ -128,9 +143,9 @@ def _asset(name: str) -> Response:
 
 
 def _questions(gallery: Gallery, store: RatingStore) -> dict[str, Any]:
-    """The questions, each with its pictures in the labeler's order and the answers so far."""
+    """The questions, each with its pictures in the labeler's order and the answers so far; and who the labeler is."""
     name = request.args.get("labeler")
-    labeler = "" if name is None else _labeler(name)
+    labeler = "" if name is None else _labeler(name, store)
     labels = store.latest(labeler)
     root = f"/photos/{gallery.key}/"
     questions = []
@@ -145,7 +160,7 @@ def _questions(gallery: Gallery, store: RatingStore) -> dict[str, Any]:
             for task in ordered(tasks, gallery.plan.seed, labeler)
         ]
         questions.append({**question_of(metric).to_json(), "tasks": shown})
-    return {"plan": gallery.key, "questions": questions}
+    return {"plan": gallery.key, "labeler": labeler, "questions": questions}
 
 
 def _picture(gallery: Gallery, plan: str, image_id: str) -> Response:
@@ -173,22 +188,21 @@ def _private(content: bytes) -> Response:
 
 
 def _rate(gallery: Gallery, store: RatingStore) -> Response:
-    """Take one rating; it is on the disk when this answers."""
+    """Take one rating, which was given `age_ms` before it arrives; it is on the disk when this answers."""
     sent = _sent()
     if sent["plan"] != gallery.key:
-        abort(409, "Another plan is asked about here now. Load the page again.")
-    key, label, duration = sent["key"], sent["label"], sent["duration_ms"]
+        abort(409, OTHER_PLAN)
+    key = sent["key"]
     if not (isinstance(key, str) and re.fullmatch(r"[0-9A-Za-z-]{16,64}", key)):
-        abort(400, "key: expected 16 to 64 letters, digits and hyphens.")
-    if type(label) is not int or not 1 <= label <= 5:
-        abort(400, "label: expected 1, 2, 3, 4 or 5.")
-    if type(duration) is not int or not 0 <= duration <= LONGEST_LOOK:
-        abort(400, f"duration_ms: expected a whole number from 0 to {LONGEST_LOOK}.")
+        abort(REFUSED, "key: expected 16 to 64 letters, digits and hyphens.")
+    label, duration = _whole(sent, "label", 1, 5), _whole(sent, "duration_ms", 0, LONGEST_LOOK)
+    age = timedelta(milliseconds=_whole(sent, "age_ms", 0, LONGEST_WAIT))
     task = gallery.plan.by_id.get(sent["image_id"]) if isinstance(sent["image_id"], str) else None
     if task is None or task.metric != sent["metric"]:
-        abort(400, "image_id, metric: expected an image of this plan, and the metric it is asked for.")
-    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-    store.add(key, Rating(task.image_id, _labeler(sent["labeler"]), task.metric, label, now, duration))
+        abort(REFUSED, "image_id, metric: expected an image of this plan, and the metric it is asked for.")
+    labeler = _labeler(sent["labeler"], store)
+    given = (datetime.now(timezone.utc) - age).isoformat(timespec="milliseconds")
+    store.add(key, Rating(task.image_id, labeler, task.metric, label, given, duration))
     return Response(status=204)
 
 
@@ -202,12 +216,23 @@ def _sent() -> dict[str, Any]:
     return sent
 
 
-def _labeler(name: Any) -> str:
-    """A name without needless spaces, in one form of Unicode, so that one person is one labeler."""
+def _whole(sent: dict[str, Any], name: str, low: int, high: int) -> int:
+    found = sent[name]
+    if type(found) is not int or not low <= found <= high:
+        abort(REFUSED, f"{name}: expected a whole number from {low} to {high}.")
+    return found
+
+
+def _labeler(name: Any, store: RatingStore) -> str:
+    """A name without needless spaces, in one form of Unicode, so that one person is one labeler.
+
+    Who enters "Ann" where "ann" has ratings, and no "Ann" has any, goes on as "ann".
+    """
     found = unicodedata.normalize("NFC", " ".join(name.split())) if isinstance(name, str) else ""
     if not 1 <= len(found) <= LONGEST_NAME or not found.isprintable():
-        abort(400, f"labeler: expected a name of 1 to {LONGEST_NAME} printable characters.")
-    return found
+        abort(REFUSED, f"labeler: expected a name of 1 to {LONGEST_NAME} printable characters.")
+    known = [each for each in store.labelers() if each.casefold() == found.casefold()]
+    return found if found in known else next(iter(known), found)
 
 
 def _add_headers(response: Response) -> Response:
@@ -218,7 +243,8 @@ def _add_headers(response: Response) -> Response:
 
 def _explain(error: HTTPException) -> Response:
     """One plain sentence, which the page shows as it stands."""
-    return Response(f"{error.description}\n", error.code, mimetype="text/plain")
+    text = UNKNOWN_HOST if isinstance(error, SecurityError) else error.description
+    return Response(f"{text}\n", error.code, mimetype="text/plain")
 
 
 def _report(error: UserError) -> Response:

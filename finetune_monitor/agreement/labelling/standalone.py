@@ -59,7 +59,8 @@ def _page(gallery: Gallery, metrics: Sequence[str]) -> str:
 def _question(gallery: Gallery, metric: str, numbers: dict[str, int]) -> dict[str, Any]:
     """A question and its tasks: image_id, number of the picture, numbers of the photos.
 
-    A picture that is asked about twice is there once, under the same number, and the original stands first.
+    A picture that is asked about twice is there once, under the same number, and the original stands first: the page
+    has to know the pairs for its order. Nothing on the screen tells them, but whoever reads the file's source can.
     """
     tasks = sorted(gallery.by_metric[metric], key=lambda task: task.repeat_of is not None)
     rows = []

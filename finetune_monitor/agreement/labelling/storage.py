@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 from finetune_monitor.agreement.ratings import COLUMNS, Rating
 from finetune_monitor.errors import UserError
@@ -27,7 +28,9 @@ _ADD = f"INSERT INTO ratings (key, {', '.join(COLUMNS)}) VALUES (?, ?, ?, ?, ?, 
 
 _ALL = f"SELECT {', '.join(COLUMNS)} FROM ratings ORDER BY number"
 
-_LATEST = "SELECT metric, image_id, label, max(number) FROM ratings WHERE labeler = ? GROUP BY metric, image_id"
+_OWN = "SELECT metric, image_id, label FROM ratings WHERE labeler = ? ORDER BY timestamp, number"
+
+_LABELERS = "SELECT labeler FROM ratings GROUP BY labeler ORDER BY min(number)"
 
 
 class DiskFullError(UserError):
@@ -75,33 +78,41 @@ class RatingStore:
             database.execute(_ADD, (key, *astuple(rating)))
 
     def all(self) -> list[Rating]:
-        """Every rating, oldest first; none where there is no file yet.
+        """Every rating in the order of arrival; none where there is no file yet, or an empty one.
 
         Raises:
             UserError: the file cannot be read.
         """
-        if not self.file.exists():
-            return []
-        with self._open() as database:
-            return [
-                Rating(*row) for row in database.execute(f"SELECT {', '.join(COLUMNS)} FROM ratings ORDER BY number")
-            ]
+        return [Rating(*row) for row in self._rows(_ALL)]
 
     def latest(self, labeler: str) -> dict[tuple[str, str], int]:
-        """One labeler's answers that stand, by metric and image_id.
+        """One labeler's answers that stand, by metric and image_id: those that were given last.
 
         Raises:
             UserError: the file cannot be read.
         """
+        return {(metric, image_id): label for metric, image_id, label in self._rows(_OWN, labeler)}
+
+    def labelers(self) -> list[str]:
+        """Everyone with a rating, in the order of their first.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+        return [name for (name,) in self._rows(_LABELERS)]
+
+    def _rows(self, query: str, *values: str) -> list[tuple[Any, ...]]:
+        if not self.file.exists() or self.file.stat().st_size == 0:
+            return []
         with self._open() as database:
-            return {(metric, image_id): label for metric, image_id, label, _ in database.execute(_LATEST, (labeler,))}
+            return database.execute(query, values).fetchall()
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         """A connection of its own for every moment of use, so that no two threads share one."""
         try:
             with closing(sqlite3.connect(self.file, timeout=PATIENCE)) as database:
-                database.execute("PRAGMA synchronous = FULL")
+                database.execute("PRAGMA synchronous = EXTRA")  # FULL leaves the journal's removal unflushed
                 yield database
         except sqlite3.IntegrityError:  # a mistake of ours, not of the file
             raise

@@ -3,17 +3,20 @@
 import csv
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from label_plans import AESTHETIC, SIMILARITY, write_small_plan
 from PIL import Image
 
-from finetune_monitor.agreement.labelling import commands
+from finetune_monitor.agreement.labelling import addresses, commands
 from finetune_monitor.agreement.labelling.storage import RATINGS, RatingStore
 from finetune_monitor.agreement.ratings import COLUMNS, Rating
 from finetune_monitor.agreement.tasks import read_plan
@@ -47,8 +50,9 @@ def serving(*arguments):
     command = [sys.executable, "-m", "finetune_monitor.cli", "label", "serve", *map(str, arguments)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        lines = [process.stdout.readline() for _ in range(3)]
+        lines = [process.stdout.readline() for _ in range(4)]
         link = re.search(r"http://\S+", "".join(lines))
+        process.first_lines = lines
         yield process, link and link[0]
     finally:
         process.kill()
@@ -78,10 +82,11 @@ def test_plan_prints_how_many_images_a_person_and_question_has(tmp_path, capsys)
     references = [f"{person}={tmp_path / 'photos' / person}" for person in ("[b]anna", "ben")]
     output = tmp_path / "a plan"
     arguments = ["label", "plan", str(tmp_path / "made"), "-o", str(output), "--per-person", "4", "--seed", "3"]
-    assert main([*arguments, "--references", *references]) == 0
+    assert main([*arguments, *(word for each in references for word in ("--references", each))]) == 0
     found = capsys.readouterr().out
     assert re.search(r"\[b\]anna\W+2\W+2\W", found)
     assert re.search(r"all\W+4\W+4\W", found)
+    assert "asked: face_similarity, 4 pictures; aesthetic, 4 pictures\n" in found
     assert f"next:  finetune-monitor label serve '{output}'" in found
     assert read_plan(output).seed == 3
 
@@ -111,7 +116,77 @@ def test_plan_refuses_two_folders_of_one_person(tmp_path, capsys):
     assert "anna more than once" in capsys.readouterr().err
 
 
+def test_references_take_one_person_and_leave_the_sources_alone(tmp_path, capsys):
+    (tmp_path / "plan").mkdir()
+    words = ["label", "plan", "-o", str(tmp_path / "out"), "--references", "anna=a", str(tmp_path / "no-source")]
+    assert main(words) == 2
+    assert "no-source: no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("there", "text", "person"),
+    [
+        ("photos", "anna=photos", "anna"),
+        ("photos", "a=b=photos", "a=b"),
+        ("a=b", "anna=a=b", "anna"),
+        ("c", "a=b=c", "a=b"),
+        ("photos", "anna=gone=photo", "anna"),
+        ("photos", f"anna={'x' * 300}", "anna"),
+    ],
+)
+def test_a_person_and_a_folder_may_have_an_equals_sign_in_their_names(tmp_path, monkeypatch, there, text, person):
+    (tmp_path / there).mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert commands._reference(text) == (person, Path(text[len(person) + 1 :]))
+
+
 # ---- serve
+
+
+def test_serve_and_plan_count_repeats_in_the_same_words(tmp_path):
+    write_small_plan(tmp_path / "plan", images=4, repeats=1)
+    with serving(tmp_path / "plan", "--port", "0") as (process, link):
+        urllib.request.urlopen(link, timeout=20).read()
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=20)
+        assert "saved:  0 ratings by 0 labelers" in out
+        asked = "face_similarity, 5 pictures, 1 of them a repeat; aesthetic, 5 pictures, 1 of them a repeat"
+        assert process.first_lines[:2] == [f"asked:  {asked}\n", "so far: 0 ratings by 0 labelers\n"]
+
+
+def test_without_a_port_the_last_one_is_taken_again(folder, capsys):
+    assert addresses.last_port(folder) == 8760
+    ports = []
+    for chosen in (["--port", "0"], [], []):
+        with serving(folder, *chosen) as (_, link):
+            ports.append(urlsplit(link).port)
+            assert addresses.last_port(folder) == ports[-1]
+    assert len(set(ports)) == 1
+    with socket.create_server(("127.0.0.1", ports[0])):
+        assert main(["label", "serve", str(folder)]) == 2
+    assert f"--port {ports[0]}: Address already in use" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b"65536", b"0", b"http", b"\xff\xfe", None])
+def test_a_damaged_port_is_no_reason_to_take_another_one(folder, capsys, content):
+    file = folder / addresses.PORT
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    assert main(["label", "serve", str(folder)]) == 2
+    assert "remove the file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b"short", b"x" * 20 + b" y", b"\xff" * 30, None])
+def test_a_damaged_key_is_named(folder, capsys, content):
+    file = folder / addresses.KEY
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    assert main(["label", "serve", str(folder), "--host", "0.0.0.0", "--port", "0"]) == 2
+    assert re.search(r"access\.key: (damaged; remove it|cannot be read)", capsys.readouterr().err)
 
 
 def test_serve_ends_with_ctrl_c_and_says_what_is_saved(rated):
@@ -133,7 +208,7 @@ def test_serve_names_all_that_it_leaves_out(folder):
         urllib.request.urlopen(link, timeout=20).read()
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=20)
-    assert "2 files of the plan are left out" in err
+    assert "left out 2 files of the plan" in err
     assert str(tasks[0].file) in err
     assert str(tasks[1].file) in err
 
@@ -157,14 +232,29 @@ def test_elsewhere_the_link_has_a_key_that_stays(folder):
 
 
 @pytest.mark.parametrize(
-    ("host", "is_here"),
-    [("127.0.0.1", True), ("localhost", True), ("127.3.2.1", True), ("10.0.0.2", False), ("box", False)],
+    ("host", "bound", "names"),
+    [
+        ("127.0.0.1", "127.0.0.1", {"localhost", "127.0.0.1"}),
+        ("LocalHost", "127.0.0.1", {"localhost", "127.0.0.1"}),
+        ("box", "127.3.2.1", {"localhost", "127.0.0.1", "127.3.2.1", "box"}),
+        ("0", "0.0.0.0", None),
+        ("0.0.0.0", "0.0.0.0", None),
+        ("Box", "10.0.0.2", {"box", "10.0.0.2"}),
+    ],
 )
-def test_only_addresses_of_this_machine_alone_need_no_key(folder, host, is_here):
-    access = commands._access(host, folder)
-    assert (access.key is None) == is_here
-    assert host in access.hosts
-    assert (folder / "access.key").exists() != is_here
+def test_the_address_that_is_bound_decides_who_needs_a_key(folder, host, bound, names):
+    access = addresses.access_to(bound, host, folder)
+    assert (None if access.hosts is None else set(access.hosts)) == names
+    assert (access.key is not None) == (folder / addresses.KEY).exists() == (not bound.startswith("127."))
+    link = addresses.link_to(bound, 4321, host, access)
+    assert (f"?key={access.key}" in link) == (access.key is not None)
+    assert "//0" not in link
+
+
+@pytest.mark.parametrize(("host", "bound"), [("0", "0.0.0.0"), ("localhost", "127.0.0.1"), ("127.1", "127.0.0.1")])
+def test_what_is_bound_is_an_address(host, bound):
+    with addresses.listen(host, 0) as listening:
+        assert listening.getsockname()[0] == bound
 
 
 def test_serve_says_when_the_port_is_taken(folder, capsys):
@@ -178,6 +268,9 @@ def test_serve_says_when_the_port_is_taken(folder, capsys):
     ("arguments", "words"),
     [
         (["--host", "::1"], "expected an IPv4 address or a name"),
+        (["--host", ""], "found nothing, expected an IPv4 address or a name"),
+        (["--host", "b\udcffx"], "choose another port or address"),
+        (["--host", "x" * 300], "choose another port or address"),
         (["--host", "192.0.2.77", "--port", "0"], "choose another port or address"),
     ],
 )
@@ -243,6 +336,22 @@ def test_export_refuses(rated, tmp_path, capsys, name, arguments, words):
     assert words in capsys.readouterr().err
     assert (tmp_path / "there.csv").read_text() == "mine"
     assert name.startswith("there") or not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("kind", ["csv", "html"])
+@pytest.mark.parametrize("name", ["there/out", "x" * 300])
+def test_export_to_a_place_that_cannot_be_written(rated, tmp_path, capsys, name, kind):
+    (tmp_path / "there").write_text("mine")
+    assert main(["label", "export", str(rated), "-o", str(tmp_path / f"{name}.{kind}"), "--metric", AESTHETIC]) == 2
+    assert "choose another place" in capsys.readouterr().err
+
+
+def test_one_rating_is_one(folder, tmp_path, capsys):
+    store = RatingStore(folder / RATINGS)
+    store.create()
+    store.add("key", RATED[0])
+    assert main(["label", "export", str(folder), "-o", str(tmp_path / "out.csv")]) == 0
+    assert capsys.readouterr().out.endswith("out.csv, 1 rating\n")
 
 
 def test_export_without_ratings_says_what_comes_first(folder, tmp_path, capsys):

@@ -24,6 +24,7 @@ from finetune_monitor.agreement.labelling.pictures import PHOTO_SIDE, PHOTOS, op
 from finetune_monitor.agreement.labelling.questions import GAP, ordered, question_of
 from finetune_monitor.agreement.labelling.serving import BODY, HEADERS, Access, make_app
 from finetune_monitor.agreement.labelling.storage import RATINGS, RatingStore
+from finetune_monitor.agreement.ratings import Rating
 from finetune_monitor.agreement.tasks import Task, write_plan
 from finetune_monitor.errors import UserError
 from finetune_monitor.images import read_image
@@ -57,7 +58,7 @@ def client(gallery, store):
 def rating(plan, gallery):
     task = plan.tasks[0]
     about = {"plan": gallery.key, "key": "0123456789abcdef", "image_id": task.image_id, "labeler": "anna"}
-    return {**about, "metric": task.metric, "label": 4, "duration_ms": 1500}
+    return {**about, "metric": task.metric, "label": 4, "duration_ms": 1500, "age_ms": 0}
 
 
 def questions(client, labeler="anna"):
@@ -181,6 +182,41 @@ def test_a_metric_without_words_of_its_own_is_asked_for_by_name():
 # ---- What is taken
 
 
+def test_a_rating_that_waited_is_kept_with_the_time_when_it_was_given(client, store, rating):
+    sent = [(4, 5_000), (2, 60_000), (1, 90 * 24 * 3600 * 1000)]
+    for number, (label, age) in enumerate(sent):
+        answer = {**rating, "key": f"{number:016d}", "label": label, "age_ms": age}
+        assert client.post("/api/ratings", json=answer).status_code == 204
+    now = datetime.now(timezone.utc)
+    ages = [(now - datetime.fromisoformat(each.timestamp)).total_seconds() * 1000 for each in store.all()]
+    assert ages == pytest.approx([age for _, age in sent], abs=4000)
+    [shown] = [task for task in questions(client)[0]["tasks"] if task["image_id"] == rating["image_id"]]
+    assert shown["label"] == 4
+
+
+@pytest.mark.parametrize(
+    ("known", "entered", "goes_on_as"),
+    [
+        (["ann"], "Ann", "ann"),
+        (["ann"], " ANN ", "ann"),
+        (["Stra\u00dfer"], "STRASSER", "Stra\u00dfer"),
+        (["Zo\u00eb W"], "zoe\u0308  w", "Zo\u00eb W"),
+        (["ann", "Ann"], "Ann", "Ann"),
+        (["ann", "Ann"], "ANN", "ann"),
+        (["ann"], "anne", "anne"),
+    ],
+)
+def test_a_name_in_other_letters_is_the_same_labeler(client, store, rating, known, entered, goes_on_as):
+    for number, name in enumerate(known):
+        store.add(f"{number}", Rating(rating["image_id"], name, SIMILARITY, 1 + number, f"2026-01-0{number + 1}"))
+    found = client.get("/api/questions", query_string={"labeler": entered}).json
+    assert found["labeler"] == goes_on_as
+    answered = [task["label"] for task in found["questions"][0]["tasks"] if task["label"] is not None]
+    assert answered == ([known.index(goes_on_as) + 1] if goes_on_as in known else [])
+    assert client.post("/api/ratings", json={**rating, "labeler": entered}).status_code == 204
+    assert store.all()[-1].labeler == goes_on_as
+
+
 def test_a_rating_is_kept_with_the_servers_time(client, store, rating):
     before = datetime.now(timezone.utc)
     assert client.post("/api/ratings", json=rating).status_code == 204
@@ -206,6 +242,7 @@ BAD = {
     "label": [None, 0, 6, -1, 3.0, 2.5, "3", True, False, [3], float("nan"), 10**30],
     "labeler": [None, "", "   ", "x" * 61, "a\u0007b", "a\u202eb", "\ud800", 1, ["anna"]],
     "duration_ms": [None, -1, 1.5, "1", True, 10**30, float("inf")],
+    "age_ms": [None, -1, 1.5, "1", True, 90 * 24 * 3600 * 1000 + 1],
     "plan": [None, "", "other"],
 }
 
@@ -213,7 +250,7 @@ BAD = {
 @pytest.mark.parametrize(("field", "value"), [(field, value) for field, values in BAD.items() for value in values])
 def test_bad_fields_are_refused_in_words(client, store, rating, field, value):
     response = client.post("/api/ratings", json={**rating, field: value})
-    assert response.status_code == (409 if field == "plan" else 400)
+    assert response.status_code == (409 if field == "plan" else 422)
     assert field in response.text or field in ("image_id", "plan")
     assert store.all() == []
 
@@ -250,7 +287,7 @@ def test_one_field_more_or_less_is_refused(client, store, rating):
 
 @pytest.mark.parametrize("labeler", ["", "x" * 61, "a\u0007"])
 def test_questions_for_what_is_no_name_are_refused(client, labeler):
-    assert client.get("/api/questions", query_string={"labeler": labeler}).status_code == 400
+    assert client.get("/api/questions", query_string={"labeler": labeler}).status_code == 422
 
 
 def test_what_goes_wrong_with_the_file_is_told_in_general_words(client, store, rating, caplog):
@@ -286,7 +323,8 @@ def test_many_labelers_at_once_over_real_sockets(gallery, store, plan):
                 "image_id": task.image_id,
                 "labeler": labeler,
             }
-            body = json.dumps({**about, "metric": task.metric, "label": 1 + number % 5, "duration_ms": 1})
+            about |= {"metric": task.metric, "label": 1 + number % 5, "duration_ms": 1, "age_ms": 0}
+            body = json.dumps(about)
             connection.request("POST", "/api/ratings", body, {"Content-Type": "application/json"})
             response = connection.getresponse()
             response.read()
@@ -316,7 +354,10 @@ def test_many_labelers_at_once_over_real_sockets(gallery, store, plan):
 )
 def test_only_names_of_this_machine_are_answered(client, host, status):
     for path in ("/", "/api/questions", "/label.js"):
-        assert client.get(path, headers={"Host": host}).status_code == status
+        response = client.get(path, headers={"Host": host})
+        assert response.status_code == status
+        assert (status == 200) != ("Open it with the link" in response.text)
+        assert "trusted" not in response.text or status == 200
 
 
 @pytest.mark.parametrize(
@@ -336,7 +377,10 @@ def test_only_this_machine_is_answered(client, address, status):
         (None, 204),
         ("http://localhost", 204),
         ("http://localhost:1234", 403),
-        ("https://localhost", 403),
+        ("https://localhost", 204),  # the end of a tunnel
+        ("https://localhost:8443", 403),
+        ("http://[", 403),
+        ("http://", 403),
         ("http://evil.example", 403),
         ("null", 403),
     ],

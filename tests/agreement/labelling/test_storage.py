@@ -40,11 +40,11 @@ def store(tmp_path):
     return made
 
 
-def rating(image_id="a", label=3, labeler="anna", metric="aesthetic"):
-    return Rating(image_id, labeler, metric, label, "2026-01-02T03:04:05.678+00:00", 1200)
+def rating(image_id="a", label=3, labeler="anna", metric="aesthetic", second=5):
+    return Rating(image_id, labeler, metric, label, f"2026-01-02T03:04:{second:02d}.678+00:00", 1200)
 
 
-def test_ratings_come_back_as_they_were_given_oldest_first(store):
+def test_ratings_come_back_as_they_arrived(store):
     given = [rating("b", 5), rating("a", 1, "Zoë; 'x', \"y\""), rating("b", 2)]
     for number, each in enumerate(given):
         store.add(f"key-{number}", each)
@@ -65,6 +65,29 @@ def test_the_latest_answer_of_each_image_stands(store):
         store.add(f"key-{number}", each)
     assert store.latest("anna") == {("aesthetic", "a"): 4, ("aesthetic", "b"): 2, ("other", "a"): 3}
     assert store.latest("nobody") == {}
+
+
+def test_an_answer_that_arrives_late_replaces_no_later_one(store):
+    given = [rating(label=1, second=3), rating(label=2, second=9), rating(label=3, second=4), rating("b", 4, second=4)]
+    for number, each in enumerate(given):
+        store.add(f"key-{number}", each)
+    assert store.latest("anna") == {("aesthetic", "a"): 2, ("aesthetic", "b"): 4}
+    assert store.all() == given
+
+
+def test_labelers_stand_in_the_order_of_their_first_rating(store):
+    for number, name in enumerate(["zoe", "anna", "zoe", "Zoe"]):
+        store.add(f"key-{number}", rating(labeler=name))
+    assert store.labelers() == ["zoe", "anna", "Zoe"]
+
+
+def test_an_empty_file_has_no_ratings_yet_and_is_made_good(tmp_path):
+    store = RatingStore(tmp_path / RATINGS)
+    store.file.touch()
+    assert (store.all(), store.latest("anna"), store.labelers()) == ([], {}, [])
+    store.create()
+    store.add("key", rating())
+    assert store.all() == [rating()]
 
 
 def test_before_there_is_a_file_there_are_no_ratings(tmp_path):
@@ -116,8 +139,13 @@ def test_two_killed_writers_lose_no_acknowledged_rating(store, acknowledged):
 
 
 def test_every_rating_is_flushed_to_the_disk(store):
+    """A rating is committed when the journal is removed; only EXTRA (3) flushes the folder after that.
+
+    With FULL (2) a power cut may bring the journal back, which would undo a rating whose labeler has read "Saved".
+    """
     with store._open() as database:
-        assert database.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert database.execute("PRAGMA synchronous").fetchone() == (3,)
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("delete",)
 
 
 @pytest.mark.parametrize("content", [b"no database at all" * 100, b"SQLite format 3\0" + b"\xff" * 4096])

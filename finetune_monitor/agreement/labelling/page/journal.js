@@ -5,7 +5,9 @@
 class Journal {
   constructor(plan) {
     this.prefix = `finetune-monitor/${plan}/`;
+    this.labelers = `finetune-monitor-labelers/${plan}/`;
     this.held = new Map();
+    this.moments = new Map();
     this.time = 0;
   }
 
@@ -18,11 +20,23 @@ class Journal {
     if (!store(this.prefix + key, JSON.stringify(entry))) {
       this.held.set(key, entry);
     }
-    return entry;
+    this.moments.set(key, performance.now());
+    store(this.labelers + answer.labeler, "");
+  }
+
+  // When an answer was given, on the clock of performance.now(), which nobody sets; negative before this page began.
+  moment({ key, timestamp }) {
+    return this.moments.get(key) ?? performance.now() - (Date.now() - Date.parse(timestamp));
+  }
+
+  // Whether this browser has ever held an answer of theirs.
+  knows(labeler) {
+    return stored(this.labelers + labeler) !== null;
   }
 
   remove(key) {
     this.held.delete(key);
+    this.moments.delete(key);
     forget(this.prefix + key);
   }
 

@@ -6,7 +6,7 @@ const FLASH = 350;
 const SLOW = 300;
 
 const embedded = at("plan");
-page.source = embedded ? new EmbeddedSource(JSON.parse(embedded.textContent)) : new ServerSource(showState);
+page.source = embedded ? new EmbeddedSource(JSON.parse(embedded.textContent)) : new ServerSource(showState, takeBack);
 
 const stopwatch = new Stopwatch();
 let shownAt = null; // when the picture appeared; null while there is none to answer
@@ -62,6 +62,7 @@ function showPicture(task, own) {
   image.alt = "The picture to rate";
   image.style.setProperty("--ratio", image.naturalWidth / image.naturalHeight);
   at("stage").replaceChildren(image);
+  at("rating").scrollTop = 0;
   showPhotos(task);
   requestAnimationFrame(() => {
     if (own === page.turn) {
@@ -98,7 +99,7 @@ function showFormerAnswer(task) {
   write("hint", session.isLookingBack ? former : session.question.hint);
   at("hint").classList.toggle("former", session.isLookingBack);
   at("forward").hidden = !session.isLookingBack;
-  at("undo").disabled = !session.tasks.some((each, index) => index < session.place && each.label !== null);
+  at("undo").disabled = session.former === undefined;
 }
 
 function showProgress() {
@@ -134,6 +135,13 @@ function flash(chosen) {
   void chosen.offsetWidth; // begins the animation anew
   chosen.classList.add("given");
   setTimeout(() => chosen.classList.remove("given"), FLASH);
+}
+
+function undo() {
+  if (page.session?.former) {
+    page.session.undo();
+    showTask();
+  }
 }
 
 function back() {
@@ -187,36 +195,64 @@ function download() {
 
 // ---- What the page listens to
 
+const ACTIONS = { Backspace: undo, u: undo, U: undo, ArrowLeft: back, ArrowRight: forward };
+for (const label of [1, 2, 3, 4, 5]) {
+  ACTIONS[label] = () => answer(label, SOON);
+}
+
 function onKey(event) {
   const isTyping = event.target instanceof HTMLInputElement;
   if (isTyping || event.ctrlKey || event.metaKey || event.altKey || at("enlarged").open || !page.session) {
     return;
   }
-  if (event.repeat) {
-    event.preventDefault(); // a held key acts once, also on the button that has the focus
-  } else if (/^[1-5]$/.test(event.key)) {
-    answer(Number(event.key), SOON);
-  } else if (["Backspace", "u", "U", "ArrowLeft"].includes(event.key)) {
+  const action = Object.hasOwn(ACTIONS, event.key) ? ACTIONS[event.key] : null;
+  const isPressing = event.target instanceof HTMLButtonElement && ["Enter", " "].includes(event.key);
+  if (action || (event.repeat && isPressing)) {
     event.preventDefault();
-    back();
-  } else if (event.key === "ArrowRight") {
-    event.preventDefault();
-    forward();
+  }
+  if (action && !event.repeat) {
+    action(); // a held key acts once
   }
 }
 
 // What was answered in another tab of this browser needs no answer here.
 function onOtherTab({ key, newValue }) {
-  const { source, questions, labeler } = page;
-  if (newValue !== null && source.journal && key?.startsWith(source.journal.prefix)) {
-    const entry = source.journal.parsed(key);
-    const question = questions.find(({ metric }) => metric === entry?.metric);
-    const task = question?.tasks.find(({ image_id }) => image_id === entry.image_id);
-    if (task && entry.labeler === labeler) {
-      task.label = entry.label;
-    }
+  const { journal } = page.source;
+  if (newValue !== null && journal && key?.startsWith(journal.prefix)) {
+    const entry = journal.parsed(key);
+    setLabel(entry, entry?.label);
   }
   showState();
+}
+
+// An answer that the server will never take, unless a later one to the same question is on its way.
+function takeBack(entry) {
+  const isOfSame = (other) => ["labeler", "metric", "image_id"].every((name) => other[name] === entry[name]);
+  setLabel(entry, page.source.journal.entries().findLast(isOfSame)?.label ?? null);
+}
+
+// Note an answer that was not given on this screen, and show what it changes there.
+function setLabel(entry, label) {
+  const { questions, labeler, session } = page;
+  const question = questions.find(({ metric }) => metric === entry?.metric);
+  const task = question?.tasks.find(({ image_id }) => image_id === entry.image_id);
+  if (!task || !isSame(entry.labeler, labeler)) {
+    return;
+  }
+  const [shown, wasOpen] = [session?.task, task.label === null];
+  task.label = label;
+  if (question !== session?.question) {
+    return;
+  }
+  if (shown === undefined || (shown === task && wasOpen)) {
+    session.toNext();
+  }
+  if (session.task !== shown) {
+    showTask();
+  } else if (shown) {
+    showFormerAnswer(shown);
+    showProgress();
+  }
 }
 
 function onHistory({ state }) {
@@ -228,7 +264,7 @@ function onHistory({ state }) {
 }
 
 function onHome() {
-  history.replaceState(null, "");
+  setHistory("replaceState", null);
   showStart();
 }
 
@@ -240,7 +276,9 @@ function onLeave(event) {
 
 async function open() {
   at("name").value = stored(NAME) ?? "";
-  history.replaceState(history.state, "", location.pathname); // the address no longer shows the key
+  if (location.search !== "") {
+    setHistory("replaceState", history.state, location.pathname); // the address no longer shows the key
+  }
   await showQuestions();
   if (history.state?.metric && page.labeler) {
     await begin(history.state.metric);
@@ -254,7 +292,7 @@ async function open() {
 at("name").addEventListener("input", onName);
 at("who").addEventListener("submit", onSubmit);
 at("home").addEventListener("click", onHome);
-at("undo").addEventListener("click", back);
+at("undo").addEventListener("click", undo);
 at("forward").addEventListener("click", forward);
 at("enlarged").addEventListener("click", () => at("enlarged").close());
 document.querySelectorAll(".download").forEach((each) => each.addEventListener("click", download));

@@ -5,7 +5,8 @@ const PATIENCE = 400; // milliseconds that an answer may be on its way before th
 // Who rates what, as the page stands now.
 const page = {
   source: null,
-  labeler: "",
+  name: "", // as it was typed
+  labeler: "", // as it stands beside the ratings
   questions: [],
   session: null,
   turn: 0, // counts what was asked for, so that what comes late is known to be late
@@ -58,6 +59,15 @@ function showState(isLate = false) {
   const hasAnswers = page.questions.some((question) => answeredOf(question) > 0);
   for (const each of document.querySelectorAll(".download")) {
     each.hidden = !(page.source.canDownload && hasAnswers);
+  }
+}
+
+// What the back button goes by; a page without an address of its own, as in a sandbox, has none.
+function setHistory(action, state, address) {
+  try {
+    history[action](state, "", address);
+  } catch {
+    // the button leaves the page
   }
 }
 

@@ -9,6 +9,7 @@ class Session {
     this.question = question;
     this.tasks = question.tasks;
     this.skipped = new Set();
+    this.given = this.tasks.filter((task) => task.label !== null); // in the order of the answers
     this.durations = [];
     this.toNext();
   }
@@ -35,6 +36,16 @@ class Session {
     }
   }
 
+  // The picture that was answered last, or before the one that is shown; undefined where there is none.
+  get former() {
+    const given = this.given.filter((task) => task.label !== null);
+    return given.includes(this.task) ? given[given.indexOf(this.task) - 1] : given.at(-1);
+  }
+
+  undo() {
+    this.place = this.tasks.indexOf(this.former);
+  }
+
   // To the nearest picture before this one that has an answer; whether there is one.
   back() {
     const place = this.tasks.findLastIndex((task, index) => index < this.place && task.label !== null);
@@ -55,6 +66,7 @@ class Session {
 
   answer(label, duration) {
     this.task.label = label;
+    this.given = [...this.given.filter((task) => task !== this.task), this.task];
     this.durations.push(duration);
     this.toNext();
   }

@@ -2,19 +2,27 @@
 
 const AGAIN = 1500; // milliseconds after which what failed is tried again
 const LONGEST_WAIT = 15000; // for an answer of the server
+const OLDEST = 90 * 24 * 3600 * 1000; // milliseconds; the server takes no older answer
+const STORED = 204;
+const REFUSED = 422; // by the server itself, which will never take this answer
 const NO_ANSWER = "The server does not answer. Your answers wait in this browser until it does.";
+const STRANGER = "Something else answers in the server's place. Your answers wait in this browser until it is back.";
 
 // Questions and pictures from the server, and the way of the answers to it.
 //
-// load(labeler): {questions}, each task {image_id, label, picture, photos} in the labeler's order.
+// load(name): {labeler, questions}: the name under which they rate, each task {image_id, label, picture, photos} in
+//   their order.
 // url(picture): what to give an <img>.
+//
+// onChange(): something has been sent, or could not be.  onRefusal(entry): an answer that will never be taken.
 class ServerSource {
   canDownload = false;
 
-  constructor(onChange) {
-    this.onChange = onChange;
+  constructor(onChange, onRefusal) {
+    Object.assign(this, { onChange, onRefusal });
     this.problem = "";
     this.refusal = "";
+    this.settled = -Infinity; // no answer that is sent now was given before this moment
     this.isFailing = false;
     this.isSending = false;
     for (const event of ["online", "focus"]) {
@@ -26,14 +34,14 @@ class ServerSource {
     return picture;
   }
 
-  async load(labeler) {
-    const query = labeler ? `?labeler=${encodeURIComponent(labeler)}` : "";
+  async load(name) {
+    const query = name ? `?labeler=${encodeURIComponent(name)}` : "";
     const before = this.journal?.entries() ?? []; // what arrives meanwhile may be in neither of the two
     const response = await asked(`/api/questions${query}`);
-    if (!response.ok) {
-      throw new Error(await response.text());
+    if (!response.ok || !isOfType(response, "application/json")) {
+      throw new Error(await explained(response));
     }
-    const { plan, questions } = await response.json();
+    const { plan, labeler, questions } = await response.json();
     if (plan !== this.plan) {
       this.plan = plan;
       this.journal = new Journal(plan);
@@ -41,7 +49,7 @@ class ServerSource {
     }
     overlay(questions, [...before, ...this.journal.entries()], labeler);
     this.send();
-    return questions;
+    return { labeler, questions };
   }
 
   // In order, one at a time; what fails is tried again and again.
@@ -66,17 +74,31 @@ class ServerSource {
     this.onChange();
   }
 
-  async sendOne({ key, image_id, labeler, metric, label, duration_ms }) {
-    const body = JSON.stringify({ plan: this.plan, key, image_id, labeler, metric, label, duration_ms });
+  async sendOne(entry) {
+    const { key, image_id, labeler, metric, label, duration_ms } = entry;
+    const [given, start] = [Math.max(this.journal.moment(entry), this.settled), performance.now()];
+    const age_ms = Math.round(Math.min(Math.max(start - given, 0), OLDEST));
+    const body = JSON.stringify({ plan: this.plan, key, image_id, labeler, metric, label, duration_ms, age_ms });
     const headers = { "Content-Type": "application/json" };
     const response = await asked("/api/ratings", { method: "POST", headers, body, keepalive: true });
-    if (response.status === 400) {
-      store(`finetune-monitor-refused/${this.plan}/${key}`, body);
-      this.refusal = `An answer was refused. ${await response.text()}`;
-    } else if (!response.ok) {
-      throw new Error(await response.text());
+    if (response.status !== STORED && response.status !== REFUSED) {
+      throw new Error(await explained(response));
     }
+    const refusal = response.status === REFUSED ? await response.text() : "";
+    this.settled = given + performance.now() - start; // the server's time of this answer is not later
     this.journal.remove(key);
+    this.tell(entry, refusal);
+  }
+
+  // A refusal is told until an answer is stored that was given after it.
+  tell(entry, refusal) {
+    if (refusal) {
+      this.refusal = `An answer was refused, and its picture is asked about again. ${refusal}`;
+      this.refused = this.journal.entries().at(-1)?.key ?? entry.key;
+      this.onRefusal(entry);
+    } else if (this.refusal && entry.key > this.refused) {
+      this.refusal = "";
+    }
   }
 
   // What the labeler should know of the answers: {text, isMoment, isTrouble, notice}.
@@ -107,13 +129,14 @@ class EmbeddedSource {
     return `data:image/jpeg;base64,${document.getElementById(`picture-${number}`).textContent}`;
   }
 
-  async load(labeler) {
+  async load(name) {
+    const labeler = this.journal.entries().find((entry) => isSame(entry.labeler, name))?.labeler ?? name;
     const questions = this.content.questions.map((question) => {
       const tasks = question.tasks.map(([image_id, picture, photos]) => ({ image_id, label: null, picture, photos }));
       return { ...question, tasks: ordered(tasks, this.content.seed, question.metric, labeler) };
     });
     overlay(questions, this.journal.entries(), labeler);
-    return questions;
+    return { labeler, questions };
   }
 
   send() {}
@@ -127,7 +150,7 @@ class EmbeddedSource {
   // The labeler's answers as ratings.py writes them.
   csv(labeler) {
     const columns = ["image_id", "labeler", "metric", "label", "timestamp", "duration_ms"];
-    const own = this.journal.entries().filter((entry) => entry.labeler === labeler);
+    const own = this.journal.entries().filter((entry) => isSame(entry.labeler, labeler));
     const rows = [columns, ...own.map((entry) => columns.map((column) => entry[column]))];
     return rows.map((row) => row.map(quoted).join(",") + "\n").join("");
   }
@@ -141,10 +164,24 @@ async function asked(address, options = {}) {
   }
 }
 
+// Why something was not done, in words for the labeler; a stranger's page is none.
+async function explained(response) {
+  return !response.ok && isOfType(response, "text/plain") ? await response.text() : STRANGER;
+}
+
+function isOfType(response, type) {
+  return (response.headers.get("Content-Type") ?? "").startsWith(type);
+}
+
+// Capital letters and small ones do not make two persons.
+function isSame(name, other) {
+  return name.toLowerCase() === other.toLowerCase();
+}
+
 // The labeler's own answers that only this browser has, laid on those that came with the questions.
 function overlay(questions, entries, labeler) {
   const name = (metric, image_id) => JSON.stringify([metric, image_id]);
-  const own = entries.filter((entry) => entry.labeler === labeler);
+  const own = entries.filter((entry) => isSame(entry.labeler, labeler));
   const labels = new Map(own.map((entry) => [name(entry.metric, entry.image_id), entry.label]));
   for (const { metric, tasks } of questions) {
     for (const task of tasks) {

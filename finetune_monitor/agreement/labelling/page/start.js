@@ -17,18 +17,37 @@ async function showQuestions() {
   const name = isName(typedName()) ? typedName() : "";
   let shown;
   try {
-    const questions = await page.source.load(name);
+    const { labeler, questions } = await page.source.load(name);
     shown = questions.map(questionCard);
     if (own === page.turn) {
-      Object.assign(page, { labeler: name, questions });
+      Object.assign(page, { name, labeler, questions });
     }
   } catch (error) {
-    shown = [element("li", "lead", error.message), button("second", "Try again", showQuestions)];
+    shown = [failureItem(error.message)];
   }
   if (own === page.turn) {
     at("questions").replaceChildren(...shown);
+    write("known", knownLabeler());
     showState();
   }
+}
+
+function failureItem(message) {
+  const item = element("li", "failure");
+  item.setAttribute("role", "alert");
+  item.append(element("p", "", message), button("second", "Try again", showQuestions));
+  return item;
+}
+
+// Told to whoever enters a name whose answers did not come from this browser: it may be another person's.
+function knownLabeler() {
+  const { source, labeler, questions } = page;
+  const answered = questions.reduce((sum, question) => sum + answeredOf(question), 0);
+  if (labeler === "" || answered === 0 || source.journal.knows(labeler)) {
+    return "";
+  }
+  const pictures = `${answered} ${answered === 1 ? "picture" : "pictures"}`;
+  return `Go on as ${labeler}, who has rated ${pictures}. If that is not you, enter another name.`;
 }
 
 function questionCard(question) {
@@ -75,16 +94,16 @@ async function begin(metric) {
     complain();
     return;
   }
-  if (typedName() !== page.labeler) {
+  if (typedName() !== page.name) {
     await showQuestions();
   }
   const question = page.questions.find((each) => each.metric === metric);
-  if (!question || typedName() !== page.labeler) {
+  if (!question || typedName() !== page.name) {
     return;
   }
   store(NAME, page.labeler);
   if (history.state?.metric !== metric) {
-    history.pushState({ metric }, "");
+    setHistory("pushState", { metric });
   }
   page.session = new Session(question);
   showQuestion(question);
