@@ -58,9 +58,10 @@ def agree(
     sections = [_section(material, loaded, images, chosen) for material in loaded.materials.values()]
     claim(output, (*REPORTS, THRESHOLDS, PROBLEMS))
     _write_problems(output / PROBLEMS, loaded.problems)
-    if starred := [section.study for section in sections if not section.study.refused]:
-        weights = {name: material.weights for name, material in loaded.materials.items()}
-        write_thresholds(output / THRESHOLDS, [_thresholds(study, weights) for study in starred])
+    weights = [material.weights for material in loaded.materials.values()]
+    pairs = [(each.study, found) for each, found in zip(sections, weights, strict=True) if not each.study.refused]
+    if pairs:
+        write_thresholds(output / THRESHOLDS, [_thresholds(*pair) for pair in pairs])
     write_report(output, sections, _facts(inputs, loaded, chosen))
     return Outcome(sections, _left_out(loaded.problems))
 
@@ -102,7 +103,7 @@ def _left_out(problems: Sequence[Problem]) -> str:
     return f"{listed} (see {PROBLEMS})" if listed else "nothing"
 
 
-def _thresholds(found: Study, weights: Mapping[str, Mapping[str, Any] | None]) -> Thresholds:
+def _thresholds(found: Study, weights: Mapping[str, Any] | None) -> Thresholds:
     table, scored = found.sample.table, ~np.isnan(found.sample.scores)
     return Thresholds(
         table.metric,
@@ -112,7 +113,7 @@ def _thresholds(found: Study, weights: Mapping[str, Mapping[str, Any] | None]) -
         len(table.labelers),
         int(scored.sum()),
         int((~np.isnan(table.labels[:, scored])).sum()),
-        weights[table.metric],
+        weights,
     )
 
 

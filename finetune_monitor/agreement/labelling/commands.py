@@ -1,12 +1,9 @@
 """The commands `finetune-monitor label plan|serve|export`: their options, and what they print."""
 
 import argparse
-import logging
 import os
 import shlex
-import socket
 import sys
-import webbrowser
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +12,8 @@ from finetune_monitor.errors import UserError
 from finetune_monitor.options import share, whole_number
 
 if TYPE_CHECKING:
+    import socket
+
     from finetune_monitor.agreement.labelling.pictures import Gallery
     from finetune_monitor.agreement.labelling.storage import RatingStore
     from finetune_monitor.agreement.tasks import Task
@@ -186,8 +185,10 @@ def _serve(chosen: argparse.Namespace) -> None:
     print(f"next:   finetune-monitor agree {shlex.quote(str(chosen.folder))} -o agreement")
 
 
-def _run(app: object, listening: socket.socket) -> None:
+def _run(app: object, listening: "socket.socket") -> None:
     """Serve until Ctrl-C."""
+    import logging
+
     from waitress import create_server
 
     from finetune_monitor.agreement.labelling.serving import BODY
@@ -197,6 +198,8 @@ def _run(app: object, listening: socket.socket) -> None:
 
 
 def _open(link: str) -> None:
+    import webbrowser
+
     if not webbrowser.open(link):
         print("finetune-monitor: found no browser to open; follow the link yourself", file=sys.stderr)
 
