@@ -12,9 +12,9 @@ from PIL.Image import Image, Resampling
 from PIL.Image import new as new_image
 
 from finetune_monitor.agreement.grades import HIGHEST
+from finetune_monitor.columns import STARS
 from finetune_monitor.console import scores_in_words
 from finetune_monitor.evaluation import Evaluation, ScoredImage
-from finetune_monitor.metrics import STARS
 
 SMALLEST, LARGEST = 128, 512
 """Pixels that a cell's longer side is brought between: captions must fit under it, and a strip must stay portable."""

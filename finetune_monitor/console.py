@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from finetune_monitor.columns import STARS
 from finetune_monitor.evaluation import Estimate, StopReason
 from finetune_monitor.markdown import shown
-from finetune_monitor.metrics import STARS
 from finetune_monitor.record import RunHistory
 
 REASONS = {

@@ -9,9 +9,6 @@ from PIL.Image import Image
 from finetune_monitor.evaluation import Estimate, FloatArray
 from finetune_monitor.grid import Cell
 
-STARS = "_stars"
-"""What the name of a score's stars, 1 to 5, ends with."""
-
 
 @dataclass(frozen=True)
 class MetricInfo:

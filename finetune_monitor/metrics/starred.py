@@ -10,10 +10,11 @@ from PIL.Image import Image
 
 from finetune_monitor.agreement.grades import HIGHEST, LOWEST
 from finetune_monitor.agreement.thresholds import Thresholds, weights_of
+from finetune_monitor.columns import STARS
 from finetune_monitor.errors import UserError
 from finetune_monitor.evaluation import Estimate, FloatArray
 from finetune_monitor.grid import Cell
-from finetune_monitor.metrics import STARS, Calibrated, Described, Metric, MetricInfo
+from finetune_monitor.metrics import Calibrated, Described, Metric, MetricInfo
 from finetune_monitor.record import plain
 
 logger = logging.getLogger(__name__)

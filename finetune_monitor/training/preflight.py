@@ -15,11 +15,12 @@ from diffusers import DDPMScheduler
 
 from finetune_monitor import ranks, record
 from finetune_monitor.agreement.thresholds import Thresholds, read_thresholds
+from finetune_monitor.columns import STARS
 from finetune_monitor.errors import UserError, all_problems
 from finetune_monitor.hub import resolve_hub_model
 from finetune_monitor.images import first_images
 from finetune_monitor.measuring import check_pictures_fit
-from finetune_monitor.metrics import STARS, Metric
+from finetune_monitor.metrics import Metric
 from finetune_monitor.metrics.starred import Starred
 from finetune_monitor.monitor import measured_with
 from finetune_monitor.sinks.wandb import import_wandb

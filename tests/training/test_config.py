@@ -1,5 +1,7 @@
 """The config: defaults, overrides, and one message for all problems."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -127,3 +129,8 @@ def test_flat_hyperparameters_are_plain_values():
     assert flat["train.rank"] == 32
     assert all(isinstance(value, (str, int, float, bool)) for value in flat.values())
     assert yaml.safe_dump(flat)
+
+
+def test_a_wrong_config_is_told_without_loading_what_measures_and_draws():
+    code = "import sys, finetune_monitor.training.config; sys.exit(bool({'numpy', 'PIL', 'torch'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
