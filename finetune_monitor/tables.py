@@ -5,7 +5,7 @@ import hashlib
 import io
 import re
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from finetune_monitor.errors import UserError
@@ -54,6 +54,15 @@ def table_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
         raise UserError(
             f"{path}: damaged at line {reader.line_num} ({error}); expected a CSV table whose quotes are closed"
         ) from error
+
+
+def csv_text(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    """A table separated by commas, a line a row."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def shown_columns(header: list[str]) -> str:

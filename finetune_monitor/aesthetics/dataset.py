@@ -1,7 +1,5 @@
 """Rated pictures with their embeddings: what a head is fitted on or measured with; what cannot be used is listed."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from finetune_monitor.aesthetics.ratings import Problem, ProblemKind, Ratings, l
 from finetune_monitor.errors import UserError
 from finetune_monitor.files import write_atomic
 from finetune_monitor.hub import ClipSource
+from finetune_monitor.tables import csv_text
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,5 @@ def _left_out(ratings: Ratings, row: int, same_as: int | None, problem: str | No
 
 def write_problems(file: Path, problems: Sequence[Problem]) -> None:
     """All that was left out, one line each, as CSV."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["kind", "image", "detail"])
-    writer.writerows((problem.kind.value, problem.name, problem.detail) for problem in problems)
-    write_atomic(file, text.getvalue().encode("utf-8", "surrogateescape"))
+    rows = ((problem.kind.value, problem.name, problem.detail) for problem in problems)
+    write_atomic(file, csv_text(["kind", "image", "detail"], rows).encode("utf-8", "surrogateescape"))

@@ -51,7 +51,7 @@ def match_marginals(scores: Float[np.ndarray, "samples"], labels: Labels, power:
     Least cost squeezes the extremes; these do not.
     """
     values, costs = _costs_by_score(scores, labels, power)
-    used = _used(scores, labels)
+    used = both_given(scores, labels)
     given = labels[:, used][~np.isnan(labels[:, used])]
     shares = np.array([(given < step).mean() for step in STEPS[1:]])
     measured = np.sort(scores[used])
@@ -66,7 +66,7 @@ def _costs_by_score(
     scores: Float[np.ndarray, "samples"], labels: Labels, power: float
 ) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n 5"]]:
     """The distinct scores, ascending, and what each step would cost for the samples that have it."""
-    used = _used(scores, labels)
+    used = both_given(scores, labels)
     values, place = np.unique(scores[used], return_inverse=True)
     if not len(values):
         raise ValueError("found no sample that has both a score and a label")
@@ -75,7 +75,7 @@ def _costs_by_score(
     return values, np.stack([np.bincount(place, row, len(values)) for row in each], axis=1)
 
 
-def _used(scores: Float[np.ndarray, "samples"], labels: Labels) -> Bool[np.ndarray, "samples"]:
+def both_given(scores: Float[np.ndarray, "samples"], labels: Labels) -> Bool[np.ndarray, "samples"]:
     """What has both a score and a label."""
     return ~np.isnan(scores) & ~np.isnan(labels).all(axis=0)
 

@@ -1,7 +1,5 @@
 """The whole of `agree`: labels and scores in; a report and thresholds out."""
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from finetune_monitor.agreement.tasks import Task
 from finetune_monitor.agreement.thresholds import Thresholds, write_thresholds
 from finetune_monitor.files import claim, write_atomic
 from finetune_monitor.markdown import encoded
+from finetune_monitor.tables import csv_text
 
 REPORTS = ("report.html", "report.md", "report.json", "predictions.csv")
 
@@ -119,8 +118,5 @@ def _thresholds(found: Study, weights: Mapping[str, Any] | None) -> Thresholds:
 
 def _write_problems(file: Path, problems: Sequence[Problem]) -> None:
     """All rows that were left out, and why, as CSV."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["kind", "file", "where", "detail"])
-    writer.writerows((problem.kind.value, problem.file.name, problem.where, problem.detail) for problem in problems)
-    write_atomic(file, encoded(text.getvalue()))
+    rows = ((problem.kind.value, problem.file.name, problem.where, problem.detail) for problem in problems)
+    write_atomic(file, encoded(csv_text(["kind", "file", "where", "detail"], rows)))

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from finetune_monitor.agreement.buckets import Buckets, fit_buckets, match_marginals
+from finetune_monitor.agreement.buckets import Buckets, both_given, fit_buckets, match_marginals
 from finetune_monitor.agreement.grades import Labels
 
 Fit: TypeAlias = Callable[[Float[np.ndarray, "samples"], Labels, float], Buckets]
@@ -30,35 +30,37 @@ def fold_groups(names: Sequence[str] | None, images: int, seed: int = 0) -> Int[
 
 def naive_stars(scores: Float[np.ndarray, "samples"], labels: Labels, fit: Fit, power: float = 1.0) -> Labels:
     """Stars of each image in each labeler's seat, by thresholds fitted to the others on the same images."""
-    return clean_stars(scores, labels, None, fit, power)
+    every = np.ones(len(scores), dtype=bool)
+    return _stars(scores, labels, [(every, every)], fit, power)
 
 
 def clean_stars(
     scores: Float[np.ndarray, "samples"],
     labels: Labels,
-    groups: Int[np.ndarray, "samples"] | None,
+    groups: Int[np.ndarray, "samples"],
     fit: Fit,
     power: float = 1.0,
 ) -> Labels:
-    """The same, by thresholds fitted to the others on the images of the other groups alone.
+    """The same, by thresholds fitted to the others on the images of the other groups alone."""
+    return _stars(scores, labels, [(groups != group, groups == group) for group in np.unique(groups)], fit, power)
+
+
+def _stars(
+    scores: Float[np.ndarray, "samples"],
+    labels: Labels,
+    folds: Sequence[tuple[Bool[np.ndarray, "samples"], Bool[np.ndarray, "samples"]]],
+    fit: Fit,
+    power: float,
+) -> Labels:
+    """Fitted on the first images of a fold, given to the second.
 
     NaN where an image has no score, or where nothing is left to fit thresholds to.
     """
     stars = np.full(labels.shape, np.nan)
     for labeler in range(len(labels)):
         others = np.delete(labels, labeler, axis=0)
-        for test in _tests(groups, len(scores)):
-            train = ~test if groups is not None else test
-            if _usable(scores[train], others[:, train]):
+        usable = both_given(scores, others)
+        for train, test in folds:
+            if usable[train].any():
                 stars[labeler, test] = fit(scores[train], others[:, train], power).steps(scores[test])
     return stars
-
-
-def _tests(groups: Int[np.ndarray, "samples"] | None, images: int) -> list[np.ndarray]:
-    if groups is None:
-        return [np.ones(images, dtype=bool)]
-    return [groups == group for group in np.unique(groups)]
-
-
-def _usable(scores: Float[np.ndarray, "samples"], labels: Labels) -> bool:
-    return bool((~np.isnan(scores) & ~np.isnan(labels).all(axis=0)).any())

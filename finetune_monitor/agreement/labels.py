@@ -62,15 +62,18 @@ class LabelTable:
                 f"{self.metric}: none of its {len(self.labelers)} labelers labelled {coverage:.0%} of the "
                 f"{len(self.images)} images, the most is {self.coverage.max():.1%}; ask for less"
             )
-        seen = ~np.isnan(self.labels[kept]).all(axis=0)
-        labelers = _chosen(self.labelers, kept)
+        return self.only(kept, ~np.isnan(self.labels[kept]).all(axis=0))
+
+    def only(self, labelers: Bool[np.ndarray, "evaluators"], images: Bool[np.ndarray, "samples"]) -> "LabelTable":
+        """The chosen labelers and images; `replaced` stays that of all."""
+        names = _chosen(self.labelers, labelers)
         return replace(
             self,
-            labelers=labelers,
-            images=_chosen(self.images, seen),
-            labels=self.labels[kept][:, seen],
-            durations=self.durations[kept][:, seen],
-            repeats={name: self.repeats[name] for name in labelers},
+            labelers=names,
+            images=_chosen(self.images, images),
+            labels=self.labels[labelers][:, images],
+            durations=self.durations[labelers][:, images],
+            repeats={name: self.repeats[name] for name in names},
         )
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
 
 from finetune_monitor.agreement.labelling.storage import RATINGS, RatingStore
 from finetune_monitor.agreement.labels import LabelTable, label_tables, listed, table_notes
@@ -114,14 +113,14 @@ def _material(table: LabelTable, tasks: Mapping[str, Task], inputs: Inputs) -> M
         table = complete
     scores = _scores(table, tasks, inputs)
     values = np.array([scores.by_image[image] for image in table.images])
-    unscored = [image for image, value in zip(table.images, values, strict=True) if np.isnan(value)]
-    if unscored:
+    scored = [image for image, value in zip(table.images, values, strict=True) if not np.isnan(value)]
+    if len(scored) < len(values):
+        unscored = [image for image, value in zip(table.images, values, strict=True) if np.isnan(value)]
         notes.append(
             f"{len(unscored)} of {len(values)} images have no score, as without a face, and are compared with nothing: "
             f"{listed(unscored)}."
         )
-    _check_size(table, len(values) - len(unscored))
-    scored = [image for image in table.images if image not in unscored]
+    _check_size(table, len(scored))
     persons = _complete(table, {**{name: task.person for name, task in tasks.items()}, **scores.persons}, scored)
     cells = _complete(table, {name: task.cell for name, task in tasks.items() if task.cell}, scored)
     if persons is None and scores.persons:
@@ -139,12 +138,7 @@ def _without_changed(table: LabelTable, tasks: Mapping[str, Task]) -> tuple[Labe
     if not kept.any():
         raise UserError(f"{table.metric}: the files of all {len(kept)} images are gone or changed; restore the runs")
     note = f"Left out, as their files are gone or changed since they were planned: {listed(sorted(changed))}."
-    return _only(table, kept), [note]
-
-
-def _only(table: LabelTable, kept: Bool[np.ndarray, "samples"]) -> LabelTable:
-    images = tuple(image for image, keep in zip(table.images, kept, strict=True) if keep)
-    return replace(table, images=images, labels=table.labels[:, kept], durations=table.durations[:, kept])
+    return table.only(~np.isnan(table.labels[:, kept]).all(axis=1), kept), [note]
 
 
 def _scores(table: LabelTable, tasks: Mapping[str, Task], inputs: Inputs) -> Scores:

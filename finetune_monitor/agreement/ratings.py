@@ -1,9 +1,9 @@
 """One rating by one labeler, and the long CSV that ratings are kept in."""
 
-import csv
-import io
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
+
+from finetune_monitor.tables import csv_text
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,4 @@ COLUMNS = tuple(field.name for field in fields(Rating))
 
 def to_csv(ratings: Iterable[Rating]) -> str:
     """The long CSV, one row a rating, in the order given."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(astuple(rating) for rating in ratings)
-    return text.getvalue()
+    return csv_text(COLUMNS, map(astuple, ratings))

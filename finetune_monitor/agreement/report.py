@@ -1,7 +1,5 @@
 """Write down how well scores agree with people: a page, its tables as Markdown, every number, every prediction."""
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -21,6 +19,7 @@ from finetune_monitor.agreement.thresholds import buckets_json
 from finetune_monitor.evaluation import MISSING, Estimate, json_number
 from finetune_monitor.files import write_atomic
 from finetune_monitor.markdown import encoded
+from finetune_monitor.tables import csv_text
 
 FORMAT = 1
 
@@ -100,12 +99,8 @@ def _labeler(found: Labeler) -> dict[str, Any]:
 
 def _csv(sections: Sequence[Section]) -> str:
     labelers = list(dict.fromkeys(name for section in sections for name in section.study.sample.table.labelers))
-    content = io.StringIO()
-    writer = csv.writer(content, lineterminator="\n")
-    writer.writerow([*COLUMNS, *(f"label_{name}" for name in labelers)])
-    for section in sections:
-        writer.writerows(_predictions(section, labelers))
-    return content.getvalue()
+    rows = (row for section in sections for row in _predictions(section, labelers))
+    return csv_text([*COLUMNS, *(f"label_{name}" for name in labelers)], rows)
 
 
 def _predictions(section: Section, labelers: Sequence[str]) -> Iterator[list[str]]:

@@ -137,10 +137,6 @@ class Study:
     constant_alternative: AlternativeTest | None
 
     @property
-    def known_persons(self) -> bool:
-        return self.sample.unit == PERSON
-
-    @property
     def mean_labels(self) -> Float[np.ndarray, "samples"]:
         """Mean label of each image, 1 to 5; NaN where nobody rated it."""
         return sample_scores(self.sample.table.labels)

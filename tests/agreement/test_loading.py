@@ -90,6 +90,15 @@ def test_an_image_that_is_no_longer_the_one_people_saw_is_left_out(planned):
     assert any("f-ana-0-p00-s7" in note and "changed" in note for note in material.notes)
 
 
+def test_who_rated_nothing_but_changed_images_is_no_labeler_any_more(planned):
+    folder, plan = planned
+    rate(folder, plan)
+    changed = plan.by_id["f-ana-0-p00-s7"]
+    RatingStore(folder / RATINGS).add("one", Rating(changed.image_id, "guest", "face_similarity", 1))
+    changed.file.write_bytes(b"drawn again")
+    assert load(Inputs((folder,))).materials["face_similarity"].sample.table.labelers == ("eva", "ida", "max")
+
+
 def test_images_without_a_score_stay_and_are_told(planned, tmp_path):
     folder, plan = planned
     rate(folder, plan)

@@ -55,7 +55,7 @@ def render(sections: Sequence[Section], facts: Mapping[str, str]) -> str:
 
 def describe(section: Section) -> dict[str, Any]:
     """Everything that the template shows of one metric."""
-    study = section.study
+    study, histograms = section.study, tables.histograms(section.study)
     return {
         "metric": section.metric,
         "facts": section.facts,
@@ -71,8 +71,8 @@ def describe(section: Section) -> dict[str, Any]:
         "scores": tables.score_table(study),
         "confusions": _confusions(study),
         "thresholds": None if study.refused else tables.thresholds_table(study),
-        "histogram": Markup(figures.histogram(tables.histograms(study))),
-        "histogram_names": list(tables.histograms(study)),
+        "histogram": Markup(figures.histogram(histograms)),
+        "histogram_names": list(histograms),
         "squeeze": "" if study.refused else words.squeeze(study),
         "agreement": tables.agreement_table(study),
         "labelers": tables.labelers_table(section.labelers, study),

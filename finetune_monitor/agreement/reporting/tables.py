@@ -14,7 +14,7 @@ from finetune_monitor.agreement.labels import HASTY_SHARE, LOW_COVERAGE, Labeler
 from finetune_monitor.agreement.reporting.sections import METHOD_NAMES
 from finetune_monitor.agreement.reporting.verdicts import UNKNOWN
 from finetune_monitor.agreement.seats import CONSTANT, MODEL, NAIVE, PEOPLE, RANKINGS, SHUFFLE
-from finetune_monitor.agreement.study import WITHIN, Seat, Study
+from finetune_monitor.agreement.study import PERSON, WITHIN, Seat, Study
 from finetune_monitor.agreement.study import Table as Rows
 from finetune_monitor.evaluation import Estimate
 
@@ -116,7 +116,7 @@ def score_table(study: Study) -> Table:
         Column("another labeler", group="a labeler and"),
     )
     names = {statistic: COEFFICIENTS[statistic] for statistic in RANKINGS}
-    if study.known_persons:
+    if study.sample.unit == PERSON:
         names |= {statistic + WITHIN: f"{COEFFICIENTS[statistic]}, within a person" for statistic in RANKINGS}
     rows: list[Line] = []
     for statistic, shown in names.items():
