@@ -1,0 +1,1 @@
+"""Experiments: the same training under several settings, on Ray Tune, each trial an ordinary run directory."""

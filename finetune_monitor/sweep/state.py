@@ -1,0 +1,94 @@
+"""What is known of a sweep: its trials and their states, as `sweep.json` in its folder holds them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from finetune_monitor.errors import UserError
+from finetune_monitor.files import write_atomic
+
+STATE = "sweep.json"
+TRIALS = "trials"
+"""The folder of the run directories, one a trial."""
+
+FORMAT = 1
+
+
+class TrialState(str, Enum):
+    """How far a trial is; the value is what the file holds."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+    STOPPED_EARLY = "stopped_early"
+    FAILED = "failed"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the same command leaves it as it is; a failed trial is tried again."""
+        return self in (TrialState.FINISHED, TrialState.STOPPED_EARLY)
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial.
+
+    name: unique in the sweep, and the name of its run directory below `trials/`.
+    settings: the axes' (or the search's) dotted keys with this trial's values, in the order of the axes.
+    person, seed: None where the sweep has none.
+    attempts: how often it was started, over all commands.
+    error: why the last attempt failed; None for every other state.
+    seconds: wall time of its attempts together.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    person: str | None = None
+    seed: int | None = None
+    state: TrialState = TrialState.WAITING
+    attempts: int = 0
+    error: str | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class SweepState:
+    """A sweep's folder, its resolved config (`to_json` of the sweep's YAML) and its trials, in the order of the plan."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    trials: tuple[TrialRecord, ...]
+
+    def run_dir(self, trial: TrialRecord) -> Path:
+        """The trial's run directory; it may not be there yet."""
+        return self.folder / TRIALS / trial.name
+
+
+def write_state(state: SweepState) -> None:
+    """Replace `sweep.json` as a whole."""
+    content = {"format": FORMAT, "config": dict(state.config), "trials": [asdict(trial) for trial in state.trials]}
+    write_atomic(state.folder / STATE, (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode())
+
+
+def read_state(folder: Path) -> SweepState:
+    """Read `sweep.json`, also while the sweep goes on.
+
+    Raises:
+        UserError: the folder holds no sweep, or the file is damaged or of another format.
+    """
+    path = folder / STATE
+    try:
+        content = json.loads(path.read_bytes())
+        if content["format"] != FORMAT:
+            raise UserError(
+                f"{path}: found format {content['format']!r}, expected {FORMAT}; use the version that wrote it"
+            )
+        trials = tuple(TrialRecord(**{**row, "state": TrialState(row["state"])}) for row in content["trials"])
+        return SweepState(folder, content["config"], trials)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{folder}: found no {STATE}, expected the folder of a sweep; check the path") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: damaged ({error!r}); restore it, or choose a new output_dir") from error
