@@ -56,7 +56,7 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class SweepState:
-    """A sweep's folder, its resolved config (`to_json` of the sweep's YAML) and its trials, in the order of the plan."""
+    """A sweep's folder, its resolved config and its trials, in the order of the plan."""
 
     folder: Path
     config: Mapping[str, Any]
