@@ -12,7 +12,7 @@ from PIL.Image import Image, Resampling
 from PIL.Image import new as new_image
 
 from finetune_monitor.agreement.grades import HIGHEST
-from finetune_monitor.columns import STARS
+from finetune_monitor.columns import HELD_OUT, STARS
 from finetune_monitor.console import scores_in_words
 from finetune_monitor.evaluation import Evaluation, ScoredImage
 
@@ -107,7 +107,8 @@ def _caption(scored: ScoredImage) -> list[Line]:
     faceless = scored.scores.get("faces_found") == 0
     seed = Line(f"seed {scored.cell.seed}", NO_FACE if faceless else "", faceless)
     names = [name for name in scored.scores if name != "faces_found"]
-    shown = [name for name in names if not any(name != other and name.startswith(other) for other in names)]
+    sides = [name for name in names for other in names if name not in (other, HELD_OUT) and name.startswith(other)]
+    shown = [name for name in names if name not in sides]
     return [seed, *(Line(name, _numbers(scored, name)) for name in shown)]
 
 

@@ -136,6 +136,8 @@ def _closing_lines(history: RunHistory) -> list[str]:
     folder = history.output_dir
     tensorboard = f"tensorboard --logdir {folder / 'tensorboard'}"
     lines = [_end(history), _best(history)]
+    if (page := folder / "page" / "index.html").is_file():
+        lines.append(f"page:                {page.resolve().as_uri()}")
     if (folder / "tensorboard").is_dir():
         # TensorBoard keeps ten pictures a tag unless it is told otherwise.
         lines.append(f"curves and pictures: {tensorboard} --samples_per_plugin images=1000")

@@ -1,13 +1,11 @@
 """FinetuneMonitor: every N steps render the grid, score it, record it, show it, and say whether to stop."""
 
 import json
-import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from tqdm.auto import tqdm
 from finetune_monitor import ranks
 from finetune_monitor.borrowing import borrowed
 from finetune_monitor.console import print_summary, scores_in_words
+from finetune_monitor.environment import device_name, versions
 from finetune_monitor.errors import UserError
 from finetune_monitor.evaluation import (
     Decision,
@@ -34,6 +33,7 @@ from finetune_monitor.measuring import Measurer, check_pictures_fit
 from finetune_monitor.metrics import Calibrated, Described, Metric, MetricInfo, main_columns
 from finetune_monitor.pacing import Pace
 from finetune_monitor.record import RunRecord, read_run
+from finetune_monitor.references import keep_references
 from finetune_monitor.sampling import Renderer
 from finetune_monitor.sinks import RunInfo, Sink
 from finetune_monitor.stopping import StoppingRule, decide
@@ -160,9 +160,10 @@ class FinetuneMonitor:
         ended = decision.reason if decision.stop else reason
         summary = RunSummary(self.evaluations, self.best_metric, decision.best_step, ended)
         if ranks.is_main():
+            self._note_end(summary)  # first, so that a sink which reads the record finds it
             for sink in list(self.sinks):
                 self._guard(sink, sink.close, summary)
-            self._end_record(summary)
+            self._close_record()
         return summary
 
     @property
@@ -217,6 +218,7 @@ class FinetuneMonitor:
         run = self._run_json(ceilings, hparams)
         self.record = RunRecord(self.output_dir, self.grid)
         self.record.begin(run, config_yaml, resume_step)
+        keep_references(self.output_dir, self.metrics, self._measurer.warn)
         self.evaluations = self.record.evaluations
         self._drop_stale_best()
         info = RunInfo(
@@ -233,8 +235,8 @@ class FinetuneMonitor:
 
     def _run_json(self, ceilings: Mapping[str, Estimate], hparams: Mapping[str, Any]) -> dict[str, Any]:
         return {
-            "versions": _versions(),
-            "device": _device_name(self._renderer.pipeline._execution_device),
+            "versions": versions(),
+            "device": device_name(self._renderer.pipeline._execution_device),
             "processes": ranks.world_size(),
             "pipeline": self._pipeline_id,
             **measured_with(self.metrics),
@@ -288,12 +290,18 @@ class FinetuneMonitor:
             self.sinks = [other for other in self.sinks if other is not sink]
             self._measurer.warn(f"sink {sink.name}", f"sink {sink.name} failed and is off from now on: {error!r}")
 
-    def _end_record(self, summary: RunSummary) -> None:
+    def _note_end(self, summary: RunSummary) -> None:
         try:
-            self.record.close(summary)
+            self.record.end(summary)
+        except (OSError, UserError) as error:
+            self._measurer.warn("end", f"{self.output_dir}: how the run ended could not be noted: {error}")
+
+    def _close_record(self) -> None:
+        self.record.close()
+        try:
             print_summary(read_run(self.output_dir))
         except (OSError, UserError) as error:
-            self._measurer.warn("record", f"{self.output_dir}: the record could not be closed: {error}")
+            self._measurer.warn("summary", f"{self.output_dir}: the record cannot be read back: {error}")
 
     def _drop_stale_best(self) -> None:
         """Weights of a step that the resumed record has dropped are not the best of anything; they are set aside."""
@@ -332,13 +340,3 @@ def _check_names(metrics: Sequence[Metric]) -> None:
     names = [name for metric in metrics for name in main_columns(metric)]
     if not names or len(set(names)) != len(names):
         raise ValueError(f"metrics: found {names}, expected at least one, and each name once")
-
-
-def _versions() -> dict[str, str]:
-    """Versions of the packages that decide what a picture and its scores look like."""
-    packages = ["torch", "diffusers", "transformers", "accelerate", "peft", "open_clip_torch", "facenet-pytorch"]
-    return {"python": platform.python_version(), **{name: version(name) for name in ["finetune_monitor", *packages]}}
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device} ({platform.machine()})"

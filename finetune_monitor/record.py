@@ -124,15 +124,12 @@ class RunRecord:
         _append(self.output_dir / EVALUATIONS, [_evaluation_row(evaluation)])
         self._evaluations.append(evaluation)
 
-    def close(self, summary: RunSummary | None = None) -> None:
-        """Note how the run ended, where a summary is given, and free the directory."""
-        if self._lock.closed:
-            return
-        with self._lock:
-            if summary is not None:
-                self._note_end(summary)
+    def close(self) -> None:
+        """Free the directory."""
+        self._lock.close()
 
-    def _note_end(self, summary: RunSummary) -> None:
+    def end(self, summary: RunSummary) -> None:
+        """Note how the run ended."""
         ended = {"reason": summary.reason, "best_metric": summary.best_metric, "best_step": summary.best_step}
         run = _read_json(self.output_dir / RUN)
         write_atomic(self.output_dir / RUN, _pretty({**run, "ended": plain(ended)}))

@@ -56,7 +56,8 @@ def write_run(folder: Path, steps: dict[int, float], reason: StopReason | None =
         record.write_images(step, pictures())
         record.append(replace(evaluation(step, score), decision=Decision(False, None, best)))
     summary = RunSummary(record.evaluations, "face_similarity", best, reason)
-    record.close(summary)
+    record.end(summary)
+    record.close()
     return summary
 
 

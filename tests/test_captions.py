@@ -145,6 +145,10 @@ def test_the_number_keeps_its_place_beside_a_long_name():
         ({"a": 0.655, "a_stars": 4.0, "b": 2.0}, [Line("a", "0.655  4/5"), Line("b", "2.000")]),
         ({"a": math.nan, "a_stars": math.nan}, [Line("a", "-")]),
         ({"a": 0.5, "a_stars": 1.0, "a_zero_filled": 0.5}, [Line("a", "0.500  1/5")]),
+        (
+            {"face_similarity": 0.5, "face_similarity_held_out": 0.4},
+            [Line("face_similarity", "0.500"), Line("face_similarity_held_out", "0.400")],
+        ),
     ],
 )
 def test_stars_stand_beside_the_score_and_take_no_line(scores, lines):

@@ -203,11 +203,9 @@ def test_a_record_that_cannot_be_closed_does_not_end_the_program(pipeline, run_f
     def full(summary):
         raise OSError(28, "No space left on device")
 
-    close = monitor.record.close
-    monkeypatch.setattr(monitor.record, "close", full)
+    monkeypatch.setattr(monitor.record, "end", full)
     monitor.close()
     assert "No space left" in caplog.text
-    close()
 
 
 def test_a_pipeline_that_encodes_prompts_otherwise_is_refused(run_folder):

@@ -24,7 +24,7 @@ LARGEST_FILE = 1_000_000
 SHOWN = 80
 """Characters of a wrong value that a message repeats."""
 
-NOT_WEIGHTS = ("references", "notice", "thresholds")
+NOT_WEIGHTS = ("references", "held_out", "notice", "thresholds")
 """What a metric describes beside the weights that its scores depend on."""
 
 

@@ -62,6 +62,13 @@ class Extended(Protocol):
     further: Mapping[str, MetricInfo]
 
 
+@runtime_checkable
+class Illustrated(Protocol):
+    """A metric with small pictures of the photos it compares with, by the SHA-256 that `describe` gives them."""
+
+    thumbnails: Mapping[str, Image]
+
+
 def main_columns(metric: Metric) -> dict[str, MetricInfo]:
     """A metric's own column, then its further ones; side columns (`faces_found`) are not among them."""
     own = {metric.name: MetricInfo(metric.higher_is_better, metric.bounds)}

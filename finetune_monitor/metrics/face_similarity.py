@@ -4,19 +4,25 @@ import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from PIL.Image import Image
 
-from finetune_monitor.errors import all_problems
+from finetune_monitor.columns import HELD_OUT
+from finetune_monitor.errors import UserError, all_problems
 from finetune_monitor.evaluation import MISSING, Estimate, FloatArray, bootstrap_mean
 from finetune_monitor.faces import Embeddings, Face, FaceFinder, load_recogniser
 from finetune_monitor.files import sha256
 from finetune_monitor.grid import Cell
 from finetune_monitor.images import list_images, read_images
+from finetune_monitor.metrics import MetricInfo
+from finetune_monitor.references import thumbnail
+
+References: TypeAlias = str | Path | Sequence[str | Path | Image]
+"""A folder of photos, or a list of paths or pictures."""
 
 
 class FaceSimilarity:
@@ -26,12 +32,14 @@ class FaceSimilarity:
         face_similarity: NaN where no face is found.
         faces_found: 1 where a face is found, else 0; its mean is the rate of images with a face.
         face_similarity_zero_filled: 0 in place of NaN, the convention of FastComposer and others.
+        face_similarity_held_out: the mean cosine to every held-out face instead, where photos are held out; NaN where
+            no face is found.
 
     Args:
-        references: a folder of photos, or a list of paths or pictures. Each shows the person; where it shows several
-            people the largest face counts, with a warning.
+        references: photos of the person; where one shows several people the largest face counts, with a warning.
         recogniser: `vggface2`, `casia-webface`, or the path of a recogniser in ONNX format.
         device: where detector and recogniser run.
+        held_out: further photos of the person, which the model was not trained on.
 
     Raises:
         UserError: photos that cannot be read or show no face (all are named), or weights that cannot be had.
@@ -43,50 +51,57 @@ class FaceSimilarity:
 
     def __init__(
         self,
-        references: str | Path | Sequence[str | Path | Image],
+        references: References,
         recogniser: str | Path = "vggface2",
         device: str | torch.device = "cpu",
+        held_out: References = (),
     ) -> None:
-        named = _named(references)
+        used, kept = _entries(references), _entries(held_out)
+        if not used:
+            raise UserError("reference photos: found an empty list, expected at least one photo of the person")
+        named = _named([*used, *kept])
         self._recogniser = load_recogniser(recogniser, device)
         self._finder = FaceFinder(device)
-        self._photos = _described(named)
-        images = [image for _, image in named]
+        photos, images = _described(named), [image for _, image in named]
         faces = _largest_faces([name for name, _ in named], self._finder.find(images))
-        self._references: Embeddings = self._recogniser.embed(images, faces)
+        embeddings: Embeddings = self._recogniser.embed(images, faces)
+        self._references, self._held_out = embeddings[: len(used)], embeddings[len(used) :]
+        self._photos, self._held_out_photos = photos[: len(used)], photos[len(used) :]
+        self.further = {HELD_OUT: MetricInfo(self.higher_is_better, self.bounds)} if kept else {}
+        self.thumbnails = {p["sha256"]: thumbnail(image) for p, image in zip(photos, images, strict=True)}
 
     def score(self, images: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
-        """The three columns, one value an image (RGB)."""
+        """The columns, one value an image (RGB)."""
         found = self._finder.find(images)
         has_face = np.array([bool(faces) for faces in found], dtype=bool)
-        similarity = np.full(len(images), MISSING)
+        similarity, to_held_out = np.full((2, len(images)), MISSING)
         if has_face.any():
             chosen = [image for image, faces in zip(images, found, strict=True) if faces]
             embeddings = self._recogniser.embed(chosen, [faces[0] for faces in found if faces])
             similarity[has_face] = cosines(embeddings, self._references).mean(axis=1)
+            if len(self._held_out):
+                to_held_out[has_face] = cosines(embeddings, self._held_out).mean(axis=1)
         return {
             "face_similarity": similarity,
             "faces_found": has_face.astype(np.float64),
             "face_similarity_zero_filled": np.where(has_face, similarity, 0.0),
+            **({HELD_OUT: to_held_out} if len(self._held_out) else {}),
         }
 
     def ceiling(self) -> Mapping[str, Estimate]:
         """How alike the photos are among themselves: each against the others, leaving itself out.
 
-        NaN where there are fewer than two photos.
+        So for the references and for the held-out photos; NaN where there are fewer than two.
         """
-        count = len(self._references)
-        if count < 2:
-            return {self.name: bootstrap_mean(np.full(count, MISSING))}
-        among = cosines(self._references, self._references)
-        np.fill_diagonal(among, 0.0)
-        return {self.name: bootstrap_mean(among.sum(axis=1) / (count - 1))}
+        held_out = {HELD_OUT: _among(self._held_out)} if len(self._held_out) else {}
+        return {self.name: _among(self._references), **held_out}
 
     def describe(self) -> Mapping[str, Any]:
         """The recogniser with the SHA-256 of its weights, and the photos with theirs."""
         recogniser = {"id": self._recogniser.id, "sha256": self._recogniser.sha256}
+        held_out = {"held_out": self._held_out_photos} if self._held_out_photos else {}
         notice = {"notice": self._recogniser.notice} if self._recogniser.notice else {}
-        return {"recogniser": recogniser, "references": self._photos, **notice}
+        return {"recogniser": recogniser, "references": self._photos, **held_out, **notice}
 
 
 def cosines(a: Embeddings, b: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "n m"]:
@@ -94,11 +109,22 @@ def cosines(a: Embeddings, b: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "n 
     return np.clip(a.astype(np.float64) @ b.astype(np.float64).T, -1.0, 1.0)
 
 
-def _named(references: str | Path | Sequence[str | Path | Image]) -> list[tuple[str, Image]]:
-    """Every reference with what messages call it."""
-    entries = list_images(references) if isinstance(references, str | Path) else list(references)
-    if not entries:
-        all_problems(["found an empty list, expected at least one photo of the person"], "reference photos:")
+def _among(embeddings: Embeddings) -> Estimate:
+    """Each one's mean cosine with the others."""
+    count = len(embeddings)
+    if count < 2:
+        return bootstrap_mean(np.full(count, MISSING))
+    among = cosines(embeddings, embeddings)
+    np.fill_diagonal(among, 0.0)
+    return bootstrap_mean(among.sum(axis=1) / (count - 1))
+
+
+def _entries(photos: References) -> list[str | Path | Image]:
+    return list_images(photos) if isinstance(photos, str | Path) else list(photos)  # type: ignore[return-value]
+
+
+def _named(entries: Sequence[str | Path | Image]) -> list[tuple[str, Image]]:
+    """Every photo with what messages call it."""
     paths = [entry for entry in entries if isinstance(entry, str | Path)]
     read = iter(read_images(paths))
     return [

@@ -14,7 +14,7 @@ from finetune_monitor.columns import STARS
 from finetune_monitor.errors import UserError
 from finetune_monitor.evaluation import Estimate, FloatArray
 from finetune_monitor.grid import Cell
-from finetune_monitor.metrics import Calibrated, Described, Metric, MetricInfo
+from finetune_monitor.metrics import Calibrated, Described, Extended, Illustrated, Metric, MetricInfo
 from finetune_monitor.record import plain
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,9 @@ class Starred:
         _check(metric, thresholds)
         self.name, self.bounds = metric.name, metric.bounds
         self._column = metric.name + STARS
-        self.further = {self._column: MetricInfo(True, (float(LOWEST), float(HIGHEST)))}
+        further = metric.further if isinstance(metric, Extended) else {}
+        self.further = {self._column: MetricInfo(True, (float(LOWEST), float(HIGHEST))), **further}
+        self.thumbnails = metric.thumbnails if isinstance(metric, Illustrated) else {}
         self._metric, self._thresholds = metric, thresholds
         self._notices = [str(notice)] if (notice := _described(metric).get("notice")) else []
         if thresholds.weights is None:
@@ -52,7 +54,7 @@ class Starred:
         return {**columns, self._column: self._thresholds.stars(columns[self.name])}
 
     def ceiling(self) -> Mapping[str, Estimate]:
-        """Of the scores alone, where the wrapped metric knows it: a mean score has no stars."""
+        """As the wrapped metric says, where the wrapped metric knows it: a mean score has no stars."""
         return self._metric.ceiling() if isinstance(self._metric, Calibrated) else {}
 
     def describe(self) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from finetune_monitor.columns import SIDE_COLUMNS, STARS
+from finetune_monitor.columns import HELD_OUT, SIDE_COLUMNS, STARS
 from finetune_monitor.errors import UserError, all_problems
 from finetune_monitor.grid import PromptGrid
 
@@ -32,6 +32,16 @@ def _caching(found: Any) -> Any:
 Caching = Annotated[Literal["auto", "always", "never"], BeforeValidator(_caching)]
 
 
+def _held_out(found: Any) -> Any:
+    is_count = isinstance(found, int) and not isinstance(found, bool) and found > 0
+    if found is None or is_count or isinstance(found, Path) or (isinstance(found, str) and found):
+        return found
+    raise ValueError(f"found {found!r}, expected a number of photos from 1, a folder with further photos, or null")
+
+
+HeldOut = Annotated[int | UserPath | None, BeforeValidator(_held_out)]
+
+
 class Section(BaseModel):
     """A part of the config: unknown keys are errors, and nothing changes after validation."""
 
@@ -41,6 +51,7 @@ class Section(BaseModel):
 class DataConfig(Section):
     instance_images: UserPath
     instance_count: int | None = Field(None, ge=1)
+    held_out: HeldOut = None
     instance_prompt: str = Field(min_length=1)
     class_images: UserPath | None = None
     class_prompt: str | None = None
@@ -165,12 +176,14 @@ class MonitorConfig(Section):
     thresholds: UserPath | None = None
     stopping: list[StoppingConfig] = [StoppingConfig()]
     sinks: SinksConfig = SinksConfig(tensorboard=TensorBoardConfig())
+    report: bool = False
 
     @model_validator(mode="after")
     def _rules_watch_what_is_measured(self) -> "MonitorConfig":
         columns = [column for name in self.metrics.chosen for column in (name, *SIDE_COLUMNS[name])]
         if not columns:
             raise ValueError("metrics: found none, expected at least one of " + ", ".join(SIDE_COLUMNS))
+        columns += [HELD_OUT] if self.metrics.face_similarity else []
         stars = [name + STARS for name in self.metrics.chosen]
         if self.thresholds is not None:
             columns += stars
@@ -202,6 +215,16 @@ class Config(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _rules_watch_photos_that_are_held_out(self) -> "Config":
+        for index, rule in enumerate(self.monitor.stopping):
+            if rule.metric == HELD_OUT and self.data.held_out is None:
+                raise ValueError(
+                    f"monitor.stopping.{index}.metric: {HELD_OUT} needs data.held_out; give a number of photos or a "
+                    "folder"
+                )
+        return self
+
     @property
     def prompt_grid(self) -> PromptGrid:
         """The monitor's grid at the training's resolution."""
@@ -226,13 +249,13 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         UserError: lists every unknown key (with the nearest known one), wrong type and value out of range at once.
     """
-    content = _read_yaml(path)
-    for override in overrides:
-        _override(content, override)
+    content = read_yaml(path)
+    for change in overrides:
+        override(content, change)
     try:
         return Config.model_validate(content)
     except ValidationError as error:
-        all_problems([_explain(found, content) for found in error.errors()], f"{path}: the config is not valid")
+        all_problems(problems_of(error), f"{path}: the config is not valid")
         raise
 
 
@@ -252,7 +275,12 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds.
+
+    Raises:
+        UserError: the file cannot be read, is not valid YAML or holds something else.
+    """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
@@ -264,10 +292,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _override(content: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
+def override(content: dict[str, Any], change: str) -> None:
+    """Apply one `dotted.key=value` to the content of a config, in place."""
+    key, equals, value = change.partition("=")
     if not equals or not key:
-        raise UserError(f"{override}: expected an override as dotted.key=value, such as train.max_steps=500")
+        raise UserError(f"{change}: expected an override as dotted.key=value, such as train.max_steps=500")
     *parents, last = key.split(".")
     for parent in parents:
         inner = content.get(parent)
@@ -276,15 +305,20 @@ def _override(content: dict[str, Any], override: str) -> None:
     try:
         content[last] = yaml.load(value, _Loader)
     except yaml.YAMLError as error:
-        raise UserError(f"{override}: the value is not valid YAML: {error}") from error
+        raise UserError(f"{change}: the value is not valid YAML: {error}") from error
 
 
-def _explain(found: Mapping[str, Any], content: Any) -> str:
+def problems_of(error: ValidationError, model: type[Section] = Config) -> list[str]:
+    """Everything that is wrong with the content of a config, in words."""
+    return [_explain(found, model) for found in error.errors()]
+
+
+def _explain(found: Mapping[str, Any], model: type[Section]) -> str:
     """One problem in words: the key, what was found, what is allowed."""
     location = [str(part) for part in found["loc"]]
     key = ".".join(location)
     if found["type"] == "extra_forbidden":
-        return f"{key}: unknown key" + nearest(location[-1], _keys_beside(location))
+        return f"{key}: unknown key" + nearest(location[-1], _keys_beside(location, model))
     if found["type"] == "missing":
         return f"{key}: missing; give it a value"
     if found["type"] == "value_error":
@@ -293,14 +327,14 @@ def _explain(found: Mapping[str, Any], content: Any) -> str:
     return f"{key}: found {found['input']!r}; {message.replace('input', 'it')}"
 
 
-def _keys_beside(location: Sequence[str]) -> list[str]:
-    section: Any = Config
+def _keys_beside(location: Sequence[str], model: type[Section]) -> list[str]:
+    section: Any = model
     for part in location[:-1]:
-        section = _section_of(section, part)
+        section = section_of(section, part)
     return list(section.model_fields) if section else []
 
 
-def _section_of(section: Any, part: str) -> Any:
+def section_of(section: Any, part: str) -> Any:
     """The model behind a field's annotation, also inside `X | None` and `list[X]`."""
     if section is None or part.isdigit() or part not in section.model_fields:
         return section

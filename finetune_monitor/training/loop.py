@@ -246,10 +246,12 @@ def identity(config: Config) -> dict:
     train += ["gradient_accumulation", "cache_latents"]
     data = ["instance_images", "instance_count", "instance_prompt", "class_prompt", "resolution"]
     data += ["random_crop", "random_flip"]
+    held_out = config.data.held_out
     return {
         "model": content["model"],
         "seed": content["seed"],
         **{f"train.{key}": content["train"][key] for key in train},
         **{f"data.{key}": content["data"][key] for key in data},
+        "data.held_out": held_out if isinstance(held_out, int) else None,  # those of a folder change no training
         "prior_preservation": config.prior_preservation,
     }

@@ -18,7 +18,6 @@ from finetune_monitor.agreement.thresholds import Thresholds, read_thresholds
 from finetune_monitor.columns import STARS
 from finetune_monitor.errors import UserError, all_problems
 from finetune_monitor.hub import resolve_hub_model
-from finetune_monitor.images import first_images
 from finetune_monitor.measuring import check_pictures_fit
 from finetune_monitor.metrics import Metric
 from finetune_monitor.metrics.starred import Starred
@@ -32,6 +31,7 @@ from finetune_monitor.training.config import Config, MonitorConfig
 from finetune_monitor.training.data import checked_photos
 from finetune_monitor.training.loop import CHECKPOINTS, identity
 from finetune_monitor.training.optimizers import STATE_SIZE, check_optimizer
+from finetune_monitor.training.photos import ChosenPhotos, choose_photos
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,7 @@ class Inputs:
     """What a run needs from outside, found and read.
 
     model: the pipeline's folder or hub id.
+    photos: of the person, those to train on.
     resume_step: where the record goes on; None for a new one.
     """
 
@@ -82,10 +83,10 @@ def find_inputs(config: Config, device: torch.device, held: ExitStack, problems:
     attempt = _Attempts(problems)
     if ranks.is_main():
         attempt(lambda: held.enter_context(_take(config.output_dir)))
-    paths = attempt(lambda: first_images(config.data.instance_images, config.data.instance_count))
-    photos = attempt(lambda: checked_photos(paths)) if paths else None
+    chosen = attempt(lambda: choose_photos(config.data))
+    photos = attempt(lambda: checked_photos(chosen.training)) if chosen else None
     model = attempt(lambda: _find_model(config.model))
-    metrics = _metrics(config, photos, device, attempt) if config.monitor.enabled else []
+    metrics = _metrics(config, chosen if photos else None, device, attempt) if config.monitor.enabled else []
     attempt(lambda: _check_tools(config))
     attempt(lambda: check_pictures_fit(len(config.prompt_grid.cells), (config.data.resolution, config.data.resolution)))
     attempt(lambda: check_optimizer(config.train.optimizer, device))
@@ -100,7 +101,7 @@ def find_inputs(config: Config, device: torch.device, held: ExitStack, problems:
     return Inputs(model, photos, metrics, checkpoint, resume_step)
 
 
-def _metrics(config: Config, paths: list[Path] | None, device: torch.device, attempt: _Attempts) -> list[Metric]:
+def _metrics(config: Config, photos: ChosenPhotos | None, device: torch.device, attempt: _Attempts) -> list[Metric]:
     """The metrics that the config names; without photos only the recogniser is looked for."""
     from finetune_monitor.faces import load_recogniser
     from finetune_monitor.metrics.aesthetic import Aesthetic
@@ -109,10 +110,11 @@ def _metrics(config: Config, paths: list[Path] | None, device: torch.device, att
     chosen = config.monitor.metrics
     found: list[Metric | None] = []
     if face := chosen.face_similarity:
-        if paths is None:
+        if photos is None:
             attempt(lambda: load_recogniser(face.recogniser, device))
         else:
-            found.append(attempt(lambda: FaceSimilarity(paths, face.recogniser, device)))
+            training, held_out = photos.training, photos.held_out
+            found.append(attempt(lambda: FaceSimilarity(training, face.recogniser, device, held_out)))
     if looks := chosen.aesthetic:
         found.append(attempt(lambda: Aesthetic(looks.clip, looks.pretrained, looks.head, device)))
     return _with_stars(config.monitor, [metric for metric in found if metric is not None], attempt)

@@ -15,6 +15,7 @@ from finetune_monitor.monitor import FinetuneMonitor
 from finetune_monitor.record import CONFIG
 from finetune_monitor.redaction import redacted_yaml
 from finetune_monitor.sinks import accelerate as trackers
+from finetune_monitor.sinks.report import ReportPage
 from finetune_monitor.stopping import Patience
 from finetune_monitor.training import checkpoints
 from finetune_monitor.training.class_images import class_images
@@ -130,6 +131,8 @@ def make_monitor(
     """The monitor of the config, sharing Accelerate's trackers; it evaluates step 0 at once in a new run."""
     chosen = config.monitor.sinks.model_dump()
     sinks = trackers.start_trackers(accelerator, config.output_dir, chosen, inputs.resume_step)
+    if config.monitor.report:
+        sinks.append(ReportPage())
     if ranks.is_main():
         checkpoints.drop_after(config.output_dir / CHECKPOINTS, trainer.step)
     if not config.monitor.enabled:

@@ -1,0 +1,187 @@
+"""What a page knows of its runs: the manifest that it loads first, and the images' scores that it loads when needed."""
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from finetune_monitor.columns import SIDE_COLUMNS
+from finetune_monitor.evaluation import MISSING, Estimate, Evaluation
+from finetune_monitor.report.notes import comparability
+from finetune_monitor.report.runs import PageRun, Unreadable, photo_count
+from finetune_monitor.report.thumbnails import Presence, Presences
+
+FORMAT = 1
+
+PLACES = {"output_dir", "monitor.report"}
+"""Settings that differ without a difference in what is trained."""
+
+
+def manifest(
+    runs: Sequence[PageRun],
+    unreadable: Sequence[Unreadable],
+    presences: Mapping[str, Presences],
+    thumbnails: Mapping[str, Sequence[str | None]],
+    sweep: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """All that a page shows before a picture is asked for.
+
+    Args:
+        presences: by run id, as `Plan.presences`.
+        thumbnails: by run id, one path a reference photo.
+        sweep: its trials name run directories as `folder`; here they get the id of their `run`.
+    """
+    cells = list(dict.fromkeys(key for run in runs for key in cell_keys(run)))
+    positions = {key: index for index, key in enumerate(cells)}
+    settings = differing_settings(runs)
+    return {
+        "format": FORMAT,
+        "written": now(),
+        "title": _title(runs, sweep),
+        "live": not all(run.ending.ended for run in runs),
+        "metrics": metrics(runs),
+        "cells": [dict(zip(("prompt", "negative_prompt", "seed", "sampling"), key, strict=True)) for key in cells],
+        "notes": comparability(runs),
+        "unreadable": [{"folder": str(found.folder), "problem": found.problem} for found in unreadable],
+        "runs": [
+            {
+                **_facts(run, presences[run.id]),
+                "settings": settings[run.id],
+                "references": _references(run, thumbnails[run.id]),
+                "cells": [positions[key] for key in cell_keys(run)],
+                **_curves(run),
+            }
+            for run in runs
+        ],
+        "sweep": None if sweep is None else _with_ids(sweep, runs),
+    }
+
+
+def images(run: PageRun, presences: Presences) -> dict[str, Any]:
+    """One value a cell and step, None where there is none, and the positions of the cells without a picture."""
+    scores = {name: [_row(run, evaluation, name) for evaluation in run.evaluations] for name in columns(run)}
+    absent = [
+        [position for position, found in enumerate(presences[evaluation.step]) if found is not Presence.SHOWN]
+        for evaluation in run.evaluations
+    ]
+    return {"scores": scores, "absent": absent}
+
+
+def columns(run: PageRun) -> list[str]:
+    """Names of all scores of a run, its metrics first."""
+    return list(dict.fromkeys([*run.metrics, *(name for found in run.evaluations for name in found.scores)]))
+
+
+def cell_keys(run: PageRun) -> list[tuple[str, str, int, str]]:
+    """What makes a cell of one run that of another."""
+    return [(cell.prompt, cell.negative_prompt, cell.seed, run.sampling) for cell in run.cells]
+
+
+def metrics(runs: Sequence[PageRun]) -> list[dict[str, Any]]:
+    """The metrics of all runs, then their side columns; where runs contradict each other the first one counts."""
+    main = {name: info for run in reversed(runs) for name, info in run.metrics.items()}
+    names = list(dict.fromkeys(name for run in runs for name in run.metrics))
+    side = [name for name in dict.fromkeys(name for run in runs for name in columns(run)) if name not in main]
+    directions = {column: main[name].higher_is_better for name in main for column in SIDE_COLUMNS.get(name, ())}
+    return [
+        {"name": name, "higher_is_better": main[name].higher_is_better, "bounds": main[name].bounds, "main": True}
+        for name in names
+    ] + [{"name": name, "higher_is_better": directions.get(name), "bounds": None, "main": False} for name in side]
+
+
+def differing_settings(runs: Sequence[PageRun]) -> dict[str, dict[str, Any]]:
+    """By run id the settings that are not the same in all runs."""
+    keys = [key for key in dict.fromkeys(key for run in runs for key in run.hparams) if key not in PLACES]
+    differing = [key for key in keys if len({repr(run.hparams.get(key)) for run in runs}) > 1]
+    return {run.id: {key: run.hparams.get(key) for key in differing} for run in runs}
+
+
+def picture_problems(presences: Presences) -> list[str]:
+    """What is wrong with pictures, equal steps together."""
+    steps: dict[str, list[int]] = {}
+    for step, found in presences.items():
+        for presence in Presence:
+            if presence is not Presence.SHOWN and presence in found:
+                words = f"{found.count(presence)} of {len(found)} pictures {presence.value}"
+                steps.setdefault(words, []).append(step)
+    return [f"{_steps(which)}: {words}" for words, which in steps.items()]
+
+
+def _steps(which: Sequence[int]) -> str:
+    return f"step {which[0]}" if len(which) == 1 else f"{len(which)} steps from {which[0]} to {which[-1]}"
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _title(runs: Sequence[PageRun], sweep: Mapping[str, Any] | None) -> str:
+    if sweep is not None:
+        return str(sweep["name"])
+    return str(runs[0].folder) if len(runs) == 1 else f"{len(runs)} runs"
+
+
+def _facts(run: PageRun, presences: Presences) -> dict[str, Any]:
+    ending = run.ending
+    return {
+        "id": run.id,
+        "name": run.name,
+        "folder": str(run.folder),
+        "state": "ended" if ending.ended else "running",
+        "reason": ending.reason,
+        "why": ending.why,
+        "best": {"metric": ending.best_metric, "step": ending.best_step},
+        "notices": run.notices,
+        "problems": [*run.problems, *picture_problems(presences)],
+        "photos": photo_count(run),
+        "ceilings": {
+            name: {"mean": found.mean, "low": found.low, "high": found.high}
+            for name, found in run.ceilings.items()
+            if not math.isnan(found.mean)
+        },
+    }
+
+
+def _references(run: PageRun, thumbnails: Sequence[str | None]) -> list[dict[str, Any]]:
+    return [
+        {"kind": reference.kind, "name": Path(reference.file).name, "thumbnail": thumbnail}
+        for reference, thumbnail in zip(run.references, thumbnails, strict=True)
+    ]
+
+
+def _curves(run: PageRun) -> dict[str, Any]:
+    return {
+        "ids": [cell.id for cell in run.cells],
+        "steps": [found.step for found in run.evaluations],
+        "epochs": _epochs(run.evaluations),
+        "scores": {name: _curve([found.scores.get(name) for found in run.evaluations]) for name in columns(run)},
+    }
+
+
+def _epochs(evaluations: Sequence[Evaluation]) -> list[float | None]:
+    """None where unknown; step 0 is the start of the first one where any is known."""
+    epochs = [float(found.epoch) if isinstance(found.epoch, (int, float)) else None for found in evaluations]
+    if any(epoch is not None for epoch in epochs):
+        return [0.0 if found.step == 0 else epoch for found, epoch in zip(evaluations, epochs, strict=True)]
+    return epochs
+
+
+def _curve(estimates: Sequence[Estimate | None]) -> dict[str, list[float | int | None]]:
+    keys = ("mean", "low", "high", "n", "missing")
+    return {key: [None if found is None else getattr(found, key) for found in estimates] for key in keys}
+
+
+def _row(run: PageRun, evaluation: Evaluation, name: str) -> list[float]:
+    scores = {image.cell.id: image.scores for image in evaluation.images}
+    return [scores.get(cell.id, {}).get(name, MISSING) for cell in run.cells]
+
+
+def _with_ids(sweep: Mapping[str, Any], runs: Sequence[PageRun]) -> dict[str, Any]:
+    ids = {str(run.folder): run.id for run in runs}
+    trials = [
+        {"run": ids.get(trial["folder"]), **{key: value for key, value in trial.items() if key != "folder"}}
+        for trial in sweep["trials"]
+    ]
+    return {**sweep, "trials": trials}

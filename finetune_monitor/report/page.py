@@ -1,0 +1,178 @@
+"""Write the folder of a page: static files, data as scripts, thumbnails; only what has changed is written again."""
+
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from finetune_monitor.errors import UserError
+from finetune_monitor.files import write_atomic
+from finetune_monitor.record import EVALUATIONS, RUN
+from finetune_monitor.references import REFERENCES
+from finetune_monitor.report.manifest import FORMAT, images, manifest, now
+from finetune_monitor.report.runs import PageRun, Unreadable, read_runs
+from finetune_monitor.report.scripts import call
+from finetune_monitor.report.thumbnails import Plan, make_thumbnails, plan_thumbnails, reference_thumbnail
+
+STATIC = Path(__file__).parent / "page"
+INDEX, PLOTLY, LOCK = "index.html", "plotly.min.js", ".lock"
+MANIFEST = Path("data") / "runs.js"
+
+PLACEHOLDERS = b"<!-- plotly placeholders -->"
+
+TAKEN = frozenset({"images", "references", "checkpoints", "best", "last", "tensorboard", "wandb"})
+"""Folders of a run directory, whose owners may replace or empty them."""
+
+RUN_ID = re.compile("[0-9a-f]{8}")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a page holds."""
+
+    runs: int
+    evaluations: int
+    pictures: int
+    unreadable: tuple[Unreadable, ...] = ()
+
+
+def write_page(
+    folder: Path, run_dirs: Sequence[Path], sweep: Mapping[str, Any] | None = None, processes: int = 1
+) -> Written:
+    """Write the page of these runs, or bring the one that is in `folder` up to date; the runs are not changed.
+
+    Args:
+        run_dirs: run directories, also of runs that go on; what cannot be read is said on the page.
+        sweep: what `Answer.to_json` gives; its trials' `folder` is the text of a path in `run_dirs`.
+        processes: to share many thumbnails among; with more than one the caller's main module must be importable.
+
+    Raises:
+        UserError: not one run can be read, or `folder` holds something else than a page.
+        OSError: the page cannot be written as a whole, or another process is writing it; the next call goes on.
+    """
+    runs, unreadable = read_runs(run_dirs)
+    _claim(folder)
+    with _locked(folder):
+        _write_static(folder)
+        plans = {run.id: plan_thumbnails(run, folder / "thumbnails" / run.id) for run in runs}
+        make_thumbnails(plans.values(), processes)
+        references = {run.id: _reference_thumbnails(run, folder) for run in runs}
+        presences = {run.id: plans[run.id].presences for run in runs}
+        for run in runs:
+            _write_changed(folder / "data" / f"{run.id}.js", call("images", run.id, images(run, presences[run.id])))
+        content = manifest(runs, unreadable, presences, references, sweep)
+        write_atomic(folder / MANIFEST, call("manifest", content))
+        _remove_stale(folder, plans, references)
+    pictures = sum(len(names) for plan in plans.values() for names in plan.kept.values())
+    return Written(len(runs), sum(len(run.evaluations) for run in runs), pictures, tuple(unreadable))
+
+
+def _claim(folder: Path) -> None:
+    """See that nothing but a page is in the folder, and mark it as one before the long work begins."""
+    _keep_out_of_runs(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made ({error.strerror}); expected a folder for the page") from error
+    if (folder / MANIFEST).is_file():
+        return
+    others = sorted(path.name for path in folder.iterdir() if path.name != LOCK)
+    if others:
+        raise UserError(f"{folder}: found {others[0]}, expected a page or an empty folder; name another one")
+    write_atomic(folder / MANIFEST, call("manifest", _empty()))
+
+
+def _keep_out_of_runs(folder: Path) -> None:
+    place = Path(os.path.realpath(folder))
+    if (place / RUN).exists() or (place / EVALUATIONS).exists():
+        raise UserError(f"{folder}: is a run directory, expected a folder of its own for the page, such as page in it")
+    for parent in place.parents:
+        if (parent / RUN).is_file() and place.relative_to(parent).parts[0] in TAKEN:
+            raise UserError(f"{folder}: belongs to the run in {parent}, expected another folder for the page")
+
+
+def _empty() -> dict[str, Any]:
+    """A page that is being written for the first time."""
+    lists: dict[str, Any] = {key: [] for key in ("metrics", "cells", "unreadable", "runs")}
+    notes = ["the page is being written"]
+    return {"format": FORMAT, "written": now(), "title": "", "live": True, "notes": notes, "sweep": None, **lists}
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep others out, as a training and a command may write the same page; neither waits, it could be minutes."""
+    with (folder / LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BlockingIOError(error.errno, "another process is writing it", str(folder)) from None
+        yield
+
+
+def _write_static(folder: Path) -> None:
+    """The page's own files, which are the same for every report."""
+    for path in STATIC.glob("*"):
+        content = path.read_bytes()
+        _write_changed(folder / path.name, finished(content) if path.name == INDEX else content)
+    source, target = _plotly(), folder / PLOTLY
+    if not target.is_file() or target.stat().st_size != source.stat().st_size:
+        write_atomic(target, source.read_bytes())
+
+
+def finished(index: bytes) -> bytes:
+    """`index.html` with the elements in whose presence plotly's map library adds no style, which the policy forbids."""
+    return index.replace(PLACEHOLDERS, b"".join(b'<meta id="%s">' % identity for identity in _placeholders()))
+
+
+@cache
+def _placeholders() -> tuple[bytes, ...]:
+    found = re.findall(rb'getElementById\("([0-9a-f]{64})"\)', _plotly().read_bytes())
+    return tuple(dict.fromkeys(found))
+
+
+def _plotly() -> Path:
+    """The JavaScript of the installed package, which need not be imported for it."""
+    spec = find_spec("plotly")
+    if spec is None or spec.origin is None:
+        raise UserError("found no plotly, expected the package that draws the page's charts; pip install plotly")
+    return Path(spec.origin).parent / "package_data" / PLOTLY
+
+
+def _write_changed(path: Path, content: bytes) -> None:
+    if not path.is_file() or path.read_bytes() != content:
+        write_atomic(path, content)
+
+
+def _reference_thumbnails(run: PageRun, folder: Path) -> list[str | None]:
+    """Paths below the page's folder."""
+    place = Path("thumbnails") / run.id / REFERENCES
+    names = [reference_thumbnail(run, reference, folder / place) for reference in run.references]
+    return [None if name is None else (place / name).as_posix() for name in names]
+
+
+def _remove_stale(folder: Path, plans: Mapping[str, Plan], references: Mapping[str, Sequence[str | None]]) -> None:
+    """Remove runs that are no longer on the page, and steps and pictures that their records no longer have."""
+    for path in [*(folder / "data").glob("*.js"), *(folder / "thumbnails").glob("*")]:
+        if RUN_ID.fullmatch(path.stem) and path.stem not in plans:
+            _remove(path)
+    for identity, plan in plans.items():
+        photos = {Path(photo).name for photo in references[identity] if photo}
+        kept = {**plan.kept, REFERENCES: photos}
+        for inner in (folder / "thumbnails" / identity).glob("*"):
+            names = kept.get(inner.name, set())
+            for path in [path for path in inner.glob("*") if path.name not in names] if names else [inner]:
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
