@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from finetune_monitor.metrics.face_similarity import FaceSimilarity as FaceSimilarity
     from finetune_monitor.metrics.starred import Starred as Starred
     from finetune_monitor.monitor import FinetuneMonitor as FinetuneMonitor
+    from finetune_monitor.sinks.report import ReportPage as ReportPage
     from finetune_monitor.sinks.tensorboard import TensorBoardSink as TensorBoardSink
     from finetune_monitor.sinks.wandb import WandbSink as WandbSink
     from finetune_monitor.stopping import Patience as Patience
@@ -24,6 +25,7 @@ _HOME = {
     "FinetuneMonitor": "monitor",
     "Patience": "stopping",
     "PromptGrid": "grid",
+    "ReportPage": "sinks.report",
     "Starred": "metrics.starred",
     "TensorBoardSink": "sinks.tensorboard",
     "WandbSink": "sinks.wandb",

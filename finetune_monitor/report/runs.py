@@ -14,13 +14,16 @@ from finetune_monitor.errors import UserError
 from finetune_monitor.evaluation import Estimate, Evaluation
 from finetune_monitor.grid import Cell, PromptGrid
 from finetune_monitor.metrics import MetricInfo
-from finetune_monitor.record import RunHistory, read_run
+from finetune_monitor.record import EVALUATIONS, RunHistory, read_run
 
 SHA256 = re.compile("[0-9a-f]{64}")
 
 USED, HELD_OUT = "used", "held_out"
 KINDS = {"references": USED, "held_out": HELD_OUT}
 """What a metric's description calls its photos, and what the page does."""
+
+GREATEST = 2**63
+"""Of steps and seeds, which become file names."""
 
 RUNNING = "it is running, or was killed"
 
@@ -148,6 +151,9 @@ def _read(folder: Path, identity: str, name: str) -> PageRun:
 def _described(history: RunHistory, identity: str, name: str, problems: tuple[str, ...]) -> PageRun:
     run = history.run
     grid = _grid(run["grid"])
+    strange = [found.step for found in history.evaluations if not 0 <= found.step < GREATEST]
+    if strange:
+        raise UserError(f"{history.output_dir / EVALUATIONS}: found step {strange[0]}, expected 0 to {GREATEST - 1}")
     weights = {str(metric): dict(found) for metric, found in run.get("weights", {}).items()}
     apart = {*KINDS, "notice"}
     return PageRun(
@@ -175,7 +181,9 @@ def _grid(found: Mapping[str, Any]) -> PromptGrid:
     content = {key: value for key, value in found.items() if key in known}
     prompts, seeds, size = list(content["prompts"]), list(content["seeds"]), content.get("size")
     texts = [*prompts, content.get("negative_prompt", "")]
-    if not all(isinstance(text, str) for text in texts) or not all(type(seed) is int for seed in seeds):
+    if not all(isinstance(text, str) for text in texts) or not all(
+        type(seed) is int and abs(seed) < GREATEST for seed in seeds
+    ):
         raise ValueError(f"grid: found prompts {prompts!r} and seeds {seeds!r}")
     return PromptGrid(**{**content, "size": None if size is None else (int(size[0]), int(size[1]))})
 

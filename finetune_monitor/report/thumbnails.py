@@ -1,10 +1,12 @@
 """Small WebP pictures beside a page: made once, made anew where their source has changed."""
 
+import errno
 import os
 import signal
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -114,7 +116,10 @@ def _each(jobs: Sequence[Job], processes: int) -> Iterator[bool]:
         return
     # A fork would take over locks that threads of this process hold.
     with ProcessPoolExecutor(processes, get_context("spawn"), _leave_interrupts_to_the_parent) as pool:
-        yield from pool.map(make_thumbnail, jobs, chunksize=16)
+        try:
+            yield from pool.map(make_thumbnail, jobs, chunksize=16)
+        except BrokenProcessPool as error:
+            raise ChildProcessError(errno.ECHILD, "a process that made thumbnails was killed") from error
 
 
 def _leave_interrupts_to_the_parent() -> None:
