@@ -13,6 +13,9 @@ from finetune_monitor.aesthetics.commands import add_aesthetic
 from finetune_monitor.agreement.commands import add_agree
 from finetune_monitor.agreement.labelling.commands import add_label
 from finetune_monitor.errors import UserError
+from finetune_monitor.inspecting import add_compare, add_render
+from finetune_monitor.report.commands import add_report
+from finetune_monitor.sweep.commands import add_sweep
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parser().parse_args(arguments)
     try:
         with _plain_warnings():
-            chosen.run(chosen)
+            status = chosen.run(chosen)
     except UserError as error:
         print(f"finetune-monitor: {error}", file=sys.stderr)
         return 2
@@ -30,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"finetune-monitor: interrupted{chosen.kept}", file=sys.stderr)
         return 130
-    return 0
+    return status or 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,6 +49,10 @@ def _parser() -> argparse.ArgumentParser:
     add_aesthetic(commands)
     add_label(commands)
     add_agree(commands)
+    add_compare(commands)
+    add_render(commands)
+    add_report(commands)
+    add_sweep(commands)
     return parser
 
 

@@ -2,10 +2,12 @@
 
 import io
 import itertools
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline
+from filelock import FileLock
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -30,19 +32,25 @@ def class_images(
     """
     assert data.class_images is not None
     data.class_images.mkdir(parents=True, exist_ok=True)
-    seeds = ranks.gather(_missing_seeds(data.class_images, data.class_count))[0]
-    if seeds:
-        grid = PromptGrid(
-            [data.class_prompt or ""],
-            seeds,
-            steps=sampling.steps,
-            guidance=sampling.guidance,
-            sampler=sampling.sampler,
-            karras=sampling.karras,
-            size=(data.resolution, data.resolution),
-        )
-        _render(Renderer(pipeline, grid, autocast), data.class_images)
+    with _alone(data.class_images):
+        seeds = ranks.gather(_missing_seeds(data.class_images, data.class_count))[0]
+        if seeds:
+            grid = PromptGrid(
+                [data.class_prompt or ""],
+                seeds,
+                steps=sampling.steps,
+                guidance=sampling.guidance,
+                sampler=sampling.sampler,
+                karras=sampling.karras,
+                size=(data.resolution, data.resolution),
+            )
+            _render(Renderer(pipeline, grid, autocast), data.class_images)
     return checked_photos(_present(data.class_images)[: data.class_count])
+
+
+def _alone(folder: Path) -> AbstractContextManager:
+    """Runs that share the folder draw one after the other: the second finds what the first has drawn."""
+    return FileLock(folder / ".lock") if ranks.is_main() else nullcontext()
 
 
 def _present(folder: Path) -> list[Path]:

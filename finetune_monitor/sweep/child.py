@@ -1,0 +1,73 @@
+"""Start, watch and end the process of one attempt at a trial."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+from finetune_monitor.sweep.process import PREFIX, USER_ERROR
+
+SHOWN = 2000
+"""Characters of an error that are kept."""
+
+
+class Child:
+    """One attempt: a session of its own, its output appended to a log; it dies when this process does.
+
+    Args:
+        cwd: the folder that relative paths in the config start from.
+        threads: of torch's on the CPU.
+    """
+
+    def __init__(self, config: Path, log: Path, cwd: Path, threads: int):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self._log = log
+        with log.open("ab") as output:
+            now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            output.write(f"--- {now} on {socket.gethostname()}: {config}\n".encode())
+            output.flush()
+            self._begin = output.tell()
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "finetune_monitor.sweep.process", str(config)],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                cwd=cwd,
+                env={**os.environ, "OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"},
+                start_new_session=True,
+            )
+
+    def poll(self) -> int | None:
+        """The exit status, negative where a signal ended it; None while it runs."""
+        return self._process.poll()
+
+    def stop(self, seconds: float) -> None:
+        """Ask it to save a checkpoint and end; after `seconds` it is killed."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+    def error(self) -> str:
+        """Why it ended, in words: the user's error whole, or the last line it wrote."""
+        status = self._process.returncode
+        text = self._output()
+        if status == USER_ERROR and PREFIX in text:
+            return text.rpartition(PREFIX)[2].strip()[:SHOWN]
+        last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it wrote nothing")
+        if status is not None and status < 0:
+            return f"ended by signal {-status} ({signal.Signals(-status).name}); its last line: {last[:SHOWN]}"
+        return f"ended with status {status}: {last[:SHOWN]}"
+
+    def _output(self) -> str:
+        with self._log.open("rb") as log:
+            log.seek(max(self._begin, log.seek(0, os.SEEK_END) - 20 * SHOWN))
+            return log.read().decode(errors="replace")

@@ -1,0 +1,73 @@
+"""Keeps a sweep's state while it goes on: every change is on the disk before anything else happens."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from finetune_monitor.evaluation import StopReason
+from finetune_monitor.record import RUN
+from finetune_monitor.sweep.scores import UNFINISHED, ended, read_quietly
+from finetune_monitor.sweep.state import SweepState, TrialRecord, TrialState, write_state
+
+
+class Ledger:
+    """The trials by name, in the order of the plan."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any], trials: tuple[TrialRecord, ...]):
+        self._folder, self._config = folder, dict(config)
+        self._trials = {trial.name: trial for trial in trials}
+        self._begun: dict[str, float] = {}
+        self._set_right()
+        self._write()
+
+    @property
+    def state(self) -> SweepState:
+        return SweepState(self._folder, self._config, tuple(self._trials.values()))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._trials
+
+    def __getitem__(self, name: str) -> TrialRecord:
+        return self._trials[name]
+
+    def __iter__(self) -> Iterator[TrialRecord]:
+        return iter(tuple(self._trials.values()))
+
+    def begin(self, trial: TrialRecord) -> None:
+        """An attempt at a trial starts; a search's trial is new here."""
+        known = self._trials.get(trial.name, trial)
+        self._begun[trial.name] = time.monotonic()
+        self._set(replace(known, state=TrialState.RUNNING, attempts=known.attempts + 1, error=None))
+
+    def end(self, name: str, state: TrialState, error: str | None = None) -> None:
+        """The attempt has ended, and with it the trial unless the state is waiting."""
+        trial = self._trials[name]
+        spent = time.monotonic() - self._begun.pop(name, time.monotonic())
+        self._set(replace(trial, state=state, error=error, seconds=trial.seconds + spent))
+
+    def close(self) -> None:
+        """Nothing runs any more: what was running is to go on at the next command."""
+        for name in list(self._begun):
+            self.end(name, TrialState.WAITING)
+        self._set_right()
+        self._write()
+
+    def _set_right(self) -> None:
+        """The record of a run knows better than an earlier command that was killed, or that was told to stop."""
+        for trial in self:
+            is_there = (self.state.run_dir(trial) / RUN).exists()
+            if trial.state in (TrialState.WAITING, TrialState.RUNNING) or (trial.state.is_over and not is_there):
+                state = TrialState.FINISHED if self._has_finished(trial) else TrialState.WAITING
+                self._trials[trial.name] = replace(trial, state=state)
+
+    def _has_finished(self, trial: TrialRecord) -> bool:
+        return ended(read_quietly(self.state.run_dir(trial))) not in (*UNFINISHED, StopReason.NOT_FINITE.value)
+
+    def _set(self, trial: TrialRecord) -> None:
+        self._trials[trial.name] = trial
+        self._write()
+
+    def _write(self) -> None:
+        write_state(self.state)

@@ -1,0 +1,266 @@
+"""From a sweep's config to its trials: each with a name and a whole config of its own, checked before the start."""
+
+import copy
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from finetune_monitor.columns import HELD_OUT
+from finetune_monitor.errors import UserError, all_problems
+from finetune_monitor.sweep.naming import search_name, trial_names
+from finetune_monitor.sweep.spec import COMPARED, SweepConfig, flat
+from finetune_monitor.sweep.state import TRIALS, SweepState, TrialRecord
+from finetune_monitor.training.config import Config, load_config, problems_of, read_yaml
+
+CONFIGS = "configs"
+"""The folder of the trials' configs."""
+
+UNCOMPARED = ("output_dir", "train.resume", "monitor.sinks", "monitor.report")
+"""What may change in the config of a trial that has begun: nothing that its scores depend on."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep, the content of its base config, and its trials: all of them, or those that a search began before."""
+
+    spec: SweepConfig
+    base: Mapping[str, Any]
+    trials: tuple[TrialRecord, ...]
+
+    @property
+    def folder(self) -> Path:
+        return self.spec.output_dir
+
+    def content(self, trial: TrialRecord) -> dict[str, Any]:
+        """The trial's config, not validated."""
+        content = copy.deepcopy(dict(self.base))
+        seed = {} if trial.seed is None else {"seed": trial.seed}
+        person = self.spec.people.get(trial.person, {}) if trial.person is not None else {}
+        own = {"output_dir": str(self.folder / TRIALS / trial.name), "train.resume": "auto"}
+        for key, value in {**self.spec.set, **person, **trial.settings, **seed, **own}.items():
+            _put(content, key, value)
+        return content
+
+    def config_text(self, trial: TrialRecord) -> str:
+        """The trial's config as YAML, with every default spelt out; as it is where it is not valid."""
+        content = self.content(trial)
+        try:
+            return Config.model_validate(content).to_yaml()
+        except ValidationError:
+            return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+    def searched(self, settings: Mapping[str, Any]) -> TrialRecord:
+        """The trial that a search suggests; its name does not depend on the order of the settings."""
+        settings = dict(sorted(settings.items()))
+        person, seed = next(iter(self.spec.people), None), next(iter(self.spec.seeds), None)
+        return TrialRecord(search_name(settings, person, seed), settings, person, seed)
+
+    @property
+    def goals(self) -> dict[str, str]:
+        """The metrics that decide over trials, by what they decide: `search`, `early_termination`."""
+        rules = {"search": self.spec.search, "early_termination": self.spec.early_termination}
+        return {name: rule.metric or self._best_metric for name, rule in rules.items() if rule is not None}
+
+    @property
+    def shown_metrics(self) -> list[str]:
+        """The main scores, that which says what is best first."""
+        first = self._first
+        held_out = [HELD_OUT] if first.data.held_out is not None and first.monitor.metrics.face_similarity else []
+        return list(dict.fromkeys([self._best_metric, *held_out, *first.monitor.metrics.chosen]))
+
+    def max_steps(self, trial: TrialRecord) -> int:
+        """Of one trial; of the first where a search suggests what the training's config refuses."""
+        try:
+            return self._config(trial).train.max_steps
+        except ValidationError:
+            return self._first.train.max_steps
+
+    @property
+    def longest(self) -> int:
+        """Steps of the longest trial."""
+        return max(map(self.max_steps, self.trials), default=self._first.train.max_steps)
+
+    @property
+    def _best_metric(self) -> str:
+        """The metric that says which step of a trial is best."""
+        monitor = self._first.monitor
+        return monitor.stopping[0].metric if monitor.stopping else monitor.metrics.chosen[0]
+
+    @property
+    def grace_steps(self) -> int:
+        """Steps before which no trial is stopped early."""
+        rule = self.spec.early_termination
+        return (rule.grace_steps if rule else None) or self._first.monitor.every
+
+    @property
+    def _first(self) -> Config:
+        return self._config(self.trials[0] if self.trials else self.searched(_first_settings(self.spec)))
+
+    def _config(self, trial: TrialRecord) -> Config:
+        return Config.model_validate(self.content(trial))
+
+
+def make_plan(spec: SweepConfig, known: SweepState | None) -> Plan:
+    """The sweep's trials; those that are known keep what is known of them.
+
+    Args:
+        known: what an earlier command left in the folder.
+
+    Raises:
+        UserError: lists everything that would make a trial fail, or that does not agree with what is known.
+    """
+    base = read_yaml(spec.base)
+    plan = Plan(spec, base, ())
+    trials = _searched(plan, known) if spec.search else _product(spec)
+    names = {trial.name: trial for trial in known.trials} if known else {}
+    plan = Plan(spec, base, tuple(names.get(trial.name, trial) for trial in trials))
+    all_problems(_problems(plan), f"{spec.output_dir}: the sweep cannot start:")
+    all_problems(_changes(plan), f"{spec.output_dir}: trials have begun with another config:")
+    return plan
+
+
+def _product(spec: SweepConfig) -> list[TrialRecord]:
+    combinations = [dict(zip(spec.axes, values, strict=True)) for values in itertools.product(*spec.axes.values())]
+    people: list[str | None] = [*spec.people] or [None]
+    seeds: list[int | None] = [*spec.seeds] or [None]
+    trials = list(itertools.product(combinations, people, seeds))
+    return [TrialRecord(name, *trial) for name, trial in zip(trial_names(trials), trials, strict=True)]
+
+
+def _searched(plan: Plan, known: SweepState | None) -> list[TrialRecord]:
+    """The trials that a search began before; they must lie in its space."""
+    search = plan.spec.search
+    assert search is not None
+    trials = [plan.searched(trial.settings) for trial in (known.trials if known else ())]
+    outside = [trial.name for trial in trials if not _is_within(trial.settings, search.space)]
+    all_problems(
+        [f"{name}: is not in it" for name in outside],
+        f"{plan.folder}: trials have begun with another search.space; restore it, or choose a new output_dir",
+    )
+    return trials
+
+
+def _is_within(settings: Mapping[str, Any], space: Mapping[str, Any]) -> bool:
+    def fits(value: Any, found: Any) -> bool:
+        return value in found if isinstance(found, list) else found["low"] <= value <= found["high"]
+
+    return settings.keys() == space.keys() and all(fits(settings[key], space[key]) for key in space)
+
+
+def _first_settings(spec: SweepConfig) -> dict[str, Any]:
+    space = spec.search.space if spec.search else {}
+    return {key: found[0] if isinstance(found, list) else found["low"] for key, found in space.items()}
+
+
+def _corners(plan: Plan) -> list[TrialRecord]:
+    """Settings of a search that show whether its values are allowed: each end and each choice once."""
+    first = _first_settings(plan.spec)
+    space = plan.spec.search.space if plan.spec.search else {}
+    values = {key: found if isinstance(found, list) else [found["low"], found["high"]] for key, found in space.items()}
+    return [plan.searched({**first, key: value}) for key in values for value in values[key]]
+
+
+def _problems(plan: Plan) -> list[str]:
+    trials = _corners(plan) if plan.spec.search else plan.trials
+    found, configs = _invalid(plan, trials)
+    if not found:
+        found += _photo_problems(configs) + _goal_problems(plan, next(iter(configs.values())))
+    return found
+
+
+def _invalid(plan: Plan, trials: Sequence[TrialRecord]) -> tuple[list[str], dict[str, Config]]:
+    """What is wrong with the trials' configs, in one line each, and those configs with which nothing is."""
+    problems: dict[str, list[str]] = {}
+    configs = {}
+    for trial in trials:
+        try:
+            configs[trial.name] = Config.model_validate(plan.content(trial))
+        except ValidationError as error:
+            for problem in problems_of(error):
+                problems.setdefault(problem, []).append(trial.name)
+    return [_placed(plan, problem, names, len(trials)) for problem, names in problems.items()], configs
+
+
+def _placed(plan: Plan, problem: str, names: Sequence[str], total: int) -> str:
+    """A problem with the trials that have it, or with the base config where all do."""
+    if len(names) == total:
+        return f"{plan.spec.base}, with what the sweep sets: {problem}"
+    more = f" and {len(names) - 1} more" if names[1:] else ""
+    return f"{names[0]}{more}: {problem}"
+
+
+def _photo_problems(configs: Mapping[str, Config]) -> list[str]:
+    from finetune_monitor.training.photos import choose_photos
+
+    problems: dict[str, None] = {}
+    seen = set()
+    for config in configs.values():
+        chosen = (config.data.instance_images, config.data.instance_count, config.data.held_out)
+        if chosen not in seen:
+            seen.add(chosen)
+            try:
+                choose_photos(config.data)
+            except UserError as error:
+                problems[str(error).replace("\n", "\n    ")] = None
+    return list(problems)
+
+
+def _goal_problems(plan: Plan, config: Config) -> list[str]:
+    """A metric must be one that a stopping rule may watch, and early termination must have something to stop."""
+    problems = [] if config.monitor.enabled else [f"monitor.enabled: {COMPARED['monitor.enabled']}"]
+    for place, metric in plan.goals.items():
+        content = config.model_dump(mode="json")
+        content["monitor"]["stopping"] = [{"metric": metric}]
+        try:
+            Config.model_validate(content)
+        except ValidationError as error:
+            problems += [problem.replace("stopping.0.metric", f"{place}.metric") for problem in problems_of(error)]
+    if plan.spec.early_termination and plan.grace_steps >= config.train.max_steps:
+        problems.append(
+            f"early_termination.grace_steps: found {plan.grace_steps}, expected less than train.max_steps, which is "
+            f"{config.train.max_steps}: no trial would be stopped"
+        )
+    return problems
+
+
+def _changes(plan: Plan) -> list[str]:
+    """Trials that have begun and whose config now says something else, with the keys."""
+    problems = []
+    for trial in plan.trials:
+        path = plan.folder / CONFIGS / f"{trial.name}.yaml"
+        if not path.exists() or not (plan.folder / TRIALS / trial.name).exists():
+            continue
+        try:
+            before = _compared(load_config(path))
+        except UserError as error:
+            problems.append(f"{trial.name}: {error}")
+            continue
+        now = _compared(Config.model_validate(plan.content(trial)))
+        changed = [
+            f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
+            for key in {**before, **now}
+            if before.get(key) != now.get(key)
+        ]
+        if changed:
+            problems.append(f"{trial.name}: {'; '.join(changed)}; restore it, or choose a new output_dir")
+    return problems
+
+
+def _compared(config: Config) -> dict[str, Any]:
+    found = flat(config.model_dump(mode="json"))
+    return {key: value for key, value in found.items() if not f"{key}.".startswith(tuple(f"{k}." for k in UNCOMPARED))}
+
+
+def _put(content: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key in place."""
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = content.get(parent)
+        content[parent] = dict(inner) if isinstance(inner, dict) else {}
+        content = content[parent]
+    content[last] = value

@@ -1,0 +1,66 @@
+"""The sweep's table and page, written anew whenever a trial ends, without holding up the trials."""
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+from finetune_monitor.record import RUN
+from finetune_monitor.sweep.ledger import Ledger
+from finetune_monitor.sweep.state import SweepState
+
+if TYPE_CHECKING:
+    from finetune_monitor.sweep.answer import Answer
+
+logger = logging.getLogger(__name__)
+
+PAGE = "page"
+CSV = "sweep.csv"
+
+
+class Publisher:
+    """Writes in a thread of its own, one state at a time and always the newest."""
+
+    def __init__(self, ledger: Ledger):
+        self._ledger = ledger
+        self._wanted, self._closed = threading.Event(), False
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def __call__(self) -> None:
+        """Something has changed."""
+        self._wanted.set()
+
+    def close(self, seconds: float) -> None:
+        """Write no more; wait for what is being written."""
+        self._closed = True
+        self._wanted.set()
+        self._thread.join(seconds)
+
+    def _work(self) -> None:
+        while self._wanted.wait() and not self._closed:
+            self._wanted.clear()
+            publish(self._ledger.state)
+
+
+def publish(state: SweepState) -> "Answer | None":
+    """Write the table and the page; what fails is warned about, as the trials' own records hold everything.
+
+    Returns:
+        What was found out; None where that failed.
+    """
+    answer = None
+    try:
+        from finetune_monitor.report.page import write_page  # imported here: both load much
+        from finetune_monitor.sweep.answer import find_answer
+        from finetune_monitor.sweep.table_csv import write_csv
+
+        answer = find_answer(state)
+        write_csv(state)
+        runs = [
+            run for trial in state.trials if (state.run_dir(trial) / RUN).exists() and (run := state.run_dir(trial))
+        ]
+        if runs:
+            write_page(state.folder / PAGE, runs, answer.to_json())
+    except Exception as error:
+        logger.warning("%s: the sweep's table and page could not be written: %r", state.folder, error)
+    return answer

@@ -1,0 +1,137 @@
+"""One sweep from its config to its answer; the same command goes on where another one ended, however that ended."""
+
+import os
+import secrets
+import shutil
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from finetune_monitor.errors import UserError
+from finetune_monitor.markdown import visible
+from finetune_monitor.record import RUN, lock
+from finetune_monitor.sweep.interrupts import Interrupt, watched_signals
+from finetune_monitor.sweep.ledger import Ledger
+from finetune_monitor.sweep.plan import Plan, make_plan
+from finetune_monitor.sweep.publishing import CSV, PAGE, Publisher, publish
+from finetune_monitor.sweep.session import ray_session, remove_temporary, resources_of
+from finetune_monitor.sweep.spec import load_sweep
+from finetune_monitor.sweep.state import STATE, SweepState, TrialState, read_state
+from finetune_monitor.sweep.supervisor import LOGS, SCRATCH, STOP, TOKEN, Site
+from finetune_monitor.sweep.table import SweepTable, counted
+
+PAGE_WITHIN = 600.0
+"""Seconds for a page that is being written when the last trial ends; then it is written once more, for good."""
+
+
+def run_sweep(path: Path, overrides: Sequence[str] = ()) -> int:
+    """Run what is left of a sweep, and print what was found.
+
+    Returns:
+        The exit status: 0, 1 where a trial has failed for good, or 128 + the signal that ended the sweep.
+
+    Raises:
+        UserError: the config is not valid, the folder is in use or holds something else, or the trials cannot start.
+    """
+    spec = load_sweep(path, overrides)
+    folder = spec.output_dir
+    if (folder / RUN).exists():
+        raise UserError(f"{folder}: holds a single run; choose another output_dir for the sweep")
+    make_plan(spec, _known(folder))  # first without the lock: what cannot start leaves no folder behind
+    with _taken(folder):
+        plan = make_plan(spec, _known(folder))
+        ledger = Ledger(folder, spec.model_dump(mode="json"), plan.trials)
+        status = _run(plan, ledger) if _is_work_left(plan, ledger) else 0
+        if status:
+            print(f"{folder}: {counted(ledger, _total(plan, ledger))}; the same command goes on from here")
+            return status
+        return _conclude(plan, ledger.state)
+
+
+def _known(folder: Path) -> SweepState | None:
+    return read_state(folder) if (folder / STATE).exists() else None
+
+
+def _taken(folder: Path) -> IO[str]:
+    """The lock of the sweep's folder: one command at a time."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return lock(folder)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write there ({error.strerror}); choose another output_dir") from error
+
+
+def _is_work_left(plan: Plan, ledger: Ledger) -> bool:
+    trials = list(ledger)
+    return len(trials) < _total(plan, ledger) or not all(trial.state.is_over for trial in trials)
+
+
+def _total(plan: Plan, ledger: Ledger) -> int:
+    known = len(list(ledger))
+    return max(known, plan.spec.search.trials) if plan.spec.search else known
+
+
+def _run(plan: Plan, ledger: Ledger) -> int:
+    """Start Ray, run the trials, and leave nothing of Ray's behind; returns the status of an interrupt, or 0."""
+    site = _prepare(plan)
+    scratch = Path(site.folder) / SCRATCH
+    publisher = Publisher(ledger)
+    with warnings.catch_warnings(), watched_signals((scratch / STOP).touch) as interrupt:
+        warnings.simplefilter("ignore")  # of rows that are being written; they would tear the table
+        try:
+            with ray_session(plan.spec.address, scratch):
+                interrupt.listen()
+                if interrupt.number is None:
+                    _tune(plan, ledger, site, publisher, interrupt)
+        finally:
+            ledger.close()
+            publisher.close(PAGE_WITHIN if interrupt.number is None else 0)
+            shutil.rmtree(scratch, ignore_errors=True)
+    return interrupt.exit_status
+
+
+def _prepare(plan: Plan) -> Site:
+    """A fresh folder for what the trials are told; what a command that was killed left behind goes."""
+    folder = plan.folder.absolute()
+    scratch = folder / SCRATCH
+    remove_temporary(scratch)
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    token = secrets.token_hex(16)
+    (scratch / TOKEN).write_text(token)
+    threads = max(1, int(plan.spec.resources.cpus))
+    return Site(str(folder), os.getcwd(), token, threads, tuple(dict.fromkeys(plan.goals.values())))
+
+
+def _tune(plan: Plan, ledger: Ledger, site: Site, publisher: Publisher, interrupt: Interrupt) -> None:
+    from finetune_monitor.sweep.tuning import run_trials  # imported here: it needs Ray
+    from finetune_monitor.sweep.watching import StopWhenAsked, Watch
+
+    resources = resources_of(plan.spec.resources)
+    board = SweepTable(ledger, plan.shown_metrics, _total(plan, ledger), plan.max_steps)
+    watch = Watch(plan, ledger, board, publisher, interrupt)
+    board.start()
+    try:
+        run_trials(plan, ledger, site, resources, watch, StopWhenAsked(watch, interrupt))
+    finally:
+        board.stop()
+
+
+def _conclude(plan: Plan, state: SweepState) -> int:
+    """Write the answer, and say what was found and where it is."""
+    answer = publish(state)
+    failed = [trial for trial in state.trials if trial.state == TrialState.FAILED]
+    print(f"{state.folder}: {counted(state.trials, len(state.trials))}")
+    for trial in failed:
+        attempts = f"{trial.attempts} attempt{'s' if trial.attempts > 1 else ''}"
+        print(visible(f"failed:  {trial.name} ({attempts}): {trial.error}"))
+        print(f"         its log: {state.folder / LOGS / f'{trial.name}.log'}")
+    if answer is not None:
+        from finetune_monitor.sweep.answer import print_answer
+
+        print_answer(answer)
+    for label, found in (("table:", state.folder / CSV), ("page:", state.folder / PAGE / "index.html")):
+        if found.exists():
+            print(f"{label:<8} {found}")
+    return 1 if failed else 0

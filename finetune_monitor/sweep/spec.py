@@ -1,0 +1,247 @@
+"""What a sweep's YAML file says: its keys, types and defaults, and one message for everything that is wrong with it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from finetune_monitor.errors import all_problems
+from finetune_monitor.training.config import (
+    Config,
+    Section,
+    UserPath,
+    nearest,
+    override,
+    problems_of,
+    read_yaml,
+    section_of,
+)
+
+ONE_FOR_ALL = {
+    "output_dir": "the sweep's own output_dir decides",
+    "train.resume": "every trial goes on from its own checkpoint",
+}
+"""Config keys that a sweep sets itself, with the reason."""
+
+COMPARED = {
+    "monitor.grid": "one grid for all: scores on other prompts cannot be compared; use set",
+    "monitor.metrics": "one set of metrics for all; use set",
+    "monitor.enabled": "a trial without evaluations cannot be compared; leave it true",
+    "data.resolution": "it changes the size of the grid's pictures, and pictures of other sizes cannot be compared",
+}
+"""Config keys that must be the same in all trials, with the reason."""
+
+RANGE_KEYS = {"low", "high", "log"}
+
+
+class ResourcesConfig(Section):
+    cpus: float = Field(1, gt=0)
+    gpus: float | None = Field(None, ge=0, le=1)
+
+
+class AshaConfig(Section):
+    rule: Literal["asha"] = "asha"
+    metric: str | None = None
+    grace_steps: int | None = Field(None, ge=1)
+    reduction: float = Field(3, gt=1)
+
+
+class SearchConfig(Section):
+    metric: str | None = None
+    trials: int = Field(ge=1)
+    space: dict[str, Any] = Field(min_length=1)
+
+
+def _rule(found: Any) -> Any:
+    return {"rule": found} if isinstance(found, str) else found
+
+
+class SweepConfig(Section):
+    """`set`, `axes`, `people` and `search.space` have the dotted keys of the training's config."""
+
+    base: UserPath
+    output_dir: UserPath
+    set: dict[str, Any] = Field({})
+    axes: dict[str, list[Any]] = Field({})
+    people: dict[str, dict[str, Any]] = Field({})
+    seeds: list[Annotated[int, Field(ge=0)]] = Field([])
+    search: SearchConfig | None = None
+    early_termination: Annotated[AshaConfig | None, BeforeValidator(_rule)] = None
+    retries: int = Field(2, ge=0)
+    resources: ResourcesConfig = ResourcesConfig()
+    address: str | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> "SweepConfig":
+        problems = [*_key_problems(self), *_axis_problems(self), *_search_problems(self), *_people_problems(self)]
+        if self.address is not None and self.address.startswith("ray://"):
+            problems.append(
+                f"address: found {self.address}, expected host:port or auto; Ray's client protocol cannot run this: "
+                "start the command on a machine of the cluster, with address: auto"
+            )
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
+    """Read a sweep's YAML file, apply `dotted.key=value` overrides and validate; nothing is read that it names.
+
+    Raises:
+        UserError: lists everything that is wrong at once.
+    """
+    content = read_yaml(path)
+    for change in overrides:
+        override(content, change)
+    for key in ("set", "axes"):
+        content = _flattened(content, key)
+    if isinstance(people := content.get("people"), dict):
+        content["people"] = {name: flat(keys) if isinstance(keys, dict) else keys for name, keys in people.items()}
+    if isinstance(search := content.get("search"), dict):
+        content["search"] = _flattened(search, "space")
+    try:
+        return SweepConfig.model_validate(content)
+    except ValidationError as error:
+        problems = [line for problem in problems_of(error, SweepConfig) for line in problem.split("\n")]
+        all_problems(problems, f"{path}: the sweep is not valid")
+        raise
+
+
+def flat(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys with their values, of which none is a mapping with keys but a search's range."""
+    return dict(_flat(content))
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, dict) and value and not (RANGE_KEYS & value.keys()):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _flattened(content: dict[str, Any], key: str) -> dict[str, Any]:
+    found = content.get(key)
+    return {**content, key: flat(found)} if isinstance(found, dict) else content
+
+
+def config_keys(section: type[Section] = Config, prefix: str = "") -> list[str]:
+    """Every dotted key of the training's config, sections among them."""
+    found = []
+    for name in section.model_fields:
+        inner = section_of(section, name)
+        found.append(prefix + name)
+        if isinstance(inner, type) and inner is not section:
+            found += config_keys(inner, f"{prefix}{name}.")
+    return found
+
+
+def _places(spec: SweepConfig) -> dict[str, list[str]]:
+    """Where the sweep names config keys that differ between trials: the place, and its keys."""
+    people = {f"people.{person}": list(keys) for person, keys in spec.people.items()}
+    space = {"search.space": list(spec.search.space)} if spec.search else {}
+    return {"axes": list(spec.axes), **people, **space}
+
+
+def _key_problems(spec: SweepConfig) -> list[str]:
+    known, places = config_keys(), _places(spec)
+    problems = []
+    for place, keys in {"set": list(spec.set), **places}.items():
+        problems += [f"{place}: {key}: unknown key" + nearest_key(key, known) for key in keys if key not in known]
+        refused = ONE_FOR_ALL if place == "set" else {**ONE_FOR_ALL, **COMPARED}
+        problems += [f"{place}: {key}: {why}" for key in keys if (why := _refusal(key, refused))]
+    if not spec.set.get("monitor.enabled", True):
+        problems.append(f"set: monitor.enabled: {COMPARED['monitor.enabled']}")
+    return problems + _repeated_keys(spec, places)
+
+
+def _refusal(key: str, refused: Mapping[str, str]) -> str | None:
+    within = (why for name, why in refused.items() if f"{key}.".startswith(f"{name}.") or name.startswith(f"{key}."))
+    return next(within, None)
+
+
+def nearest_key(key: str, known: Sequence[str]) -> str:
+    """The nearest key of the config, or the keys of the section that it seems to be in."""
+    near = nearest(key, known)
+    if "did you mean" in near:
+        return near
+    section = key.rpartition(".")[0]
+    return nearest(key, [name for name in known if name.rpartition(".")[0] == section] or [*Config.model_fields])
+
+
+def _repeated_keys(spec: SweepConfig, places: Mapping[str, list[str]]) -> list[str]:
+    """A key has one place only: which of two should count?"""
+    people = dict.fromkeys(key for name, keys in places.items() if name.startswith("people.") for key in keys)
+    varied = {
+        "set": list(spec.set),
+        "axes": places["axes"],
+        "people": list(people),
+        "seeds": ["seed"] * bool(spec.seeds),
+    }
+    varied["search.space"] = places.get("search.space", [])
+    holders: dict[str, list[str]] = {}
+    for place, keys in varied.items():
+        for key in keys:
+            holders.setdefault(key, []).append(place)
+    return [f"{key}: stands in {' and in '.join(names)}; leave one" for key, names in holders.items() if names[1:]]
+
+
+def _axis_problems(spec: SweepConfig) -> list[str]:
+    problems = []
+    for key, values in {**{f"axes: {key}": values for key, values in spec.axes.items()}, "seeds": spec.seeds}.items():
+        if not values and key != "seeds":
+            problems.append(f"{key}: found no value, expected at least one")
+        repeated = [repr(value) for i, value in enumerate(values) if value in values[:i]]
+        if repeated:
+            problems.append(f"{key}: found {', '.join(repeated)} more than once, expected each value once")
+    if spec.axes and spec.search:
+        problems.append("axes and search: found both, expected one: every combination of axes, or a search")
+    if not (spec.axes or spec.search or spec.people or spec.seeds):
+        problems.append("found nothing to vary, expected axes, search, people or seeds")
+    return problems
+
+
+def _people_problems(spec: SweepConfig) -> list[str]:
+    return [
+        f"people.{person}: found no key, expected such as data.instance_images"
+        for person, keys in spec.people.items()
+        if not keys
+    ]
+
+
+def _search_problems(spec: SweepConfig) -> list[str]:
+    if spec.search is None:
+        return []
+    problems = [f"search.space: {key}: {why}" for key, found in spec.search.space.items() if (why := _unfit(found))]
+    for key, found in (("people", spec.people), ("seeds", spec.seeds)):
+        if len(found) > 1:
+            problems.append(f"{key}: found {len(found)}, expected one at most beside a search; use axes for several")
+    finite = list(spec.search.space.values())
+    if not problems and all(isinstance(found, list) for found in finite):
+        combinations = 1
+        for found in finite:
+            combinations *= len(found)
+        if combinations < spec.search.trials:
+            problems.append(
+                f"search.trials: found {spec.search.trials}, but the space has {combinations} combinations; lower it, "
+                "or name them as axes"
+            )
+    return problems
+
+
+def _unfit(found: Any) -> str | None:
+    """Why something is no range and no list of values to choose from."""
+    if isinstance(found, list):
+        simple = all(value is None or isinstance(value, str | int | float) for value in found)
+        unlike = len({repr(value) for value in found}) == len(found)
+        return None if found and simple and unlike else f"found {found!r}, expected plain values, each once"
+    if not isinstance(found, dict):
+        return f"found {found!r}, expected a list of values or {{low, high, log}}"
+    if unknown := found.keys() - RANGE_KEYS:
+        return f"found {', '.join(map(str, unknown))}, expected low, high and log only"
+    low, high, log = found.get("low", ""), found.get("high", ""), found.get("log", False)
+    numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in (low, high))
+    if not numbers or not low < high or not isinstance(log, bool) or (log and low <= 0):
+        return f"found {found!r}, expected numbers low < high, and with log: true both above 0"
+    return None

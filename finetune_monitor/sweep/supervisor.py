@@ -1,0 +1,205 @@
+"""Watch over one trial wherever it runs: start its process, hand on its evaluations one by one, say how it ended."""
+
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from finetune_monitor.errors import UserError
+from finetune_monitor.evaluation import MISSING, StopReason
+from finetune_monitor.record import EVALUATIONS, lock
+from finetune_monitor.sweep.child import Child
+from finetune_monitor.sweep.plan import CONFIGS
+from finetune_monitor.sweep.process import USER_ERROR
+from finetune_monitor.sweep.scores import Row, ended, read_quietly, rows
+from finetune_monitor.sweep.state import TRIALS
+from finetune_monitor.training.config import load_config
+
+LOGS = "logs"
+"""The folder of the trials' logs."""
+
+SCRATCH = ".ray"
+"""The folder for what the sweep and its trials tell each other; gone when the sweep has ended."""
+
+TOKEN, STOP = "token", "stop"
+"""Files in it: what shows that a machine sees the sweep's folder; what tells every trial to stop."""
+
+POLL = 0.2
+"""Seconds between two looks."""
+
+FREE_WITHIN = 60.0
+"""Seconds that a former attempt has to let go of the run directory."""
+
+STOP_WITHIN = 12.0
+"""Seconds for a checkpoint when the sweep is interrupted; the user waits for it."""
+
+CHECKPOINT_WITHIN = 60.0
+"""Seconds for a checkpoint when the trial alone is stopped."""
+
+
+class Outcome(str, Enum):
+    """How an attempt ended that is not to be tried again at once."""
+
+    FINISHED = "finished"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+
+
+class TrialDiedError(RuntimeError):
+    """The process died of something that may not come back: the trial is tried again."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where the sweep is, as every machine must see it, and how its trials run.
+
+    folder, cwd: absolute.
+    token: content of the file of that name.
+    threads: of torch's on the CPU, for each trial.
+    goals: metrics that decide over trials.
+    """
+
+    folder: str
+    cwd: str
+    token: str
+    threads: int
+    goals: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "goals": list(self.goals)}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> "Site":
+        return cls(**{**found, "goals": tuple(found["goals"])})
+
+
+class Supervisor:
+    """One attempt at a trial; every call of `next_result` waits for the next evaluation, or for the end."""
+
+    def __init__(self, site: Site, name: str):
+        self.site, self.name = site, name
+        folder = Path(site.folder)
+        self._run_dir, self._scratch = folder / TRIALS / name, folder / SCRATCH
+        self._config, self._log = folder / CONFIGS / f"{name}.yaml", folder / LOGS / f"{name}.log"
+        self._child: Child | None = None
+        self._max_steps: int | None = None
+        self._told = -1
+        self._size = -1
+        self._latest: Row | None = None
+
+    def next_result(self) -> dict[str, Any]:
+        """What Ray Tune is told: an evaluation, with `done` and `outcome` where it was the last.
+
+        Raises:
+            TrialDiedError: the process ended in a way that another attempt may not.
+        """
+        try:
+            if self._max_steps is None:
+                self._check_machine()
+                self._max_steps = load_config(self._config).train.max_steps
+            return self._next_result()
+        except UserError as error:
+            return self._end(Outcome.FAILED, str(error))
+        except Exception as error:
+            cause_file(Path(self.site.folder), self.name).write_text(str(error) or repr(error))
+            raise
+
+    def stop(self, seconds: float = CHECKPOINT_WITHIN) -> None:
+        """End the process, with a checkpoint if it can make one in time."""
+        if self._child is not None:
+            self._child.stop(seconds)
+
+    def _next_result(self) -> dict[str, Any]:
+        while True:
+            if self._is_interrupted():
+                self.stop(STOP_WITHIN)
+                return self._end(Outcome.INTERRUPTED)
+            status = self._child.poll() if self._child is not None else None
+            row = self._next_row()
+            if row is not None and not row.is_last:
+                return {**row.to_result(), "done": False}
+            if self._child is None:
+                self._start()
+            elif status is not None:
+                return self._ended(status)
+            time.sleep(POLL)
+
+    def _check_machine(self) -> None:
+        """A machine of a cluster must see the same folders.
+
+        Raises:
+            UserError: it does not.
+        """
+        here = f"on {socket.gethostname()}"
+        token = self._scratch / TOKEN
+        if not token.is_file() or token.read_text() != self.site.token:
+            raise UserError(
+                f"{self.site.folder}: is another folder {here} than where the sweep was started; choose an output_dir "
+                "on storage that all machines of the cluster share"
+            )
+        if not Path(self.site.cwd).is_dir():
+            raise UserError(
+                f"{self.site.cwd}: found no such folder {here}, where the sweep was started; start it in a folder that "
+                "all machines of the cluster share"
+            )
+
+    def _start(self) -> None:
+        self._wait_until_free()
+        self._child = Child(self._config, self._log, Path(self.site.cwd), self.site.threads)
+
+    def _wait_until_free(self) -> None:
+        """The process of the former attempt may be dying."""
+        deadline = time.monotonic() + FREE_WITHIN
+        for folder in (self._run_dir / "checkpoints", self._run_dir):
+            while folder.is_dir() and not self._is_interrupted():
+                try:
+                    lock(folder).close()
+                    break
+                except UserError:
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(POLL)
+
+    def _is_interrupted(self) -> bool:
+        return (self._scratch / STOP).exists()
+
+    def _next_row(self) -> Row | None:
+        """The next evaluation that was not told; the last one again and again, until the process has ended."""
+        if self._latest is not None and self._latest.is_last:
+            return self._latest
+        path = self._run_dir / EVALUATIONS
+        size = path.stat().st_size if path.exists() else 0
+        if size == self._size:
+            return None
+        history = read_quietly(self._run_dir)
+        found = rows(history, self.site.goals, self._max_steps) if history is not None else []
+        row = next((row for row in found if row.step > self._told), None)
+        if row is None:
+            self._size = size if history is not None else -1
+            return None
+        self._told, self._latest = row.step, row
+        return row
+
+    def _ended(self, status: int) -> dict[str, Any]:
+        assert self._child is not None
+        reason = ended(read_quietly(self._run_dir))
+        if reason == StopReason.NOT_FINITE.value and status == 1:
+            return self._end(Outcome.FAILED, "the loss was no longer a finite number; lower the learning rate")
+        if status == 0 or (status > 0 and reason not in (None, StopReason.NOT_FINITE.value) and status != USER_ERROR):
+            return self._end(Outcome.FINISHED)
+        if status == USER_ERROR:
+            return self._end(Outcome.FAILED, self._child.error())
+        raise TrialDiedError(self._child.error())
+
+    def _end(self, outcome: Outcome, error: str | None = None) -> dict[str, Any]:
+        nothing = Row(0, None, {}, {}, dict.fromkeys(self.site.goals, MISSING), True)
+        row = self._latest or nothing
+        return {**row.to_result(), "done": True, "outcome": outcome.value, "error": error}
+
+
+def cause_file(folder: Path, name: str) -> Path:
+    """Where a watcher leaves why its trial died; it is not there where the watcher was lost too."""
+    return folder / SCRATCH / f"{name}.died"

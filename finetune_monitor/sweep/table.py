@@ -1,0 +1,166 @@
+"""The sweep on the console: a live table on a terminal, elsewhere one line for each thing that happens."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from finetune_monitor.markdown import visible
+from finetune_monitor.sweep.ledger import Ledger
+from finetune_monitor.sweep.scores import in_words
+from finetune_monitor.sweep.state import TrialRecord, TrialState
+
+SHOWN_SCORES = 3
+REFRESH = 1.0
+"""Seconds between two drawings of the table."""
+
+WORDS = {TrialState.STOPPED_EARLY: "stopped early: it lagged behind the others"}
+
+
+@dataclass
+class Progress:
+    """An attempt that runs: where it began, and how far it is."""
+
+    since: float
+    max_steps: int
+    first_step: int | None = None
+    step: int = 0
+    scores: Mapping[str, float] | None = None
+    first_at: float = 0.0
+    at: float = 0.0
+
+    def left(self, now: float) -> float | None:
+        """Seconds until the last step at the speed since this attempt's first evaluation; None where unknown."""
+        if self.first_step is None or self.step <= self.first_step:
+            return None
+        pace = (self.at - self.first_at) / (self.step - self.first_step)
+        return max(0.0, (self.max_steps - self.step) * pace - (now - self.at))
+
+
+class SweepTable:
+    """Draws what the ledger and the running trials' evaluations say; `start` and `stop` frame the live table.
+
+    Args:
+        names: the scores to show.
+        total: how many trials there will be; a search makes them as it goes.
+        max_steps: of a trial.
+    """
+
+    def __init__(self, ledger: Ledger, names: Sequence[str], total: int, max_steps: Callable[[TrialRecord], int]):
+        self._ledger, self._names, self._total = ledger, list(names)[:SHOWN_SCORES], total
+        self._max_steps = max_steps
+        self._running: dict[str, Progress] = {}
+        self._lengths: list[float] = []
+        self._console = Console(soft_wrap=True, highlight=False)
+        self._live: Live | None = None
+        self._drawn = 0.0
+        self._most = 1
+
+    def start(self) -> None:
+        if self._console.is_terminal:
+            self._live = Live(self._draw(), console=self._console, auto_refresh=False, transient=True)
+            self._live.start()
+
+    def stop(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def begun(self, trial: TrialRecord) -> None:
+        self._running[trial.name] = Progress(time.monotonic(), self._max_steps(trial))
+        self._most = max(self._most, len(self._running))
+        self._say(f"{trial.name}: {'begins' if trial.attempts == 1 else f'goes on (attempt {trial.attempts})'}")
+
+    def evaluated(self, trial: TrialRecord, result: Mapping[str, Any]) -> None:
+        found = self._running.get(trial.name)
+        if found is None:
+            return
+        found.step, found.scores, found.at = result["step"], result["scores"], time.monotonic()
+        if found.first_step is None:
+            found.first_step, found.first_at = found.step, found.at
+        if not result.get("outcome"):
+            self._say(f"{trial.name}: step {found.step}, {in_words(dict(found.scores or {}), self._names)}")
+
+    def ended(self, trial: TrialRecord, error: str | None = None) -> None:
+        found = self._running.pop(trial.name, None)
+        if trial.state == TrialState.WAITING:
+            self._say(
+                f"{trial.name}: tried again from its checkpoint: {error}" if error else f"{trial.name}: stopped",
+                always=bool(error),
+            )
+        elif trial.state == TrialState.FAILED:
+            self._say(f"{trial.name}: failed: {error}", always=True)
+        else:
+            if found is not None and trial.attempts == 1:
+                self._lengths.append(time.monotonic() - found.since)
+            last = "" if found is None else in_words(dict(found.scores or {}), self._names)
+            self._say(f"{trial.name}: {WORDS.get(trial.state, trial.state.value)}{last and f' ({last})'}")
+
+    def refresh(self) -> None:
+        if self._live is not None and time.monotonic() - self._drawn > REFRESH:
+            self._drawn = time.monotonic()
+            self._live.update(self._draw(), refresh=True)
+
+    def _say(self, text: str, always: bool = False) -> None:
+        """On a terminal the table shows what happens; only what would be missed there is printed too."""
+        if self._live is None or always:
+            self._console.print(Text(visible(text)))
+
+    def _draw(self) -> Group:
+        table = Table("trial", "step", *(escape(name.replace("_", " ")) for name in self._names), "attempt", "left")
+        now = time.monotonic()
+        room = max(3, self._console.height - 8)
+        for name, found in list(self._running.items())[:room]:
+            left, scores = found.left(now), found.scores or {}
+            numbers = [_number(scores.get(score)) for score in self._names]
+            step = f"{found.step}/{found.max_steps}" if found.first_step is not None else "starts"
+            table.add_row(Text(visible(name)), step, *numbers, str(self._ledger[name].attempts), duration(left))
+        return Group(table, Text(self._summary(now)))
+
+    def _summary(self, now: float) -> str:
+        more = len(self._running) - max(3, self._console.height - 8)
+        counts = counted(self._ledger, self._total) + (f"; {more} more run" if more > 0 else "")
+        left = self._left(now)
+        return counts + (f"; about {duration(left)} left" if left is not None else "")
+
+    def _left(self, now: float) -> float | None:
+        """Seconds until the end: what runs, then what waits, at the pace of the trials so far."""
+        lefts = [left for found in self._running.values() if (left := found.left(now)) is not None]
+        over = sum(trial.state.is_over or trial.state == TrialState.FAILED for trial in self._ledger)
+        waiting = max(0, self._total - over - len(self._running))
+        lengths = self._lengths or [
+            now - found.since + left for found in self._running.values() if (left := found.left(now)) is not None
+        ]
+        if not lengths or (not lefts and not self._lengths):
+            return None
+        usual = sum(lengths) / len(lengths)
+        return max(lefts, default=usual) + waiting * usual / self._most
+
+
+def counted(trials: Ledger | Sequence[TrialRecord], total: int) -> str:
+    """`3 of 12 finished, 1 stopped early, 2 running, 6 waiting`."""
+    found = Counter(trial.state for trial in trials)
+    found[TrialState.WAITING] = max(0, total - sum(n for state, n in found.items() if state != TrialState.WAITING))
+    order = [TrialState.STOPPED_EARLY, TrialState.FAILED, TrialState.RUNNING, TrialState.WAITING]
+    parts = [f"{found[state]} {state.value.replace('_', ' ')}" for state in order if found[state]]
+    return ", ".join([f"{found[TrialState.FINISHED]} of {total} finished", *parts])
+
+
+def duration(seconds: float | None) -> str:
+    """`1:02:03`, `4:05`; `-` where unknown."""
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or value != value else f"{value:.3f}"

@@ -1,0 +1,47 @@
+"""A trial as Ray Tune knows it: an actor that watches over the trial's own process."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray import tune
+
+from finetune_monitor.sweep.naming import search_name
+from finetune_monitor.sweep.supervisor import Site, Supervisor
+
+SITE, TRIAL, PERSON, SEED = "sweep.site", "sweep.trial", "sweep.person", "sweep.seed"
+"""Keys of a Tune trial's config; all others are settings that a search suggests."""
+
+
+class SupervisedTrial(tune.Trainable):
+    """Tune asks for one result after another; training keeps its own checkpoints, so Tune's are none.
+
+    Its actor is not used again for another trial: Tune keeps such an actor waiting without telling it that its trial
+    was stopped, while the process trains on.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._supervisor = Supervisor(Site.from_json(config[SITE]), name_of(config))
+
+    def step(self) -> dict[str, Any]:
+        return self._supervisor.next_result()
+
+    def cleanup(self) -> None:
+        self._supervisor.stop()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Training keeps its own."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Training finds its own."""
+
+
+def name_of(config: Mapping[str, Any]) -> str:
+    """The name of the trial, the same on every machine."""
+    if TRIAL in config:
+        return config[TRIAL]
+    return search_name(settings_of(config), config[PERSON], config[SEED])
+
+
+def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a search suggested."""
+    return {key: value for key, value in config.items() if key not in (SITE, TRIAL, PERSON, SEED)}

@@ -1,0 +1,97 @@
+"""Small sweeps on the tiny pipeline, and the command that runs them, in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from conftest import DEMO, ROOT, tiny_config
+from finetune_monitor.sweep.state import SweepState, TrialRecord, read_state
+
+DEMO_AESTHETIC = {"clip": str(DEMO / "clip"), "pretrained": None, "head": str(DEMO / "aesthetic_head.safetensors")}
+SET = {
+    "monitor.sinks": {},
+    "monitor.stopping": [],
+    "monitor.metrics.face_similarity": None,
+    "monitor.metrics.aesthetic": DEMO_AESTHETIC,
+    "monitor.grid.seeds": [0],
+}
+
+
+def write_sweep(folder: Path, model: Path, photos: Path, **keys: Any) -> Path:
+    """The YAML file of a sweep into `folder`/sweep over a few steps; `keys` are added, `set` to the usual one."""
+    (folder / "base.yaml").write_text(tiny_config(folder, model, photos))
+    path = folder / "sweep.yaml"
+    content = {"base": str(folder / "base.yaml"), "output_dir": str(folder / "sweep"), **keys}
+    content["set"] = {**SET, **keys.get("set", {})}
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def start(path: Path, *overrides: str) -> subprocess.Popen:
+    """The command, in a process group of its own as a shell would start it; its output in `path`'s folder."""
+    command = [sys.executable, "-m", "finetune_monitor.cli", "sweep", str(path), *overrides]
+    with (path.parent / "output.txt").open("w") as output:
+        return subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, start_new_session=True)
+
+
+def sweep(path: Path, *overrides: str) -> tuple[int, str]:
+    """Run the command to its end: exit status and output."""
+    status = start(path, *overrides).wait(170)
+    return status, output(path)
+
+
+def output(path: Path) -> str:
+    return (path.parent / "output.txt").read_text()
+
+
+def state(path: Path) -> SweepState:
+    return read_state(path.parent / "sweep")
+
+
+def trials(path: Path) -> dict[str, TrialRecord]:
+    return {trial.name: trial for trial in state(path).trials}
+
+
+def steps(path: Path, name: str) -> list[int]:
+    lines = (path.parent / "sweep/trials" / name / "evaluations.jsonl").read_text().splitlines()
+    return [json.loads(line)["step"] for line in lines]
+
+
+def children(path: Path) -> dict[str, int]:
+    """The trials' own processes: name to process id."""
+    found = {}
+    for process in psutil.process_iter(["cmdline", "status"]):
+        line = process.info["cmdline"] or []
+        if "finetune_monitor.sweep.process" in line and str(path.parent) in line[-1]:
+            found[Path(line[-1]).stem] = process.pid
+    return found
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 90) -> Any:
+    """What `condition` gives as soon as that is something."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"nothing came of {condition} in {seconds} seconds")
+
+
+def has_checkpoint(path: Path, name: str, after: int = 0) -> bool:
+    folders = (path.parent / "sweep/trials" / name / "checkpoints").glob("step-*")
+    return any(int(folder.name[5:]) > after for folder in folders)
+
+
+def end(process: subprocess.Popen) -> None:
+    """Whatever a test left running."""
+    if process.poll() is None:
+        os.kill(process.pid, 9)
+        process.wait()
