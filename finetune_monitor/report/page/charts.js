@@ -1,0 +1,153 @@
+"use strict";
+
+// Charts by Plotly, which is loaded after the page has been drawn; each has a table of its numbers beside it.
+
+const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", "Liberation Sans", sans-serif';
+const CONFIG = { displayModeBar: false, displaylogo: false, responsive: true, doubleClick: "reset", showTips: false };
+const HEIGHT = 290;
+const FEW = 5; // series with an interval band each; of more only the chosen one has it
+
+// Plotly reads texts as its own kind of markup.
+function plain(text) {
+  return String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+}
+
+function lines(...texts) {
+  return texts.filter(Boolean).map(plain).join("<br>");
+}
+
+// The parts of a panel with a chart: a title, what it says below, the plot and the table, made when first drawn.
+function chartPanel(panel, title, note) {
+  if (!panel.firstChild) {
+    const words = element("p", "chart-title", "", element("strong"), element("span", "soft"));
+    const fold = element("details", "fold", "", element("summary", "", "The numbers"), element("div", "scroll"));
+    fold.lastChild.tabIndex = 0;
+    fold.addEventListener("toggle", () => fillTable(panel));
+    panel.append(words, element("div", "plot"), fold);
+  }
+  panel.querySelector("strong").textContent = title;
+  panel.querySelector(".chart-title span").textContent = note;
+}
+
+// Draw in a panel: {title, note, label, traces, layout, table: () => element, onPoint(customdata)}.
+function drawChart(panel, chart) {
+  chartPanel(panel, chart.title, chart.note);
+  panel.chart = chart;
+  fillTable(panel);
+  const plot = panel.querySelector(".plot");
+  plot.setAttribute("role", "img");
+  plot.setAttribute("aria-label", chart.label);
+  if (typeof Plotly === "undefined") {
+    plot.classList.add("waiting");
+    plot.style.height = `${chart.layout.height ?? HEIGHT}px`;
+    plot.textContent = page.noCharts ?? "";
+    return;
+  }
+  showPlot(panel, plot, chart);
+}
+
+function showPlot(panel, plot, chart) {
+  const isFirst = !plot.classList.contains("js-plotly-plot");
+  if (isFirst) {
+    plot.classList.remove("waiting");
+    plot.replaceChildren();
+  }
+  Plotly.react(plot, chart.traces, { ...baseLayout(), ...chart.layout }, CONFIG);
+  if (isFirst) {
+    plot.on("plotly_click", ({ points }) => {
+      const found = points.find((point) => point.customdata !== undefined && point.customdata !== null);
+      if (found) {
+        panel.chart.onPoint(found.customdata);
+      }
+    });
+  }
+}
+
+function fillTable(panel) {
+  const fold = panel.querySelector(".fold");
+  const made = fold.open ? [panel.chart.table()] : [];
+  fold.lastChild.replaceChildren(...made);
+  fold.lastChild.setAttribute("aria-label", `The numbers: ${panel.chart.title}`);
+}
+
+function baseLayout() {
+  return {
+    height: HEIGHT,
+    margin: { l: 48, r: 14, t: 10, b: 40 },
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    font: { family: FONT, size: 12, color: colour("soft") },
+    hovermode: "closest",
+    hoverdistance: 24,
+    hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line"), font: { color: colour("ink"), size: 12 } },
+    dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
+    showlegend: false,
+    uirevision: "kept",
+    xaxis: axis(),
+    yaxis: axis(),
+  };
+}
+
+function axis(title = "", more = {}) {
+  return {
+    title: { text: plain(title), standoff: 8 },
+    gridcolor: colour("grid"),
+    linecolor: colour("line"),
+    zeroline: false,
+    automargin: true,
+    ...more,
+  };
+}
+
+// The trace of a line with its points; `points` are what a click on each hands on.
+function lineTrace(x, y, style, texts, points, isMain) {
+  return {
+    x,
+    y,
+    mode: "lines+markers",
+    line: { color: style.colour, dash: style.dash, width: isMain ? 2.6 : 1.6 },
+    marker: { color: style.colour, symbol: style.symbol, size: isMain ? 7.5 : 6 },
+    hoverinfo: "text",
+    text: texts,
+    customdata: points,
+  };
+}
+
+// The area between low and high, broken where either is missing.
+function bandTrace(x, low, high, style) {
+  const [across, up] = [[], []];
+  let run = [];
+  const end = () => {
+    const places = [...run, ...run.slice().reverse()];
+    places.forEach((place, index) => {
+      across.push(x[place]);
+      up.push(index < run.length ? high[place] : low[place]);
+    });
+    if (run.length) {
+      across.push(null);
+      up.push(null);
+    }
+    run = [];
+  };
+  x.forEach((value, place) => (isNumber(value) && isNumber(low[place]) && isNumber(high[place]) ? run.push(place) : end()));
+  end();
+  const fillcolor = transparent(style.colour, 0.16);
+  return { x: across, y: up, mode: "lines", fill: "toself", fillcolor, line: { width: 0 }, hoverinfo: "skip" };
+}
+
+function markTrace(x, y, symbol, size, stroke, fill) {
+  const marker = { symbol, size, color: fill, line: { color: stroke, width: 2 } };
+  return { x, y, mode: "markers", marker, hoverinfo: "skip", cliponaxis: false };
+}
+
+// A level across the whole chart with its name.
+function levelShape(y) {
+  const line = { color: colour("soft"), width: 1, dash: "dot" };
+  return { type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line, layer: "below" };
+}
+
+function levelName(y, text) {
+  const font = { size: 11, color: colour("soft") };
+  const place = { xref: "paper", x: 1, xanchor: "right", y, yanchor: "bottom" };
+  return { ...place, text: plain(text), showarrow: false, font, borderpad: 1, bgcolor: transparent(colour("card"), 0.6) };
+}

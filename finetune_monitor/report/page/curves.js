@@ -1,0 +1,134 @@
+"use strict";
+
+// The runs' curves, a chart each metric on one axis, and the images of the chosen evaluation right below them.
+
+function chartMetrics() {
+  const isWide = choices.get("side") === "1";
+  return page.manifest.metrics.filter((metric) => metric.main || isWide);
+}
+
+function drawCurves() {
+  const { metrics, runs, written } = page.manifest;
+  const hasEpochs = runs.some((run) => run.epochs?.some((epoch) => isNumber(epoch) && epoch > 0));
+  at("axes").hidden = !hasEpochs;
+  checkRadio("x", choices.get("x") === "epochs" ? "epochs" : "steps");
+  at("side").checked = choices.get("side") === "1";
+  at("side").parentElement.hidden = metrics.every((metric) => metric.main);
+  const keys = ["run", "step", "hidden", "x", "side"].map((name) => choices.get(name));
+  drawOnce("curves", [written, keys, darkness.matches, page.charts], drawRunCharts);
+  drawPeek("peek");
+}
+
+function drawRunCharts() {
+  const metrics = chartMetrics();
+  const names = JSON.stringify(metrics.map(({ name }) => name));
+  if (at("charts").dataset.names !== names) {
+    at("charts").replaceChildren(...metrics.map(() => element("div", "panel")));
+    at("charts").dataset.names = names;
+  }
+  const runs = shownRuns();
+  metrics.forEach((metric, index) => drawChart(at("charts").children[index], runsChart(metric, runs)));
+}
+
+function runsChart(metric, runs) {
+  const chosen = chosenRun();
+  const own = runs.filter((run) => run.scores[metric.name]);
+  const ordered = [...own.filter((run) => run !== chosen), ...own.filter((run) => run === chosen)];
+  const across = choices.get("x") === "epochs" ? "epoch" : "step";
+  const bands = ordered.filter((run) => own.length <= FEW || run === chosen).map((run) => runBand(run, metric));
+  const levels = own.includes(chosen) ? levelsOf(chosen, metric) : [];
+  return {
+    title: capital(spoken(metric.name)),
+    note: levels.length && own.length > 1 ? `${direction(metric)}; floor and ceiling of ${shortened(chosen.name, 32)}` : direction(metric),
+    label: `${spoken(metric.name)} of ${count(own.length, "run")} against the ${across}s; the table below has the numbers`,
+    traces: [...bands, ...ordered.map((run) => runLine(run, metric, run === chosen, own.length)), ...marks(ordered, metric)],
+    layout: {
+      xaxis: axis(across),
+      yaxis: axis(),
+      shapes: levels.map(([y]) => levelShape(y)),
+      annotations: levels.map(([y, text]) => levelName(y, text)),
+    },
+    table: () => runsChartTable(metric, own),
+    onPoint: ([id, step]) => chooseEvaluation(runOf(id), step),
+  };
+}
+
+function runLine(run, metric, isChosen, many) {
+  const texts = run.steps.map((step, place) => {
+    const epoch = run.epochs?.[place];
+    const when = isNumber(epoch) ? `step ${step}, epoch ${shortValue(epoch)}` : `step ${step}`;
+    const best = run.best?.step === step ? "best step" : "";
+    return lines(run.name, when, estimateInWords(estimateAt(run, metric.name, place), metric), best);
+  });
+  const points = run.steps.map((step) => [run.id, step]);
+  const trace = lineTrace(positionsOf(run), run.scores[metric.name].mean, runStyle(run), texts, points, isChosen);
+  const isOneOfMany = many > SEVERAL && !isChosen;
+  return { ...trace, opacity: isOneOfMany ? 0.55 : 1, marker: { ...trace.marker, size: isOneOfMany ? 4 : trace.marker.size } };
+}
+
+function runBand(run, metric) {
+  const { low, high } = run.scores[metric.name];
+  return bandTrace(positionsOf(run), low, high, runStyle(run));
+}
+
+// A star at each run's best step and a ring at the chosen evaluation.
+function marks(runs, metric) {
+  const stars = runs.length > SEVERAL ? runs.filter((run) => run === chosenRun()) : runs;
+  const made = stars.map((run) => {
+    const place = run.steps.indexOf(run.best?.step);
+    return markAt(run, metric, place, "star", 15, colour("card"), runStyle(run).colour);
+  });
+  const chosen = chosenRun();
+  const ring = runs.includes(chosen) ? markAt(chosen, metric, chosenPlace(chosen), "circle-open", 18, colour("ink"), colour("ink")) : null;
+  return [...made, ring].filter(Boolean);
+}
+
+function markAt(run, metric, place, symbol, size, stroke, fill) {
+  const mean = run.scores[metric.name].mean[place];
+  const found = markTrace([positionsOf(run)[place]], [mean], symbol, size, stroke, fill);
+  return place >= 0 && isNumber(mean) ? { ...found, marker: { ...found.marker, line: { color: stroke, width: symbol === "star" ? 1 : 2 } } } : null;
+}
+
+// The floor, which is the untouched base model, and the ceiling, which are the photos themselves.
+function levelsOf(run, metric) {
+  const floor = estimateAt(run, metric.name, run.steps.indexOf(0)).mean;
+  const ceiling = run.ceilings?.[metric.name]?.mean;
+  return [
+    [floor, `floor ${number(floor, metric)}`],
+    [ceiling, `ceiling ${number(ceiling, metric)}`],
+  ].filter(([y]) => isNumber(y));
+}
+
+function runsChartTable(metric, runs) {
+  const steps = [...new Set(runs.flatMap((run) => run.steps))].sort((a, b) => a - b);
+  const cell = (run, step) => {
+    const place = run.steps.indexOf(step);
+    return place < 0 ? "no evaluation" : estimateInWords(estimateAt(run, metric.name, place), metric);
+  };
+  const rows = steps.map((step) => [String(step), ...runs.map((run) => cell(run, step))]);
+  return table(`${capital(spoken(metric.name))}, ${direction(metric)}`, ["step", ...runs.map((run) => run.name)], rows);
+}
+
+// ---- The images of the chosen evaluation, small
+
+function drawPeek(id) {
+  const run = chosenRun();
+  const place = chosenPlace(run);
+  const content = imagesOf(run);
+  const key = [run.id, run.steps[place], run.name, content?.absent[place], page.failed.has(run.id)];
+  drawOnce(id, key, () => fillPeek(at(id), run, place));
+}
+
+function fillPeek(panel, run, place) {
+  const scores = page.manifest.metrics.filter((metric) => metric.main && run.scores[metric.name]);
+  const words = scores.map((metric) => `${spoken(metric.name)} ${estimateInWords(estimateAt(run, metric.name, place), metric)}`);
+  const title = element("p", "chart-title", "", element("strong", "", `${run.name}, step ${run.steps[place]}`));
+  title.append(element("span", "soft", words.join("; ")));
+  const strip = element("ul", "peek");
+  run.ids.forEach((_, position) => {
+    const open = button("shot", "", () => openEnlarged(run.ids.map((_, each) => each), position));
+    open.append(picture(run, place, position));
+    strip.append(element("li", "", "", open));
+  });
+  panel.replaceChildren(title, strip, button("link", "With every score, beside the photos ↓", () => goTo(at("images"))));
+}

@@ -1,0 +1,85 @@
+"use strict";
+
+// Making elements of plain text, and drawing a part of the page anew only where what it shows has changed.
+
+function at(id) {
+  return document.getElementById(id);
+}
+
+function write(id, text) {
+  if (at(id).textContent !== text) {
+    at(id).textContent = text;
+  }
+}
+
+function element(tag, name = "", text = "", ...children) {
+  const made = document.createElement(tag);
+  if (name) {
+    made.className = name;
+  }
+  if (text !== "") {
+    made.textContent = text;
+  }
+  made.append(...children);
+  return made;
+}
+
+function button(name, text, onClick) {
+  const made = element("button", name, text);
+  made.type = "button";
+  made.addEventListener("click", onClick);
+  return made;
+}
+
+// Options: [value, text] each. An open list is left alone where nothing has changed.
+function fillSelect(select, options, value) {
+  const key = JSON.stringify(options);
+  if (select.dataset.key !== key) {
+    select.replaceChildren(...options.map(([each, text]) => new Option(text, each)));
+    select.dataset.key = key;
+  }
+  select.value = String(value);
+}
+
+function termList(list, pairs) {
+  list.replaceChildren(...pairs.flatMap(([term, value]) => [element("dt", "", term), element("dd", "", value)]));
+}
+
+function table(caption, heads, rows) {
+  const made = element("table", "", "", element("caption", "", "", element("span", "", caption)));
+  const head = made.createTHead().insertRow();
+  heads.forEach((text) => head.append(scoped("col", text)));
+  const body = made.createTBody();
+  rows.forEach(([first, ...others]) => {
+    const row = body.insertRow();
+    row.append(scoped("row", first), ...others.map(cellOf));
+  });
+  return made;
+}
+
+function scoped(scope, text) {
+  const made = element("th", "", text);
+  made.scope = scope;
+  return made;
+}
+
+function cellOf(content) {
+  return content instanceof Node ? element("td", "", "", content) : element("td", "", content);
+}
+
+const drawn = new Map();
+
+// Call `draw` unless it has drawn the same before.
+function drawOnce(name, key, draw) {
+  const text = JSON.stringify(key);
+  if (drawn.get(name) !== text) {
+    drawn.set(name, text);
+    draw();
+  }
+}
+
+function goTo(section) {
+  const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  section.scrollIntoView({ behavior: isCalm ? "auto" : "smooth" });
+  section.focus({ preventScroll: true });
+}

@@ -1,0 +1,79 @@
+"use strict";
+
+// The head of the page: what was written when, what goes on, and everything a reader should know before the scores.
+
+function drawHead() {
+  const { manifest } = page;
+  document.title = manifest.title || "Report";
+  write("title", manifest.title || "Report");
+  write("written", `Written ${whenWritten(manifest.written)}`);
+  write("state", manifest.live ? "Live" : "");
+  at("state").classList.toggle("live", manifest.live);
+  write("overview", overview(manifest));
+  drawOnce("notices", noticesOf(manifest), drawNotices);
+  drawOnce("remarks", remarksOf(manifest), drawRemarks);
+}
+
+function overview({ runs, notes }) {
+  if (runs.length === 0) {
+    return notes.length ? `${capital(notes.join("; "))}.` : "There is no run to show.";
+  }
+  if (runs.length > 1) {
+    const running = runs.filter((run) => run.state === "running").length;
+    const evaluations = runs.reduce((sum, run) => sum + run.steps.length, 0);
+    const states = running ? ` ${running} not ended.` : " All have ended.";
+    return `${runs.length} runs with ${count(evaluations, "evaluation")}.${states}`;
+  }
+  const [run] = runs;
+  return `${capital(endOf(run))}. ${bestOf(run)}`;
+}
+
+// Why a run is where it is, in words.
+function endOf(run) {
+  const last = run.steps.length ? `step ${run.steps.at(-1)}` : "no evaluation yet";
+  return run.state === "running" ? `${last}: ${run.why}` : `ended at ${last}: ${run.why}`;
+}
+
+// The best step with its score, in words.
+function bestOf(run) {
+  const { metric, step } = run.best ?? {};
+  if (!isNumber(step)) {
+    return "No best step: nothing was measured.";
+  }
+  return `Best step ${step}, ${spoken(metric)} ${estimateInWords(estimateAt(run, metric, run.steps.indexOf(step)), metricOf(metric))}.`;
+}
+
+// Each notice once, with the runs that it is of where it is not of all.
+function noticesOf({ runs }) {
+  const all = [...new Set(runs.flatMap((run) => run.notices))];
+  return all.map((notice) => {
+    const names = runs.filter((run) => run.notices.includes(notice)).map((run) => run.name);
+    return names.length === runs.length ? notice : `${listed(names)}: ${notice}`;
+  });
+}
+
+function listed(names) {
+  const few = names.slice(0, 3).join(", ");
+  return names.length > 3 ? `${few} and ${names.length - 3} more` : few;
+}
+
+function drawNotices() {
+  const notices = noticesOf(page.manifest);
+  at("notices").hidden = notices.length === 0;
+  at("notices").replaceChildren(...notices.map((notice) => element("li", "", notice)));
+}
+
+// What could not be read, or is missing, or cannot be compared.
+function remarksOf({ runs, notes, unreadable }) {
+  const unread = unreadable.map(({ folder, problem }) => `${folder} could not be read: ${problem}`);
+  const problems = runs.flatMap((run) => run.problems.map((problem) => `${run.name}: ${problem}`));
+  return [...unread, ...notes, ...problems];
+}
+
+function drawRemarks() {
+  const remarks = remarksOf(page.manifest);
+  at("remarks").hidden = remarks.length === 0 || page.manifest.runs.length === 0;
+  at("remarks").open ||= page.manifest.unreadable.length > 0;
+  at("remarks").firstElementChild.textContent = `${count(remarks.length, "remark")} on the data`;
+  at("remarks").lastElementChild.replaceChildren(...remarks.map((remark) => element("li", "", remark)));
+}

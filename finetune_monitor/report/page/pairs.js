@@ -1,0 +1,148 @@
+"use strict";
+
+// Two evaluations side by side: the images of the cells that both have, and the differences of their scores.
+
+// The two sides: {run, place, content}. At first the run that is shown and the next one, or its own floor and best.
+function pairSides() {
+  const runs = page.manifest.runs.filter((run) => run.steps.length > 0);
+  const shown = chosenRun();
+  const other = runs.find((run) => run !== shown);
+  const a = runOf(choices.get("a")) ?? shown;
+  const b = runOf(choices.get("b")) ?? other ?? shown;
+  const first = !choices.has("as") && a === b ? 0 : chosenPlace(a, "as");
+  return [side(a, first), side(b, chosenPlace(b, "bs"))];
+}
+
+function side(run, place) {
+  return { run, place, content: imagesOf(run) };
+}
+
+function drawPairs() {
+  const sides = pairSides();
+  sides.forEach(({ run, place }, index) => {
+    const letter = "ab"[index];
+    fillSelect(at(`${letter}-run`), runOptions(), run.id);
+    fillSelect(at(`${letter}-step`), stepOptions(run), run.steps[place]);
+  });
+  const shared = sharedCells(...sides);
+  const prompts = [...new Set(shared.map(({ cell }) => page.manifest.cells[cell].prompt))];
+  const prompt = wantedPrompt("pairs", prompts);
+  fillSelect(at("pairs-prompt"), promptOptions(prompts), prompt === null ? "" : `=${prompt}`);
+  const key = sides.map(({ run, place, content }) => [
+    run.id, run.name, run.steps[place], page.failed.has(run.id), content?.absent[place], Object.values(content?.scores ?? {}).map((rows) => rows[place]),
+  ]);
+  drawOnce("pairs", [key, prompt], () => fillPairs(sides, shared, prompt));
+}
+
+// The cells that both grids have: {cell, places: position in either}.
+function sharedCells(a, b) {
+  return a.run.cells
+    .map((cell, position) => ({ cell, places: [position, b.run.cells.indexOf(cell)] }))
+    .filter(({ places }) => places[1] >= 0);
+}
+
+function fillPairs(sides, shared, prompt) {
+  const pairs = shared.filter(({ cell }) => prompt === null || page.manifest.cells[cell].prompt === prompt);
+  write("pairs-state", pairsInWords(sides, shared, pairs));
+  at("pairs-state").classList.toggle("bad", sides.some(({ run }) => page.failed.has(run.id)));
+  const isReady = sides.every(({ content }) => content) && pairs.length > 0;
+  at("differences").hidden = !isReady;
+  at("differences").replaceChildren(...(isReady ? [differencesTable(sides, pairs)] : []));
+  at("pair-list").replaceChildren(...pairs.map((pair) => pairItem(sides, pair)));
+}
+
+function pairsInWords(sides, shared, pairs) {
+  const missing = sides.find(({ content }) => !content);
+  if (missing) {
+    return absenceOf(missing.run);
+  }
+  const alone = sides.map(({ run }) => run.cells.length - shared.length);
+  if (shared.length === 0) {
+    return "The two grids share no cell: there is nothing to compare.";
+  }
+  const rest = alone[0] || alone[1] ? ` ${alone[0]} of A and ${alone[1]} of B have no counterpart and are left out.` : "";
+  const chosen = pairs.length < shared.length ? ` ${pairs.length} of them are shown and compared.` : "";
+  return `${count(shared.length, "cell")} ${shared.length === 1 ? "is" : "are"} shared.${rest}${chosen}`;
+}
+
+function bothMetrics(sides) {
+  return metricsOf(sides[0].run).filter(({ name }) => sides[1].run.scores[name]);
+}
+
+// The two scores of a pair; null where one was not measured.
+function pairScores(sides, { places }, name) {
+  return sides.map(({ place, content }, index) => scoreOf(content, name, place, places[index]));
+}
+
+function differencesTable(sides, pairs) {
+  const rows = bothMetrics(sides).map((metric) => {
+    const scores = pairs.map((pair) => pairScores(sides, pair, metric.name)).filter(([a, b]) => a !== null && b !== null);
+    const difference = resampledMean(scores.map(([a, b]) => b - a));
+    return [
+      spoken(metric.name),
+      ...[0, 1].map((index) => number(mean(scores.map((both) => both[index])), metric)),
+      verdictOf(difference, metric),
+      `${scores.length} of ${pairs.length}`,
+    ];
+  });
+  const heads = ["", `A: ${sideName(sides[0])}`, `B: ${sideName(sides[1])}`, "B − A, mean of the pairs [interval]", "pairs measured"];
+  return table("Paired differences", heads, rows);
+}
+
+function sideName({ run, place }) {
+  return `${run.name}, step ${run.steps[place]}`;
+}
+
+// The difference, coloured where its interval is on one side of zero.
+function verdictOf(difference, metric) {
+  const { low, high } = difference;
+  const isSure = isNumber(low) && isNumber(high) && low * high > 0;
+  const isBetter = low > 0 === metric.higher_is_better;
+  const sure = isBetter ? "B is better" : "A is better";
+  const words = isSure ? sure : isNumber(low) ? "no difference can be told" : "";
+  const tone = isSure && metric.main ? (isBetter ? "better" : "worse") : "";
+  return element("span", `difference ${tone}`, withInterval(difference, metric, signed), element("span", "interval", metric.main ? words : ""));
+}
+
+function pairItem(sides, pair) {
+  const { prompt, seed } = page.manifest.cells[pair.cell];
+  const pictures = sides.map((each, index) => {
+    const { run, place, content } = each;
+    const figure = element("figure", "", "", picture(run, place, pair.places[index]), ...badges(run, content, place, pair.places[index]));
+    figure.append(element("figcaption", "", `${"AB"[index]}: ${sideName(each)}`));
+    return figure;
+  });
+  const words = element("p", "", "", element("strong", "", shortened(prompt, 120)), element("span", "soft", `seed ${seed}`));
+  return element("li", "", "", element("div", "two", "", ...pictures), words, pairList(sides, pair));
+}
+
+function pairList(sides, pair) {
+  const list = element("dl", "scores");
+  const isReady = sides.every(({ content }) => content);
+  termList(list, (isReady ? bothMetrics(sides) : []).filter((metric) => metric.main).map((metric) => {
+    const [a, b] = pairScores(sides, pair, metric.name);
+    const change = a === null || b === null ? "" : ` (${signed(b - a, metric)})`;
+    return [spoken(metric.name), `${number(a, metric)} → ${number(b, metric)}${change}`];
+  }));
+  return list;
+}
+
+// ---- What the reader does here
+
+// Everything that the pairs show now becomes a choice, so that choosing one side leaves the other as it is.
+function choosePairs(changes) {
+  const [a, b] = pairSides();
+  choose({ a: a.run.id, as: a.run.steps[a.place], b: b.run.id, bs: b.run.steps[b.place], ...changes });
+}
+
+function setUpPairs() {
+  ["a", "b"].forEach((letter) => {
+    at(`${letter}-run`).addEventListener("change", ({ target }) => choosePairs({ [letter]: target.value, [`${letter}s`]: null }));
+    at(`${letter}-step`).addEventListener("change", ({ target }) => choosePairs({ [`${letter}s`]: target.value }));
+  });
+  onChoice("pairs-prompt", "pairs");
+  at("swap").addEventListener("click", () => {
+    const [a, b] = pairSides();
+    choose({ a: b.run.id, as: b.run.steps[b.place], b: a.run.id, bs: a.run.steps[a.place] });
+  });
+}

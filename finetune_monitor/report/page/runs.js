@@ -1,0 +1,128 @@
+"use strict";
+
+// The runs: one line for one, and for several a table that is the charts' legend too.
+
+const SEVERAL = 8; // runs from which on a field to filter them is worth its place
+
+// Ids of the runs that the reader has taken out of the charts.
+function hiddenRuns() {
+  const text = choices.get("hidden") ?? "";
+  return new Set(text === "all" ? page.manifest.runs.map(({ id }) => id) : text.split(",").filter(Boolean));
+}
+
+function shownRuns() {
+  const hidden = hiddenRuns();
+  return page.manifest.runs.filter((run) => !hidden.has(run.id) && run.steps.length > 0);
+}
+
+function setHidden(hidden) {
+  const { runs } = page.manifest;
+  const text = hidden.size === runs.length ? "all" : runs.map(({ id }) => id).filter((id) => hidden.has(id)).join(",");
+  choose({ hidden: text || null });
+}
+
+function drawRuns() {
+  const { runs, written } = page.manifest;
+  drawOnce("runs", [written, runs.length, darkness.matches], () => {
+    const query = at("runs").querySelector("input[type=search]")?.value ?? "";
+    at("runs").replaceChildren(...(runs.length > 1 ? runsParts(query) : runs.map(runFacts)));
+    filterRuns();
+  });
+  if (runs.length > 1) {
+    markRuns();
+  }
+}
+
+function runFacts({ folder, photos }) {
+  return element("p", "", isNumber(photos) ? `${folder}, trained on ${count(photos, "photo")}.` : folder);
+}
+
+function runsParts(query) {
+  const tools = element("div", "tools");
+  if (page.manifest.runs.length > SEVERAL) {
+    const field = element("input");
+    Object.assign(field, { type: "search", value: query, placeholder: "Name, setting or state" });
+    field.addEventListener("input", filterRuns);
+    tools.append(element("label", "wide", "Find runs ", field));
+  }
+  tools.append(button("", "Show all", () => showFound(true)), button("", "Show none", () => showFound(false)));
+  const box = element("div", "scroll runs", "", runsTable());
+  Object.assign(box, { tabIndex: 0 });
+  box.setAttribute("role", "region");
+  box.setAttribute("aria-label", "Runs");
+  return [tools, box];
+}
+
+function runsTable() {
+  const { runs } = page.manifest;
+  const keys = [...new Set(runs.flatMap((run) => Object.keys(run.settings)))];
+  const hasPhotos = runs.some((run) => isNumber(run.photos)) && !keys.includes("data.instance_count");
+  const heads = ["run", ...(hasPhotos ? ["photos"] : []), "best step", ...keys, "state"];
+  const rows = runs.map((run) => [
+    "",
+    ...(hasPhotos ? [isNumber(run.photos) ? String(run.photos) : "unknown"] : []),
+    bestInTable(run),
+    ...keys.map((key) => shortValue(run.settings[key])),
+    endOf(run),
+  ]);
+  const made = table("Runs", heads, rows);
+  made.caption.className = "unseen";
+  made.tHead.rows[0].lastElementChild.className = "words";
+  [...made.tBodies[0].rows].forEach((row, index) => nameRun(row, runs[index]));
+  return made;
+}
+
+function bestInTable(run) {
+  const { metric, step } = run.best ?? {};
+  const isMixed = new Set(page.manifest.runs.map((each) => each.best?.metric)).size > 1;
+  if (!isNumber(step)) {
+    return "none";
+  }
+  const score = withInterval(estimateAt(run, metric, run.steps.indexOf(step)), metricOf(metric));
+  return `${step}: ${isMixed ? `${spoken(metric)} ` : ""}${score}`;
+}
+
+// The first cell of a run's row: whether it is in the charts, how it is drawn there, and its name.
+function nameRun(row, run) {
+  const style = runStyle(run);
+  const swatch = element("span", "swatch");
+  swatch.style.borderTopColor = style.colour;
+  swatch.style.borderTopStyle = style.dash === "solid" ? "solid" : style.dash.includes("dash") ? "dashed" : "dotted";
+  const box = element("input");
+  Object.assign(box, { type: "checkbox", disabled: run.steps.length === 0 });
+  box.setAttribute("aria-label", `${run.name} in the charts`);
+  box.addEventListener("change", () => {
+    const hidden = hiddenRuns();
+    hidden[box.checked ? "delete" : "add"](run.id);
+    setHidden(hidden);
+  });
+  const name = button("link", run.name, () => run.steps.length && chooseEvaluation(run, openingStep(run)));
+  name.title = run.folder;
+  row.cells[0].replaceChildren(element("span", "run-name", "", box, swatch, name));
+  row.lastElementChild.classList.add("words");
+  row.dataset.run = run.id;
+}
+
+function markRuns() {
+  const [hidden, chosen] = [hiddenRuns(), chosenRun().id];
+  for (const row of at("runs").querySelectorAll("tbody tr")) {
+    row.querySelector("input").checked = !hidden.has(row.dataset.run);
+    row.classList.toggle("marked", row.dataset.run === chosen);
+  }
+}
+
+function filterRuns() {
+  const query = (at("runs").querySelector("input[type=search]")?.value ?? "").trim().toLowerCase();
+  for (const row of at("runs").querySelectorAll("tbody tr")) {
+    row.hidden = !row.textContent.toLowerCase().includes(query);
+  }
+}
+
+// Put all runs that the filter has left into the charts, or take them out.
+function showFound(isShown) {
+  const hidden = hiddenRuns();
+  for (const row of at("runs").querySelectorAll("tbody tr:not([hidden])")) {
+    hidden[isShown ? "delete" : "add"](row.dataset.run);
+  }
+  setHidden(hidden);
+}

@@ -1,0 +1,80 @@
+"use strict";
+
+// Numbers, names and steps in words, as every section of the page writes them.
+
+const MISSING = "not measured";
+const WIDE = 5; // a scale longer than this is read to two decimals, as a shorter one is to three
+
+// "face_similarity_held_out" as a reader says it.
+function spoken(name) {
+  return name.replaceAll("_", " ");
+}
+
+function capital(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+function count(number, thing) {
+  return `${number} ${thing}${number === 1 ? "" : "s"}`;
+}
+
+function isNumber(value) {
+  return typeof value === "number" && Number.isFinite(value);
+}
+
+function digitsOf(metric) {
+  return metric?.bounds && metric.bounds[1] - metric.bounds[0] > WIDE ? 2 : 3;
+}
+
+function number(value, metric) {
+  return isNumber(value) ? value.toFixed(digitsOf(metric)).replace("-", "−") : MISSING;
+}
+
+function signed(value, metric) {
+  return isNumber(value) && value > 0 ? `+${number(value, metric)}` : number(value, metric);
+}
+
+// "0.52 [0.48, 0.56]"; without the brackets where there is no interval.
+function withInterval({ mean, low, high }, metric, write = number) {
+  const has = isNumber(mean) && isNumber(low) && isNumber(high);
+  return has ? `${write(mean, metric)} [${write(low, metric)}, ${write(high, metric)}]` : write(mean, metric);
+}
+
+// The mean, its interval, and how many images it stands on where some are missing.
+function estimateInWords(estimate, metric) {
+  const { mean, n, missing } = estimate;
+  const share = isNumber(mean) && missing > 0 ? ` (${n} of ${n + missing} images)` : "";
+  return withInterval(estimate, metric) + share;
+}
+
+// Which way is better; empty where nobody said.
+function direction(metric) {
+  if (metric.higher_is_better === null) {
+    return "";
+  }
+  return metric.higher_is_better ? "↑ higher is better" : "↓ lower is better";
+}
+
+// A value of an axis or setting; a number is written the short way.
+function shortValue(value) {
+  if (!isNumber(value)) {
+    return value === null || value === undefined ? "none" : String(value);
+  }
+  const isPlain = value === 0 || (Math.abs(value) >= 1e-3 && Math.abs(value) < 1e6);
+  return isPlain ? String(Number(value.toPrecision(4))) : value.toExponential(1).replace("e+", "e");
+}
+
+function whenWritten(text) {
+  const date = new Date(text);
+  return Number.isNaN(date.getTime()) ? text : date.toLocaleString([], { dateStyle: "medium", timeStyle: "medium" });
+}
+
+function shortened(text, length) {
+  const letters = [...text];
+  return letters.length > length ? `${letters.slice(0, length - 1).join("")}…` : text;
+}
+
+// An argument of a command in a POSIX shell.
+function shellWord(text) {
+  return /^[\w./@%+=:,][\w./@%+=:,-]*$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+}

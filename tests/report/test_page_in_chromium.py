@@ -1,0 +1,487 @@
+"""The report page in a real Chromium: points, steps, pairs, filters, keys, phones, hostile names, live runs."""
+
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from page_folders import GRID, HOSTILE, NAME, OTHER_GRID, PLAIN, Recording, sweep_of, write_run
+
+from browser import PHONE, opened_page, started_chromium
+from finetune_monitor.report.page import write_page
+
+NARROWEST = {"viewport": {"width": 320, "height": 640}, "has_touch": True, "is_mobile": True}
+STEPS = {0: 0.1, 50: 0.6, 100: 0.4}
+SECOND = {0: 0.1, 50: 0.3, 100: 0.5}
+MANY = 50
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with started_chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Two runs, the second one with a hostile name; cells without a face, without a picture and without a score."""
+    folder = tmp_path_factory.mktemp("pair")
+    first = Recording(folder / "ana", hparams={"train.rank": 4})
+    first.add(0, 0.1)
+    first.add(50, 0.6, faceless=[1], missing=[2])
+    first.add(100, 0.4)
+    first.end()
+    second = write_run(folder / NAME, SECOND, OTHER_GRID, {"train.rank": 8})
+    write_page(folder / "page", [folder / "ana", second])
+    return folder / "page"
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """Two numbers of photos, two seeds each, and a trial that failed before it wrote anything."""
+    folder = tmp_path_factory.mktemp("sweep")
+    trials = {folder / f"t{value}{seed}": (value, seed) for value in (1, 2) for seed in (0, 1)}
+    for place, (value, seed) in trials.items():
+        write_run(place, {0: 0.1, 50: 0.1 * value}, hparams={"data.instance_count": value, "seed": seed})
+    write_page(folder / "page", list(trials), sweep_of(trials, [0, 50]))
+    return folder / "page"
+
+
+def until(page, condition):
+    """Wait for an expression; Playwright's own way of waiting needs an eval, which the page's policy forbids."""
+    end = time.monotonic() + 15
+    while not page.evaluate(f"Boolean({condition})"):
+        assert time.monotonic() < end, condition
+        page.wait_for_timeout(20)
+
+
+@contextmanager
+def opened(browser, folder: Path, choices="", **settings):
+    """The page with its charts drawn; it must complain of nothing and ask for nothing outside its folder."""
+    settings = {"viewport": {"width": 1280, "height": 900}, **settings}
+    with opened_page(browser, **settings) as (page, seen):
+        page.goto(f"{(folder / 'index.html').as_uri()}{choices}")
+        until(page, "page.charts && !document.querySelector('#gallery .none:empty')")
+        yield page
+        page.wait_for_timeout(50)
+        assert seen.complaints == []
+        assert [each for each in seen.addresses if not each.startswith(folder.as_uri())] == []
+
+
+def choices(page):
+    return page.evaluate("Object.fromEntries(choices)")
+
+
+def click_point(page, chart, customdata):
+    """Click where the point that hands on this customdata is drawn."""
+    script = """([chart, wanted]) => {
+      const plot = document.querySelector(`${chart} .plot`);
+      plot.scrollIntoView({block: "center"});
+      const { xaxis, yaxis } = plot._fullLayout;
+      for (const trace of plot.data) {
+        const place = (trace.customdata ?? []).findIndex((each) => JSON.stringify(each) === JSON.stringify(wanted));
+        if (place >= 0) {
+          const box = plot.querySelector(".nsewdrag").getBoundingClientRect();
+          return [box.left + xaxis.d2p(trace.x[place]), box.top + yaxis.d2p(trace.y[place])];
+        }
+      }
+    }"""
+    x, y = page.evaluate(script, [chart, customdata])
+    page.mouse.move(x, y)
+    page.mouse.click(x, y)
+
+
+def run_id(page, name):
+    return page.evaluate("(name) => page.manifest.runs.find((run) => run.name === name).id", name)
+
+
+def texts(page, selector):
+    return page.locator(selector).all_text_contents()
+
+
+def width(page):
+    return page.evaluate("document.documentElement.scrollWidth")
+
+
+def is_drawn(page, selector):
+    return page.evaluate("(selector) => document.querySelector(selector).naturalWidth > 0", selector)
+
+
+def test_a_point_shows_the_images_of_its_evaluation(chromium, pair):
+    with opened(chromium, pair) as page:
+        assert "ana, step 50" in page.inner_text("#images-state")
+        ana = run_id(page, "ana")
+        click_point(page, "#charts > :nth-child(1)", [ana, 100])
+        until(page, "choices.get('step') === '100'")
+        assert choices(page)["run"] == ana
+        assert "ana, step 100: face similarity 0.415 [" in page.inner_text("#images-state")
+        assert "ana, step 100" in page.inner_text("#peek")
+        page.locator("#gallery").scroll_into_view_if_needed()
+        until(page, "document.querySelector('#gallery img').naturalWidth > 0")
+        source = page.get_attribute("#gallery img", "src")
+        assert source == f"thumbnails/{ana}/step-000100/p00-s0.webp"
+        assert page.get_attribute("#gallery img", "alt") == f"{PLAIN}, seed 0, step 100"
+
+
+def test_every_chart_marks_best_step_floor_and_ceiling_and_has_its_numbers(chromium, pair):
+    with opened(chromium, pair) as page:
+        plot = "document.querySelector('#charts .plot')"
+        symbols = page.evaluate(f"{plot}.data.map((trace) => trace.marker?.symbol)")
+        assert symbols.count("star") == 2
+        names = page.evaluate(f"{plot}.layout.annotations.map((each) => each.text)")
+        assert names == ["floor 0.115", "ceiling 0.900"]
+        page.click("#charts > :nth-child(1) summary")
+        rows = texts(page, "#charts > :nth-child(1) tbody tr")
+        assert len(rows) == 3
+        assert rows[1].startswith("500.615 [")
+        assert "(2 of 4 images)" in rows[1]
+
+
+def test_faceless_missing_and_unmeasured_are_said_and_never_zero(chromium, pair):
+    with opened(chromium, pair) as page:
+        cards = texts(page, "#gallery > li")
+        assert len(cards) == 4
+        assert "no face" in cards[1]
+        assert "face similaritynot measured" in cards[1]
+        assert "no picture" in cards[2]
+        assert "no face" not in cards[2]
+        assert "aestheticnot measured" in cards[2]
+        assert page.locator("#gallery .badge").count() == 1
+        assert "1 picture missing; 1 without a face" in page.inner_text("#images-state")
+        assert "1 of 4 pictures" in page.text_content("#remarks")
+
+
+def test_images_are_filtered_and_sorted_with_the_unmeasured_last(chromium, pair):
+    with opened(chromium, pair) as page:
+        page.select_option("#images-order", "face_similarity:down")
+        assert [text.split("seed ")[1][:1] for text in texts(page, "#gallery > li")] == ["7", "0", "7", "0"]
+        assert "no picture" in texts(page, "#gallery > li")[-1]
+        page.select_option("#images-order", "aesthetic:up")
+        assert [text.split("aesthetic")[1] for text in texts(page, "#gallery > li")] == [
+            *("2.00", "4.00", "5.00"),
+            "not measured",
+        ]
+        page.select_option("#images-prompt", label=PLAIN)
+        assert page.locator("#gallery > li").count() == 2
+        page.reload()
+        until(page, "page.charts")
+        assert page.locator("#gallery > li").count() == 2
+        assert page.input_value("#images-order") == "aesthetic:up"
+
+
+def test_the_slider_goes_through_the_steps_of_one_cell(chromium, pair):
+    with opened(chromium, pair, "#cell=1") as page:
+        page.focus("#slider")
+        assert "step 50 (epoch 5), the best" in page.inner_text("#moment")
+        assert "not measured" in page.inner_text("#moment-scores")
+        page.keyboard.press("ArrowRight")
+        assert "step 100" in page.inner_text("#moment")
+        assert page.get_attribute("#slider", "aria-valuetext") == "step 100 (epoch 10)"
+        assert page.get_attribute("#frame img", "src").endswith("step-000100/p00-s7.webp")
+        assert "ana, step 50" in page.inner_text("#images-state")
+        page.keyboard.press("Home")
+        assert page.inner_text("#moment") == "step 0, the base model"
+        assert page.locator("#film [aria-current=true]").inner_text() == "0"
+        click_point(page, "#course > :nth-child(2)", 100)
+        assert "step 100" in page.inner_text("#moment")
+
+
+def test_playing_stops_at_the_last_step(chromium, pair):
+    with opened(chromium, pair) as page:
+        page.evaluate("clearInterval(playing)")
+        page.click("#play")
+        assert page.inner_text("#play") == "Pause"
+        page.evaluate("playOn(), playOn()")
+        assert page.inner_text("#play") == "Play"
+        assert "step 100" in page.inner_text("#moment")
+
+
+def test_pairs_compare_shared_cells_only_and_say_so(chromium, pair):
+    with opened(chromium, pair) as page:
+        page.select_option("#a-run", label="ana")
+        page.select_option("#a-step", "0")
+        page.select_option("#b-run", label=NAME)
+        page.select_option("#b-step", "100")
+        assert page.inner_text("#pairs-state").startswith("2 cells are shared. 2 of A and 4 of B have no counterpart")
+        assert page.locator("#pair-list > li").count() == 2
+        row = texts(page, "#differences tbody tr")[0]
+        # the second shared cell is at position 1 of A and 2 of B: (0.5 + 0.52) / 2 - (0.1 + 0.11) / 2
+        assert row.startswith("face similarity0.1050.510+0.405 [+0.400, +0.410]B is better2 of 2")
+        assert "0.110 → 0.520 (+0.410)" in page.inner_text("#pair-list")
+        page.click("#swap")
+        assert "\u22120.405 [\u22120.410, \u22120.400]" in page.inner_text("#differences")
+
+
+def test_pairs_without_a_score_are_left_out_of_the_difference(chromium, pair):
+    with opened(chromium, pair) as page:
+        ana = run_id(page, "ana")
+        page.goto(f"{(pair / 'index.html').as_uri()}#a={ana}&as=0&b={ana}&bs=50")
+        until(page, "document.querySelector('#differences td')")
+        row = texts(page, "#differences tbody tr")[0]
+        assert row.startswith("face similarity0.1150.615+0.500")
+        assert row.endswith("2 of 4")
+        assert "0.110 → not measured" in page.inner_text("#pair-list")
+        page.select_option("#pairs-prompt", label=PLAIN)
+        assert page.locator("#pair-list > li").count() == 2
+        assert "4 cells are shared. 2 of them are shown" in page.inner_text("#pairs-state")
+
+
+def test_an_image_is_enlarged_and_turned_by_keys(chromium, pair):
+    with opened(chromium, pair) as page:
+        first = page.locator("#gallery .shot").first
+        first.focus()
+        page.keyboard.press("Enter")
+        assert page.inner_text("#enlarged-title") == PLAIN
+        page.keyboard.press("ArrowRight")
+        assert "image 2 of 4" in page.inner_text("#enlarged-place")
+        assert "no face" in page.inner_text("#enlarged-picture")
+        page.keyboard.press("ArrowRight")
+        assert page.inner_text("#enlarged-title") == HOSTILE
+        command = page.input_value("#command")
+        assert command.startswith("finetune-monitor render ")
+        assert command.endswith("/ana --step 50 --cell p01-s0")
+        page.keyboard.press("Escape")
+        assert not page.evaluate("document.querySelector('#enlarged').open")
+        assert page.evaluate("document.activeElement === document.querySelector('#gallery .shot')")
+
+
+def test_a_folder_s_hostile_name_is_one_word_of_the_command(chromium, pair):
+    with opened(chromium, pair) as page:
+        page.select_option("#images-run", label=NAME)
+        page.locator("#gallery .shot").first.click()
+        assert f"/{NAME}' --step" in page.input_value("#command")
+        assert "render '/" in page.input_value("#command")
+
+
+def test_hostile_names_are_text_everywhere(chromium, sweep, pair):
+    with opened(chromium, pair, color_scheme="dark") as page:
+        page.select_option("#images-run", label=NAME)
+        assert NAME in page.inner_text("#runs")
+        page.check("#side")
+        page.evaluate("document.querySelectorAll('details').forEach((each) => (each.open = true))")
+        assert page.locator("img[src=x], [onerror]").count() == 0
+        texts = "document.querySelector('#charts .plot').data.flatMap((trace) => trace.text ?? []).join()"
+        assert "&lt;img src=x" in page.evaluate(texts)
+        assert "<img" not in page.evaluate(texts)
+        ana = run_id(page, NAME)
+        click_point(page, "#charts > :nth-child(1)", [ana, 50])
+        hover = page.locator("#charts .hoverlayer text").first
+        assert NAME in hover.text_content()
+    with opened(chromium, sweep) as page:
+        assert HOSTILE in page.inner_text("#verdicts")
+        assert HOSTILE in page.inner_text("h1")
+        assert page.locator("img[src=x], [onerror]").count() == 0
+
+
+def test_all_by_keyboard(chromium, pair):
+    with opened(chromium, pair) as page:
+        reached = set()
+        for _ in range(90):
+            page.keyboard.press("Tab")
+            reached.add(page.evaluate("document.activeElement.id || document.activeElement.className"))
+        wanted = {"images-run", "images-step", "earlier", "later", "images-prompt", "images-order", "shot"}
+        wanted |= {"timeline-cell", "slider", "play", "a-run", "b-step", "swap", "pairs-prompt"}
+        assert wanted <= reached
+        page.focus("#later")
+        outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline == "solid"
+        page.keyboard.press("Enter")
+        assert "ana, step 100" in page.inner_text("#images-state")
+        assert page.evaluate(
+            "document.activeElement.closest('.steppers') !== null || document.activeElement === document.body"
+        )
+        unnamed = page.evaluate(
+            "[...document.querySelectorAll('button, select, input')].filter((each) => !each.closest('[hidden]')"
+            " && !(each.textContent.trim() || each.labels?.length || each.getAttribute('aria-label')"
+            " || each.querySelector('img')?.alt)).length"
+        )
+        assert unnamed == 0
+
+
+@pytest.mark.parametrize("settings", [PHONE, NARROWEST], ids=["360", "320"])
+@pytest.mark.parametrize("kind", ["pair", "sweep"])
+def test_nothing_is_wider_than_a_phone(chromium, pair, sweep, kind, settings):
+    with opened(chromium, {"pair": pair, "sweep": sweep}[kind], **settings) as page:
+        assert width(page) == settings["viewport"]["width"]
+        page.evaluate("document.querySelectorAll('details').forEach((each) => (each.open = true))")
+        page.evaluate("openEnlarged([0, 1], 0)")
+        assert width(page) == settings["viewport"]["width"]
+
+
+def test_charts_follow_light_and_dark_while_open(chromium, pair):
+    with opened(chromium, pair, color_scheme="light") as page:
+        colour = "document.querySelector('#charts .plot')._fullLayout.font.color"
+        light = page.evaluate(colour)
+        page.emulate_media(color_scheme="dark")
+        until(page, f"{colour} !== '{light}'")
+
+
+def test_a_sweep_answers_first_and_its_points_open_trials(chromium, sweep):
+    with opened(chromium, sweep) as page:
+        assert page.inner_text("#answer-title") == "How many photos?"
+        assert page.inner_text("#verdicts").strip().endswith(HOSTILE)
+        click_point(page, "#answer-values", 1)
+        until(page, "choices.get('step') === '50'")
+        assert page.evaluate("chosenRun().name") == "t11"
+        assert "t11, step 50" in page.inner_text("#answer-peek")
+        click_point(page, "#answer-steps", [2, 0, 0])
+        until(page, "choices.get('step') === '0'")
+        assert page.evaluate("chosenRun().name") == "t21", "the same seed as the run that was shown"
+        assert [text[0] for text in texts(page, "#ladder li")] == ["1", "2"]
+        page.locator("input[name=at][value=last]").check(force=True)
+        assert page.inner_text("#verdicts").strip().endswith(f"it rises {HOSTILE}")
+        assert "Last: it rises" in page.inner_text("#verdicts")
+
+
+def test_failed_trials_stand_first_with_their_error(chromium, sweep):
+    with opened(chromium, sweep) as page:
+        assert "5 trials: 4 finished, 1 failed" in page.inner_text("#trials summary")
+        first = texts(page, "#trials tbody tr")[0]
+        assert "failed" in first
+        assert f"RuntimeError: {HOSTILE}" in first
+        assert "none" in first
+        assert page.locator("#trials tbody tr").first.locator("button").count() == 0
+
+
+def test_the_address_brings_everything_back(chromium, pair):
+    with opened(chromium, pair) as page:
+        page.select_option("#images-run", label=NAME)
+        page.select_option("#images-step", "0")
+        page.locator("input[name=x][value=epochs]").check(force=True)
+        page.get_by_label("ana in the charts").uncheck()
+        page.select_option("#b-step", "0")
+        address, before = page.url, choices(page)
+    with opened(chromium, pair, address[address.index("#") :]) as page:
+        assert choices(page) == before
+        assert page.inner_text("#images-state").startswith(f"{NAME}, step 0")
+        assert not page.get_by_label("ana in the charts").is_checked()
+        assert page.evaluate("document.querySelector('#charts .plot').layout.xaxis.title.text") == "epoch"
+        assert page.input_value("#b-step") == "0"
+        page.click("nav a[href='#timeline']")
+        assert choices(page) == before
+
+
+@pytest.mark.parametrize(
+    "choice", ["#run=00000000&step=7", "#cell=99&moment=x&a=1&b=2&bs=9", "#order=x&prompt=%3Dno&metric=no"]
+)
+def test_a_link_to_what_is_gone_shows_what_is_there(chromium, pair, choice):
+    with opened(chromium, pair, choice) as page:
+        assert "step" in page.inner_text("#images-state")
+        assert page.locator("#gallery > li").count() == 4
+
+
+def test_a_live_page_shows_a_new_evaluation_and_keeps_the_choices(chromium, tmp_path):
+    recording = Recording(tmp_path / "ana")
+    recording.add(0, 0.1)
+    recording.add(50, 0.2)
+    write_page(tmp_path / "page", [tmp_path / "ana"])
+    with opened(chromium, tmp_path / "page") as page:
+        until(page, "document.querySelectorAll('#gallery > li').length === 4")
+        assert page.inner_text("#state") == "Live"
+        assert "step 50" in page.inner_text("#images-state")
+        page.select_option("#images-step", "0")
+        page.select_option("#images-order", "aesthetic:up")
+        page.focus("#gallery .shot")
+        time.sleep(1.1)  # the page's time is in seconds
+        recording.add(100, 0.9)
+        recording.end()
+        write_page(tmp_path / "page", [tmp_path / "ana"])
+        until(page, "page.manifest.runs[0].steps.length === 3")
+        until(page, "document.querySelectorAll('#film li').length === 3")
+        assert page.input_value("#images-step") == "0"
+        assert page.input_value("#images-order") == "aesthetic:up"
+        assert page.evaluate("document.activeElement.matches('#gallery .shot')")
+        assert page.inner_text("#state") == ""
+        assert "the score stopped improving" in page.inner_text("#overview")
+        page.select_option("#images-step", "100")
+        until(page, "document.querySelector('#gallery').textContent.includes('0.900')")
+
+
+def test_a_page_that_is_being_written_waits_for_its_runs(chromium, tmp_path):
+    folder = write_run(tmp_path / "ana", STEPS)
+    page_folder = tmp_path / "page"
+    write_page(page_folder, [folder])
+    whole = (page_folder / "data" / "runs.js").read_text()
+    (page_folder / "data" / "runs.js").write_text(
+        'finetuneMonitor.manifest({"format":1,"written":"","title":"","live":true,"metrics":[],"cells":[],'
+        '"notes":["the page is being written"],"unreadable":[],"runs":[],"sweep":null});'
+    )
+    with opened(chromium, page_folder) as page:
+        assert page.inner_text("#overview") == "The page is being written."
+        assert not page.is_visible("#images")
+        (page_folder / "data" / "runs.js").write_text(whole)
+        until(page, "document.querySelectorAll('#gallery > li').length === 4")
+        assert page.is_visible("#images")
+
+
+def test_a_run_s_data_that_is_missing_is_said(chromium, tmp_path):
+    write_page(tmp_path / "page", [write_run(tmp_path / "ana", STEPS)])
+    for path in (tmp_path / "page" / "data").glob("*.js"):
+        if path.name != "runs.js":
+            path.unlink()
+    with opened_page(chromium) as (page, _):
+        page.goto((tmp_path / "page" / "index.html").as_uri())
+        until(page, "page.charts")
+        until(page, "document.querySelector('#images-state').textContent.includes('could not be loaded')")
+        assert page.locator("#gallery > li").count() == 4
+
+
+def test_without_its_manifest_the_page_says_what_is_missing(chromium, tmp_path):
+    write_page(tmp_path / "page", [write_run(tmp_path / "ana", STEPS)])
+    (tmp_path / "page" / "data" / "runs.js").unlink()
+    with opened_page(chromium) as (page, _):
+        page.goto((tmp_path / "page" / "index.html").as_uri())
+        page.wait_for_selector("#trouble:not([hidden])")
+        assert "data/runs.js is missing" in page.inner_text("#trouble")
+
+
+def test_without_the_charts_the_numbers_remain(chromium, tmp_path):
+    write_page(tmp_path / "page", [write_run(tmp_path / "ana", STEPS)])
+    (tmp_path / "page" / "plotly.min.js").unlink()
+    with opened_page(chromium) as (page, _):
+        page.goto((tmp_path / "page" / "index.html").as_uri())
+        until(page, "document.querySelector('#charts').textContent.includes('could not be drawn')")
+        page.click("#charts summary")
+        assert "0.615" in page.inner_text("#charts tbody")
+
+
+def test_an_unreadable_run_stands_beside_the_others(chromium, tmp_path):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "run.json").write_text("{")
+    write_page(tmp_path / "page", [write_run(tmp_path / "ana", STEPS), tmp_path / "broken"])
+    with opened(chromium, tmp_path / "page") as page:
+        assert "broken could not be read" in page.inner_text("#remarks")
+
+
+def test_fifty_runs_stay_legible_and_quick(chromium, tmp_path):
+    small = OTHER_GRID.__class__([PLAIN], seeds=(0,), steps=3)
+    folders = [
+        write_run(tmp_path / f"run{n:02d}", {0: 0.1, 50: 0.2 + n / 100}, small, {"seed": n}) for n in range(MANY)
+    ]
+    write_page(tmp_path / "page", folders)
+    with opened(chromium, tmp_path / "page") as page:
+        traces = "document.querySelector('#charts .plot').data"
+        assert page.evaluate(f"{traces}.filter((trace) => trace.fill).length") == 1
+        assert page.evaluate(f"{traces}.filter((trace) => trace.customdata).length") == MANY
+        page.fill("#runs input[type=search]", "run1")
+        assert page.locator("#runs tbody tr:visible").count() == 10
+        page.click("text=Show none")
+        assert page.evaluate(f"{traces}.filter((trace) => trace.customdata).length") == MANY - 10
+        page.fill("#runs input[type=search]", "")
+        page.click("text=Show none")
+        assert choices(page)["hidden"] == "all"
+        page.click("text=Show all")
+        started = time.monotonic()
+        page.evaluate("chooseEvaluation(page.manifest.runs[30], 0)")
+        assert time.monotonic() - started < 2
+        until(page, "document.querySelector('#images-state').textContent.startsWith('run30, step 0')")
+        loaded = page.evaluate("page.loading.size")
+        assert loaded <= 4, "a run's images are loaded when they are needed"
+
+
+def test_two_grids_of_the_same_cells_are_one_shared_grid(chromium, tmp_path):
+    assert GRID.cells[0].prompt == OTHER_GRID.cells[0].prompt
+    folders = [write_run(tmp_path / name, STEPS) for name in ("a", "b")]
+    write_page(tmp_path / "page", folders)
+    with opened(chromium, tmp_path / "page") as page:
+        assert page.inner_text("#pairs-state") == "4 cells are shared."
