@@ -56,7 +56,7 @@ def _with_trials(folders: Sequence[Path]) -> tuple[list[Path], Mapping[str, Any]
     if len(sweeps) > 1:
         named = ", ".join(map(str, sweeps))
         raise UserError(f"found {len(sweeps)} sweeps ({named}), expected one a page; write a page for each")
-    from finetune_monitor.sweep.answer import find_answer
+    from finetune_monitor.sweep.answering.answer import find_answer
     from finetune_monitor.sweep.state import read_state
 
     state = read_state(sweeps[0])

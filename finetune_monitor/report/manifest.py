@@ -14,8 +14,8 @@ from finetune_monitor.report.thumbnails import Presence, Presences
 
 FORMAT = 1
 
-PLACES = {"output_dir", "monitor.report"}
-"""Settings that differ without a difference in what is trained."""
+NOT_TRAINED = ("output_dir", "monitor.")
+"""Settings, or what they begin with, that make no difference to what is trained."""
 
 
 def manifest(
@@ -92,7 +92,7 @@ def metrics(runs: Sequence[PageRun]) -> list[dict[str, Any]]:
 
 def differing_settings(runs: Sequence[PageRun]) -> dict[str, dict[str, Any]]:
     """By run id the settings that are not the same in all runs."""
-    keys = [key for key in dict.fromkeys(key for run in runs for key in run.hparams) if key not in PLACES]
+    keys = [key for key in dict.fromkeys(key for run in runs for key in run.hparams) if not key.startswith(NOT_TRAINED)]
     differing = [key for key in keys if len({repr(run.hparams.get(key)) for run in runs}) > 1]
     return {run.id: {key: run.hparams.get(key) for key in differing} for run in runs}
 

@@ -9,7 +9,7 @@ from finetune_monitor.sweep.ledger import Ledger
 from finetune_monitor.sweep.state import SweepState
 
 if TYPE_CHECKING:
-    from finetune_monitor.sweep.answer import Answer
+    from finetune_monitor.sweep.answering.answer import Answer
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +51,8 @@ def publish(state: SweepState) -> "Answer | None":
     answer = None
     try:
         from finetune_monitor.report.page import write_page  # imported here: both load much
-        from finetune_monitor.sweep.answer import find_answer
-        from finetune_monitor.sweep.table_csv import write_csv
+        from finetune_monitor.sweep.answering.answer import find_answer
+        from finetune_monitor.sweep.answering.table_csv import write_csv
 
         answer = find_answer(state)
         write_csv(state)

@@ -18,8 +18,8 @@ from finetune_monitor.sweep.publishing import CSV, PAGE, Publisher, publish
 from finetune_monitor.sweep.session import ray_session, remove_temporary, resources_of
 from finetune_monitor.sweep.spec import load_sweep
 from finetune_monitor.sweep.state import STATE, SweepState, TrialState, read_state
-from finetune_monitor.sweep.supervisor import LOGS, SCRATCH, STOP, TOKEN, Site
 from finetune_monitor.sweep.table import SweepTable, counted
+from finetune_monitor.sweep.trials.supervisor import LOGS, SCRATCH, STOP, TOKEN, Site
 
 PAGE_WITHIN = 600.0
 """Seconds for a page that is being written when the last trial ends; then it is written once more, for good."""
@@ -128,7 +128,7 @@ def _conclude(plan: Plan, state: SweepState) -> int:
         print(visible(f"failed:  {trial.name} ({attempts}): {trial.error}"))
         print(f"         its log: {state.folder / LOGS / f'{trial.name}.log'}")
     if answer is not None:
-        from finetune_monitor.sweep.answer import print_answer
+        from finetune_monitor.sweep.answering.answer import print_answer
 
         print_answer(answer)
     for label, found in (("table:", state.folder / CSV), ("page:", state.folder / PAGE / "index.html")):

@@ -17,8 +17,8 @@ from finetune_monitor.sweep.plan import Plan
 from finetune_monitor.sweep.scores import Row, read_quietly, rows
 from finetune_monitor.sweep.spec import SearchConfig
 from finetune_monitor.sweep.state import TrialRecord
-from finetune_monitor.sweep.supervisor import SCRATCH, Site
-from finetune_monitor.sweep.trial import PERSON, SEED, SITE, TRIAL, SupervisedTrial
+from finetune_monitor.sweep.trials.supervisor import SCRATCH, Site
+from finetune_monitor.sweep.trials.trial import PERSON, SEED, SITE, TRIAL, SupervisedTrial
 
 GOAL = "goal/"
 """What the metric of a decision is called in a result."""

@@ -10,8 +10,8 @@ from finetune_monitor.sweep.interrupts import Interrupt
 from finetune_monitor.sweep.ledger import Ledger
 from finetune_monitor.sweep.plan import CONFIGS, Plan
 from finetune_monitor.sweep.state import TrialRecord, TrialState
-from finetune_monitor.sweep.supervisor import Outcome, cause_file
-from finetune_monitor.sweep.trial import TRIAL, name_of, settings_of
+from finetune_monitor.sweep.trials.supervisor import Outcome, cause_file
+from finetune_monitor.sweep.trials.trial import TRIAL, name_of, settings_of
 
 STATES = {
     Outcome.FINISHED: TrialState.FINISHED,

@@ -70,7 +70,7 @@ def children(path: Path) -> dict[str, int]:
     found = {}
     for process in psutil.process_iter(["cmdline", "status"]):
         line = process.info["cmdline"] or []
-        if "finetune_monitor.sweep.process" in line and str(path.parent) in line[-1]:
+        if "finetune_monitor.sweep.trials.process" in line and str(path.parent) in line[-1]:
             found[Path(line[-1]).stem] = process.pid
     return found
 

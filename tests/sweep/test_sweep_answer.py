@@ -8,7 +8,7 @@ import sweep_folders
 from sweep_folders import STEPS, strict_json, with_trial
 
 from finetune_monitor.evaluation import StopReason
-from finetune_monitor.sweep.answer import find_answer, print_answer
+from finetune_monitor.sweep.answering.answer import find_answer, print_answer
 from finetune_monitor.sweep.state import SweepState, TrialRecord, TrialState, read_state, write_state
 
 write_sweep = partial(sweep_folders.write_sweep, pictures=False)

@@ -3,9 +3,9 @@ import csv
 import pytest
 from sweep_folders import strict_json, with_trial, write_sweep
 
-from finetune_monitor.sweep.answer import find_answer
+from finetune_monitor.sweep.answering.answer import find_answer
+from finetune_monitor.sweep.answering.table_csv import TABLE, write_csv
 from finetune_monitor.sweep.state import SweepState, TrialRecord, TrialState
-from finetune_monitor.sweep.table_csv import TABLE, write_csv
 
 
 def rows(folder):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from finetune_monitor.evaluation import Estimate
-from finetune_monitor.sweep.estimates import t_interval
-from finetune_monitor.sweep.verdicts import along_axis, best_of, shown
+from finetune_monitor.sweep.answering.estimates import t_interval
+from finetune_monitor.sweep.answering.verdicts import along_axis, best_of, shown
 
 NAN = math.nan
 

@@ -15,9 +15,9 @@ import yaml
 
 from conftest import ROOT
 from finetune_monitor.sweep.plan import make_plan
-from finetune_monitor.sweep.process import PREFIX, USER_ERROR
 from finetune_monitor.sweep.spec import load_sweep
-from finetune_monitor.sweep.supervisor import STOP, TOKEN, Site, Supervisor, TrialDiedError
+from finetune_monitor.sweep.trials.process import PREFIX, USER_ERROR
+from finetune_monitor.sweep.trials.supervisor import STOP, TOKEN, Site, Supervisor, TrialDiedError
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_a_trial_that_is_told_to_stop_saves_and_ends(watch, tmp_path):
 
 def test_a_process_dies_with_its_parent(tmp_path):
     os.mkfifo(tmp_path / "config.yaml")  # reading it never ends
-    command = [sys.executable, "-m", "finetune_monitor.sweep.process", str(tmp_path / "config.yaml")]
+    command = [sys.executable, "-m", "finetune_monitor.sweep.trials.process", str(tmp_path / "config.yaml")]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True) as child:
         time.sleep(1)
         assert child.poll() is None
@@ -104,7 +104,7 @@ def test_a_process_dies_with_its_parent(tmp_path):
 
 def test_a_config_that_is_not_valid_is_the_users_error(tmp_path):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"model": "x"}))
-    command = [sys.executable, "-m", "finetune_monitor.sweep.process", str(tmp_path / "config.yaml")]
+    command = [sys.executable, "-m", "finetune_monitor.sweep.trials.process", str(tmp_path / "config.yaml")]
     pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=ROOT, **pipes) as child:
         assert child.wait(60) == USER_ERROR

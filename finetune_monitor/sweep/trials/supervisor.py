@@ -11,11 +11,11 @@ from typing import Any
 from finetune_monitor.errors import UserError
 from finetune_monitor.evaluation import MISSING, StopReason
 from finetune_monitor.record import EVALUATIONS, lock
-from finetune_monitor.sweep.child import Child
 from finetune_monitor.sweep.plan import CONFIGS
-from finetune_monitor.sweep.process import USER_ERROR
 from finetune_monitor.sweep.scores import Row, ended, read_quietly, rows
 from finetune_monitor.sweep.state import TRIALS
+from finetune_monitor.sweep.trials.child import Child
+from finetune_monitor.sweep.trials.process import USER_ERROR
 from finetune_monitor.training.config import load_config
 
 LOGS = "logs"

@@ -6,7 +6,7 @@ from typing import Any
 from ray import tune
 
 from finetune_monitor.sweep.naming import search_name
-from finetune_monitor.sweep.supervisor import Site, Supervisor
+from finetune_monitor.sweep.trials.supervisor import Site, Supervisor
 
 SITE, TRIAL, PERSON, SEED = "sweep.site", "sweep.trial", "sweep.person", "sweep.seed"
 """Keys of a Tune trial's config; all others are settings that a search suggests."""

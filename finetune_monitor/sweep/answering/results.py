@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from finetune_monitor.columns import HELD_OUT
 from finetune_monitor.errors import UserError
 from finetune_monitor.evaluation import Estimate, Evaluation
 from finetune_monitor.metrics import MetricInfo
@@ -115,8 +116,9 @@ class Results:
 
     @cached_property
     def metrics(self) -> dict[str, MetricInfo]:
-        """The main columns of all runs."""
-        return {name: info for result in self.all for name, info in result.metrics.items()}
+        """The main columns of all runs; likeness to held-out photos first, which alone is the same for all."""
+        found = {name: info for result in self.all for name, info in result.metrics.items()}
+        return dict(sorted(found.items(), key=lambda item: item[0] != HELD_OUT))
 
     @cached_property
     def settings(self) -> list[Setting]:

@@ -8,7 +8,7 @@ import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
-from finetune_monitor.sweep.process import PREFIX, USER_ERROR
+from finetune_monitor.sweep.trials.process import PREFIX, USER_ERROR
 
 SHOWN = 2000
 """Characters of an error that are kept."""
@@ -31,7 +31,7 @@ class Child:
             output.flush()
             self._begin = output.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "finetune_monitor.sweep.process", str(config)],
+                [sys.executable, "-m", "finetune_monitor.sweep.trials.process", str(config)],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,

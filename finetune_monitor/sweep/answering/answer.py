@@ -8,11 +8,21 @@ from typing import Any
 from finetune_monitor.evaluation import Estimate
 from finetune_monitor.markdown import visible
 from finetune_monitor.record import plain
-from finetune_monitor.sweep.estimates import Course, Level, change, course, level
-from finetune_monitor.sweep.notes import notes_on, units_in_words
-from finetune_monitor.sweep.results import PHOTOS, At, Axis, Result, Results, Setting, Unit, in_words, read_results
+from finetune_monitor.sweep.answering.estimates import Course, Level, change, course, level
+from finetune_monitor.sweep.answering.notes import notes_on, units_in_words
+from finetune_monitor.sweep.answering.results import (
+    PHOTOS,
+    At,
+    Axis,
+    Result,
+    Results,
+    Setting,
+    Unit,
+    in_words,
+    read_results,
+)
+from finetune_monitor.sweep.answering.verdicts import NOTHING_YET, Finding, Tone, along_axis, best_of, best_steps, shown
 from finetune_monitor.sweep.state import SweepState
-from finetune_monitor.sweep.verdicts import NOTHING_YET, Finding, Tone, along_axis, best_of, best_steps, shown
 
 AT: tuple[At, ...] = ("best", "last")
 

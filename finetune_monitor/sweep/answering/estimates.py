@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from finetune_monitor.evaluation import MISSING, Estimate, Evaluation, FloatArray
-from finetune_monitor.sweep.results import NOTHING, At, Result, Results, Setting, Unit, counted
+from finetune_monitor.sweep.answering.results import NOTHING, At, Result, Results, Setting, Unit, counted
 
 Replicate = tuple[str | None, int | None]
 """Person and seed of a trial."""

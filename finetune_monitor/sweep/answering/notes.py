@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from finetune_monitor.columns import HELD_OUT
 from finetune_monitor.evaluation import StopReason
-from finetune_monitor.sweep.results import PHOTOS, Result, Results
+from finetune_monitor.sweep.answering.results import PHOTOS, Result, Results
 from finetune_monitor.sweep.state import TrialState
 
 FEW_UNITS = 5

@@ -1,4 +1,4 @@
-"""A trial's own process: python -m finetune_monitor.sweep.process CONFIG.yaml; one run, which ends with its parent."""
+"""A trial's own process (python -m finetune_monitor.sweep.trials.process CONFIG.yaml), which ends with its parent."""
 
 import os
 import signal

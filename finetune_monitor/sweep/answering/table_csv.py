@@ -7,7 +7,7 @@ from finetune_monitor.evaluation import Estimate, Evaluation
 from finetune_monitor.files import write_atomic
 from finetune_monitor.markdown import encoded
 from finetune_monitor.record import plain
-from finetune_monitor.sweep.results import Result, Results, read_results
+from finetune_monitor.sweep.answering.results import Result, Results, read_results
 from finetune_monitor.sweep.state import SweepState
 from finetune_monitor.tables import csv_text
 
