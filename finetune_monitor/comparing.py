@@ -8,18 +8,16 @@ import numpy as np
 
 from finetune_monitor.columns import HELD_OUT, SIDE_COLUMNS, STARS
 from finetune_monitor.errors import UserError
-from finetune_monitor.evaluation import MISSING, Estimate, Evaluation, bootstrap_mean
+from finetune_monitor.evaluation import MISSING, Estimate, Evaluation
 from finetune_monitor.markdown import shown
 from finetune_monitor.record import RUN, RunHistory
+from finetune_monitor.statistics import t_interval
 
 CellKey = tuple[str, str, int]
 """Prompt, negative prompt and seed."""
 
 NOT_SAMPLING = ("fingerprint", "prompts", "seeds", "negative_prompt")
 """Keys of the recorded grid that say which cells there are; the others say how each is sampled."""
-
-FEWEST = 6
-"""Pairs: of five that all differ in one direction, one in sixteen would by chance (sign test), which is over 5 %."""
 
 WORDS = {"references": "reference photos", "held_out": "held-out photos"}
 
@@ -117,8 +115,8 @@ def verdict(found: Difference) -> str:
         return "the same in every picture"
     sign = "higher" if change.mean > 0 else "lower"
     by = f"{sign} by {shown(_turned(change))}"
-    if change.n < FEWEST:
-        return f"{by}, but with {change.n} {'picture' if change.n == 1 else 'pictures'} that cannot be told from chance"
+    if change.n == 1:
+        return f"{by} in the one picture that was measured in both, which cannot be told from chance"
     if not (change.low > 0 or change.high < 0):
         return f"no difference can be told from these {change.n} pictures: {shown(change)} is compatible with none"
     return f"the second is {by}{_for_better(found)}"
@@ -147,7 +145,7 @@ def _difference(
         name,
         float(means[0]),
         float(means[1]),
-        bootstrap_mean(values[:, 1] - values[:, 0]),
+        t_interval(values[:, 1] - values[:, 0]),
         _direction(name, first.history, second.history),
         _caution(name, first.history, second.history),
     )

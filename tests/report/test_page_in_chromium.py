@@ -4,11 +4,13 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from page_folders import GRID, HOSTILE, NAME, OTHER_GRID, PLAIN, Recording, sweep_of, write_run
 
 from browser import PHONE, opened_page, started_chromium
 from finetune_monitor.report.page import write_page
+from finetune_monitor.statistics import t_interval
 
 NARROWEST = {"viewport": {"width": 320, "height": 640}, "has_touch": True, "is_mobile": True}
 STEPS = {0: 0.1, 50: 0.6, 100: 0.4}
@@ -206,10 +208,20 @@ def test_pairs_compare_shared_cells_only_and_say_so(chromium, pair):
         assert page.locator("#pair-list > li").count() == 2
         row = texts(page, "#differences tbody tr")[0]
         # the second shared cell is at position 1 of A and 2 of B: (0.5 + 0.52) / 2 - (0.1 + 0.11) / 2
-        assert row.startswith("face similarity0.1050.510+0.405 [+0.400, +0.410]B is better2 of 2")
+        assert row.startswith("face similarity0.1050.510+0.405 [+0.341, +0.469]B is better2 of 2")
         assert "0.110 → 0.520 (+0.410)" in page.inner_text("#pair-list")
         page.click("#swap")
-        assert "\u22120.405 [\u22120.410, \u22120.400]" in page.inner_text("#differences")
+        assert "\u22120.405 [\u22120.469, \u22120.341]" in page.inner_text("#differences")
+
+
+def test_the_page_gives_the_interval_that_the_command_gives(chromium, pair):
+    with opened(chromium, pair) as page:
+        for count in (2, 3, 6, 7, 12, 64):
+            values = np.random.default_rng(count).normal(0.1, 0.3, count)
+            found, expected = page.evaluate(f"meanInterval({values.tolist()})"), t_interval(values)
+            assert [found["mean"], found["low"], found["high"]] == pytest.approx(
+                [expected.mean, expected.low, expected.high], abs=1e-3 * expected.high
+            )
 
 
 def test_pairs_without_a_score_are_left_out_of_the_difference(chromium, pair):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from finetune_monitor.evaluation import Estimate
-from finetune_monitor.sweep.answering.estimates import t_interval
+from finetune_monitor.statistics import t_interval
 from finetune_monitor.sweep.answering.verdicts import along_axis, best_of, shown
 
 NAN = math.nan

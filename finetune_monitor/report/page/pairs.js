@@ -77,7 +77,7 @@ function pairScores(sides, { places }, name) {
 function differencesTable(sides, pairs) {
   const rows = bothMetrics(sides).map((metric) => {
     const scores = pairs.map((pair) => pairScores(sides, pair, metric.name)).filter(([a, b]) => a !== null && b !== null);
-    const difference = resampledMean(scores.map(([a, b]) => b - a));
+    const difference = meanInterval(scores.map(([a, b]) => b - a));
     return [
       spoken(metric.name),
       ...[0, 1].map((index) => number(mean(scores.map((both) => both[index])), metric)),

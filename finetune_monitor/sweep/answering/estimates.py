@@ -1,13 +1,12 @@
 """Scores of a setting and differences between two, each with an interval over what the sweep repeats."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student
 
 from finetune_monitor.evaluation import MISSING, Estimate, Evaluation, FloatArray
+from finetune_monitor.statistics import t_interval
 from finetune_monitor.sweep.answering.results import NOTHING, At, Result, Results, Setting, Unit, counted
 
 Replicate = tuple[str | None, int | None]
@@ -50,20 +49,6 @@ class Course:
     low: tuple[float, ...]
     high: tuple[float, ...]
     units: tuple[int, ...]
-
-
-def t_interval(values: FloatArray, level: float = 0.95) -> Estimate:
-    """Mean of the values that are there, with Student's t interval: mean ± t(n - 1) s / √n (Student 1908).
-
-    Exact where the units are independent draws from a normal distribution; NaN for fewer than two. `n` counts units.
-    """
-    there = values[~np.isnan(values)]
-    n, missing = len(there), len(values) - len(there)
-    mean = float(there.mean()) if n else MISSING
-    if n < 2:
-        return Estimate(mean, MISSING, MISSING, n, missing)
-    half = float(student.ppf((1 + level) / 2, n - 1) * there.std(ddof=1) / math.sqrt(n))
-    return Estimate(mean, mean - half, mean + half, n, missing)
 
 
 def level(results: Results, setting: Setting, metric: str, at: At) -> Level | None:
