@@ -111,7 +111,7 @@ def verdict(found: Difference) -> str:
     change = found.change
     if change.n == 0:
         return "no picture was measured in both"
-    if change.mean == change.low == change.high == 0:
+    if change.mean == 0 and (change.n == 1 or change.low == change.high == 0):
         return "the same in every picture"
     sign = "higher" if change.mean > 0 else "lower"
     by = f"{sign} by {shown(_turned(change))}"
@@ -130,7 +130,7 @@ def _turned(change: Estimate) -> Estimate:
 
 
 def _for_better(found: Difference) -> str:
-    if found.higher_is_better is None:
+    if found.higher_is_better is None or found.caution:
         return ""
     return ", which is better" if (found.change.mean > 0) == found.higher_is_better else ", which is worse"
 
@@ -183,9 +183,7 @@ def _direction(name: str, first: RunHistory, second: RunHistory) -> bool | None:
 
 def _caution(name: str, first: RunHistory, second: RunHistory) -> str | None:
     """Why the runs' scores of this name are not on one scale."""
-    weights = [_section(run, "weights") for run in (first, second)]
-    metric = next((known for known in {**weights[0], **weights[1]} if _belongs(name, known)), name)
-    a, b = (_scale(name, each.get(metric)) for each in weights)
+    a, b = (scale(name, _section(run, "weights")) for run in (first, second))
     changed = [WORDS.get(key, key) for key in {**a, **b} if a.get(key) != b.get(key)]
     return f"the runs' scores are not on one scale: not the same {', '.join(changed)}" if changed else None
 
@@ -196,8 +194,9 @@ def _belongs(name: str, metric: str) -> bool:
     )
 
 
-def _scale(name: str, description: Any) -> dict[str, Any]:
-    """The part of a metric's description that a score of this name depends on; files by their content alone."""
+def scale(name: str, weights: Mapping[str, Any]) -> dict[str, Any]:
+    """What a score of this name depends on, in `run.json`'s `weights`: models and photos, by their content alone."""
+    description = next((found for metric, found in weights.items() if _belongs(name, metric)), None)
     if not isinstance(description, Mapping):
         return {}
     unused = {"notice", "references" if name == HELD_OUT else "held_out"}

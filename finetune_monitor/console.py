@@ -55,7 +55,7 @@ def print_summary(history: RunHistory, console: Console | None = None) -> None:
     """
     console = console or Console()
     table = _table(history, narrow=False)
-    needed = _width(console, table)
+    needed = width_of(console, table)
     if needed > console.width and console.is_terminal:
         table = _table(history, narrow=True)
     elif needed > console.width:
@@ -72,7 +72,7 @@ def print_estimates(columns: Sequence[str], rows: Mapping[str, Sequence[Estimate
     """A table of values with their intervals, which go on a line of their own where the terminal is too narrow."""
     console = Console()
     wide, narrow = (_estimates_table(columns, rows, gap) for gap in (" ", "\n"))
-    needed = _width(console, wide)
+    needed = width_of(console, wide)
     if not console.is_terminal:
         console = Console(width=needed)  # a log has no width that the lines would have to keep to
     console.print(wide if console.width >= needed else narrow)
@@ -85,7 +85,7 @@ def _estimates_table(columns: Sequence[str], rows: Mapping[str, Sequence[Estimat
     return table
 
 
-def _width(console: Console, table: Table) -> int:
+def width_of(console: Console, table: Table) -> int:
     """Characters that a table takes where nothing is wrapped."""
     return console.measure(table, options=console.options.update(max_width=10_000)).maximum
 

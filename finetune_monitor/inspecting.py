@@ -88,6 +88,7 @@ def _print_comparison(heading: str, found: "Comparison") -> None:
     from rich.console import Console
 
     from finetune_monitor.comparing import verdict
+    from finetune_monitor.console import width_of
     from finetune_monitor.markdown import visible
 
     print(f"At {heading}:")
@@ -96,9 +97,10 @@ def _print_comparison(heading: str, found: "Comparison") -> None:
         where = f"{visible(str(moment.history.output_dir))}, step {evaluation.step}"
         print(f"{name + ':':9}{where}: {found.shared} of its {len(evaluation.images)} cells are in both")
     table, console = _table(found), Console()
+    needed = width_of(console, table)
     if not console.is_terminal:  # a log has no width that the lines would have to keep to
-        console = Console(width=console.measure(table, options=console.options.update(max_width=10_000)).maximum)
-    console.print(table)
+        console = Console(width=needed)
+    console.print(table if needed <= console.width else _table(found, narrow=True))
     for difference in found.differences:
         print(f"{visible(difference.name)}: {verdict(difference)}")
         if difference.caution:
@@ -108,19 +110,19 @@ def _print_comparison(heading: str, found: "Comparison") -> None:
     print()
 
 
-def _table(found: "Comparison") -> "Table":
+def _table(found: "Comparison", narrow: bool = False) -> "Table":
+    """A row a score; a narrow table leaves out what the sentences below it say too."""
     from rich.markup import escape
     from rich.table import Column, Table
 
     from finetune_monitor.markdown import number, shown, visible
 
-    titles = ["first", "second", "second - first", "images", "better"]
-    table = Table("", *(Column(title, justify="right", no_wrap=True) for title in titles))
+    titles = ["first", "second", "second - first", *([] if narrow else ["images", "better"])]
+    table = Table(Column("", overflow="fold", min_width=10), *(Column(title, justify="right") for title in titles))
     for each in found.differences:
-        cells = [number(each.first, ".3f"), number(each.second, ".3f"), shown(each.change)]
-        counts = f"{each.change.n} of {found.shared}"
-        row = [visible(each.name), *cells, counts, DIRECTIONS[each.higher_is_better]]
-        table.add_row(*(escape(cell) for cell in row))
+        cells = [visible(each.name), number(each.first, ".3f"), number(each.second, ".3f"), shown(each.change)]
+        counts = [f"{each.change.n} of {found.shared}", DIRECTIONS[each.higher_is_better]]
+        table.add_row(*(escape(cell) for cell in (cells if narrow else cells + counts)))
     return table
 
 

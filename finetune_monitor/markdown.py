@@ -44,3 +44,9 @@ def number(value: float, form: str = ".2f") -> str:
 def encoded(content: str) -> bytes:
     """UTF-8; what a file name holds beyond Unicode is written as an escape."""
     return content.encode("utf-8", "backslashreplace")
+
+
+def first_line(text: str, longest: int = 160) -> str:
+    """The beginning of a text that may be a whole traceback."""
+    line = next(iter(text.strip().splitlines()), "")
+    return line if len(line) <= longest else line[: longest - 1] + "…"

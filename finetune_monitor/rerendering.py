@@ -237,9 +237,11 @@ def _unfold_scale(pipeline: Any, train: TrainConfig) -> tuple[str, ...]:
 
 def _open_others(history: RunHistory, folder: Path | None, notes: tuple[str, ...]) -> _Opened:
     """The pipeline of a loop of the user's own, by what `run.json` says of it."""
-    described = history.run.get("pipeline") or {}
-    named, name = str(described.get("class")), described.get("name_or_path")
-    kind, where = getattr(diffusers, named, None), history.output_dir / RUN
+    where, described = history.output_dir / RUN, history.run.get("pipeline") or {}
+    if not described.get("class"):
+        raise UserError(f"{where}: pipeline.class: found nothing, expected the class of the pipeline; add it by hand")
+    named, name = str(described["class"]), described.get("name_or_path")
+    kind = getattr(diffusers, named, None)
     whole = None if folder is None or _is_lora(folder) else folder
     if kind is None:
         raise UserError(f"{where}: the pipeline is a {named}, which this diffusers lacks; install the run's version")

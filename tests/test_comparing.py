@@ -139,6 +139,8 @@ def change(mean: float, low: float, high: float, n: int = 8, better: bool | None
             "higher by 0.200 in the one picture that was measured in both, which cannot be told from chance",
         ),
         (change(0.0, 0.0, 0.0), "the same in every picture"),
+        (change(0.0, math.nan, math.nan, n=1), "the same in every picture"),
+        (replace(change(0.2, 0.1, 0.3), caution="other photos"), "the second is higher by 0.200 [0.100, 0.300]"),
         (change(0.2, 0.2, 0.2), "the second is higher by 0.200 [0.200, 0.200], which is better"),
     ],
 )

@@ -8,9 +8,11 @@ from typing import Any
 
 from finetune_monitor.columns import SIDE_COLUMNS
 from finetune_monitor.evaluation import MISSING, Estimate, Evaluation
+from finetune_monitor.markdown import first_line
 from finetune_monitor.report.notes import comparability
 from finetune_monitor.report.runs import PageRun, Unreadable, photo_count
 from finetune_monitor.report.thumbnails import Presence, Presences
+from finetune_monitor.sweep.state import TrialState
 
 FORMAT = 1
 
@@ -39,7 +41,7 @@ def manifest(
         "format": FORMAT,
         "written": now(),
         "title": _title(runs, sweep),
-        "live": not all(run.ending.ended for run in runs),
+        "live": _goes_on(runs, sweep),
         "metrics": metrics(runs),
         "cells": [dict(zip(("prompt", "negative_prompt", "seed", "sampling"), key, strict=True)) for key in cells],
         "notes": comparability(runs),
@@ -47,6 +49,7 @@ def manifest(
         "runs": [
             {
                 **_facts(run, presences[run.id]),
+                **_as_trial(run, sweep),
                 "settings": settings[run.id],
                 "references": _references(run, thumbnails[run.id]),
                 "cells": [positions[key] for key in cell_keys(run)],
@@ -91,10 +94,11 @@ def metrics(runs: Sequence[PageRun]) -> list[dict[str, Any]]:
 
 
 def differing_settings(runs: Sequence[PageRun]) -> dict[str, dict[str, Any]]:
-    """By run id the settings that are not the same in all runs."""
-    keys = [key for key in dict.fromkeys(key for run in runs for key in run.hparams) if not key.startswith(NOT_TRAINED)]
-    differing = [key for key in keys if len({repr(run.hparams.get(key)) for run in runs}) > 1]
-    return {run.id: {key: run.hparams.get(key) for key in differing} for run in runs}
+    """By run id the settings that are not the same in all runs that recorded any."""
+    known = [run for run in runs if run.hparams]
+    keys = dict.fromkeys(key for run in known for key in run.hparams if not key.startswith(NOT_TRAINED))
+    differing = [key for key in keys if len({repr(run.hparams.get(key)) for run in known}) > 1]
+    return {run.id: {key: run.hparams.get(key) if run.hparams else "unknown" for key in differing} for run in runs}
 
 
 def picture_problems(presences: Presences) -> list[str]:
@@ -136,12 +140,30 @@ def _facts(run: PageRun, presences: Presences) -> dict[str, Any]:
         "notices": run.notices,
         "problems": [*run.problems, *picture_problems(presences)],
         "photos": photo_count(run),
+        "scales": run.scales,
         "ceilings": {
             name: {"mean": found.mean, "low": found.low, "high": found.high}
             for name, found in run.ceilings.items()
             if not math.isnan(found.mean)
         },
     }
+
+
+def _goes_on(runs: Sequence[PageRun], sweep: Mapping[str, Any] | None) -> bool:
+    if sweep is None:
+        return not all(run.ending.ended for run in runs)
+    return any(trial["state"] in (TrialState.WAITING, TrialState.RUNNING) for trial in sweep["trials"])
+
+
+def _as_trial(run: PageRun, sweep: Mapping[str, Any] | None) -> dict[str, Any]:
+    """How a run that is a sweep's trial ended, where the sweep knows better than the run itself."""
+    trials = {trial["folder"]: trial for trial in sweep["trials"]} if sweep else {}
+    trial = trials.get(str(run.folder), {"state": None})
+    if trial["state"] == TrialState.FAILED:
+        return {"state": "ended", "why": f"it failed: {first_line(trial['error'] or 'why is not known')}"}
+    if trial["state"] == TrialState.STOPPED_EARLY:
+        return {"state": "ended", "why": "the sweep stopped it early: others were better at the same step"}
+    return {}
 
 
 def _references(run: PageRun, thumbnails: Sequence[str | None]) -> list[dict[str, Any]]:

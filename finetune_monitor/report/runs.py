@@ -1,6 +1,7 @@
 """Read run directories for a page: what can be read, and in words what cannot."""
 
 import hashlib
+import json
 import os
 import re
 import warnings
@@ -9,6 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from finetune_monitor.comparing import scale
 from finetune_monitor.console import REASONS
 from finetune_monitor.errors import UserError
 from finetune_monitor.evaluation import Estimate, Evaluation
@@ -57,6 +59,7 @@ class PageRun:
     folder: its path as it was given.
     cells: of the grid, in its order; their ids are safe as file names.
     measured_with: by metric what it measures with, reference photos apart.
+    scales: by score a digest of all that it depends on; scores of runs with the same one can be compared.
     problems: sentences on what could not be read.
     """
 
@@ -68,6 +71,7 @@ class PageRun:
     sampling: str
     metrics: Mapping[str, MetricInfo]
     measured_with: Mapping[str, Mapping[str, Any]]
+    scales: Mapping[str, str]
     references: tuple[Reference, ...]
     ceilings: Mapping[str, Estimate]
     notices: tuple[str, ...]
@@ -127,10 +131,12 @@ def distinct_tails(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def photo_count(run: PageRun) -> int | None:
-    """How many photos were trained on: as the config says, else as many as the scores were compared with."""
+    """How many photos were trained on: as the config of train.py says, or all of those that it also compared with."""
     count = run.hparams.get("data.instance_count")
     if isinstance(count, int) and not isinstance(count, bool):
         return count
+    if "data.instance_images" not in run.hparams:
+        return None
     return len({reference.sha256 for reference in run.references if reference.kind == USED}) or None
 
 
@@ -165,6 +171,7 @@ def _described(history: RunHistory, identity: str, name: str, problems: tuple[st
         sampling_in_words(grid),
         {str(metric): _info(found) for metric, found in run["metrics"].items()},
         {metric: {k: v for k, v in found.items() if k not in apart} for metric, found in weights.items()},
+        {name: _digest(scale(name, weights)) for found in history.evaluations for name in found.scores},
         tuple(dict.fromkeys(photo for found in weights.values() for photo in _references(found))),
         history.ceilings,
         history.notices,
@@ -193,6 +200,10 @@ def sampling_in_words(grid: PromptGrid) -> str:
     size = "the model's own size" if grid.size is None else f"{grid.size[1]} x {grid.size[0]}"
     sampler = (grid.sampler or "default sampler") + (" with Karras noise levels" if grid.karras else "")
     return f"{sampler}, {grid.steps} steps, guidance {grid.guidance:g}, {size}"
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def _info(found: Mapping[str, Any]) -> MetricInfo:

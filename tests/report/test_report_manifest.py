@@ -195,14 +195,37 @@ def test_problems_with_pictures_in_words(presences, problems):
 
 
 def test_trials_of_a_sweep_are_named_by_the_ids_of_their_runs(ana):
-    trials = [{"folder": str(ana.folder), "name": "x", "state": "finished"}, {"folder": "gone", "name": "y"}]
+    trials = [
+        {"folder": str(ana.folder), "name": "x", "state": "finished"},
+        {"folder": "gone", "name": "y", "state": "failed"},
+    ]
     found = described(ana, sweep={"name": "runs/sweep", "trials": trials, "curves": {}})
     assert found["title"] == "runs/sweep"
     assert found["sweep"] == {
         "name": "runs/sweep",
         "curves": {},
-        "trials": [{"run": ana.id, "name": "x", "state": "finished"}, {"run": None, "name": "y"}],
+        "trials": [
+            {"run": ana.id, "name": "x", "state": "finished"},
+            {"run": None, "name": "y", "state": "failed"},
+        ],
     }
+
+
+@pytest.mark.parametrize(
+    ("state", "live", "why"),
+    [
+        ("running", True, None),
+        ("waiting", True, None),
+        ("finished", False, None),
+        ("failed", False, "it failed: no such model"),
+        ("stopped_early", False, "the sweep stopped it early: others were better at the same step"),
+    ],
+)
+def test_the_sweep_says_how_its_trials_stand(ana, state, live, why):
+    trial = {"folder": str(ana.folder), "name": "x", "state": state, "error": "no such model\nTraceback"}
+    found = described(ana, sweep={"name": "runs/sweep", "trials": [trial], "curves": {}})
+    assert found["live"] is live
+    assert found["runs"][0]["why"] == (why or ana.ending.why)
 
 
 def test_it_is_json_with_hostile_text_in_it(ana):
