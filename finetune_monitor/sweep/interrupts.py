@@ -1,11 +1,10 @@
-"""Ctrl-C and SIGTERM while a sweep runs: trials save a checkpoint and end; a second signal ends at once."""
+"""Ctrl-C, SIGTERM or a closed terminal while a sweep runs: trials save a checkpoint; a second signal ends at once."""
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 PATIENCE = 16.0
@@ -14,7 +13,9 @@ PATIENCE = 16.0
 SHOW_CURSOR = b"\x1b[?25h"
 """A live table hides it, and could not show it again after a second signal."""
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+MESSAGE = b"\nending the trials with a checkpoint each; again to end at once\n"
 
 
 class Interrupt:
@@ -23,6 +24,8 @@ class Interrupt:
     def __init__(self, tell: Callable[[], None]) -> None:
         self.number: int | None = None
         self._tell, self._since = tell, 0.0
+        self._signals = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # as by nohup
+        self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]
 
     @property
     def exit_status(self) -> int:
@@ -34,22 +37,32 @@ class Interrupt:
 
     def listen(self) -> None:
         """Take the signals; once more after Ray has started, which takes SIGTERM for itself."""
-        for number in SIGNALS:
+        for number in self._signals:
             signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.number, self._since = number, time.monotonic()
-        for other in SIGNALS:
+        for other in self._signals:
             signal.signal(other, signal.SIG_DFL)
-        if sys.stdout.isatty():
-            os.write(sys.stdout.fileno(), SHOW_CURSOR)
-        print("\nending the trials with a checkpoint each; again to end at once", file=sys.stderr, flush=True)
+        if number == signal.SIGHUP:
+            self._mute()
+        with suppress(OSError):
+            if 1 in self._terminals:
+                os.write(1, SHOW_CURSOR)
+            os.write(2, MESSAGE)
         self._tell()
+
+    def _mute(self) -> None:
+        """The terminal is gone: to write there would be an error from now on."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in self._terminals:
+            os.dup2(nowhere, stream)
+        os.close(nowhere)
 
 
 @contextmanager
 def watched_signals(tell: Callable[[], None]) -> Iterator[Interrupt]:
-    """Turn SIGINT and SIGTERM into a flag inside the block; `tell` is called at the first."""
+    """Turn the signals into a flag inside the block; `tell` is called at the first."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     interrupt = Interrupt(tell)
     interrupt.listen()

@@ -1,30 +1,39 @@
 """Keeps a sweep's state while it goes on: every change is on the disk before anything else happens."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from finetune_monitor.evaluation import StopReason
 from finetune_monitor.record import RUN
-from finetune_monitor.sweep.scores import UNFINISHED, ended, read_quietly
-from finetune_monitor.sweep.state import SweepState, TrialRecord, TrialState, write_state
+from finetune_monitor.sweep.scores import ended, read_quietly
+from finetune_monitor.sweep.state import TRIALS, SweepState, TrialRecord, TrialState, without_secrets, write_state
 
 
 class Ledger:
     """The trials by name, in the order of the plan."""
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], trials: tuple[TrialRecord, ...]):
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        trials: Sequence[TrialRecord],
+        set_aside: Sequence[TrialRecord] = (),
+    ):
         self._folder, self._config = folder, dict(config)
         self._trials = {trial.name: trial for trial in trials}
+        self._set_aside = {trial.name: trial for trial in set_aside}
         self._begun: dict[str, float] = {}
         self._set_right()
         self._write()
 
     @property
     def state(self) -> SweepState:
-        return SweepState(self._folder, self._config, tuple(self._trials.values()))
+        """Without secrets, as it is on the disk."""
+        trials, aside = tuple(self._trials.values()), tuple(self._set_aside.values())
+        return without_secrets(SweepState(self._folder, self._config, trials, aside))
 
     def __contains__(self, name: str) -> bool:
         return name in self._trials
@@ -36,8 +45,9 @@ class Ledger:
         return iter(tuple(self._trials.values()))
 
     def begin(self, trial: TrialRecord) -> None:
-        """An attempt at a trial starts; a search's trial is new here."""
-        known = self._trials.get(trial.name, trial)
+        """An attempt at a trial starts; a search's trial is new here, or was set aside."""
+        aside = self._set_aside.pop(trial.name, trial)
+        known = self._trials.get(trial.name, replace(aside, settings=trial.settings))
         self._begun[trial.name] = time.monotonic()
         self._set(replace(known, state=TrialState.RUNNING, attempts=known.attempts + 1, error=None))
 
@@ -57,13 +67,15 @@ class Ledger:
     def _set_right(self) -> None:
         """The record of a run knows better than an earlier command that was killed, or that was told to stop."""
         for trial in self:
-            is_there = (self.state.run_dir(trial) / RUN).exists()
-            if trial.state in (TrialState.WAITING, TrialState.RUNNING) or (trial.state.is_over and not is_there):
-                state = TrialState.FINISHED if self._has_finished(trial) else TrialState.WAITING
-                self._trials[trial.name] = replace(trial, state=state)
-
-    def _has_finished(self, trial: TrialRecord) -> bool:
-        return ended(read_quietly(self.state.run_dir(trial))) not in (*UNFINISHED, StopReason.NOT_FINITE.value)
+            run_dir = self._folder / TRIALS / trial.name
+            if trial.state.is_over:
+                state = trial.state if (run_dir / RUN).exists() else TrialState.WAITING
+            elif ended(read_quietly(run_dir)) not in (None, StopReason.NOT_FINITE.value):
+                state = TrialState.FINISHED
+            else:
+                state = TrialState.FAILED if trial.state == TrialState.FAILED else TrialState.WAITING
+            error = trial.error if state == TrialState.FAILED else None
+            self._trials[trial.name] = replace(trial, state=state, error=error)
 
     def _set(self, trial: TrialRecord) -> None:
         self._trials[trial.name] = trial

@@ -3,7 +3,7 @@
 import copy
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +12,41 @@ from pydantic import ValidationError
 
 from finetune_monitor.columns import HELD_OUT
 from finetune_monitor.errors import UserError, all_problems
-from finetune_monitor.sweep.naming import search_name, trial_names
-from finetune_monitor.sweep.spec import COMPARED, SweepConfig, flat
+from finetune_monitor.files import write_atomic
+from finetune_monitor.record import RUN
+from finetune_monitor.sweep.naming import alike, search_name, trial_name
+from finetune_monitor.sweep.spec import COMPARED, SweepConfig, flat, is_number
 from finetune_monitor.sweep.state import TRIALS, SweepState, TrialRecord
 from finetune_monitor.training.config import Config, load_config, problems_of, read_yaml
 
 CONFIGS = "configs"
 """The folder of the trials' configs."""
 
-UNCOMPARED = ("output_dir", "train.resume", "monitor.sinks", "monitor.report")
+UNCOMPARED = (
+    "output_dir",
+    "train.resume",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "data.workers",
+    "monitor.sinks",
+    "monitor.report",
+)
 """What may change in the config of a trial that has begun: nothing that its scores depend on."""
+
+LENGTH = "a sweep cannot be made longer or shorter, as trials that are over would not be alike any more; "
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep, the content of its base config, and its trials: all of them, or those that a search began before."""
+    """A sweep, the content of its base config, and its trials: all of them, or those that a search began before.
+
+    set_aside: trials that are known and not among them.
+    """
 
     spec: SweepConfig
     base: Mapping[str, Any]
     trials: tuple[TrialRecord, ...]
+    set_aside: tuple[TrialRecord, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -53,6 +69,13 @@ class Plan:
             return Config.model_validate(content).to_yaml()
         except ValidationError:
             return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+    def write_config(self, trial: TrialRecord) -> None:
+        """The trial's config, whole, so that the file can be run by itself; nobody else may read what it knows."""
+        path = self.folder / CONFIGS / f"{trial.name}.yaml"
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomic(path, self.config_text(trial).encode())
+        path.chmod(0o600)
 
     def searched(self, settings: Mapping[str, Any]) -> TrialRecord:
         """The trial that a search suggests; its name does not depend on the order of the settings."""
@@ -82,8 +105,9 @@ class Plan:
 
     @property
     def longest(self) -> int:
-        """Steps of the longest trial."""
-        return max(map(self.max_steps, self.trials), default=self._first.train.max_steps)
+        """Steps of the longest trial that there is or may be."""
+        trials = (*self.trials, *(_corners(self) if self.spec.search else ()))
+        return max(map(self.max_steps, trials), default=self._first.train.max_steps)
 
     @property
     def _best_metric(self) -> str:
@@ -117,8 +141,10 @@ def make_plan(spec: SweepConfig, known: SweepState | None) -> Plan:
     base = read_yaml(spec.base)
     plan = Plan(spec, base, ())
     trials = _searched(plan, known) if spec.search else _product(spec)
-    names = {trial.name: trial for trial in known.trials} if known else {}
-    plan = Plan(spec, base, tuple(names.get(trial.name, trial) for trial in trials))
+    all_problems(_names_alike(trials), f"{spec.output_dir}: trials would share a folder:")
+    before = {trial.name: trial for trial in (*known.trials, *known.set_aside)} if known else {}
+    merged = tuple(replace(before.pop(trial.name, trial), settings=trial.settings) for trial in trials)
+    plan = Plan(spec, base, merged, tuple(trial for trial in before.values() if trial.attempts))
     all_problems(_problems(plan), f"{spec.output_dir}: the sweep cannot start:")
     all_problems(_changes(plan), f"{spec.output_dir}: trials have begun with another config:")
     return plan
@@ -128,26 +154,41 @@ def _product(spec: SweepConfig) -> list[TrialRecord]:
     combinations = [dict(zip(spec.axes, values, strict=True)) for values in itertools.product(*spec.axes.values())]
     people: list[str | None] = [*spec.people] or [None]
     seeds: list[int | None] = [*spec.seeds] or [None]
-    trials = list(itertools.product(combinations, people, seeds))
-    return [TrialRecord(name, *trial) for name, trial in zip(trial_names(trials), trials, strict=True)]
+    trials = itertools.product(combinations, people, seeds)
+    return [TrialRecord(trial_name(*trial), *trial) for trial in trials]
+
+
+def _names_alike(trials: Sequence[TrialRecord]) -> list[str]:
+    return [
+        f"{' and '.join(names)}: found one name for {len(names)} trials, also where case does not count; change a "
+        "value or a person's name"
+        for names in alike(trial.name for trial in trials)
+    ]
 
 
 def _searched(plan: Plan, known: SweepState | None) -> list[TrialRecord]:
-    """The trials that a search began before; they must lie in its space."""
+    """The trials that a search began before and that lie in its space, as all must that have a record."""
     search = plan.spec.search
     assert search is not None
     trials = [plan.searched(trial.settings) for trial in (known.trials if known else ())]
-    outside = [trial.name for trial in trials if not _is_within(trial.settings, search.space)]
+    within = [trial for trial in trials if _is_within(trial.settings, search.space)]
     all_problems(
-        [f"{name}: is not in it" for name in outside],
+        [f"{trial.name}: is not in it" for trial in trials if trial not in within and _has_begun(plan, trial)],
         f"{plan.folder}: trials have begun with another search.space; restore it, or choose a new output_dir",
     )
-    return trials
+    return within
+
+
+def _has_begun(plan: Plan, trial: TrialRecord) -> bool:
+    """A trial that failed before it had a record has done nothing that another config would not suit."""
+    return (plan.folder / TRIALS / trial.name / RUN).exists()
 
 
 def _is_within(settings: Mapping[str, Any], space: Mapping[str, Any]) -> bool:
     def fits(value: Any, found: Any) -> bool:
-        return value in found if isinstance(found, list) else found["low"] <= value <= found["high"]
+        if isinstance(found, list):
+            return value in found
+        return is_number(value) and found["low"] <= value <= found["high"]
 
     return settings.keys() == space.keys() and all(fits(settings[key], space[key]) for key in space)
 
@@ -169,7 +210,9 @@ def _problems(plan: Plan) -> list[str]:
     trials = _corners(plan) if plan.spec.search else plan.trials
     found, configs = _invalid(plan, trials)
     if not found:
-        found += _photo_problems(configs) + _goal_problems(plan, next(iter(configs.values())))
+        found += (
+            _photo_problems(configs) + _class_problems(configs) + _goal_problems(plan, next(iter(configs.values())))
+        )
     return found
 
 
@@ -210,6 +253,21 @@ def _photo_problems(configs: Mapping[str, Config]) -> list[str]:
     return list(problems)
 
 
+def _class_problems(configs: Mapping[str, Config]) -> list[str]:
+    """Trials that share class images share what draws them, or the first trial would decide for the others."""
+    found: dict[Path, set[tuple[str, str | None]]] = {}
+    for config in configs.values():
+        if config.prior_preservation and config.data.class_images is not None:
+            found.setdefault(config.data.class_images, set()).add((config.model, config.data.class_prompt))
+    return [
+        f"data.class_images: found {folder} for {len(sources)} combinations of model and data.class_prompt, expected a "
+        "folder for each: the trial that comes first would draw for all; vary them under people, each with a "
+        "data.class_images of its own, or set train.prior_loss_weight to 0"
+        for folder, sources in found.items()
+        if len(sources) > 1
+    ]
+
+
 def _goal_problems(plan: Plan, config: Config) -> list[str]:
     """A metric must be one that a stopping rule may watch, and early termination must have something to stop."""
     problems = [] if config.monitor.enabled else [f"monitor.enabled: {COMPARED['monitor.enabled']}"]
@@ -220,10 +278,10 @@ def _goal_problems(plan: Plan, config: Config) -> list[str]:
             Config.model_validate(content)
         except ValidationError as error:
             problems += [problem.replace("stopping.0.metric", f"{place}.metric") for problem in problems_of(error)]
-    if plan.spec.early_termination and plan.grace_steps >= config.train.max_steps:
+    if plan.spec.early_termination and plan.grace_steps >= plan.longest:
         problems.append(
             f"early_termination.grace_steps: found {plan.grace_steps}, expected less than train.max_steps, which is "
-            f"{config.train.max_steps}: no trial would be stopped"
+            f"{plan.longest} at most: no trial would be stopped"
         )
     return problems
 
@@ -233,7 +291,7 @@ def _changes(plan: Plan) -> list[str]:
     problems = []
     for trial in plan.trials:
         path = plan.folder / CONFIGS / f"{trial.name}.yaml"
-        if not path.exists() or not (plan.folder / TRIALS / trial.name).exists():
+        if not path.exists() or not _has_begun(plan, trial):
             continue
         try:
             before = _compared(load_config(path))
@@ -247,7 +305,8 @@ def _changes(plan: Plan) -> list[str]:
             if before.get(key) != now.get(key)
         ]
         if changed:
-            problems.append(f"{trial.name}: {'; '.join(changed)}; restore it, or choose a new output_dir")
+            why = LENGTH if before.get("train.max_steps") != now.get("train.max_steps") else ""
+            problems.append(f"{trial.name}: {'; '.join(changed)}; {why}restore it, or choose a new output_dir")
     return problems
 
 

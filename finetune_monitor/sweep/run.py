@@ -5,6 +5,8 @@ import secrets
 import shutil
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -14,9 +16,9 @@ from finetune_monitor.record import RUN, lock
 from finetune_monitor.sweep.interrupts import Interrupt, watched_signals
 from finetune_monitor.sweep.ledger import Ledger
 from finetune_monitor.sweep.plan import Plan, make_plan
-from finetune_monitor.sweep.publishing import CSV, PAGE, Publisher, publish
-from finetune_monitor.sweep.session import ray_session, remove_temporary, resources_of
-from finetune_monitor.sweep.spec import load_sweep
+from finetune_monitor.sweep.publishing import PAGE, Publisher, publish
+from finetune_monitor.sweep.session import prepare_ray, ray_session, remove_temporary, resources_of
+from finetune_monitor.sweep.spec import SweepConfig, load_sweep
 from finetune_monitor.sweep.state import STATE, SweepState, TrialState, read_state
 from finetune_monitor.sweep.table import SweepTable, counted
 from finetune_monitor.sweep.trials.supervisor import LOGS, SCRATCH, STOP, TOKEN, Site
@@ -29,19 +31,36 @@ def run_sweep(path: Path, overrides: Sequence[str] = ()) -> int:
     """Run what is left of a sweep, and print what was found.
 
     Returns:
-        The exit status: 0, 1 where a trial has failed for good, or 128 + the signal that ended the sweep.
+        The exit status: 0, 1 where a trial has failed or could not be run, or 128 + the signal that ended the sweep.
 
     Raises:
-        UserError: the config is not valid, the folder is in use or holds something else, or the trials cannot start.
+        UserError: the config is not valid, the folder is in use, holds something else or cannot be written to, or the
+            trials cannot start.
     """
     spec = load_sweep(path, overrides)
+    try:
+        return _run_sweep(spec)
+    except (BrokenPipeError, ConnectionError):
+        raise
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or spec.output_dir}: cannot be written or read ({error.strerror or error}); put that "
+            "right, such as by making room on the disk: the same command goes on"
+        ) from error
+
+
+def _run_sweep(spec: SweepConfig) -> int:
     folder = spec.output_dir
     if (folder / RUN).exists():
         raise UserError(f"{folder}: holds a single run; choose another output_dir for the sweep")
-    make_plan(spec, _known(folder))  # first without the lock: what cannot start leaves no folder behind
+    known = _known(folder)
+    plan = make_plan(spec, known)  # without the lock: what cannot start leaves no folder behind
+    if known is None:
+        prepare_ray(spec.address)
     with _taken(folder):
-        plan = make_plan(spec, _known(folder))
-        ledger = Ledger(folder, spec.model_dump(mode="json"), plan.trials)
+        if (now := _known(folder)) != known:
+            plan = make_plan(spec, now)
+        ledger = Ledger(folder, spec.model_dump(mode="json"), plan.trials, plan.set_aside)
         status = _run(plan, ledger) if _is_work_left(plan, ledger) else 0
         if status:
             print(f"{folder}: {counted(ledger, _total(plan, ledger))}; the same command goes on from here")
@@ -76,18 +95,16 @@ def _run(plan: Plan, ledger: Ledger) -> int:
     """Start Ray, run the trials, and leave nothing of Ray's behind; returns the status of an interrupt, or 0."""
     site = _prepare(plan)
     scratch = Path(site.folder) / SCRATCH
-    publisher = Publisher(ledger)
-    with warnings.catch_warnings(), watched_signals((scratch / STOP).touch) as interrupt:
+    with warnings.catch_warnings(), watched_signals((scratch / STOP).touch) as interrupt, ExitStack() as left:
         warnings.simplefilter("ignore")  # of rows that are being written; they would tear the table
-        try:
-            with ray_session(plan.spec.address, scratch):
-                interrupt.listen()
-                if interrupt.number is None:
-                    _tune(plan, ledger, site, publisher, interrupt)
-        finally:
-            ledger.close()
-            publisher.close(PAGE_WITHIN if interrupt.number is None else 0)
-            shutil.rmtree(scratch, ignore_errors=True)
+        left.callback(shutil.rmtree, scratch, ignore_errors=True)
+        publisher = Publisher(ledger)
+        left.callback(lambda: publisher.close(PAGE_WITHIN if interrupt.number is None else 0))
+        left.callback(ledger.close)
+        with ray_session(plan.spec.address, scratch):
+            interrupt.listen()
+            if interrupt.number is None:
+                _tune(plan, ledger, site, publisher, interrupt)
     return interrupt.exit_status
 
 
@@ -101,7 +118,8 @@ def _prepare(plan: Plan) -> Site:
     token = secrets.token_hex(16)
     (scratch / TOKEN).write_text(token)
     threads = max(1, int(plan.spec.resources.cpus))
-    return Site(str(folder), os.getcwd(), token, threads, tuple(dict.fromkeys(plan.goals.values())))
+    goals = tuple(dict.fromkeys(plan.goals.values()))
+    return Site(str(folder), os.getcwd(), token, threads, goals, plan.spec.resources.gpus or 0)
 
 
 def _tune(plan: Plan, ledger: Ledger, site: Site, publisher: Publisher, interrupt: Interrupt) -> None:
@@ -109,6 +127,7 @@ def _tune(plan: Plan, ledger: Ledger, site: Site, publisher: Publisher, interrup
     from finetune_monitor.sweep.watching import StopWhenAsked, Watch
 
     resources = resources_of(plan.spec.resources)
+    site = replace(site, gpus=resources["gpu"])
     board = SweepTable(ledger, plan.shown_metrics, _total(plan, ledger), plan.max_steps)
     watch = Watch(plan, ledger, board, publisher, interrupt)
     board.start()
@@ -122,16 +141,21 @@ def _conclude(plan: Plan, state: SweepState) -> int:
     """Write the answer, and say what was found and where it is."""
     answer = publish(state)
     failed = [trial for trial in state.trials if trial.state == TrialState.FAILED]
-    print(f"{state.folder}: {counted(state.trials, len(state.trials))}")
+    is_left = not all(trial.state.is_over for trial in state.trials)
+    goes_on = "; the same command goes on from here" if is_left else ""
+    print(f"{state.folder}: {counted(state.trials, len(state.trials))}{goes_on}")
     for trial in failed:
         attempts = f"{trial.attempts} attempt{'s' if trial.attempts > 1 else ''}"
         print(visible(f"failed:  {trial.name} ({attempts}): {trial.error}"))
-        print(f"         its log: {state.folder / LOGS / f'{trial.name}.log'}")
+        if (log := state.folder / LOGS / f"{trial.name}.log").exists():
+            print(f"         its log: {log}")
     if answer is not None:
         from finetune_monitor.sweep.answering.answer import print_answer
 
         print_answer(answer)
-    for label, found in (("table:", state.folder / CSV), ("page:", state.folder / PAGE / "index.html")):
+    from finetune_monitor.sweep.answering.table_csv import TABLE
+
+    for label, found in (("table:", state.folder / TABLE), ("page:", state.folder / PAGE / "index.html")):
         if found.exists():
             print(f"{label:<8} {found}")
-    return 1 if failed else 0
+    return 1 if is_left else 0

@@ -21,21 +21,18 @@ class Row:
     """One evaluation.
 
     scores: means by name; NaN where nothing was measured.
-    best: the mean at the best step until then, by name, after step 0, where nothing has been learnt; NaN where none
-        was measured.
-    goal: the same, turned so that more is better.
+    goal: by the names of the metrics that decide, the mean at the best step until then, after step 0, where nothing
+        has been learnt; NaN where none was measured; turned so that more is better.
     is_last: whether a stopping rule said so, or the last step was reached.
     """
 
     step: int
-    epoch: float | None
     scores: dict[str, float]
-    best: dict[str, float]
     goal: dict[str, float]
     is_last: bool
 
     def to_result(self) -> dict[str, Any]:
-        return {"step": self.step, "epoch": self.epoch, "scores": self.scores, "best": self.best, "goal": self.goal}
+        return {"step": self.step, "scores": self.scores, "goal": self.goal}
 
 
 def read_quietly(run_dir: Path) -> RunHistory | None:
@@ -64,15 +61,14 @@ def _row(history: RunHistory, index: int, goals: Sequence[str], max_steps: int |
     evaluation = until[-1]
     scores = {name: estimate.mean for name, estimate in evaluation.scores.items()}
     metrics = history.run.get("metrics", {})
-    best, goal = {}, {}
-    for name in dict.fromkeys([*metrics, *goals]):
+    goal = {}
+    for name in goals:
         higher = metrics.get(name, {}).get("higher_is_better", True)
         step = best_step([found for found in until if found.step > 0], name, higher)
-        best[name] = next((found.scores[name].mean for found in until if found.step == step), MISSING)
-        if name in goals:
-            goal[name] = best[name] if higher else -best[name]
+        best = next((found.scores[name].mean for found in until if found.step == step), MISSING)
+        goal[name] = best if higher else -best
     is_last = evaluation.decision.stop or (max_steps is not None and evaluation.step >= max_steps)
-    return Row(evaluation.step, evaluation.epoch, scores, best, goal, is_last)
+    return Row(evaluation.step, scores, goal, is_last)
 
 
 def in_words(scores: dict[str, float], names: Sequence[str]) -> str:

@@ -1,7 +1,9 @@
 """Ray for the time of one sweep: in this process with nothing to set up, or a cluster by its address."""
 
+import importlib.util
 import logging
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -41,6 +43,26 @@ QUIET = {
 """What Ray reads from the environment: nothing leaves the machine, nothing is printed, Ctrl-C is ours."""
 
 
+MODE, SECRET = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
+"""What says that Ray's processes answer only who has the token, and the token."""
+
+
+def prepare_ray(address: str | None) -> None:
+    """What comes before Ray is started: that it is installed, that a cluster answers, and what Ray is told.
+
+    Raises:
+        UserError: one of them is not so.
+    """
+    os.environ.update(QUIET)
+    if address is None:
+        # Ray listens on every interface, and runs what it is sent. A token of our own leaves the home folder alone.
+        os.environ[MODE] = "token"
+        os.environ.setdefault(SECRET, secrets.token_hex(32))
+    elif importlib.util.find_spec("ray") is not None:
+        _check_reachable(address)
+    _import_ray()
+
+
 @contextmanager
 def ray_session(address: str | None, scratch: Path) -> Iterator[None]:
     """Start Ray, or join the cluster at `address`; what Ray writes on this machine is gone in the end.
@@ -48,9 +70,7 @@ def ray_session(address: str | None, scratch: Path) -> Iterator[None]:
     Raises:
         UserError: there is no cluster at the address, or it is of another version.
     """
-    _import_ray()
-    if address is not None:
-        _check_reachable(address)
+    prepare_ray(address)
     import ray
 
     for name in ("ray", "ray.tune", "ray.data"):
@@ -87,7 +107,6 @@ def resources_of(chosen: ResourcesConfig) -> dict[str, float]:
 
 
 def _import_ray() -> None:
-    os.environ.update(QUIET)
     try:
         import optuna  # noqa: F401
         import ray.tune  # noqa: F401
@@ -112,17 +131,41 @@ def _check_reachable(address: str) -> None:
 
 
 def _check_is_ray(address: str) -> None:
-    """Ask by Ray's own command: `ray.init` would wait for minutes for something else that listens there."""
-    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
-    try:
-        healthy = subprocess.run(command, capture_output=True, timeout=HEALTHY_WITHIN, check=False).returncode == 0
-    except subprocess.TimeoutExpired:
-        healthy = False
-    if not healthy:
+    """Ask by Ray's own command: `ray.init` would wait for minutes for something else that listens there.
+
+    Where the cluster asks for a token, Ray gives it only if it is told to; one that asks for none takes none.
+    """
+    problem = _health_problem(address)
+    if problem and _is_of_token(problem) and MODE not in os.environ:
+        os.environ[MODE] = "token"
+        problem = _health_problem(address)
+    if problem and _is_of_token(problem):
+        raise UserError(
+            f"address: the Ray cluster at {address} asks for a token, and found none here or another one; copy "
+            "~/.ray/auth_token from the machine where it was started to the same place on this one (or set "
+            f"RAY_AUTH_TOKEN_PATH to that file), and leave out {MODE} or set {MODE}=token"
+        )
+    if problem is not None:
         raise UserError(
             f"address: what answers at {address} is no healthy Ray cluster; give the address that ray start --head "
             "printed (its port is 6379 unless told otherwise)"
         )
+
+
+def _is_of_token(problem: str) -> bool:
+    return "authentication" in problem.lower()
+
+
+def _health_problem(address: str) -> str | None:
+    """What Ray's check writes where a cluster is not well; None where it is."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    try:
+        found = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=HEALTHY_WITHIN, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return "no answer"
+    return None if found.returncode == 0 else found.stderr
 
 
 def _start(address: str | None, temporary: Path | None) -> None:
@@ -138,7 +181,7 @@ def _start(address: str | None, temporary: Path | None) -> None:
         }
     try:
         ray.init(address="local" if address is None else address, **settings)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
         place = "here" if address is None else f"at {address}"
         raise UserError(f"address: Ray could not be started or joined {place}: {error}") from error
 

@@ -1,5 +1,6 @@
 """What a sweep's YAML file says: its keys, types and defaults, and one message for everything that is wrong with it."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -7,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from finetune_monitor.errors import all_problems
+from finetune_monitor.redaction import redacted
 from finetune_monitor.training.config import (
     Config,
     Section,
@@ -31,6 +33,12 @@ COMPARED = {
     "data.resolution": "it changes the size of the grid's pictures, and pictures of other sizes cannot be compared",
 }
 """Config keys that must be the same in all trials, with the reason."""
+
+FOR_PEOPLE = {
+    "seed": "use seeds",
+    "data.held_out": "the same photos for all, or the scores are not comparable; use set, or people",
+}
+"""Config keys that neither axes nor a search may vary, with the reason."""
 
 RANGE_KEYS = {"low", "high", "log"}
 
@@ -149,7 +157,8 @@ def _key_problems(spec: SweepConfig) -> list[str]:
     problems = []
     for place, keys in {"set": list(spec.set), **places}.items():
         problems += [f"{place}: {key}: unknown key" + nearest_key(key, known) for key in keys if key not in known]
-        refused = ONE_FOR_ALL if place == "set" else {**ONE_FOR_ALL, **COMPARED}
+        refused = {**ONE_FOR_ALL, **(COMPARED if place != "set" else {})}
+        refused |= FOR_PEOPLE if place in ("axes", "search.space") else {}
         problems += [f"{place}: {key}: {why}" for key in keys if (why := _refusal(key, refused))]
     if not spec.set.get("monitor.enabled", True):
         problems.append(f"set: monitor.enabled: {COMPARED['monitor.enabled']}")
@@ -157,8 +166,9 @@ def _key_problems(spec: SweepConfig) -> list[str]:
 
 
 def _refusal(key: str, refused: Mapping[str, str]) -> str | None:
-    within = (why for name, why in refused.items() if f"{key}.".startswith(f"{name}.") or name.startswith(f"{key}."))
-    return next(within, None)
+    if any(name.startswith(f"{key}.") for name in refused):
+        return f"found a whole section, expected single keys; name the keys within {key}"
+    return next((why for name, why in refused.items() if f"{key}.".startswith(f"{name}.")), None)
 
 
 def nearest_key(key: str, known: Sequence[str]) -> str:
@@ -217,17 +227,27 @@ def _search_problems(spec: SweepConfig) -> list[str]:
     for key, found in (("people", spec.people), ("seeds", spec.seeds)):
         if len(found) > 1:
             problems.append(f"{key}: found {len(found)}, expected one at most beside a search; use axes for several")
-    finite = list(spec.search.space.values())
-    if not problems and all(isinstance(found, list) for found in finite):
-        combinations = 1
-        for found in finite:
-            combinations *= len(found)
-        if combinations < spec.search.trials:
-            problems.append(
-                f"search.trials: found {spec.search.trials}, but the space has {combinations} combinations; lower it, "
-                "or name them as axes"
-            )
+    combinations = math.inf if problems else math.prod(map(_size, spec.search.space.values()))
+    if combinations < spec.search.trials:
+        problems.append(
+            f"search.trials: found {spec.search.trials}, but the space has {combinations} combinations; lower it, or "
+            "name them as axes"
+        )
+    if redacted(spec.search.space) != spec.search.space:
+        problems.append("search.space: found what looks like a secret, which is never written down; use set")
     return problems
+
+
+def _size(found: Any) -> float:
+    """How many values there are to choose from."""
+    if isinstance(found, list):
+        return len(found)
+    low, high = found["low"], found["high"]
+    return high - low + 1 if isinstance(low, int) and isinstance(high, int) else math.inf
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _unfit(found: Any) -> str | None:
@@ -241,7 +261,7 @@ def _unfit(found: Any) -> str | None:
     if unknown := found.keys() - RANGE_KEYS:
         return f"found {', '.join(map(str, unknown))}, expected low, high and log only"
     low, high, log = found.get("low", ""), found.get("high", ""), found.get("log", False)
-    numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in (low, high))
+    numbers = is_number(low) and is_number(high)
     if not numbers or not low < high or not isinstance(log, bool) or (log and low <= 0):
         return f"found {found!r}, expected numbers low < high, and with log: true both above 0"
     return None

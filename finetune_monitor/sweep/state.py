@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from finetune_monitor.errors import UserError
 from finetune_monitor.files import write_atomic
+from finetune_monitor.redaction import redacted
 
 STATE = "sweep.json"
 TRIALS = "trials"
@@ -56,20 +57,39 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class SweepState:
-    """A sweep's folder, its resolved config and its trials, in the order of the plan."""
+    """A sweep's folder, its resolved config and its trials, in the order of the plan.
+
+    set_aside: trials that were begun and are no longer in the plan; their runs stay, in case they come back.
+    """
 
     folder: Path
     config: Mapping[str, Any]
     trials: tuple[TrialRecord, ...]
+    set_aside: tuple[TrialRecord, ...] = ()
 
     def run_dir(self, trial: TrialRecord) -> Path:
         """The trial's run directory; it may not be there yet."""
         return self.folder / TRIALS / trial.name
 
 
+def without_secrets(state: SweepState) -> SweepState:
+    """As it is written down: settings, errors and config redacted."""
+    trials, aside = (
+        tuple(replace(trial, **redacted({"settings": trial.settings, "error": trial.error})) for trial in found)
+        for found in (state.trials, state.set_aside)
+    )
+    return replace(state, config=redacted(state.config), trials=trials, set_aside=aside)
+
+
 def write_state(state: SweepState) -> None:
-    """Replace `sweep.json` as a whole."""
-    content = {"format": FORMAT, "config": dict(state.config), "trials": [asdict(trial) for trial in state.trials]}
+    """Replace `sweep.json` as a whole, without secrets."""
+    state = without_secrets(state)
+    content = {
+        "format": FORMAT,
+        "config": state.config,
+        "trials": [asdict(trial) for trial in state.trials],
+        "set_aside": [asdict(trial) for trial in state.set_aside],
+    }
     write_atomic(state.folder / STATE, (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode())
 
 
@@ -86,8 +106,11 @@ def read_state(folder: Path) -> SweepState:
             raise UserError(
                 f"{path}: found format {content['format']!r}, expected {FORMAT}; use the version that wrote it"
             )
-        trials = tuple(TrialRecord(**{**row, "state": TrialState(row["state"])}) for row in content["trials"])
-        return SweepState(folder, content["config"], trials)
+        trials, aside = (
+            tuple(TrialRecord(**{**row, "state": TrialState(row["state"])}) for row in rows)
+            for rows in (content["trials"], content.get("set_aside", []))
+        )
+        return SweepState(folder, content["config"], trials, aside)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{folder}: found no {STATE}, expected the folder of a sweep; check the path") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

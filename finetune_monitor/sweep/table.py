@@ -1,14 +1,15 @@
 """The sweep on the console: a live table on a terminal, elsewhere one line for each thing that happens."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +19,13 @@ from finetune_monitor.sweep.scores import in_words
 from finetune_monitor.sweep.state import TrialRecord, TrialState
 
 SHOWN_SCORES = 3
+
+NAME_WIDTH = 28
+"""Characters of a trial's name in one line; scores give way to them."""
+
+AROUND = 8
+"""Lines of the table's frame and of what stands around it."""
+
 REFRESH = 1.0
 """Seconds between two drawings of the table."""
 
@@ -58,6 +66,7 @@ class SweepTable:
         self._max_steps = max_steps
         self._running: dict[str, Progress] = {}
         self._lengths: list[float] = []
+        self._failed: set[str] = set()
         self._console = Console(soft_wrap=True, highlight=False)
         self._live: Live | None = None
         self._drawn = 0.0
@@ -83,6 +92,8 @@ class SweepTable:
         if found is None:
             return
         found.step, found.scores, found.at = result["step"], result["scores"], time.monotonic()
+        if result.get("again"):
+            return  # nothing has happened yet, and this says nothing of the speed
         if found.first_step is None:
             found.first_step, found.first_at = found.step, found.at
         if not result.get("outcome"):
@@ -96,6 +107,7 @@ class SweepTable:
                 always=bool(error),
             )
         elif trial.state == TrialState.FAILED:
+            self._failed.add(trial.name)
             self._say(f"{trial.name}: failed: {error}", always=True)
         else:
             if found is not None and trial.attempts == 1:
@@ -114,18 +126,36 @@ class SweepTable:
             self._console.print(Text(visible(text)))
 
     def _draw(self) -> Group:
-        table = Table("trial", "step", *(escape(name.replace("_", " ")) for name in self._names), "attempt", "left")
-        now = time.monotonic()
-        room = max(3, self._console.height - 8)
-        for name, found in list(self._running.items())[:room]:
-            left, scores = found.left(now), found.scores or {}
-            numbers = [_number(scores.get(score)) for score in self._names]
-            step = f"{found.step}/{found.max_steps}" if found.first_step is not None else "starts"
-            table.add_row(Text(visible(name)), step, *numbers, str(self._ledger[name].attempts), duration(left))
-        return Group(table, Text(self._summary(now)))
+        names, name_width = self._fitting()
+        table = Table(box=box.HEAVY_HEAD)
+        for title, width in [("trial", name_width), *_columns(names)]:
+            table.add_column(Text(title), width=width, overflow="fold")
+        now, room = time.monotonic(), max(3, self._console.height - AROUND)
+        shown = 0
+        for name, found in self._running.items():
+            room -= math.ceil(len(visible(name)) / name_width)
+            if room < 0 and shown:
+                break
+            shown += 1
+            scores = found.scores or {}
+            numbers = [_number(scores.get(score)) for score in names]
+            step = f"{found.step}/{found.max_steps}" if found.scores is not None else "starts"
+            table.add_row(
+                Text(visible(name)), step, *numbers, str(self._ledger[name].attempts), duration(found.left(now))
+            )
+        return Group(table, Text(self._summary(now, len(self._running) - shown)))
 
-    def _summary(self, now: float) -> str:
-        more = len(self._running) - max(3, self._console.height - 8)
+    def _fitting(self) -> tuple[list[str], int]:
+        """The scores for which there is room beside the trials' names, and the room of those."""
+        longest = max((len(visible(name)) for name in self._running), default=5)
+        names = list(self._names)
+        while True:
+            room = self._console.width - 4 - sum(width + 3 for _, width in _columns(names))
+            if room >= min(longest, NAME_WIDTH) or not names:
+                return names, max(5, min(longest, room))
+            names.pop()
+
+    def _summary(self, now: float, more: int) -> str:
         counts = counted(self._ledger, self._total) + (f"; {more} more run" if more > 0 else "")
         left = self._left(now)
         return counts + (f"; about {duration(left)} left" if left is not None else "")
@@ -133,7 +163,7 @@ class SweepTable:
     def _left(self, now: float) -> float | None:
         """Seconds until the end: what runs, then what waits, at the pace of the trials so far."""
         lefts = [left for found in self._running.values() if (left := found.left(now)) is not None]
-        over = sum(trial.state.is_over or trial.state == TrialState.FAILED for trial in self._ledger)
+        over = sum(trial.state.is_over or trial.name in self._failed for trial in self._ledger)
         waiting = max(0, self._total - over - len(self._running))
         lengths = self._lengths or [
             now - found.since + left for found in self._running.values() if (left := found.left(now)) is not None
@@ -142,6 +172,12 @@ class SweepTable:
             return None
         usual = sum(lengths) / len(lengths)
         return max(lefts, default=usual) + waiting * usual / self._most
+
+
+def _columns(names: Sequence[str]) -> list[tuple[str, int]]:
+    """Titles and widths of all columns but the first; a title breaks between its words."""
+    scores = [(title, max(6, *map(len, title.split()))) for title in (name.replace("_", " ") for name in names)]
+    return [("step", 11), *scores, ("attempt", 7), ("left", 8)]
 
 
 def counted(trials: Ledger | Sequence[TrialRecord], total: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from ray import tune
-from ray.tune.schedulers import AsyncHyperBandScheduler
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
@@ -18,7 +18,7 @@ from finetune_monitor.sweep.scores import Row, read_quietly, rows
 from finetune_monitor.sweep.spec import SearchConfig
 from finetune_monitor.sweep.state import TrialRecord
 from finetune_monitor.sweep.trials.supervisor import SCRATCH, Site
-from finetune_monitor.sweep.trials.trial import PERSON, SEED, SITE, TRIAL, SupervisedTrial
+from finetune_monitor.sweep.trials.trial import PERSON, SEED, SITE, TRIAL, SupervisedTrial, name_of
 
 GOAL = "goal/"
 """What the metric of a decision is called in a result."""
@@ -47,7 +47,7 @@ def run_trials(
         num_samples=max(search.trials, len(over) + len(todo)) - len(over) if search else 1,
         resources_per_trial=dict(resources),
         search_alg=searcher,
-        scheduler=_scheduler(plan, over),
+        scheduler=make_scheduler(plan, [*ledger]),
         stop=stopper,
         callbacks=[callback],
         max_failures=plan.spec.retries,
@@ -71,27 +71,56 @@ def _space(plan: Plan, todo: Sequence[TrialRecord], site: Site) -> dict[str, Any
     return {SITE: site.to_json(), PERSON: alike.person, SEED: alike.seed}
 
 
-def _scheduler(plan: Plan, over: Sequence[TrialRecord]) -> AsyncHyperBandScheduler | None:
-    """ASHA (Li et al. 2020), told what the trials that are over have recorded; they need no actor for that."""
+def make_scheduler(plan: Plan, trials: Sequence[TrialRecord]) -> "ByName | None":
+    """ASHA (Li et al. 2020), told what the trials have recorded until now; None where no rule stops trials early.
+
+    What it replies to that is ignored: each of these trials went on then, or was stopped.
+    """
     rule = plan.spec.early_termination
     if rule is None:
         return None
     metric = plan.goals["early_termination"]
-    scheduler = AsyncHyperBandScheduler(
+    asha = AsyncHyperBandScheduler(
         time_attr="step",
         metric=GOAL + metric,
         mode="max",
         max_t=plan.longest,
         grace_period=plan.grace_steps,
         reduction_factor=rule.reduction,
+        stop_last_trials=False,  # a trial that has passed a rung is not judged at lower ones, nor at that one again
     )
-    for trial in over:
-        stand_in: Any = SimpleNamespace(trial_id=trial.name)
+    scheduler = ByName(asha)
+    for trial in trials:
+        stand_in: Any = SimpleNamespace(config={TRIAL: trial.name})
         nobody: Any = None  # the scheduler asks its controller nothing
         scheduler.on_trial_add(nobody, stand_in)
         for row in _recorded(plan, trial, metric):
             scheduler.on_trial_result(nobody, stand_in, {"step": row.step, GOAL + metric: row.goal[metric]})
     return scheduler
+
+
+class ByName(FIFOScheduler):
+    """Tells ASHA of trials by their names, which are the same in every command; Tune's identifiers are not."""
+
+    def __init__(self, asha: AsyncHyperBandScheduler):
+        super().__init__()
+        self._asha = asha
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        self._asha.on_trial_add(tune_controller, _named(trial))
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        return self._asha.on_trial_result(tune_controller, _named(trial), result)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        self._asha.on_trial_complete(tune_controller, _named(trial), result)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        self._asha.on_trial_remove(tune_controller, _named(trial))
+
+
+def _named(trial: Any) -> Any:
+    return SimpleNamespace(trial_id=name_of(trial.config))
 
 
 def _recorded(plan: Plan, trial: TrialRecord, metric: str) -> list[Row]:

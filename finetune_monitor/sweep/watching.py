@@ -1,14 +1,13 @@
 """Listens to Ray Tune in the driver: keeps the ledger, tells the board, and ends the sweep when it is asked to."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ray import tune
 
-from finetune_monitor.files import write_atomic
 from finetune_monitor.sweep.interrupts import Interrupt
 from finetune_monitor.sweep.ledger import Ledger
-from finetune_monitor.sweep.plan import CONFIGS, Plan
+from finetune_monitor.sweep.plan import Plan
 from finetune_monitor.sweep.state import TrialRecord, TrialState
 from finetune_monitor.sweep.trials.supervisor import Outcome, cause_file
 from finetune_monitor.sweep.trials.trial import TRIAL, name_of, settings_of
@@ -20,6 +19,7 @@ STATES = {
 }
 
 
+@runtime_checkable
 class Board(Protocol):
     """Where the user sees how the sweep goes on."""
 
@@ -44,8 +44,7 @@ class Watch(tune.Callback):
         """Before the actor is asked for its first result, so that it finds its config."""
         record = self._record(trial)
         if self._interrupt.number is None:
-            path = self._plan.folder / CONFIGS / f"{record.name}.yaml"
-            write_atomic(path, self._plan.config_text(record).encode())
+            self._plan.write_config(record)
             self._ledger.begin(record)
             self.running.add(record.name)
             self._board.begun(self._ledger[record.name])
@@ -65,7 +64,14 @@ class Watch(tune.Callback):
         self._end(name_of(trial.config), TrialState.WAITING, self._cause(trial))
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        self._end(name_of(trial.config), TrialState.FAILED, self._cause(trial))
+        """A trial whose actor could not be made was never started."""
+        record = self._record(trial)
+        if record.name in self.running:
+            self._end(record.name, TrialState.FAILED, self._cause(trial))
+        elif self._interrupt.number is None:
+            self._ledger.begin(record)
+            self.running.add(record.name)
+            self._end(record.name, TrialState.FAILED, _why_no_watcher(trial))
 
     def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
         self._board.refresh()
@@ -92,6 +98,12 @@ class Watch(tune.Callback):
         self._board.ended(self._ledger[name], error)
         if state != TrialState.WAITING:
             self._publish()
+
+
+def _why_no_watcher(trial: Any) -> str:
+    """The last line of what Tune keeps of the error."""
+    lines = [line.strip() for line in (trial.get_error() or "").splitlines() if line.strip()]
+    return f"what watches over it could not start: {lines[-1] if lines else 'Ray does not say why'}"
 
 
 class StopWhenAsked(tune.Stopper):

@@ -2,12 +2,14 @@
 
 import io
 import itertools
-from contextlib import AbstractContextManager, nullcontext
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -20,6 +22,8 @@ from finetune_monitor.images import SUFFIXES, list_images
 from finetune_monitor.sampling import Renderer, is_black
 from finetune_monitor.training.config import DataConfig, GridConfig
 from finetune_monitor.training.data import checked_photos
+
+logger = logging.getLogger(__name__)
 
 
 def class_images(
@@ -48,9 +52,22 @@ def class_images(
     return checked_photos(_present(data.class_images)[: data.class_count])
 
 
-def _alone(folder: Path) -> AbstractContextManager:
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
     """Runs that share the folder draw one after the other: the second finds what the first has drawn."""
-    return FileLock(folder / ".lock") if ranks.is_main() else nullcontext()
+    if not ranks.is_main():
+        yield
+        return
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.warning("%s: waiting for the run that draws class images there", folder)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _present(folder: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """The report page in a real Chromium: points, steps, pairs, filters, keys, phones, hostile names, live runs."""
 
+import shutil
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +13,38 @@ from browser import PHONE, opened_page, started_chromium
 from finetune_monitor.report.page import write_page
 from finetune_monitor.statistics import t_interval
 
+WATCH = """
+  window.flashes = [];
+  new MutationObserver(() => {
+    const text = document.querySelector("#gallery").textContent + document.querySelector("#images-state").textContent;
+    if (/not measured|Loading/.test(text)) flashes.push(text);
+  }).observe(document.querySelector("#images"), { childList: true, subtree: true });
+"""
 NARROWEST = {"viewport": {"width": 320, "height": 640}, "has_touch": True, "is_mobile": True}
 STEPS = {0: 0.1, 50: 0.6, 100: 0.4}
 SECOND = {0: 0.1, 50: 0.3, 100: 0.5}
 MANY = 50
+LONG_NAMES = """
+  sweep.axis = {...sweep.axis, key: "data.instance_images", scale: "category"};
+  sweep.axis.values = ["/a/long/folder/of a person with a long name", "/a/long/folder/short", "/a/long/other"];
+  const named = (entry) => (entry.value = sweep.axis.values[entry.value - 1]);
+  const { best, last, steps } = sweep.curves.face_similarity;
+  [...best, ...last, ...steps].forEach(named);
+"""
+LONG_TICKS = ["folder/of a p…", "folder/short", "other"]
+SEVEN = """
+  const [first] = sweep.curves.face_similarity.best;
+  sweep.axis.values = [1, 2, 3, 4, 5, 6, 7];
+  sweep.curves.face_similarity.best = sweep.axis.values.map((value) => ({...first, value, points: [first.points[0]]}));
+"""
+TWO_GROUPS = """
+  sweep.groups = ["rank=4", "rank=8"];
+  const other = (entry) => ({...entry, group: 1});
+  for (const at of ["best", "last", "steps"]) {
+    sweep.curves.face_similarity[at].push(...sweep.curves.face_similarity[at].map(other));
+  }
+  sweep.verdicts.push({...sweep.verdicts[0], group: 1, text: "it falls", tone: "fall"});
+"""
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +92,7 @@ def opened(browser, folder: Path, choices="", **settings):
     settings = {"viewport": {"width": 1280, "height": 900}, **settings}
     with opened_page(browser, **settings) as (page, seen):
         page.goto(f"{(folder / 'index.html').as_uri()}{choices}")
-        until(page, "page.charts && !document.querySelector('#gallery .none:empty')")
+        until(page, "page.charts && !document.querySelector('#gallery .no-picture:empty')")
         yield page
         page.wait_for_timeout(50)
         assert seen.complaints == []
@@ -93,6 +122,13 @@ def click_point(page, chart, customdata):
     page.mouse.click(x, y)
 
 
+def changed(page, change):
+    """Draw the page anew as after a look for news, with something changed in the manifest."""
+    page.evaluate(
+        f"{{const {{ runs, sweep, cells }} = page.manifest; page.manifest.written += ' '; {change}; redraw()}}"
+    )
+
+
 def run_id(page, name):
     return page.evaluate("(name) => page.manifest.runs.find((run) => run.name === name).id", name)
 
@@ -103,6 +139,16 @@ def texts(page, selector):
 
 def width(page):
     return page.evaluate("document.documentElement.scrollWidth")
+
+
+def contrast(one, other):
+    """WCAG 2.2's contrast ratio of two colours of 0 to 255."""
+    light = [np.dot([0.2126, 0.7152, 0.0722], linear(np.array(ink) / 255)) + 0.05 for ink in (one, other)]
+    return max(light) / min(light)
+
+
+def linear(share):
+    return np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
 
 
 def is_drawn(page, selector):
@@ -117,6 +163,9 @@ def test_a_point_shows_the_images_of_its_evaluation(chromium, pair):
         until(page, "choices.get('step') === '100'")
         assert choices(page)["run"] == ana
         assert "ana, step 100: face similarity 0.415 [" in page.inner_text("#images-state")
+        assert "The run: ended at step 100: the score stopped improving." in page.inner_text("#images-state")
+        hovers = page.evaluate("document.querySelector('#charts .plot').data.find(({ text }) => text).text")
+        assert ["stopped improving" in text for text in hovers] == [False, False, True]
         assert "ana, step 100" in page.inner_text("#peek")
         page.locator("#gallery").scroll_into_view_if_needed()
         until(page, "document.querySelector('#gallery img').naturalWidth > 0")
@@ -132,6 +181,10 @@ def test_every_chart_marks_best_step_floor_and_ceiling_and_has_its_numbers(chrom
         assert symbols.count("star") == 2
         names = page.evaluate(f"{plot}.layout.annotations.map((each) => each.text)")
         assert names == ["floor 0.115", "ceiling 0.900"]
+        assert page.evaluate(f"{plot}._fullLayout.xaxis._vals.map(({{ x }}) => x).every((x) => x >= 0)")
+        assert "a star marks the best step, by face similarity." in page.inner_text("#curves > p")
+        assert texts(page, "#runs thead th") == ["run", "best step", "state", "rank"]
+        assert page.get_attribute("#runs thead .setting", "title") == "train.rank"
         page.click("#charts > :nth-child(1) summary")
         rows = texts(page, "#charts > :nth-child(1) tbody tr")
         assert len(rows) == 3
@@ -148,7 +201,11 @@ def test_faceless_missing_and_unmeasured_are_said_and_never_zero(chromium, pair)
         assert "no picture" in cards[2]
         assert "no face" not in cards[2]
         assert "aestheticnot measured" in cards[2]
-        assert page.locator("#gallery .badge").count() == 1
+        assert texts(page, "#gallery .badge") == texts(page, "#peek .badge") == ["no face"]
+        assert page.locator("#film .badge").count() == 0
+        page.select_option("#timeline-cell", index=1)
+        assert texts(page, "#film .badge") == ["no face"]
+        assert page.get_attribute("#film li:nth-child(2) button", "aria-label").endswith(", no face")
         assert "1 picture missing; 1 without a face" in page.inner_text("#images-state")
         assert "1 of 4 pictures" in page.text_content("#remarks")
 
@@ -171,7 +228,7 @@ def test_images_are_filtered_and_sorted_with_the_unmeasured_last(chromium, pair)
         assert page.input_value("#images-order") == "aesthetic:up"
 
 
-def test_the_slider_goes_through_the_steps_of_one_cell(chromium, pair):
+def test_the_slider_goes_through_the_steps_of_one_cell_and_playing_stops_at_the_last(chromium, pair):
     with opened(chromium, pair, "#cell=1") as page:
         page.focus("#slider")
         assert "step 50 (epoch 5), the best" in page.inner_text("#moment")
@@ -186,14 +243,9 @@ def test_the_slider_goes_through_the_steps_of_one_cell(chromium, pair):
         assert page.locator("#film [aria-current=true]").inner_text() == "0"
         click_point(page, "#course > :nth-child(2)", 100)
         assert "step 100" in page.inner_text("#moment")
-
-
-def test_playing_stops_at_the_last_step(chromium, pair):
-    with opened(chromium, pair) as page:
-        page.evaluate("clearInterval(playing)")
         page.click("#play")
         assert page.inner_text("#play") == "Pause"
-        page.evaluate("playOn(), playOn()")
+        page.evaluate("clearInterval(playing), playOn(), playOn(), playOn()")
         assert page.inner_text("#play") == "Play"
         assert "step 100" in page.inner_text("#moment")
 
@@ -210,17 +262,28 @@ def test_pairs_compare_shared_cells_only_and_say_so(chromium, pair):
         # the second shared cell is at position 1 of A and 2 of B: (0.5 + 0.52) / 2 - (0.1 + 0.11) / 2
         assert row.startswith("face similarity0.1050.510+0.405 [+0.341, +0.469]B is better2 of 2")
         assert "0.110 → 0.520 (+0.410)" in page.inner_text("#pair-list")
+        changed(
+            page, "runs[0].scales = {face_similarity: 'x'}; runs[1].scales = {face_similarity: 'x', aesthetic: 'y'}"
+        )
+        assert "B is better" in page.inner_text("#differences")
+        changed(page, "runs[0].scales = {face_similarity: 'other'}")
+        row = page.locator("#differences tbody tr").first
+        assert "not on one scale: measured with other photos or models" in row.inner_text()
+        assert "better" not in row.inner_text()
+        assert row.locator(".better, .worse").count() == 0
+        assert page.locator("#differences tbody").inner_text().count("not on one scale") == 1
         page.click("#swap")
         assert "\u22120.405 [\u22120.469, \u22120.341]" in page.inner_text("#differences")
 
 
 def test_the_page_gives_the_interval_that_the_command_gives(chromium, pair):
-    with opened(chromium, pair) as page:
+    with opened_page(chromium) as (page, _):
+        page.goto((pair / "index.html").as_uri())
         for count in (2, 3, 6, 7, 12, 64):
             values = np.random.default_rng(count).normal(0.1, 0.3, count)
             found, expected = page.evaluate(f"meanInterval({values.tolist()})"), t_interval(values)
             assert [found["mean"], found["low"], found["high"]] == pytest.approx(
-                [expected.mean, expected.low, expected.high], abs=1e-3 * expected.high
+                [expected.mean, expected.low, expected.high], abs=5e-5 * (expected.high - expected.low)
             )
 
 
@@ -257,14 +320,6 @@ def test_an_image_is_enlarged_and_turned_by_keys(chromium, pair):
         assert page.evaluate("document.activeElement === document.querySelector('#gallery .shot')")
 
 
-def test_a_folder_s_hostile_name_is_one_word_of_the_command(chromium, pair):
-    with opened(chromium, pair) as page:
-        page.select_option("#images-run", label=NAME)
-        page.locator("#gallery .shot").first.click()
-        assert f"/{NAME}' --step" in page.input_value("#command")
-        assert "render '/" in page.input_value("#command")
-
-
 def test_hostile_names_are_text_everywhere(chromium, sweep, pair):
     with opened(chromium, pair, color_scheme="dark") as page:
         page.select_option("#images-run", label=NAME)
@@ -279,6 +334,9 @@ def test_hostile_names_are_text_everywhere(chromium, sweep, pair):
         click_point(page, "#charts > :nth-child(1)", [ana, 50])
         hover = page.locator("#charts .hoverlayer text").first
         assert NAME in hover.text_content()
+        page.locator("#gallery .shot").first.click()
+        assert f"/{NAME}' --step" in page.input_value("#command"), "one word of the command"
+        assert "render '/" in page.input_value("#command")
     with opened(chromium, sweep) as page:
         assert HOSTILE in page.inner_text("#verdicts")
         assert HOSTILE in page.inner_text("h1")
@@ -310,14 +368,23 @@ def test_all_by_keyboard(chromium, pair):
         assert unnamed == 0
 
 
-@pytest.mark.parametrize("settings", [PHONE, NARROWEST], ids=["360", "320"])
 @pytest.mark.parametrize("kind", ["pair", "sweep"])
-def test_nothing_is_wider_than_a_phone(chromium, pair, sweep, kind, settings):
-    with opened(chromium, {"pair": pair, "sweep": sweep}[kind], **settings) as page:
-        assert width(page) == settings["viewport"]["width"]
+def test_nothing_is_wider_than_a_phone(chromium, pair, sweep, kind):
+    with opened(chromium, {"pair": pair, "sweep": sweep}[kind], **NARROWEST) as page:
+        assert width(page) == 320
         page.evaluate("document.querySelectorAll('details').forEach((each) => (each.open = true))")
-        page.evaluate("openEnlarged([0, 1], 0)")
-        assert width(page) == settings["viewport"]["width"]
+        if kind == "sweep":
+            changed(page, LONG_NAMES)
+            assert page.evaluate("document.querySelector('#answer-values .plot').layout.xaxis.ticktext") == LONG_TICKS
+        changed(page, "cells[0].prompt = 'a long prompt '.repeat(200)")
+        page.evaluate("openEnlarged(chosenRun(), 0, [0, 1], 0)")
+        for size in (NARROWEST["viewport"], PHONE["viewport"]):
+            page.set_viewport_size(size)
+            assert width(page) == size["width"]
+            box = page.locator("#close").bounding_box()
+            assert 0 < box["y"] < size["height"] - box["height"], "the dialog can be closed at once"
+        page.click("#close")
+        assert width(page) == 360
 
 
 def test_charts_follow_light_and_dark_while_open(chromium, pair):
@@ -326,23 +393,66 @@ def test_charts_follow_light_and_dark_while_open(chromium, pair):
         light = page.evaluate(colour)
         page.emulate_media(color_scheme="dark")
         until(page, f"{colour} !== '{light}'")
+        for theme in ("light", "dark"):
+            page.emulate_media(color_scheme=theme)
+            inks = page.evaluate("['control', 'row0', 'row3', 'card', 'page'].map((name) => channels(colour(name)))")
+            assert min(contrast(ink, ground) for ink in inks[:3] for ground in inks[3:]) >= 3, theme
 
 
 def test_a_sweep_answers_first_and_its_points_open_trials(chromium, sweep):
     with opened(chromium, sweep) as page:
         assert page.inner_text("#answer-title") == "How many photos?"
+        assert page.inner_text("#answer-units") == "The intervals are over 2 training seeds."
         assert page.inner_text("#verdicts").strip().endswith(HOSTILE)
-        click_point(page, "#answer-values", 1)
+        click_point(page, "#answer-values", [1, 50])
         until(page, "choices.get('step') === '50'")
         assert page.evaluate("chosenRun().name") == "t11"
         assert "t11, step 50" in page.inner_text("#answer-peek")
         click_point(page, "#answer-steps", [2, 0, 0])
         until(page, "choices.get('step') === '0'")
         assert page.evaluate("chosenRun().name") == "t21", "the same seed as the run that was shown"
-        assert [text[0] for text in texts(page, "#ladder li")] == ["1", "2"]
+        assert texts(page, "#ladder li > button > strong") == ["1", "2"]
+        assert texts(page, "#ladder li .soft") == ["step 50", "step 50"], "best by the metric, not by the run"
+        page.click("#answer-values summary")
+        assert texts(page, "#answer-values tbody tr:first-child > *")[2] == "2", "runs, not images"
+        page.focus("#ladder select")
+        page.keyboard.press("ArrowDown")
+        until(page, "choices.has('cell')")
+        assert page.evaluate("document.activeElement.matches('#ladder select')")
+        page.focus("#ladder li:first-child button")
+        page.keyboard.press("Enter")
+        assert page.evaluate("chosenRun().name") == "t11"
+        assert page.evaluate("document.activeElement.matches('#ladder li:first-child button[aria-pressed=true]')")
         page.locator("input[name=at][value=last]").check(force=True)
         assert page.inner_text("#verdicts").strip().endswith(f"it rises {HOSTILE}")
         assert "Last: it rises" in page.inner_text("#verdicts")
+        assert page.locator(".verdict.none").bounding_box()["height"] < 150
+
+
+def test_a_search_a_group_and_a_sweep_without_an_axis_are_drawn_as_what_they_are(chromium, sweep):
+    lines = "document.querySelector('#answer-values .plot').data.filter(({ mode }) => mode.includes('lines')).length"
+    with opened(chromium, sweep) as page:
+        assert not page.is_visible("#answer-group")
+        changed(page, TWO_GROUPS)
+        assert page.input_value("#answer-group") == "rank=4"
+        assert page.locator(".verdict").inner_text().endswith(f"rank=4: Best: it rises {HOSTILE}")
+        page.select_option("#answer-group", "rank=8")
+        assert page.locator(".verdict").inner_text().endswith("rank=8: It falls")
+        assert page.evaluate("document.querySelector('#answer-steps .plot').data.length") == 4, "two bands, two lines"
+        changed(page, "sweep.groups = ['']")
+        changed(page, SEVEN)
+        assert page.evaluate(lines) == 1, "seven values with one training each are no search"
+        changed(page, "sweep.search = true; sweep.trials.forEach((each) => (each.settings['train.rank'] = 8))")
+        assert page.evaluate(lines) == 0
+        assert page.inner_text("#verdicts .sign") == "★"
+        assert "for each trial of the search" in page.inner_text("#ladder")
+        assert "instance count 1, rank 8" in page.inner_text("#ladder li:first-child")
+        assert texts(page, "#trials thead th")[:3] == ["trial", "instance count", "rank"]
+        hover = page.evaluate("document.querySelector('#answer-values .plot').data[0].text[0]")
+        assert "rank: 8" in hover
+        changed(page, "sweep.axis = {...sweep.axis, key: ''}")
+        assert page.inner_text("#answer-title") == "All trials together"
+        assert not page.is_visible("#answer-values")
 
 
 def test_failed_trials_stand_first_with_their_error(chromium, sweep):
@@ -353,6 +463,9 @@ def test_failed_trials_stand_first_with_their_error(chromium, sweep):
         assert f"RuntimeError: {HOSTILE}" in first
         assert "none" in first
         assert page.locator("#trials tbody tr").first.locator("button").count() == 0
+        page.click("#trials summary")
+        changed(page, "")
+        assert not page.evaluate("document.querySelector('#trials').open"), "closed by the reader"
 
 
 def test_the_address_brings_everything_back(chromium, pair):
@@ -373,13 +486,14 @@ def test_the_address_brings_everything_back(chromium, pair):
         assert choices(page) == before
 
 
-@pytest.mark.parametrize(
-    "choice", ["#run=00000000&step=7", "#cell=99&moment=x&a=1&b=2&bs=9", "#order=x&prompt=%3Dno&metric=no"]
-)
-def test_a_link_to_what_is_gone_shows_what_is_there(chromium, pair, choice):
-    with opened(chromium, pair, choice) as page:
-        assert "step" in page.inner_text("#images-state")
-        assert page.locator("#gallery > li").count() == 4
+def test_a_link_to_what_is_gone_shows_what_is_there(chromium, pair):
+    with opened(chromium, pair, "#run=00000000&step=7") as page:
+        for choice in ("", "#cell=99&moment=x&a=1&b=2&bs=9", "#order=x&prompt=%3Dno&metric=no&group=no"):
+            if choice:
+                page.evaluate("(choice) => (location.hash = choice)", choice)
+                until(page, f"choices.has('{choice[1:].split('=')[0]}')")
+            assert "step" in page.inner_text("#images-state")
+            assert page.locator("#gallery > li").count() == 4
 
 
 def test_a_live_page_shows_a_new_evaluation_and_keeps_the_choices(chromium, tmp_path):
@@ -407,6 +521,39 @@ def test_a_live_page_shows_a_new_evaluation_and_keeps_the_choices(chromium, tmp_
         assert "the score stopped improving" in page.inner_text("#overview")
         page.select_option("#images-step", "100")
         until(page, "document.querySelector('#gallery').textContent.includes('0.900')")
+
+
+def test_a_live_page_follows_the_newest_step_and_a_run_begun_again(chromium, tmp_path):
+    recording = Recording(tmp_path / "ana")
+    recording.add(50, 0.2)
+    write_page(tmp_path / "page", [tmp_path / "ana"])
+    with opened(chromium, tmp_path / "page") as page:
+        until(page, "document.querySelector('#gallery').textContent.includes('0.200')")
+        page.evaluate(WATCH)
+        page.locator("#gallery .shot").first.click()
+        recording.add(100, 0.9)
+        news(page, tmp_path)
+        until(page, "document.querySelector('#gallery').textContent.includes('0.900')")
+        assert page.evaluate("flashes") == []
+        assert "ana, step 50" in page.inner_text("#enlarged-place"), "the picture that was opened"
+        assert "0.200" in page.inner_text("#enlarged-scores")
+        page.keyboard.press("Escape")
+        recording.record.close()
+        shutil.rmtree(tmp_path / "ana")
+        again = Recording(tmp_path / "ana")
+        again.add(50, 0.3)
+        again.add(100, 0.7)
+        news(page, tmp_path)
+        until(page, "document.querySelector('#gallery').textContent.includes('0.700')")
+        assert "?t=" in page.get_attribute("#gallery img", "src"), "pictures of the run before are not shown"
+        again.record.close()
+
+
+def news(page, folder):
+    """The page written anew and looked for, in another second, as its time is in seconds."""
+    time.sleep(1.1)
+    write_page(folder / "page", [folder / "ana"])
+    page.evaluate("lookForNews()")
 
 
 def test_a_page_that_is_being_written_waits_for_its_runs(chromium, tmp_path):
@@ -453,15 +600,17 @@ def test_without_the_charts_the_numbers_remain(chromium, tmp_path):
     with opened_page(chromium) as (page, _):
         page.goto((tmp_path / "page" / "index.html").as_uri())
         until(page, "document.querySelector('#charts').textContent.includes('could not be drawn')")
-        page.click("#charts summary")
         assert "0.615" in page.inner_text("#charts tbody")
 
 
 def test_an_unreadable_run_stands_beside_the_others(chromium, tmp_path):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "run.json").write_text("{")
-    write_page(tmp_path / "page", [write_run(tmp_path / "ana", STEPS), tmp_path / "broken"])
+    assert GRID.cells[0].prompt == OTHER_GRID.cells[0].prompt
+    folders = [write_run(tmp_path / name, STEPS) for name in ("a", "b")]
+    write_page(tmp_path / "page", [*folders, tmp_path / "broken"])
     with opened(chromium, tmp_path / "page") as page:
+        assert page.inner_text("#pairs-state") == "4 cells are shared."
         assert "broken could not be read" in page.inner_text("#remarks")
 
 
@@ -479,7 +628,19 @@ def test_fifty_runs_stay_legible_and_quick(chromium, tmp_path):
         assert page.locator("#runs tbody tr:visible").count() == 10
         page.click("text=Show none")
         assert page.evaluate(f"{traces}.filter((trace) => trace.customdata).length") == MANY - 10
+        changed(page, "")
+        assert page.evaluate("document.activeElement.matches('#runs button')")
         page.fill("#runs input[type=search]", "")
+        box = "document.querySelector('#runs .runs')"
+        page.evaluate(f"{box}.scrollTop = 200")
+        changed(page, "")
+        assert page.evaluate("document.activeElement.type") == "search"
+        assert page.evaluate(f"{box}.scrollTop") == 200
+        page.get_by_label("run07 in the charts").focus()
+        scrolled = page.evaluate(f"{box}.scrollTop")
+        changed(page, "")
+        assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "run07 in the charts"
+        assert page.evaluate(f"{box}.scrollTop") == scrolled
         page.click("text=Show none")
         assert choices(page)["hidden"] == "all"
         page.click("text=Show all")
@@ -489,11 +650,3 @@ def test_fifty_runs_stay_legible_and_quick(chromium, tmp_path):
         until(page, "document.querySelector('#images-state').textContent.startsWith('run30, step 0')")
         loaded = page.evaluate("page.loading.size")
         assert loaded <= 4, "a run's images are loaded when they are needed"
-
-
-def test_two_grids_of_the_same_cells_are_one_shared_grid(chromium, tmp_path):
-    assert GRID.cells[0].prompt == OTHER_GRID.cells[0].prompt
-    folders = [write_run(tmp_path / name, STEPS) for name in ("a", "b")]
-    write_page(tmp_path / "page", folders)
-    with opened(chromium, tmp_path / "page") as page:
-        assert page.inner_text("#pairs-state") == "4 cells are shared."

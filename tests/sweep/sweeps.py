@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -44,7 +45,7 @@ def start(path: Path, *overrides: str) -> subprocess.Popen:
 
 def sweep(path: Path, *overrides: str) -> tuple[int, str]:
     """Run the command to its end: exit status and output."""
-    status = start(path, *overrides).wait(170)
+    status = start(path, *overrides).wait(300)
     return status, output(path)
 
 
@@ -75,7 +76,7 @@ def children(path: Path) -> dict[str, int]:
     return found
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 90) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 200) -> Any:
     """What `condition` gives as soon as that is something."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -85,9 +86,25 @@ def wait_for(condition: Callable[[], Any], seconds: float = 90) -> Any:
     raise AssertionError(f"nothing came of {condition} in {seconds} seconds")
 
 
-def has_checkpoint(path: Path, name: str, after: int = 0) -> bool:
+def newest(path: Path, name: str) -> int:
+    """The step of a trial's newest checkpoint; 0 where it has none."""
     folders = (path.parent / "sweep/trials" / name / "checkpoints").glob("step-*")
-    return any(int(folder.name[5:]) > after for folder in folders)
+    return max((int(folder.name[5:]) for folder in folders), default=0)
+
+
+def has_checkpoint(path: Path, name: str, after: int = 0) -> bool:
+    return newest(path, name) > after
+
+
+def log(path: Path, name: str) -> str:
+    return (path.parent / "sweep/logs" / f"{name}.log").read_text()
+
+
+def begun_at(path: Path, name: str) -> list[int]:
+    """The step at which each attempt at a trial began to train, by its progress bar."""
+    attempts = re.split(r"--- \d{4}-\d\d-\d\dT", log(path, name))[1:]  # a killed one leaves half a line
+    found = [re.search(r"training:[^\r]*?(\d+)/\d+ \[00:00<\?", text) for text in attempts]
+    return [int(match[1]) for match in found if match]
 
 
 def end(process: subprocess.Popen) -> None:

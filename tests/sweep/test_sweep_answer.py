@@ -32,15 +32,18 @@ def test_the_whole_mapping_of_a_sweep_over_photos_and_seeds(tmp_path):
     answer = find_answer(write_sweep(tmp_path / "s", score))
     found = strict_json(answer.to_json())
 
-    assert list(found) == ["name", "axis", "groups", "unit", "units", "trials", "curves", "verdicts", "notes"]
+    keys = ["name", "axis", "groups", "search", "unit", "units", "trials", "curves", "verdicts", "notes"]
+    assert list(found) == keys
     expected = {"key": "data.instance_count", "label": "number of photos", "values": [1, 2, 4], "scale": "linear"}
     assert found["axis"] == expected
-    assert (found["groups"], found["unit"], found["units"]) == ([""], "seed", "3 training seeds")
+    assert (found["groups"], found["search"]) == ([""], False)
+    assert (found["unit"], found["units"]) == ("seed", "3 training seeds")
     assert found["trials"][4] == {
         "folder": str(tmp_path / "s/trials/2-1"),
         "name": "2-1",
         "state": "finished",
         "error": None,
+        "settings": {"data.instance_count": 2},
         "value": 2,
         "group": 0,
         "person": None,
@@ -56,7 +59,9 @@ def test_the_whole_mapping_of_a_sweep_over_photos_and_seeds(tmp_path):
     ]
     assert best[1]["mean"] == pytest.approx(0.4, abs=0.003)
     assert best[1]["low"] < 0.39 < 0.41 < best[1]["high"]
+    assert best[1]["points"][1]["step"] == 50
     last = found["curves"]["face_similarity"]["last"]
+    assert last[1]["points"][1]["step"] == 100
     assert last[1]["mean"] == pytest.approx(best[1]["mean"] - 0.1)
     course = found["curves"]["face_similarity"]["steps"][0]
     assert (course["steps"], course["units"]) == ([0, 50, 100], [3, 3, 3])
@@ -126,6 +131,30 @@ def test_trials_that_go_on_are_in_the_curves_alone(tmp_path):
     assert strict_json(answer.to_json())["curves"]["face_similarity"]["best"][2]["low"] is None
     assert any(note.startswith("2 of 9 trials have not ended") for note in answer.notes)
     assert "one comparison alone" in verdict(answer).text
+
+
+def test_units_that_have_nothing_yet_are_not_counted(tmp_path):
+    state = write_sweep(tmp_path / "s", score, values=[1, 2])
+    for name in ("1-1", "2-1", "1-2", "2-2"):
+        state = with_trial(state, name, state=TrialState.WAITING)
+    answer = find_answer(state)
+    assert answer.units == "1 of 3 training seeds so far"
+    assert any("1 of 3 training seeds so far are few" in note for note in answer.notes)
+
+
+def test_the_note_on_a_failed_trial_holds_the_first_problem(tmp_path):
+    state = write_sweep(tmp_path / "s", score, values=[1, 2])
+    error = "the run cannot start:\n  - model: no such folder\n  - more"
+    answer = find_answer(with_trial(state, "1-0", state=TrialState.FAILED, error=error))
+    assert "1-0 failed: the run cannot start: model: no such folder" in answer.notes
+
+
+def test_a_loss_that_is_not_finite_is_told_once(tmp_path):
+    state = write_sweep(tmp_path / "s", score)
+    shutil.rmtree(tmp_path / "s/trials/1-0")
+    write_trial(tmp_path / "s/trials/1-0", {0: 0.2, 50: 0.3}, reason=StopReason.NOT_FINITE)
+    answer = find_answer(with_trial(state, "1-0", state=TrialState.FAILED, error="the loss was not finite"))
+    assert [note for note in answer.notes if "finite" in note] == ["1-0 failed: the loss was not finite"]
 
 
 def test_a_trial_stopped_for_lagging_counts_at_its_best_step_only(tmp_path):
@@ -236,6 +265,8 @@ def test_a_search_names_the_best_setting_and_what_may_be_as_good(tmp_path):
         ("",),
         "image",
     )
+    assert answer.search
+    assert answer.to_json()["trials"][1]["settings"] == {"train.learning_rate": 3e-4, "train.rank": 8}
     text = verdict(answer).text
     assert text.startswith(
         "learning rate 0.0003, rank 8 is best (0.700); its lead over learning rate 0.0005, rank 8, 0.00"

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,12 +14,34 @@ import sweeps
 
 from finetune_monitor.sweep.state import TrialState
 
+pytestmark = pytest.mark.slow
+
 TWO_NODES = Path(__file__).with_name("two_nodes.py")
 
 
-@pytest.fixture
-def write(tmp_path, tiny_model, photos):
-    return lambda **keys: sweeps.write_sweep(tmp_path, tiny_model, photos, **keys)
+REFUSED = {
+    "nothing": "address: no Ray cluster answers at",
+    "stranger": "is no healthy Ray cluster",
+}
+"""What listens at an address, and what the command says of it."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def refused(tmp_path_factory, tiny_model, photos):
+    """The command for each, begun before all else: one waits for an answer while the other tests run."""
+    with ExitStack() as held:
+        commands = {}
+        for listener in REFUSED:
+            taken = held.enter_context(socket.socket())
+            taken.bind(("127.0.0.1", 0))
+            if listener == "stranger":
+                taken.listen()
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+            folder = tmp_path_factory.mktemp(listener)
+            path = sweeps.write_sweep(folder, tiny_model, photos, seeds=[0], address=address)
+            commands[listener] = path, address, sweeps.start(path)
+            held.callback(sweeps.end, commands[listener][2])
+        yield commands
 
 
 @pytest.fixture
@@ -32,22 +54,21 @@ def cluster():
         lines = (line.strip() for line in nodes.stdout)
         yield next(line for line in lines if ":" in line), nodes
         nodes.stdin.close()
-        nodes.wait(60)
+        nodes.wait(100)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.mark.slow
-def test_trials_run_on_both_nodes_and_one_lost_with_its_node_runs_elsewhere(write, cluster):
+def test_trials_run_on_both_nodes_and_one_lost_with_its_node_runs_elsewhere(tmp_path, tiny_model, photos, cluster):
     address, nodes = cluster
-    long = {"train.max_steps": 60, "train.checkpoint_every": 5, "monitor.every": 30}
-    path = write(set=long, axes={"train.rank": [1, 2]}, address=address)
+    long = {"train.max_steps": 200, "train.checkpoint_every": 20, "monitor.every": 100}
+    path = sweeps.write_sweep(tmp_path, tiny_model, photos, set=long, axes={"train.rank": [1, 2]}, address=address)
     driver = sweeps.start(path)
     try:
         names = ("rank=1", "rank=2")
         sweeps.wait_for(lambda: all(sweeps.has_checkpoint(path, name) for name in names))  # one CPU a node
         nodes.stdin.write("\n")
         nodes.stdin.flush()
-        assert driver.wait(120) == 0, sweeps.output(path)
+        assert driver.wait(300) == 0, sweeps.output(path)
     finally:
         sweeps.end(driver)
     found = sweeps.trials(path).values()
@@ -56,25 +77,14 @@ def test_trials_run_on_both_nodes_and_one_lost_with_its_node_runs_elsewhere(writ
     assert "tried again from its checkpoint: its machine, or what watches over it there, was lost" in sweeps.output(
         path
     )
-    assert all(sweeps.steps(path, name) == [0, 30, 60] for name in names)
+    assert all(sweeps.steps(path, name) == [0, 100, 200] for name in names)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("listens", "problem"),
-    [(False, "address: no Ray cluster answers at"), (True, "is no healthy Ray cluster")],
-)
-def test_a_cluster_that_cannot_be_reached_is_told_soon(write, listens, problem):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        if listens:
-            taken.listen()
-        port = taken.getsockname()[1]
-        path = write(axes={"train.rank": [1]}, address=f"127.0.0.1:{port}")
-        begin = time.monotonic()
-        status, output = sweeps.sweep(path)
-    assert status == 2
-    assert problem in output
-    assert f"127.0.0.1:{port}" in output
-    assert time.monotonic() - begin < 40
+@pytest.mark.parametrize("listener", REFUSED)
+def test_a_cluster_that_cannot_be_reached_is_told(refused, listener):
+    path, address, command = refused[listener]
+    assert command.wait(300) == 2
+    output = sweeps.output(path)
+    assert REFUSED[listener] in output
+    assert address in output
     assert "Traceback" not in output

@@ -1,11 +1,14 @@
 """What is wrong with a sweep is told at once, all of it, before anything starts; Ray is not needed for that."""
 
+import re
+
 import pytest
 import sweeps
+from sweep_folders import write_trial
 
 from finetune_monitor.cli import main
 from finetune_monitor.errors import UserError
-from finetune_monitor.sweep.naming import search_name, trial_names
+from finetune_monitor.sweep.naming import alike, search_name, trial_name
 from finetune_monitor.sweep.plan import make_plan
 from finetune_monitor.sweep.spec import load_sweep
 from finetune_monitor.sweep.state import SweepState, TrialRecord
@@ -63,6 +66,14 @@ def plan(tmp_path, tiny_model, photos):
         ),
         ({"search": {"trials": 2, "space": SPACE, "metric": "face_similarity_held_out"}}, r"face_similarity_held_out"),
         ({"axes": {"train.rank": [1]}, "early_termination": {"grace_steps": 6}}, r"no trial would be stopped"),
+        ({"axes": {"seed": [0, 1]}}, r"axes: seed: use seeds"),
+        ({"axes": {"data.held_out": [1, 2]}}, r"axes: data.held_out: the same photos for all"),
+        ({"search": {"trials": 2, "space": {"data.held_out": [1, 2]}}}, r"search.space: data.held_out: the same"),
+        ({"axes": {"train": [1]}}, r"axes: train: found a whole section.*name the keys within train"),
+        ({"search": {"trials": 10, "space": {"train.rank": {"low": 4, "high": 6}}}}, r"the space has 3 combinations"),
+        ({"search": {"trials": 2, "space": {"model": ["https://a:b@hub/m", "x"]}}}, r"looks like a secret"),
+        ({"people": {"ana": {"train.rank": 1}, "Ana": {"train.rank": 2}}}, r"ana and Ana: found one name for 2"),
+        ({"axes": {"train.rank": [1, "1"]}}, r"rank=1 and rank=1: found one name for 2"),
         ({"axes": {"train.rank": [1]}, "resources": {"gpus": 2}}, r"resources.gpus: found 2"),
         ({"axes": {"train.rank": [1]}, "address": "ray://head:10001"}, r"Ray's client protocol cannot run this"),
     ],
@@ -109,10 +120,15 @@ def test_a_trial_that_has_begun_keeps_its_config(plan, tmp_path):
     config = tmp_path / "sweep/configs/rank=1.yaml"
     config.parent.mkdir(parents=True)
     config.write_text(first.config_text(first.trials[0]))
-    (tmp_path / "sweep/trials/rank=1").mkdir(parents=True)
+    run = tmp_path / "sweep/trials/rank=1"
+    run.mkdir(parents=True)
+    assert plan(axes={"train.rank": [1, 2]}, set={"train.max_steps": 7}).trials  # it failed before it had a record
+    (run / "run.json").write_text("{}")
     added = plan(axes={"train.rank": [1, 2, 4]}, set={"monitor.sinks.tensorboard": {}})  # neither changes what is known
     assert len(added.trials) == 3
-    with pytest.raises(UserError, match=r"rank=1: train.max_steps was 6, is 7; restore it"):
+    with pytest.raises(
+        UserError, match=r"rank=1: train.max_steps was 6, is 7; a sweep cannot be made longer or shorter.*restore it"
+    ):
         plan(axes={"train.rank": [1, 2]}, set={"train.max_steps": 7})
     assert len(plan(axes={"train.rank": [2]}, set={"train.max_steps": 7}).trials) == 1
 
@@ -122,32 +138,38 @@ def test_a_search_keeps_what_it_began_and_refuses_another_space(plan, tmp_path):
     known = SweepState(tmp_path / "sweep", {}, (TrialRecord(name, {"train.rank": 8}, attempts=2),))
     search = {"trials": 2, "space": SPACE}
     assert plan(search=search, known=known).trials == known.trials
+    other = {"trials": 2, "space": {"train.rank": [1, 2]}}
+    corrected = plan(search=other, known=known)  # it failed before it had a record
+    assert (corrected.trials, corrected.set_aside) == ((), known.trials)
+    write_trial(tmp_path / "sweep/trials" / name, {0: 0.1}, pictures=False)
     with pytest.raises(UserError, match=r"another search.space"):
-        plan(search={"trials": 2, "space": {"train.rank": [1, 2]}}, known=known)
+        plan(search=other, known=known)
 
 
 @pytest.mark.parametrize(
-    ("trials", "names"),
+    ("trial", "name"),
     [
-        ([({"a.b": 1e-4}, "ana", 0)], ["b=0.0001_ana_seed=0"]),
-        ([({"a.rank": 1, "b.rank": 2}, None, None)], ["a.rank=1_b.rank=2"]),
-        ([({"x": None, "y": True}, None, None)], ["x=null_y=true"]),
-        ([({"x": "../a b/ü"}, None, None)], ["x=..-a-b-ü"]),
-        ([({}, "..", None)], ["trial"]),
-        ([({}, None, 7)], ["seed=7"]),
+        (({"a.b": 1e-4}, "ana", 0), "b=0.0001_ana_seed=0"),
+        (({"a.rank": 1, "b.rank": 2}, None, None), "a.rank=1_b.rank=2"),
+        (({"x": None, "y": True}, None, None), "x=null_y=true"),
+        (({"x": "../a b/ü"}, None, None), r"x=..-a-b-ü_[0-9a-f]{8}"),
+        (({"x": "https://ana:hidden@hub/m"}, None, None), r"x=https:?-[-.\w]*redacted[-.\w]*_[0-9a-f]{8}"),
+        (({}, "..", None), r"trial_[0-9a-f]{8}"),
+        (({}, None, 7), "seed=7"),
     ],
 )
-def test_names_suit_a_file_system(trials, names):
-    assert trial_names(trials) == names
+def test_names_suit_a_file_system(trial, name):
+    assert re.fullmatch(name, trial_name(*trial))
 
 
-def test_names_are_unique_and_short():
-    alike = trial_names([({"x": "a/b"}, None, None), ({"x": "A b"}, None, None)])
-    assert len({name.casefold() for name in alike}) == 2
-    assert all(name[:4].casefold() == "x=a-" for name in alike)
-    long = trial_names([({"x": "ü" * 300}, None, n) for n in (1, 2)])
-    assert len(set(long)) == 2
-    assert all(len(name.encode()) <= 130 for name in long)
+def test_names_that_were_cleaned_or_cut_are_unique_and_short():
+    names = [trial_name({"x": text}, None, None) for text in ("a/b", "A b", "a-b")]
+    assert names[2] == "x=a-b"
+    assert not alike(names)
+    assert alike(["Ana", "ben", "ana"]) == [["Ana", "ana"]]
+    many = [trial_name({"x": "ü" * 300}, None, n) for n in range(2000)]
+    assert len(set(many)) == 2000
+    assert all(len(name.encode()) <= 120 for name in many)
 
 
 def test_names_of_a_search_round_and_tell_apart():

@@ -2,8 +2,6 @@
 
 // The answer of a sweep: its verdicts, the metric against the axis and against the steps, and its trials.
 
-const MANY = 6; // values with one trial each are a search, whose dots stand alone
-
 // The metric that the answer is about; null where nothing was measured.
 function answerMetric() {
   const names = Object.keys(page.manifest.sweep.curves);
@@ -16,6 +14,27 @@ function answerAt() {
   return choices.get("at") === "last" ? "last" : "best";
 }
 
+// The combination of the further axes that is shown: that of the chosen run until one is chosen.
+function answerGroup() {
+  const { groups, trials } = page.manifest.sweep;
+  const wanted = groups.indexOf(choices.get("group"));
+  const own = trials.find((trial) => trial.run === chosenRun().id)?.group ?? 0;
+  return wanted >= 0 ? wanted : own;
+}
+
+// The scores against the axis in the shown group.
+function answerEntries(sweep, metric) {
+  return sweep.curves[metric.name][answerAt()].filter(({ group }) => group === answerGroup());
+}
+
+// The step of a trial that the answer counts, where it counts one; else where its run is looked at.
+function stepOf(trial) {
+  const { sweep } = page.manifest;
+  const entries = sweep.curves[answerMetric()?.name]?.[answerAt()] ?? [];
+  const points = entries.flatMap((entry) => entry.points);
+  return points.find((point) => sweep.trials[point.trial] === trial)?.step ?? openingStep(runOf(trial.run));
+}
+
 function drawAnswer() {
   const { sweep, written } = page.manifest;
   at("answer").hidden = at("to-answer").hidden = !sweep;
@@ -24,10 +43,10 @@ function drawAnswer() {
   }
   const metric = answerMetric();
   at("answer").classList.toggle("empty", metric === null);
-  drawOnce("answer", [written, metric, answerAt()], () => drawAnswerWords(sweep, metric));
+  drawOnce("answer", [written, metric, answerAt(), answerGroup()], () => drawAnswerWords(sweep, metric));
   drawOnce("trials", written, () => drawTrials(sweep));
   if (metric) {
-    const key = [written, metric.name, answerAt(), choices.get("run"), choices.get("step"), darkness.matches];
+    const key = [written, metric.name, answerAt(), answerGroup(), choices.get("run"), choices.get("step"), darkness.matches];
     drawOnce("answer-charts", [key, page.charts], () => drawAnswerCharts(sweep, metric));
     drawPeek("answer-peek");
     drawLadder(sweep);
@@ -35,28 +54,34 @@ function drawAnswer() {
 }
 
 function drawAnswerWords(sweep, metric) {
-  write("answer-title", sweep.axis ? `How ${questionOf(sweep.axis)}` : sweep.name);
-  const over = { image: "the images of each run", seed: "training seeds", person: "people" }[sweep.unit] ?? sweep.unit;
-  write("answer-units", `Over ${sweep.units}; the intervals are over ${over}.`);
+  write("answer-title", metric ? titleOf(sweep.axis, metric) : sweep.name);
+  write("answer-units", `The intervals are over ${sweep.units}.`);
   const options = Object.keys(sweep.curves).map((name) => [name, spoken(name)]);
   fillSelect(at("answer-metric"), options, metric?.name ?? "");
+  fillSelect(at("answer-group"), sweep.groups.map((name) => [name, name]), sweep.groups[answerGroup()]);
+  at("answer-group").parentElement.hidden = sweep.groups.length < 2;
   checkRadio("at", answerAt());
-  const verdicts = sweep.verdicts.filter((each) => each.metric === metric?.name && each.at === answerAt());
+  const isShown = (each) => each.metric === metric?.name && each.at === answerAt() && each.group === answerGroup();
+  const verdicts = sweep.verdicts.filter(isShown);
   at("verdicts").replaceChildren(...verdicts.map((verdict) => verdictCard(verdict, sweep)));
   at("answer-notes").replaceChildren(...sweep.notes.map((note) => element("li", "", note)));
 }
 
-function questionOf({ label }) {
-  return /^(the )?number of /.test(label) ? `many ${label.replace(/^(the )?number of /, "")}?` : `${label} matters`;
+function titleOf({ key, label }, metric) {
+  if (key === "data.instance_count") {
+    return "How many photos?";
+  }
+  return key ? `${capital(spoken(metric.name))} by ${label}` : "All trials together";
 }
 
 const TONES = { rise: "↗", fall: "↘", none: "→", unknown: "?" };
 
-function verdictCard({ text, tone, group }, { groups }) {
+function verdictCard({ text, tone, group }, { groups, axis: along, search }) {
   const card = element("p", `verdict ${tone}`);
-  const sign = element("span", "sign", TONES[tone] ?? "");
+  const isBest = tone === "rise" && (search || along.scale === "category"); // one of several is best: nothing rises
+  const sign = element("span", "sign", isBest ? "★" : (TONES[tone] ?? ""));
   sign.setAttribute("aria-hidden", "true");
-  const of = groups.length > 1 ? element("span", "soft", `${groups[group]} `) : "";
+  const of = groups.length > 1 ? element("span", "soft", `${groups[group]}: `) : "";
   card.append(sign, element("span", "", "", of, capital(text)));
   return card;
 }
@@ -66,43 +91,36 @@ function checkRadio(name, value) {
 }
 
 function drawAnswerCharts(sweep, metric) {
-  at("answer-values").hidden = !sweep.axis;
-  if (sweep.axis) {
+  at("answer-values").hidden = !sweep.axis.key;
+  if (sweep.axis.key) {
     drawChart(at("answer-values"), valuesChart(sweep, metric));
   }
   drawChart(at("answer-steps"), stepsChart(sweep, metric));
 }
 
-// A trial's evaluation that the answer counts.
-function openTrial(number) {
-  const trial = page.manifest.sweep.trials[number];
+function openTrial(trial, step = stepOf(trial)) {
   const run = runOf(trial.run);
   if (run) {
-    chooseEvaluation(run, (answerAt() === "best" ? trial.best_step : trial.step) ?? openingStep(run));
+    chooseEvaluation(run, step);
   }
 }
 
 // ---- The metric against the axis
 
 function valuesChart(sweep, metric) {
-  const entries = sweep.curves[metric.name][answerAt()];
+  const entries = answerEntries(sweep, metric);
   const place = placesOf(sweep.axis);
-  const styles = sweep.groups.map((_, group) => seriesStyle(group));
-  const isSearch = entries.length > MANY && entries.every(({ points }) => points.length < 2);
-  const traces = sweep.groups.flatMap((_, group) => {
-    const own = entries.filter((entry) => entry.group === group);
-    const means = isSearch ? [] : [meansTrace(own, place, styles[group], sweep, metric)];
-    return [dotsTrace(own, place, styles[group], sweep, metric, isSearch), ...means];
-  });
+  const style = seriesStyle(answerGroup());
+  const means = sweep.search ? [] : [meansTrace(entries, place, style, sweep, metric)];
   const { label } = sweep.axis;
   return {
     title: `${capital(spoken(metric.name))} against ${label}`,
     note: `${answerAt()} step of each run; ${direction(metric)}`,
     label: `${spoken(metric.name)} against ${label}; the table below has the numbers`,
-    traces: [...traces, ...chosenDot(entries, place, sweep)],
-    layout: { xaxis: valuesAxis(sweep.axis), yaxis: axis(spoken(metric.name)), ...legendOf(sweep.groups) },
+    traces: [dotsTrace(entries, place, style, sweep, metric), ...means, ...chosenDot(entries, place, sweep)],
+    layout: { xaxis: valuesAxis(sweep), yaxis: axis(spoken(metric.name)) },
     table: () => valuesTable(entries, sweep, metric),
-    onPoint: openTrial,
+    onPoint: ([trial, step]) => openTrial(sweep.trials[trial], step),
   };
 }
 
@@ -111,42 +129,73 @@ function placesOf({ values, scale }) {
   return (value) => (scale === "category" ? values.indexOf(value) : value);
 }
 
-function valuesAxis({ values, scale, label }) {
-  const ticks = values.length > 12 ? {} : { tickvals: values.map(placesOf({ values, scale })), ticktext: values.map((value) => plain(shortValue(value))) };
-  const range = scale === "category" ? { range: [-0.5, values.length - 0.5] } : {};
-  return axis(label, { type: scale === "log" ? "log" : "linear", ...range, ...ticks });
+function valuesAxis({ axis: { values, scale, label }, search }) {
+  const place = placesOf({ values, scale });
+  if (scale === "category") {
+    const ticktext = values.map((value) => plain(shortened(valueText(value, { values, scale }), LONGEST_TICK)));
+    return axis(label, { tickvals: values.map(place), ticktext, ticklabeloverflow: "allow", range: [-0.5, values.length - 0.5] });
+  }
+  const ticks = scale === "log" && search ? roundTicks(values) : values.length > 12 ? [] : values;
+  const shown = ticks.length ? { tickvals: ticks, ticktext: ticks.map(shortValue) } : { exponentformat: "e" };
+  return axis(label, { type: scale, rangemode: values[0] >= 0 ? "nonnegative" : "normal", ...shown });
 }
 
-function legendOf(groups) {
-  return groups.length < 2 ? {} : { showlegend: true, legend: { orientation: "h", y: 1.12, x: 0 }, height: HEIGHT + 30 };
+// 1, 2 and 5 of each decade among the values, or 1 alone where these are many; the ends where there are too few.
+function roundTicks(values) {
+  const [least, greatest] = [Math.min(...values), Math.max(...values)];
+  const [first, last] = [least, greatest].map((value) => Math.floor(Math.log10(value)));
+  const decades = Array.from({ length: last - first + 1 }, (_, more) => first + more);
+  const within = (digits) =>
+    decades.flatMap((decade) => digits.map((digit) => Number(`${digit}e${decade}`))).filter((tick) => tick >= least && tick <= greatest);
+  const found = within([1, 2, 5]).length > 8 ? within([1]) : within([1, 2, 5]);
+  return found.length > 1 ? found : [least, greatest];
+}
+
+// A value as the charts name it: of paths without the folder that all of them are in.
+function valueText(value, { values, scale }) {
+  if (scale !== "category" || values.length < 2) {
+    return shortValue(value);
+  }
+  const [first, ...others] = values.map(String);
+  const folders = first.split("/").slice(0, -1).map((_, depth, all) => `${all.slice(0, depth + 1).join("/")}/`);
+  const shared = folders.filter((folder) => others.every((other) => other.startsWith(folder))).at(-1) ?? "";
+  return String(value).slice(shared.length);
 }
 
 function meansTrace(entries, place, style, sweep, metric) {
   const own = entries.filter(({ mean }) => isNumber(mean));
   const texts = own.map((entry) =>
-    lines(`${sweep.axis.label}: ${shortValue(entry.value)}`, sweep.groups[entry.group], withInterval(entry, metric), count(entry.units, "run")),
+    lines(`${sweep.axis.label}: ${shortValue(entry.value)}`, withInterval(entry, metric), count(entry.points.length, "run")),
   );
   const middles = own.map(middleTrial);
   const trace = lineTrace(own.map(({ value }) => place(value)), own.map(({ mean }) => mean), style, texts, middles, true);
   const arms = own.map(({ mean, low, high }) => (isNumber(low) && isNumber(high) ? [high - mean, mean - low] : [0, 0]));
   const [array, arrayminus] = [0, 1].map((side) => arms.map((arm) => arm[side]));
   const error_y = { type: "data", symmetric: false, array, arrayminus, color: style.colour, thickness: 1.6, width: 6 };
-  return { ...trace, error_y, name: plain(sweep.groups[own[0]?.group ?? 0] ?? "") };
+  const isOrdered = sweep.axis.scale !== "category"; // what lies between two names is nothing
+  return { ...trace, mode: isOrdered ? trace.mode : "markers", error_y };
 }
 
 // The trial nearest to the mean stands for it.
 function middleTrial({ mean, points }) {
   const ordered = points.filter(({ score }) => isNumber(score)).sort((a, b) => Math.abs(a.score - mean) - Math.abs(b.score - mean));
-  return ordered[0]?.trial ?? null;
+  return ordered.length ? [ordered[0].trial, ordered[0].step] : null;
 }
 
-function dotsTrace(entries, place, style, sweep, metric, isMain) {
+function dotsTrace(entries, place, style, sweep, metric) {
   const dots = entries.flatMap(({ value, points }) => points.map((point) => ({ value, ...point })));
-  const texts = dots.map(({ trial, score }) => lines(trialName(sweep.trials[trial]), number(score, metric)));
-  const marker = { color: style.colour, size: isMain ? 9 : 7, symbol: isMain ? style.symbol : `${style.symbol}-open` };
+  const texts = dots.map(({ trial, score, step }) => lines(...trialTexts(sweep, sweep.trials[trial]), `step ${step}`, number(score, metric)));
+  const { search } = sweep;
+  const marker = { color: style.colour, size: search ? 9 : 7, symbol: search ? style.symbol : `${style.symbol}-open` };
   const [x, y] = [dots.map(({ value }) => place(value)), dots.map(({ score }) => score)];
-  const customdata = dots.map(({ trial }) => trial);
-  return { x, y, mode: "markers", marker, hoverinfo: "text", text: texts, customdata, showlegend: false };
+  const customdata = dots.map(({ trial, step }) => [trial, step]);
+  return { x, y, mode: "markers", marker, hoverinfo: "text", text: texts, customdata };
+}
+
+// A trial's name, and of a search what was chosen for it, a line each.
+function trialTexts({ search }, trial) {
+  const chosen = search ? Object.entries(trial.settings).map(([key, value]) => `${briefKey(key)}: ${shortValue(value)}`) : [];
+  return [trialName(trial), ...chosen];
 }
 
 function trialName({ name, person, seed }) {
@@ -160,16 +209,15 @@ function chosenDot(entries, place, sweep) {
   const all = entries.flatMap(({ value, points }) => points.map((point) => ({ value, ...point })));
   const own = all.filter(({ trial }) => sweep.trials[trial].run === run?.id);
   const ring = markTrace(own.map(({ value }) => place(value)), own.map(({ score }) => score), "circle-open", 15, colour("ink"), colour("ink"));
-  return own.length ? [{ ...ring, showlegend: false }] : [];
+  return own.length ? [ring] : [];
 }
 
 function valuesTable(entries, sweep, metric) {
-  const heads = [sweep.axis.label, ...(sweep.groups.length > 1 ? ["group"] : []), "mean [interval]", "runs", "of each run"];
+  const heads = [sweep.axis.label, "mean [interval]", "runs", "of each run"];
   const rows = entries.map((entry) => [
     shortValue(entry.value),
-    ...(sweep.groups.length > 1 ? [sweep.groups[entry.group]] : []),
     withInterval(entry, metric),
-    String(entry.units),
+    String(entry.points.length),
     entry.points.map(({ score }) => number(score, metric)).join(", "),
   ]);
   return table(`${capital(spoken(metric.name))}, ${answerAt()} step`, heads, rows);
@@ -178,22 +226,29 @@ function valuesTable(entries, sweep, metric) {
 // ---- The metric against the steps
 
 function stepsChart(sweep, metric) {
-  const curves = sweep.curves[metric.name].steps;
+  const curves = sweep.curves[metric.name].steps.filter(({ group }) => group === answerGroup());
   const isFew = curves.length <= FEW;
-  const traces = curves.flatMap((curve) => {
-    const style = curveStyle(curve, sweep);
-    const texts = curve.steps.map((step, place) => lines(curveName(curve, sweep), `step ${step}`, withInterval(momentOf(curve, place), metric)));
+  const names = curves.map((curve) => shortened(curveName(curve, sweep), LONGEST_NAME));
+  const traces = curves.flatMap((curve, index) => {
+    const style = valueStyle(sweep.axis.values.indexOf(curve.value), sweep.axis.values.length, curve.group);
+    const own = trialsOf(sweep, curve);
+    const title = own.length === 1 ? trialTexts(sweep, own[0]) : [curveName(curve, sweep)];
+    const texts = curve.steps.map((step, place) => lines(...title, `step ${step}`, withInterval(momentOf(curve, place), metric)));
     const points = curve.steps.map((step) => [curve.value, curve.group, step]);
-    const line = { ...lineTrace(curve.steps, curve.mean, style, texts, points, false), name: plain(curveName(curve, sweep)) };
+    const line = { ...lineTrace(curve.steps, curve.mean, style, texts, points, false), name: plain(names[index]) };
     const band = isFew ? [{ ...bandTrace(curve.steps, curve.low, curve.high, style), showlegend: false }] : [];
     return [...band, line];
   });
   return {
     title: `${capital(spoken(metric.name))} against the steps`,
-    note: `one line for each ${sweep.axis ? sweep.axis.label.replace(/^the /, "") : "group"}; ${direction(metric)}`,
+    note: `${sweep.axis.key ? `one line for each ${sweep.search ? "trial" : sweep.axis.label}; ` : ""}${direction(metric)}`,
     label: `${spoken(metric.name)} against the steps; the table below has the numbers`,
     traces,
-    layout: { ...legendOf(curves.length > 12 ? [] : curves), xaxis: axis("step"), yaxis: axis(spoken(metric.name)) },
+    layout: {
+      ...(curves.length > 12 || curves.length < 2 ? {} : legendBelow(names, at("answer-steps").clientWidth)),
+      xaxis: timeAxis("step", curves.flatMap(({ steps }) => steps)),
+      yaxis: axis(spoken(metric.name)),
+    },
     table: () => stepsTable(curves, sweep, metric),
     onPoint: ([value, group, step]) => openMoment(value, group, step),
   };
@@ -203,19 +258,19 @@ function momentOf({ mean, low, high }, place) {
   return { mean: mean[place], low: low[place], high: high[place] };
 }
 
-function curveStyle({ value, group }, { axis: along }) {
-  return along ? valueStyle(Math.max(0, along.values.indexOf(value)), along.values.length, group) : seriesStyle(group);
+function curveName({ value }, { axis: along }) {
+  return valueText(value, along);
 }
 
-function curveName({ value, group }, { axis: along, groups }) {
-  return [along ? shortValue(value) : "", groups[group]].filter(Boolean).join(", ") || "all runs";
+function trialsOf({ trials }, { value, group }) {
+  return trials.filter((trial) => trial.value === value && (trial.group ?? 0) === group);
 }
 
 // Of the trials of a value the one of the same person and seed as the run that is shown.
 function openMoment(value, group, step) {
-  const { trials } = page.manifest.sweep;
-  const shown = trials.find((trial) => trial.run === chosenRun()?.id);
-  const own = trials.filter((trial) => trial.value === value && (trial.group ?? 0) === group && runOf(trial.run)?.steps.includes(step));
+  const { sweep } = page.manifest;
+  const shown = sweep.trials.find((trial) => trial.run === chosenRun().id);
+  const own = trialsOf(sweep, { value, group }).filter((trial) => runOf(trial.run)?.steps.includes(step));
   const same = own.find((trial) => trial.person === shown?.person && trial.seed === shown?.seed) ?? own[0];
   if (same) {
     chooseEvaluation(runOf(same.run), step);

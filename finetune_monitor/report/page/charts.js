@@ -5,6 +5,8 @@
 const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", "Liberation Sans", sans-serif';
 const CONFIG = { displayModeBar: false, displaylogo: false, responsive: true, doubleClick: "reset", showTips: false };
 const HEIGHT = 290;
+const LONGEST_NAME = 24; // letters in a legend
+const LONGEST_TICK = 14;
 const FEW = 5; // series with an interval band each; of more only the chosen one has it
 
 // Plotly reads texts as its own kind of markup.
@@ -33,6 +35,7 @@ function chartPanel(panel, title, note) {
 function drawChart(panel, chart) {
   chartPanel(panel, chart.title, chart.note);
   panel.chart = chart;
+  panel.querySelector(".fold").open ||= page.noCharts !== "";
   fillTable(panel);
   const plot = panel.querySelector(".plot");
   plot.setAttribute("role", "img");
@@ -40,7 +43,7 @@ function drawChart(panel, chart) {
   if (typeof Plotly === "undefined") {
     plot.classList.add("waiting");
     plot.style.height = `${chart.layout.height ?? HEIGHT}px`;
-    plot.textContent = page.noCharts ?? "";
+    plot.textContent = page.noCharts;
     return;
   }
   showPlot(panel, plot, chart);
@@ -97,6 +100,21 @@ function axis(title = "", more = {}) {
     automargin: true,
     ...more,
   };
+}
+
+// An axis of steps or epochs: from 0, with room for the points there to be seen and clicked.
+function timeAxis(title, values) {
+  const greatest = Math.max(0, ...values.filter(isNumber));
+  const room = 0.04 * greatest;
+  return axis(title, greatest > 0 ? { range: [-room, greatest + room] } : { rangemode: "nonnegative" });
+}
+
+// A legend below the plot, in as many rows as its names need in this width; what the plot has for itself stays.
+function legendBelow(names, width) {
+  const longest = Math.max(...names.map((name) => [...name].length), 1);
+  const columns = Math.max(1, Math.floor((width - 60) / (52 + 7 * longest)));
+  const height = HEIGHT + 20 * Math.ceil(names.length / columns);
+  return { showlegend: true, height, legend: { orientation: "h", x: 0, y: -0.22, yanchor: "top" } };
 }
 
 // The trace of a line with its points; `points` are what a click on each hands on.

@@ -2,7 +2,7 @@
 
 // What the reader has chosen, kept behind the # of the address: a link, a reload and a live page keep it.
 //
-// run, step: the evaluation whose images are shown.  metric, at: of the answer.  x, side, hidden: of the curves.
+// run, step: the evaluation whose images are shown.  metric, at, group: of the answer.  x, side, hidden: of the curves.
 // prompt, order: of the images.  cell, moment: of the timeline, whose run is the same.
 // a, as, b, bs, pairs: the two runs, their steps and the prompt of the pairs.
 

@@ -46,7 +46,7 @@ function valueStyle(place, values, group) {
 // The same for a run: by its value where it is a trial of the sweep, else by its place among the runs.
 function runStyle(run) {
   const { sweep, runs } = page.manifest;
-  const trial = sweep?.axis ? sweep.trials.find((each) => each.run === run.id) : null;
+  const trial = sweep?.axis.key ? sweep.trials.find((each) => each.run === run.id) : null;
   if (trial) {
     const { values } = sweep.axis;
     return valueStyle(Math.max(0, values.indexOf(trial.value)), values.length, trial.group ?? 0);

@@ -15,8 +15,15 @@ function drawCurves() {
   at("side").checked = choices.get("side") === "1";
   at("side").parentElement.hidden = metrics.every((metric) => metric.main);
   const keys = ["run", "step", "hidden", "x", "side"].map((name) => choices.get(name));
+  write("star", starInWords());
   drawOnce("curves", [written, keys, darkness.matches, page.charts], drawRunCharts);
   drawPeek("peek");
+}
+
+// The star stands in every chart, but at one metric's best step.
+function starInWords() {
+  const names = [...new Set(page.manifest.runs.map((run) => run.best?.metric).filter(Boolean))];
+  return names.length === 1 ? `best step, by ${spoken(names[0])}` : "best step, by the metric that each run goes by";
 }
 
 function drawRunCharts() {
@@ -43,7 +50,7 @@ function runsChart(metric, runs) {
     label: `${spoken(metric.name)} of ${count(own.length, "run")} against the ${across}s; the table below has the numbers`,
     traces: [...bands, ...ordered.map((run) => runLine(run, metric, run === chosen, own.length)), ...marks(ordered, metric)],
     layout: {
-      xaxis: axis(across),
+      xaxis: timeAxis(across, ordered.flatMap(positionsOf)),
       yaxis: axis(),
       shapes: levels.map(([y]) => levelShape(y)),
       annotations: levels.map(([y, text]) => levelName(y, text)),
@@ -57,8 +64,9 @@ function runLine(run, metric, isChosen, many) {
   const texts = run.steps.map((step, place) => {
     const epoch = run.epochs?.[place];
     const when = isNumber(epoch) ? `step ${step}, epoch ${shortValue(epoch)}` : `step ${step}`;
-    const best = run.best?.step === step ? "best step" : "";
-    return lines(run.name, when, estimateInWords(estimateAt(run, metric.name, place), metric), best);
+    const best = run.best?.step === step ? `best step, by ${spoken(run.best.metric)}` : "";
+    const end = place === run.steps.length - 1 ? endOf(run) : "";
+    return lines(run.name, when, estimateInWords(estimateAt(run, metric.name, place), metric), best, end);
   });
   const points = run.steps.map((step) => [run.id, step]);
   const trace = lineTrace(positionsOf(run), run.scores[metric.name].mean, runStyle(run), texts, points, isChosen);
@@ -115,8 +123,8 @@ function drawPeek(id) {
   const run = chosenRun();
   const place = chosenPlace(run);
   const content = imagesOf(run);
-  const key = [run.id, run.steps[place], run.name, content?.absent[place], page.failed.has(run.id)];
-  drawOnce(id, key, () => fillPeek(at(id), run, place));
+  const key = [picturesKey(run), run.steps[place], run.scores, run.name, marksKey(content, place)];
+  drawOnce(id, key, () => keeping(at(id), () => fillPeek(at(id), run, place)));
 }
 
 function fillPeek(panel, run, place) {
@@ -126,8 +134,9 @@ function fillPeek(panel, run, place) {
   title.append(element("span", "soft", words.join("; ")));
   const strip = element("ul", "peek");
   run.ids.forEach((_, position) => {
-    const open = button("shot", "", () => openEnlarged(run.ids.map((_, each) => each), position));
-    open.append(picture(run, place, position));
+    const open = button("shot", "", () => openEnlarged(run, place, run.ids.map((_, each) => each), position));
+    open.dataset.key = position;
+    open.append(markedPicture(run, place, position));
     strip.append(element("li", "", "", open));
   });
   panel.replaceChildren(title, strip, button("link", "With every score, beside the photos ↓", () => goTo(at("images"))));

@@ -2,7 +2,9 @@
 
 // The data that lies beside the page: the manifest with every run, and each run's images when they are first needed.
 
-const page = { manifest: null, images: new Map(), loading: new Map(), failed: new Map() };
+// images: {version, content} of each run that was loaded.  loading: the version that was last asked for.
+// renewed: when a run was begun again, whose pictures are then others behind the same addresses.
+const page = { manifest: null, arrived: null, images: new Map(), loading: new Map(), failed: new Map(), renewed: new Map() };
 
 // What the data's own scripts call.
 const finetuneMonitor = {
@@ -10,7 +12,7 @@ const finetuneMonitor = {
     page.manifest = manifest;
   },
   images(id, content) {
-    page.images.set(id, content);
+    page.arrived = { id, content };
   },
 };
 
@@ -37,20 +39,66 @@ function cellAt(run, position) {
   return page.manifest.cells[run.cells[position]];
 }
 
+const versions = new WeakMap();
+
+// What a run's images have to be as new as.
+function versionOf(run) {
+  if (!versions.has(run)) {
+    versions.set(run, JSON.stringify([run.state, run.steps, run.problems, run.scores]));
+  }
+  return versions.get(run);
+}
+
 // The images' scores of a run; null while they are loaded, after which everything is drawn again.
 function imagesOf(run) {
-  const version = JSON.stringify([run.state, run.steps, run.problems]);
-  const [held, tried] = [page.images.get(run.id) ?? null, page.loading.get(run.id)];
-  if (tried !== version) {
-    page.loading.set(run.id, version);
-    page.failed.delete(run.id);
-    const query = held ? `?t=${encodeURIComponent(page.manifest.written)}` : "";
-    loadScript(`data/${run.id}.js${query}`)
-      .then(() => page.images.has(run.id) || page.failed.set(run.id, true))
-      .catch(() => page.failed.set(run.id, true))
-      .finally(() => redraw());
+  const version = versionOf(run);
+  if (page.loading.get(run.id) !== version) {
+    loadImages(run, version).finally(() => redraw());
   }
-  return held;
+  const held = page.images.get(run.id);
+  return held?.version === version ? held.content : null;
+}
+
+function loadImages({ id }, version) {
+  page.loading.set(id, version);
+  page.failed.delete(id);
+  const query = page.images.has(id) ? `?t=${encodeURIComponent(page.manifest.written)}` : "";
+  return loadScript(`data/${id}.js${query}`)
+    .then(() => keepImages(id, version))
+    .catch(() => page.failed.set(id, true));
+}
+
+function keepImages(id, version) {
+  if (page.arrived?.id !== id) {
+    throw new Error(`data/${id}.js gave nothing`);
+  }
+  if (page.loading.get(id) === version) {
+    page.images.set(id, { version, content: page.arrived.content });
+  }
+}
+
+// After a newer manifest: the images that the page holds, as new as it; which runs were begun again.
+async function refreshImages(before) {
+  const { runs, written } = page.manifest;
+  for (const run of runs) {
+    const old = before.find(({ id }) => id === run.id);
+    if (old && !continues(run, old)) {
+      page.renewed.set(run.id, written);
+    }
+  }
+  const older = runs.filter((run) => page.images.has(run.id) && page.images.get(run.id).version !== versionOf(run));
+  await Promise.all(older.map((run) => loadImages(run, versionOf(run))));
+}
+
+// Whether a run is the same as before, perhaps further on.
+function continues(run, before) {
+  const isSame = (name) => before.scores[name].mean.every((mean, place) => mean === run.scores[name]?.mean[place]);
+  return before.steps.every((step, place) => step === run.steps[place]) && Object.keys(before.scores).every(isSame);
+}
+
+// What a run's pictures depend on beside the step and the cell.
+function picturesKey(run) {
+  return [run.id, imagesOf(run) !== null, page.failed.has(run.id), page.renewed.get(run.id)];
 }
 
 // Why a run's scores are not there yet, in words.
@@ -95,5 +143,7 @@ function metricsOf(run) {
 
 function thumbnailOf(run, step, position) {
   const folder = `step-${String(step).padStart(6, "0")}`;
-  return `thumbnails/${run.id}/${folder}/${encodeURIComponent(run.ids[position])}.webp`;
+  const renewed = page.renewed.get(run.id);
+  const query = renewed ? `?t=${encodeURIComponent(renewed)}` : "";
+  return `thumbnails/${run.id}/${folder}/${encodeURIComponent(run.ids[position])}.webp${query}`;
 }

@@ -57,8 +57,8 @@ function table(caption, heads, rows) {
   return made;
 }
 
-function scoped(scope, text) {
-  const made = element("th", "", text);
+function scoped(scope, content) {
+  const made = content instanceof Node ? element("th", "", "", content) : element("th", "", content);
   made.scope = scope;
   return made;
 }
@@ -76,6 +76,16 @@ function drawOnce(name, key, draw) {
     drawn.set(name, text);
     draw();
   }
+}
+
+// Draw a part anew with its scroll kept, and the focus on what has the same `data-key` as what had it.
+function keeping(part, draw) {
+  const { scrollTop, scrollLeft } = part;
+  const held = part.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
+  draw();
+  part.scrollTo({ top: scrollTop, left: scrollLeft, behavior: "instant" });
+  const again = held === undefined ? null : [...part.querySelectorAll("[data-key]")].find(({ dataset }) => dataset.key === held);
+  again?.focus({ preventScroll: true });
 }
 
 function goTo(section) {

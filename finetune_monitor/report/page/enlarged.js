@@ -2,20 +2,25 @@
 
 // One image of the chosen evaluation in a dialog: its prompt, seed and scores, and how to make it again.
 
-const enlarged = { positions: [], position: 0 };
+// The run's id and the step stay those of the picture that was opened, whatever the page comes to show below.
+const enlarged = { id: "", step: 0, positions: [], position: 0 };
 
-function openEnlarged(positions, position) {
-  Object.assign(enlarged, { positions, position });
+function openEnlarged(run, place, positions, position) {
+  Object.assign(enlarged, { id: run.id, step: run.steps[place], positions, position });
   fillEnlarged();
   at("enlarged").showModal();
 }
 
 function fillEnlarged() {
-  const run = chosenRun();
-  const [place, content] = [chosenPlace(run), imagesOf(run)];
-  const { positions, position } = enlarged;
+  const { id, step, positions, position } = enlarged;
+  const run = runOf(id);
+  const place = run?.steps.indexOf(step) ?? -1;
+  if (place < 0) {
+    at("enlarged").close();
+    return;
+  }
+  const content = imagesOf(run);
   const { prompt, negative_prompt: negative, seed, sampling } = cellAt(run, position);
-  const step = run.steps[place];
   at("enlarged-picture").replaceChildren(picture(run, place, position), ...badges(run, content, place, position));
   write("enlarged-title", prompt);
   write("enlarged-place", `${run.name}, step ${step}; image ${positions.indexOf(position) + 1} of ${positions.length}`);
@@ -52,9 +57,9 @@ async function copyCommand() {
 }
 
 function throughTheSteps() {
-  const run = chosenRun();
+  const { id, step, position } = enlarged;
   at("enlarged").close();
-  choose({ cell: run.cells[enlarged.position], moment: null });
+  choose({ run: id, cell: runOf(id).cells[position], moment: step });
   goTo(at("timeline"));
 }
 

@@ -14,7 +14,7 @@ function drawGallery() {
   at("later").disabled = place >= run.steps.length - 1;
   drawOnce("references", [run.id, run.references], () => drawReferences(run));
   const rows = content && metricsOf(run).map(({ name }) => content.scores[name]?.[place]);
-  const key = [run.id, run.steps[place], rows, content?.absent[place], prompt, wantedOrder(run), page.failed.has(run.id)];
+  const key = [picturesKey(run), run.steps[place], rows, content?.absent[place], prompt, wantedOrder(run), endOf(run)];
   drawOnce("gallery", key, () => fillGallery(run, place, content));
 }
 
@@ -51,7 +51,7 @@ function fillGallery(run, place, content) {
   const positions = shownPositions(run, place, content);
   write("images-state", content ? evaluationInWords(run, place, positions, content) : absenceOf(run));
   at("images-state").classList.toggle("bad", page.failed.has(run.id));
-  at("gallery").replaceChildren(...positions.map((position) => card(run, place, position, content, positions)));
+  keeping(at("gallery"), () => at("gallery").replaceChildren(...positions.map((position) => card(run, place, position, content, positions))));
 }
 
 function evaluationInWords(run, place, positions, content) {
@@ -60,12 +60,14 @@ function evaluationInWords(run, place, positions, content) {
     .map((metric) => `${spoken(metric.name)} ${estimateInWords(estimateAt(run, metric.name, place), metric)}`);
   const [absent, faceless] = [isAbsent, isFaceless].map((test) => positions.filter((position) => test(content, place, position)).length);
   const lacks = [absent && `${count(absent, "picture")} missing`, faceless && `${faceless} without a face`].filter(Boolean);
-  return `${run.name}, step ${run.steps[place]}: ${[...means, count(positions.length, "image"), ...lacks].join("; ")}.`;
+  const found = [...means, count(positions.length, "image"), ...lacks].join("; ");
+  return `${run.name}, step ${run.steps[place]}: ${found}. The run: ${endOf(run)}.`;
 }
 
 function card(run, place, position, content, positions) {
   const { prompt, negative_prompt: negative, seed } = cellAt(run, position);
-  const open = button("shot", "", () => openEnlarged(positions, position));
+  const open = button("shot", "", () => openEnlarged(run, place, positions, position));
+  open.dataset.key = position;
   open.append(picture(run, place, position), ...badges(run, content, place, position));
   const words = element("figcaption", "", "", element("strong", "", shortened(prompt, 120)));
   words.append(element("span", "soft", negative ? `seed ${seed}, without: ${shortened(negative, 60)}` : `seed ${seed}`));

@@ -5,7 +5,7 @@
 const NORMAL = 1.959964;
 
 // Student's t for 95 %, by degrees of freedom from 1; beyond these an expansion is exact to a thousandth.
-const FEW_DEGREES = [12.706, 4.303, 3.182, 2.776, 2.571];
+const FEW_DEGREES = [12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.306, 2.2622, 2.2281];
 
 // How many standard errors the interval reaches (Abramowitz and Stegun 1964, 26.7.5).
 function reach(degrees) {

@@ -29,7 +29,7 @@ function drawPairs() {
   const prompt = wantedPrompt("pairs", prompts);
   fillSelect(at("pairs-prompt"), promptOptions(prompts), prompt === null ? "" : `=${prompt}`);
   const key = sides.map(({ run, place, content }) => [
-    run.id, run.name, run.steps[place], page.failed.has(run.id), content?.absent[place], Object.values(content?.scores ?? {}).map((rows) => rows[place]),
+    picturesKey(run), run.name, run.steps[place], run.scales, content?.absent[place], Object.values(content?.scores ?? {}).map((rows) => rows[place]),
   ]);
   drawOnce("pairs", [key, prompt], () => fillPairs(sides, shared, prompt));
 }
@@ -79,9 +79,9 @@ function differencesTable(sides, pairs) {
     const scores = pairs.map((pair) => pairScores(sides, pair, metric.name)).filter(([a, b]) => a !== null && b !== null);
     const difference = meanInterval(scores.map(([a, b]) => b - a));
     return [
-      spoken(metric.name),
+      metricName(sides, metric),
       ...[0, 1].map((index) => number(mean(scores.map((both) => both[index])), metric)),
-      verdictOf(difference, metric),
+      verdictOf(difference, metric, isOneScale(sides, metric)),
       `${scores.length} of ${pairs.length}`,
     ];
   });
@@ -93,8 +93,22 @@ function sideName({ run, place }) {
   return `${run.name}, step ${run.steps[place]}`;
 }
 
-// The difference, coloured where its interval is on one side of zero.
-function verdictOf(difference, metric) {
+// Whether the two runs' scores were measured with the same photos and models.
+function isOneScale([a, b], { name }) {
+  const scales = [a, b].map(({ run }) => run.scales?.[name] ?? null);
+  return scales.includes(null) || scales[0] === scales[1];
+}
+
+function metricName(sides, metric) {
+  const warning = isOneScale(sides, metric) ? "" : "not on one scale: measured with other photos or models";
+  return element("span", "", spoken(metric.name), element("span", "interval", warning));
+}
+
+// The difference, coloured where its interval is on one side of zero; no side is better on two scales.
+function verdictOf(difference, metric, isJudged) {
+  if (!isJudged) {
+    return element("span", "difference", withInterval(difference, metric, signed));
+  }
   const { low, high } = difference;
   const isSure = isNumber(low) && isNumber(high) && low * high > 0;
   const isBetter = low > 0 === metric.higher_is_better;

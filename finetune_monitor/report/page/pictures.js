@@ -6,7 +6,7 @@ const SIDE = 256; // longest side of a thumbnail, in pixels
 
 // Nothing is asked for before it is known which pictures there are.
 function picture(run, place, position) {
-  const content = page.images.get(run.id);
+  const content = imagesOf(run);
   if (!content && !page.failed.has(run.id)) {
     return noPicture("");
   }
@@ -26,7 +26,17 @@ function thumbnail(address, words) {
 }
 
 function noPicture(text) {
-  return element("span", "none", text);
+  return element("span", "no-picture", text);
+}
+
+// A picture with what is marked on it.
+function markedPicture(run, place, position) {
+  return element("span", "framed", "", picture(run, place, position), ...badges(run, imagesOf(run), place, position));
+}
+
+// What the marks on an evaluation's pictures depend on.
+function marksKey(content, place) {
+  return [content?.absent[place], Object.values(content?.scores ?? {}).map((rows) => rows[place]?.map((score) => (score === null ? null : score === 0)))];
 }
 
 function cellName(run, position) {
@@ -66,7 +76,7 @@ function promptsOf(run) {
 
 // Options of a select of prompts; the values are the prompts themselves, which a link then keeps.
 function promptOptions(prompts) {
-  return [["", prompts.length === 1 ? "the only prompt" : `all ${prompts.length} prompts`], ...prompts.map((prompt) => [`=${prompt}`, prompt])];
+  return [["", prompts.length === 1 ? "the only prompt" : `all prompts (${prompts.length})`], ...prompts.map((prompt) => [`=${prompt}`, prompt])];
 }
 
 function wantedPrompt(name, prompts) {

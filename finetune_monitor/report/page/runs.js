@@ -24,9 +24,19 @@ function setHidden(hidden) {
 function drawRuns() {
   const { runs, written } = page.manifest;
   drawOnce("runs", [written, runs.length, darkness.matches], () => {
-    const query = at("runs").querySelector("input[type=search]")?.value ?? "";
-    at("runs").replaceChildren(...(runs.length > 1 ? runsParts(query) : runs.map(runFacts)));
-    filterRuns();
+    if (runs.length < 2) {
+      at("runs").replaceChildren(...runs.map(runFacts));
+      return;
+    }
+    if (!at("runs").querySelector(".runs")) {
+      at("runs").replaceChildren(...runsParts());
+    }
+    at("runs").querySelector("label").hidden = runs.length <= SEVERAL;
+    const box = at("runs").querySelector(".runs");
+    keeping(box, () => {
+      box.replaceChildren(runsTable());
+      filterRuns();
+    });
   });
   if (runs.length > 1) {
     markRuns();
@@ -37,16 +47,14 @@ function runFacts({ folder, photos }) {
   return element("p", "", isNumber(photos) ? `${folder}, trained on ${count(photos, "photo")}.` : folder);
 }
 
-function runsParts(query) {
-  const tools = element("div", "tools");
-  if (page.manifest.runs.length > SEVERAL) {
-    const field = element("input");
-    Object.assign(field, { type: "search", value: query, placeholder: "Name, setting or state" });
-    field.addEventListener("input", filterRuns);
-    tools.append(element("label", "wide", "Find runs ", field));
-  }
+// Made once: what the reader has typed and scrolled to stays while the table is drawn anew.
+function runsParts() {
+  const field = element("input");
+  Object.assign(field, { type: "search", placeholder: "Name, setting or state" });
+  field.addEventListener("input", filterRuns);
+  const tools = element("div", "tools", "", element("label", "wide", "Find runs ", field));
   tools.append(button("", "Show all", () => showFound(true)), button("", "Show none", () => showFound(false)));
-  const box = element("div", "scroll runs", "", runsTable());
+  const box = element("div", "scroll runs");
   Object.assign(box, { tabIndex: 0 });
   box.setAttribute("role", "region");
   box.setAttribute("aria-label", "Runs");
@@ -57,18 +65,22 @@ function runsTable() {
   const { runs } = page.manifest;
   const keys = [...new Set(runs.flatMap((run) => Object.keys(run.settings)))];
   const hasPhotos = runs.some((run) => isNumber(run.photos)) && !keys.includes("data.instance_count");
-  const heads = ["run", ...(hasPhotos ? ["photos"] : []), "best step", ...keys, "state"];
-  const rows = runs.map((run) => [
-    "",
-    ...(hasPhotos ? [isNumber(run.photos) ? String(run.photos) : "unknown"] : []),
-    bestInTable(run),
-    ...keys.map((key) => shortValue(run.settings[key])),
-    endOf(run),
-  ]);
-  const made = table("Runs", heads, rows);
+  const columns = [
+    ...(hasPhotos ? [["photos", ({ photos }) => (isNumber(photos) ? String(photos) : "unknown")]] : []),
+    ["best step", bestInTable],
+    [element("span", "words", "state"), (run) => element("span", "words", endOf(run))],
+    ...keys.map((key) => [settingHead(key), ({ settings }) => shortValue(settings[key])]),
+  ];
+  const made = table("Runs", ["run", ...columns.map(([head]) => head)], runs.map((run) => ["", ...columns.map(([, text]) => text(run))]));
   made.caption.className = "unseen";
-  made.tHead.rows[0].lastElementChild.className = "words";
   [...made.tBodies[0].rows].forEach((row, index) => nameRun(row, runs[index]));
+  return made;
+}
+
+// The head of a setting's column: the last part of its key, and the whole key where the mouse stands.
+function settingHead(key) {
+  const made = element("span", "setting", briefKey(key));
+  made.title = key;
   return made;
 }
 
@@ -99,7 +111,7 @@ function nameRun(row, run) {
   const name = button("link", run.name, () => run.steps.length && chooseEvaluation(run, openingStep(run)));
   name.title = run.folder;
   row.cells[0].replaceChildren(element("span", "run-name", "", box, swatch, name));
-  row.lastElementChild.classList.add("words");
+  [box.dataset.key, name.dataset.key] = [`${run.id} box`, `${run.id} name`];
   row.dataset.run = run.id;
 }
 

@@ -52,6 +52,7 @@ function complain(text) {
 
 function setUp() {
   onChoice("answer-metric", "metric");
+  onChoice("answer-group", "group");
   document.querySelectorAll("input[name=at], input[name=x]").forEach((input) => {
     input.addEventListener("change", () => choose({ [input.name]: input.value }));
   });
@@ -87,7 +88,7 @@ async function loadCharts() {
 
 // While a run goes on: the same file again, and what it says that is new.
 async function lookForNews() {
-  const { written, live } = page.manifest;
+  const { written, live, runs } = page.manifest;
   if (live && !document.hidden) {
     try {
       await loadScript(`data/runs.js?t=${Date.now()}`);
@@ -95,6 +96,7 @@ async function lookForNews() {
       // it is being written: the next look finds it
     }
     if (page.manifest.written !== written) {
+      await refreshImages(runs);
       redraw();
     }
   }

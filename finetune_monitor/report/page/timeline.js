@@ -22,8 +22,9 @@ function drawTimeline() {
   const words = momentInWords(run, place);
   slider.setAttribute("aria-valuetext", words);
   write("moment", words);
-  const state = [run.id, position, content !== null, page.failed.has(run.id), content?.absent, run.best?.step];
-  drawOnce("frame", [state, run.steps[place]], () => drawFrame(run, place, position, content));
+  const marked = run.steps.map((_, each) => marksKey(content, each));
+  const state = [picturesKey(run), position, marked, run.best?.step];
+  drawOnce("frame", [state, run.steps[place], run.scores], () => drawFrame(run, place, position, content));
   drawOnce("film", [state, run.steps], () => drawFilm(run, position));
   markFilm(place);
   drawOnce("course", [state, run.steps, place, page.manifest.written, choices.get("x"), darkness.matches, page.charts], () => drawCourse(run, place, position, content));
@@ -48,11 +49,13 @@ function drawFrame(run, place, position, content) {
 function drawFilm(run, position) {
   const shots = run.steps.map((step, place) => {
     const open = button("shot", "", () => choose({ moment: step }));
-    open.append(picture(run, place, position), element("span", "", run.best?.step === step ? `${step} ★` : String(step)));
-    open.setAttribute("aria-label", momentInWords(run, place));
+    open.dataset.key = step;
+    open.append(markedPicture(run, place, position), element("span", "", run.best?.step === step ? `${step} ★` : String(step)));
+    const marks = badges(run, imagesOf(run), place, position).map((badge) => badge.textContent);
+    open.setAttribute("aria-label", [momentInWords(run, place), ...marks].join(", "));
     return element("li", "", "", open);
   });
-  at("film").replaceChildren(...shots);
+  keeping(at("film"), () => at("film").replaceChildren(...shots));
 }
 
 function markFilm(place) {
@@ -100,7 +103,7 @@ function courseChart(run, metric, place, position, content) {
       ...marked(best, "star", 14, colour("card"), style.colour),
       ...marked(place, "circle-open", 17, colour("ink"), colour("ink")),
     ],
-    layout: { height: 150, margin: { l: 48, r: 14, t: 8, b: 28 }, xaxis: axis(), yaxis: axis("", { nticks: 4 }) },
+    layout: { height: 150, margin: { l: 48, r: 14, t: 8, b: 28 }, xaxis: timeAxis("", x), yaxis: axis("", { nticks: 4 }) },
     table: () => table(spoken(metric.name), ["step", "score"], run.steps.map((step, each) => [String(step), number(scores[each], metric)])),
     onPoint: (step) => choose({ moment: step }),
   };

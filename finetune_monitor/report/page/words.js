@@ -47,6 +47,11 @@ function estimateInWords(estimate, metric) {
   return withInterval(estimate, metric) + share;
 }
 
+// The last part of a setting's key: "data.instance_count" is read as "instance count".
+function briefKey(key) {
+  return spoken(key.split(".").at(-1));
+}
+
 // Which way is better; empty where nobody said.
 function direction(metric) {
   if (metric.higher_is_better === null) {
@@ -61,7 +66,7 @@ function shortValue(value) {
     return value === null || value === undefined ? "none" : String(value);
   }
   const isPlain = value === 0 || (Math.abs(value) >= 1e-3 && Math.abs(value) < 1e6);
-  return isPlain ? String(Number(value.toPrecision(4))) : value.toExponential(1).replace("e+", "e");
+  return isPlain ? String(Number(value.toPrecision(4))) : value.toExponential(1).replace(/(\.0)?e\+?/, "e");
 }
 
 function whenWritten(text) {

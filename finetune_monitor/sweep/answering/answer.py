@@ -51,6 +51,7 @@ class Verdict:
 class Answer:
     """Everything that a sweep has found so far.
 
+    search: whether every trial is a setting of its own, as a search chose it.
     unit, units: what the intervals are over, as a word and with its number.
     notes: what the intervals know and what they do not, and which trials are not in them.
     """
@@ -58,6 +59,7 @@ class Answer:
     name: str
     axis: Axis
     groups: tuple[str, ...]
+    search: bool
     unit: Unit
     units: str
     trials: tuple[Mapping[str, Any], ...]
@@ -88,6 +90,7 @@ def find_answer(state: SweepState) -> Answer:
         name=str(state.folder),
         axis=results.axis,
         groups=results.groups,
+        search=results.is_search,
         unit=results.unit,
         units=units_in_words(results),
         trials=tuple(map(_trial, results.all)),
@@ -150,6 +153,7 @@ def _trial(result: Result) -> dict[str, Any]:
         "name": trial.name,
         "state": trial.state,
         "error": trial.error,
+        "settings": dict(trial.settings),
         "value": result.value,
         "group": result.group,
         "person": trial.person,

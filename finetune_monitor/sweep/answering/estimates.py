@@ -15,10 +15,11 @@ Replicate = tuple[str | None, int | None]
 
 @dataclass(frozen=True)
 class Point:
-    """One trial's score."""
+    """One trial's score, and the step that it is of."""
 
     trial: int
     score: float
+    step: int
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,12 @@ class Course:
 def level(results: Results, setting: Setting, metric: str, at: At) -> Level | None:
     """A setting's score; None where no trial of it has one."""
     found = [(result, results.chosen(result, metric, at)) for result in setting.results]
-    scored = {result: evaluation.scores[metric] for result, evaluation in found if evaluation is not None}
-    if not scored:
+    there = {result: evaluation for result, evaluation in found if evaluation is not None}
+    if not there:
         return None
+    scored = {result: evaluation.scores[metric] for result, evaluation in there.items()}
     whole = _whole(scored, results.unit, results.metrics[metric].bounds)
-    points = tuple(Point(result.index, estimate.mean) for result, estimate in scored.items())
+    points = tuple(Point(result.index, scored[result].mean, there[result].step) for result in there)
     return Level(setting.group, setting.value, whole.mean, whole.low, whole.high, _units(scored, results.unit), points)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from finetune_monitor.columns import HELD_OUT
-from finetune_monitor.evaluation import StopReason
+from finetune_monitor.markdown import first_line
 from finetune_monitor.sweep.answering.results import PHOTOS, Result, Results
 from finetune_monitor.sweep.state import TrialState
 
@@ -14,14 +14,16 @@ NAMED = 5
 
 SIMILARITY = "face_similarity"
 
+UNKNOWN = "why is not known"
+
 
 def units_in_words(results: Results) -> str:
     """What the intervals are over, and how many there are."""
-    if results.unit == "person":
-        return f"{len(_people(results))} people"
-    if results.unit == "seed":
-        return f"{len(_seeds(results))} training seeds"
-    return "the pictures of one training"
+    if results.unit == "image":
+        return "the pictures of one training"
+    over, planned = _units(results, _over(results)), _units(results, results.all)
+    noun = "people" if results.unit == "person" else "training seeds"
+    return f"{planned} {noun}" if over == planned else f"{over} of {planned} {noun} so far"
 
 
 def notes_on(results: Results, intervals: int) -> tuple[str, ...]:
@@ -39,12 +41,13 @@ def notes_on(results: Results, intervals: int) -> tuple[str, ...]:
     return (*notes, *_on_trials(results))
 
 
-def _people(results: Results) -> set[str | None]:
-    return {each.trial.person for each in results.all}
+def _over(results: Results) -> list[Result]:
+    return [each for each in results.all if each.trial.state.is_over]
 
 
-def _seeds(results: Results) -> set[int | None]:
-    return {each.trial.seed for each in results.all}
+def _units(results: Results, among: Sequence[Result]) -> int:
+    """People, or else training seeds."""
+    return len({each.trial.person if results.unit == "person" else each.trial.seed for each in among})
 
 
 def _notices(results: Results) -> list[str]:
@@ -59,16 +62,15 @@ def _on_units(results: Results) -> str:
             "they know nothing of how another training of the same photos would come out"
         )
     if results.unit == "person":
-        averaged = ", seeds of a person averaged first" if len(_seeds(results)) > 1 else ""
+        averaged = ", seeds of a person averaged first" if len({each.trial.seed for each in results.all}) > 1 else ""
         text = f"intervals are over people{averaged}, each compared with itself: they speak of other people like these"
-        count = len(_people(results))
     else:
         text = (
             "intervals are over training seeds, each compared with itself: they know how far trainings of the same "
             "photos lie apart, and nothing of other photos or another person"
         )
-        count = len(_seeds(results))
-    return text + (f"; {count} are few, so that only large changes can be told" if count < FEW_UNITS else "")
+    few = _units(results, results.all) < FEW_UNITS
+    return text + (f"; {units_in_words(results)} are few: only large changes can be told" if few else "")
 
 
 def _on_photos(results: Results) -> Iterator[str]:
@@ -100,7 +102,7 @@ def _on_steps(results: Results) -> Iterator[str]:
     ended = {each.last_step for each in _in_state(results, TrialState.FINISHED) if each.last_step is not None}
     if len(ended) > 1:
         yield "runs ended at different steps; the last step is each run's own, and later steps have fewer runs"
-    over = [each for each in results.all if each.trial.state.is_over and each.best_step is not None]
+    over = [each for each in _over(results) if each.best_step is not None]
     rising = sum(each.best_step == each.last_step for each in over)
     if rising > len(over) / 2:
         yield f"in {rising} of {_trials(len(over))} the best step is the last: more steps may be better still"
@@ -120,11 +122,7 @@ def _on_trials(results: Results) -> Iterator[str]:
             "alone"
         )
     if failed := _in_state(results, TrialState.FAILED):
-        yield from _listed([f"{each.trial.name} failed: {each.trial.error or 'why is not known'}" for each in failed])
-    broken = [each.trial.name for each in results.all if each.reason == StopReason.NOT_FINITE]
-    yield from _listed(
-        [f"{name}: its loss was no longer a finite number; its last step is from before" for name in broken]
-    )
+        yield from _listed([f"{each.trial.name} failed: {_cause(each.trial.error or UNKNOWN)}" for each in failed])
     yield from _listed([f"{each.trial.name}: {problem}" for each in results.all for problem in each.problems])
     yield from _listed(list(_unmeasured(results)))
 
@@ -135,6 +133,13 @@ def _unmeasured(results: Results) -> Iterator[str]:
         missing = [metric for metric in each.metrics if over and results.chosen(each, metric, "best") is None]
         if missing:
             yield f"{each.trial.name}: {', '.join(missing)} could not be measured in enough pictures of any evaluation"
+
+
+def _cause(error: str) -> str:
+    """The first line, with the first of the problems that it announces."""
+    _, _, problems = error.partition(":\n")
+    first = first_line(error)
+    return f"{first} {first_line(problems.lstrip(' -'))}" if problems and first.endswith(":") else first
 
 
 def _in_state(results: Results, state: TrialState) -> list[Result]:

@@ -83,11 +83,6 @@ class Result:
         """As a run chooses it, but after step 0, where nothing has been learnt."""
         return best_step([found for found in self.evaluations if found.step > 0], metric, higher_is_better)
 
-    @property
-    def reason(self) -> str | None:
-        """Why the run ended, a `StopReason`'s value."""
-        return self.history.run.get("ended", {}).get("reason") if self.history else None
-
 
 @dataclass(frozen=True)
 class Setting:

@@ -85,7 +85,7 @@ def best_of(names: Sequence[str], levels: Sequence[float], change: Change, highe
     told = {"rise": "can be told", "unknown": "has no interval, so it cannot be told"}.get(tone, "cannot be told")
     text += f"; its lead over {names[order[1]]}, {shown(lead)}, {told}" if not math.isnan(lead.mean) else ""
     open_ones = sum(tone_of(each) != "rise" for each in leads)
-    if len(leads) > 1:
+    if len(leads) > 1 and open_ones:
         text += f"; {open_ones} of {len(leads)} others cannot be told from it"
     intervals = sum(not math.isnan(each.low) for each in leads)
     return Finding(text, tone if tone != "fall" else "none", intervals)

@@ -20,11 +20,13 @@ class Child:
     Args:
         cwd: the folder that relative paths in the config start from.
         threads: of torch's on the CPU.
+        gpus: its share; with 0 it sees none of the machine's.
     """
 
-    def __init__(self, config: Path, log: Path, cwd: Path, threads: int):
+    def __init__(self, config: Path, log: Path, cwd: Path, threads: int, gpus: float):
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log = log
+        unseen = {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}
         with log.open("ab") as output:
             now = datetime.now(timezone.utc).isoformat(timespec="seconds")
             output.write(f"--- {now} on {socket.gethostname()}: {config}\n".encode())
@@ -36,7 +38,7 @@ class Child:
                 stdout=output,
                 stderr=output,
                 cwd=cwd,
-                env={**os.environ, "OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"},
+                env={**os.environ, "OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1", **unseen},
                 start_new_session=True,
             )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune_monitor.errors import UserError
 from finetune_monitor.evaluation import MISSING, StopReason
-from finetune_monitor.record import EVALUATIONS, lock
+from finetune_monitor.record import EVALUATIONS, RUN, lock
 from finetune_monitor.sweep.plan import CONFIGS
 from finetune_monitor.sweep.scores import Row, ended, read_quietly, rows
 from finetune_monitor.sweep.state import TRIALS
@@ -60,6 +60,7 @@ class Site:
     token: content of the file of that name.
     threads: of torch's on the CPU, for each trial.
     goals: metrics that decide over trials.
+    gpus: of each trial; with 0 it sees none.
     """
 
     folder: str
@@ -67,6 +68,7 @@ class Site:
     token: str
     threads: int
     goals: tuple[str, ...]
+    gpus: float
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "goals": list(self.goals)}
@@ -89,9 +91,12 @@ class Supervisor:
         self._told = -1
         self._size = -1
         self._latest: Row | None = None
+        self._former: tuple[int, int] | None = None
 
     def next_result(self) -> dict[str, Any]:
         """What Ray Tune is told: an evaluation, with `done` and `outcome` where it was the last.
+
+        The first may be of a former attempt, which says `again`: the newest, as a goal is the best until then.
 
         Raises:
             TrialDiedError: the process ended in a way that another attempt may not.
@@ -120,7 +125,7 @@ class Supervisor:
             status = self._child.poll() if self._child is not None else None
             row = self._next_row()
             if row is not None and not row.is_last:
-                return {**row.to_result(), "done": False}
+                return {**row.to_result(), "again": self._child is None, "done": False}
             if self._child is None:
                 self._start()
             elif status is not None:
@@ -148,7 +153,9 @@ class Supervisor:
 
     def _start(self) -> None:
         self._wait_until_free()
-        self._child = Child(self._config, self._log, Path(self.site.cwd), self.site.threads)
+        if not self._is_interrupted():
+            self._former = self._version()
+            self._child = Child(self._config, self._log, Path(self.site.cwd), self.site.threads, self.site.gpus)
 
     def _wait_until_free(self) -> None:
         """The process of the former attempt may be dying."""
@@ -176,26 +183,36 @@ class Supervisor:
             return None
         history = read_quietly(self._run_dir)
         found = rows(history, self.site.goals, self._max_steps) if history is not None else []
-        row = next((row for row in found if row.step > self._told), None)
-        if row is None:
+        new = [row for row in found if row.step > self._told]
+        if not new:
             self._size = size if history is not None else -1
             return None
+        row = new[-1 if self._child is None else 0]
         self._told, self._latest = row.step, row
         return row
 
     def _ended(self, status: int) -> dict[str, Any]:
         assert self._child is not None
-        reason = ended(read_quietly(self._run_dir))
-        if reason == StopReason.NOT_FINITE.value and status == 1:
-            return self._end(Outcome.FAILED, "the loss was no longer a finite number; lower the learning rate")
-        if status == 0 or (status > 0 and reason not in (None, StopReason.NOT_FINITE.value) and status != USER_ERROR):
-            return self._end(Outcome.FINISHED)
         if status == USER_ERROR:
             return self._end(Outcome.FAILED, self._child.error())
+        # What a former attempt wrote says nothing of this one, and a crash at exit takes nothing from a run that ended.
+        reason = ended(read_quietly(self._run_dir)) if self._version() != self._former else None
+        if reason == StopReason.NOT_FINITE.value:
+            return self._end(Outcome.FAILED, "the loss was no longer a finite number; lower the learning rate")
+        if status == 0 or reason is not None:
+            return self._end(Outcome.FINISHED)
         raise TrialDiedError(self._child.error())
 
+    def _version(self) -> tuple[int, int] | None:
+        """Another one whenever `run.json` was written."""
+        path = self._run_dir / RUN
+        if not path.exists():
+            return None
+        found = path.stat()
+        return found.st_ino, found.st_mtime_ns
+
     def _end(self, outcome: Outcome, error: str | None = None) -> dict[str, Any]:
-        nothing = Row(0, None, {}, {}, dict.fromkeys(self.site.goals, MISSING), True)
+        nothing = Row(0, {}, dict.fromkeys(self.site.goals, MISSING), True)
         row = self._latest or nothing
         return {**row.to_result(), "done": True, "outcome": outcome.value, "error": error}
 

@@ -1,0 +1,1 @@
+../../finetune_monitor/report/page/pictures.js
