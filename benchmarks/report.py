@@ -193,7 +193,7 @@ DRAWN = """() => new Promise((done) => {
 WATCH = """(cells) => {
   const title = () => document.querySelector("#peek .chart-title strong")?.textContent;
   const before = title();
-  const isSeen = ({ top, bottom }) => bottom > 0 && top < innerHeight;
+  const isSeen = ({ top, bottom, left, right }) => bottom > 0 && top < innerHeight && right > 0 && left < innerWidth;
   window.answered = new Promise((done) => addEventListener("mousedown", () => {
     const start = performance.now();
     const look = () => {

@@ -36,20 +36,36 @@ def class_images(
     """
     assert data.class_images is not None
     data.class_images.mkdir(parents=True, exist_ok=True)
-    with _alone(data.class_images):
-        seeds = ranks.gather(_missing_seeds(data.class_images, data.class_count))[0]
-        if seeds:
-            grid = PromptGrid(
-                [data.class_prompt or ""],
-                seeds,
-                steps=sampling.steps,
-                guidance=sampling.guidance,
-                sampler=sampling.sampler,
-                karras=sampling.karras,
-                size=(data.resolution, data.resolution),
-            )
-            _render(Renderer(pipeline, grid, autocast), data.class_images)
+    if _missing(data):
+        with _alone(data.class_images):
+            _draw(pipeline, data, sampling, autocast)
     return checked_photos(_present(data.class_images)[: data.class_count])
+
+
+def _draw(
+    pipeline: StableDiffusionPipeline, data: DataConfig, sampling: GridConfig, autocast: torch.dtype | None
+) -> None:
+    """Render what is missing now, and it may be nothing: another run may have drawn while this one waited."""
+    seeds = _missing(data)
+    if not seeds:
+        return
+    grid = PromptGrid(
+        [data.class_prompt or ""],
+        seeds,
+        steps=sampling.steps,
+        guidance=sampling.guidance,
+        sampler=sampling.sampler,
+        karras=sampling.karras,
+        size=(data.resolution, data.resolution),
+    )
+    assert data.class_images is not None
+    _render(Renderer(pipeline, grid, autocast), data.class_images)
+
+
+def _missing(data: DataConfig) -> list[int]:
+    """As the first process sees it."""
+    assert data.class_images is not None
+    return ranks.gather(_missing_seeds(data.class_images, data.class_count))[0]
 
 
 @contextmanager

@@ -24,6 +24,7 @@ NARROWEST = {"viewport": {"width": 320, "height": 640}, "has_touch": True, "is_m
 STEPS = {0: 0.1, 50: 0.6, 100: 0.4}
 SECOND = {0: 0.1, 50: 0.3, 100: 0.5}
 MANY = 50
+EXAMPLE = Path(__file__).parents[2] / "assets/sweep_photos_demo"
 LONG_NAMES = """
   sweep.axis = {...sweep.axis, key: "data.instance_images", scale: "category"};
   sweep.axis.values = ["/a/long/folder/of a person with a long name", "/a/long/folder/short", "/a/long/other"];
@@ -650,3 +651,9 @@ def test_fifty_runs_stay_legible_and_quick(chromium, tmp_path):
         until(page, "document.querySelector('#images-state').textContent.startsWith('run30, step 0')")
         loaded = page.evaluate("page.loading.size")
         assert loaded <= 4, "a run's images are loaded when they are needed"
+
+
+def test_the_page_that_the_readme_links_to_still_opens(chromium):
+    with opened(chromium, EXAMPLE) as page:
+        assert "From 1 to 2 photos it rises by 0.14 [0.11, 0.16]" in page.inner_text("#verdicts")
+        assert page.locator("#runs tbody tr").count() == 9

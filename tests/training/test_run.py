@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from diffusers import StableDiffusionPipeline
+from PIL import Image
 from safetensors.torch import load_file
 
 from conftest import DEMO, ROOT, tiny_pipeline
@@ -96,13 +97,22 @@ def test_class_images_are_drawn_once_and_used(train, tmp_path):
     options = [OFF, "train.prior_loss_weight=1", f"data.class_images={tmp_path / 'class'}"]
     options += ["data.class_prompt=a photo of a person", "data.class_count=3"]
     first = train("first", *options)
-    made = {path.name: path.read_bytes() for path in (tmp_path / "class").iterdir()}
+    made = {path.name: path.read_bytes() for path in (tmp_path / "class").glob("class-*.png")}
     assert len(made) == 3
     second = train("second", *options)
-    assert {path.name: path.read_bytes() for path in (tmp_path / "class").iterdir()} == made
+    assert {path.name: path.read_bytes() for path in (tmp_path / "class").glob("*")} == {**made, ".lock": b""}
     assert same(weights(first, 6), weights(second, 6))
     without = train("without", OFF)
     assert not same(weights(first, 6), weights(without, 6))
+
+
+def test_a_folder_with_enough_class_images_is_only_read(train, tmp_path):
+    folder = tmp_path / "class"
+    folder.mkdir()
+    Image.new("RGB", (64, 64), "green").save(folder / "photo.png")
+    options = ["train.prior_loss_weight=1", f"data.class_images={folder}", "data.class_prompt=a", "data.class_count=1"]
+    train("first", OFF, *options)
+    assert [path.name for path in folder.iterdir()] == ["photo.png"]
 
 
 def test_the_result_loads_into_a_plain_pipeline(train, tiny_model):
