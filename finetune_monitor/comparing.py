@@ -66,9 +66,8 @@ class Comparison:
 
 def best_step(history: RunHistory) -> int | None:
     """The step that the run calls its best, or that a run which goes on does now."""
-    if "ended" in history.run:
-        return _section(history, "ended").get("best_step")
-    return history.evaluations[-1].decision.best_step if history.evaluations else None
+    _section(history, "ended")
+    return history.best_step
 
 
 def at_step(history: RunHistory, step: int) -> Moment:
@@ -90,7 +89,7 @@ def compare(first: Moment, second: Moment) -> Comparison:
     Raises:
         UserError: the runs share no cell, or the grid of one is damaged.
     """
-    a, b = _by_cell(first.evaluation), _by_cell(second.evaluation)
+    a, b = by_cell(first.evaluation), by_cell(second.evaluation)
     same = [key for key in a if key in b]
     others = _other_sampling(first.history, second.history)
     if others or not same:
@@ -151,7 +150,8 @@ def _difference(
     )
 
 
-def _by_cell(evaluation: Evaluation) -> dict[CellKey, Mapping[str, float]]:
+def by_cell(evaluation: Evaluation) -> dict[CellKey, Mapping[str, float]]:
+    """The scores of each image by what makes its cell the same in another run of the same sampling."""
     return {(i.cell.prompt, i.cell.negative_prompt, i.cell.seed): i.scores for i in evaluation.images}
 
 

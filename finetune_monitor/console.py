@@ -101,7 +101,7 @@ def _table(history: RunHistory, narrow: bool) -> Table:
         heading = name.replace("_", " ") if name in scores else "stars"
         table.add_column(heading, justify="right", no_wrap=name in metrics)
     table.add_column("", no_wrap=True)
-    best = _best_step(history)
+    best = history.best_step
     for evaluation in history.evaluations:
         cells = [_cell(evaluation.scores, name, name in metrics, narrow) for name in names]
         marks = [mark for mark, step in (("floor", 0), ("best", best)) if evaluation.step == step]
@@ -124,12 +124,6 @@ def _cell(scores: Mapping[str, Estimate], name: str, interval: bool, narrow: boo
         return f"{estimate.mean:.{digits}f}"
     below = gap + _numbers(stars, 2, " stars", gap) if narrow and stars is not None and stars.n else ""
     return escape(_numbers(estimate, digits, gap=gap) + below)
-
-
-def _best_step(history: RunHistory) -> int | None:
-    if "ended" in history.run:
-        return history.run["ended"]["best_step"]
-    return history.evaluations[-1].decision.best_step if history.evaluations else None
 
 
 def _closing_lines(history: RunHistory) -> list[str]:
@@ -156,5 +150,5 @@ def _end(history: RunHistory) -> str:
 
 
 def _best(history: RunHistory) -> str:
-    step, metric = _best_step(history), history.run.get("best_metric", "the first metric")
+    step, metric = history.best_step, history.run.get("best_metric", "the first metric")
     return f"best step:           {f'{step}, by {metric}' if step is not None else 'none: nothing was measured'}"

@@ -51,6 +51,13 @@ class RunHistory:
         return tuple(dict.fromkeys(str(found["notice"]) for found in weights if found.get("notice")))
 
     @property
+    def best_step(self) -> int | None:
+        """The step that the run calls its best, or that a run which goes on does now."""
+        if "ended" in self.run:
+            return self.run["ended"].get("best_step")
+        return self.evaluations[-1].decision.best_step if self.evaluations else None
+
+    @property
     def ceilings(self) -> dict[str, Estimate]:
         """Scores of the real photos against each other, by metric."""
         return {name: Estimate.from_json(found) for name, found in self.run.get("baselines", {}).items()}
@@ -195,6 +202,14 @@ def read_run(output_dir: Path) -> RunHistory:
         UserError: the folder is missing or no run directory, or a row before the last is damaged.
     """
     return RunHistory(output_dir, _read_json(output_dir / RUN), tuple(_read_evaluations(output_dir)))
+
+
+def read_noting(output_dir: Path) -> tuple[RunHistory, tuple[str, ...]]:
+    """As `read_run`, with what it warns of as sentences in place of warnings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        history = read_run(output_dir)
+    return history, tuple(str(warning.message) for warning in caught)
 
 
 def plain(value: Any) -> Any:

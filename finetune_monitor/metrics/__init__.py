@@ -1,5 +1,6 @@
 """One file a metric; this is the Protocol they share."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -16,6 +17,13 @@ class MetricInfo:
 
     higher_is_better: bool
     bounds: tuple[float, float]
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> "MetricInfo":
+        """As `run.json` has it; a bound that is null is none: JSON has no infinity."""
+        low, high = found["bounds"]
+        bounds = (-math.inf if low is None else float(low), math.inf if high is None else float(high))
+        return cls(bool(found["higher_is_better"]), bounds)
 
 
 @runtime_checkable

@@ -8,8 +8,6 @@ from typing import Any
 
 from finetune_monitor.errors import UserError
 
-SWEEP = "sweep.json"
-
 MOST_PROCESSES = 8
 """Each takes about 50 MB, and a container often shows more cores than it has."""
 
@@ -50,14 +48,15 @@ def _with_trials(folders: Sequence[Path]) -> tuple[list[Path], Mapping[str, Any]
     Raises:
         UserError: there are several sweeps.
     """
-    sweeps = [folder for folder in folders if (folder / SWEEP).exists()]
+    from finetune_monitor.sweep.state import STATE, read_state
+
+    sweeps = [folder for folder in folders if (folder / STATE).exists()]
     if not sweeps:
         return list(folders), None
     if len(sweeps) > 1:
         named = ", ".join(map(str, sweeps))
         raise UserError(f"found {len(sweeps)} sweeps ({named}), expected one a page; write a page for each")
     from finetune_monitor.sweep.answering.answer import find_answer
-    from finetune_monitor.sweep.state import read_state
 
     state = read_state(sweeps[0])
     trials = [place for place in map(state.run_dir, state.trials) if place.exists()]

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,7 +15,7 @@ from finetune_monitor.errors import UserError
 from finetune_monitor.evaluation import Estimate, Evaluation
 from finetune_monitor.grid import Cell, PromptGrid
 from finetune_monitor.metrics import MetricInfo
-from finetune_monitor.record import EVALUATIONS, RunHistory, read_run
+from finetune_monitor.record import EVALUATIONS, RunHistory, read_noting
 
 SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -142,12 +141,9 @@ def photo_count(run: PageRun) -> int | None:
 
 def _read(folder: Path, identity: str, name: str) -> PageRun:
     try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            history = read_run(folder)
+        history, problems = read_noting(folder)
     except OSError as error:
         raise UserError(f"{folder}: cannot be read ({error.strerror}); check the path and its permissions") from error
-    problems = tuple(str(warning.message) for warning in caught)
     try:
         return _described(history, identity, name, problems)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
@@ -169,7 +165,7 @@ def _described(history: RunHistory, identity: str, name: str, problems: tuple[st
         history.evaluations,
         grid.cells,
         sampling_in_words(grid),
-        {str(metric): _info(found) for metric, found in run["metrics"].items()},
+        {str(metric): MetricInfo.from_json(found) for metric, found in run["metrics"].items()},
         {metric: {k: v for k, v in found.items() if k not in apart} for metric, found in weights.items()},
         {name: _digest(scale(name, weights)) for found in history.evaluations for name in found.scores},
         tuple(dict.fromkeys(photo for found in weights.values() for photo in _references(found))),
@@ -206,11 +202,6 @@ def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
-def _info(found: Mapping[str, Any]) -> MetricInfo:
-    low, high = found["bounds"]
-    return MetricInfo(bool(found["higher_is_better"]), (float(low), float(high)))
-
-
 def _references(found: Mapping[str, Any]) -> list[Reference]:
     photos = [(kind, photo) for key, kind in KINDS.items() for photo in found.get(key) or ()]
     references = [Reference(kind, str(photo["file"]), str(photo["sha256"])) for kind, photo in photos]
@@ -227,13 +218,13 @@ def _model(run: Mapping[str, Any]) -> str | None:
 
 def _ending(history: RunHistory) -> Ending:
     ended = history.run.get("ended")
-    last = history.evaluations[-1].decision.best_step if history.evaluations else None
+    best = _whole(history.best_step)
     if ended is None:
-        return Ending(False, None, RUNNING, _text(history.run.get("best_metric")), _whole(last))
+        return Ending(False, None, RUNNING, _text(history.run.get("best_metric")), best)
     reason = _text(ended.get("reason"))
     known = {found.value: words for found, words in REASONS.items()}
     why = known.get(reason, reason) if reason else "the training loop ended"
-    return Ending(True, reason, why, _text(ended.get("best_metric")), _whole(ended.get("best_step")))
+    return Ending(True, reason, why, _text(ended.get("best_metric")), best)
 
 
 def _text(found: Any) -> str | None:

@@ -50,14 +50,14 @@ def publish(state: SweepState) -> "Answer | None":
     answer = None
     try:
         from finetune_monitor.report.page import write_page  # imported here: both load much
-        from finetune_monitor.sweep.answering.answer import find_answer
+        from finetune_monitor.sweep.answering.answer import answer_of
+        from finetune_monitor.sweep.answering.results import read_results
         from finetune_monitor.sweep.answering.table_csv import write_csv
 
-        answer = find_answer(state)
-        write_csv(state)
-        runs = [
-            run for trial in state.trials if (state.run_dir(trial) / RUN).exists() and (run := state.run_dir(trial))
-        ]
+        results = read_results(state)
+        answer = answer_of(results, str(state.folder))
+        write_csv(results, state.folder)
+        runs = [place for place in map(state.run_dir, state.trials) if (place / RUN).exists()]
         if runs:
             write_page(state.folder / PAGE, runs, answer.to_json())
     except Exception as error:

@@ -1,7 +1,6 @@
 """What a trial's record says so far: its scores at each evaluation, and the best until then."""
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from finetune_monitor.errors import UserError
 from finetune_monitor.evaluation import MISSING, StopReason
-from finetune_monitor.record import RunHistory, read_run
+from finetune_monitor.record import RunHistory, read_noting
 from finetune_monitor.stopping import best_step
 
 UNFINISHED = (None, StopReason.INTERRUPTED.value)
@@ -37,12 +36,10 @@ class Row:
 
 def read_quietly(run_dir: Path) -> RunHistory | None:
     """The record as it is now; None where none has begun, or while it is being repaired."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of a row that is being written
-        try:
-            return read_run(run_dir)
-        except (UserError, OSError):
-            return None
+    try:
+        return read_noting(run_dir)[0]  # without what it says of a row that is being written
+    except (UserError, OSError):
+        return None
 
 
 def rows(history: RunHistory, goals: Sequence[str] = (), max_steps: int | None = None) -> list[Row]:

@@ -16,7 +16,7 @@ from finetune_monitor.sweep.ledger import Ledger
 from finetune_monitor.sweep.plan import Plan
 from finetune_monitor.sweep.scores import Row, read_quietly, rows
 from finetune_monitor.sweep.spec import SearchConfig
-from finetune_monitor.sweep.state import TrialRecord
+from finetune_monitor.sweep.state import TRIALS, TrialRecord
 from finetune_monitor.sweep.trials.supervisor import SCRATCH, Site
 from finetune_monitor.sweep.trials.trial import PERSON, SEED, SITE, TRIAL, SupervisedTrial, name_of
 
@@ -124,7 +124,7 @@ def _named(trial: Any) -> Any:
 
 
 def _recorded(plan: Plan, trial: TrialRecord, metric: str) -> list[Row]:
-    history = read_quietly(plan.folder / "trials" / trial.name)
+    history = read_quietly(plan.folder / TRIALS / trial.name)
     return rows(history, [metric]) if history is not None else []
 
 

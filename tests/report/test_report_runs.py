@@ -1,6 +1,7 @@
 """Reading run directories for a page: whole ones, half-written ones, damaged ones."""
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -161,6 +162,12 @@ def test_references_used_and_held_out(tmp_path):
     assert photo_count(run) is None  # of a loop of the user's own nobody knows
     change(tmp_path / "ana", hparams={"data.instance_images": "photos", "data.instance_count": "None"})
     assert photo_count(read_runs([tmp_path / "ana"])[0][0]) == 2
+
+
+def test_a_metric_without_a_bound_is_shown(tmp_path):
+    write_run(tmp_path / "ana", {0: 0.1})
+    change(tmp_path / "ana", metrics={"aesthetic": {"higher_is_better": True, "bounds": [0, None]}})
+    assert read_runs([tmp_path / "ana"])[0][0].metrics["aesthetic"].bounds == (0, math.inf)
 
 
 def test_scores_that_depend_on_other_photos_are_on_another_scale(tmp_path):

@@ -79,7 +79,11 @@ def find_answer(state: SweepState) -> Answer:
     Trials that are not over are in the curves over the steps alone. Missing or damaged run directories are named in
     the notes.
     """
-    results = read_results(state)
+    return answer_of(read_results(state), str(state.folder))
+
+
+def answer_of(results: Results, name: str) -> Answer:
+    """What trials that were read say; `name` is the sweep's."""
     curves = {metric: _curves(results, metric) for metric in results.metrics}
     found = [
         (metric, at, group, _finding(results, curves[metric], metric, at, group))
@@ -87,7 +91,7 @@ def find_answer(state: SweepState) -> Answer:
     ]
     verdicts = tuple(Verdict(metric, at, group, each.text, each.tone) for metric, at, group, each in found)
     return Answer(
-        name=str(state.folder),
+        name=name,
         axis=results.axis,
         groups=results.groups,
         search=results.is_search,

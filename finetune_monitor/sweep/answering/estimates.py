@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from finetune_monitor.comparing import by_cell
 from finetune_monitor.evaluation import MISSING, Estimate, Evaluation, FloatArray
 from finetune_monitor.statistics import t_interval
 from finetune_monitor.sweep.answering.results import NOTHING, At, Result, Results, Setting, Unit, counted
@@ -102,11 +103,9 @@ def _replicate(result: Result) -> Replicate:
 
 
 def _over_cells(first: Evaluation, second: Evaluation, metric: str) -> Estimate:
-    one, other = (
-        {(i.cell.prompt, i.cell.negative_prompt, i.cell.seed): i.scores.get(metric, MISSING) for i in found.images}
-        for found in (first, second)
-    )
-    return t_interval(np.array([other[cell] - one[cell] for cell in one if cell in other], dtype=np.float64))
+    one, other = by_cell(first), by_cell(second)
+    changes = [other[cell].get(metric, MISSING) - one[cell].get(metric, MISSING) for cell in one if cell in other]
+    return t_interval(np.array(changes, dtype=np.float64))
 
 
 def _whole(scored: Mapping[Result, Estimate], unit: Unit, bounds: tuple[float, float]) -> Estimate:

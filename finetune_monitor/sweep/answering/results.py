@@ -1,8 +1,6 @@
 """What the trials of a sweep have recorded so far, ordered by the axis that the answer is drawn against."""
 
 import json
-import math
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +11,7 @@ from finetune_monitor.columns import HELD_OUT
 from finetune_monitor.errors import UserError
 from finetune_monitor.evaluation import Estimate, Evaluation
 from finetune_monitor.metrics import MetricInfo
-from finetune_monitor.record import RUN, RunHistory, read_run
+from finetune_monitor.record import RUN, RunHistory, read_noting
 from finetune_monitor.stopping import best_step, counts
 from finetune_monitor.sweep.state import SweepState, TrialRecord, TrialState
 
@@ -217,23 +215,15 @@ def _result(state: SweepState, index: int, trial: TrialRecord, value: Any, group
 
 
 def _metrics(history: RunHistory | None) -> dict[str, MetricInfo]:
-    """A bound that is null is none: JSON has no infinity."""
     found = history.run.get("metrics", {}) if history else {}
-    bounds = {
-        name: (-math.inf if low is None else low, math.inf if high is None else high)
-        for name, (low, high) in ((name, info["bounds"]) for name, info in found.items())
-    }
-    return {name: MetricInfo(info["higher_is_better"], bounds[name]) for name, info in found.items()}
+    return {name: MetricInfo.from_json(info) for name, info in found.items()}
 
 
 def _read(folder: Path, state: TrialState) -> tuple[RunHistory | None, tuple[str, ...]]:
     """The record, and what is wrong with it; a trial that is not over may have none yet."""
     if not state.is_over and not (folder / RUN).exists():
         return None, ()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            history = read_run(folder)
-        except (UserError, OSError) as error:
-            return None, (str(error),)
-    return history, tuple(str(warning.message) for warning in caught)
+    try:
+        return read_noting(folder)
+    except (UserError, OSError) as error:
+        return None, (str(error),)

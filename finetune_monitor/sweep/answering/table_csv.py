@@ -1,32 +1,31 @@
 """A sweep as a table: one row an evaluation of a trial, as `sweep.csv` in its folder."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 from finetune_monitor.evaluation import Estimate, Evaluation
 from finetune_monitor.files import write_atomic
 from finetune_monitor.markdown import encoded
 from finetune_monitor.record import plain
-from finetune_monitor.sweep.answering.results import Result, Results, read_results
-from finetune_monitor.sweep.state import SweepState
+from finetune_monitor.sweep.answering.results import Result, Results
 from finetune_monitor.tables import csv_text
 
 TABLE = "sweep.csv"
 
 
-def write_csv(state: SweepState) -> None:
-    """Replace the sweep's table.
+def write_csv(results: Results, folder: Path) -> None:
+    """Replace the table in the sweep's folder.
 
     Columns: `trial`, the settings by their dotted keys, `person`, `seed`, `state`, `step`, `epoch`, `best` (1 where the
     step is the best of its run by the run's best metric, after step 0); of each metric its mean under its name, with
     `_low`, `_high`, `_n` and `_missing`; of other columns, such as `faces_found`, the mean. What is not there is empty.
     A trial without an evaluation has one row.
     """
-    results = read_results(state)
     rows = [row for result in results.all for row in _rows(results, result)]
     header = list(dict.fromkeys(key for row in rows for key in row)) or ["trial"]
     text = csv_text(header, ([row.get(key) for key in header] for row in rows))
-    write_atomic(state.folder / TABLE, encoded(text))
+    write_atomic(folder / TABLE, encoded(text))
 
 
 def _rows(results: Results, result: Result) -> list[dict[str, Any]]:
