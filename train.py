@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from finetune_monitor.errors import UserError
+from finetune_monitor.base.errors import UserError
 from finetune_monitor.training.config import load_config
 
 
@@ -17,7 +17,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         config = load_config(arguments.config, arguments.overrides)
-        from finetune_monitor.training.run import run  # torch only once the config is valid
+        from finetune_monitor.training.run import run
 
         return run(config)
     except UserError as error:

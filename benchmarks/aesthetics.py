@@ -25,13 +25,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from measure import ROOT, publish_section, table
-from models import CACHE, DEMO, clip_folder
 from tqdm import tqdm, trange
 
-from finetune_monitor.aesthetics.store import EmbeddingStore, Seen, file_state
-from finetune_monitor.evaluation import Estimate
-from finetune_monitor.hub import resolve_clip
-from finetune_monitor.statistics import interval, mae, plcc, srcc
+from finetune_monitor.models.clip import resolve_clip
+from finetune_monitor.stats.estimate import Estimate
+from finetune_monitor.stats.statistics import interval, mae, plcc, srcc
+from finetune_monitor.studies.aesthetic_head.embedding_store import EmbeddingStore, Seen, file_state
+from models import CACHE, DEMO, clip_folder
 
 RESULTS = Path(__file__).with_name("AESTHETICS.md")
 PREAMBLE = """# Aesthetic heads, measured

@@ -18,13 +18,13 @@ from measure import ROOT, SECONDS, alternate, comparison, listing, publish_secti
 from scipy.stats import kendalltau, spearmanr
 from sklearn.metrics import cohen_kappa_score
 
-from finetune_monitor.agreement.buckets import fit_buckets
-from finetune_monitor.agreement.coefficients import kappa, kendall, spearman
-from finetune_monitor.agreement.loading import Inputs, load
-from finetune_monitor.agreement.resampling import ROUNDS, resamples
-from finetune_monitor.agreement.seats import CONSTANT, MODEL, NAIVE, PEOPLE, SHUFFLE
-from finetune_monitor.agreement.study import Study, study
-from finetune_monitor.markdown import shown
+from finetune_monitor.stats.estimate import shown
+from finetune_monitor.stats.resampling import ROUNDS, resamples
+from finetune_monitor.studies.agreement.coefficients import kappa, kendall, spearman
+from finetune_monitor.studies.agreement.evaluators import CONSTANT, MODEL, NAIVE, PEOPLE, SHUFFLE
+from finetune_monitor.studies.agreement.inputs import Inputs, load
+from finetune_monitor.studies.agreement.star_fitting import fit_buckets
+from finetune_monitor.studies.agreement.study import Study, study
 
 sys.path.insert(0, str(ROOT / "tests/agreement"))
 

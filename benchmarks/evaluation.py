@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from measure import SECONDS, alternate, arguments, comparison, gpu, publish, seconds
-from models import Scale, live_pipeline, scale
 from PIL.Image import Image
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from finetune_monitor.borrowing import borrowed
-from finetune_monitor.grid import PromptGrid
-from finetune_monitor.sampling import Renderer
+from finetune_monitor.record.grid import PromptGrid
+from finetune_monitor.rendering.isolation import borrowed
+from finetune_monitor.rendering.renderer import Renderer
+from models import Scale, live_pipeline, scale
 
 PROMPTS = ("a photo of sks person", "a black and white photo of sks person", "sks person smiling", "an oil painting")
 SEEDS = (0, 1, 2, 3)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from clocked import Clocked, run_clocked
 from measure import GIB, ROOT, Rounds, alternate, arguments, comparison, gpu, publish
+
 from models import DEMO, RECOGNISER, Scale, aesthetic_head, clip_folder, recogniser_cache, scale
 
 BYTES_IN_GIB = 2**30

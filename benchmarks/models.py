@@ -118,7 +118,7 @@ def live_pipeline(chosen: Scale, device: str) -> Any:
     from peft import LoraConfig
 
     from finetune_monitor.training.config import load_config
-    from finetune_monitor.training.models import UNET_LAYERS
+    from finetune_monitor.training.trainable import UNET_LAYERS
 
     train = load_config(chosen.config).train
     dtype = torch.bfloat16 if chosen.precision == "bf16" else torch.float32

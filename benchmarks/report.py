@@ -23,9 +23,9 @@ import numpy as np
 from measure import ROOT, SECONDS, Quantity, Rounds, alternate, comparison, listing, publish_section, table
 from PIL import Image
 
-from finetune_monitor.evaluation import Decision, Evaluation, ScoredImage, summarise
-from finetune_monitor.grid import PromptGrid
-from finetune_monitor.record import RunRecord
+from finetune_monitor.record.evaluation import Decision, Evaluation, ScoredImage, summarise
+from finetune_monitor.record.grid import PromptGrid
+from finetune_monitor.record.run_directory import RunRecord
 from finetune_monitor.report.page import INDEX, write_page
 
 sys.path.insert(0, str(ROOT / "tests"))

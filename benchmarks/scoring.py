@@ -13,13 +13,14 @@ import open_clip
 import torch
 from facenet_pytorch import MTCNN, InceptionResnetV1
 from measure import SECONDS, alternate, arguments, comparison, gpu, publish, seconds, shares
-from models import RECOGNISER, RECOGNISER_FILE, aesthetic_head, astronaut_photos, clip_folder, recogniser_cache
 from PIL.Image import Image
 
-from finetune_monitor.aesthetics.heads import read_head
-from finetune_monitor.faces import FaceFinder, load_recogniser
 from finetune_monitor.metrics.aesthetic import Aesthetic
+from finetune_monitor.metrics.aesthetic_head import read_head
 from finetune_monitor.metrics.face_similarity import FaceSimilarity
+from finetune_monitor.models.faces import FaceFinder
+from finetune_monitor.models.recognizers import load_recogniser
+from models import RECOGNISER, RECOGNISER_FILE, aesthetic_head, astronaut_photos, clip_folder, recogniser_cache
 
 REFERENCES = 6
 CLIPS = {"demo": "the demo's CLIP", "sd15": "ViT-L-14-quickgelu with random weights"}

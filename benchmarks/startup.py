@@ -12,6 +12,7 @@ from pathlib import Path
 
 from clocked import run_clocked
 from measure import ROOT, SECONDS, alternate, arguments, listing, publish, seconds
+
 from models import DEMO, Scale, scale
 
 HEAVY = ("torch", "diffusers", "transformers", "open_clip", "facenet_pytorch", "accelerate", "wandb")

@@ -14,9 +14,9 @@ from statistics import median
 
 from clocked import Clocked, run_clocked
 from measure import ROOT, SECONDS, STEPS_PER_SECOND, Rounds, alternate, arguments, comparison, publish
-from models import Scale, photo_folder, scale
 
 from finetune_monitor.training.config import load_config
+from models import Scale, photo_folder, scale
 
 PROMPT = "a photo of sks person"
 SCRIPT, CACHED, OURS, COMPILED = "diffusers' script", "the same, text encoded once", "finetune_monitor", "compiled"

@@ -3,37 +3,38 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from finetune_monitor.base.version import __version__ as __version__
+
 if TYPE_CHECKING:
-    from finetune_monitor.agreement.thresholds import read_thresholds as read_thresholds
-    from finetune_monitor.clip import ClipEncoder as ClipEncoder
-    from finetune_monitor.grid import Cell as Cell
-    from finetune_monitor.grid import PromptGrid as PromptGrid
     from finetune_monitor.metrics.aesthetic import Aesthetic as Aesthetic
     from finetune_monitor.metrics.face_similarity import FaceSimilarity as FaceSimilarity
     from finetune_monitor.metrics.starred import Starred as Starred
-    from finetune_monitor.monitor import FinetuneMonitor as FinetuneMonitor
-    from finetune_monitor.sinks.report import ReportPage as ReportPage
+    from finetune_monitor.metrics.thresholds import read_thresholds as read_thresholds
+    from finetune_monitor.models.clip import ClipEncoder as ClipEncoder
+    from finetune_monitor.monitor.callback import FinetuneMonitor as FinetuneMonitor
+    from finetune_monitor.monitor.stopping import Patience as Patience
+    from finetune_monitor.record.grid import Cell as Cell
+    from finetune_monitor.record.grid import PromptGrid as PromptGrid
+    from finetune_monitor.report.sink import ReportPage as ReportPage
     from finetune_monitor.sinks.tensorboard import TensorBoardSink as TensorBoardSink
     from finetune_monitor.sinks.wandb import WandbSink as WandbSink
-    from finetune_monitor.stopping import Patience as Patience
 
 _HOME = {
     "Aesthetic": "metrics.aesthetic",
-    "Cell": "grid",
-    "ClipEncoder": "clip",
+    "Cell": "record.grid",
+    "ClipEncoder": "models.clip",
     "FaceSimilarity": "metrics.face_similarity",
-    "FinetuneMonitor": "monitor",
-    "Patience": "stopping",
-    "PromptGrid": "grid",
-    "ReportPage": "sinks.report",
+    "FinetuneMonitor": "monitor.callback",
+    "Patience": "monitor.stopping",
+    "PromptGrid": "record.grid",
+    "ReportPage": "report.sink",
     "Starred": "metrics.starred",
     "TensorBoardSink": "sinks.tensorboard",
     "WandbSink": "sinks.wandb",
-    "read_thresholds": "agreement.thresholds",
+    "read_thresholds": "metrics.thresholds",
 }
 
 __all__ = list(_HOME)
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

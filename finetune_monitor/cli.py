@@ -8,14 +8,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from finetune_monitor import __version__
-from finetune_monitor.aesthetics.commands import add_aesthetic
-from finetune_monitor.agreement.commands import add_agree
-from finetune_monitor.agreement.labelling.commands import add_label
-from finetune_monitor.errors import UserError
-from finetune_monitor.inspecting import add_compare, add_render
-from finetune_monitor.report.commands import add_report
-from finetune_monitor.sweep.commands import add_sweep
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.version import __version__
+from finetune_monitor.commands.aesthetic import add_aesthetic
+from finetune_monitor.commands.agree import add_agree
+from finetune_monitor.commands.compare import add_compare
+from finetune_monitor.commands.label import add_label
+from finetune_monitor.commands.render import add_render
+from finetune_monitor.commands.report import add_report
+from finetune_monitor.commands.sweep import add_sweep
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,8 +58,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _show(chosen: argparse.Namespace) -> None:
-    from finetune_monitor.console import print_summary  # imported here: --help needs no NumPy
-    from finetune_monitor.record import read_run
+    from finetune_monitor.record.run_directory import read_run
+    from finetune_monitor.sinks.console import print_summary
 
     print_summary(read_run(chosen.run_dir))
 

@@ -6,17 +6,19 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-install_import_hook("finetune_monitor", "shapes.checked")  # shapes in signatures are checked while the tests run
+from support import shapes  # noqa: F401  (named in the hook below)
+
+install_import_hook(
+    "finetune_monitor", "support.shapes.checked"
+)  # shapes in signatures are checked while the tests run
 
 from diffusers import StableDiffusionPipeline  # noqa: E402
 from PIL import Image  # noqa: E402
 from skimage.data import astronaut  # noqa: E402
 
-from heads import write_clip  # noqa: E402
-from tiny import stable_diffusion as tiny_pipeline  # noqa: E402
-
-ROOT = Path(__file__).parents[1]
-DEMO = ROOT / "assets/demo"
+from support.heads import write_clip  # noqa: E402
+from support.tiny import stable_diffusion as tiny_pipeline  # noqa: E402
+from support.tiny import tiny_config  # noqa: E402
 
 
 @pytest.fixture
@@ -58,17 +60,6 @@ def write_config(tmp_path: Path, tiny_model: Path, photos: Path) -> Callable[[],
         return path
 
     return write
-
-
-def tiny_config(folder: Path, model: Path, photos: Path) -> str:
-    """A few steps on the tiny pipeline, in `folder`/run."""
-    return (
-        f"model: {model}\noutput_dir: {folder / 'run'}\n"
-        f"data: {{instance_images: {photos}, instance_prompt: a photo of sks person, resolution: 64}}\n"
-        "train: {max_steps: 6, prior_loss_weight: 0, rank: 2, checkpoint_every: 2}\n"
-        "monitor:\n  every: 3\n  grid: {prompts: [a photo of sks person], seeds: [0, 1], steps: 2}\n"
-        f"  metrics: {{face_similarity: {{recogniser: {DEMO / 'recogniser.onnx'}}}, aesthetic: null}}\n"
-    )
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from conftest import ROOT
-from finetune_monitor.record import RunHistory, read_run
+from finetune_monitor.record.run_directory import RunHistory, read_run
+from support.places import ROOT
 
 pytestmark = pytest.mark.slow
 

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from PIL.Image import Image
 
-from finetune_monitor.evaluation import Estimate, FloatArray
-from finetune_monitor.grid import Cell
+from finetune_monitor.record.grid import Cell
+from finetune_monitor.stats.estimate import Estimate, FloatArray
 
 
 @dataclass(frozen=True)
@@ -81,3 +81,22 @@ def main_columns(metric: Metric) -> dict[str, MetricInfo]:
     """A metric's own column, then its further ones; side columns (`faces_found`) are not among them."""
     own = {metric.name: MetricInfo(metric.higher_is_better, metric.bounds)}
     return {**own, **metric.further} if isinstance(metric, Extended) else own
+
+
+def measured_with(metrics: Sequence[Metric]) -> dict[str, Any]:
+    """What decides whether scores can be compared: the metrics, their weights and their references."""
+    return {
+        "metrics": {name: asdict(info) for name, info in columns(metrics).items()},
+        "weights": {m.name: dict(m.describe()) for m in metrics if isinstance(m, Described)},
+    }
+
+
+def columns(metrics: Sequence[Metric]) -> dict[str, MetricInfo]:
+    """Direction and bounds of everything that is shown as a metric."""
+    return {name: info for metric in metrics for name, info in main_columns(metric).items()}
+
+
+def check_names(metrics: Sequence[Metric]) -> None:
+    names = [name for metric in metrics for name in main_columns(metric)]
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"metrics: found {names}, expected at least one, and each name once")

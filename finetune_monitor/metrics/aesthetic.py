@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from PIL.Image import Image
 
-from finetune_monitor.aesthetics.heads import check_fit, find_head, read_head, scale_of
-from finetune_monitor.clip import ClipEncoder
-from finetune_monitor.evaluation import FloatArray
-from finetune_monitor.files import sha256
-from finetune_monitor.grid import Cell
-from finetune_monitor.hub import resolve_clip
+from finetune_monitor.base.files import sha256
+from finetune_monitor.metrics.aesthetic_head import check_fit, find_head, read_head, scale_of
+from finetune_monitor.models.clip import ClipEncoder, resolve_clip
+from finetune_monitor.record.grid import Cell
+from finetune_monitor.stats.estimate import FloatArray
 
 logger = logging.getLogger(__name__)
 

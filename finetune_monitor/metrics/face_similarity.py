@@ -11,15 +11,16 @@ import torch
 from jaxtyping import Float
 from PIL.Image import Image
 
-from finetune_monitor.columns import HELD_OUT
-from finetune_monitor.errors import UserError, all_problems
-from finetune_monitor.evaluation import MISSING, Estimate, FloatArray, bootstrap_mean
-from finetune_monitor.faces import Embeddings, Face, FaceFinder, load_recogniser
-from finetune_monitor.files import sha256
-from finetune_monitor.grid import Cell
-from finetune_monitor.images import list_images, read_images
+from finetune_monitor.base.errors import UserError, all_problems
+from finetune_monitor.base.files import sha256
+from finetune_monitor.base.images import list_images, read_images, thumbnail
 from finetune_monitor.metrics import MetricInfo
-from finetune_monitor.references import thumbnail
+from finetune_monitor.models.faces import Face, FaceFinder
+from finetune_monitor.models.recognizers import Embeddings, load_recogniser
+from finetune_monitor.record.columns import HELD_OUT
+from finetune_monitor.record.grid import Cell
+from finetune_monitor.stats.estimate import MISSING, Estimate, FloatArray
+from finetune_monitor.stats.statistics import bootstrap_mean
 
 References: TypeAlias = str | Path | Sequence[str | Path | Image]
 """A folder of photos, or a list of paths or pictures."""

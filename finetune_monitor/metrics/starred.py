@@ -8,14 +8,12 @@ from typing import Any
 
 from PIL.Image import Image
 
-from finetune_monitor.agreement.grades import HIGHEST, LOWEST
-from finetune_monitor.agreement.thresholds import Thresholds, weights_of
-from finetune_monitor.columns import STARS
-from finetune_monitor.errors import UserError
-from finetune_monitor.evaluation import Estimate, FloatArray
-from finetune_monitor.grid import Cell
+from finetune_monitor.base.errors import UserError
 from finetune_monitor.metrics import Calibrated, Described, Extended, Illustrated, Metric, MetricInfo
-from finetune_monitor.record import plain
+from finetune_monitor.metrics.thresholds import HIGHEST, LOWEST, Thresholds, weights_of
+from finetune_monitor.record.columns import STARS
+from finetune_monitor.record.grid import Cell
+from finetune_monitor.stats.estimate import Estimate, FloatArray, plain
 
 logger = logging.getLogger(__name__)
 

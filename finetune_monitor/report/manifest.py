@@ -1,23 +1,28 @@
 """What a page knows of its runs: the manifest that it loads first, and the images' scores that it loads when needed."""
 
+import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from finetune_monitor.columns import SIDE_COLUMNS
-from finetune_monitor.evaluation import MISSING, Estimate, Evaluation
-from finetune_monitor.markdown import first_line
-from finetune_monitor.report.notes import comparability
-from finetune_monitor.report.runs import PageRun, Unreadable, photo_count
+from finetune_monitor.base.text import first_line
+from finetune_monitor.record.columns import SIDE_COLUMNS
+from finetune_monitor.record.evaluation import Evaluation
+from finetune_monitor.record.sweep_directory import TrialState
+from finetune_monitor.report.page_runs import USED, PageRun, Unreadable, photo_count
 from finetune_monitor.report.thumbnails import Presence, Presences
-from finetune_monitor.sweep.state import TrialState
+from finetune_monitor.stats.estimate import MISSING, Estimate
 
 FORMAT = 1
 
 NOT_TRAINED = ("output_dir", "monitor.")
 """Settings, or what they begin with, that make no difference to what is trained."""
+
+SHOWN = 3
+"""Runs that a sentence names."""
 
 
 def manifest(
@@ -207,3 +212,73 @@ def _with_ids(sweep: Mapping[str, Any], runs: Sequence[PageRun]) -> dict[str, An
         for trial in sweep["trials"]
     ]
     return {**sweep, "trials": trials}
+
+
+def comparability(runs: Sequence[PageRun]) -> list[str]:
+    """Sentences for the reader of a page with several runs; none where they can be compared in all."""
+    if len(runs) < 2:
+        return []
+    return [*_grids(runs), *_models(runs), *_metrics(runs)]
+
+
+def _grids(runs: Sequence[PageRun]) -> list[str]:
+    cells = [{(cell.prompt, cell.negative_prompt, cell.seed, run.sampling) for cell in run.cells} for run in runs]
+    shared, every = set.intersection(*cells), set.union(*cells)
+    if len(shared) == len(every):
+        return []
+    means = "their means are over other pictures"
+    if not shared:
+        return [f"the runs have different grids: none of the {len(every)} cells is in all of them, so {means}"]
+    found = f"{len(shared)} of {len(every)} cells are in all of them"
+    return [f"the runs have different grids: {found}; pictures are compared on shared cells, but {means}"]
+
+
+def _models(runs: Sequence[PageRun]) -> list[str]:
+    groups = _grouped(runs, lambda run: run.model or "an unknown model")
+    return [f"the runs start from different models: {_listed(groups)}"] if len(groups) > 1 else []
+
+
+def _metrics(runs: Sequence[PageRun]) -> list[str]:
+    notes = []
+    for metric in dict.fromkeys(name for run in runs for name in run.metrics):
+        having = [run for run in runs if metric in run.metrics]
+        if len(having) < len(runs):
+            notes.append(f"{metric} was measured in {len(having)} of {len(runs)} runs: {_names(having)}")
+        groups = _grouped(having, partial(_measured_with, metric))
+        if len(groups) > 1:
+            notes.append(f"scores of {metric} are not comparable between runs, as they differ in: {_listed(groups)}")
+    photos = {frozenset(found.sha256 for found in run.references if found.kind == USED) for run in runs}
+    if len(photos) > 1:
+        notes.append("the runs have different reference photos: each run's faces are compared with its own photos")
+    return notes
+
+
+def _measured_with(metric: str, run: PageRun) -> str:
+    """A metric's models, direction and bounds in words."""
+    info = run.metrics[metric]
+    direction = "higher is better" if info.higher_is_better else "lower is better"
+    models = [_model(key, found) for key, found in run.measured_with.get(metric, {}).items()]
+    return ", ".join([*models, direction, f"from {info.bounds[0]:g} to {info.bounds[1]:g}"])
+
+
+def _model(key: str, found: Any) -> str:
+    if isinstance(found, Mapping) and "id" in found:
+        digest = f" ({str(found['sha256'])[:8]})" if found.get("sha256") else ""
+        return f"{key} {found['id']}{digest}"
+    return f"{key} {found if isinstance(found, str) else json.dumps(found)}"
+
+
+def _grouped(runs: Sequence[PageRun], key: Callable[[PageRun], str]) -> dict[str, list[PageRun]]:
+    groups: dict[str, list[PageRun]] = {}
+    for run in runs:
+        groups.setdefault(key(run), []).append(run)
+    return groups
+
+
+def _listed(groups: Mapping[str, Sequence[PageRun]]) -> str:
+    return "; ".join(f"{words} ({_names(runs)})" for words, runs in groups.items())
+
+
+def _names(runs: Sequence[PageRun]) -> str:
+    named = ", ".join(run.name for run in runs[:SHOWN])
+    return named if len(runs) <= SHOWN else f"{named} and {len(runs) - SHOWN} more"

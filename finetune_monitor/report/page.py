@@ -12,13 +12,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from finetune_monitor.errors import UserError
-from finetune_monitor.files import write_atomic
-from finetune_monitor.record import EVALUATIONS, RUN
-from finetune_monitor.references import REFERENCES
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.files import write_atomic
+from finetune_monitor.record.references import REFERENCES
+from finetune_monitor.record.run_directory import EVALUATIONS, RUN
+from finetune_monitor.report.data_scripts import call
 from finetune_monitor.report.manifest import FORMAT, images, manifest, now
-from finetune_monitor.report.runs import PageRun, Unreadable, read_runs
-from finetune_monitor.report.scripts import call
+from finetune_monitor.report.page_runs import PageRun, Unreadable, read_runs
 from finetune_monitor.report.thumbnails import Plan, make_thumbnails, plan_thumbnails, reference_thumbnail
 
 STATIC = Path(__file__).parent / "page"

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from finetune_monitor.errors import UserError
-from finetune_monitor.files import STAGING, sha256
-from finetune_monitor.images import read_image
-from finetune_monitor.references import reference_path, thumbnail
-from finetune_monitor.report.runs import PageRun, Reference
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.files import STAGING, sha256
+from finetune_monitor.base.images import read_image, thumbnail
+from finetune_monitor.record.references import reference_path
+from finetune_monitor.report.page_runs import PageRun, Reference
 
 QUALITY = 80
 

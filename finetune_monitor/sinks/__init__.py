@@ -8,8 +8,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from PIL.Image import Image
 
-from finetune_monitor.evaluation import Estimate, Evaluation, RunSummary
 from finetune_monitor.metrics import MetricInfo
+from finetune_monitor.record.evaluation import Evaluation, RunSummary
+from finetune_monitor.stats.estimate import Estimate
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
 from PIL.Image import Image
 
-from finetune_monitor.captions import grid_picture
-from finetune_monitor.errors import UserError
-from finetune_monitor.evaluation import Evaluation, RunSummary, measured_means
-from finetune_monitor.record import plain
-from finetune_monitor.redaction import redacted
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.redaction import redacted
+from finetune_monitor.record.evaluation import Evaluation, RunSummary, measured_means
 from finetune_monitor.sinks import RunInfo, Sink, scalars
+from finetune_monitor.sinks.grid_image import grid_picture
 from finetune_monitor.sinks.tensorboard import TensorBoardSink
 from finetune_monitor.sinks.wandb import WandbSink, import_wandb, init_arguments
+from finetune_monitor.stats.estimate import plain
 
 logger = logging.getLogger(__name__)
 

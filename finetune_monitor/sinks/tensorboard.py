@@ -9,10 +9,10 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from finetune_monitor.captions import grid_picture, prompt_strips
-from finetune_monitor.evaluation import Evaluation, RunSummary, measured_means
-from finetune_monitor.redaction import redacted
+from finetune_monitor.base.redaction import redacted
+from finetune_monitor.record.evaluation import Evaluation, RunSummary, measured_means
 from finetune_monitor.sinks import RunInfo, scalars
+from finetune_monitor.sinks.grid_image import grid_picture, prompt_strips
 
 PROMPT_CHARACTERS = 60
 """How much of a prompt stands in a tag."""

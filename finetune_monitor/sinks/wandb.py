@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 from PIL.Image import Image
 
-from finetune_monitor.captions import grid_picture
-from finetune_monitor.errors import UserError
-from finetune_monitor.evaluation import Evaluation, RunSummary, ScoredImage, measured_means
-from finetune_monitor.files import write_atomic
-from finetune_monitor.record import plain
-from finetune_monitor.redaction import redacted
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.files import write_atomic
+from finetune_monitor.base.redaction import redacted
+from finetune_monitor.record.evaluation import Evaluation, RunSummary, ScoredImage, measured_means
 from finetune_monitor.sinks import RunInfo, scalars
+from finetune_monitor.sinks.grid_image import grid_picture
+from finetune_monitor.stats.estimate import plain
 
 Mode = Literal["online", "offline", "disabled"]
 

@@ -6,10 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from finetune_monitor.evaluation import StopReason
-from finetune_monitor.record import RUN
-from finetune_monitor.sweep.scores import ended, read_quietly
-from finetune_monitor.sweep.state import TRIALS, SweepState, TrialRecord, TrialState, without_secrets, write_state
+from finetune_monitor.record.evaluation import StopReason
+from finetune_monitor.record.progress import ended, read_quietly
+from finetune_monitor.record.run_directory import RUN
+from finetune_monitor.record.sweep_directory import (
+    TRIALS,
+    SweepState,
+    TrialRecord,
+    TrialState,
+    without_secrets,
+    write_state,
+)
 
 
 class Ledger:

@@ -10,17 +10,14 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from finetune_monitor.columns import HELD_OUT
-from finetune_monitor.errors import UserError, all_problems
-from finetune_monitor.files import write_atomic
-from finetune_monitor.record import RUN
-from finetune_monitor.sweep.naming import alike, search_name, trial_name
+from finetune_monitor.base.errors import UserError, all_problems
+from finetune_monitor.base.files import write_atomic
+from finetune_monitor.record.columns import HELD_OUT
+from finetune_monitor.record.run_directory import RUN
+from finetune_monitor.record.sweep_directory import CONFIGS, TRIALS, SweepState, TrialRecord
 from finetune_monitor.sweep.spec import COMPARED, SweepConfig, flat, is_number
-from finetune_monitor.sweep.state import TRIALS, SweepState, TrialRecord
+from finetune_monitor.sweep.trials.naming import alike, search_name, trial_name
 from finetune_monitor.training.config import Config, load_config, problems_of, read_yaml
-
-CONFIGS = "configs"
-"""The folder of the trials' configs."""
 
 UNCOMPARED = (
     "output_dir",

@@ -4,12 +4,12 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
-from finetune_monitor.record import RUN
+from finetune_monitor.record.run_directory import RUN
+from finetune_monitor.record.sweep_directory import SweepState
 from finetune_monitor.sweep.ledger import Ledger
-from finetune_monitor.sweep.state import SweepState
 
 if TYPE_CHECKING:
-    from finetune_monitor.sweep.answering.answer import Answer
+    from finetune_monitor.report.sweep_answer.answer import Answer
 
 logger = logging.getLogger(__name__)
 
@@ -49,10 +49,10 @@ def publish(state: SweepState) -> "Answer | None":
     """
     answer = None
     try:
-        from finetune_monitor.report.page import write_page  # imported here: both load much
-        from finetune_monitor.sweep.answering.answer import answer_of
-        from finetune_monitor.sweep.answering.results import read_results
-        from finetune_monitor.sweep.answering.table_csv import write_csv
+        from finetune_monitor.report.page import write_page
+        from finetune_monitor.report.sweep_answer.answer import answer_of
+        from finetune_monitor.report.sweep_answer.results import read_results
+        from finetune_monitor.report.sweep_answer.table_csv import write_csv
 
         results = read_results(state)
         answer = answer_of(results, str(state.folder))

@@ -10,21 +10,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from finetune_monitor.errors import UserError
-from finetune_monitor.markdown import visible
-from finetune_monitor.record import RUN, lock
-from finetune_monitor.sweep.interrupts import Interrupt, watched_signals
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.interrupts import Interrupt, watched_signals
+from finetune_monitor.base.text import visible
+from finetune_monitor.record.run_directory import RUN, lock
+from finetune_monitor.record.sweep_directory import STATE, SweepState, TrialState, read_state
 from finetune_monitor.sweep.ledger import Ledger
+from finetune_monitor.sweep.live_table import SweepTable, counted
 from finetune_monitor.sweep.plan import Plan, make_plan
 from finetune_monitor.sweep.publishing import PAGE, Publisher, publish
-from finetune_monitor.sweep.session import prepare_ray, ray_session, remove_temporary, resources_of
+from finetune_monitor.sweep.ray_session import prepare_ray, ray_session, remove_temporary, resources_of
 from finetune_monitor.sweep.spec import SweepConfig, load_sweep
-from finetune_monitor.sweep.state import STATE, SweepState, TrialState, read_state
-from finetune_monitor.sweep.table import SweepTable, counted
 from finetune_monitor.sweep.trials.supervisor import LOGS, SCRATCH, STOP, TOKEN, Site
 
 PAGE_WITHIN = 600.0
 """Seconds for a page that is being written when the last trial ends; then it is written once more, for good."""
+
+ENDING = "ending the trials with a checkpoint each"
 
 
 def run_sweep(path: Path, overrides: Sequence[str] = ()) -> int:
@@ -95,7 +97,8 @@ def _run(plan: Plan, ledger: Ledger) -> int:
     """Start Ray, run the trials, and leave nothing of Ray's behind; returns the status of an interrupt, or 0."""
     site = _prepare(plan)
     scratch = Path(site.folder) / SCRATCH
-    with warnings.catch_warnings(), watched_signals((scratch / STOP).touch) as interrupt, ExitStack() as left:
+    asked = watched_signals(ENDING, tell=(scratch / STOP).touch)
+    with warnings.catch_warnings(), asked as interrupt, ExitStack() as left:
         warnings.simplefilter("ignore")  # of rows that are being written; they would tear the table
         left.callback(shutil.rmtree, scratch, ignore_errors=True)
         publisher = Publisher(ledger)
@@ -123,8 +126,8 @@ def _prepare(plan: Plan) -> Site:
 
 
 def _tune(plan: Plan, ledger: Ledger, site: Site, publisher: Publisher, interrupt: Interrupt) -> None:
-    from finetune_monitor.sweep.tuning import run_trials  # imported here: it needs Ray
-    from finetune_monitor.sweep.watching import StopWhenAsked, Watch
+    from finetune_monitor.sweep.ray_callbacks import StopWhenAsked, Watch
+    from finetune_monitor.sweep.ray_tuning import run_trials
 
     resources = resources_of(plan.spec.resources)
     site = replace(site, gpus=resources["gpu"])
@@ -150,10 +153,10 @@ def _conclude(plan: Plan, state: SweepState) -> int:
         if (log := state.folder / LOGS / f"{trial.name}.log").exists():
             print(f"         its log: {log}")
     if answer is not None:
-        from finetune_monitor.sweep.answering.answer import print_answer
+        from finetune_monitor.report.sweep_answer.answer import print_answer
 
         print_answer(answer)
-    from finetune_monitor.sweep.answering.table_csv import TABLE
+    from finetune_monitor.report.sweep_answer.table_csv import TABLE
 
     for label, found in (("table:", state.folder / TABLE), ("page:", state.folder / PAGE / "index.html")):
         if found.exists():

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from finetune_monitor.errors import all_problems
-from finetune_monitor.redaction import redacted
+from finetune_monitor.base.errors import all_problems
+from finetune_monitor.base.redaction import redacted
 from finetune_monitor.training.config import (
     Config,
     Section,

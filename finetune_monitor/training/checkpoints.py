@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
-from finetune_monitor.errors import UserError
-from finetune_monitor.files import sha256, staged_folder
-from finetune_monitor.training.models import Trainable
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.files import sha256, staged_folder
+from finetune_monitor.training.trainable import Trainable
 
 logger = logging.getLogger(__name__)
 

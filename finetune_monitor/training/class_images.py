@@ -13,13 +13,13 @@ from filelock import FileLock, Timeout
 from PIL import Image
 from tqdm.auto import tqdm
 
-from finetune_monitor import ranks
-from finetune_monitor.borrowing import borrowed
-from finetune_monitor.errors import UserError, all_problems
-from finetune_monitor.files import write_atomic
-from finetune_monitor.grid import PromptGrid
-from finetune_monitor.images import SUFFIXES, list_images
-from finetune_monitor.sampling import Renderer, is_black
+from finetune_monitor.base import distributed
+from finetune_monitor.base.errors import UserError, all_problems
+from finetune_monitor.base.files import write_atomic
+from finetune_monitor.base.images import SUFFIXES, list_images
+from finetune_monitor.record.grid import PromptGrid
+from finetune_monitor.rendering.isolation import borrowed
+from finetune_monitor.rendering.renderer import Renderer, is_black
 from finetune_monitor.training.config import DataConfig, GridConfig
 from finetune_monitor.training.data import checked_photos
 
@@ -65,13 +65,13 @@ def _draw(
 def _missing(data: DataConfig) -> list[int]:
     """As the first process sees it."""
     assert data.class_images is not None
-    return ranks.gather(_missing_seeds(data.class_images, data.class_count))[0]
+    return distributed.gather(_missing_seeds(data.class_images, data.class_count))[0]
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Runs that share the folder draw one after the other: the second finds what the first has drawn."""
-    if not ranks.is_main():
+    if not distributed.is_main():
         yield
         return
     lock = FileLock(folder / ".lock")
@@ -109,12 +109,12 @@ def _render(renderer: Renderer, folder: Path) -> None:
         _render_share(renderer, folder)
     except Exception as error:
         problem = str(error) if isinstance(error, UserError | OSError) else repr(error)
-    all_problems([found for found in ranks.gather(problem) if found], f"{folder}: class images cannot be made:")
+    all_problems([found for found in distributed.gather(problem) if found], f"{folder}: class images cannot be made:")
 
 
 def _render_share(renderer: Renderer, folder: Path) -> None:
-    todo = list(renderer.grid.cells[ranks.rank() :: ranks.world_size()])
-    bar = tqdm(total=len(todo), desc="class images", unit="image", disable=not ranks.is_main())
+    todo = list(renderer.grid.cells[distributed.rank() :: distributed.world_size()])
+    bar = tqdm(total=len(todo), desc="class images", unit="image", disable=not distributed.is_main())
     with borrowed(renderer.pipeline), bar:
         while todo:
             cells, todo = todo[: renderer.batches.size], todo[renderer.batches.size :]

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from finetune_monitor.errors import UserError
+from finetune_monitor.base.errors import UserError
 
 
 def compile_in_place(model: nn.Module) -> None:

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from finetune_monitor.columns import HELD_OUT, SIDE_COLUMNS, STARS
-from finetune_monitor.errors import UserError, all_problems
-from finetune_monitor.grid import PromptGrid
+from finetune_monitor.base.errors import UserError, all_problems
+from finetune_monitor.record.columns import HELD_OUT, SIDE_COLUMNS, STARS
+from finetune_monitor.record.grid import PromptGrid
 
 PRODIGY_RATE = 0.01
 """A smaller factor on Prodigy's own step size is a rate meant for AdamW: the run would learn next to nothing."""

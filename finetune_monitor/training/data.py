@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from finetune_monitor.images import each_image, read_image
+from finetune_monitor.base.images import each_image, read_image
 
 CROPS = 8
 """Random crops of a photo in the cache: enough that no crop is learnt by heart, and 1 MB a photo at 512 px."""

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from finetune_monitor import ranks
-from finetune_monitor.images import read_image
+from finetune_monitor.base import distributed
+from finetune_monitor.base.images import read_image
 from finetune_monitor.training.data import Photos, batch_indices
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def open_latents(
 ) -> Latents:
     """Latents as `train.cache_latents` says: `always` cached, `never`, or (`auto`) where they fit `CACHE_LIMIT`."""
     size = cache_size(vae, photos)
-    if caching == "auto" and size > CACHE_LIMIT and ranks.is_main():
+    if caching == "auto" and size > CACHE_LIMIT and distributed.is_main():
         logger.warning(
             "train.cache_latents=auto: %d %s in %d views each would take %.1f GiB as latents, over the bound of "
             "%.1f GiB; every step encodes its own, which is slower (always caches them all the same)",
@@ -101,7 +101,7 @@ class CachedLatents:
 def cache_latents(vae: AutoencoderKL, photos: Photos, batch_size: int, label: str = "photos") -> CachedLatents:
     """Encode every view of every photo once."""
     means, stds = [], []
-    bar = tqdm(photos.paths, desc=f"encoding {label}", unit="image", leave=False, disable=not ranks.is_main())
+    bar = tqdm(photos.paths, desc=f"encoding {label}", unit="image", leave=False, disable=not distributed.is_main())
     for index, path in enumerate(bar):
         views = photos.views.all(read_image(path), [photos.seed, index])
         posteriors = [vae.encode(view[None].to(vae.device, vae.dtype)).latent_dist for view in views]  # memory for one
@@ -130,7 +130,7 @@ class FreshLatents:
         if turn != self._next:
             self._batches = self._read_from(turn)
         pixels = next(self._batches).to(self.vae.device, self.vae.dtype, non_blocking=True)
-        self._next = turn + ranks.world_size()
+        self._next = turn + distributed.world_size()
         posterior = self.vae.encode(pixels).latent_dist
         return _sample(posterior.mean.float(), posterior.std.float(), generator) * self.vae.config.scaling_factor
 
@@ -140,7 +140,7 @@ class FreshLatents:
 
     def _read_from(self, first: int) -> Iterator[Tensor]:
         """Pixels of every turn of this process from `first` on, read ahead."""
-        turns = itertools.count(first, ranks.world_size())
+        turns = itertools.count(first, distributed.world_size())
         loader = DataLoader(
             self.photos,
             batch_sampler=([turn * self.batch_size + i for i in range(self.batch_size)] for turn in turns),

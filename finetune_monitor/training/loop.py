@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm.auto import tqdm
 
-from finetune_monitor import ranks
-from finetune_monitor.evaluation import StopReason
-from finetune_monitor.monitor import FinetuneMonitor
+from finetune_monitor.base import distributed
+from finetune_monitor.base.interrupts import Interrupt
+from finetune_monitor.monitor.callback import FinetuneMonitor
+from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.sinks import accelerate as trackers
 from finetune_monitor.training import checkpoints, objective
 from finetune_monitor.training.config import Config, TrainConfig
 from finetune_monitor.training.data import step_seed, tokenise
-from finetune_monitor.training.interrupts import Interrupt
 from finetune_monitor.training.latents import Latents
-from finetune_monitor.training.models import Trainable
 from finetune_monitor.training.optimizers import build
+from finetune_monitor.training.trainable import Trainable
 
 CHECKPOINTS = "checkpoints"
 """Their folder in the run directory."""
@@ -95,7 +95,7 @@ class Trainer:
     def run(self, monitor: FinetuneMonitor | None, interrupt: Interrupt) -> StopReason:
         """Train from the step after `self.step` until the end, a rule, a signal or a loss that is not finite."""
         total = self.config.train.max_steps
-        bar = tqdm(total=total, initial=self.step, desc="training", unit="step", disable=not ranks.is_main())
+        bar = tqdm(total=total, initial=self.step, desc="training", unit="step", disable=not distributed.is_main())
         with bar:
             if monitor is not None:
                 self._begin(monitor)
@@ -121,14 +121,14 @@ class Trainer:
             monitor.on_step_end(self.step, self.epoch)
         if self.step < self.config.train.max_steps and not monitor.decision.stop:
             forecast = monitor.forecast(self.seconds_a_step())
-            if ranks.is_main():
+            if distributed.is_main():
                 tqdm.write(forecast)
 
     @property
     def epoch(self) -> float:
         """How often each photo of the subject has been seen."""
         train = self.config.train
-        seen = self.step * train.batch_size * train.gradient_accumulation * ranks.world_size()
+        seen = self.step * train.batch_size * train.gradient_accumulation * distributed.world_size()
         return seen / len(self.latents[0])
 
     def train_step(self, step: int) -> Float[Tensor, ""]:
@@ -173,7 +173,7 @@ class Trainer:
 
     def _loss(self, step: int, micro: int) -> Float[Tensor, ""]:
         train, device = self.config.train, self.accelerator.device
-        seed = step_seed(self.config.seed, step, micro, ranks.rank())
+        seed = step_seed(self.config.seed, step, micro, distributed.rank())
         torch.manual_seed(seed)  # dropout draws from the global generator
         generator = torch.Generator(device).manual_seed(seed)
         latents = self._batch(step, micro, generator)
@@ -187,7 +187,7 @@ class Trainer:
     def _batch(self, step: int, micro: int, generator: torch.Generator) -> Float[Tensor, "b 4 h w"]:
         """Latents of this process's photos, the subject's first."""
         turn = (step - 1) * self.config.train.gradient_accumulation + micro
-        place = turn * ranks.world_size() + ranks.rank()
+        place = turn * distributed.world_size() + distributed.rank()
         return torch.cat([part.draw(place, generator) for part in self.latents])
 
     def close(self) -> None:
@@ -214,7 +214,7 @@ class Trainer:
 
     def _polls_signals(self) -> bool:
         """With several processes asking costs a collective, so it is asked at intervals."""
-        return ranks.world_size() == 1 or self.step % LOG_EVERY == 0
+        return distributed.world_size() == 1 or self.step % LOG_EVERY == 0
 
     def _show(self, bar: tqdm, monitor: FinetuneMonitor | None) -> None:
         """Loss, learning rate and the latest scores beside the bar; nothing that is not known yet."""
@@ -225,7 +225,7 @@ class Trainer:
 
     def _save(self) -> None:
         """A checkpoint, written by the first process while the others wait."""
-        if ranks.is_main():
+        if distributed.is_main():
             scaler = self.accelerator.scaler
             checkpoints.save(
                 self.config.output_dir / CHECKPOINTS,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.optim import AdamW, Optimizer
 
-from finetune_monitor.errors import UserError
+from finetune_monitor.base.errors import UserError
 
 PACKAGES = {"adamw8bit": "bitsandbytes", "prodigy": "prodigyopt"}
 

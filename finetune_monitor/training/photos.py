@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune_monitor.errors import UserError, all_problems
-from finetune_monitor.files import sha256
-from finetune_monitor.images import first_images, list_images
+from finetune_monitor.base.errors import UserError, all_problems
+from finetune_monitor.base.files import sha256
+from finetune_monitor.base.images import first_images, list_images
 from finetune_monitor.training.config import DataConfig
 
 

@@ -13,17 +13,17 @@ from typing import IO, TypeVar
 import torch
 from diffusers import DDPMScheduler
 
-from finetune_monitor import ranks, record
-from finetune_monitor.agreement.thresholds import Thresholds, read_thresholds
-from finetune_monitor.columns import STARS
-from finetune_monitor.errors import UserError, all_problems
-from finetune_monitor.hub import resolve_hub_model
-from finetune_monitor.measuring import check_pictures_fit
-from finetune_monitor.metrics import Metric
+from finetune_monitor.base import distributed
+from finetune_monitor.base.errors import UserError, all_problems
+from finetune_monitor.metrics import Metric, measured_with
 from finetune_monitor.metrics.starred import Starred
-from finetune_monitor.monitor import measured_with
+from finetune_monitor.metrics.thresholds import Thresholds, read_thresholds
+from finetune_monitor.models.diffusers_hub import resolve_hub_model
+from finetune_monitor.monitor.evaluator import check_pictures_fit
+from finetune_monitor.record import run_directory
+from finetune_monitor.record.columns import STARS
+from finetune_monitor.rendering.schedulers import own_scheduler
 from finetune_monitor.sinks.wandb import import_wandb
-from finetune_monitor.solvers import own_scheduler
 from finetune_monitor.training import checkpoints
 from finetune_monitor.training.checkpoints import Checkpoint
 from finetune_monitor.training.compiling import check_compiler
@@ -81,7 +81,7 @@ def find_inputs(config: Config, device: torch.device, held: ExitStack, problems:
         UserError: lists everything that is missing or wrong.
     """
     attempt = _Attempts(problems)
-    if ranks.is_main():
+    if distributed.is_main():
         attempt(lambda: held.enter_context(_take(config.output_dir)))
     chosen = attempt(lambda: choose_photos(config.data))
     photos = attempt(lambda: checked_photos(chosen.training)) if chosen else None
@@ -94,7 +94,7 @@ def find_inputs(config: Config, device: torch.device, held: ExitStack, problems:
         attempt(lambda: check_compiler(device))
     checkpoint = attempt(lambda: _find_checkpoint(config))
     resume_step = attempt(lambda: _resume_step(config, checkpoint, metrics))
-    everyones = dict.fromkeys(problem for found in ranks.gather(attempt.problems) for problem in found)
+    everyones = dict.fromkeys(problem for found in distributed.gather(attempt.problems) for problem in found)
     all_problems(list(everyones), "the run cannot start:")
     assert model is not None
     assert photos is not None
@@ -103,9 +103,9 @@ def find_inputs(config: Config, device: torch.device, held: ExitStack, problems:
 
 def _metrics(config: Config, photos: ChosenPhotos | None, device: torch.device, attempt: _Attempts) -> list[Metric]:
     """The metrics that the config names; without photos only the recogniser is looked for."""
-    from finetune_monitor.faces import load_recogniser
     from finetune_monitor.metrics.aesthetic import Aesthetic
     from finetune_monitor.metrics.face_similarity import FaceSimilarity
+    from finetune_monitor.models.recognizers import load_recogniser
 
     chosen = config.monitor.metrics
     found: list[Metric | None] = []
@@ -125,7 +125,7 @@ def _with_stars(monitor: MonitorConfig, metrics: list[Metric], attempt: _Attempt
     found = attempt(lambda: _thresholds(monitor)) or {}
     graded = [metric for metric in metrics if metric.name in found]
     bare = [metric.name for metric in metrics if metric not in graded]
-    if graded and bare and ranks.is_main():
+    if graded and bare and distributed.is_main():
         logger.warning("%s: has no thresholds of %s, which gets no stars", monitor.thresholds, ", ".join(bare))
     starred = {m.name: attempt(partial(_starred, monitor.thresholds, m, found[m.name])) for m in graded}
     return [starred.get(metric.name) or metric for metric in metrics]
@@ -164,7 +164,7 @@ def _take(output_dir: Path) -> IO[str]:
     folder = output_dir / CHECKPOINTS
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return record.lock(folder)
+        return run_directory.lock(folder)
     except OSError as error:
         raise UserError(f"{output_dir}: cannot write there ({error.strerror}); choose another output_dir") from error
 
@@ -204,20 +204,20 @@ def _resume_step(config: Config, checkpoint: Checkpoint | None, metrics: list[Me
         UserError: the record and the checkpoints, or the record and the config, do not belong together.
     """
     folder = config.output_dir
-    if not config.monitor.enabled or not (folder / record.RUN).exists():
+    if not config.monitor.enabled or not (folder / run_directory.RUN).exists():
         if checkpoint is not None and config.monitor.enabled:
             raise UserError(
-                f"{folder}: has checkpoints but no record, so no floor to compare with; go on with "
+                f"{folder}: has checkpoints but no run_directory, so no floor to compare with; go on with "
                 "monitor.enabled=false or choose a new output_dir"
             )
         return None
-    recorded = record.read_run(folder).run
+    recorded = run_directory.read_run(folder).run
     if config.train.resume == "never":
         raise UserError(f"{folder}: holds a run, and train.resume is never; choose a new output_dir")
     if checkpoint is None and "ended" in recorded:
         raise UserError(f"{folder}: holds a run whose checkpoints are gone; choose a new output_dir")
-    new = {"grid": record.described_grid(config.prompt_grid), **measured_with(metrics)}
-    record.check_resume(folder, recorded, record.plain(new))
+    new = {"grid": run_directory.described_grid(config.prompt_grid), **measured_with(metrics)}
+    run_directory.check_resume(folder, recorded, run_directory.plain(new))
     return checkpoint.step if checkpoint is not None else 0
 
 

@@ -1,31 +1,32 @@
 """One run from its config to the exported weights."""
 
 import logging
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from accelerate import Accelerator
 from diffusers import DDPMScheduler, StableDiffusionPipeline
 
-from finetune_monitor import ranks
-from finetune_monitor.evaluation import StopReason
-from finetune_monitor.export import export_weights
-from finetune_monitor.files import write_atomic
-from finetune_monitor.monitor import FinetuneMonitor
-from finetune_monitor.record import CONFIG
-from finetune_monitor.redaction import redacted_yaml
+from finetune_monitor.base import distributed
+from finetune_monitor.base.files import write_atomic
+from finetune_monitor.base.interrupts import Interrupt, watched_signals
+from finetune_monitor.base.redaction import redacted_yaml
+from finetune_monitor.models.export import export_weights
+from finetune_monitor.monitor.callback import FinetuneMonitor
+from finetune_monitor.monitor.stopping import Patience
+from finetune_monitor.record.evaluation import StopReason
+from finetune_monitor.record.run_directory import CONFIG
+from finetune_monitor.report.sink import ReportPage
 from finetune_monitor.sinks import accelerate as trackers
-from finetune_monitor.sinks.report import ReportPage
-from finetune_monitor.stopping import Patience
 from finetune_monitor.training import checkpoints
 from finetune_monitor.training.class_images import class_images
 from finetune_monitor.training.compiling import compile_in_place
 from finetune_monitor.training.config import Config, load_config
 from finetune_monitor.training.data import Photos, Views
-from finetune_monitor.training.interrupts import watched_signals
 from finetune_monitor.training.latents import Latents, open_latents
 from finetune_monitor.training.loop import CHECKPOINTS, Conditioning, Trainer, make_optimizer
-from finetune_monitor.training.models import (
+from finetune_monitor.training.preflight import Inputs, check_space, find_inputs
+from finetune_monitor.training.trainable import (
     PRECISIONS,
     Trainable,
     average,
@@ -33,7 +34,6 @@ from finetune_monitor.training.models import (
     lower_precision,
     make_trainable,
 )
-from finetune_monitor.training.preflight import Inputs, check_space, find_inputs
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def run(config: Config) -> int:
     Raises:
         UserError: something that the user can put right, before training begins.
     """
-    with ExitStack() as held, watched_signals() as interrupt:
+    with ExitStack() as held, _interruptible() as interrupt:
         accelerator, problems = make_accelerator(config)
         inputs = find_inputs(config, accelerator.device, held, problems)
         _log_changes(config)
@@ -133,10 +133,10 @@ def make_monitor(
     sinks = trackers.start_trackers(accelerator, config.output_dir, chosen, inputs.resume_step)
     if config.monitor.report:
         sinks.append(ReportPage())
-    if ranks.is_main():
+    if distributed.is_main():
         checkpoints.drop_after(config.output_dir / CHECKPOINTS, trainer.step)
     if not config.monitor.enabled:
-        if ranks.is_main():
+        if distributed.is_main():
             write_atomic(config.output_dir / CONFIG, redacted_yaml(config.to_yaml()).encode())
         return None
     return FinetuneMonitor(
@@ -159,7 +159,7 @@ def make_monitor(
 def _log_changes(config: Config) -> None:
     """Say which settings a continued run takes from the new config."""
     path = config.output_dir / CONFIG
-    if not ranks.is_main() or not path.exists():
+    if not distributed.is_main() or not path.exists():
         return
     before, now = load_config(path).flat(), config.flat()
     for key in sorted(before.keys() | now.keys()):
@@ -188,9 +188,13 @@ def _finish(
     try:
         if ended and monitor is not None:
             monitor.evaluate(trainer.step, trainer.epoch)
-        if ended and ranks.is_main():
+        if ended and distributed.is_main():
             with trainer.trainable.live_weights():
                 export_weights(pipeline, config.output_dir / "last", {"step": trainer.step})
     finally:
         if monitor is not None:
             monitor.close(reason)
+
+
+def _interruptible() -> AbstractContextManager[Interrupt]:
+    return watched_signals("ending after this step with a checkpoint", gather=distributed.gather, forwarded=True)

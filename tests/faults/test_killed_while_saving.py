@@ -6,13 +6,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from conftest import tiny_pipeline
-from finetune_monitor import files
+from finetune_monitor.base import files
 from finetune_monitor.training import checkpoints
 from finetune_monitor.training.config import TrainConfig
 from finetune_monitor.training.loop import make_optimizer
-from finetune_monitor.training.models import make_trainable
-from mortal import die_at, in_a_child
+from finetune_monitor.training.trainable import make_trainable
+from support.mortal import die_at, in_a_child
+from support.tiny import stable_diffusion as tiny_pipeline
 
 TOUCHES_THE_DISK = [
     (files, "fsync"),

@@ -10,14 +10,14 @@ from PIL import Image
 from safetensors.torch import save_file
 from skimage.data import astronaut
 
-from finetune_monitor.aesthetics.heads import read_head, scale_of
-from finetune_monitor.clip import ClipEncoder
-from finetune_monitor.errors import UserError
-from finetune_monitor.files import sha256
-from finetune_monitor.grid import PromptGrid
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.files import sha256
 from finetune_monitor.metrics import Described, Metric
 from finetune_monitor.metrics.aesthetic import Aesthetic
-from heads import DATA, METADATA, WIDTH, needs_data, public, write_head
+from finetune_monitor.metrics.aesthetic_head import read_head, scale_of
+from finetune_monitor.models.clip import ClipEncoder
+from finetune_monitor.record.grid import PromptGrid
+from support.heads import DATA, METADATA, WIDTH, needs_data, public, write_head
 
 CELLS = PromptGrid(["a photo"]).cells
 

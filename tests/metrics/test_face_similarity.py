@@ -11,12 +11,13 @@ from PIL import Image
 from skimage.data import astronaut
 from torch import from_numpy
 
-from finetune_monitor.errors import UserError
-from finetune_monitor.faces import FaceFinder, OnnxRecogniser, arcface_crop
-from finetune_monitor.files import sha256
-from finetune_monitor.grid import PromptGrid
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.files import sha256
 from finetune_monitor.metrics import Calibrated, Described, Metric
 from finetune_monitor.metrics.face_similarity import FaceSimilarity
+from finetune_monitor.models.faces import FaceFinder, arcface_crop
+from finetune_monitor.models.recognizers import OnnxRecogniser
+from finetune_monitor.record.grid import PromptGrid
 
 CELLS = PromptGrid(["a photo of sks person"]).cells
 PHOTO = Image.fromarray(astronaut()).crop((80, 0, 380, 300))

@@ -5,16 +5,15 @@ import pytest
 from PIL import Image
 from skimage.data import astronaut
 
-from conftest import DEMO
-from finetune_monitor.agreement.buckets import Buckets
-from finetune_monitor.agreement.thresholds import Thresholds, weights_of
-from finetune_monitor.columns import HELD_OUT
-from finetune_monitor.errors import UserError
-from finetune_monitor.files import sha256
-from finetune_monitor.grid import PromptGrid
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.files import sha256
 from finetune_monitor.metrics import Extended, Illustrated, MetricInfo, main_columns
 from finetune_monitor.metrics.face_similarity import FaceSimilarity
 from finetune_monitor.metrics.starred import Starred
+from finetune_monitor.metrics.thresholds import Buckets, Thresholds, weights_of
+from finetune_monitor.record.columns import HELD_OUT
+from finetune_monitor.record.grid import PromptGrid
+from support.places import DEMO
 
 RECOGNISER = DEMO / "recogniser.onnx"
 CELLS = PromptGrid(["a photo of sks person"]).cells

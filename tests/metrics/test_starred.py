@@ -8,15 +8,14 @@ import pytest
 from PIL import Image
 
 import finetune_monitor
-from conftest import DEMO
 from finetune_monitor import FinetuneMonitor, Patience, PromptGrid, Starred, TensorBoardSink, read_thresholds
-from finetune_monitor.agreement.buckets import Buckets
-from finetune_monitor.agreement.thresholds import Thresholds, weights_of, write_thresholds
-from finetune_monitor.errors import UserError
-from finetune_monitor.evaluation import Estimate
+from finetune_monitor.base.errors import UserError
 from finetune_monitor.metrics import Calibrated, Described, Extended, Metric, MetricInfo, main_columns
 from finetune_monitor.metrics.face_similarity import FaceSimilarity
-from finetune_monitor.record import plain, read_run
+from finetune_monitor.metrics.thresholds import Buckets, Thresholds, weights_of, write_thresholds
+from finetune_monitor.record.run_directory import read_run
+from finetune_monitor.stats.estimate import Estimate, plain
+from support.places import DEMO
 
 CELLS = PromptGrid(["a photo"], [0, 1, 2]).cells
 GREYS = [Image.new("RGB", (8, 8), (grey, grey, grey)) for grey in (200, 40, 0)]

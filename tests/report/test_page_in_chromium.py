@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from page_folders import GRID, HOSTILE, NAME, OTHER_GRID, PLAIN, Recording, sweep_of, write_run
 
-from browser import PHONE, opened_page, started_chromium
 from finetune_monitor.report.page import write_page
-from finetune_monitor.statistics import t_interval
+from finetune_monitor.stats.statistics import t_interval
+from support.browser import PHONE, opened_page, started_chromium
+from support.page_folders import GRID, HOSTILE, NAME, OTHER_GRID, PLAIN, Recording, sweep_of, write_run
+from support.places import ROOT
 
 WATCH = """
   window.flashes = [];
@@ -24,7 +25,7 @@ NARROWEST = {"viewport": {"width": 320, "height": 640}, "has_touch": True, "is_m
 STEPS = {0: 0.1, 50: 0.6, 100: 0.4}
 SECOND = {0: 0.1, 50: 0.3, 100: 0.5}
 MANY = 50
-EXAMPLE = Path(__file__).parents[2] / "assets/sweep_photos_demo"
+EXAMPLE = ROOT / "assets/sweep_photos_demo"
 LONG_NAMES = """
   sweep.axis = {...sweep.axis, key: "data.instance_images", scale: "category"};
   sweep.axis.values = ["/a/long/folder/of a person with a long name", "/a/long/folder/short", "/a/long/other"];

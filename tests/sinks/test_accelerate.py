@@ -7,13 +7,13 @@ from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from finetune_monitor.errors import UserError
-from finetune_monitor.evaluation import RunSummary
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.record.evaluation import RunSummary
 from finetune_monitor.sinks import Sink
 from finetune_monitor.sinks.accelerate import TrackerSink, accelerate_sinks, end, log, start_trackers
 from finetune_monitor.sinks.tensorboard import TensorBoardSink
 from finetune_monitor.sinks.wandb import WandbSink
-from runs import CEILING, NOTICE, evaluation, pictures, run_info
+from support.runs import CEILING, NOTICE, evaluation, pictures, run_info
 
 
 @pytest.fixture(autouse=True)

@@ -12,10 +12,10 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard import SummaryWriter
 
-from finetune_monitor.evaluation import RunSummary, StopReason
+from finetune_monitor.record.evaluation import RunSummary, StopReason
 from finetune_monitor.sinks import Sink
 from finetune_monitor.sinks.tensorboard import TensorBoardSink, _shortened
-from runs import CEILING, GRID, NOTICE, evaluation, pictures, run_info
+from support.runs import CEILING, GRID, NOTICE, evaluation, pictures, run_info
 
 
 def write(sink: TensorBoardSink, folder, evaluations, **changes) -> None:

@@ -11,12 +11,12 @@ import pytest
 import wandb
 from wandb.proto import wandb_internal_pb2
 
-from finetune_monitor.errors import UserError
-from finetune_monitor.evaluation import Evaluation, RunSummary, StopReason
-from finetune_monitor.record import RunRecord
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.record.evaluation import Evaluation, RunSummary, StopReason
+from finetune_monitor.record.run_directory import RunRecord
 from finetune_monitor.sinks import Sink
 from finetune_monitor.sinks.wandb import STEP, WandbSink, init_arguments
-from runs import GRID, NOTICE, evaluation, pictures, run_info
+from support.runs import GRID, NOTICE, evaluation, pictures, run_info
 
 
 @pytest.fixture(autouse=True)

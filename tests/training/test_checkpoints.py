@@ -6,13 +6,13 @@ import shutil
 import pytest
 import torch
 
-from conftest import tiny_pipeline
-from finetune_monitor import files
-from finetune_monitor.errors import UserError
+from finetune_monitor.base import files
+from finetune_monitor.base.errors import UserError
 from finetune_monitor.training import checkpoints
 from finetune_monitor.training.config import TrainConfig
 from finetune_monitor.training.loop import make_optimizer
-from finetune_monitor.training.models import average, make_trainable
+from finetune_monitor.training.trainable import average, make_trainable
+from support.tiny import stable_diffusion as tiny_pipeline
 
 STEADY = [7] * 20
 """Gradients that point one way, so that Prodigy's estimate grows."""

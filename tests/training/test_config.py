@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from finetune_monitor.errors import UserError
+from finetune_monitor.base.errors import UserError
 from finetune_monitor.training.config import load_config
+from support.places import ROOT
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = ROOT / "configs"
 DEMO = CONFIGS / "demo.yaml"
 TRAININGS = [path for path in sorted(CONFIGS.glob("*.yaml")) if not path.name.startswith("sweep_")]
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from PIL import Image
 
-from finetune_monitor.errors import UserError
-from finetune_monitor.images import read_image
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.images import read_image
 from finetune_monitor.training.data import CROPS, ZOOM, Photos, Views, batch_indices, checked_photos, step_seed
 
 

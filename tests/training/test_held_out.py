@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 from skimage.data import astronaut
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from finetune_monitor.columns import HELD_OUT
-from finetune_monitor.console import print_summary
-from finetune_monitor.errors import UserError
-from finetune_monitor.files import sha256
-from finetune_monitor.record import read_run
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.files import sha256
+from finetune_monitor.record.columns import HELD_OUT
+from finetune_monitor.record.run_directory import read_run
+from finetune_monitor.sinks.console import print_summary
 from finetune_monitor.training.config import DataConfig, load_config
 from finetune_monitor.training.photos import ChosenPhotos, choose_photos
 from finetune_monitor.training.run import run

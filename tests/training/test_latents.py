@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from conftest import tiny_pipeline
 from finetune_monitor.training import latents
 from finetune_monitor.training.data import Photos, Views, batch_indices
 from finetune_monitor.training.latents import CachedLatents, FreshLatents, cache_latents, cache_size, open_latents
+from support.tiny import stable_diffusion as tiny_pipeline
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from finetune_monitor.training.config import load_config
 from finetune_monitor.training.loop import Trainer
-from finetune_monitor.training.models import load_pipeline
 from finetune_monitor.training.preflight import Inputs
 from finetune_monitor.training.run import make_accelerator, make_trainer
+from finetune_monitor.training.trainable import load_pipeline
 
 
 class Waits(TorchDispatchMode):

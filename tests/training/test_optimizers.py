@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from finetune_monitor.errors import UserError
+from finetune_monitor.base.errors import UserError
 from finetune_monitor.training import optimizers
 from finetune_monitor.training.config import TrainConfig
 from finetune_monitor.training.optimizers import PACKAGES, STATE_SIZE, build, check_optimizer

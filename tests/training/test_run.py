@@ -19,13 +19,14 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file
 
-from conftest import DEMO, ROOT, tiny_pipeline
-from finetune_monitor.errors import UserError
-from finetune_monitor.evaluation import StopReason
-from finetune_monitor.record import lock, read_run
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.record.evaluation import StopReason
+from finetune_monitor.record.run_directory import lock, read_run
 from finetune_monitor.training import loop
 from finetune_monitor.training.config import load_config
 from finetune_monitor.training.run import run
+from support.places import DEMO, ROOT
+from support.tiny import stable_diffusion as tiny_pipeline
 
 OFF = "monitor.enabled=false"
 

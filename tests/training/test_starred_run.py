@@ -10,15 +10,14 @@ import pytest
 from accelerate.state import AcceleratorState
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from conftest import DEMO
-from finetune_monitor.agreement.buckets import Buckets
-from finetune_monitor.agreement.thresholds import Thresholds, read_thresholds, write_thresholds
-from finetune_monitor.console import print_summary
-from finetune_monitor.errors import UserError
-from finetune_monitor.files import sha256
-from finetune_monitor.record import read_run
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.files import sha256
+from finetune_monitor.metrics.thresholds import Buckets, Thresholds, read_thresholds, write_thresholds
+from finetune_monitor.record.run_directory import read_run
+from finetune_monitor.sinks.console import print_summary
 from finetune_monitor.training.config import load_config
 from finetune_monitor.training.run import run
+from support.places import DEMO
 
 DEMO_AESTHETIC = {"clip": str(DEMO / "clip"), "pretrained": None, "head": str(DEMO / "aesthetic_head.safetensors")}
 DEMO_WEIGHTS = {

@@ -5,11 +5,11 @@ import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
-from conftest import tiny_config
-from finetune_monitor.record import read_run
+from finetune_monitor.record.run_directory import read_run
 from finetune_monitor.training import loop
 from finetune_monitor.training.config import load_config
 from finetune_monitor.training.run import run
+from support.tiny import tiny_config
 
 TRAININGS = {
     "lora": ["train.lora_dropout=0.3", "train.lora_layers=[attention, feed_forward, convolution]"],
@@ -94,4 +94,4 @@ def break_half_way(monkeypatch):
         torch.manual_seed(99)
         raise RuntimeError("half-way")
 
-    monkeypatch.setattr("finetune_monitor.sampling.decode", decode)
+    monkeypatch.setattr("finetune_monitor.rendering.renderer.decode", decode)

@@ -6,7 +6,7 @@ import sys
 import threading
 from pathlib import Path
 
-from finetune_monitor.errors import UserError
+from finetune_monitor.base.errors import UserError
 from finetune_monitor.training.config import load_config
 
 USER_ERROR = 2
@@ -21,7 +21,7 @@ def main() -> int:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         config = load_config(Path(sys.argv[1]))
-        from finetune_monitor.training.run import run  # torch only once the config is valid
+        from finetune_monitor.training.run import run
 
         return run(config)
     except UserError as error:

@@ -8,12 +8,12 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from finetune_monitor.errors import UserError
-from finetune_monitor.evaluation import MISSING, StopReason
-from finetune_monitor.record import EVALUATIONS, RUN, lock
-from finetune_monitor.sweep.plan import CONFIGS
-from finetune_monitor.sweep.scores import Row, ended, read_quietly, rows
-from finetune_monitor.sweep.state import TRIALS
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.record.evaluation import StopReason
+from finetune_monitor.record.progress import Row, ended, read_quietly, rows
+from finetune_monitor.record.run_directory import EVALUATIONS, RUN, lock
+from finetune_monitor.record.sweep_directory import CONFIGS, TRIALS
+from finetune_monitor.stats.estimate import MISSING
 from finetune_monitor.sweep.trials.child import Child
 from finetune_monitor.sweep.trials.process import USER_ERROR
 from finetune_monitor.training.config import load_config

@@ -5,7 +5,7 @@ from typing import Any
 
 from ray import tune
 
-from finetune_monitor.sweep.naming import search_name
+from finetune_monitor.sweep.trials.naming import search_name
 from finetune_monitor.sweep.trials.supervisor import Site, Supervisor
 
 SITE, TRIAL, PERSON, SEED = "sweep.site", "sweep.trial", "sweep.person", "sweep.seed"

@@ -1,0 +1,1 @@
+"""Files, errors, images, processes: knows nothing of the product."""

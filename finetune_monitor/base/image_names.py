@@ -1,0 +1,70 @@
+"""Which file on disk an image's name in a table means."""
+
+import os
+import posixpath
+import reprlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.images import SUFFIXES
+
+IMAGE_COLUMNS = frozenset({"file", "filename", "image", "image_id", "name", "path"})
+
+
+def without_suffix(name: str) -> str:
+    """A name without the suffix of a picture, if it has one: `1.jpg` and `1` are `1`, `v1.5` stays."""
+    stem, suffix = posixpath.splitext(name)
+    return stem if suffix.lower() in SUFFIXES else name
+
+
+def locate_images(names: Sequence[str], folder: str | Path) -> list[Path | None]:
+    """The file of each name below a folder, None where there is none; hidden files and linked folders are left out.
+
+    A name is a path in the folder, with or without the folder's own name or path before it. Its picture suffix may
+    differ or be missing; of several such files the first in alphabetical order is taken.
+
+    Raises:
+        UserError: the folder is missing, or none of the names is found.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        found = "found a file" if folder.exists() else "no such folder"
+        raise UserError(f"{folder}: {found}; expected the folder with the rated pictures")
+    files = files_below(folder)
+    exact = set(files)
+    stems: dict[str, str] = {}
+    for file in files:
+        if (stem := without_suffix(file)) != file:
+            stems.setdefault(stem, file)
+    full = folder.resolve()
+    prefixes = ("", "./", f"{full.name}/", f"{folder.as_posix()}/", f"{full.as_posix()}/")
+    located = [_find(name, exact, stems, prefixes) for name in names]
+    if names and not any(located):
+        example = f"found {reprlib.repr(files[0])}" if files else "the folder has no files"
+        raise UserError(
+            f"{folder}: none of the {len(names)} rated images is there; looked for {reprlib.repr(names[0])}, "
+            f"{example}; give the folder from which the names lead to the pictures"
+        )
+    return [folder / file if file else None for file in located]
+
+
+def files_below(folder: Path) -> list[str]:
+    """Paths relative to the folder, sorted."""
+    files = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        below = Path(root).relative_to(folder)
+        prefix = "" if below == Path() else f"{below.as_posix()}/"
+        files += [prefix + name for name in names if not name.startswith(".")]
+    return sorted(files)
+
+
+def _find(name: str, exact: set[str], stems: dict[str, str], prefixes: tuple[str, ...]) -> str | None:
+    for prefix in prefixes:
+        if name.startswith(prefix):
+            path = name[len(prefix) :]
+            found = path if path in exact else stems.get(path) or stems.get(without_suffix(path))
+            if found:
+                return found
+    return None

@@ -1,0 +1,160 @@
+"""Read photos safely: any common format becomes 8-bit RGB, and what cannot be read is an error that names the file."""
+
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from finetune_monitor.base.errors import UserError, all_problems
+
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+"""What counts as a photo in a folder, in either case."""
+
+MAX_PIXELS = 120_000_000
+"""Above the largest phone cameras (108 megapixels); a picture of more would take over 360 MB to decode."""
+
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+"""What Pillow raises for damaged files, by format."""
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """Read one picture as 8-bit RGB, upright as its EXIF orientation says.
+
+    Transparency is laid on white, 16-bit greys are scaled to 8 bit, an animation gives its first frame.
+
+    Raises:
+        UserError: the file is missing, is no picture, is damaged or truncated, has more than `MAX_PIXELS` pixels
+            (refused before anything is decoded) or pixels that are not 8 or 16 bit.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; expected a picture")
+    with _quiet_pillow():
+        try:
+            with Image.open(path) as image:
+                _refuse_bomb(path, image.size)
+                return _to_rgb(path, ImageOps.exif_transpose(image))
+        except Image.DecompressionBombError:
+            raise UserError(_too_large(path, "more pixels than Pillow opens")) from None
+        except UNREADABLE as error:
+            raise UserError(_unreadable(path, error)) from error
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """The pictures directly in a folder, sorted by name, so that the first n are the same on every machine.
+
+    Hidden files are left out.
+
+    Raises:
+        UserError: the folder is missing, is no folder or has no picture.
+    """
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        found = "found a file" if folder.exists() else "no such folder"
+        raise UserError(f"{folder}: {found}; expected a folder with photos")
+    names = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    chosen = [folder / name for name in names if Path(name).suffix.lower() in SUFFIXES]
+    if not chosen:
+        others = f"found only {', '.join(names[:3])}" if names else "the folder is empty"
+        raise UserError(f"{folder}: no photos; {others}; expected files ending in {', '.join(sorted(SUFFIXES))}")
+    return chosen
+
+
+def each_image(paths: Sequence[str | Path]) -> Iterator[Image.Image]:
+    """Every picture that can be read, in order, as `read_image` does, one in memory at a time.
+
+    Raises:
+        UserError: at the end, with every file that cannot be read.
+    """
+    problems = []
+    for path in paths:
+        try:
+            image = read_image(path)
+        except UserError as error:
+            problems.append(str(error))
+        else:
+            yield image
+    all_problems(problems, f"{len(problems)} of {len(paths)} photos cannot be used; replace or remove them:")
+
+
+def read_images(paths: Sequence[str | Path]) -> list[Image.Image]:
+    """All pictures together, in order.
+
+    Raises:
+        UserError: once, with every file that cannot be read.
+    """
+    return list(each_image(paths))
+
+
+def first_images(folder: str | Path, count: int | None = None) -> list[Path]:
+    """The first `count` paths of `list_images` (all for None), so that 5 photos are within 10.
+
+    Raises:
+        UserError: the folder has fewer than `count`.
+    """
+    paths = list_images(folder)
+    if count is not None and len(paths) < count:
+        raise UserError(f"{folder}: found {len(paths)} photos, expected {count}; add photos or ask for fewer")
+    return paths[:count]
+
+
+@contextmanager
+def _quiet_pillow() -> Iterator[None]:
+    """Hide Pillow's warnings: its bomb warning is below our limit, the others are about metadata we do not use."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
+def _refuse_bomb(path: Path, size: tuple[int, int]) -> None:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise UserError(_too_large(path, f"{size[0]} x {size[1]} pixels"))
+
+
+def _too_large(path: Path, found: str) -> str:
+    return f"{path}: found {found}, expected at most {MAX_PIXELS // 1_000_000} megapixels; scale the picture down"
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return f"{path}: not a picture that can be read; expected JPEG, PNG, WebP, TIFF, BMP or GIF"
+    return f"{path}: the picture is damaged ({error}); copy it again from its source"
+
+
+def _to_rgb(path: Path, image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise UserError(f"{path}: found floating-point pixels, expected 8 or 16 bit; save it as PNG or JPEG")
+    if image.mode.startswith("I"):
+        return _from_16_bit(path, image)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_16_bit(path: Path, image: Image.Image) -> Image.Image:
+    """Pillow would clip 16-bit greys at 255; scale them instead."""
+    values = np.asarray(image)
+    if values.size and not 0 <= values.min() <= values.max() <= 65535:
+        raise UserError(f"{path}: found 32-bit pixels, expected 8 or 16 bit; save it as PNG or JPEG")
+    return Image.fromarray((values.astype(np.uint32) // 257).astype(np.uint8)).convert("RGB")
+
+
+LONGEST_SIDE = 256
+"""Pixels."""
+
+
+def thumbnail(photo: Image.Image) -> Image.Image:
+    """The photo in RGB, at most `LONGEST_SIDE` pixels long, never enlarged, without what a camera wrote beside it."""
+    scale = min(1.0, LONGEST_SIDE / max(photo.size))
+    size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
+    small = photo.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    small.info = {}  # EXIF may say where the photo was taken
+    return small

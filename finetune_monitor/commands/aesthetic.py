@@ -1,0 +1,220 @@
+"""The commands `finetune-monitor aesthetic fit|eval|score`: their options, and what they print."""
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.commands.options import whole_number
+from finetune_monitor.studies.aesthetic_head.settings import BALANCES, LOSSES, FitSettings
+
+if TYPE_CHECKING:
+    from finetune_monitor.studies.aesthetic_head.experiment import Inputs, Outcome
+
+CLIP, PRETRAINED = "ViT-L-14-quickgelu", "openai"
+
+KEPT = "; embeddings made so far are kept, and the same command goes on from there"
+
+
+def add_aesthetic(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `aesthetic` with its three commands."""
+    parser = commands.add_parser("aesthetic", help="make an aesthetic head of your own, measure one, score pictures")
+    kinds = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_fit(kinds.add_parser("fit", help="fit a head on rated pictures (AVA, or a CSV) and report how good it is"))
+    _add_eval(kinds.add_parser("eval", help="measure any head on rated pictures"))
+    _add_score(kinds.add_parser("score", help="print a head's score of pictures as CSV"))
+
+
+def _add_fit(parser: argparse.ArgumentParser) -> None:
+    _add_inputs(parser, clip=CLIP, pretrained=PRETRAINED, scale=(0.0, 10.0))
+    parser.add_argument("--train", type=Path, metavar="LIST", help="file with the training images' names, one a line")
+    parser.add_argument("--validation", type=Path, metavar="LIST", help="the same for those that stop the fit")
+    parser.add_argument(
+        "--test", type=Path, metavar="LIST", help="the same for the report (AVA: generic_test.jpgl); default: a tenth"
+    )
+    parser.add_argument(
+        "--folds",
+        type=whole_number,
+        metavar="N",
+        help="measure by cross-validation, for few pictures; fit the head on all",
+    )
+    parser.add_argument("--loss", choices=LOSSES, default=LOSSES[0], help="of the mean rating, or of the votes a grade")
+    parser.add_argument(
+        "--balance",
+        choices=BALANCES,
+        default=BALANCES[0],
+        help="rare ratings weigh more (label-distribution smoothing), are drawn more often, or neither",
+    )
+    hidden = FitSettings.hidden
+    parser.add_argument(
+        "--hidden",
+        type=_widths,
+        default=hidden,
+        metavar="N,N",
+        help=f"widths of the hidden layers, 0 for one linear layer; default: {','.join(map(str, hidden))}",
+    )
+    parser.add_argument("--seed", type=whole_number, default=FitSettings.seed, metavar="N")
+    parser.add_argument("--notice", help="a sentence that is shown wherever the head's scores are")
+    parser.set_defaults(run=_fit, kept=KEPT)
+
+
+def _add_eval(parser: argparse.ArgumentParser) -> None:
+    _add_head(parser)
+    _add_inputs(parser)
+    parser.add_argument("--only", type=Path, metavar="LIST", help="file with the names to measure on, one a line")
+    parser.set_defaults(run=_eval, kept=KEPT)
+
+
+def _add_score(parser: argparse.ArgumentParser) -> None:
+    _add_head(parser)
+    parser.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE", help="files, or folders of them")
+    _add_clip(parser)
+    parser.set_defaults(run=_score)
+
+
+def _add_head(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("head", metavar="HEAD", help="a file, or the name of a public head")
+
+
+def _add_inputs(
+    parser: argparse.ArgumentParser,
+    clip: str | None = None,
+    pretrained: str | None = None,
+    scale: tuple[float, float] | None = None,
+) -> None:
+    parser.add_argument("ratings", type=Path, metavar="RATINGS", help="AVA.txt, or a CSV with images and ratings")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder with the pictures")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the head and the report")
+    usual = f"{scale[0]:g} {scale[1]:g}" if scale else "the head's"
+    parser.add_argument(
+        "--scale",
+        type=float,
+        nargs=2,
+        default=scale,
+        metavar=("LOW", "HIGH"),
+        help=f"possible ratings; default: {usual}",
+    )
+    parser.add_argument("--embeddings", type=Path, metavar="DIR", help="where they are kept; default: the cache")
+    parser.add_argument(
+        "--workers", type=whole_number, metavar="N", help="processes that read pictures; default: one a core"
+    )
+    _add_clip(parser, clip, pretrained)
+
+
+def _add_clip(parser: argparse.ArgumentParser, clip: str | None = None, pretrained: str | None = None) -> None:
+    default = clip or "what the head was fitted on"
+    parser.add_argument("--clip", default=clip, help=f"a model of open_clip, or a folder; default: {default}")
+    parser.add_argument("--pretrained", default=pretrained, help="tag of its weights in open_clip")
+    parser.add_argument("--device", help="default: cuda where there is a GPU, else cpu")
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    try:
+        widths = tuple(int(word) for word in text.split(","))
+    except ValueError:
+        widths = (-1,)
+    if widths != (0,) and min(widths) < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected widths such as 256,64, or 0 for none")
+    return () if widths == (0,) else widths
+
+
+def _fit(chosen: argparse.Namespace) -> None:
+    from finetune_monitor.studies.aesthetic_head.experiment import FILE, fit
+    from finetune_monitor.studies.aesthetic_head.splits import Lists
+
+    settings = FitSettings(loss=chosen.loss, balance=chosen.balance, hidden=chosen.hidden, seed=chosen.seed)
+    lists = Lists(chosen.train, chosen.validation, chosen.test)
+    if chosen.folds is not None and lists != Lists():
+        raise UserError("--folds: found lists of images too; cross-validation divides all pictures by itself")
+    inputs = _inputs(chosen, chosen.clip, chosen.pretrained, tuple(chosen.scale))
+    _print(fit(inputs, chosen.output, settings, lists, chosen.folds, chosen.notice), chosen.output)
+    tag = None if Path(chosen.clip).is_dir() else chosen.pretrained
+    where = {"clip": chosen.clip, "pretrained": tag, "head": str(chosen.output / FILE)}
+    print(f"in a config:  monitor.metrics.aesthetic: {json.dumps(where)}")
+
+
+def _eval(chosen: argparse.Namespace) -> None:
+    from finetune_monitor.metrics.aesthetic_head import find_head, read_head, scale_of
+    from finetune_monitor.studies.aesthetic_head.experiment import evaluate
+
+    metadata = read_head(find_head(chosen.head))[1]
+    clip, pretrained = _clip(chosen, metadata)
+    inputs = _inputs(chosen, clip, pretrained, tuple(chosen.scale or scale_of(metadata)))
+    _print(evaluate(chosen.head, inputs, chosen.output, chosen.only), chosen.output)
+
+
+def _score(chosen: argparse.Namespace) -> None:
+    from finetune_monitor.metrics.aesthetic_head import find_head, read_head
+    from finetune_monitor.studies.aesthetic_head.scoring import print_scores
+
+    clip, pretrained = _clip(chosen, read_head(find_head(chosen.head))[1])
+    print_scores(chosen.pictures, chosen.head, clip, pretrained, _device(chosen.device))
+
+
+def _clip(chosen: argparse.Namespace, metadata: Mapping[str, str]) -> tuple[str, str | None]:
+    """The CLIP that was named, else the one that the head was fitted on."""
+    from finetune_monitor.metrics.aesthetic_head import clip_of
+
+    own = clip_of(metadata)
+    if chosen.clip is not None:
+        if own is not None and own[0] == chosen.clip and chosen.pretrained is None:
+            return own
+        return chosen.clip, chosen.pretrained
+    if chosen.pretrained is not None:
+        raise UserError(f"--pretrained: found {chosen.pretrained} without --clip; name the model too, or neither")
+    if own is None:
+        raise UserError(f"{chosen.head}: it does not say which CLIP it was fitted on; name it with --clip")
+    if own[1] is None and not Path(own[0]).is_dir():
+        raise UserError(
+            f"{chosen.head}: it was fitted on the CLIP in the folder {own[0]}, which is not here; name it with --clip"
+        )
+    return own
+
+
+def _device(name: str | None) -> str:
+    """The device asked for, or the GPU where there is one."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if name is None:
+        return "cuda" if gpus else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device: found {name}, expected cpu, cuda or cuda:1")
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise UserError(f"--device: found {name}, but there are {gpus} GPUs here that torch can use")
+    return name
+
+
+def _inputs(chosen: argparse.Namespace, clip: str, pretrained: str | None, scale: tuple[float, float]) -> "Inputs":
+    from finetune_monitor.models.weights import cache_folder
+    from finetune_monitor.studies.aesthetic_head.embedding import WORKERS
+    from finetune_monitor.studies.aesthetic_head.experiment import Inputs
+
+    return Inputs(
+        ratings=chosen.ratings,
+        images=chosen.images,
+        clip=clip,
+        pretrained=pretrained,
+        store=chosen.embeddings or cache_folder() / "embeddings",
+        scale=scale,
+        device=_device(chosen.device),
+        workers=WORKERS if chosen.workers is None else chosen.workers,
+    )
+
+
+def _print(outcome: "Outcome", output: Path) -> None:
+    """The table of all predictors, and where to look."""
+    from finetune_monitor.sinks.console import print_estimates
+
+    rows = {name: (found.srcc, found.plcc, found.mae) for name, found in outcome.measured.overall.items()}
+    print_estimates(("SRCC", "PLCC", "MAE"), rows)
+    for note in outcome.notes:
+        print(f"note:         {note}")
+    print(f"left out:     {outcome.left_out}")
+    print(f"report:       {output / 'report.md'}")

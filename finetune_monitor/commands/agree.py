@@ -1,0 +1,114 @@
+"""The command `finetune-monitor agree`: its options, and what it prints."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.commands.options import share, whole_number
+
+if TYPE_CHECKING:
+    from finetune_monitor.studies.agreement_report.agree import Outcome
+    from finetune_monitor.studies.agreement_report.files import Section
+
+BUCKETS = {"least-cost": "least_cost", "marginals": "marginals"}
+"""What the option calls the keys of `folds.METHODS`."""
+
+GREATEST_POWER = 4.0
+
+
+def add_agree(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `agree`."""
+    parser = commands.add_parser("agree", help="compare scores with people's ratings, and turn them into stars")
+    parser.add_argument(
+        "ratings", type=Path, nargs="+", metavar="RATINGS", help="a plan's folder, and files: CSV, Label Studio's JSON"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="for report and thresholds")
+    parser.add_argument(
+        "--scores", type=Path, metavar="CSV", help="the scores of images; default: those that the plan's runs recorded"
+    )
+    parser.add_argument("--metric", metavar="NAME", help="the one to compare; also what was asked, if a file says none")
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="with the images, where there is no plan")
+    parser.add_argument(
+        "--buckets",
+        choices=list(BUCKETS),
+        default=next(iter(BUCKETS)),
+        help="cut scores into stars nearest to people's labels, or into as many of each as people give",
+    )
+    parser.add_argument(
+        "--power", type=_power, default=1.0, metavar="P", help="of the distances that are counted; default: 1"
+    )
+    parser.add_argument(
+        "--standardise", action="store_true", help="make labelers' scales alike before they are averaged and correlated"
+    )
+    parser.add_argument(
+        "--min-coverage", type=share, default=0.0, metavar="X", help="leave out who rated a smaller share of the images"
+    )
+    parser.add_argument("--seed", type=whole_number, default=0, metavar="N", help="of the bootstrap and the shuffle")
+    parser.set_defaults(run=_agree)
+
+
+def _power(text: str) -> float:
+    try:
+        power = float(text)
+    except ValueError:
+        power = 0.0
+    if not 0 < power <= GREATEST_POWER:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a number above 0, up to {GREATEST_POWER:g}")
+    return power
+
+
+def _agree(chosen: argparse.Namespace) -> None:
+    from finetune_monitor.studies.agreement.inputs import Inputs
+    from finetune_monitor.studies.agreement_report.agree import agree
+
+    inputs = Inputs(tuple(chosen.ratings), chosen.scores, chosen.metric, chosen.min_coverage)
+    method = BUCKETS[chosen.buckets]
+    outcome = agree(inputs, chosen.output, chosen.images, method, chosen.power, chosen.seed, chosen.standardise)
+    for section in outcome.sections:
+        _print_section(section)
+    _print_closing(outcome, chosen.output)
+    refused = {section.metric: section.study.refused for section in outcome.sections if section.study.refused}
+    if refused:
+        raise UserError("\n".join(f"{metric}: no thresholds: {why}" for metric, why in refused.items()))
+
+
+def _print_section(section: "Section") -> None:
+    """Who agrees how well with a labeler, mean over the labelers held out, and what that means."""
+    from finetune_monitor.base.text import visible
+    from finetune_monitor.sinks.console import print_estimates
+    from finetune_monitor.studies.agreement.evaluators import CONSTANT, MODEL, PEOPLE, SHUFFLE
+    from finetune_monitor.studies.agreement_report.verdicts import verdict
+
+    study, said = section.study, verdict(section)
+    print(f"{visible(section.metric)}: agreement with a labeler held out, mean [95 % interval]")
+    against = study.mean.against_labeler
+    columns = {"kappa": "kappa", "MAE": "mae", "exact": "exact", "within one": "within_one"}
+    names = [name for name in (PEOPLE, MODEL, CONSTANT, SHUFFLE) if name != MODEL or not study.refused]
+    print_estimates(list(columns), {name: [against[name][key] for key in columns.values()] for name in names})
+    print(f"verdict:      {said.headline}")
+    for note in (*said.cautions, *section.notes):
+        print(f"note:         {visible(note)}")
+
+
+def _print_closing(outcome: "Outcome", output: Path) -> None:
+    from finetune_monitor.studies.agreement_report.agree import REPORTS, THRESHOLDS
+    from finetune_monitor.studies.agreement_report.verdicts import Tone, verdict
+
+    print(f"left out:     {outcome.left_out}")
+    print(f"report:       {output / REPORTS[0]}")
+    if not (output / THRESHOLDS).exists():
+        return
+    tones = {section.metric: verdict(section).tone for section in outcome.sections if not section.study.refused}
+    good = [metric for metric, tone in tones.items() if tone in (Tone.GOOD, Tone.FAIR)]
+    if good:
+        found = f"monitor.thresholds={output / THRESHOLDS}"
+        print(f"stars:        in a run that measures {_listed(good)}: accelerate launch train.py ... {found}")
+    if doubtful := [metric for metric in tones if metric not in good]:
+        print(f"note:         stars of {_listed(doubtful)} are in {output / THRESHOLDS} against the verdict")
+
+
+def _listed(metrics: list[str]) -> str:
+    from finetune_monitor.base.text import visible
+
+    return visible(", ".join(metrics))

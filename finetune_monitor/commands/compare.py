@@ -1,0 +1,108 @@
+"""The commands `finetune-monitor compare` and `render`: their options, and what they print."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.commands.options import whole_number
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from finetune_monitor.record.run_directory import RunHistory
+    from finetune_monitor.report.comparison import Comparison, Moment
+
+DIRECTIONS = {True: "higher", False: "lower", None: ""}
+
+
+def add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `compare`."""
+    parser = commands.add_parser("compare", help="print what changed between two runs, or two steps of one")
+    parser.add_argument("first", type=Path, metavar="RUN", help="a run's output_dir, also while it goes on")
+    parser.add_argument("second", type=Path, metavar="RUN", help="what is compared with it; may be the same")
+    parser.add_argument(
+        "--step",
+        type=whole_number,
+        nargs="+",
+        metavar="S",
+        help="of both, or one of each; default: first each one's best step, then its last",
+    )
+    parser.set_defaults(run=_compare)
+
+
+def _compare(chosen: argparse.Namespace) -> None:
+    from finetune_monitor.record.run_directory import read_run
+    from finetune_monitor.report.comparison import UNKNOWN, compare
+
+    first, second = (read_run(folder) for folder in (chosen.first, chosen.second))
+    for history in (first, second):
+        if not history.evaluations:
+            raise UserError(f"{history.output_dir}: has no evaluation yet; wait for the first one")
+    for heading, moments in _pairs(first, second, chosen.step).items():
+        _print_comparison(heading, compare(*moments))
+    print(UNKNOWN)
+
+
+def _pairs(first: "RunHistory", second: "RunHistory", steps: list[int] | None) -> "dict[str, tuple[Moment, Moment]]":
+    """The evaluations to compare, by what makes them a pair."""
+    from finetune_monitor.report.comparison import at_step, best_step
+
+    if steps is not None:
+        if len(steps) > 2:
+            raise UserError(f"--step: found {len(steps)} steps, expected one for both runs, or one each")
+        return {"the steps asked for": (at_step(first, steps[0]), at_step(second, steps[-1]))}
+    if first.output_dir.resolve() == second.output_dir.resolve():
+        raise UserError(f"{first.output_dir}: stands twice; name two steps of it: --step S S")
+    found = {}
+    best = best_step(first), best_step(second)
+    if best[0] is not None and best[1] is not None:
+        found["each run's best step"] = (at_step(first, best[0]), at_step(second, best[1]))
+    last = tuple(history.evaluations[-1].step for history in (first, second))
+    heading = "each run's last step"
+    if best == last:
+        found, heading = {}, "each run's best step, which is its last"
+    return {**found, heading: (at_step(first, last[0]), at_step(second, last[1]))}
+
+
+def _print_comparison(heading: str, found: "Comparison") -> None:
+    from rich.console import Console
+
+    from finetune_monitor.base.text import visible
+    from finetune_monitor.report.comparison import verdict
+    from finetune_monitor.sinks.console import width_of
+
+    print(f"At {heading}:")
+    for name, moment in (("first", found.first), ("second", found.second)):
+        evaluation = moment.evaluation
+        where = f"{visible(str(moment.history.output_dir))}, step {evaluation.step}"
+        print(f"{name + ':':9}{where}: {found.shared} of its {len(evaluation.images)} cells are in both")
+    table, console = _table(found), Console()
+    needed = width_of(console, table)
+    if not console.is_terminal:  # a log has no width that the lines would have to keep to
+        console = Console(width=needed)
+    console.print(table if needed <= console.width else _table(found, narrow=True))
+    for difference in found.differences:
+        print(f"{visible(difference.name)}: {verdict(difference)}")
+        if difference.caution:
+            print(f"note: {visible(difference.name)}: {visible(difference.caution)}")
+    if found.only_in_one:
+        print(f"note: measured in one of the two alone: {visible(', '.join(found.only_in_one))}")
+    print()
+
+
+def _table(found: "Comparison", narrow: bool = False) -> "Table":
+    """A row a score; a narrow table leaves out what the sentences below it say too."""
+    from rich.markup import escape
+    from rich.table import Column, Table
+
+    from finetune_monitor.base.text import visible
+    from finetune_monitor.stats.estimate import number, shown
+
+    titles = ["first", "second", "second - first", *([] if narrow else ["images", "better"])]
+    table = Table(Column("", overflow="fold", min_width=10), *(Column(title, justify="right") for title in titles))
+    for each in found.differences:
+        cells = [visible(each.name), number(each.first, ".3f"), number(each.second, ".3f"), shown(each.change)]
+        counts = [f"{each.change.n} of {found.shared}", DIRECTIONS[each.higher_is_better]]
+        table.add_row(*(escape(cell) for cell in (cells if narrow else cells + counts)))
+    return table

@@ -1,0 +1,267 @@
+"""The commands `finetune-monitor label plan|serve|export`: their options, and what they print."""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.commands.options import share, whole_number
+
+if TYPE_CHECKING:
+    import socket
+
+    from finetune_monitor.studies.labeling.images import Gallery
+    from finetune_monitor.studies.labeling.storage import RatingStore
+    from finetune_monitor.studies.labeling.tasks import Task
+
+ANY = "0.0.0.0"
+"""The host that stands for every address of this machine."""
+
+THREADS = 8
+
+LARGE = 100_000_000
+"""Bytes; a larger page is hard to send and slow to open."""
+
+
+def add_label(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `label` with its three commands."""
+    parser = commands.add_parser("label", help="ask people to rate pictures from 1 to 5")
+    kinds = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_plan(kinds.add_parser("plan", help="draw the pictures to be rated, and write them down as a plan"))
+    _add_serve(kinds.add_parser("serve", help="open a plan's labelling page in the browsers of this machine"))
+    _add_export(kinds.add_parser("export", help="write the ratings as CSV, or the page as one HTML file"))
+
+
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sources", type=Path, nargs="+", metavar="SOURCE", help="run directories, or folders of images")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="a new folder for the plan")
+    parser.add_argument(
+        "--per-person",
+        type=whole_number,
+        default=128,
+        metavar="N",
+        help="images a person, half for each question; 128",
+    )
+    parser.add_argument(
+        "--repeats", type=share, default=0.05, metavar="X", help="share of images that are shown twice; 0.05"
+    )
+    parser.add_argument("--seed", type=whole_number, default=0, metavar="N", help="of the draw and of every order; 0")
+    parser.add_argument(
+        "--references",
+        type=_reference,
+        action="append",
+        default=[],
+        metavar="PERSON=FOLDER",
+        help="a person's photos, where no run says which they are; once for each person",
+    )
+    parser.set_defaults(run=_plan)
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a plan's folder; the ratings are kept in it")
+    parser.add_argument(
+        "--port",
+        type=_port,
+        metavar="N",
+        help="0 for any that is free; default: the folder's last one, at first 8760. Answers that wait in a browser, "
+        "as the server was away, are sent only on the port on which they were given",
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help=f"of this machine, for labelers on other ones; {ANY} for all it has; default: this machine only",
+    )
+    parser.add_argument("--open", action="store_true", help="open the page in the browser here")
+    parser.set_defaults(run=_serve)
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a plan's folder")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="a new .csv for ratings, or .html for the page"
+    )
+    parser.add_argument("--metric", metavar="NAME", help="only what is asked for this metric")
+    parser.set_defaults(run=_export)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a port from 0 to 65535")
+    return int(text)
+
+
+def _reference(text: str) -> tuple[str, Path]:
+    """The last "=" before a folder divides, as a person's name may hold one too; the first, where there is none."""
+    parts = text.split("=")
+    splits = [("=".join(parts[:place]), "=".join(parts[place:])) for place in range(1, len(parts))]
+    pairs = [(person, folder) for person, folder in splits if person and folder]
+    if not pairs:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected PERSON=FOLDER")
+    person, folder = next((pair for pair in reversed(pairs) if os.path.isdir(pair[1])), pairs[0])
+    return person, Path(folder)
+
+
+def _plan(chosen: argparse.Namespace) -> None:
+    from finetune_monitor.studies.labeling.plan import draw_plan
+
+    names = [person for person, _ in chosen.references]
+    twice = sorted({person for person in names if names.count(person) > 1})
+    if twice:
+        raise UserError(f"--references: found {', '.join(twice)} more than once; give each person one folder")
+    references = dict(chosen.references)
+    drawn = draw_plan(chosen.sources, chosen.output, chosen.per_person, chosen.repeats, chosen.seed, references)
+    _print_counts(drawn.counts)
+    metrics = dict.fromkeys(metric for _, metric in drawn.counts)
+    print(f"asked: {_asked({name: [task for task in drawn.plan.tasks if task.metric == name] for name in metrics})}")
+    for note in drawn.notes:
+        print(f"note:  {note}")
+    print(f"plan:  {chosen.output}")
+    print(f"next:  finetune-monitor label serve {shlex.quote(str(chosen.output))}")
+
+
+def _print_counts(counts: dict[tuple[str, str], int]) -> None:
+    """Images a person and metric, repeats not counted."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Column, Table
+
+    from finetune_monitor.studies.labeling.sources import printable
+
+    persons, metrics = (list(dict.fromkeys(names)) for names in zip(*counts, strict=True))
+    table = Table("person", *(Column(escape(metric), justify="right") for metric in metrics))
+    for person in persons:
+        table.add_row(
+            escape(printable(person)),
+            *(str(counts.get((person, metric), 0)) for metric in metrics),
+        )
+    if len(persons) > 1:
+        sums = [sum(counts.get((person, metric), 0) for person in persons) for metric in metrics]
+        table.add_section()
+        table.add_row("all", *map(str, sums))
+    Console().print(table)
+
+
+def _asked(tasks: Mapping[str, Sequence["Task"]]) -> str:
+    """How many pictures each labeler is shown for each metric."""
+    return "; ".join(f"{metric}, {_pictures(own)}" for metric, own in tasks.items())
+
+
+def _pictures(tasks: Sequence["Task"]) -> str:
+    repeats = sum(task.repeat_of is not None for task in tasks)
+    remark = f", {repeats} of them {'a repeat' if repeats == 1 else 'repeats'}" if repeats else ""
+    return _count(len(tasks), "picture") + remark
+
+
+def _serve(chosen: argparse.Namespace) -> None:
+    from finetune_monitor.studies.labeling import addresses
+    from finetune_monitor.studies.labeling.images import open_gallery
+    from finetune_monitor.studies.labeling.serving import make_app
+    from finetune_monitor.studies.labeling.storage import RATINGS, RatingStore
+
+    gallery = open_gallery(chosen.folder)
+    _warn(gallery)
+    store = RatingStore(chosen.folder / RATINGS)
+    store.create()
+    port = addresses.last_port(chosen.folder) if chosen.port is None else chosen.port
+    with addresses.listen(chosen.host, port) as listening:
+        address, port = listening.getsockname()
+        access = addresses.access_to(address, chosen.host, chosen.folder)
+        addresses.remember_port(chosen.folder, port)
+        app = make_app(gallery, store, access)
+        link = addresses.link_to(address, port, chosen.host, access)
+        print(f"asked:  {_asked(gallery.by_metric)}")
+        print(f"so far: {_rated(store)}")
+        print(f"open:   {link}")
+        print("stop:   Ctrl-C; every answer is saved as it comes", flush=True)
+        if chosen.open:
+            _open(link)
+        _run(app, listening)
+    print(f"\nsaved:  {_rated(store)}, all in {store.file}")
+    print(f"next:   finetune-monitor agree {shlex.quote(str(chosen.folder))} -o agreement")
+
+
+def _run(app: object, listening: "socket.socket") -> None:
+    """Serve until Ctrl-C."""
+    import logging
+
+    from waitress import create_server
+
+    from finetune_monitor.studies.labeling.serving import BODY
+
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a browser that loads ahead is no overload
+    create_server(app, sockets=[listening], threads=THREADS, max_request_body_size=BODY, ident=None).run()
+
+
+def _open(link: str) -> None:
+    import webbrowser
+
+    if not webbrowser.open(link):
+        print("finetune-monitor: found no browser to open; follow the link yourself", file=sys.stderr)
+
+
+def _warn(gallery: "Gallery") -> None:
+    if gallery.left_out:
+        print(f"finetune-monitor: left out {_count(len(gallery.left_out), 'file')} of the plan:", file=sys.stderr)
+        for problem in gallery.left_out:
+            print(f"  - {problem}", file=sys.stderr)
+
+
+def _rated(store: "RatingStore") -> str:
+    return f"{_count(len(store.all()), 'rating')} by {_count(len(store.labelers()), 'labeler')}"
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def _export(chosen: argparse.Namespace) -> None:
+    output = chosen.output
+    if os.path.lexists(output):
+        raise UserError(f"{output}: exists already; choose another name, or remove it")
+    if output.suffix.lower() == ".csv":
+        _export_ratings(chosen.folder, output, chosen.metric)
+    elif output.suffix.lower() == ".html":
+        _export_page(chosen.folder, output, chosen.metric)
+    else:
+        raise UserError(f"{output}: expected a file that ends in .csv, for the ratings, or .html, for the page")
+
+
+def _export_ratings(folder: Path, output: Path, metric: str | None) -> None:
+    from finetune_monitor.base.files import write_atomic
+    from finetune_monitor.studies.labeling.ratings import to_csv
+    from finetune_monitor.studies.labeling.storage import RATINGS, RatingStore
+    from finetune_monitor.studies.labeling.tasks import read_plan
+
+    metrics = _chosen(read_plan(folder).metrics, metric)
+    ratings = [rating for rating in RatingStore(folder / RATINGS).all() if rating.metric in metrics]
+    if not ratings:
+        raise UserError(f"{folder}: found no rating yet; run `finetune-monitor label serve` and rate some pictures")
+    try:
+        write_atomic(output, to_csv(ratings).encode())
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written ({error.strerror}); choose another place") from error
+    print(f"wrote:  {output}, {_count(len(ratings), 'rating')}")
+
+
+def _export_page(folder: Path, output: Path, metric: str | None) -> None:
+    from finetune_monitor.studies.labeling.images import open_gallery
+    from finetune_monitor.studies.labeling.standalone import write_standalone
+
+    gallery = open_gallery(folder)
+    _warn(gallery)
+    size = write_standalone(output, gallery, _chosen(gallery.by_metric, metric))
+    print(f"wrote:  {output}, {size / 1e6:.1f} MB; its labelers download their ratings from it and send them to you")
+    if size > LARGE:
+        print(f"note:   over {LARGE // 10**6} MB is slow to send and to open; --metric makes a page for each question")
+
+
+def _chosen(metrics: Iterable[str], metric: str | None) -> list[str]:
+    found = list(metrics)
+    if metric is not None and metric not in found:
+        raise UserError(f"--metric: found {metric}, expected {' or '.join(found)}")
+    return found if metric is None else [metric]

@@ -1,0 +1,103 @@
+"""The command `finetune-monitor render`: makes a recorded image again."""
+
+import argparse
+from pathlib import Path
+
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.commands.options import whole_number
+from finetune_monitor.training.rerender import Rendering
+
+DIFFERS = 1
+"""Exit status where a picture is not the recorded one."""
+
+
+def add_render(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `render`."""
+    parser = commands.add_parser(
+        "render",
+        help="make a recorded picture again from the exported weights",
+        description="Makes a recorded picture again from the exported weights. Exit status: 0 where it equals the "
+        "recorded one, pixel for pixel, 1 where it does not.",
+    )
+    parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run's output_dir")
+    parser.add_argument("--step", type=whole_number, required=True, metavar="S", help="0 is the base model")
+    parser.add_argument("--cell", required=True, metavar="C", help="prompt and seed as the run names them: p00-s0")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="a PNG to write the picture to")
+    parser.set_defaults(run=_render)
+
+
+def _render(chosen: argparse.Namespace) -> int:
+    from finetune_monitor.training.rerender import rerender
+
+    if chosen.output is not None:
+        _check_output(chosen.output, chosen.run_dir)
+    _hide_loading()
+    found = rerender(chosen.run_dir, chosen.step, chosen.cell)
+    _print_rendering(chosen, found)
+    if chosen.output is not None:
+        _write(chosen.output, found)
+    return 0 if _equals(found) else DIFFERS
+
+
+def _hide_loading() -> None:
+    """Loading takes seconds; its bars and its hints at parts without LoRA layers are no news here."""
+    import diffusers.utils.logging
+    import transformers.utils.logging
+
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
+
+
+def _check_output(path: Path, run_dir: Path) -> None:
+    """Before minutes of rendering.
+
+    Raises:
+        UserError: the name is not a PNG's, or it is one of the run's own pictures.
+    """
+    if path.suffix.lower() != ".png":
+        raise UserError(f"{path}: expected a name that ends in .png, which keeps every pixel")
+    if path.resolve().is_relative_to(run_dir.resolve() / "images"):
+        raise UserError(f"{path}: lies among the run's recorded pictures, which stay as they are; name another place")
+
+
+def _write(path: Path, found: "Rendering") -> None:
+    import io
+
+    from finetune_monitor.base.files import write_atomic
+
+    content = io.BytesIO()
+    found.picture.save(content, "PNG")
+    try:
+        write_atomic(path, content.getvalue())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); name another file") from error
+    print(f"written:  {path}")
+
+
+def _equals(found: "Rendering") -> bool:
+    return found.distance is not None and found.distance.greatest == 0
+
+
+def _print_rendering(chosen: argparse.Namespace, found: "Rendering") -> None:
+    from finetune_monitor.base.text import visible
+
+    print(f"picture:  {visible(str(chosen.run_dir))}, step {chosen.step}, cell {found.cell.id}")
+    print(f"prompt:   {visible(found.cell.prompt)} (seed {found.cell.seed})")
+    print(f"weights:  {visible(found.weights)}")
+    print(f"equal:    {_in_words(found)}")
+    if not _equals(found):
+        for note in found.notes:
+            print(f"note:     {visible(note)}")
+
+
+def _in_words(found: "Rendering") -> str:
+    if found.recorded is None:
+        return "not known: the record has no picture of this cell at this step"
+    if found.distance is None:
+        sizes = [f"{picture.width} x {picture.height}" for picture in (found.recorded, found.picture)]
+        return f"no: the recorded picture has {sizes[0]} pixels, this one {sizes[1]}"
+    if _equals(found):
+        return "yes, pixel for pixel"
+    greatest, share = found.distance.greatest, 100 * found.distance.share
+    return f"no: up to {greatest} of 255 apart, in {share:.2g} % of the pixels"

@@ -1,0 +1,282 @@
+"""Aesthetic heads: layers on a CLIP embedding, and the files they come in, which say what they were made with."""
+
+import json
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.files import sha256, write_atomic
+from finetune_monitor.models import weights
+from finetune_monitor.models.clip import ClipSource, clip_width
+from finetune_monitor.models.weights import find_weights, read_state_dict, undisturbed_rng
+
+logger = logging.getLogger(__name__)
+
+FORMAT, VERSION = "finetune_monitor.aesthetic_head", "1"
+"""What the metadata of a head's `.safetensors` says under `format` and `version`."""
+
+ACTIVATIONS = ("none", "relu")
+
+NORMALISATION = "l2"
+"""How embeddings are scaled before the first layer; there is no other way."""
+
+SCALE = (0.0, 10.0)
+"""Least and greatest rating, where a head does not say otherwise."""
+
+PUBLIC_HEADS = {
+    "sac+logos+ava1-l14-linearMSE": ("none", "ViT-L-14-quickgelu/openai"),
+    "ava+logos-l14-linearMSE": ("none", "ViT-L-14-quickgelu/openai"),
+    "ava+logos-l14-reluMSE": ("relu", "ViT-L-14-quickgelu/openai"),
+    "sa_0_4_vit_l_14_linear": ("none", "ViT-L-14-quickgelu/openai"),
+    "sa_0_4_vit_b_32_linear": ("none", "ViT-B-32-quickgelu/openai"),
+    "sa_0_4_vit_b_16_linear": ("none", "ViT-B-16-quickgelu/openai"),
+}
+"""Activation between the layers, and the CLIP model whose embeddings the head was trained on."""
+
+
+class AestheticHead(nn.Module):
+    """Linear layers with an activation between them, on L2-normalised CLIP image embeddings.
+
+    Args:
+        widths: from the embedding's size down to 1, or to the number of grades; `[768, 1]` is one linear layer.
+        activation: `none` or `relu`, between the layers and not after the last.
+        grades: where given, the last layer's outputs are the logits of these ratings (as in NIMA, Talebi and Milanfar
+            2018), and the score is the mean of their distribution; where None, the last layer's one output is the
+            score.
+    """
+
+    def __init__(self, widths: Sequence[int], activation: str = "none", grades: Sequence[float] | None = None) -> None:
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation: found {activation!r}, expected one of {', '.join(ACTIVATIONS)}")
+        if widths[-1] != (1 if grades is None else len(grades)):
+            raise ValueError(f"widths: found {widths[-1]} outputs, expected 1, or one for each of the grades {grades}")
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.activation = activation
+        self.grades = None if grades is None else tuple(map(float, grades))
+
+    @property
+    def linears(self) -> list[nn.Linear]:
+        """The layers, first to last."""
+        return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+
+    @property
+    def widths(self) -> list[int]:
+        """From the size of the embeddings it takes to the number of outputs."""
+        return [self.width, *(layer.out_features for layer in self.linears)]
+
+    @property
+    def width(self) -> int:
+        """Size of the embeddings it takes."""
+        return self.linears[0].in_features
+
+    def forward(self, embeddings: Float[Tensor, "n d"]) -> Float[Tensor, "n"]:
+        """The rating each embedding would get, on the scale of the head's training data; not clipped to it."""
+        return self.mean(self.outputs(embeddings))
+
+    def outputs(self, embeddings: Float[Tensor, "n d"], dropout: float = 0.0) -> Float[Tensor, "n k"]:
+        """What the last layer gives; while training, `dropout` is the share of hidden values that are left out."""
+        x = embeddings
+        for index, layer in enumerate(self.layers):
+            if index:
+                x = F.relu(x) if self.activation == "relu" else x
+                x = F.dropout(x, dropout, self.training)
+            x = layer(x)
+        return x
+
+    def mean(self, outputs: Float[Tensor, "n k"]) -> Float[Tensor, "n"]:
+        """The score that outputs stand for: themselves, or the mean of the grades' distribution."""
+        if self.grades is None:
+            return outputs[:, 0]
+        return outputs.softmax(dim=1) @ torch.tensor(self.grades, dtype=outputs.dtype, device=outputs.device)
+
+
+def find_head(head: str | Path) -> Path:
+    """The file of a public head (downloaded where it is not at hand), or of one that is named by its path.
+
+    Raises:
+        UserError: neither, or a public head that cannot be had.
+    """
+    if head in PUBLIC_HEADS:
+        return find_weights(weights.AESTHETIC_HEADS[str(head)])
+    file = Path(head).expanduser()
+    if not file.is_file():
+        raise UserError(f"head: found {str(head)!r}, expected a file or one of {', '.join(PUBLIC_HEADS)}")
+    return file
+
+
+def save_head(file: Path, head: AestheticHead, metadata: Mapping[str, str]) -> None:
+    """Write a head with what `read_head` must know of it, and with `metadata` for those who use it."""
+    own = {"format": FORMAT, "version": VERSION, "activation": head.activation, "normalisation": NORMALISATION}
+    own["layers"] = json.dumps(head.widths)
+    if head.grades is not None:
+        own["grades"] = json.dumps(head.grades)
+    state = {name: value.detach().float().cpu().contiguous() for name, value in head.state_dict().items()}
+    write_atomic(file, _in_order(save(state, {**metadata, **own})))
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same `.safetensors` with its header sorted: the library's order differs from run to run, and so would the
+    SHA-256 by which a head is known.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[end:]
+
+
+def read_head(file: Path) -> tuple[AestheticHead, Mapping[str, str]]:
+    """A head and what is known of it: `activation`, and where given `clip`, `clip_sha256`, `scale`, `notice`, ….
+
+    Tensors are called `layers.{i}.weight` and `layers.{i}.bias`, or `weight` and `bias` for a single layer.
+
+    Raises:
+        UserError: not a head, of an unknown format, or several layers and nobody says what stands between them.
+    """
+    state = read_state_dict(file)
+    metadata = _safetensors_metadata(file) if file.suffix == ".safetensors" else _known_metadata(file)
+    grades = _grades(file, metadata)
+    layers = _linear_layers(file, state, 1 if grades is None else len(grades))
+    activation = metadata.get("activation", "none" if len(layers) == 1 else None)
+    if activation not in ACTIVATIONS:
+        raise UserError(
+            f"{file}: the activation between its {len(layers)} layers is {activation or 'not known'}, expected one of "
+            f"{', '.join(ACTIVATIONS)}; save it as .safetensors with the metadata format={FORMAT}, version={VERSION} "
+            "and activation"
+        )
+    with undisturbed_rng():
+        head = AestheticHead([layers[0][0].shape[1], *(len(bias) for _, bias in layers)], activation, grades)
+    for layer, (weight, bias) in zip(head.layers, layers, strict=True):
+        layer.load_state_dict({"weight": weight.float(), "bias": bias.float()})
+    return head.eval().requires_grad_(False), metadata
+
+
+def clip_of(metadata: Mapping[str, str]) -> tuple[str, str | None] | None:
+    """Model and weights' tag of open_clip, or a folder and None, that a head was trained on; None: it does not say."""
+    found = metadata.get("clip")
+    if not found:
+        return None
+    model, _, tag = found.rpartition("/")
+    return (model, tag) if model in open_clip.list_models() else (found, None)
+
+
+def scale_of(metadata: Mapping[str, str]) -> tuple[float, float]:
+    """Least and greatest rating of a head's training data; 0 to 10 where it does not say."""
+    low, _, high = metadata.get("scale", "").partition("..")
+    try:
+        return float(low), float(high)
+    except ValueError:
+        return SCALE
+
+
+def check_fit(file: Path, width: int, metadata: Mapping[str, str], source: ClipSource) -> None:
+    """Refuse a head that was trained on another CLIP, which would give wrong scores and no error.
+
+    CLIP models are known by name and tag; a folder has no name and is known by the SHA-256 of its weights. Where the
+    head does not state that, as the public ones do not, activation and width must do, and a warning says so.
+
+    Raises:
+        UserError: the width, the name, the activation or the content differs.
+    """
+    trained_on, ours = metadata.get("clip", ""), source.id.replace("-quickgelu", "")
+    if source.tag and trained_on and trained_on.replace("-quickgelu", "") != ours:
+        raise UserError(f"{file}: the head was trained on CLIP {trained_on}, found clip {source.id}; name the former")
+    given = clip_width(source)
+    if given != width:
+        raise UserError(
+            f"{file}: the head takes embeddings of width {width}, CLIP {source.id} gives {given}; name the CLIP model "
+            "that the head was trained with"
+        )
+    if source.tag is None:
+        _check_folder(file, metadata, source)
+
+
+def _check_folder(file: Path, metadata: Mapping[str, str], source: ClipSource) -> None:
+    trained_on, expected = metadata.get("clip", "another model"), metadata.get("clip_sha256")
+    if expected and expected != source.sha256:
+        raise UserError(
+            f"{file}: the head was trained on CLIP {trained_on} whose weights have sha256 {expected[:12]}…, those of "
+            f"{source.id} have {source.sha256[:12]}…; name the CLIP model that the head was trained with"
+        )
+    config = open_clip.get_model_config(source.arguments["model_name"]) or {}
+    if "-quickgelu/" in trained_on and not config.get("quick_gelu"):
+        raise UserError(
+            f"{file}: the head was trained on CLIP {trained_on}, but the config of {source.id} lacks quick_gelu; name "
+            "the former, or a folder with its whole open_clip_config.json"
+        )
+    if not expected and "clip" in metadata:
+        logger.warning(f"{file}: the head was trained on CLIP {trained_on}; whether {source.id} is that, nothing tells")
+
+
+def _linear_layers(file: Path, state: Mapping[str, Any], outputs: int) -> list[tuple[Tensor, Tensor]]:
+    """(weight, bias) of each layer, first to last, checked to fit together and to end in as many outputs."""
+    if set(state) == {"weight", "bias"}:
+        state = {f"layers.0.{key}": value for key, value in state.items()}
+    indices = sorted({int(key.split(".")[1]) for key in state if re.fullmatch(r"layers\.\d+\.(weight|bias)", key)})
+    names = [(f"layers.{index}.weight", f"layers.{index}.bias") for index in indices]
+    complete = names and set(state) == {name for pair in names for name in pair}
+    layers = [(state[weight], state[bias]) for weight, bias in names] if complete else []
+    if not layers or not _is_chain(layers, outputs):
+        raise UserError(
+            f"{file}: not an aesthetic head; found {', '.join(list(state)[:4]) or 'nothing'}, expected "
+            "layers.0.weight, layers.0.bias, … of linear layers that end in "
+            f"{'one number' if outputs == 1 else f'{outputs} numbers, one a grade'}"
+        )
+    return layers
+
+
+def _is_chain(layers: Sequence[tuple[Tensor, Tensor]], outputs: int) -> bool:
+    """Whether each layer takes what the one before gives, down to the outputs."""
+    linear = all(weight.ndim == 2 and bias.shape == weight.shape[:1] for weight, bias in layers)
+    fitting = all(before.shape[0] == after.shape[-1] for (before, _), (after, _) in pairwise(layers))
+    return linear and fitting and layers[-1][0].shape[0] == outputs
+
+
+def _grades(file: Path, metadata: Mapping[str, str]) -> list[float] | None:
+    if "grades" not in metadata:
+        return None
+    try:
+        return [float(grade) for grade in json.loads(metadata["grades"])]
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{file}: its metadata says grades={metadata['grades'][:80]}, expected a list of numbers"
+        ) from error
+
+
+def _safetensors_metadata(file: Path) -> Mapping[str, str]:
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata() or {}
+    found = (metadata.get("format"), metadata.get("version"))
+    if found != (FORMAT, VERSION):
+        raise UserError(
+            f"{file}: its metadata says format={found[0]}, version={found[1]}; expected format={FORMAT}, "
+            f"version={VERSION}"
+        )
+    if metadata.get("normalisation", NORMALISATION) != NORMALISATION:
+        raise UserError(
+            f"{file}: its metadata says normalisation={metadata['normalisation']}, expected {NORMALISATION}: the "
+            "embeddings here are L2-normalised"
+        )
+    return metadata
+
+
+def _known_metadata(file: Path) -> Mapping[str, str]:
+    """A `.pth` says nothing of itself; copies of the public heads are known by their content."""
+    digest = sha256(file)
+    for name, source in weights.AESTHETIC_HEADS.items():
+        if source.sha256 == digest:
+            activation, clip = PUBLIC_HEADS[name]
+            return {"activation": activation, "clip": clip}
+    return {}

@@ -1,0 +1,178 @@
+"""Thresholds that turn a metric's scores into 1 to 5 stars, and the file that carries them to other runs."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+
+from finetune_monitor.base.errors import UserError, all_problems
+from finetune_monitor.base.files import write_atomic
+from finetune_monitor.base.version import __version__
+from finetune_monitor.stats.estimate import FloatArray
+
+LOWEST, HIGHEST = 1, 5
+"""The Likert scale."""
+
+STEPS = np.arange(LOWEST, HIGHEST + 1)
+
+FORMAT = 1
+
+LARGEST_FILE = 1_000_000
+"""Bytes; a metric takes less than a thousand."""
+
+SHOWN = 80
+"""Characters of a wrong value that a message repeats."""
+
+NOT_WEIGHTS = ("references", "held_out", "notice", "thresholds")
+"""What a metric describes beside the weights that its scores depend on."""
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """Four ascending thresholds, and what they cost on the samples they were fitted to.
+
+    thresholds: a score at or above the k-th means at least step k + 1; -inf and inf where the steps beyond hold none.
+    cost: sum over samples and labels of |step - label|^power.
+    """
+
+    thresholds: Float[np.ndarray, "4"]
+    cost: float
+
+    def steps(self, scores: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+        """1 to 5 for each score; NaN for a missing one."""
+        found = LOWEST + np.searchsorted(self.thresholds, scores, side="right")
+        return np.where(np.isnan(scores), np.nan, found)
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """How one metric's scores become stars.
+
+    buckets: the thresholds, in the score's own unit, and what they cost on the labels they were fitted to.
+    method: `least_cost` or `marginals`.
+    power: of the distance between stars and labels.
+    labelers, images, labels: how many they were fitted on.
+    weights: what the scores were measured with, as `weights_of` gives it; None where that is not known.
+    """
+
+    metric: str
+    buckets: Buckets
+    method: str
+    power: float
+    labelers: int
+    images: int
+    labels: int
+    weights: Mapping[str, Any] | None
+
+    def stars(self, scores: FloatArray) -> FloatArray:
+        """1 to 5 an image; NaN where there is no score."""
+        return self.buckets.steps(scores)
+
+
+def weights_of(description: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a metric's description that decides what a score means: its weights with their SHA-256."""
+    return {key: value for key, value in description.items() if key not in NOT_WEIGHTS}
+
+
+def write_thresholds(path: Path, found: Sequence[Thresholds]) -> None:
+    """Write `thresholds.json`; a threshold beyond every score is null."""
+    metrics = {each.metric: _to_json(each) for each in found}
+    content = {"format": FORMAT, "made_by": f"finetune_monitor {__version__}", "metrics": metrics}
+    write_atomic(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_thresholds(path: str | Path) -> dict[str, Thresholds]:
+    """Thresholds by metric.
+
+    Raises:
+        UserError: the file cannot be read, or lists everything in it that is wrong.
+    """
+    expected = "expected the thresholds.json that `finetune-monitor agree` writes"
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; {expected}") from error
+    if len(content) > LARGEST_FILE:
+        raise UserError(f"{path}: larger than {LARGEST_FILE / 1e6:g} MB; {expected}")
+    try:
+        rows = _File.model_validate_json(content).metrics
+    except ValidationError as error:
+        problems = [_explained(found) for found in error.errors()]
+        all_problems(problems, f"{path}: damaged, or another file; {expected}; run it again:")
+        raise
+    return {metric: row.to_thresholds(metric) for metric, row in rows.items()}
+
+
+def buckets_json(found: Buckets) -> dict[str, Any]:
+    """Thresholds and cost; a threshold beyond every score is null, and `empty_below` says how many lie below."""
+    thresholds = [None if math.isinf(value) else float(value) for value in found.thresholds]
+    return {"thresholds": thresholds, "empty_below": int(np.isneginf(found.thresholds).sum()), "cost": found.cost}
+
+
+def _to_json(found: Thresholds) -> dict[str, Any]:
+    return {
+        **buckets_json(found.buckets),
+        "method": found.method,
+        "power": found.power,
+        "labelers": found.labelers,
+        "images": found.images,
+        "labels": found.labels,
+        "weights": None if found.weights is None else dict(found.weights),
+    }
+
+
+class _Row(BaseModel):
+    """One metric's thresholds as the file holds them."""
+
+    model_config = ConfigDict(strict=True)
+
+    thresholds: list[FiniteFloat | None] = Field(min_length=4, max_length=4)
+    empty_below: int = Field(ge=0, le=4)
+    cost: FiniteFloat = Field(ge=0)
+    method: str
+    power: FiniteFloat = Field(gt=0)
+    labelers: int = Field(ge=1)
+    images: int = Field(ge=1)
+    labels: int = Field(ge=1)
+    weights: dict[str, Any] | None
+
+    @model_validator(mode="after")
+    def _ascend(self) -> "_Row":
+        values = self._values()
+        if values != sorted(values) or values.count(-math.inf) != self.empty_below:
+            raise ValueError(f"four ascending thresholds expected, the first {self.empty_below} of them null")
+        return self
+
+    def to_thresholds(self, metric: str) -> Thresholds:
+        buckets = Buckets(np.array(self._values()), self.cost)
+        return Thresholds(
+            metric, buckets, self.method, self.power, self.labelers, self.images, self.labels, self.weights
+        )
+
+    def _values(self) -> list[float]:
+        beyond = [-math.inf if index < self.empty_below else math.inf for index in range(4)]
+        return [other if value is None else value for value, other in zip(self.thresholds, beyond, strict=True)]
+
+
+class _File(BaseModel):
+    """The whole file; keys of later versions are passed over."""
+
+    model_config = ConfigDict(strict=True)
+
+    format: Literal[1]
+    metrics: dict[str, _Row] = Field(min_length=1)
+
+
+def _explained(found: Mapping[str, Any]) -> str:
+    """One problem in words: the key, what was found, what is allowed."""
+    key = ".".join(str(part) for part in found["loc"])
+    value = repr(found["input"])
+    shown = value if len(value) <= SHOWN else value[:SHOWN] + "..."
+    return f"{key + ': ' if key else ''}found {shown}; {found['msg'][0].lower() + found['msg'][1:]}"

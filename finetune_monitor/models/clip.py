@@ -1,0 +1,183 @@
+"""CLIP's image embeddings, made once an image however many metrics ask for them."""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import open_clip
+import torch
+from jaxtyping import Float
+from PIL.Image import Image
+from torch import Tensor
+
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.files import sha256
+from finetune_monitor.models.diffusers_hub import cached_file, hub_by_hand, hub_problem
+from finetune_monitor.models.weights import undisturbed_rng
+
+BATCH = 16
+
+TEXT_PARTS = ("transformer", "token_embedding", "text", "text_decoder")
+"""What open_clip's models read texts with: 0.5 GB of ViT-L/14 that no picture needs."""
+
+_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+"""Names under which the hub holds open_clip's weights; the first is preferred, as open_clip does."""
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """A CLIP model that is on this machine.
+
+    id: `MODEL/PRETRAINED`, or the folder.
+    tag: name of its weights in open_clip; None for a folder.
+    file: its weights.
+    arguments: for `open_clip.create_model_and_transforms`; loading needs no network.
+    """
+
+    id: str
+    tag: str | None
+    file: Path
+    arguments: dict[str, Any]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the weights, 1.7 GB of ViT-L/14."""
+        return sha256(self.file)
+
+
+class ClipEncoder:
+    """A CLIP model of open_clip in float32; give one to several metrics, and each image is encoded once for all.
+
+    `embed` remembers the embedding of an image for as long as that picture object lives, and takes it for unchanged.
+    It is made of two steps, which those who have no use for that memory take by themselves: `preprocess`, open_clip's
+    own transform, turns an RGB image into pixels, 3 x h x w in float32, and can be pickled; `encode` takes a batch.
+
+    Args:
+        clip: model name of open_clip, a folder in open_clip's layout, or what `resolve_clip` found.
+        pretrained: tag of its weights in open_clip; ignored for the other two.
+        device: where it runs.
+
+    Raises:
+        UserError: weights that cannot be had, or CLIP's activation does not fit them.
+    """
+
+    def __init__(
+        self,
+        clip: str | ClipSource = "ViT-L-14-quickgelu",
+        pretrained: str | None = "openai",
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.source = clip if isinstance(clip, ClipSource) else resolve_clip(clip, pretrained)
+        self.sha256 = self.source.sha256
+        self.device = torch.device(device)
+        self.preprocess: Callable[[Image], Tensor]
+        with undisturbed_rng():
+            self._model, _, self.preprocess = open_clip.create_model_and_transforms(**self.source.arguments)
+        for part in TEXT_PARTS:
+            if hasattr(self._model, part):
+                delattr(self._model, part)
+        self._model.eval().requires_grad_(False).to(self.device)
+        self._images: WeakValueDictionary[int, Image] = WeakValueDictionary()
+        self._rows: dict[int, Tensor] = {}
+
+    @property
+    def width(self) -> int:
+        """Size of the embeddings."""
+        return clip_width(self.source)
+
+    def embed(self, images: Sequence[Image]) -> Float[Tensor, "n d"]:
+        """L2-normalised embeddings of RGB images, float32, on the encoder's device."""
+        new = {id(image): image for image in images if id(image) not in self._images}
+        self._rows = {key: self._rows[key] for key in self._images}
+        self._rows.update(zip(new, self._encode(list(new.values())), strict=True))
+        self._images.update(new)
+        rows = [self._rows[id(image)] for image in images]
+        return torch.stack(rows) if rows else torch.zeros(0, self.width, device=self.device)
+
+    @torch.inference_mode()
+    def encode(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+        """L2-normalised embeddings of one batch that `preprocess` made, float32, on the encoder's device."""
+        return self._model.encode_image(pixels.to(self.device), normalize=True).float()
+
+    def _encode(self, images: Sequence[Image]) -> list[Tensor]:
+        rows: list[Tensor] = []
+        for start in range(0, len(images), BATCH):
+            # open_clip's own transform: torchvision's faster one on tensors leaves single pixels a grey level apart
+            batch = torch.stack([self.preprocess(image) for image in images[start : start + BATCH]])
+            rows += self.encode(batch).unbind()
+        return rows
+
+
+def clip_width(source: ClipSource) -> int:
+    """Size of a model's embeddings, without loading it."""
+    return int((open_clip.get_model_config(source.arguments["model_name"]) or {})["embed_dim"])
+
+
+def resolve_clip(clip: str, pretrained: str | None) -> ClipSource:
+    """Find, or download, a CLIP model: a name and weights tag of open_clip, or a folder.
+
+    The folder holds open_clip_config.json and open_clip_model.safetensors, as `hf download` gives them; `pretrained`
+    is not looked at then. The activation must fit the weights: OpenAI's were trained with QuickGELU, and in a model
+    without it the embeddings come out wrong and nothing fails, so that such a pair is an error here.
+
+    Raises:
+        UserError: unknown name or tag, the wrong activation, an incomplete folder, or weights out of reach.
+    """
+    if clip not in open_clip.list_models():
+        return _clip_folder(clip, open_clip.list_models())
+    _check_tag(clip, pretrained)
+    config = open_clip.get_pretrained_cfg(clip, pretrained)
+    file = _clip_file(clip, config)
+    preprocessing = {f"image_{key}": config[key] for key in ("mean", "std", "interpolation", "resize_mode")}
+    arguments = {"model_name": clip, "pretrained": str(file), **preprocessing}
+    return ClipSource(f"{clip}/{pretrained}", pretrained, file, arguments)
+
+
+def _clip_folder(clip: str, known: list[str]) -> ClipSource:
+    folder = Path(clip).expanduser()
+    if not folder.is_dir():
+        nearest = difflib.get_close_matches(clip, known, n=1, cutoff=0.5)
+        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        raise UserError(f"clip: found {clip!r}, expected a model name of open_clip or a folder{hint}")
+    names = ("open_clip_config.json", "open_clip_model.safetensors")
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise UserError(f"{folder}: not a CLIP model in open_clip's layout; missing: {', '.join(missing)}")
+    return ClipSource(str(folder), None, folder / names[1], {"model_name": f"local-dir:{folder}"})
+
+
+def _check_tag(clip: str, tag: str | None) -> None:
+    from open_clip.pretrained import list_pretrained_tags_by_model
+
+    plain = clip.removesuffix("-quickgelu")
+    twin = f"{clip}-quickgelu" if plain == clip else plain
+    twin_tags = list_pretrained_tags_by_model(twin)
+    tags = list_pretrained_tags_by_model(clip)
+    if tag not in tags:
+        hint = f"; {tag} belongs to clip: {twin}" if tag in twin_tags else ""
+        raise UserError(f"pretrained: found {tag!r}, expected for {clip} one of {', '.join(tags) or 'none'}{hint}")
+    needs = bool(open_clip.get_pretrained_cfg(clip, tag).get("quick_gelu"))
+    if needs and not (open_clip.get_model_config(clip) or {}).get("quick_gelu"):
+        raise UserError(f"clip: the weights {tag} need QuickGELU, which {clip} lacks; write {twin}")
+
+
+def _clip_file(clip: str, config: Mapping[str, Any]) -> Path:
+    from open_clip.pretrained import download_pretrained
+
+    repository, _, filename = config["hf_hub"].rpartition("/")
+    names = (filename[:-4] + ".safetensors", filename) if filename else _CLIP_WEIGHTS
+    for name in names:
+        cached = cached_file(repository, name)
+        if cached is not None:
+            return cached
+    problem = hub_problem(repository)
+    if problem:
+        raise UserError(f"clip {clip}: weights missing\n{hub_by_hand(repository, problem, None)}")
+    try:
+        return Path(download_pretrained(config))
+    except (OSError, RuntimeError) as error:
+        raise UserError(hub_by_hand(repository, f"the download failed: {error}", None)) from error

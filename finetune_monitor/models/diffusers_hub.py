@@ -1,0 +1,148 @@
+"""Diffusers pipelines from outside: a folder, the Hugging Face cache or the hub, or an error in seconds."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.models.weights import probe
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+_UNUSED_COMPONENTS = frozenset({"safety_checker"})
+"""Listed by many models, never loaded here: it blackens images."""
+
+_COMPONENT_FILES = (
+    ("Scheduler", ("scheduler_config.json",)),
+    ("Tokenizer", ("tokenizer_config.json",)),
+    ("TokenizerFast", ("tokenizer_config.json",)),
+    ("FeatureExtractor", ("preprocessor_config.json",)),
+    ("ImageProcessor", ("preprocessor_config.json",)),
+)
+"""What a component that is no network needs, by the end of its class name."""
+
+
+_NETWORK_WEIGHTS = ("diffusion_pytorch_model", "model", "pytorch_model")
+
+
+def resolve_hub_model(model: str | Path) -> str | Path:
+    """What to hand to `from_pretrained` for a folder in diffusers layout or a hub id.
+
+    A complete folder, or a model that lies completely in the Hugging Face cache, is returned as a folder and needs no
+    network; else the id, when the hub answers that it has the model. Honours `HF_ENDPOINT`, `HF_HUB_OFFLINE` and
+    `HF_HOME`.
+
+    Raises:
+        UserError: in seconds, when the folder is incomplete or the model is neither cached nor on a reachable hub.
+    """
+    folder = Path(model).expanduser()
+    if folder.exists():
+        return _complete_folder(folder)
+    name = str(model)
+    if not _HUB_ID.fullmatch(name):
+        raise UserError(f"{name}: no such folder; expected a folder in diffusers layout or a hub id like owner/name")
+    snapshot = _cached_folder(name, "model_index.json")
+    if snapshot is not None and not _missing_parts(snapshot):
+        return snapshot
+    problem = hub_problem(name)
+    if problem:
+        raise UserError(hub_by_hand(name, problem, snapshot))
+    return name
+
+
+def _complete_folder(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder}: found a single file, expected a folder in diffusers layout; convert it once with "
+            "StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)"
+        )
+    missing = _missing_parts(folder)
+    if missing:
+        raise UserError(f"{folder}: not a complete model in diffusers layout; missing or damaged: {', '.join(missing)}")
+    return folder
+
+
+def _missing_parts(folder: Path) -> list[str]:
+    """Names of the files that `from_pretrained` would look for in vain."""
+    components = _read_json(folder / "model_index.json")
+    if components is None:
+        return ["model_index.json"]
+    missing = []
+    for name, entry in components.items():
+        if isinstance(entry, list) and entry and entry[-1] and name not in _UNUSED_COMPONENTS:
+            missing += [f"{name}/{file}" for file in _missing_in_component(folder / name, str(entry[-1]))]
+    return missing
+
+
+def _missing_in_component(folder: Path, class_name: str) -> list[str]:
+    for ending, files in _COMPONENT_FILES:
+        if class_name.endswith(ending):
+            return [file for file in files if not (folder / file).is_file()]
+    config = [] if (folder / "config.json").is_file() else ["config.json"]
+    return config + _missing_weights(folder)
+
+
+def _missing_weights(folder: Path) -> list[str]:
+    for index in sorted(folder.glob("*.safetensors.index.json")):
+        content = _read_json(index)
+        if content is None:
+            return [index.name]
+        return sorted(file for file in set(content["weight_map"].values()) if not (folder / file).is_file())
+    if any((folder / f"{stem}.safetensors").is_file() for stem in _NETWORK_WEIGHTS):
+        return []
+    return ["weights as *.safetensors (pickled *.bin are not read)"]
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None where it is missing or damaged."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _cached_folder(repository: str, filename: str) -> Path | None:
+    """The snapshot folder of the Hugging Face cache that holds a file."""
+    file = cached_file(repository, filename)
+    return None if file is None else file.parent
+
+
+def cached_file(repository: str, filename: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repository, filename)
+    return Path(found) if isinstance(found, str) else None
+
+
+def hub_problem(repository: str) -> str | None:
+    """Why a repository cannot be downloaded from the hub; None where it can."""
+    from huggingface_hub import constants, get_token
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    token = get_token()
+    address = f"{constants.ENDPOINT}/api/models/{repository}"
+    answer = probe(address, {"Authorization": f"Bearer {token}"} if token else None, "GET")
+    if answer in (401, 403, 404):
+        return (
+            f"{constants.ENDPOINT} has no such model, or it is private: check the name, or log in with `hf auth login`"
+        )
+    if isinstance(answer, str) or answer >= 500:
+        return f"{constants.ENDPOINT}: {answer}"
+    return None
+
+
+def hub_by_hand(repository: str, problem: str, snapshot: Path | None) -> str:
+    from huggingface_hub import constants
+
+    lacking = f", where {', '.join(_missing_parts(snapshot))} is missing" if snapshot else ""
+    return "\n".join(
+        [
+            f"{repository}: the model is needed and cannot be had ({problem})",
+            f"  looked in: {constants.HF_HUB_CACHE}{lacking}",
+            f"  on a machine with a network: hf download {repository} --local-dir FOLDER",
+            "  then name that folder in place of the id",
+        ]
+    )

@@ -1,0 +1,49 @@
+"""Write a pipeline's fine-tuned weights in the form that other tools load."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from peft.utils import get_peft_model_state_dict
+from torch import Tensor, nn
+
+from finetune_monitor.base.files import staged_folder
+
+LORA_FILE = "pytorch_lora_weights.safetensors"
+ADAPTABLE = ("unet", "transformer", "text_encoder", "text_encoder_2")
+"""Parts of a pipeline whose LoRA layers diffusers can load."""
+
+NOTE = "finetune_monitor.json"
+"""Which step the weights are of, beside them."""
+
+
+def export_weights(pipeline: Any, folder: Path, note: dict[str, Any]) -> None:
+    """Write LoRA weights for `pipe.load_lora_weights(folder)`, or the whole pipeline where nothing is adapted.
+
+    The folder appears as a whole, with `note` in `finetune_monitor.json` beside the weights.
+    """
+    models: dict[str, Any] = {name: getattr(pipeline, name, None) for name in ADAPTABLE}
+    adapted = {name: model for name, model in models.items() if getattr(model, "peft_config", None)}
+    with staged_folder(folder) as staged:
+        if adapted:
+            layers = {f"{name}_lora_layers": lora_layers(model) for name, model in adapted.items()}
+            pipeline.save_lora_weights(staged, **layers)
+        else:
+            pipeline.save_pretrained(staged)
+        (staged / NOTE).write_text(json.dumps(note, indent=2) + "\n")
+
+
+def lora_layers(model: nn.Module) -> dict[str, Tensor]:
+    """A model's LoRA matrices in PEFT's names, fp32, with alpha / rank folded into B.
+
+    Folding keeps the file right for every reader: the scale would otherwise live in metadata that not all tools read.
+    PEFT's names are kept because diffusers' own older ones do not exist for convolutions and feed-forward layers, and
+    a file with both loses the attention layers when it is read.
+    """
+    adapter = next(iter(model.peft_config))  # type: ignore[arg-type]
+    state = get_peft_model_state_dict(model, adapter_name=adapter)
+    scales = {name: part.scaling[adapter] for name, part in model.named_modules() if hasattr(part, "lora_B")}
+    return {
+        key: value.float() * scales[key.removesuffix(".lora_B.weight")] if "lora_B" in key else value.float()
+        for key, value in state.items()
+    }

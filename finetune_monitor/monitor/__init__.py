@@ -1,0 +1,1 @@
+"""The callback: when to evaluate, what is measured, when to stop."""

@@ -1,0 +1,320 @@
+"""FinetuneMonitor: every N steps render the grid, score it, record it, show it, and say whether to stop."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from tqdm.auto import tqdm
+
+from finetune_monitor.base import distributed
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.versions import device_name, versions
+from finetune_monitor.metrics import Calibrated, Illustrated, Metric, check_names, columns, measured_with
+from finetune_monitor.models.export import NOTE, export_weights
+from finetune_monitor.monitor.budget import Pace
+from finetune_monitor.monitor.evaluator import Measurer, check_pictures_fit
+from finetune_monitor.monitor.stopping import StoppingRule, decide
+from finetune_monitor.record.evaluation import Decision, Evaluation, RunSummary, StopReason, summarise
+from finetune_monitor.record.grid import PromptGrid
+from finetune_monitor.record.references import keep_references
+from finetune_monitor.record.run_directory import RunRecord, read_run
+from finetune_monitor.rendering.isolation import borrowed
+from finetune_monitor.rendering.renderer import Renderer
+from finetune_monitor.sinks import RunInfo, Sink
+from finetune_monitor.sinks.console import print_summary, scores_in_words
+from finetune_monitor.stats.estimate import Estimate, json_number
+
+
+class FinetuneMonitor:
+    """Watches a training loop with a diffusers pipeline.
+
+    The constructor evaluates step 0, the untouched model; `on_step_end` evaluates every `every` steps. Nothing that
+    the training owns is changed: modules, modes and random generators are given back, and a render, a metric or a
+    sink that fails is reported once, recorded as missing, and training goes on.
+
+    With several processes (torch.distributed) build it on every one: each renders its share, the first writes, and
+    all get the same decision.
+
+    Args:
+        pipeline: text-to-image pipeline of diffusers (Stable Diffusion 1.x, 2.x, 3.x, SDXL, Flux) over the modules
+            being trained.
+        grid: prompts x seeds.
+        metrics: what to measure, `Starred` ones among them; the first stopping rule's metric (or the first metric) says
+            which step is best.
+        output_dir: the run directory; must not hold another run unless `resume_step` is given.
+        sinks: where evaluations are shown beside the record.
+        stopping: a rule, or several; the first that wants to stop decides.
+        every: steps between evaluations.
+        max_overhead: largest share of the wall time that evaluations may take, such as 0.05; where one would take more
+            it is put off to a later multiple of `every`. None: there is no limit.
+        autocast: precision to render in; give the training's where it uses autocast.
+        live_weights: context manager that puts the weights to be judged (an EMA, say) in place and back.
+        hparams: flat settings of the training, shown by the trackers.
+        config_yaml: the training's config, kept as `config.yaml`.
+        resume_step: go on with a recorded run from this step; later evaluations are dropped from the record.
+
+    Raises:
+        UserError: `output_dir` is in use, holds another run, or was recorded with another grid or other metrics; or
+            the grid's pictures do not fit into memory.
+        ValueError: no metric, metrics of one name, `every` below 1, `max_overhead` not between 0 and 1, or a pipeline,
+            sampler or negative prompt that `Renderer` refuses.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        grid: PromptGrid,
+        metrics: Sequence[Metric],
+        output_dir: str | Path,
+        sinks: Sequence[Sink] = (),
+        stopping: StoppingRule | Sequence[StoppingRule] = (),
+        every: int = 300,
+        *,
+        max_overhead: float | None = None,
+        autocast: torch.dtype | None = None,
+        live_weights: Callable[[], AbstractContextManager] = nullcontext,
+        hparams: Mapping[str, Any] | None = None,
+        config_yaml: str | None = None,
+        resume_step: int | None = None,
+    ):
+        self.rules = [stopping] if isinstance(stopping, StoppingRule) else list(stopping)
+        self.metrics, self._pace = list(metrics), Pace(every, max_overhead)
+        check_names(self.metrics)
+        self.output_dir = Path(output_dir)
+        self.best_metric = self.rules[0].metric if self.rules else self.metrics[0].name
+        self._pipeline = pipeline
+        self._renderer = Renderer(pipeline, grid, autocast)
+        self.grid = self._renderer.grid
+        check_pictures_fit(len(self.grid.cells), self._renderer.size)
+        self._measurer = Measurer(self._renderer, self.metrics)
+        name = pipeline.config.get("_name_or_path")
+        self._pipeline_id = {"class": type(pipeline).__name__, "name_or_path": str(name) if name else None}
+        self._live_weights = live_weights
+        self.evaluations: tuple[Evaluation, ...] = ()
+        self.sinks: list[Sink] = []
+        self._warm = False
+        self._directions = {name: info.higher_is_better for name, info in columns(self.metrics).items()}
+        self._begin(sinks, hparams or {}, config_yaml, resume_step)
+        if not self.evaluations and not resume_step:
+            self.evaluate(0)
+
+    def on_step_end(self, step: int, epoch: float | None = None) -> bool:
+        """Evaluate where `step` is a multiple of `every` and the budget allows it.
+
+        Returns:
+            True where a stopping rule has decided to stop.
+        """
+        if self._pace.is_multiple(step) and self._keeps_to_budget(step):
+            self.evaluate(step, epoch)
+        return self.decision.stop
+
+    def forecast(self, seconds_a_step: float) -> str:
+        """What monitoring will cost, in words, at this speed of training and the last evaluation's cost.
+
+        After the first evaluation of a process that is an upper bound: it loads, compiles and encodes for all others.
+        """
+        pace = self._pace
+        steps = pace.interval(seconds_a_step) if pace.warm else pace.every
+        share = 100 * pace.share(steps, seconds_a_step)
+        stretched = "" if steps == pace.every else f" (not every {pace.every}: max_overhead)"
+        cost = f"about {pace.cost:.1f} s{'' if pace.warm else ' or less'}"
+        return f"evaluation {cost}, every {steps} steps{stretched}, {share:.1f} % of the time"
+
+    def evaluate(self, step: int, epoch: float | None = None) -> Evaluation:
+        """Render, score, record and show the grid now, whatever the interval; a step is evaluated once."""
+        if self.latest is not None and self.latest.step >= step:
+            return self.latest
+        waited, start = self._pace.waited, time.monotonic()
+        with self._live_weights(), borrowed(self._renderer.pipeline):  # what was borrowed is back before weights are
+            found = self._measurer.measure()
+            evaluation = Evaluation(step, epoch, time.time(), summarise(found.images), found.images, found.seconds)
+            history = (*self.evaluations, evaluation)
+            decision = decide(history, self.rules, self.best_metric, self._directions)
+            evaluation = replace(evaluation, decision=decision)
+            if distributed.is_main():
+                evaluation = self._publish(evaluation, found.pictures, waited)
+        self.evaluations = (*self.evaluations, evaluation)
+        spent = time.monotonic() - start
+        self._pace.train_from(step, step, spent, warm=self._warm)
+        self._warm = True
+        self._report(evaluation, spent, waited)
+        return evaluation
+
+    def close(self, reason: StopReason | None = None) -> RunSummary:
+        """End the sinks and the record, and print the table; `reason`: why the training ended, if by no rule."""
+        decision = self.decision
+        ended = decision.reason if decision.stop else reason
+        summary = RunSummary(self.evaluations, self.best_metric, decision.best_step, ended)
+        if distributed.is_main():
+            self._note_end(summary)  # first, so that a sink which reads the record finds it
+            for sink in list(self.sinks):
+                self._guard(sink, sink.close, summary)
+            self._close_record()
+        return summary
+
+    @property
+    def latest(self) -> Evaluation | None:
+        """The newest evaluation."""
+        return self.evaluations[-1] if self.evaluations else None
+
+    @property
+    def decision(self) -> Decision:
+        """What the rules say of the evaluations so far; in a resumed run, the rules that it has now."""
+        return decide(self.evaluations, self.rules, self.best_metric, self._directions)
+
+    @property
+    def every(self) -> int:
+        """Steps between evaluations, where the budget allows."""
+        return self._pace.every
+
+    def _keeps_to_budget(self, step: int) -> bool:
+        """As the first process sees it, so that all do the same."""
+        if self._pace.max_overhead is None:
+            return True
+        affordable = distributed.gather(self._pace.is_affordable(step))[0]
+        if not affordable and distributed.is_main():
+            later = self._pace.next_step(step)
+            limit = f"{100 * self._pace.max_overhead:.3g} % of the time"
+            self._measurer.warn(
+                f"put off since {self.latest and self.latest.step}",
+                f"step {step}: evaluation put off to about step {later}; now it would take more than {limit}",
+            )
+        return affordable
+
+    def _begin(
+        self, sinks: Sequence[Sink], hparams: Mapping[str, Any], config_yaml: str | None, resume_step: int | None
+    ) -> None:
+        """Open the record and the sinks on the main process; every process gets the recorded history."""
+        failed: BaseException | None = None
+        if distributed.is_main():
+            try:
+                self._open_record(sinks, hparams, config_yaml, resume_step)
+            except Exception as error:
+                failed = error
+        failed, self.evaluations = distributed.gather((failed, self.evaluations))[0]
+        if failed is not None:
+            raise failed
+        if self.latest is not None:
+            self._pace.train_from(resume_step or 0, self.latest.step, sum(self.latest.seconds.values()))
+
+    def _open_record(
+        self, sinks: Sequence[Sink], hparams: Mapping[str, Any], config_yaml: str | None, resume_step: int | None
+    ) -> None:
+        ceilings = {k: v for m in self.metrics if isinstance(m, Calibrated) for k, v in m.ceiling().items()}
+        run = self._run_json(ceilings, hparams)
+        self.record = RunRecord(self.output_dir, self.grid)
+        self.record.begin(run, config_yaml, resume_step)
+        keep_references(self.output_dir, _thumbnails(self.metrics), self._measurer.warn)
+        self.evaluations = self.record.evaluations
+        self._drop_stale_best()
+        info = RunInfo(
+            self.output_dir,
+            hparams,
+            columns(self.metrics),
+            ceilings,
+            tuple(dict.fromkeys(str(d["notice"]) for d in run["weights"].values() if d.get("notice"))),
+            resume_step,
+        )
+        self.sinks = list(sinks)
+        for sink in sinks:
+            self._guard(sink, sink.start, info)
+
+    def _run_json(self, ceilings: Mapping[str, Estimate], hparams: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "versions": versions(),
+            "device": device_name(self._renderer.pipeline._execution_device),
+            "processes": distributed.world_size(),
+            "pipeline": self._pipeline_id,
+            **measured_with(self.metrics),
+            "baselines": {name: estimate.to_json() for name, estimate in ceilings.items()},
+            "best_metric": self.best_metric,
+            "every": self.every,
+            "max_overhead": self._pace.max_overhead,
+            "hparams": dict(hparams),
+        }
+
+    def _publish(self, evaluation: Evaluation, pictures: Sequence[Image | None], waited: float) -> Evaluation:
+        """Record, then show, then keep the weights if they are the best so far."""
+        evaluation = self._write_record(evaluation, pictures, waited)
+        for sink in list(self.sinks):
+            self._guard(sink, sink.write, evaluation, pictures)
+        if evaluation.decision.best_step == evaluation.step > 0:
+            self._keep_best(evaluation)
+        return evaluation
+
+    def _write_record(self, evaluation: Evaluation, pictures: Sequence[Image | None], waited: float) -> Evaluation:
+        start = time.monotonic()
+        try:
+            files = self.record.write_images(evaluation.step, list(pictures))
+            images = tuple(replace(image, file=file) for image, file in zip(evaluation.images, files, strict=True))
+            seconds = {**evaluation.seconds, "write": time.monotonic() - start}
+            spent = sum(seconds.values())
+            overhead = spent / (spent + waited) if self.evaluations else None
+            evaluation = replace(evaluation, images=images, seconds=seconds, overhead=overhead)
+            self.record.append(evaluation)
+        except OSError as error:
+            self._measurer.warn("record", f"{self.output_dir}: the record could not be written: {error}")
+        return evaluation
+
+    def _keep_best(self, evaluation: Evaluation) -> None:
+        note = {
+            "step": evaluation.step,
+            "metric": self.best_metric,
+            "scores": {name: json_number(estimate.mean) for name, estimate in evaluation.scores.items()},
+            "grid": self.grid.fingerprint(),
+        }
+        try:
+            export_weights(self._pipeline, self.output_dir / "best", note)
+        except Exception as error:
+            self._measurer.warn("best", f"{self.output_dir / 'best'}: the best weights could not be kept: {error!r}")
+
+    def _guard(self, sink: Sink, action: Callable[..., None], *arguments: Any) -> None:
+        """A sink that fails is off for the rest of the run, with one warning."""
+        try:
+            action(*arguments)
+        except Exception as error:
+            self.sinks = [other for other in self.sinks if other is not sink]
+            self._measurer.warn(f"sink {sink.name}", f"sink {sink.name} failed and is off from now on: {error!r}")
+
+    def _note_end(self, summary: RunSummary) -> None:
+        try:
+            self.record.end(summary)
+        except (OSError, UserError) as error:
+            self._measurer.warn("end", f"{self.output_dir}: how the run ended could not be noted: {error}")
+
+    def _close_record(self) -> None:
+        self.record.close()
+        try:
+            print_summary(read_run(self.output_dir))
+        except (OSError, UserError) as error:
+            self._measurer.warn("summary", f"{self.output_dir}: the record cannot be read back: {error}")
+
+    def _drop_stale_best(self) -> None:
+        """Weights of a step that the resumed record has dropped are not the best of anything; they are set aside."""
+        best = self.output_dir / "best"
+        if not (best / NOTE).is_file():
+            return
+        step = json.loads((best / NOTE).read_text())["step"]
+        if step not in {evaluation.step for evaluation in self.evaluations}:
+            aside = self.output_dir / f"best-step-{step:06d}"
+            shutil.rmtree(aside, ignore_errors=True)
+            best.rename(aside)
+            self._measurer.warn("stale", f"{best}: of step {step}, which the resumed run repeats; moved to {aside}")
+
+    def _report(self, evaluation: Evaluation, spent: float, waited: float) -> None:
+        """One line on the console, past any progress bar: the scores and what the evaluation cost, sinks included."""
+        if not distributed.is_main():
+            return
+        share = f", {100 * spent / (spent + waited):.0f} % of the time since the last" if evaluation.step else ""
+        tqdm.write(f"step {evaluation.step}: {scores_in_words(evaluation.scores)} ({spent:.1f} s{share})")
+
+
+def _thumbnails(metrics: Sequence[Metric]) -> dict[str, Image]:
+    return {k: v for metric in metrics if isinstance(metric, Illustrated) for k, v in metric.thumbnails.items()}

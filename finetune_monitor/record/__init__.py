@@ -1,0 +1,1 @@
+"""What is on disk: grid, evaluation, run directory, sweep directory."""

@@ -1,0 +1,74 @@
+"""What a trial's record says so far: its scores at each evaluation, and the best until then."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.record.evaluation import StopReason, best_step
+from finetune_monitor.record.run_directory import RunHistory, read_noting
+from finetune_monitor.stats.estimate import MISSING
+
+UNFINISHED = (None, StopReason.INTERRUPTED.value)
+"""How a run ends that is to go on."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One evaluation.
+
+    scores: means by name; NaN where nothing was measured.
+    goal: by the names of the metrics that decide, the mean at the best step until then, after step 0, where nothing
+        has been learnt; NaN where none was measured; turned so that more is better.
+    is_last: whether a stopping rule said so, or the last step was reached.
+    """
+
+    step: int
+    scores: dict[str, float]
+    goal: dict[str, float]
+    is_last: bool
+
+    def to_result(self) -> dict[str, Any]:
+        return {"step": self.step, "scores": self.scores, "goal": self.goal}
+
+
+def read_quietly(run_dir: Path) -> RunHistory | None:
+    """The record as it is now; None where none has begun, or while it is being repaired."""
+    try:
+        return read_noting(run_dir)[0]  # without what it says of a row that is being written
+    except (UserError, OSError):
+        return None
+
+
+def rows(history: RunHistory, goals: Sequence[str] = (), max_steps: int | None = None) -> list[Row]:
+    """Every complete evaluation, by step; `goals` are there in all of them, also where they were not measured."""
+    return [_row(history, index, goals, max_steps) for index in range(len(history.evaluations))]
+
+
+def ended(history: RunHistory | None) -> str | None:
+    """Why the run ended; None where it has not, or is to go on."""
+    found = history.run.get("ended", {}).get("reason") if history is not None else None
+    return None if found in UNFINISHED else str(found)
+
+
+def _row(history: RunHistory, index: int, goals: Sequence[str], max_steps: int | None) -> Row:
+    until = history.evaluations[: index + 1]
+    evaluation = until[-1]
+    scores = {name: estimate.mean for name, estimate in evaluation.scores.items()}
+    metrics = history.run.get("metrics", {})
+    goal = {}
+    for name in goals:
+        higher = metrics.get(name, {}).get("higher_is_better", True)
+        step = best_step([found for found in until if found.step > 0], name, higher)
+        best = next((found.scores[name].mean for found in until if found.step == step), MISSING)
+        goal[name] = best if higher else -best
+    is_last = evaluation.decision.stop or (max_steps is not None and evaluation.step >= max_steps)
+    return Row(evaluation.step, scores, goal, is_last)
+
+
+def in_words(scores: dict[str, float], names: Sequence[str]) -> str:
+    """The named scores that are there, such as `face_similarity 0.520`."""
+    found = ((name, scores[name]) for name in names if name in scores)
+    return ", ".join(f"{name} {'not measured' if math.isnan(value) else f'{value:.3f}'}" for name, value in found)

@@ -1,0 +1,119 @@
+"""What is known of a sweep: its trials and their states, as `sweep.json` in its folder holds them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.files import write_atomic
+from finetune_monitor.base.redaction import redacted
+
+STATE = "sweep.json"
+TRIALS = "trials"
+CONFIGS = "configs"
+"""The folder of the trials' configs."""
+"""The folder of the run directories, one a trial."""
+
+FORMAT = 1
+
+
+class TrialState(str, Enum):
+    """How far a trial is; the value is what the file holds."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+    STOPPED_EARLY = "stopped_early"
+    FAILED = "failed"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the same command leaves it as it is; a failed trial is tried again."""
+        return self in (TrialState.FINISHED, TrialState.STOPPED_EARLY)
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial.
+
+    name: unique in the sweep, and the name of its run directory below `trials/`.
+    settings: the axes' (or the search's) dotted keys with this trial's values, in the order of the axes.
+    person, seed: None where the sweep has none.
+    attempts: how often it was started, over all commands.
+    error: why the last attempt failed; None for every other state.
+    seconds: wall time of its attempts together.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    person: str | None = None
+    seed: int | None = None
+    state: TrialState = TrialState.WAITING
+    attempts: int = 0
+    error: str | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class SweepState:
+    """A sweep's folder, its resolved config and its trials, in the order of the plan.
+
+    set_aside: trials that were begun and are no longer in the plan; their runs stay, in case they come back.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    trials: tuple[TrialRecord, ...]
+    set_aside: tuple[TrialRecord, ...] = ()
+
+    def run_dir(self, trial: TrialRecord) -> Path:
+        """The trial's run directory; it may not be there yet."""
+        return self.folder / TRIALS / trial.name
+
+
+def without_secrets(state: SweepState) -> SweepState:
+    """As it is written down: settings, errors and config redacted."""
+    trials, aside = (
+        tuple(replace(trial, **redacted({"settings": trial.settings, "error": trial.error})) for trial in found)
+        for found in (state.trials, state.set_aside)
+    )
+    return replace(state, config=redacted(state.config), trials=trials, set_aside=aside)
+
+
+def write_state(state: SweepState) -> None:
+    """Replace `sweep.json` as a whole, without secrets."""
+    state = without_secrets(state)
+    content = {
+        "format": FORMAT,
+        "config": state.config,
+        "trials": [asdict(trial) for trial in state.trials],
+        "set_aside": [asdict(trial) for trial in state.set_aside],
+    }
+    write_atomic(state.folder / STATE, (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode())
+
+
+def read_state(folder: Path) -> SweepState:
+    """Read `sweep.json`, also while the sweep goes on.
+
+    Raises:
+        UserError: the folder holds no sweep, or the file is damaged or of another format.
+    """
+    path = folder / STATE
+    try:
+        content = json.loads(path.read_bytes())
+        if content["format"] != FORMAT:
+            raise UserError(
+                f"{path}: found format {content['format']!r}, expected {FORMAT}; use the version that wrote it"
+            )
+        trials, aside = (
+            tuple(TrialRecord(**{**row, "state": TrialState(row["state"])}) for row in rows)
+            for rows in (content["trials"], content.get("set_aside", []))
+        )
+        return SweepState(folder, content["config"], trials, aside)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{folder}: found no {STATE}, expected the folder of a sweep; check the path") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: damaged ({error!r}); restore it, or choose a new output_dir") from error

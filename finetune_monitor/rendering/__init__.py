@@ -1,0 +1,1 @@
+"""Grid and live weights to images."""

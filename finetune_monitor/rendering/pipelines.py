@@ -1,0 +1,139 @@
+"""What differs between diffusers' text-to-image pipelines: how prompts are encoded, and latents decoded."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from finetune_monitor.rendering.isolation import modules_kept
+from finetune_monitor.rendering.schedulers import own_scheduler
+
+Encoded = Mapping[str, Tensor]
+"""A prompt's embeddings, one row each, under the names that the pipeline's call takes."""
+
+EMBEDDINGS = {
+    ("prompt_embeds", "negative_prompt_embeds"): "Stable Diffusion 1.x and 2.x",
+    (
+        "prompt_embeds",
+        "negative_prompt_embeds",
+        "pooled_prompt_embeds",
+        "negative_pooled_prompt_embeds",
+    ): "SDXL, Stable Diffusion 3.x",
+    ("prompt_embeds", "pooled_prompt_embeds"): "Flux",
+}
+"""What `encode_prompt` gives, in its order; the same names stand among its parameters."""
+
+
+def own_pipeline(pipeline: Any, sampler: str, karras: bool = False) -> Any:
+    """A second pipeline object over the same modules, with its own solver and without a safety checker.
+
+    Raises:
+        ValueError: the pipeline has no VAE, or encodes prompts in a way that is not known here.
+    """
+    embedding_names(pipeline)
+    if not isinstance(getattr(pipeline, "vae", None), nn.Module):
+        raise ValueError(f"pipeline: found {type(pipeline).__name__} without a VAE; give it the VAE of its model")
+    arguments = {**_settings(pipeline), **pipeline.components}
+    arguments["scheduler"] = own_scheduler(pipeline.scheduler, sampler, karras)
+    if "safety_checker" in arguments:
+        arguments |= {"safety_checker": None, "requires_safety_checker": False}
+    own = type(pipeline)(**arguments)
+    own.set_progress_bar_config(disable=True)
+    return own
+
+
+def _settings(pipeline: Any) -> dict[str, Any]:
+    """What the pipeline was made with beside its components, such as how SDXL encodes an empty prompt."""
+    names = inspect.signature(type(pipeline)).parameters
+    return {name: value for name, value in pipeline.config.items() if name in names}
+
+
+def embedding_names(pipeline: Any) -> tuple[str, ...]:
+    """Names of the embeddings that `encode_prompt` gives.
+
+    Raises:
+        ValueError: the pipeline is none of those in `EMBEDDINGS`, or begins from a picture.
+    """
+    parameters = inspect.signature(pipeline.encode_prompt).parameters if hasattr(pipeline, "encode_prompt") else {}
+    names = tuple(name for name in parameters if name.endswith(("prompt_embeds", "_mask")))
+    taken = inspect.signature(type(pipeline).__call__).parameters
+    if names not in EMBEDDINGS or "height" not in taken or "image" in taken:
+        known = "; ".join(EMBEDDINGS.values())
+        raise ValueError(f"pipeline: found {type(pipeline).__name__}, expected a text-to-image pipeline of {known}")
+    return names
+
+
+def takes_negative_prompts(pipeline: Any) -> bool:
+    """Whether guidance compares with a negative prompt; Flux was distilled to do without."""
+    return "negative_prompt_embeds" in embedding_names(pipeline)
+
+
+def encode(pipeline: Any, prompt: str, negative_prompt: str, guided: bool) -> Encoded:
+    """Embeddings of one prompt, and of the negative one where guidance compares with it."""
+    wanted = {
+        "prompt": prompt,
+        "prompt_2": None,  # the first prompt is used for every text encoder
+        "prompt_3": None,
+        "device": pipeline._execution_device,
+        "num_images_per_prompt": 1,
+        "do_classifier_free_guidance": guided,
+        "negative_prompt": negative_prompt or None,
+    }
+    taken = inspect.signature(pipeline.encode_prompt).parameters
+    found = pipeline.encode_prompt(**{name: value for name, value in wanted.items() if name in taken})
+    named = dict(zip(embedding_names(pipeline), found, strict=False))  # Flux gives positions too, which are no input
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def picture_size(pipeline: Any) -> tuple[int, int]:
+    """Height and width in pixels that the model draws where nothing else is asked for."""
+    side = getattr(pipeline, "default_sample_size", None) or pipeline.unet.config.sample_size
+    height, width = (side, side) if isinstance(side, int) else side
+    return height * pipeline.vae_scale_factor, width * pipeline.vae_scale_factor
+
+
+def unpacked(pipeline: Any, latents: Tensor, size: tuple[int, int]) -> Float[Tensor, "n c h w"]:
+    """Latents as the VAE takes them; Flux's come as a row of patches."""
+    packed = latents.ndim == 3
+    return pipeline._unpack_latents(latents, *size, pipeline.vae_scale_factor) if packed else latents
+
+
+def decode(pipeline: Any, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 h8 w8"]:
+    """RGB pictures in [0, 1]; values that are not finite stay so."""
+    vae = pipeline.vae
+    with _without_overflow(pipeline):
+        decoded = vae.decode(_unscaled(latents, vae.config).to(vae.dtype), return_dict=False)[0]
+    return pipeline.image_processor.postprocess(decoded, output_type="pt")
+
+
+@contextmanager
+def _without_overflow(pipeline: Any) -> Iterator[None]:
+    """SDXL's VAE, which overflows in float16, in float32; afterwards as it was."""
+    vae = pipeline.vae
+    is_sdxl = hasattr(pipeline, "unet") and "pooled_prompt_embeds" in embedding_names(pipeline)
+    if not (is_sdxl and vae.config.get("force_upcast")):
+        yield
+        return
+    with modules_kept([vae]), torch.autocast(vae.device.type, enabled=False):
+        if vae.dtype == torch.float16:
+            vae.to(torch.float32)
+        yield
+
+
+def _unscaled(latents: Float[Tensor, "n c h w"], config: Any) -> Float[Tensor, "n c h w"]:
+    """Undo the scaling that the denoiser was trained with: by one factor, or by a mean and a deviation a channel."""
+    mean, std = config.get("latents_mean"), config.get("latents_std")
+    if mean is None or std is None:
+        return latents / config.scaling_factor + (config.get("shift_factor") or 0.0)
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1).to(latents) for values in (mean, std))
+    return latents * std / config.scaling_factor + mean
+
+
+def text_encoders_are_frozen(pipeline: Any) -> bool:
+    """Whether cached prompt embeddings stay true."""
+    encoders = [part for name, part in pipeline.components.items() if name.startswith("text_encoder")]
+    return not any(p.requires_grad for part in encoders if isinstance(part, nn.Module) for p in part.parameters())

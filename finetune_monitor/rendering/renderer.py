@@ -1,0 +1,148 @@
+"""Render a grid's cells from live weights: one pipeline for the whole run, sharing the modules being trained."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from finetune_monitor.base import distributed
+from finetune_monitor.base.batching import Batches, OutOfMemoryError
+from finetune_monitor.record.grid import Cell, PromptGrid
+from finetune_monitor.rendering.pipelines import (
+    Encoded,
+    decode,
+    encode,
+    own_pipeline,
+    picture_size,
+    takes_negative_prompts,
+    text_encoders_are_frozen,
+    unpacked,
+)
+from finetune_monitor.rendering.schedulers import default_sampler
+
+DENOISED_PIXELS = 8 * 512 * 512
+"""Pictures that are denoised at once are so many that their pixels make up this, until memory runs out."""
+
+DECODED_PIXELS = 2 * 512 * 512
+"""The same for the VAE, which needs far more memory a pixel and gains little from a batch."""
+
+TILED_PIXELS = 1536 * 1536
+"""Larger pictures are decoded in tiles."""
+
+
+class Renderer:
+    """Renders cells with the pipeline's live modules and a solver of its own.
+
+    A cell's picture is made from noise that depends on its seed alone, whatever else is in the batch.
+
+    Args:
+        pipeline: a text-to-image pipeline of diffusers (Stable Diffusion 1.x, 2.x and 3.x, SDXL, Flux); its modules are
+            shared, its scheduler is only read, its safety checker (which blackens pictures) is left out.
+        grid: how the cells are sampled.
+        autocast: precision to render in (the training's); None renders in the modules' own.
+
+    Raises:
+        ValueError: another kind of pipeline or one without a VAE, a sampler that diffusers does not have or that does
+            not suit the model, or a negative prompt for a model that is guided without one.
+    """
+
+    def __init__(self, pipeline: Any, grid: PromptGrid, autocast: torch.dtype | None = None):
+        compares = takes_negative_prompts(pipeline)
+        if grid.negative_prompt and not compares:
+            raise ValueError(f"grid.negative_prompt: {type(pipeline).__name__} is guided without one; leave it empty")
+        self.grid = replace(grid, sampler=grid.sampler or default_sampler(pipeline.scheduler))
+        self.pipeline = own_pipeline(pipeline, self.grid.sampler or "", grid.karras)
+        self.autocast = autocast
+        self.size = grid.size or picture_size(self.pipeline)
+        self._guided = compares and grid.guidance > 1.0
+        pixels = self.size[0] * self.size[1]
+        self.batches = Batches(DENOISED_PIXELS // pixels, "cells")
+        self._decoded = Batches(DECODED_PIXELS // pixels, "pictures to decode")
+        self._tiled = pixels > TILED_PIXELS
+        self._embeddings: dict[tuple[str, str], Encoded] = {}
+
+    def render(self, cells: Sequence[Cell]) -> list[Image.Image | None]:
+        """One RGB picture a cell, in the order of `cells`; None where the model's output was not finite.
+
+        Raises:
+            OutOfMemoryError: where not even one cell fits.
+        """
+        if not text_encoders_are_frozen(self.pipeline):
+            self._embeddings.clear()
+        total, hidden = len(cells) * self.grid.steps, not distributed.is_main()
+        bar = tqdm(total=total, desc=f"rendering {len(cells)}", unit="step", leave=False, disable=hidden)
+        with self._precision(), bar:
+            return self.batches.map(cells, partial(self._render_batch, bar))
+
+    def _render_batch(self, bar: tqdm, cells: Sequence[Cell]) -> list[Image.Image | None]:
+        before = bar.n
+        try:
+            return self._decode(self._denoise(bar, cells))
+        except Exception:
+            bar.update(before - bar.n)  # a smaller batch may try again
+            raise
+
+    def _denoise(self, bar: tqdm, cells: Sequence[Cell]) -> Float[Tensor, "n c h w"]:
+        encoded = [self._encode(cell) for cell in cells]
+
+        def on_step_end(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            bar.update(len(cells) if step < self.grid.steps else 0)  # some solvers look twice a step
+            return tensors
+
+        latents = self.pipeline(
+            **{name: torch.cat([row[name] for row in encoded]) for name in encoded[0]},
+            num_inference_steps=self.grid.steps,
+            guidance_scale=self.grid.guidance,
+            generator=[torch.Generator("cpu").manual_seed(cell.seed) for cell in cells],
+            height=self.size[0],
+            width=self.size[1],
+            output_type="latent",
+            callback_on_step_end=on_step_end,
+        ).images
+        return unpacked(self.pipeline, latents, self.size)
+
+    def _decode(self, latents: Float[Tensor, "n c h w"]) -> list[Image.Image | None]:
+        """Pictures, in tiles where one does not fit whole."""
+        if not self._tiled:
+            try:
+                return self._decoded.map(list(latents), self._decode_batch)
+            except OutOfMemoryError:
+                self._tiled = True
+        self.pipeline.vae.enable_tiling()
+        return self._decoded.map(list(latents), self._decode_batch)
+
+    def _decode_batch(self, latents: Sequence[Float[Tensor, "c h w"]]) -> list[Image.Image | None]:
+        return to_pictures(decode(self.pipeline, torch.stack(list(latents))))
+
+    def _encode(self, cell: Cell) -> Encoded:
+        key = (cell.prompt, cell.negative_prompt)
+        if key not in self._embeddings:
+            self._embeddings[key] = encode(self.pipeline, *key, self._guided)
+        return self._embeddings[key]
+
+    def _precision(self) -> AbstractContextManager:
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(self.pipeline._execution_device.type, self.autocast)
+
+
+def to_pictures(images: Float[Tensor, "n 3 h w"]) -> list[Image.Image | None]:
+    """RGB in [0, 1] to 8-bit pictures; None for one with a value that is not finite."""
+    images = images.float()
+    finite = images.isfinite().flatten(1).all(1).tolist()
+    levels = (images.nan_to_num().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    pictures = (Image.fromarray(np.ascontiguousarray(level)) for level in levels)
+    return [picture if ok else None for picture, ok in zip(pictures, finite, strict=True)]
+
+
+def is_black(picture: Image.Image) -> bool:
+    """A picture without light: what a safety checker or an overflow leaves."""
+    return max(high for _, high in picture.convert("RGB").getextrema()) <= 2  # type: ignore[misc]

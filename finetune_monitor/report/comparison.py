@@ -1,0 +1,188 @@
+"""What changed between two runs, or two steps of one: paired differences over the pictures of the cells they share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.record.evaluation import Evaluation
+from finetune_monitor.record.run_directory import RUN, RunHistory
+from finetune_monitor.record.scales import scale
+from finetune_monitor.stats.estimate import MISSING, Estimate, shown
+from finetune_monitor.stats.statistics import t_interval
+
+CellKey = tuple[str, str, int]
+"""Prompt, negative prompt and seed."""
+
+NOT_SAMPLING = ("fingerprint", "prompts", "seeds", "negative_prompt")
+"""Keys of the recorded grid that say which cells there are; the others say how each is sampled."""
+
+WORDS = {"references": "reference photos", "held_out": "held-out photos"}
+
+UNKNOWN = (
+    "The intervals say how far the differences would move with other pictures of these two trainings. They know "
+    "nothing of another training run: the same settings with another seed may differ as much."
+)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One evaluation of a run."""
+
+    history: RunHistory
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One score in two moments, over the shared cells that were measured in both.
+
+    first, second: means over these; NaN where there are none.
+    change: mean of second minus first an image, with its interval; `missing` counts shared cells without a pair.
+    higher_is_better: None for side columns, and where the runs do not agree.
+    caution: why the two are not on one scale; None where they are.
+    """
+
+    name: str
+    first: float
+    second: float
+    change: Estimate
+    higher_is_better: bool | None
+    caution: str | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two moments, how many cells they share, and every score that both have."""
+
+    first: Moment
+    second: Moment
+    shared: int
+    differences: tuple[Difference, ...]
+    only_in_one: tuple[str, ...]
+
+
+def best_step(history: RunHistory) -> int | None:
+    """The step that the run calls its best, or that a run which goes on does now."""
+    _section(history, "ended")
+    return history.best_step
+
+
+def at_step(history: RunHistory, step: int) -> Moment:
+    """The evaluation of a step.
+
+    Raises:
+        UserError: there was none; names the steps that there are.
+    """
+    for evaluation in history.evaluations:
+        if evaluation.step == step:
+            return Moment(history, evaluation)
+    steps = ", ".join(str(evaluation.step) for evaluation in history.evaluations)
+    raise UserError(f"{history.output_dir}: step {step} was not evaluated; expected one of {steps or 'none yet'}")
+
+
+def compare(first: Moment, second: Moment) -> Comparison:
+    """Paired differences, second minus first, of every score that both have.
+
+    Raises:
+        UserError: the runs share no cell, or the grid of one is damaged.
+    """
+    a, b = by_cell(first.evaluation), by_cell(second.evaluation)
+    same = [key for key in a if key in b]
+    others = _other_sampling(first.history, second.history)
+    if others or not same:
+        why = f"they are sampled otherwise ({', '.join(others)})" if others else "no prompt and seed is in both"
+        raise UserError(
+            f"{first.history.output_dir} and {second.history.output_dir}: the runs share no cell of their grids, "
+            f"because {why}; only pictures of one prompt, seed and sampling can be compared"
+        )
+    of_a, of_b = (dict.fromkeys(name for scores in cells.values() for name in scores) for cells in (a, b))
+    pairs = [(a[key], b[key]) for key in same]
+    differences = tuple(_difference(name, first, second, pairs) for name in of_a if name in of_b)
+    alone = tuple(name for name in {**of_a, **of_b} if name not in of_a or name not in of_b)
+    return Comparison(first, second, len(same), differences, alone)
+
+
+def verdict(found: Difference) -> str:
+    """In words whether the pictures show a difference, and whether it is for the better."""
+    change = found.change
+    if change.n == 0:
+        return "no picture was measured in both"
+    if change.mean == 0 and (change.n == 1 or change.low == change.high == 0):
+        return "the same in every picture"
+    sign = "higher" if change.mean > 0 else "lower"
+    by = f"{sign} by {shown(_turned(change))}"
+    if change.n == 1:
+        return f"{by} in the one picture that was measured in both, which cannot be told from chance"
+    if not (change.low > 0 or change.high < 0):
+        return f"no difference can be told from these {change.n} pictures: {shown(change)} is compatible with none"
+    return f"the second is {by}{_for_better(found)}"
+
+
+def _turned(change: Estimate) -> Estimate:
+    """The size of a change."""
+    if change.mean >= 0:
+        return change
+    return Estimate(-change.mean, -change.high, -change.low, change.n, change.missing)
+
+
+def _for_better(found: Difference) -> str:
+    if found.higher_is_better is None or found.caution:
+        return ""
+    return ", which is better" if (found.change.mean > 0) == found.higher_is_better else ", which is worse"
+
+
+def _difference(
+    name: str, first: Moment, second: Moment, pairs: list[tuple[Mapping[str, float], Mapping[str, float]]]
+) -> Difference:
+    values = np.array([[a.get(name, MISSING), b.get(name, MISSING)] for a, b in pairs], dtype=np.float64)
+    measured = values[~np.isnan(values).any(axis=1)]
+    means = measured.mean(axis=0) if len(measured) else (MISSING, MISSING)
+    return Difference(
+        name,
+        float(means[0]),
+        float(means[1]),
+        t_interval(values[:, 1] - values[:, 0]),
+        _direction(name, first.history, second.history),
+        _caution(name, first.history, second.history),
+    )
+
+
+def by_cell(evaluation: Evaluation) -> dict[CellKey, Mapping[str, float]]:
+    """The scores of each image by what makes its cell the same in another run of the same sampling."""
+    return {(i.cell.prompt, i.cell.negative_prompt, i.cell.seed): i.scores for i in evaluation.images}
+
+
+def _other_sampling(first: RunHistory, second: RunHistory) -> list[str]:
+    """What is sampled otherwise in the second run, in words."""
+    a, b = _sampling(first), _sampling(second)
+    return [f"{key}: {a.get(key)} and {b.get(key)}" for key in {**a, **b} if a.get(key) != b.get(key)]
+
+
+def _sampling(history: RunHistory) -> dict[str, Any]:
+    return {key: value for key, value in _section(history, "grid").items() if key not in NOT_SAMPLING}
+
+
+def _section(history: RunHistory, key: str) -> Mapping[str, Any]:
+    """A part of `run.json`, empty where it is not there."""
+    found = history.run.get(key, {})
+    if not isinstance(found, Mapping):
+        raise UserError(
+            f"{history.output_dir / RUN}: {key}: found {type(found).__name__}, expected an object; the file is "
+            "damaged, restore it"
+        )
+    return found
+
+
+def _direction(name: str, first: RunHistory, second: RunHistory) -> bool | None:
+    a, b = (_section(run, "metrics").get(name) for run in (first, second))
+    return a.get("higher_is_better") if isinstance(a, Mapping) and a == b else None
+
+
+def _caution(name: str, first: RunHistory, second: RunHistory) -> str | None:
+    """Why the runs' scores of this name are not on one scale."""
+    a, b = (scale(name, _section(run, "weights")) for run in (first, second))
+    changed = [WORDS.get(key, key) for key in {**a, **b} if a.get(key) != b.get(key)]
+    return f"the runs' scores are not on one scale: not the same {', '.join(changed)}" if changed else None

@@ -1,0 +1,30 @@
+"""A page's data as scripts, as a page that is opened from a file may load nothing else."""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from finetune_monitor.base.text import visible
+
+
+def call(function: str, *arguments: Any) -> bytes:
+    """A script that hands values to one of the page's functions.
+
+    Numbers are rounded to 5 significant digits, what is not finite is null, and text holds neither what would end a
+    script nor characters that cannot be seen.
+    """
+    texts = (json.dumps(_cleaned(argument), separators=(",", ":"), allow_nan=False) for argument in arguments)
+    return f"finetuneMonitor.{function}({', '.join(texts)});\n".replace("<", "\\u003c").encode("ascii")
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if math.isfinite(value) else None
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, Mapping):
+        return {visible(str(key)): _cleaned(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_cleaned(inner) for inner in value]
+    return value

@@ -1,0 +1,235 @@
+"""Read run directories for a page: what can be read, and in words what cannot."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.metrics import MetricInfo
+from finetune_monitor.record.evaluation import REASONS, Evaluation
+from finetune_monitor.record.grid import Cell, PromptGrid
+from finetune_monitor.record.run_directory import EVALUATIONS, RunHistory, read_noting
+from finetune_monitor.record.scales import scale
+from finetune_monitor.stats.estimate import Estimate
+
+SHA256 = re.compile("[0-9a-f]{64}")
+
+USED, HELD_OUT = "used", "held_out"
+KINDS = {"references": USED, "held_out": HELD_OUT}
+"""What a metric's description calls its photos, and what the page does."""
+
+GREATEST = 2**63
+"""Of steps and seeds, which become file names."""
+
+RUNNING = "it is running, or was killed"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A photo of the person; `sha256` is of the file's content."""
+
+    kind: str
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended; `reason` is None where it goes on, and where its training loop just ended."""
+
+    ended: bool
+    reason: str | None
+    why: str
+    best_metric: str | None
+    best_step: int | None
+
+
+@dataclass(frozen=True)
+class PageRun:
+    """One run as a page shows it.
+
+    id: 8 hexadecimal digits of the SHA-256 of its resolved path, so that it is the same whenever a page is written.
+    name: the shortest tail of its path that no other run of the page has.
+    folder: its path as it was given.
+    cells: of the grid, in its order; their ids are safe as file names.
+    measured_with: by metric what it measures with, reference photos apart.
+    scales: by score a digest of all that it depends on; scores of runs with the same one can be compared.
+    problems: sentences on what could not be read.
+    """
+
+    id: str
+    name: str
+    folder: Path
+    evaluations: tuple[Evaluation, ...]
+    cells: tuple[Cell, ...]
+    sampling: str
+    metrics: Mapping[str, MetricInfo]
+    measured_with: Mapping[str, Mapping[str, Any]]
+    scales: Mapping[str, str]
+    references: tuple[Reference, ...]
+    ceilings: Mapping[str, Estimate]
+    notices: tuple[str, ...]
+    hparams: Mapping[str, Any]
+    model: str | None
+    ending: Ending
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A folder that gives nothing to show, and why."""
+
+    folder: Path
+    problem: str
+
+
+def read_runs(run_dirs: Sequence[Path]) -> tuple[list[PageRun], list[Unreadable]]:
+    """Read each folder once, in the order given; nothing in them is changed.
+
+    Raises:
+        UserError: not one run can be read.
+    """
+    folders: dict[Path, Path] = {}
+    for folder in run_dirs:
+        folders.setdefault(Path(os.path.realpath(folder)), folder)
+    places = list(folders)
+    names = distinct_tails(places)
+    runs, unreadable = [], []
+    for place in places:
+        try:
+            runs.append(_read(folders[place], run_id(place), names[place]))
+        except UserError as error:
+            unreadable.append(Unreadable(folders[place], str(error)))
+    if not runs:
+        problems = "\n".join(f"  - {found.problem}" for found in unreadable)
+        raise UserError(f"found no run that can be read, expected at least one:\n{problems}")
+    return runs, unreadable
+
+
+def run_id(place: Path) -> str:
+    """The id of the run at a resolved path."""
+    return hashlib.sha256(os.fsencode(place)).hexdigest()[:8]
+
+
+def distinct_tails(paths: Sequence[Path]) -> dict[Path, str]:
+    """For each path (no two are equal) its shortest tail that no other one has."""
+    longest = max((len(path.parts) for path in paths), default=0)
+    found: dict[Path, str] = {}
+    for length in range(1, longest + 1):
+        tails = {path: path.parts[-length:] for path in paths}
+        counts: dict[tuple[str, ...], int] = {}
+        for tail in tails.values():
+            counts[tail] = counts.get(tail, 0) + 1
+        found |= {path: str(Path(*tail)) for path, tail in tails.items() if path not in found and counts[tail] == 1}
+    return found
+
+
+def photo_count(run: PageRun) -> int | None:
+    """How many photos were trained on: as the config of train.py says, or all of those that it also compared with."""
+    count = run.hparams.get("data.instance_count")
+    if isinstance(count, int) and not isinstance(count, bool):
+        return count
+    if "data.instance_images" not in run.hparams:
+        return None
+    return len({reference.sha256 for reference in run.references if reference.kind == USED}) or None
+
+
+def _read(folder: Path, identity: str, name: str) -> PageRun:
+    try:
+        history, problems = read_noting(folder)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror}); check the path and its permissions") from error
+    try:
+        return _described(history, identity, name, problems)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
+        raise UserError(f"{folder / 'run.json'}: damaged ({error!r}); restore it from a backup") from error
+
+
+def _described(history: RunHistory, identity: str, name: str, problems: tuple[str, ...]) -> PageRun:
+    run = history.run
+    grid = _grid(run["grid"])
+    strange = [found.step for found in history.evaluations if not 0 <= found.step < GREATEST]
+    if strange:
+        raise UserError(f"{history.output_dir / EVALUATIONS}: found step {strange[0]}, expected 0 to {GREATEST - 1}")
+    weights = {str(metric): dict(found) for metric, found in run.get("weights", {}).items()}
+    apart = {*KINDS, "notice"}
+    return PageRun(
+        identity,
+        name,
+        history.output_dir,
+        history.evaluations,
+        grid.cells,
+        sampling_in_words(grid),
+        {str(metric): MetricInfo.from_json(found) for metric, found in run["metrics"].items()},
+        {metric: {k: v for k, v in found.items() if k not in apart} for metric, found in weights.items()},
+        {name: _digest(scale(name, weights)) for found in history.evaluations for name in found.scores},
+        tuple(dict.fromkeys(photo for found in weights.values() for photo in _references(found))),
+        history.ceilings,
+        history.notices,
+        dict(run.get("hparams", {})),
+        _model(run),
+        _ending(history),
+        problems,
+    )
+
+
+def _grid(found: Mapping[str, Any]) -> PromptGrid:
+    """The grid of `run.json`; what is no text or no whole number in it could become a file name."""
+    known = {field.name for field in fields(PromptGrid)}
+    content = {key: value for key, value in found.items() if key in known}
+    prompts, seeds, size = list(content["prompts"]), list(content["seeds"]), content.get("size")
+    texts = [*prompts, content.get("negative_prompt", "")]
+    if not all(isinstance(text, str) for text in texts) or not all(
+        type(seed) is int and abs(seed) < GREATEST for seed in seeds
+    ):
+        raise ValueError(f"grid: found prompts {prompts!r} and seeds {seeds!r}")
+    return PromptGrid(**{**content, "size": None if size is None else (int(size[0]), int(size[1]))})
+
+
+def sampling_in_words(grid: PromptGrid) -> str:
+    """All that decides what a cell looks like, prompts and seed apart."""
+    size = "the model's own size" if grid.size is None else f"{grid.size[1]} x {grid.size[0]}"
+    sampler = (grid.sampler or "default sampler") + (" with Karras noise levels" if grid.karras else "")
+    return f"{sampler}, {grid.steps} steps, guidance {grid.guidance:g}, {size}"
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def _references(found: Mapping[str, Any]) -> list[Reference]:
+    photos = [(kind, photo) for key, kind in KINDS.items() for photo in found.get(key) or ()]
+    references = [Reference(kind, str(photo["file"]), str(photo["sha256"])) for kind, photo in photos]
+    strange = [reference.sha256 for reference in references if not SHA256.fullmatch(reference.sha256)]
+    if strange:
+        raise ValueError(f"references: found {strange[0]!r}, which is no SHA-256")
+    return references
+
+
+def _model(run: Mapping[str, Any]) -> str | None:
+    name = (run.get("pipeline") or {}).get("name_or_path") or (run.get("hparams") or {}).get("model")
+    return None if name is None else str(name)
+
+
+def _ending(history: RunHistory) -> Ending:
+    ended = history.run.get("ended")
+    best = _whole(history.best_step)
+    if ended is None:
+        return Ending(False, None, RUNNING, _text(history.run.get("best_metric")), best)
+    reason = _text(ended.get("reason"))
+    known = {found.value: words for found, words in REASONS.items()}
+    why = known.get(reason, reason) if reason else "the training loop ended"
+    return Ending(True, reason, why, _text(ended.get("best_metric")), best)
+
+
+def _text(found: Any) -> str | None:
+    return None if found is None else str(found)
+
+
+def _whole(found: Any) -> int | None:
+    return None if found is None else int(found)

@@ -1,0 +1,191 @@
+"""The answer of a sweep: every score against the axis and over the steps, verdicts, and what they do not know."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+from finetune_monitor.base.text import visible
+from finetune_monitor.record.sweep_directory import SweepState
+from finetune_monitor.report.sweep_answer.estimates import Course, Level, change, course, level
+from finetune_monitor.report.sweep_answer.notes import notes_on, units_in_words
+from finetune_monitor.report.sweep_answer.results import (
+    PHOTOS,
+    At,
+    Axis,
+    Result,
+    Results,
+    Setting,
+    Unit,
+    in_words,
+    read_results,
+)
+from finetune_monitor.report.sweep_answer.verdicts import (
+    NOTHING_YET,
+    Finding,
+    Tone,
+    along_axis,
+    best_of,
+    best_steps,
+    shown,
+)
+from finetune_monitor.stats.estimate import Estimate, plain
+
+AT: tuple[At, ...] = ("best", "last")
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One metric: against the axis at the best and at the last step, and over the steps for each setting."""
+
+    best: tuple[Level, ...]
+    last: tuple[Level, ...]
+    steps: tuple[Course, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one metric says at the best or the last step, within one combination of the further axes."""
+
+    metric: str
+    at: At
+    group: int
+    text: str
+    tone: Tone
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Everything that a sweep has found so far.
+
+    search: whether every trial is a setting of its own, as a search chose it.
+    unit, units: what the intervals are over, as a word and with its number.
+    notes: what the intervals know and what they do not, and which trials are not in them.
+    """
+
+    name: str
+    axis: Axis
+    groups: tuple[str, ...]
+    search: bool
+    unit: Unit
+    units: str
+    trials: tuple[Mapping[str, Any], ...]
+    curves: Mapping[str, Curves]
+    verdicts: tuple[Verdict, ...]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """In JSON's types; what is not there is null."""
+        found: dict[str, Any] = plain(asdict(self))
+        return found
+
+
+def find_answer(state: SweepState) -> Answer:
+    """Read the trials' run directories and compare them, also while the sweep goes on.
+
+    Trials that are not over are in the curves over the steps alone. Missing or damaged run directories are named in
+    the notes.
+    """
+    return answer_of(read_results(state), str(state.folder))
+
+
+def answer_of(results: Results, name: str) -> Answer:
+    """What trials that were read say; `name` is the sweep's."""
+    curves = {metric: _curves(results, metric) for metric in results.metrics}
+    found = [
+        (metric, at, group, _finding(results, curves[metric], metric, at, group))
+        for metric, at, group in _asked(results)
+    ]
+    verdicts = tuple(Verdict(metric, at, group, each.text, each.tone) for metric, at, group, each in found)
+    return Answer(
+        name=name,
+        axis=results.axis,
+        groups=results.groups,
+        search=results.is_search,
+        unit=results.unit,
+        units=units_in_words(results),
+        trials=tuple(map(_trial, results.all)),
+        curves=curves,
+        verdicts=verdicts,
+        notes=notes_on(results, sum(each.intervals for *_, each in found)),
+    )
+
+
+def _asked(results: Results) -> list[tuple[str, At, int]]:
+    return [(metric, at, group) for metric in results.metrics for at in AT for group in range(len(results.groups))]
+
+
+def _curves(results: Results, metric: str) -> Curves:
+    best, last = (
+        tuple(filter(None, (level(results, setting, metric, at) for setting in results.settings))) for at in AT
+    )
+    courses = (course(results, setting, metric) for setting in results.settings)
+    return Curves(best, last, tuple(each for each in courses if each.steps))
+
+
+def _finding(results: Results, curves: Curves, metric: str, at: At, group: int) -> Finding:
+    """The verdict over the settings that have a score."""
+    scored = {each.points[0].trial: each for each in getattr(curves, at) if each.group == group}
+    settings = [s for s in results.settings if any(result.index in scored for result in s.results)]
+    levels = list(scored.values())
+
+    def compared(first: int, last: int) -> Estimate:
+        return change(results, settings[first], settings[last], metric, at)
+
+    if levels and len(results.settings) == 1:
+        return Finding(f"it is {shown(levels[0].estimate)}", "none", 0)
+    if results.axis.scale != "category" and not results.is_search:
+        values = [float(setting.value) for setting in settings]
+        finding = along_axis(values, compared, "photos" if results.axis.key == PHOTOS else "")
+        return _with_steps(finding, results, settings, metric) if at == "best" and settings else finding
+    names = [_name(results, setting.results[0]) for setting in settings]
+    return best_of(names, [each.mean for each in levels], compared, results.metrics[metric].higher_is_better)
+
+
+def _with_steps(finding: Finding, results: Results, settings: Sequence[Setting], metric: str) -> Finding:
+    found = [[e.step for r in s.results if (e := results.chosen(r, metric, "best"))] for s in settings]
+    return replace(finding, text=f"{finding.text}; {best_steps([float(s.value) for s in settings], found)}")
+
+
+def _name(results: Results, result: Result) -> str:
+    """A setting in words: of a search all that was chosen for it."""
+    if not results.is_search:
+        return f"{results.axis.label} {result.value}"
+    chosen = (
+        f"{key.rpartition('.')[2].replace('_', ' ')} {in_words(value)}" for key, value in result.trial.settings.items()
+    )
+    return ", ".join(chosen)
+
+
+def _trial(result: Result) -> dict[str, Any]:
+    trial = result.trial
+    return {
+        "folder": str(result.folder),
+        "name": trial.name,
+        "state": trial.state,
+        "error": trial.error,
+        "settings": dict(trial.settings),
+        "value": result.value,
+        "group": result.group,
+        "person": trial.person,
+        "seed": trial.seed,
+        "step": result.last_step,
+        "best_step": result.best_step,
+    }
+
+
+def print_answer(answer: Answer) -> None:
+    """The verdicts and the notes, a line each."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    say = partial(Console().print, soft_wrap=True, highlight=False)
+    say(f"[bold]{escape(visible(answer.name))}[/]: intervals are 95 %, over {escape(visible(answer.units))}")
+    for verdict in answer.verdicts:
+        group = answer.groups[verdict.group]
+        where = f"{verdict.metric}, {verdict.at} step" + (f", {group}" if group else "")
+        say(f"[bold]{escape(visible(where))}:[/] {escape(visible(verdict.text))}")
+    if not answer.verdicts:
+        say(NOTHING_YET)
+    for note in answer.notes:
+        say(f"[dim]- {escape(visible(note))}[/]")

@@ -1,0 +1,155 @@
+"""What stands beside a sweep's verdicts: what their intervals know, what they do not, and which trials are missing."""
+
+from collections.abc import Iterator, Sequence
+
+from finetune_monitor.base.text import first_line
+from finetune_monitor.record.columns import HELD_OUT
+from finetune_monitor.record.sweep_directory import TrialState
+from finetune_monitor.report.sweep_answer.results import PHOTOS, Result, Results
+
+FEW_UNITS = 5
+
+NAMED = 5
+"""Trials that a note names before it says how many more there are."""
+
+SIMILARITY = "face_similarity"
+
+UNKNOWN = "why is not known"
+
+
+def units_in_words(results: Results) -> str:
+    """What the intervals are over, and how many there are."""
+    if results.unit == "image":
+        return "the pictures of one training"
+    over, planned = _units(results, _over(results)), _units(results, results.all)
+    noun = "people" if results.unit == "person" else "training seeds"
+    return f"{planned} {noun}" if over == planned else f"{over} of {planned} {noun} so far"
+
+
+def notes_on(results: Results, intervals: int) -> tuple[str, ...]:
+    """Every note that applies.
+
+    Args:
+        intervals: how many changes the verdicts looked at.
+    """
+    notes = [*_notices(results), _on_units(results), *_on_photos(results), *_on_steps(results)]
+    if intervals > 1:
+        notes.append(
+            f"each interval holds with 95 % by itself; the verdicts look at {intervals} of them, and about one in 20 "
+            "shows a change where there is none"
+        )
+    return (*notes, *_on_trials(results))
+
+
+def _over(results: Results) -> list[Result]:
+    return [each for each in results.all if each.trial.state.is_over]
+
+
+def _units(results: Results, among: Sequence[Result]) -> int:
+    """People, or else training seeds."""
+    return len({each.trial.person if results.unit == "person" else each.trial.seed for each in among})
+
+
+def _notices(results: Results) -> list[str]:
+    """What the runs say beside their scores."""
+    return list(dict.fromkeys(notice for each in results.all if each.history for notice in each.history.notices))
+
+
+def _on_units(results: Results) -> str:
+    if results.unit == "image":
+        return (
+            "one training a setting: intervals are over its pictures, and changes compare the same prompts and seeds; "
+            "they know nothing of how another training of the same photos would come out"
+        )
+    if results.unit == "person":
+        averaged = ", seeds of a person averaged first" if len({each.trial.seed for each in results.all}) > 1 else ""
+        text = f"intervals are over people{averaged}, each compared with itself: they speak of other people like these"
+    else:
+        text = (
+            "intervals are over training seeds, each compared with itself: they know how far trainings of the same "
+            "photos lie apart, and nothing of other photos or another person"
+        )
+    few = _units(results, results.all) < FEW_UNITS
+    return text + (f"; {units_in_words(results)} are few: only large changes can be told" if few else "")
+
+
+def _on_photos(results: Results) -> Iterator[str]:
+    """Likeness to the photos used is another question for each number of photos."""
+    if results.axis.key != PHOTOS or SIMILARITY not in results.metrics:
+        return
+    used = f"{SIMILARITY} compares with the photos used, which are others for each number of photos"
+    counts = sorted({_held_out(each) for each in results.all if HELD_OUT in each.metrics})
+    if not counts:
+        yield f"{used}; with data.held_out every run would be compared with the same photos, too"
+        return
+    those = f"the same {counts[0]}" if len(counts) == 1 and counts[0] else "the same held-out photos"
+    each = " of a person" if results.unit == "person" else ""
+    yield f"{used}; {HELD_OUT} compares with {those}{each} for all"
+
+
+def _held_out(result: Result) -> int:
+    run = result.history.run if result.history else {}
+    return len(run.get("weights", {}).get(SIMILARITY, {}).get("held_out", []))
+
+
+def _on_steps(results: Results) -> Iterator[str]:
+    if not results.metrics:
+        return
+    yield (
+        "the best step is chosen by the same pictures that give its score, which makes it a little too good; the last "
+        "step is not chosen"
+    )
+    ended = {each.last_step for each in _in_state(results, TrialState.FINISHED) if each.last_step is not None}
+    if len(ended) > 1:
+        yield "runs ended at different steps; the last step is each run's own, and later steps have fewer runs"
+    over = [each for each in _over(results) if each.best_step is not None]
+    rising = sum(each.best_step == each.last_step for each in over)
+    if rising > len(over) / 2:
+        yield f"in {rising} of {_trials(len(over))} the best step is the last: more steps may be better still"
+    if lagging := [each for each in results.all if results.lags(each)]:
+        yield (
+            f"{_trials(len(lagging))} stopped early for lagging behind: not in the last step's comparison, and with "
+            "fewer evaluations to choose the best step from"
+        )
+
+
+def _on_trials(results: Results) -> Iterator[str]:
+    """What is not in the comparisons, and why."""
+    open_ones = [each for each in results.all if each.trial.state in (TrialState.WAITING, TrialState.RUNNING)]
+    if open_ones:
+        yield (
+            f"{len(open_ones)} of {_trials(len(results.all))} have not ended: they are in the curves over the steps "
+            "alone"
+        )
+    if failed := _in_state(results, TrialState.FAILED):
+        yield from _listed([f"{each.trial.name} failed: {_cause(each.trial.error or UNKNOWN)}" for each in failed])
+    yield from _listed([f"{each.trial.name}: {problem}" for each in results.all for problem in each.problems])
+    yield from _listed(list(_unmeasured(results)))
+
+
+def _unmeasured(results: Results) -> Iterator[str]:
+    for each in results.all:
+        over = each.trial.state.is_over and each.evaluations
+        missing = [metric for metric in each.metrics if over and results.chosen(each, metric, "best") is None]
+        if missing:
+            yield f"{each.trial.name}: {', '.join(missing)} could not be measured in enough pictures of any evaluation"
+
+
+def _cause(error: str) -> str:
+    """The first line, with the first of the problems that it announces."""
+    _, _, problems = error.partition(":\n")
+    first = first_line(error)
+    return f"{first} {first_line(problems.lstrip(' -'))}" if problems and first.endswith(":") else first
+
+
+def _in_state(results: Results, state: TrialState) -> list[Result]:
+    return [each for each in results.all if each.trial.state is state]
+
+
+def _listed(notes: Sequence[str]) -> list[str]:
+    more = len(notes) - NAMED
+    return [*notes[:NAMED], *([f"and so {_trials(more)} more"] if more > 0 else [])]
+
+
+def _trials(count: int) -> str:
+    return f"{count} trial" + ("" if count == 1 else "s")

@@ -1,0 +1,229 @@
+"""What the trials of a sweep have recorded so far, ordered by the axis that the answer is drawn against."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.metrics import MetricInfo
+from finetune_monitor.record.columns import HELD_OUT
+from finetune_monitor.record.evaluation import Evaluation, best_step, counts
+from finetune_monitor.record.run_directory import RUN, RunHistory, read_noting
+from finetune_monitor.record.sweep_directory import SweepState, TrialRecord, TrialState
+from finetune_monitor.stats.estimate import Estimate
+
+PHOTOS = "data.instance_count"
+
+LOG_FROM = 8
+"""Ratio of the greatest value to the least from which an axis is logarithmic."""
+
+LABELS = {PHOTOS: "number of photos", "": "setting"}
+"""Axes whose keys do not speak for themselves."""
+
+ALL = "all trials"
+"""The place of every trial where a sweep has no axis."""
+
+At = Literal["best", "last"]
+Unit = Literal["person", "seed", "image"]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What the scores are drawn against.
+
+    values: in order; numbers from the least, others as the sweep lists them.
+    """
+
+    key: str
+    label: str
+    values: tuple[float | str, ...]
+    scale: Literal["log", "linear", "category"]
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One trial with what its run directory holds.
+
+    index: its place in the plan.
+    value, group: its place on the axis, and among the combinations of the further axes.
+    history: None where there is no record yet, or none that can be read.
+    metrics: the main columns of its scores.
+    problems: what is wrong with the record.
+    """
+
+    index: int
+    trial: TrialRecord
+    folder: Path
+    value: float | str
+    group: int
+    history: RunHistory | None
+    metrics: Mapping[str, MetricInfo]
+    problems: tuple[str, ...]
+
+    @property
+    def evaluations(self) -> tuple[Evaluation, ...]:
+        return self.history.evaluations if self.history else ()
+
+    @property
+    def last_step(self) -> int | None:
+        return self.evaluations[-1].step if self.evaluations else None
+
+    @property
+    def best_step(self) -> int | None:
+        """By the run's own best metric, after step 0."""
+        metric = str(self.history.run.get("best_metric")) if self.history else ""
+        return self.best_step_by(metric, self.metrics[metric].higher_is_better) if metric in self.metrics else None
+
+    def best_step_by(self, metric: str, higher_is_better: bool) -> int | None:
+        """As a run chooses it, but after step 0, where nothing has been learnt."""
+        return best_step([found for found in self.evaluations if found.step > 0], metric, higher_is_better)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The trials that differ by person and seed alone; of a search each trial by itself."""
+
+    group: int
+    value: float | str
+    results: tuple[Result, ...]
+
+
+@dataclass(frozen=True)
+class Results:
+    """All trials of a sweep.
+
+    groups: the combinations of the further axes in words; one empty text where there are none.
+    unit: what the trials of a setting differ by, which the intervals are over.
+    reached: the last step of those that finished; None while none has.
+    """
+
+    axis: Axis
+    groups: tuple[str, ...]
+    unit: Unit
+    is_search: bool
+    all: tuple[Result, ...]
+    reached: int | None
+
+    @cached_property
+    def metrics(self) -> dict[str, MetricInfo]:
+        """The main columns of all runs; likeness to held-out photos first, which alone is the same for all."""
+        found = {name: info for result in self.all for name, info in result.metrics.items()}
+        return dict(sorted(found.items(), key=lambda item: item[0] != HELD_OUT))
+
+    @cached_property
+    def settings(self) -> list[Setting]:
+        """By group, then along the axis."""
+        if self.is_search:
+            found = [Setting(each.group, each.value, (each,)) for each in self.all]
+        else:
+            places: dict[tuple[int, float | str], list[Result]] = {}
+            for each in self.all:
+                places.setdefault((each.group, each.value), []).append(each)
+            found = [Setting(group, value, tuple(results)) for (group, value), results in places.items()]
+        order = {value: place for place, value in enumerate(self.axis.values)}
+        return sorted(found, key=lambda setting: (setting.group, order[setting.value]))
+
+    def chosen(self, result: Result, metric: str, at: At) -> Evaluation | None:
+        """The evaluation that speaks for a trial that is over; None where there is none, or too little was measured."""
+        if not result.trial.state.is_over or metric not in result.metrics:
+            return None
+        if at == "best":
+            step = result.best_step_by(metric, result.metrics[metric].higher_is_better)
+        else:
+            step = None if self.lags(result) else result.last_step
+        return next((found for found in counted(result, metric) if found.step == step), None)
+
+    def lags(self, result: Result) -> bool:
+        """Whether the trial was stopped for lagging behind, before the step that the others reached."""
+        last = result.last_step
+        stopped = result.trial.state is TrialState.STOPPED_EARLY
+        return stopped and (last is None or self.reached is None or last < self.reached)
+
+
+def counted(result: Result, metric: str) -> Iterator[Evaluation]:
+    """The trial's evaluations in which enough images were measured."""
+    return (found for found in result.evaluations if counts(found.scores.get(metric, NOTHING)))
+
+
+NOTHING = Estimate(float("nan"), float("nan"), float("nan"), 0, 0)
+
+
+def read_results(state: SweepState) -> Results:
+    """Read every trial's run directory, also while the sweep goes on."""
+    keys = list(_choices(state)) or [""]  # a sweep over people or seeds alone has one place for all trials
+    axis = _axis(state, keys[0])
+    is_search = bool(state.config.get("search"))
+    named = [_words(trial.settings, () if is_search else keys[1:]) for trial in state.trials]
+    groups = tuple(dict.fromkeys(named)) or ("",)
+    found = tuple(
+        _result(state, index, trial, _place(trial.settings.get(axis.key, ALL), axis.scale), groups.index(name))
+        for index, (trial, name) in enumerate(zip(state.trials, named, strict=True))
+    )
+    finished = [each.last_step for each in found if each.trial.state is TrialState.FINISHED]
+    return Results(axis, groups, _unit(state), is_search, found, max(filter(None, finished), default=None))
+
+
+def in_words(value: Any) -> str:
+    """A setting's value as text."""
+    return value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else json.dumps(value)
+
+
+def _choices(state: SweepState) -> Mapping[str, Any]:
+    """The axes, or the space of the search."""
+    search = state.config.get("search")
+    return (search["space"] if search else state.config.get("axes")) or {}
+
+
+def _axis(state: SweepState, key: str) -> Axis:
+    found = [trial.settings.get(key, ALL) for trial in state.trials]
+    numeric = bool(found) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in found)
+    label = LABELS[key] if key in LABELS else key.rpartition(".")[2].replace("_", " ")
+    if not numeric:
+        return Axis(key, label, tuple(dict.fromkeys(_place(value, "category") for value in found)), "category")
+    values = tuple(sorted(set(found)))
+    space = _choices(state)[key]
+    asked = isinstance(space, Mapping) and bool(space.get("log"))
+    wide = values[0] > 0 and values[-1] / values[0] >= LOG_FROM
+    return Axis(key, label, values, "log" if asked or wide else "linear")
+
+
+def _place(value: Any, scale: str) -> Any:
+    return in_words(value) if scale == "category" else value
+
+
+def _words(settings: Mapping[str, Any], keys: Sequence[str]) -> str:
+    return ", ".join(f"{key}={in_words(settings[key])}" for key in keys)
+
+
+def _unit(state: SweepState) -> Unit:
+    if len({trial.person for trial in state.trials}) > 1:
+        return "person"
+    return "seed" if len({trial.seed for trial in state.trials}) > 1 else "image"
+
+
+def _result(state: SweepState, index: int, trial: TrialRecord, value: Any, group: int) -> Result:
+    folder = state.run_dir(trial)
+    history, problems = _read(folder, trial.state)
+    try:
+        metrics = _metrics(history)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        history, metrics, problems = None, {}, (f"{folder / RUN}: damaged ({error!r})",)
+    return Result(index, trial, folder, value, group, history, metrics, problems)
+
+
+def _metrics(history: RunHistory | None) -> dict[str, MetricInfo]:
+    found = history.run.get("metrics", {}) if history else {}
+    return {name: MetricInfo.from_json(info) for name, info in found.items()}
+
+
+def _read(folder: Path, state: TrialState) -> tuple[RunHistory | None, tuple[str, ...]]:
+    """The record, and what is wrong with it; a trial that is not over may have none yet."""
+    if not state.is_over and not (folder / RUN).exists():
+        return None, ()
+    try:
+        return read_noting(folder)
+    except (UserError, OSError) as error:
+        return None, (str(error),)

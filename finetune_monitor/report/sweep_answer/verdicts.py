@@ -1,0 +1,179 @@
+"""What a sweep's numbers say, in a sentence: where the score changes along an axis, or which setting is best."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from typing import Literal
+
+from finetune_monitor.stats.estimate import Estimate, number
+
+Tone = Literal["rise", "fall", "none", "unknown"]
+
+Change = Callable[[int, int], Estimate]
+"""How much more the second of two settings scores, by their places."""
+
+NOTHING_YET = "nothing to tell yet"
+
+ROUNDING = 1e-9
+"""Differences below are those of floating-point sums."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A sentence, which way it points, and how many intervals were looked at for it."""
+
+    text: str
+    tone: Tone
+    intervals: int
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The change between two places of an axis; `merged` says that no single step between them can be told."""
+
+    first: int
+    last: int
+    change: Estimate
+    merged: bool = False
+
+    @property
+    def tone(self) -> Tone:
+        return tone_of(self.change)
+
+
+def tone_of(change: Estimate) -> Tone:
+    """A change is told where its interval leaves 0 out."""
+    if math.isnan(change.low):
+        return "unknown"
+    if change.low > ROUNDING:
+        return "rise"
+    return "fall" if change.high < -ROUNDING else "none"
+
+
+def along_axis(values: Sequence[float], change: Change, noun: str = "") -> Finding:
+    """Where a score changes along ordered numbers, and from where on no change can be told.
+
+    Neighbours are compared first. Where several in a row cannot be told apart, the first of them is compared with the
+    last: many small steps may add up to one that can be told.
+
+    Args:
+        noun: what follows a number, such as "photos".
+    """
+    if len(values) < 2:
+        return Finding(f"only {values[0]:g} {noun}".rstrip() + " so far" if values else NOTHING_YET, "unknown", 0)
+    looked = _Counted(change)
+    stretches = _stretches(len(values), looked)
+    clauses = [_clause(each, stretches, values, noun) for each in stretches]
+    return Finding("; ".join(clauses), _whole_tone(stretches, looked), looked.intervals)
+
+
+def best_of(names: Sequence[str], levels: Sequence[float], change: Change, higher_is_better: bool) -> Finding:
+    """Which of several settings is best, whether its lead can be told, and how many others may be as good.
+
+    Args:
+        levels: each setting's score, as it is.
+    """
+    if len(names) < 2:
+        return Finding(f"only {names[0]} so far" if names else NOTHING_YET, "unknown", 0)
+    sign = 1.0 if higher_is_better else -1.0
+    order = sorted(range(len(names)), key=lambda place: -sign * levels[place])
+    leads = [_turned(change(other, order[0]), sign) for other in order[1:]]
+    lead, tone = leads[0], tone_of(leads[0])
+    text = f"{names[order[0]]} is best ({number(levels[order[0]], '.3f')})"
+    told = {"rise": "can be told", "unknown": "has no interval, so it cannot be told"}.get(tone, "cannot be told")
+    text += f"; its lead over {names[order[1]]}, {shown(lead)}, {told}" if not math.isnan(lead.mean) else ""
+    open_ones = sum(tone_of(each) != "rise" for each in leads)
+    if len(leads) > 1 and open_ones:
+        text += f"; {open_ones} of {len(leads)} others cannot be told from it"
+    intervals = sum(not math.isnan(each.low) for each in leads)
+    return Finding(text, tone if tone != "fall" else "none", intervals)
+
+
+def best_steps(values: Sequence[float], steps: Sequence[Sequence[int]]) -> str:
+    """At which steps the runs are best, in words: one sequence of steps a value."""
+    spans = [(min(found), max(found)) for found in steps]
+    words = [f"{low}" if low == high else f"{low} to {high}" for low, high in spans]
+    if len(set(words)) == 1:
+        return f"the best step is {words[0]}"
+    return "the best step is " + ", ".join(f"{span} with {value:g}" for span, value in zip(words, values, strict=True))
+
+
+def shown(change: Estimate) -> str:
+    """A change with its interval, in as many digits as its interval needs; a bound that is not 0 is not shown as 0."""
+    digits = 2 if change.high - change.low > ROUNDING else 3
+    while digits < 5 and _is_coarse(change, digits):
+        digits += 1
+    value, low, high = (number(each, f".{digits}f") for each in (change.mean, change.low, change.high))
+    return value if low == "—" else f"{value} [{low}, {high}]"
+
+
+def _is_coarse(change: Estimate, digits: int) -> bool:
+    nearest = min(abs(change.low), abs(change.high)) if tone_of(change) in ("rise", "fall") else math.inf
+    unit = 10.0**-digits
+    return ROUNDING < (change.high - change.low) / 2 < unit or unit / 2 > nearest
+
+
+class _Counted:
+    """A comparison that counts the intervals it gave."""
+
+    def __init__(self, change: Change):
+        self._change = change
+        self.intervals = 0
+
+    def __call__(self, first: int, last: int) -> Estimate:
+        found = self._change(first, last)
+        self.intervals += not math.isnan(found.low)
+        return found
+
+
+def _stretches(count: int, change: Change) -> list[Stretch]:
+    neighbours = [Stretch(first, last, change(first, last)) for first, last in pairwise(range(count))]
+    found: list[Stretch] = []
+    for tone, group in groupby(neighbours, key=lambda each: each.tone):
+        together = list(group)
+        if tone in ("none", "unknown") and len(together) > 1:
+            first, last = together[0].first, together[-1].last
+            together = [Stretch(first, last, change(first, last), merged=True)]
+        found += together
+    return found
+
+
+def _whole_tone(stretches: Sequence[Stretch], change: Change) -> Tone:
+    """Where parts of the axis point both ways, its ends decide."""
+    tones = {each.tone for each in stretches}
+    if {"rise", "fall"} <= tones:
+        return tone_of(change(0, stretches[-1].last))
+    order: tuple[Tone, ...] = ("rise", "fall", "none")
+    return next((tone for tone in order if tone in tones), "unknown")
+
+
+def _clause(stretch: Stretch, among: Sequence[Stretch], values: Sequence[float], noun: str) -> str:
+    """One stretch in words; what the clause before says already is left out."""
+    place = among.index(stretch)
+    before = among[place - 1] if place else None
+    first, last = f"{values[stretch.first]:g}", f"{values[stretch.last]:g}"
+    span = f"from {first} to {last}" + (f" {noun}" if noun and not place else "")
+    if stretch.tone == "unknown":
+        return f"{span} {_unsure(stretch.change)}"
+    if stretch.tone == "none":
+        if place and stretch is among[-1]:
+            return f"beyond {first} no change can be told ({shown(stretch.change)} from {first} to {last})"
+        return f"{span} no change can be told ({shown(stretch.change)})"
+    verb = {"rise": "rises", "fall": "falls"}[stretch.tone]
+    size = shown(_turned(stretch.change, 1.0 if stretch.tone == "rise" else -1.0))
+    by = f"by {size}" if before is not None and before.tone == stretch.tone else f"it {verb} by {size}"
+    return f"{span} {by}" + (", though no step between can be told by itself" if stretch.merged else "")
+
+
+def _unsure(change: Estimate) -> str:
+    """A change without an interval."""
+    if math.isnan(change.mean):
+        return "there is nothing in common to compare"
+    direction = "higher" if change.mean >= 0 else "lower"
+    return f"it is {number(abs(change.mean), '.3f')} {direction}, but one comparison alone cannot say how sure that is"
+
+
+def _turned(change: Estimate, sign: float) -> Estimate:
+    low, high = sorted((sign * change.low, sign * change.high))
+    return Estimate(sign * change.mean, low, high, change.n, change.missing)

@@ -1,0 +1,146 @@
+"""What the terminal shows: the scores in words, and the closing table with the best step and where to look."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from finetune_monitor.record.columns import STARS
+from finetune_monitor.record.evaluation import REASONS, StopReason
+from finetune_monitor.record.run_directory import RunHistory
+from finetune_monitor.stats.estimate import Estimate, shown
+
+
+def scores_in_words(scores: Mapping[str, Estimate]) -> str:
+    """Each mean with its interval, and its stars behind it where it has some."""
+    return ", ".join(f"{name} {_in_words(scores[name], scores.get(name + STARS))}" for name in _without_stars(scores))
+
+
+def _without_stars(names: Collection[str]) -> list[str]:
+    """The names without those that are the stars of another."""
+    stars = {name + STARS for name in names}
+    return [name for name in names if name not in stars]
+
+
+def _in_words(estimate: Estimate, stars: Estimate | None) -> str:
+    """Says how many images the mean stands on where some are missing."""
+    if not estimate.n:
+        return "not measured"
+    share = f" ({estimate.n} of {estimate.n + estimate.missing} images)" if estimate.missing else ""
+    graded = f" = {_numbers(stars, 2)} stars" if stars is not None and stars.n else ""
+    return _numbers(estimate, 3) + graded + share
+
+
+def _numbers(estimate: Estimate, digits: int, unit: str = "", gap: str = " ") -> str:
+    """The mean, and its interval where it has one."""
+    mean = f"{estimate.mean:.{digits}f}{unit}"
+    return mean if math.isnan(estimate.low) else f"{mean}{gap}[{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+
+
+def print_summary(history: RunHistory, console: Console | None = None) -> None:
+    """Print the table and the hints.
+
+    On a terminal too narrow for one line an evaluation, intervals and stars go on lines of their own; elsewhere lines
+    are as long as they must be.
+    """
+    console = console or Console()
+    table = _table(history, narrow=False)
+    needed = width_of(console, table)
+    if needed > console.width and console.is_terminal:
+        table = _table(history, narrow=True)
+    elif needed > console.width:
+        console = Console(file=console.file, width=needed)
+    console.print(f"{escape(str(history.output_dir))}: mean \\[95 % interval]", soft_wrap=True, highlight=False)
+    for notice in history.notices:
+        console.print(f"[bold yellow]{escape(notice)}[/]", soft_wrap=True)
+    console.print(table)
+    for line in _closing_lines(history):
+        console.print(escape(line), soft_wrap=True, highlight=False)
+
+
+def print_estimates(columns: Sequence[str], rows: Mapping[str, Sequence[Estimate]]) -> None:
+    """A table of values with their intervals, which go on a line of their own where the terminal is too narrow."""
+    console = Console()
+    wide, narrow = (_estimates_table(columns, rows, gap) for gap in (" ", "\n"))
+    needed = width_of(console, wide)
+    if not console.is_terminal:
+        console = Console(width=needed)  # a log has no width that the lines would have to keep to
+    console.print(wide if console.width >= needed else narrow)
+
+
+def _estimates_table(columns: Sequence[str], rows: Mapping[str, Sequence[Estimate]], gap: str) -> Table:
+    table = Table("", *(Column(title, justify="right", no_wrap=True) for title in columns))
+    for name, found in rows.items():
+        table.add_row(escape(name), *(escape(shown(estimate).replace(" [", f"{gap}[")) for estimate in found))
+    return table
+
+
+def width_of(console: Console, table: Table) -> int:
+    """Characters that a table takes where nothing is wrapped."""
+    return console.measure(table, options=console.options.update(max_width=10_000)).maximum
+
+
+def _table(history: RunHistory, narrow: bool) -> Table:
+    metrics = history.run.get("metrics", {})
+    found = list(dict.fromkeys(name for evaluation in history.evaluations for name in evaluation.scores))
+    scores = _without_stars(found)
+    names = scores if narrow else found
+    table = Table()
+    table.add_column("step", justify="right", no_wrap=True)
+    for name in names:
+        heading = name.replace("_", " ") if name in scores else "stars"
+        table.add_column(heading, justify="right", no_wrap=name in metrics)
+    table.add_column("", no_wrap=True)
+    best = history.best_step
+    for evaluation in history.evaluations:
+        cells = [_cell(evaluation.scores, name, name in metrics, narrow) for name in names]
+        marks = [mark for mark, step in (("floor", 0), ("best", best)) if evaluation.step == step]
+        style = "bold green" if evaluation.step == best else None
+        table.add_row(str(evaluation.step), *cells, ", ".join(marks), style=style)
+    if history.ceilings:
+        table.add_section()
+        cells = [_cell(history.ceilings, name, True, narrow) for name in names]
+        table.add_row("photos", *cells, "ceiling", style="dim")
+    return table
+
+
+def _cell(scores: Mapping[str, Estimate], name: str, interval: bool, narrow: bool) -> str:
+    """A score; in a narrow table its interval and its stars stand below it."""
+    estimate, stars = scores.get(name), scores.get(name + STARS)
+    digits, gap = 2 if name.endswith(STARS) else 3, "\n" if narrow else " "
+    if estimate is None or math.isnan(estimate.mean):
+        return "-"
+    if not interval:
+        return f"{estimate.mean:.{digits}f}"
+    below = gap + _numbers(stars, 2, " stars", gap) if narrow and stars is not None and stars.n else ""
+    return escape(_numbers(estimate, digits, gap=gap) + below)
+
+
+def _closing_lines(history: RunHistory) -> list[str]:
+    folder = history.output_dir
+    tensorboard = f"tensorboard --logdir {folder / 'tensorboard'}"
+    lines = [_end(history), _best(history)]
+    if (page := folder / "page" / "index.html").is_file():
+        lines.append(f"page:                {page.resolve().as_uri()}")
+    if (folder / "tensorboard").is_dir():
+        # TensorBoard keeps ten pictures a tag unless it is told otherwise.
+        lines.append(f"curves and pictures: {tensorboard} --samples_per_plugin images=1000")
+    if list((folder / "wandb").glob("offline-run-*")):
+        lines.append(f"send to W&B:         wandb sync {folder / 'wandb' / 'offline-run-*'}")
+    if (folder / "best").is_dir():
+        lines.append(f"best weights:        {folder / 'best'}")
+    return lines
+
+
+def _end(history: RunHistory) -> str:
+    if "ended" not in history.run:
+        return "why it ended:        not recorded: it is running, or was killed"
+    reason = history.run["ended"]["reason"]
+    return f"why it ended:        {REASONS[StopReason(reason)] if reason else 'the training loop ended'}"
+
+
+def _best(history: RunHistory) -> str:
+    step, metric = history.best_step, history.run.get("best_metric", "the first metric")
+    return f"best step:           {f'{step}, by {metric}' if step is not None else 'none: nothing was measured'}"

@@ -1,0 +1,206 @@
+"""Pictures with words: a row of images with captions, and the whole grid of an evaluation."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import groupby
+
+from PIL import ImageDraw, ImageFont
+from PIL.Image import Image, Resampling
+from PIL.Image import new as new_image
+
+from finetune_monitor.metrics.thresholds import HIGHEST
+from finetune_monitor.record.columns import HELD_OUT, STARS
+from finetune_monitor.record.evaluation import Evaluation, ScoredImage
+from finetune_monitor.sinks.console import scores_in_words
+
+SMALLEST, LARGEST = 128, 512
+"""Pixels that a cell's longer side is brought between: captions must fit under it, and a strip must stay portable."""
+GRID_LARGEST, GRID_WIDTH = 256, 2048
+MARGIN, TEXT, LEADING = 12, 12, 1.4
+MAX_TITLE_LINES = 3
+
+PAPER, INK, PALE, GREY, AMBER = "#ffffff", "#1a1a1a", "#6b6b6b", "#d9d9d9", "#b45309"
+NO_FACE = "no face found"
+FONTS = ("DejaVuSans.ttf", "Arial.ttf", "NotoSansCJK-Regular.ttc", "msgothic.ttc")
+"""Looked up among the system's fonts for texts that Pillow's own font, plain Latin letters, cannot show."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line under a picture: `left` is shortened where `right`, a number or a warning, needs its place."""
+
+    left: str
+    right: str = ""
+    warning: bool = False
+
+
+def strip(
+    images: Sequence[Image | None],
+    captions: Sequence[Sequence[Line]],
+    title: str | None = None,
+    largest: int = LARGEST,
+) -> Image:
+    """One row of pictures of one size with captions under them; None is drawn as a box that says "not rendered".
+
+    Args:
+        images: at least one.
+        captions: lines for each image.
+        title: written above the row, over up to three lines.
+        largest: pixels; larger pictures are scaled down to it.
+    """
+    size = _cell_size(images, largest)
+    text = max(TEXT, size[0] // 28)
+    width = len(images) * (size[0] + MARGIN) + MARGIN
+    heading = _wrap(title, text + 2, width - 2 * MARGIN) if title else []
+    top = MARGIN + _height(len(heading), text + 2)
+    lines = max(len(caption) for caption in captions)
+    picture = new_image("RGB", (width, top + size[1] + _height(lines, text) + MARGIN // 2), PAPER)
+    draw = ImageDraw.Draw(picture)
+    _write_lines(draw, heading, text + 2)
+    for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        corner = (MARGIN + index * (size[0] + MARGIN), top)
+        _paste(picture, image, corner, size)
+        _write_caption(draw, caption, (corner[0], top + size[1]), size[0], text)
+    return picture
+
+
+def prompt_strips(
+    evaluation: Evaluation, images: Sequence[Image | None], notices: Sequence[str] = (), largest: int = LARGEST
+) -> list[tuple[str, Image]]:
+    """(prompt, strip) for each prompt of the grid; the seed and every score stand under each picture."""
+    pairs = zip(evaluation.images, images, strict=True)
+    rows = [(prompt, list(row)) for prompt, row in groupby(pairs, key=lambda pair: pair[0].cell.prompt)]
+    warning = "".join(f" ({notice})" for notice in notices)
+    return [
+        (prompt, strip([image for _, image in row], [_caption(scored) for scored, _ in row], prompt + warning, largest))
+        for prompt, row in rows
+    ]
+
+
+def grid_picture(evaluation: Evaluation, images: Sequence[Image | None], notices: Sequence[str] = ()) -> Image:
+    """The whole grid: the step, the means and the notices on top, then a strip a prompt."""
+    columns = max(sum(1 for _ in row) for _, row in groupby(scored.cell.prompt for scored in evaluation.images))
+    largest = max(SMALLEST, min(GRID_LARGEST, GRID_WIDTH // columns))
+    strips = [picture for _, picture in prompt_strips(evaluation, images, largest=largest)]
+    width = max(picture.width for picture in strips)
+    heading = [line for text in _headings(evaluation, notices) for line in _wrap(text, TEXT + 2, width - 2 * MARGIN)]
+    top = MARGIN + _height(len(heading), TEXT + 2)
+    page = new_image("RGB", (width, top + sum(picture.height for picture in strips)), PAPER)
+    _write_lines(ImageDraw.Draw(page), heading, TEXT + 2)
+    for picture in strips:
+        page.paste(picture, (0, top))
+        top += picture.height
+    return page
+
+
+def _headings(evaluation: Evaluation, notices: Sequence[str]) -> list[str]:
+    scores = evaluation.scores.items()
+    means = {name: replace(found, low=math.nan, high=math.nan) for name, found in scores if found.n}  # no intervals
+    return [f"step {evaluation.step}", scores_in_words(means) or "nothing measured", *notices]
+
+
+def _caption(scored: ScoredImage) -> list[Line]:
+    """The seed, then each score with its stars, or why there is none; of `X` and `X_zero_filled` only `X`."""
+    faceless = scored.scores.get("faces_found") == 0
+    seed = Line(f"seed {scored.cell.seed}", NO_FACE if faceless else "", faceless)
+    names = [name for name in scored.scores if name != "faces_found"]
+    sides = [name for name in names for other in names if name not in (other, HELD_OUT) and name.startswith(other)]
+    shown = [name for name in names if name not in sides]
+    return [seed, *(Line(name, _numbers(scored, name)) for name in shown)]
+
+
+def _numbers(scored: ScoredImage, name: str) -> str:
+    """The score, and its stars as a fraction: few fonts have a star, and five of them would crowd out the name."""
+    value, stars = scored.scores[name], scored.scores.get(name + STARS, math.nan)
+    if math.isnan(value):
+        return "-"
+    return f"{value:.3f}" + ("" if math.isnan(stars) else f"  {stars:.0f}/{HIGHEST}")
+
+
+def _cell_size(images: Sequence[Image | None], largest: int) -> tuple[int, int]:
+    """The first picture's size, brought between the limits by one factor; whole factors upwards keep pixels even."""
+    width, height = next((image.size for image in images if image is not None), (SMALLEST, SMALLEST))
+    longer = max(width, height)
+    factor = math.ceil(SMALLEST / longer) if longer < SMALLEST else min(1.0, largest / longer)
+    return max(1, round(width * factor)), max(1, round(height * factor))
+
+
+def _paste(picture: Image, image: Image | None, corner: tuple[int, int], size: tuple[int, int]) -> None:
+    if image is not None:
+        picture.paste(image.convert("RGB").resize(size, Resampling.LANCZOS), corner)
+        return
+    box = new_image("RGB", size, GREY)
+    middle = (size[0] // 2, size[1] // 2)
+    ImageDraw.Draw(box).text(middle, "not rendered", fill=PALE, font=_font("", TEXT), anchor="mm")
+    picture.paste(box, corner)
+
+
+def _write_caption(
+    draw: ImageDraw.ImageDraw, caption: Sequence[Line], corner: tuple[int, int], width: int, size: int
+) -> None:
+    for index, line in enumerate(caption):
+        y = corner[1] + size // 4 + _height(index, size)
+        font = _font(line.right, size)
+        taken = font.getlength(line.right) + size / 2 if line.right else 0.0
+        left = _shorten(line.left, size, width - taken)
+        draw.text((corner[0], y), left, fill=PALE, font=_font(left, size))
+        draw.text((corner[0] + width, y), line.right, fill=AMBER if line.warning else INK, font=font, anchor="ra")
+
+
+def _write_lines(draw: ImageDraw.ImageDraw, lines: Sequence[str], size: int) -> None:
+    for index, line in enumerate(lines):
+        draw.text((MARGIN, MARGIN / 2 + _height(index, size)), line, fill=INK, font=_font(line, size))
+
+
+def _height(lines: int, size: int) -> int:
+    return round(lines * size * LEADING)
+
+
+def _wrap(text: str, size: int, width: float) -> list[str]:
+    """Lines no wider than `width`, broken at spaces, or anywhere in a script without them; the last is shortened."""
+    lines: list[str] = []
+    font, rest = _font(text, size), " ".join(text.split())
+    while rest and len(lines) < MAX_TITLE_LINES - 1:
+        fits = _fitting(rest, font, width)
+        space = rest.rfind(" ", 0, fits + 1)
+        end = fits if fits == len(rest) or space <= 0 else space
+        lines.append(rest[:end])
+        rest = rest[end:].lstrip()
+    return [*lines, _shorten(rest, size, width)] if rest else lines
+
+
+def _shorten(text: str, size: int, width: float) -> str:
+    font = _font(text, size)
+    if font.getlength(text) <= width:
+        return text
+    return text[: _fitting(text, font, width - font.getlength("..."))].rstrip() + "..."
+
+
+def _fitting(text: str, font: ImageFont.FreeTypeFont, width: float) -> int:
+    """How many of the first characters fit; one at least."""
+    return max(1, bisect_right(range(1, len(text) + 1), width, key=lambda n: font.getlength(text[:n])))
+
+
+def _font(text: str, size: int) -> ImageFont.FreeTypeFont:
+    """The first font that has every character of the text; else the one that lacks fewest."""
+    return min(_fonts(size), key=lambda font: sum(_lacks(font, character) for character in set(text)))
+
+
+@lru_cache
+def _fonts(size: int) -> tuple[ImageFont.FreeTypeFont, ...]:
+    fonts = [ImageFont.load_default(size)]
+    for name in FONTS:
+        try:
+            fonts.append(ImageFont.truetype(name, size))
+        except OSError:
+            continue
+    return tuple(font for font in fonts if isinstance(font, ImageFont.FreeTypeFont))
+
+
+@lru_cache(4096)
+def _lacks(font: ImageFont.FreeTypeFont, character: str) -> bool:
+    """Whether the font draws its box for unknown characters."""
+    return not character.isspace() and bytes(font.getmask(character)) == bytes(font.getmask("\uffff"))

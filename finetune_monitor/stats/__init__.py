@@ -1,0 +1,1 @@
+"""Estimates, intervals and correlations: one formula each, its source named."""

@@ -1,0 +1,82 @@
+"""A mean with its interval, and how missing values are written."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+FloatArray = Float[np.ndarray, "n"]
+"""One value an image; NaN where an image could not be measured."""
+
+
+MISSING = float("nan")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over the grid with its 95 % bootstrap interval.
+
+    `mean` is NaN where nothing was measured; `low` and `high` are NaN where fewer than two images were.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    missing: int
+
+    def to_json(self) -> dict[str, float | int | None]:
+        numbers = {"mean": self.mean, "low": self.low, "high": self.high}
+        return {**{key: json_number(value) for key, value in numbers.items()}, "n": self.n, "missing": self.missing}
+
+    def to_value_json(self) -> dict[str, float | int | None]:
+        """The same with the name `value`, which suits a correlation too."""
+        found = self.to_json()
+        return {"value": found.pop("mean"), **found}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> "Estimate":
+        mean, low, high = (from_json_number(found[key]) for key in ("mean", "low", "high"))
+        return cls(mean, low, high, int(found["n"]), int(found["missing"]))
+
+
+def json_number(value: float) -> float | None:
+    """JSON knows no NaN: missing is null."""
+    return None if math.isnan(value) else float(value)
+
+
+def from_json_number(value: float | None) -> float:
+    return MISSING if value is None else float(value)
+
+
+def shown(estimate: Estimate, form: str = ".3f") -> str:
+    """A value with its interval, where there is one."""
+    value, low, high = (number(each, form) for each in (estimate.mean, estimate.low, estimate.high))
+    return value if low == "—" else f"{value} [{low}, {high}]"
+
+
+def number(value: float, form: str = ".2f") -> str:
+    """A dash for what is missing, and never a negative zero."""
+    text = f"{value:{form}}"
+    if np.isnan(value):
+        return "—"
+    return text if any(digit in text for digit in "123456789") else text.lstrip("-")
+
+
+def plain(value: Any) -> Any:
+    """The value in JSON's types; what is not finite is null, what is unknown is text."""
+    if isinstance(value, Estimate):
+        return value.to_json()
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, (str, int, bool)) or value is None else str(value)

@@ -1,0 +1,1 @@
+"""Studies of the metrics themselves; no part of a training."""

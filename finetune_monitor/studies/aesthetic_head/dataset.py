@@ -1,0 +1,85 @@
+"""Rated pictures with their embeddings: what a head is fitted on or measured with; what cannot be used is listed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float16
+
+from finetune_monitor.base.csv_files import csv_text
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.files import write_atomic
+from finetune_monitor.base.image_names import locate_images
+from finetune_monitor.models.clip import ClipSource
+from finetune_monitor.studies.aesthetic_head.embedding import embed_pictures
+from finetune_monitor.studies.aesthetic_head.ratings import Problem, ProblemKind, Ratings
+
+
+@dataclass(frozen=True)
+class RatedPictures:
+    """Pictures that are rated, can be read, and are not the same as another; all in the ratings' order.
+
+    digests: hexadecimal SHA-256 of each file.
+    embeddings: L2-normalised, in half precision.
+    problems: everything that was left out, the ratings' own problems among it.
+    """
+
+    ratings: Ratings
+    paths: list[Path]
+    digests: list[str]
+    embeddings: Float16[np.ndarray, "n d"]
+    problems: list[Problem]
+
+
+def load_rated_pictures(
+    ratings: Ratings, folder: Path, clip: ClipSource, store: Path, device: str | torch.device, workers: int
+) -> RatedPictures:
+    """Find the rated pictures below a folder and embed those that are not in the store yet.
+
+    Raises:
+        UserError: no rated picture is there, or none can be used.
+    """
+    found = locate_images(ratings.names, folder)
+    problems = [
+        Problem(ProblemKind.MISSING_PICTURE, name, f"not found below {folder}")
+        for name, path in zip(ratings.names, found, strict=True)
+        if path is None
+    ]
+    present = [path for path in found if path is not None]
+    stored, embedded = embed_pictures(present, clip, store, device, workers)
+    digest_of = dict(zip(present, embedded.digests, strict=True))
+    rows, digests = [], []
+    first: dict[str, int] = {}
+    for row, path in enumerate(found):
+        digest = None if path is None else digest_of[path]
+        if digest is not None and digest not in first:
+            first[digest] = row
+            rows.append(row)
+            digests.append(digest)
+        elif path is not None:
+            problems.append(
+                _left_out(ratings, row, None if digest is None else first[digest], embedded.problems.get(path))
+            )
+    if not rows:
+        raise UserError(f"{folder}: none of its {len(present)} rated pictures can be used; {problems[-1].detail}")
+    paths = [path for path in (found[row] for row in rows) if path is not None]
+    everything = [*ratings.problems, *problems]
+    return RatedPictures(ratings.take(rows), paths, digests, stored.rows(digests), everything)
+
+
+def _left_out(ratings: Ratings, row: int, same_as: int | None, problem: str | None) -> Problem:
+    name = ratings.names[row]
+    if same_as is None:
+        return Problem(ProblemKind.UNREADABLE_PICTURE, name, problem or "it cannot be read")
+    detail = (
+        f"the same file as {ratings.names[same_as]}; rated {ratings.means[row]:.3g} and {ratings.means[same_as]:.3g}"
+    )
+    return Problem(ProblemKind.DUPLICATE_PICTURE, name, detail)
+
+
+def write_problems(file: Path, problems: Sequence[Problem]) -> None:
+    """All that was left out, one line each, as CSV."""
+    rows = ((problem.kind.value, problem.name, problem.detail) for problem in problems)
+    write_atomic(file, csv_text(["kind", "image", "detail"], rows).encode("utf-8", "surrogateescape"))

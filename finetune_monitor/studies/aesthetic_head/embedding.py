@@ -1,0 +1,234 @@
+"""Embed once: every picture goes through CLIP a single time, whatever it is called and however often one stops it."""
+
+import os
+import signal
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from PIL.Image import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from finetune_monitor.base.batching import Batches
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.files import sha256
+from finetune_monitor.base.images import read_image
+from finetune_monitor.models.clip import ClipEncoder, ClipSource
+from finetune_monitor.studies.aesthetic_head.embedding_store import (
+    EmbeddingStore,
+    FileState,
+    Seen,
+    StoreWriter,
+    file_state,
+)
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+WORKERS = min(8, CORES)
+"""Processes that read and decode; a GPU waits for fewer, and more only take memory."""
+
+NARROWEST = 100
+"""Longer side over the shorter."""
+
+CHUNK = 16
+"""Pictures that a worker hands over at once, 10 MB at 224 px; two such wait per worker."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Which embeddings belong to the files asked for.
+
+    digests: hexadecimal SHA-256 of each file's content, in the order asked; None where the file cannot be used.
+    problems: why, for each of those; every text names its file.
+    """
+
+    digests: list[str | None]
+    problems: dict[Path, str]
+
+
+def embed_pictures(
+    paths: Sequence[Path],
+    clip: ClipSource,
+    root: Path,
+    device: str | torch.device = "cpu",
+    workers: int = WORKERS,
+) -> tuple[EmbeddingStore, Embedded]:
+    """CLIP's embeddings of picture files, from the store where they are, else made and stored.
+
+    A file that has not changed, by size and time, is not read again; a picture whose content is known under another
+    name is read but not encoded; CLIP is loaded only if something remains. Interrupted, even killed, it goes on where
+    it was. Pictures pass through in batches; torch's random state is left alone.
+
+    Args:
+        paths: picture files, as many as you like.
+        clip: what `resolve_clip` found.
+        root: folder of the stores, one for each CLIP.
+        device: where CLIP runs.
+        workers: processes that read the files; with 0 this one does.
+
+    Raises:
+        UserError: another process is embedding into the store, or the disk does not take it.
+    """
+    store = EmbeddingStore(root, clip)
+    states, seen = _look(paths)
+    seen |= store.seen(states)
+    if len(seen) < len(states.keys() | seen.keys()):
+        with store.writing() as writer:
+            seen |= store.seen(states)  # another process may have been at work until now
+            todo = [path for path in states if path not in seen]
+            with tqdm(total=len(seen) + len(todo), initial=len(seen), desc="embedding", unit="image") as bar:
+                for group in _embed(todo, clip, device, workers, store, writer):
+                    seen |= group
+                    bar.update(len(group))
+    problems = {path: entry.problem for path, entry in seen.items() if entry.problem is not None}
+    return store, Embedded([seen[path].digest for path in paths], problems)
+
+
+def _look(paths: Sequence[Path]) -> tuple[dict[Path, FileState], dict[Path, Seen]]:
+    """The states of files, and the problems of paths that are none."""
+    states, problems = {}, {}
+    for path in dict.fromkeys(paths):
+        try:
+            found = path.stat()
+        except OSError as error:
+            problems[path] = Seen(problem=f"{path}: {error.strerror or error}; expected a picture")
+            continue
+        if stat.S_ISREG(found.st_mode):
+            states[path] = FileState(found.st_size, found.st_mtime_ns)
+        else:
+            problems[path] = Seen(problem=f"{path}: not a file; expected a picture")
+    return states, problems
+
+
+def _embed(
+    paths: Sequence[Path],
+    clip: ClipSource,
+    device: str | torch.device,
+    workers: int,
+    store: EmbeddingStore,
+    writer: StoreWriter,
+) -> Iterator[dict[Path, Seen]]:
+    """Embed files into a store, a batch at a time; what was found of each."""
+    if not paths:
+        return
+    encoder = ClipEncoder(clip, device=device)
+    first = 16 if encoder.device.type == "cpu" else 64
+    batches = Batches(first, "images")
+
+    def encode(batch: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return list(encoder.encode(torch.from_numpy(np.stack(batch))).cpu().numpy())
+
+    pictures = _read_all(Pictures(paths, encoder.preprocess, store.known()), workers)
+    while group := list(islice(pictures, first)):
+        new = _new(group, store)
+        writer.add(list(new), batches.map(list(new.values()), encode))
+        for picture in group:
+            if picture.state is not None:
+                writer.note(picture.path, picture.state, picture.seen)
+        writer.save_if_due()
+        yield {picture.path: picture.seen for picture in group}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file as a worker read it.
+
+    state: None where the failure may pass, as that of a network drive, so that the file is tried again next time.
+    pixels: for CLIP; None where it cannot be used, or its embedding is known.
+    """
+
+    path: Path
+    seen: Seen
+    state: FileState | None = None
+    pixels: Float32[np.ndarray, "3 h w"] | None = None
+
+
+def _new(group: Sequence[Picture], store: EmbeddingStore) -> dict[str, np.ndarray]:
+    """The pixels to encode: a content that several files share is encoded once."""
+    new = {}
+    for picture in group:
+        digest = picture.seen.digest
+        if digest is not None and picture.pixels is not None and digest not in store:
+            new[digest] = picture.pixels
+    return new
+
+
+@dataclass(frozen=True)
+class Pictures(Dataset):
+    """Files, each read when it is asked for; a file that cannot be used is a result, never an exception."""
+
+    paths: Sequence[Path]
+    preprocess: Callable[[Image], Tensor]
+    known: frozenset[str]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Picture:
+        path = self.paths[index]
+        try:
+            return self._read(path)
+        except Exception as error:  # one odd file in a quarter of a million must not end the work
+            return Picture(path, Seen(problem=f"{path}: cannot be read ({error!r}); check the file"))
+
+    def _read(self, path: Path) -> Picture:
+        state, digest = file_state(path), sha256(path)
+        picture = Picture(path, Seen(digest), state)
+        if digest not in self.known:
+            try:  # the second reading is from memory: the system has just read the file
+                picture = replace(picture, pixels=self.preprocess(_not_too_narrow(path, read_image(path))).numpy())
+            except UserError as error:
+                passing = getattr(error.__cause__, "errno", None) is not None  # the system's failure, not the file's
+                picture = Picture(path, Seen(problem=str(error)), None if passing else state)
+        if file_state(path) != state:
+            return Picture(path, Seen(problem=f"{path}: it changed while it was read; run the same command again"))
+        return picture
+
+
+def _not_too_narrow(path: Path, image: Image) -> Image:
+    """CLIP's preprocessing enlarges the shorter side first: of a line of pixels it would make gigabytes."""
+    if max(image.size) > NARROWEST * min(image.size):
+        raise UserError(
+            f"{path}: found {image.width} x {image.height} pixels, expected sides of at most 1 to {NARROWEST}"
+        )
+    return image
+
+
+def _read_all(pictures: Pictures, workers: int) -> Iterator[Picture]:
+    """The files in their order, read ahead by other processes unless there are too few.
+
+    Pixels come as NumPy arrays, through pipes: tensors would need shared memory, of which a container has 64 MB.
+    """
+    loader = DataLoader(
+        pictures,
+        batch_size=CHUNK,
+        collate_fn=list,
+        num_workers=min(workers, len(pictures) // CHUNK),
+        worker_init_fn=_follow_the_parent,
+        generator=torch.Generator(),  # not torch's own, whose state it would change
+    )
+    return chain.from_iterable(loader)
+
+
+def _follow_the_parent(worker: int) -> None:
+    """In a worker: Ctrl-C, which reaches every process of a terminal, is for the parent; and when that is gone, end.
+
+    DataLoader's own watch for a killed parent does not end a worker that waits to write into a full pipe.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_after, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_after(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)

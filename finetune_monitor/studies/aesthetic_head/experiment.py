@@ -1,0 +1,280 @@
+"""The whole way of a head: rated pictures in, head and report out; and an existing head measured on rated pictures."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.files import claim, sha256
+from finetune_monitor.base.version import __version__
+from finetune_monitor.metrics.aesthetic_head import check_fit, find_head, read_head, save_head, scale_of
+from finetune_monitor.models.clip import ClipSource, resolve_clip
+from finetune_monitor.stats.estimate import MISSING
+from finetune_monitor.studies.aesthetic_head.dataset import RatedPictures, load_rated_pictures, write_problems
+from finetune_monitor.studies.aesthetic_head.fitting import Fitted, Targets, fit_head, predict
+from finetune_monitor.studies.aesthetic_head.ratings import Problem, Ratings, count_problems, read_ratings
+from finetune_monitor.studies.aesthetic_head.report import Measured, Predictions, measure, write_report
+from finetune_monitor.studies.aesthetic_head.settings import FitSettings
+from finetune_monitor.studies.aesthetic_head.splits import (
+    Lists,
+    Split,
+    folds,
+    listed_rows,
+    make_split,
+    wanted_rows,
+    without_test,
+)
+
+HEAD, PLAIN, CONSTANT = "head", "unbalanced", "constant"
+"""Names of the predictors in a report."""
+
+CONSTANT_NOTE = f"The {CONSTANT} says of every picture the mean of the very ratings it is measured on."
+
+FILE, REPORT, PROBLEMS = "head.safetensors", "report.json", "problems.csv"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Where rated pictures come from, and the CLIP they are embedded with.
+
+    ratings: AVA.txt or a CSV. images: folder with the pictures. store: folder of the embeddings.
+    clip, pretrained: as `resolve_clip` takes them.
+    scale: least and greatest possible rating.
+    workers: processes that read pictures.
+    """
+
+    ratings: Path
+    images: Path
+    clip: str
+    pretrained: str | None
+    store: Path
+    scale: tuple[float, float]
+    device: str
+    workers: int
+
+    def read(self) -> Ratings:
+        """The ratings, and whether the pictures' folder is there: typing errors are heard of before CLIP is fetched."""
+        if not self.images.is_dir():
+            raise UserError(f"{self.images}: no such folder; expected the one with the rated pictures")
+        return read_ratings(self.ratings, self.scale)
+
+    def load(self, ratings: Ratings, clip: ClipSource) -> RatedPictures:
+        return load_rated_pictures(ratings, self.images, clip, self.store, self.device, self.workers)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Every number of a report, how many pictures and rows of which kind were left out, and what must be said."""
+
+    measured: Measured
+    left_out: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A head, and what was said of pictures (`rows` of the data) by heads that had not seen them."""
+
+    fitted: Fitted
+    split: Split
+    rows: Int[np.ndarray, "n"]
+    scores: dict[str, Float[np.ndarray, "n"]]
+
+
+def fit(
+    inputs: Inputs,
+    output: Path,
+    settings: FitSettings,
+    lists: Lists,
+    fold_count: int | None = None,
+    notice: str | None = None,
+) -> Outcome:
+    """Fit a head and write `head.safetensors`, the report and `problems.csv` into the folder `output`.
+
+    With balancing, a second head is fitted without it, to compare with. With `fold_count`, what the report measures is
+    said by heads that have not seen the picture (cross-validation), and the head in the file is fitted on all pictures
+    but those that stop it.
+
+    Args:
+        notice: shown wherever the head's scores are.
+
+    Raises:
+        UserError: there is a head or a report in `output` already, or the input cannot be used.
+    """
+    ratings = inputs.read()
+    if settings.loss == "histogram":
+        _check_votes(inputs.ratings, ratings)
+    _check_folds(fold_count, len(ratings))
+    rows, unlisted = wanted_rows(ratings.names, lists)
+    claim(output, (FILE, REPORT))
+    clip = resolve_clip(inputs.clip, inputs.pretrained)
+    data = inputs.load(ratings.take(rows), clip)
+    data.problems.extend(unlisted)
+    experiment = _Experiment(data, settings, inputs.device)
+    found = experiment.held_out(lists) if fold_count is None else experiment.cross_validated(fold_count)
+    predictions = _predictions(data, found.scores, found.rows)
+    measured = measure(predictions)
+    facts = {**_made_with(inputs, clip, data), **_fitted_with(settings, found, fold_count)}
+    notes = {"notice": notice} if notice else {}
+    save_head(output / FILE, found.fitted.head, {**facts, **notes, "scores": _agreement(measured)})
+    pictures = [data.paths[row] for row in found.rows]
+    title = f"Aesthetic head {output.resolve().name}"
+    return _write_report(output, title, predictions, measured, facts, pictures, data.problems, list(notes.values()))
+
+
+def evaluate(head: str | Path, inputs: Inputs, output: Path, only: Path | None = None) -> Outcome:
+    """Measure a head on rated pictures, all or those in the list `only`, and write the report into `output`.
+
+    Raises:
+        UserError: the head was trained on another CLIP, there is a report in `output` already, or the input cannot be
+            used.
+    """
+    file = find_head(head)
+    network, metadata = read_head(file)
+    ratings = inputs.read()
+    rows, unlisted = (np.arange(len(ratings)), []) if only is None else listed_rows(only, ratings.names)
+    claim(output, (FILE, REPORT))
+    clip = resolve_clip(inputs.clip, inputs.pretrained)
+    check_fit(file, network.width, metadata, clip)
+    data = inputs.load(ratings.take(rows), clip)
+    data.problems.extend(unlisted)
+    predictions = _predictions(data, {HEAD: predict(network, data.embeddings)}, np.arange(len(data.paths)))
+    facts = {"head": str(head), "head_sha256": sha256(file), **_made_with(inputs, clip, data)}
+    name = file.resolve().parent.name if file.name == FILE else file.stem
+    notes = _doubts(metadata, ratings, only)
+    measured = measure(predictions)
+    title = f"Aesthetic head {name}"
+    return _write_report(output, title, predictions, measured, facts, data.paths, data.problems, notes)
+
+
+def _check_votes(file: Path, ratings: Ratings) -> None:
+    if ratings.counts is None or ratings.grades is None:
+        raise UserError(f"{file}: found mean ratings only; the loss on the histogram needs votes a grade")
+    steps = np.diff(ratings.grades)
+    if not np.allclose(steps, steps[0]):
+        found = ", ".join(f"{grade:g}" for grade in ratings.grades)
+        raise UserError(f"{file}: found the grades {found}; the loss on the histogram needs them in equal steps")
+
+
+def _check_folds(count: int | None, images: int) -> None:
+    if count is not None and not 2 <= count <= images:
+        raise UserError(f"--folds: found {count}, expected 2 or more, and at most one for each of {images} images")
+
+
+def _doubts(metadata: Mapping[str, str], ratings: Ratings, only: Path | None) -> list[str]:
+    """What a reader of a head's report must be told."""
+    doubts = [metadata["notice"]] if metadata.get("notice") else []
+    if metadata.get("data_sha256") == ratings.sha256:
+        unless = "" if only is None else ", unless the list names none of them"
+        doubts.append(f"The head was fitted on pictures of this very file: these numbers flatter it{unless}.")
+    if scale_of(metadata) != ratings.scale:
+        theirs, ours = (f"{low:g}..{high:g}" for low, high in (scale_of(metadata), ratings.scale))
+        doubts.append(f"The head's scale is {theirs}, that of the ratings {ours}: only the correlations say anything.")
+    return doubts
+
+
+class _Experiment:
+    """Fits heads on parts of the pictures and lets them score the others."""
+
+    def __init__(self, data: RatedPictures, settings: FitSettings, device: str) -> None:
+        ratings = data.ratings
+        self.data, self.device = data, device
+        self.targets = Targets(ratings.means, ratings.scale, ratings.counts, ratings.grades)
+        self.settings = {HEAD: settings} | ({PLAIN: settings.unbalanced()} if settings.balance != "none" else {})
+
+    def held_out(self, lists: Lists) -> _Found:
+        """Fitted on the training part, measured on the test part."""
+        split = make_split(self.data.ratings.names, self.data.digests, lists)
+        heads = {name: self._fit(name, split) for name in self.settings}
+        return _Found(heads[HEAD], split, split.test, self._predict(heads, split.test))
+
+    def cross_validated(self, count: int) -> _Found:
+        """Every picture scored by heads that were fitted without its fold; the head itself is fitted on all."""
+        fold_of = folds(self.data.digests, count)
+        scores = {name: np.full(len(fold_of), MISSING) for name in self.settings}
+        for fold in range(count):
+            split = self._without_test(np.flatnonzero(fold_of != fold))
+            rows = np.flatnonzero(fold_of == fold)
+            heads = {name: self._fit(name, split) for name in self.settings}
+            for name, found in self._predict(heads, rows).items():
+                scores[name][rows] = found
+        rows = np.arange(len(fold_of))
+        split = self._without_test(rows)
+        return _Found(self._fit(HEAD, split), split, rows, scores)
+
+    def _fit(self, name: str, split: Split) -> Fitted:
+        settings, data = self.settings[name], self.data
+        return fit_head(data.embeddings, self.targets, split.train, split.validation, settings, self.device)
+
+    def _predict(self, heads: Mapping[str, Fitted], rows: Int[np.ndarray, "n"]) -> dict[str, Float[np.ndarray, "n"]]:
+        return {name: predict(fitted.head, self.data.embeddings[rows]) for name, fitted in heads.items()}
+
+    def _without_test(self, rows: Int[np.ndarray, "n"]) -> Split:
+        names, digests = self.data.ratings.names, self.data.digests
+        inner = without_test([names[row] for row in rows], [digests[row] for row in rows])
+        return replace(inner, train=rows[inner.train], validation=rows[inner.validation])
+
+
+def _predictions(
+    data: RatedPictures, scores: Mapping[str, Float[np.ndarray, "n"]], rows: Int[np.ndarray, "n"]
+) -> Predictions:
+    """Scores of the pictures in `rows`, beside what people said of them and the constant."""
+    ratings = data.ratings.means[rows]
+    names = tuple(data.ratings.names[row] for row in rows)
+    return Predictions(names, ratings, {**scores, CONSTANT: np.full(len(rows), ratings.mean())}, data.ratings.scale)
+
+
+def _write_report(
+    output: Path,
+    title: str,
+    predictions: Predictions,
+    measured: Measured,
+    facts: Mapping[str, str],
+    pictures: Sequence[Path],
+    problems: Sequence[Problem],
+    notes: Sequence[str],
+) -> Outcome:
+    """The report, and the list of all that was left out."""
+    counts = ", ".join(f"{count} {kind.value}" for kind, count in count_problems(problems).items())
+    left_out = f"{counts} (see {PROBLEMS})" if counts else "nothing"
+    write_problems(output / PROBLEMS, problems)
+    facts = {**facts, "left out": left_out}
+    write_report(output, title, predictions, measured, facts, pictures, [*notes, CONSTANT_NOTE])
+    return Outcome(measured, left_out, tuple(notes))
+
+
+def _made_with(inputs: Inputs, clip: ClipSource, data: RatedPictures) -> dict[str, str]:
+    """CLIP and data, as the head's metadata and the report name them."""
+    low, high = data.ratings.scale
+    return {
+        "clip": clip.id,
+        "clip_sha256": clip.sha256,
+        "data": f"{inputs.ratings.name}: {len(data.paths)} rated pictures",
+        "data_sha256": data.ratings.sha256,
+        "scale": f"{low:g}..{high:g}",
+    }
+
+
+def _fitted_with(settings: FitSettings, found: _Found, fold_count: int | None) -> dict[str, str]:
+    split = found.split
+    parts = {"train": split.train, "validation": split.validation, "test": split.test}
+    return {
+        "split": ", ".join(f"{len(rows)} {name}" for name, rows in parts.items() if len(rows)),
+        "split_sha256": split.sha256,
+        "measured": f"{fold_count}-fold cross-validation" if fold_count else f"on the {len(split.test)} test pictures",
+        "loss": settings.loss,
+        "balance": settings.balance,
+        "seed": str(settings.seed),
+        "rounds": f"{found.fitted.best_round} of {len(found.fitted.losses)}",
+        "made_by": f"finetune_monitor {__version__}",
+    }
+
+
+def _agreement(measured: Measured) -> str:
+    """The head's agreement with people as JSON: value and 95 % interval of each statistic."""
+    found = measured.overall[HEAD]
+    return json.dumps({"srcc": found.srcc.to_json(), "plcc": found.plcc.to_json(), "mae": found.mae.to_json()})

@@ -1,0 +1,126 @@
+"""Who sits in a labeler's seat, and how well they agree with that labeler and with the others."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from jaxtyping import Float
+from tqdm import tqdm
+
+from finetune_monitor.stats.resampling import Average, Values, Weights
+from finetune_monitor.studies.agreement.coefficients import (
+    Coefficient,
+    Labels,
+    Scores,
+    Series,
+    exact,
+    grades,
+    kappa,
+    kendall,
+    mae,
+    normalised,
+    pearson,
+    spearman,
+    within_one,
+    without,
+)
+
+PEOPLE, MODEL, NAIVE, CONSTANT, SHUFFLE = "people", "model", "model, naive fold", "constant", "shuffle"
+"""The held-out labeler, or each of the others; the model with clean thresholds; with thresholds fitted on the images
+it is tested on, which flatters; the one label that costs least; people's own labels on shuffled images."""
+
+DISTANCES: Mapping[str, Coefficient] = {"mae": mae, "exact": exact, "within_one": within_one, "kappa": kappa}
+RANKINGS: Mapping[str, Coefficient] = {"spearman": spearman, "pearson": pearson, "kendall": kendall}
+
+Row = dict[str, Values]
+
+
+@dataclass(frozen=True)
+class Lineup:
+    """Everyone who takes a seat, and the weights that they are measured with.
+
+    labels: of the people.
+    shared: their scores as they are averaged for correlations: normalised, or standardised.
+    scores: of the model, continuous.
+    stars: 1 to 5 of everyone else in each labeler's seat, by name.
+    rankings: the correlations to measure, by name.
+    power: of the distances that grades count.
+    """
+
+    labels: Labels
+    shared: Scores
+    scores: Float[np.ndarray, "samples"]
+    stars: Mapping[str, Labels]
+    weights: Weights
+    rankings: Mapping[str, Coefficient]
+    power: float
+
+    def correlations(self, x: Series, y: Series) -> Row:
+        return {name: each(x, y, self.weights) for name, each in self.rankings.items()}
+
+    def distances(self, x: Series, y: Series) -> Row:
+        return {name: each(x, y, self.weights) for name, each in DISTANCES.items()}
+
+    def graded(self, stars: Series, others: Float[np.ndarray, "samples"]) -> Row:
+        """Mean absolute error in steps, and both grades, of stars against mean scores 0..1 of others."""
+        own = normalised(stars)
+        raw, corrected = grades(own, others, self.weights, self.power)
+        return {"mae": 4 * mae(own, others, self.weights), "raw": raw, "corrected": corrected}
+
+
+def people_rows(lineup: Lineup) -> list[Row]:
+    """For each labeler, the others' agreement with them: the mean over all who share images with them."""
+    labels = lineup.labels
+    found = [{name: Average() for name in (*lineup.rankings, *DISTANCES)} for _ in labels]
+    chosen = list(combinations(range(len(labels)), 2))
+    for pair in tqdm(chosen, desc="labelers against each other", unit="pair", leave=False, disable=None):
+        x, y = (labels[labeler] for labeler in pair)
+        if np.isnan(x + y).all():
+            continue
+        for name, values in {**lineup.correlations(x, y), **lineup.distances(x, y)}.items():
+            for labeler in pair:
+                found[labeler][name].add(values)
+    rounds = len(lineup.weights)
+    return [{name: each.mean(rounds) for name, each in row.items()} for row in found]
+
+
+def against_labeler(lineup: Lineup, seat: int) -> dict[str, Row]:
+    """Everyone else than people against the held-out labels."""
+    own = lineup.labels[seat]
+    rows = {name: lineup.distances(stars[seat], own) for name, stars in lineup.stars.items()}
+    rows[MODEL] |= lineup.correlations(lineup.scores, own)
+    rows[SHUFFLE] |= lineup.correlations(lineup.stars[SHUFFLE][seat], own)
+    return rows
+
+
+def against_others(lineup: Lineup, seat: int) -> dict[str, Row]:
+    """Everyone against the mean of the other labelers; people are the held-out labeler."""
+    own, others = lineup.labels[seat], without(normalised(lineup.labels), seat)
+    stars = {PEOPLE: own, **{name: each[seat] for name, each in lineup.stars.items()}}
+    rows = {name: lineup.graded(each, others) for name, each in stars.items()}
+    shared = without(lineup.shared, seat)
+    for name, series in ((PEOPLE, own), (MODEL, lineup.scores), (SHUFFLE, stars[SHUFFLE])):
+        rows[name] |= lineup.correlations(series, shared)
+    return rows
+
+
+def mean_rows(rows: list[dict[str, Row]]) -> dict[str, Row]:
+    """Mean of each statistic over the seats."""
+    return {name: {key: _mean([row[name][key] for row in rows]) for key in rows[0][name]} for name in rows[0]}
+
+
+def _mean(values: list[Values]) -> Values:
+    average = Average()
+    for each in values:
+        average.add(each)
+    return average.mean(len(values[0]))
+
+
+def shuffled(labels: Labels, seed: int) -> Labels:
+    """Each labeler's own labels on other images of theirs, drawn at random."""
+    random, found = np.random.default_rng(seed), labels.copy()
+    for row in found:
+        present = ~np.isnan(row)
+        row[present] = random.permutation(row[present])
+    return found

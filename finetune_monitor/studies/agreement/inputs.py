@@ -1,0 +1,169 @@
+"""Bring ratings, scores and the plan behind them together: one sample a metric, and what was left out of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finetune_monitor.base.errors import UserError, all_problems
+from finetune_monitor.studies.agreement.label_matrix import LabelTable, label_tables, listed, table_notes
+from finetune_monitor.studies.agreement.model_scores import Scores, changed_files, matched, read_scores, recorded_scores
+from finetune_monitor.studies.agreement.rating_files import read_rating_files
+from finetune_monitor.studies.agreement.rating_rows import NOTES, Problem
+from finetune_monitor.studies.agreement.study import Sample
+from finetune_monitor.studies.labeling.storage import RATINGS, RatingStore
+from finetune_monitor.studies.labeling.tasks import Task, read_plan
+
+LEAST_LABELERS, LEAST_IMAGES = 3, 10
+"""A labeler is compared with the mean of at least two others."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is compared.
+
+    ratings: folders of plans, of which there may be one, and files as `read_rating_files` takes them.
+    scores: a CSV with the model's scores; None takes those in the records of the plan's runs.
+    metric: the one to compare, where the ratings are of several; also what was asked where a file does not say it.
+    min_coverage: labelers who labelled a smaller share of the images, 0..1, are left out.
+    """
+
+    ratings: tuple[Path, ...]
+    scores: Path | None = None
+    metric: str | None = None
+    min_coverage: float = 0.0
+
+
+@dataclass(frozen=True)
+class Material:
+    """One metric, ready to be studied.
+
+    weights: what the scores were measured with; None where that is not known.
+    notes: sentences on what a reader of the figures should know.
+    """
+
+    sample: Sample
+    weights: Mapping[str, Any] | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Everything that was read.
+
+    materials: by metric.
+    tasks: of the plan by image_id; empty where there is none.
+    ratings: valid rows, those that later ones replace among them.
+    problems: rows that were left out.
+    """
+
+    materials: Mapping[str, Material]
+    tasks: Mapping[str, Task]
+    ratings: int
+    problems: tuple[Problem, ...]
+
+
+def load(inputs: Inputs) -> Loaded:
+    """Read everything.
+
+    Raises:
+        UserError: files that cannot be read, no such metric, no scores, or too few labelers or images; of several
+            metrics' problems all are listed.
+    """
+    folders = [path for path in inputs.ratings if path.is_dir()]
+    if len(folders) > 1:
+        raise UserError(f"found the folders {', '.join(map(str, folders))}; expected one plan, and files with ratings")
+    plan = read_plan(folders[0]) if folders else None
+    files = [path for path in inputs.ratings if not path.is_dir()]
+    tasks = plan.by_id if plan else {}
+    stored = RatingStore(folders[0] / RATINGS).all() if folders else []
+    found = read_rating_files(files, inputs.metric, tasks or None)
+    ratings = [*stored, *found.ratings]
+    if not ratings:
+        raise UserError(f"{folders[0]}: holds no rating yet; rate with `finetune-monitor label serve {folders[0]}`")
+    repeats = {name: task.repeat_of for name, task in tasks.items() if task.repeat_of}
+    materials, problems = {}, []
+    for name, table in _wanted(label_tables(ratings, repeats), inputs.metric).items():
+        try:
+            materials[name] = _material(table, tasks, inputs)
+        except UserError as error:
+            problems.append(str(error))
+    all_problems(problems, "labels and scores cannot be compared:")
+    odd = tuple(f"{note.file.name}, {note.where}: {note.detail}." for note in found.problems if note.kind in NOTES)
+    noted = {name: replace(material, notes=(*material.notes, *odd)) for name, material in materials.items()}
+    return Loaded(noted, tasks, len(ratings), tuple(each for each in found.problems if each.kind not in NOTES))
+
+
+def _wanted(tables: Mapping[str, LabelTable], metric: str | None) -> Mapping[str, LabelTable]:
+    if metric is None:
+        return tables
+    if metric not in tables:
+        raise UserError(f"--metric: found {metric}, the ratings are of {', '.join(tables)}")
+    return {metric: tables[metric]}
+
+
+def _material(table: LabelTable, tasks: Mapping[str, Task], inputs: Inputs) -> Material:
+    table, notes = _without_changed(table, tasks)
+    if inputs.min_coverage:
+        complete = table.complete(inputs.min_coverage)
+        if left_out := [name for name in table.labelers if name not in complete.labelers]:
+            notes.append(f"Left out for labels of less than {inputs.min_coverage:.0%}: {listed(left_out)}.")
+        table = complete
+    scores = _scores(table, tasks, inputs)
+    values = np.array([scores.by_image[image] for image in table.images])
+    scored = [image for image, value in zip(table.images, values, strict=True) if not np.isnan(value)]
+    if len(scored) < len(values):
+        unscored = [image for image, value in zip(table.images, values, strict=True) if np.isnan(value)]
+        notes.append(
+            f"{len(unscored)} of {len(values)} images have no score, as without a face, and are compared with nothing: "
+            f"{listed(unscored)}."
+        )
+    _check_size(table, len(scored))
+    persons = _complete(table, {**{name: task.person for name, task in tasks.items()}, **scores.persons}, scored)
+    cells = _complete(table, {name: task.cell for name, task in tasks.items() if task.cell}, scored)
+    if persons is None and scores.persons:
+        without = [image for image in scored if image not in scores.persons]
+        raise UserError(f"{inputs.scores}: found no person for {listed(without)}; name them all, or none")
+    return Material(Sample(table, values, persons, cells), scores.weights, (*notes, *table_notes(table)))
+
+
+def _without_changed(table: LabelTable, tasks: Mapping[str, Task]) -> tuple[LabelTable, list[str]]:
+    """Without images whose file is no longer the one that people saw: the score may be of another picture."""
+    changed = changed_files([tasks[image] for image in table.images if image in tasks])
+    if not changed:
+        return table, []
+    kept = np.array([image not in changed for image in table.images])
+    if not kept.any():
+        raise UserError(f"{table.metric}: the files of all {len(kept)} images are gone or changed; restore the runs")
+    note = f"Left out, as their files are gone or changed since they were planned: {listed(sorted(changed))}."
+    return table.only(~np.isnan(table.labels[:, kept]).all(axis=1), kept), [note]
+
+
+def _scores(table: LabelTable, tasks: Mapping[str, Task], inputs: Inputs) -> Scores:
+    if inputs.scores is not None:
+        return matched(read_scores(inputs.scores, table.metric), table.images, tasks)
+    chosen = [tasks[image] for image in table.images if image in tasks]
+    if not any(task.run for task in chosen):
+        raise UserError(f"{table.metric}: no run has recorded scores of these images; name a CSV with --scores")
+    return matched(recorded_scores(chosen, table.metric), table.images, tasks)
+
+
+def _check_size(table: LabelTable, scored: int) -> None:
+    if len(table.labelers) < LEAST_LABELERS:
+        raise UserError(
+            f"{table.metric}: found {len(table.labelers)} labelers ({', '.join(table.labelers)}), expected "
+            f"{LEAST_LABELERS} or more: each is compared with the mean of two others at least"
+        )
+    if scored < LEAST_IMAGES:
+        raise UserError(
+            f"{table.metric}: found {scored} images with labels and a score, expected {LEAST_IMAGES} or more"
+        )
+
+
+def _complete(table: LabelTable, known: Mapping[str, str], needed: Sequence[str]) -> tuple[str, ...] | None:
+    """What each image belongs to; None where that is not known of all that are needed."""
+    if not all(image in known for image in needed):
+        return None
+    return tuple(known.get(image, "") for image in table.images)

@@ -1,0 +1,130 @@
+"""Read people's ratings from files of several kinds, and report everything that is wrong with them at once."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune_monitor.base.csv_files import read_text
+from finetune_monitor.base.errors import UserError, all_problems
+from finetune_monitor.studies.agreement.label_studio import read_label_studio
+from finetune_monitor.studies.agreement.rating_csv import read_table
+from finetune_monitor.studies.agreement.rating_rows import (
+    EXPECTED_LABEL,
+    NOTES,
+    Problem,
+    ProblemKind,
+    Row,
+    checked,
+    moment,
+)
+from finetune_monitor.studies.labeling.ratings import Rating
+
+SHOWN = 3
+"""How many examples an error names."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the files hold.
+
+    ratings: every valid row in the order of time, or in the order of files and rows where one has no time.
+    problems: rows that were left out, and notes on those that were not.
+    """
+
+    ratings: tuple[Rating, ...]
+    problems: tuple[Problem, ...]
+
+
+def read_rating_files(paths: Sequence[Path], metric: str | None = None, known: Collection[str] | None = None) -> Found:
+    """Read long and wide CSV and Label Studio's JSON; the content tells which.
+
+    metric: what was asked, where a table does not say it; and a new name for the only metric of a Label Studio file.
+    known: the images there may be; None admits any.
+
+    Raises:
+        UserError: files cannot be read or are of another kind, or more than half of the rows of one, or all of them,
+            cannot be used; lists every such file.
+    """
+    allowed = None if known is None else frozenset(known)
+    ratings: list[Rating] = []
+    problems: list[Problem] = []
+    refused = []
+    first_seen: dict[str, tuple[Path, str]] = {}
+    for path in paths:
+        try:
+            kept, found = _read_file(path, metric, allowed)
+        except UserError as error:
+            refused.append(str(error))
+            continue
+        for row, rating in kept:
+            first_seen.setdefault(rating.labeler, (path, row.where))
+            ratings.append(rating)
+        problems += found
+    _refuse(refused, len(paths))
+    return Found(tuple(_by_time(ratings)), (*problems, *_similar_names(first_seen)))
+
+
+def _read_file(
+    path: Path, metric: str | None, known: Collection[str] | None
+) -> tuple[list[tuple[Row, Rating]], list[Problem]]:
+    kept: list[tuple[Row, Rating]] = []
+    problems = []
+    for row in _rows(path, metric, known):
+        found = row if isinstance(row, Problem) else checked(row, path, known)
+        if isinstance(found, Rating) and isinstance(row, Row):
+            kept.append((row, found))
+        elif isinstance(found, Problem):
+            problems.append(found)
+    _refuse_mostly_bad(path, len(kept), [problem for problem in problems if problem.kind not in NOTES])
+    return kept, [*problems, *_unreadable_times(path, kept)]
+
+
+def _rows(path: Path, metric: str | None, known: Collection[str] | None) -> Iterator[Row | Problem]:
+    text, _ = read_text(path, "ratings as CSV or as Label Studio's JSON")
+    if text.lstrip()[:1] in ("[", "{"):
+        return read_label_studio(path, text, metric, known)
+    return read_table(path, text, metric)
+
+
+def _refuse_mostly_bad(path: Path, kept: int, bad: list[Problem]) -> None:
+    if not kept and not bad:
+        raise UserError(f"{path}: found no ratings; expected at least one")
+    if len(bad) > kept:
+        all_problems(
+            [f"{problem.where}: {problem.detail}" for problem in bad[:SHOWN]],
+            f"{path}: {len(bad)} of {kept + len(bad)} ratings cannot be used; expected an image, a labeler and "
+            f"{EXPECTED_LABEL} in each; the first are:",
+        )
+
+
+def _refuse(refused: list[str], files: int) -> None:
+    if len(refused) == 1:
+        raise UserError(refused[0])
+    indented = [text.replace("\n", "\n  ") for text in refused]
+    all_problems(indented, f"{len(refused)} of {files} files of ratings cannot be used:")
+
+
+def _unreadable_times(path: Path, kept: list[tuple[Row, Rating]]) -> Iterator[Problem]:
+    """One note a file and column, for they tend to be all alike."""
+    stamps = [(row, row.timestamp) for row, rating in kept if row.timestamp and not rating.timestamp]
+    durations = [(row, row.duration_ms) for row, rating in kept if row.duration_ms and rating.duration_ms is None]
+    for found, what, expected in [(stamps, "time", "ISO 8601"), (durations, "duration", "milliseconds from 0")]:
+        if found:
+            row, text = found[0]
+            detail = f"found the {what} {text[:40]!r}, expected {expected}; not known for {len(found)} ratings"
+            yield Problem(ProblemKind.UNREADABLE_TIME, path, row.where, detail)
+
+
+def _by_time(ratings: list[Rating]) -> list[Rating]:
+    moments = [moment(rating.timestamp) for rating in ratings]
+    timed = [(when, place) for place, when in enumerate(moments) if when is not None]
+    return [ratings[place] for _, place in sorted(timed)] if len(timed) == len(ratings) else ratings
+
+
+def _similar_names(first_seen: dict[str, tuple[Path, str]]) -> Iterator[Problem]:
+    spelled: dict[str, str] = {}
+    for name, (path, where) in first_seen.items():
+        earlier = spelled.setdefault(name.casefold(), name)
+        if earlier != name:
+            detail = f"found the labelers {earlier!r} and {name!r}; they count as two: write one name one way"
+            yield Problem(ProblemKind.SIMILAR_NAMES, path, where, detail)

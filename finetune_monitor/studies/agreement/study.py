@@ -1,0 +1,332 @@
+"""One metric against its labelers: every number of the report, people, model, constant and shuffle side by side."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import compress
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float
+from tqdm import tqdm
+
+from finetune_monitor.metrics.thresholds import STEPS, Buckets
+from finetune_monitor.stats.estimate import Estimate, shown
+from finetune_monitor.stats.resampling import ROUNDS, estimate, resamples
+from finetune_monitor.studies.agreement.alternative import AlternativeTest, alternative_test
+from finetune_monitor.studies.agreement.coefficients import (
+    Labels,
+    alpha,
+    confusion,
+    normalised,
+    sample_scores,
+    standardised,
+    within,
+)
+from finetune_monitor.studies.agreement.evaluators import (
+    CONSTANT,
+    MODEL,
+    NAIVE,
+    PEOPLE,
+    RANKINGS,
+    SHUFFLE,
+    Lineup,
+    Row,
+    against_labeler,
+    against_others,
+    mean_rows,
+    people_rows,
+    shuffled,
+)
+from finetune_monitor.studies.agreement.label_matrix import Labeler, LabelTable
+from finetune_monitor.studies.agreement.star_fitting import METHODS, Fit, clean_stars, fold_groups, naive_stars
+
+PERSON, CELL, IMAGE = "person", "cell", "image"
+"""What folds hold out and the bootstrap draws: persons; prompts with their seeds, as pictures of one at several steps
+are near copies; or images, where nothing tells which belong together.
+"""
+
+WITHIN = "_within_person"
+
+Fold = tuple[dict[str, Row], dict[str, Row]]
+"""Everyone against the labeler held out, and against the mean of the others."""
+
+Table = dict[str, dict[str, Estimate]]
+"""Evaluator (`seats.PEOPLE` and so on) to statistic to estimate."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What is compared: labels of images, a model's score of each, and what belongs together.
+
+    scores: NaN where the model has none: such an image is compared with nothing; higher is better.
+    persons, cells: whom each image shows, and which prompt with which seed drew it; None where that is not known.
+    """
+
+    table: LabelTable
+    scores: Float[np.ndarray, "samples"]
+    persons: tuple[str, ...] | None
+    cells: tuple[str, ...] | None = None
+
+    @property
+    def scored(self) -> Bool[np.ndarray, "samples"]:
+        return ~np.isnan(self.scores)
+
+    @property
+    def labels(self) -> Labels:
+        """Those of the images that have a score: everything that stands side by side is measured on the same images."""
+        return self.table.labels[:, self.scored]
+
+    @property
+    def unit(self) -> str:
+        """What folds and bootstrap go by."""
+        return next((unit for unit, names in self._groupings() if names is not None and len(set(names)) > 1), IMAGE)
+
+    @property
+    def groups(self) -> list[str] | None:
+        """The name of each scored image's unit; None where that is the image."""
+        return dict(self._groupings()).get(self.unit)
+
+    def _groupings(self) -> list[tuple[str, list[str] | None]]:
+        given = ((PERSON, self.persons), (CELL, self.cells))
+        return [(unit, None if names is None else list(compress(names, self.scored))) for unit, names in given]
+
+
+@dataclass(frozen=True)
+class Seat:
+    """One fold, or the mean over all. Statistics that make no sense for an evaluator are not in its row.
+
+    labeler: who was held out.
+    n: labels that they gave.
+    against_labeler: agreement with the held-out labels: `spearman`, `pearson`, `kendall` (of the model's continuous
+        score), the same with `_within_person`, and of the stars `mae`, `exact`, `within_one`, `kappa`. The people's row
+        is the mean over the other labelers.
+    against_others: agreement with the mean of the other labelers: the correlations, `mae`, and the grades `raw` and
+        `corrected`. The people's row is the held-out labeler.
+    """
+
+    labeler: str
+    n: int
+    against_labeler: Table
+    against_others: Table
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything found about one metric.
+
+    overall: correlations of the score with the mean label of all.
+    seats, mean: each fold, and the mean over them.
+    over_people: kappa of the model less that of people, against the labeler held out, mean over the seats; above 0 the
+        model agrees better. over_constant: the constant's mean absolute error less the model's, in steps.
+    alpha: Krippendorff's ordinal alpha of the labelers.
+    confusions: by evaluator (people, model, naive), counts of [label of the held-out labeler, stars] over all seats.
+    stars: the model's in each seat, clean.
+    buckets: by method, fitted to all labels; empty where that was refused.
+    method, power: how thresholds were chosen.
+    refused: why there are no stars; None where there are.
+    alternative: of the model; None where it was refused, or for too few labels. constant_alternative: the same test of
+        the constant, which a test worth passing refuses.
+    """
+
+    sample: Sample
+    overall: dict[str, Estimate]
+    seats: tuple[Seat, ...]
+    mean: Seat
+    over_people: Estimate
+    over_constant: Estimate
+    alpha: Estimate
+    confusions: dict[str, Float[np.ndarray, "5 5"]]
+    stars: Labels
+    buckets: dict[str, Buckets]
+    method: str
+    power: float
+    refused: str | None
+    alternative: AlternativeTest | None
+    constant_alternative: AlternativeTest | None
+
+    @property
+    def mean_labels(self) -> Float[np.ndarray, "samples"]:
+        """Mean label of each image, 1 to 5; NaN where nobody rated it."""
+        return sample_scores(self.sample.table.labels)
+
+
+def study(
+    sample: Sample,
+    method: str = "least_cost",
+    power: float = 1.0,
+    seed: int = 0,
+    rounds: int = ROUNDS,
+    standardise: bool = False,
+) -> Study:
+    """Measure everything.
+
+    Args:
+        method: how thresholds are chosen, a key of `folds.METHODS`.
+        power: of the distances that grades and thresholds count.
+        seed: of the resamples, the shuffle, and the blocks where nothing tells which images belong together.
+        rounds: resamples of the bootstrap.
+        standardise: give each labeler's labels mean 0 and deviation 1 before they are averaged for correlations.
+
+    Raises:
+        ValueError: fewer than two labelers.
+    """
+    labels, scores = sample.labels, sample.scores[sample.scored]
+    if len(labels) < 2:
+        raise ValueError(f"expected the labels of two labelers at least, found {len(labels)}")
+    lineup = _lineup(sample, power, seed, rounds, standardise)
+    unscored = int((~sample.scored).sum())
+    overall = _estimates(lineup.correlations(scores, sample_scores(lineup.shared)), len(scores), unscored)
+    refused = _refusal(overall["spearman"])
+    starred = np.full(len(scores), np.nan) if refused else scores
+    lineup = replace(lineup, stars=_stars(starred, labels, sample, METHODS[method], power, seed))
+    return _measured(sample, lineup, overall, method, refused)
+
+
+def _measured(sample: Sample, lineup: Lineup, overall: dict[str, Estimate], method: str, refused: str | None) -> Study:
+    """Everything, from who sits in the seats."""
+    labels, scores, stars, power = lineup.labels, lineup.scores, lineup.stars, lineup.power
+    seats = _seats(lineup)
+    own, others = (mean_rows(list(side)) for side in zip(*seats, strict=True))
+    counts = [int(n) for n in (~np.isnan(labels)).sum(axis=1)]
+    total = sum(counts)
+    return Study(
+        sample=sample,
+        overall=overall,
+        seats=tuple(_seat(name, n, each) for name, n, each in zip(sample.table.labelers, counts, seats, strict=True)),
+        mean=_seat("mean", total, (own, others)),
+        over_people=estimate(own[MODEL]["kappa"] - own[PEOPLE]["kappa"], total),
+        over_constant=estimate(own[CONSTANT]["mae"] - own[MODEL]["mae"], total),
+        alpha=estimate(alpha(labels, lineup.weights), len(scores)),
+        confusions=_confusions(lineup),
+        stars=_spread(stars[MODEL], sample),
+        buckets={} if refused else {name: fit(scores, labels, power) for name, fit in METHODS.items()},
+        method=method,
+        power=power,
+        refused=refused,
+        alternative=None if refused else alternative_test(stars[MODEL], labels),
+        constant_alternative=alternative_test(stars[CONSTANT], labels),
+    )
+
+
+def _lineup(sample: Sample, power: float, seed: int, rounds: int, standardise: bool) -> Lineup:
+    """Nobody in the seats yet."""
+    labels, scores = sample.labels, sample.scores[sample.scored]
+    clusters = (
+        np.zeros(len(scores), dtype=np.int64) if sample.groups is None else fold_groups(sample.groups, len(scores))
+    )
+    rankings = dict(RANKINGS)
+    if sample.unit == PERSON:
+        rankings |= {name + WITHIN: within(each, clusters) for name, each in RANKINGS.items()}
+    shared = standardised(normalised(labels))[0] if standardise else normalised(labels)
+    return Lineup(labels, shared, scores, {}, resamples(clusters, rounds, seed), rankings, power)
+
+
+def _stars(
+    scores: Float[np.ndarray, "samples"], labels: Labels, sample: Sample, fit: Fit, power: float, seed: int
+) -> dict[str, Labels]:
+    """Who sits in the seats."""
+    groups = fold_groups(sample.groups, len(scores), seed)
+    return {
+        MODEL: clean_stars(scores, labels, groups, fit, power),
+        NAIVE: naive_stars(scores, labels, fit, power),
+        CONSTANT: naive_stars(np.zeros(len(scores)), labels, METHODS["least_cost"], power),
+        SHUFFLE: shuffled(labels, seed),
+    }
+
+
+def _seats(lineup: Lineup) -> list[Fold]:
+    """Everyone in every seat."""
+    people = people_rows(lineup)
+    seats = tqdm(range(len(lineup.labels)), desc="seats", unit="labeler", leave=False, disable=None)
+    return [({PEOPLE: people[seat], **against_labeler(lineup, seat)}, against_others(lineup, seat)) for seat in seats]
+
+
+def _seat(labeler: str, n: int, fold: Fold) -> Seat:
+    return Seat(labeler, n, *({name: _estimates(row, n) for name, row in side.items()} for side in fold))
+
+
+def _spread(stars: Float[np.ndarray, "evaluators scored"], sample: Sample) -> Labels:
+    """Stars of the scored images in the places of all."""
+    found = np.full(sample.table.labels.shape, np.nan)
+    found[:, sample.scored] = stars
+    return found
+
+
+def _confusions(lineup: Lineup) -> dict[str, Float[np.ndarray, "5 5"]]:
+    labels, once = lineup.labels, np.ones((1, lineup.labels.shape[1]))
+    found = {PEOPLE: _people_confusion(labels)}
+    for name in (MODEL, NAIVE):
+        pairs = zip(labels, lineup.stars[name], strict=True)
+        found[name] = np.sum([confusion(own, stars, once)[0] for own, stars in pairs], axis=0)
+    return found
+
+
+def _people_confusion(labels: Labels) -> Float[np.ndarray, "5 5"]:
+    """Of each labeler against each other, from how often each label was given to an image."""
+    given = (labels[:, :, None] == STEPS).sum(axis=0).astype(np.float64)
+    return given.T @ given - np.diag(given.sum(axis=0))
+
+
+def _refusal(found: Estimate) -> str | None:
+    if np.isnan(found.mean):
+        return "the scores, or the mean labels, are the same for all images, so there is no order to cut into stars"
+    if found.mean < 0:
+        return (
+            f"scores do not rise where people rate higher (Spearman {shown(found)}); stars that follow the score would "
+            "turn people's order round"
+        )
+    return None
+
+
+def _estimates(row: Row, n: int, missing: int = 0) -> dict[str, Estimate]:
+    return {name: estimate(values, n, missing) for name, values in row.items()}
+
+
+@dataclass(frozen=True)
+class Section:
+    """One metric's findings, and what a reader needs beside them.
+
+    labelers: as `labels.describe_labelers` has them, in the order of the study's table.
+    notes: sentences on gaps, duplicates and the like.
+    pictures: the file of each image; None where there are none to show.
+    captions: what an image is, such as "ana, step 300"; None where only its id is known.
+    """
+
+    study: Study
+    labelers: Sequence[Labeler]
+    notes: Sequence[str] = ()
+    pictures: Mapping[str, Path] | None = None
+    captions: Mapping[str, str] | None = None
+
+    @property
+    def metric(self) -> str:
+        return self.study.sample.table.metric
+
+    @property
+    def persons(self) -> int:
+        """How many are known among the images with a score; 0 where they are not known."""
+        sample = self.study.sample
+        return 0 if sample.persons is None else len(set(compress(sample.persons, sample.scored)))
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """How much was compared, and how."""
+        study, labels = self.study, self.study.sample.table.labels
+        given, images = int((~np.isnan(labels)).sum()), labels.shape[1]
+        scored = int((~np.isnan(study.sample.scores)).sum())
+        return {
+            "images": f"{images:,}, {'all' if scored == images else f'{scored:,} of them'} with a score",
+            "labelers": f"{len(labels):,}",
+            "labels": f"{given:,} of {labels.size:,} possible",
+            "persons": f"{self.persons:,}" if self.persons else "not known",
+            "folds and intervals": f"by {UNIT_NAMES[study.sample.unit]}",
+            "thresholds chosen by": METHOD_NAMES[study.method],
+            "power of the distances": f"{study.power:g}",
+        }
+
+
+METHOD_NAMES = {"least_cost": "least cost", "marginals": "people's shares"}
+"""The methods of `folds.METHODS` in words."""
+
+UNIT_NAMES = {PERSON: "person, then image", CELL: "prompt and seed, then image", IMAGE: "image"}
+"""What folds hold out and the bootstrap draws, in words."""

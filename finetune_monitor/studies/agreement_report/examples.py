@@ -1,0 +1,118 @@
+"""The images on which model and people, or people among themselves, differ most."""
+
+import base64
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.images import read_image
+from finetune_monitor.metrics.thresholds import HIGHEST, LOWEST
+from finetune_monitor.studies.agreement.coefficients import LEAST_OTHERS, sample_scores
+from finetune_monitor.studies.agreement.study import Section, Study
+
+SHOWN = 6
+"""Images a group."""
+
+THUMBNAIL = 256
+"""Pixels of the longer side."""
+
+QUALITY = 82
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image and everything said of it.
+
+    picture: a JPEG as a data URI; None where there is none, or it cannot be read.
+    stars: the model's, mean over the seats, thresholds clean; NaN where they were refused.
+    mean, deviation: of the labels.
+    labels: who gave each label, from the highest down.
+    """
+
+    image: str
+    caption: str
+    picture: str | None
+    score: float
+    stars: float
+    mean: float
+    deviation: float
+    labels: Mapping[int, tuple[str, ...]]
+
+
+def seat_stars(study: Study) -> Float[np.ndarray, "samples"]:
+    """The model's stars for each image, mean over the labelers' seats; NaN where it has none."""
+    return sample_scores(study.stars)
+
+
+def disagreements(section: Section) -> dict[str, list[Example]]:
+    """Groups of at most `SHOWN` images, furthest apart first; groups without any are left out.
+
+    Only images with two labels or more.
+    """
+    study = section.study
+    labels = study.sample.table.labels
+    excess = seat_stars(study) - study.mean_labels
+    excess[(~np.isnan(labels)).sum(axis=0) < LEAST_OTHERS] = np.nan
+    groups = {
+        "The model's stars are furthest above people's labels": excess,
+        "The model's stars are furthest below people's labels": -excess,
+        "People differ most among themselves": deviations(labels),
+    }
+    found = {title: [_example(section, place) for place in _largest(by)] for title, by in groups.items()}
+    return {title: examples for title, examples in found.items() if examples}
+
+
+def deviations(labels: Float[np.ndarray, "evaluators samples"]) -> Float[np.ndarray, "samples"]:
+    """Standard deviation of each image's labels (that of a population, ddof 0); NaN for fewer than two."""
+    middle = sample_scores(labels, LEAST_OTHERS)
+    return np.sqrt(sample_scores((labels - middle) ** 2))
+
+
+def thumbnail(path: Path) -> str | None:
+    """A small JPEG as a data URI; None where the file cannot be read."""
+    try:
+        picture = read_image(path)
+    except UserError:
+        return None
+    picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    content = io.BytesIO()
+    picture.save(content, format="JPEG", quality=QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
+
+
+def _largest(distances: Float[np.ndarray, "samples"]) -> list[int]:
+    """Places of the largest distances above 0, in that order."""
+    order = np.argsort(-np.where(np.isnan(distances), -np.inf, distances), kind="stable")[:SHOWN]
+    return [int(place) for place in order if distances[place] > 1e-9]
+
+
+def _example(section: Section, place: int) -> Example:
+    study = section.study
+    table = study.sample.table
+    image, labels = table.images[place], table.labels[:, place]
+    path = (section.pictures or {}).get(image)
+    return Example(
+        image,
+        (section.captions or {}).get(image, ""),
+        thumbnail(path) if path else None,
+        float(study.sample.scores[place]),
+        float(seat_stars(study)[place]),
+        float(study.mean_labels[place]),
+        float(deviations(labels[:, None])[0]),
+        dict(_by_label(table.labelers, labels)),
+    )
+
+
+def _by_label(
+    labelers: tuple[str, ...], labels: Float[np.ndarray, "evaluators"]
+) -> Iterator[tuple[int, tuple[str, ...]]]:
+    for label in range(HIGHEST, LOWEST - 1, -1):
+        names = tuple(name for name, given in zip(labelers, labels, strict=True) if given == label)
+        if names:
+            yield label, names

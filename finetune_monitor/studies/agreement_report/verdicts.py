@@ -1,0 +1,175 @@
+"""Say in a sentence or two whether scores may be trusted as people's labels are, and no more than is shown."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from finetune_monitor.stats.estimate import MISSING, Estimate, shown
+from finetune_monitor.studies.agreement.alternative import EPSILONS
+from finetune_monitor.studies.agreement.evaluators import CONSTANT, MODEL, PEOPLE
+from finetune_monitor.studies.agreement.study import CELL, IMAGE, PERSON, Section, Study
+
+MARGIN = 0.1
+"""Two kappas are called alike where the whole interval of their difference lies within this of 0."""
+
+FEW_PERSONS = 5
+
+_UNITS = {CELL: "prompt and seed", IMAGE: "image"}
+
+LOOSE = 0.667
+"""Krippendorff's customary least alpha for tentative conclusions (2018, Content Analysis, 4th edition)."""
+
+UNKNOWN = Estimate(MISSING, MISSING, MISSING, 0, 0)
+
+
+class Tone(str, Enum):
+    """How a verdict is marked; the value is its class on the page."""
+
+    GOOD = "good"
+    FAIR = "fair"
+    UNCLEAR = "unclear"
+    POOR = "poor"
+
+
+class Relation(Enum):
+    """How the model lies beside another, by the interval of the difference on the same images."""
+
+    BETTER = "better"
+    ALIKE = "alike"
+    UNSURE = "unsure"
+    WORSE = "worse"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer to the question of the report, for one metric.
+
+    headline: a few words; sentences: the numbers behind it; cautions: why to trust them less.
+    """
+
+    tone: Tone
+    headline: str
+    sentences: tuple[str, ...]
+    cautions: tuple[str, ...]
+
+
+def verdict(section: Section) -> Verdict:
+    """What the numbers show, with their intervals; what they do not show is said not to be shown."""
+    study = section.study
+    tone, headline, sentences = _refused(section) if study.refused else _compared(section)
+    return Verdict(tone, headline, tuple(sentences), tuple(_cautions(section)))
+
+
+def compare(gain: Estimate) -> Relation:
+    """Better or worse where the interval leaves 0 out; alike where all of it is near 0, which counts before worse."""
+    if gain.low > 0:
+        return Relation.BETTER
+    if gain.low > -MARGIN and gain.high < MARGIN:
+        return Relation.ALIKE
+    return Relation.WORSE if gain.high < 0 else Relation.UNSURE
+
+
+def alternative_sentence(study: Study) -> str:
+    """What the test of `alternative.alternative_test` says; empty where it was not done."""
+    if study.alternative is None:
+        return ""
+    constant = study.constant_alternative
+    passed = [epsilon for epsilon in EPSILONS if study.alternative.passes(epsilon)]
+    if not passed:
+        return "It does not pass the alternative annotator test."
+    also = [epsilon for epsilon in passed if constant is not None and constant.passes(epsilon)]
+    but = f"; but a constant passes at {_listed(also)} as well, where passing says little" if also else ""
+    return f"It passes the alternative annotator test at {_listed(passed)}{but}."
+
+
+def _listed(epsilons: list[float]) -> str:
+    return "epsilon " + ", ".join(f"{epsilon:g}" for epsilon in epsilons)
+
+
+def _refused(section: Section) -> tuple[Tone, str, list[str]]:
+    sentences = [f"{section.metric} gets no stars: {section.study.refused}."]
+    if section.study.overall["spearman"].high >= 0:
+        sentences.append("That interval holds 0, so scores and labels are not shown to be related at all.")
+    return Tone.POOR, "No stars", sentences
+
+
+def _compared(section: Section) -> tuple[Tone, str, list[str]]:
+    study = section.study
+    rows = study.mean.against_labeler
+    model, people = (rows[name].get("kappa", UNKNOWN) for name in (MODEL, PEOPLE))
+    if np.isnan([model.low, people.mean]).any():
+        why = "that takes two labelers, and more images that both labelled and that have a score"
+        return Tone.UNCLEAR, "Cannot be compared", [f"{section.metric} cannot be compared with people: {why}."]
+    relation, constant = compare(study.over_people), compare(study.over_constant)
+    tone, headline = _judged(model, people, relation, constant is Relation.BETTER)
+    sentence = _against_people(section, model, people, relation)
+    return tone, headline, [sentence, _against_constant(study, constant), *_hollow(people)]
+
+
+def _judged(model: Estimate, people: Estimate, relation: Relation, beaten: bool) -> tuple[Tone, str]:
+    """beaten: whether the model is shown to be nearer to the labels than a constant."""
+    if people.low <= 0:
+        return Tone.UNCLEAR, "People are not shown to agree among themselves"
+    if model.high < 0:
+        return Tone.POOR, "Agrees less than by chance"
+    if model.low <= 0:
+        return Tone.POOR, "Not shown to be better than chance"
+    if relation in (Relation.BETTER, Relation.ALIKE):
+        how = "better than" if relation is Relation.BETTER else "about as well as"
+        unlike = "" if beaten else ", yet is not shown to beat a constant"
+        return Tone.GOOD if beaten else Tone.FAIR, f"Agrees {how} another labeler{unlike}"
+    if beaten:
+        unsure = "Beats a constant; too uncertain to compare with a labeler"
+        worse = "Agrees less well than another labeler, but beats a constant"
+        return Tone.FAIR, worse if relation is Relation.WORSE else unsure
+    if relation is Relation.WORSE:
+        return Tone.POOR, "Better than chance, but not shown to beat a constant"
+    return Tone.UNCLEAR, "Better than chance; too uncertain to say more"
+
+
+def _against_people(section: Section, model: Estimate, people: Estimate, relation: Relation) -> str:
+    how = {
+        Relation.BETTER: "agrees with a labeler better than another labeler does",
+        Relation.ALIKE: "agrees with a labeler about as well as another labeler does",
+        Relation.UNSURE: "cannot be told from another labeler, and the difference is too uncertain to call them alike",
+        Relation.WORSE: "agrees with a labeler less well than another labeler does",
+    }[relation]
+    difference = shown(section.study.over_people, "+.2f")
+    values = f"kappa {shown(model, '.2f')} against {shown(people, '.2f')}, difference {difference}"
+    return f"{section.metric} {how}: {values}."
+
+
+def _against_constant(study: Study, relation: Relation) -> str:
+    rows = study.mean.against_labeler
+    how = {Relation.BETTER: "nearer to", Relation.WORSE: "further from"}.get(relation, "not shown to be nearer to")
+    model, constant = (shown(rows[name]["mae"], ".2f") for name in (MODEL, CONSTANT))
+    return (
+        f"Its stars are {how} people's labels than one label for all images: off by {model} steps on average against "
+        f"{constant}, nearer by {shown(study.over_constant, '+.2f')}."
+    )
+
+
+def _hollow(people: Estimate) -> list[str]:
+    if not people.low <= 0:
+        return []
+    return ["Labelers are not shown to agree with one another beyond chance, so there is little to agree with."]
+
+
+def _cautions(section: Section) -> list[str]:
+    study = section.study
+    found = []
+    if study.sample.unit == PERSON and section.persons < FEW_PERSONS:
+        found.append(f"Intervals over fewer than about five persons are too narrow; here there are {section.persons}.")
+    elif study.sample.unit != PERSON:
+        known = "There is one person only" if section.persons else "Persons are not known"
+        found.append(f"{known}, so nothing is said of others: folds and intervals go by {_UNITS[study.sample.unit]}.")
+    if study.alpha.mean < LOOSE:
+        alpha = shown(study.alpha, ".2f")
+        found.append(
+            f"People agree only loosely: Krippendorff's alpha is {alpha}, and {LOOSE} is the customary least for "
+            "tentative conclusions."
+        )
+    if len(section.labelers) < 3:
+        found.append("Grades against the mean of the others take three labelers at least.")
+    return found

@@ -1,0 +1,144 @@
+"""What a labeler may see of a plan: its pictures and photos as JPEG, without a word of what their files carry."""
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from finetune_monitor.base.errors import UserError, all_problems
+from finetune_monitor.base.files import sha256
+from finetune_monitor.base.images import read_image
+from finetune_monitor.studies.labeling.questions import question_of
+from finetune_monitor.studies.labeling.tasks import Plan, Task, read_plan
+
+QUALITY = 95
+
+PHOTOS, PHOTO_SIDE = 6, 512
+"""Reference photos of a person, and the pixels of a photo's longer side."""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """A plan, and what of it can be shown.
+
+    tasks: those whose picture is still the one that was planned.
+    photos: names of each person's photos, in order.
+    encoded: the JPEG of every photo, by its name, which is made from the JPEG alone.
+    left_out: why any other task or photo is not shown, for whoever runs the page.
+    """
+
+    plan: Plan
+    tasks: tuple[Task, ...]
+    photos: Mapping[str, tuple[str, ...]]
+    encoded: Mapping[str, bytes]
+    left_out: tuple[str, ...]
+
+    @cached_property
+    def key(self) -> str:
+        """Tells this plan from every other, and says nothing of it."""
+        content = [self.plan.seed, *([task.image_id, task.metric, task.sha256] for task in self.plan.tasks)]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+    @cached_property
+    def by_id(self) -> dict[str, Task]:
+        return {task.image_id: task for task in self.tasks}
+
+    @cached_property
+    def by_metric(self) -> dict[str, list[Task]]:
+        """What can be shown for each metric, in the plan's order."""
+        found = {metric: [task for task in self.tasks if task.metric == metric] for metric in self.plan.metrics}
+        return {metric: tasks for metric, tasks in found.items() if tasks}
+
+    def photos_beside(self, task: Task) -> tuple[str, ...]:
+        """Names of the photos that are shown with a task's picture."""
+        return self.photos[task.person] if question_of(task.metric).with_photos else ()
+
+
+def open_gallery(folder: Path) -> Gallery:
+    """Read a plan's folder, and look at every file that it names.
+
+    Raises:
+        UserError: it is no plan's folder, or nothing of it can be shown.
+    """
+    plan = read_plan(folder)
+    photos, encoded, problems = _photos(plan)
+    tasks = []
+    for task in tqdm(plan.tasks, "checking pictures", delay=1, leave=False):
+        problem = _problem(task, photos)
+        if problem is None:
+            tasks.append(task)
+        else:
+            problems.append(problem)
+    if not tasks:
+        all_problems(problems, f"{folder}: no picture of the plan can be shown; make the plan again")
+    return Gallery(plan, tuple(tasks), photos, encoded, tuple(problems))
+
+
+def picture_jpeg(task: Task) -> bytes:
+    """A task's picture at its own size.
+
+    Raises:
+        UserError: it cannot be read, or is no longer the one that was planned.
+    """
+    problem = _change(task)
+    if problem is not None:
+        raise UserError(problem)
+    return _jpeg(read_image(task.file))
+
+
+def photo_jpeg(path: Path) -> bytes:
+    """A reference photo, at most `PHOTO_SIDE` pixels on its longer side.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    photo = read_image(path)
+    photo.thumbnail((PHOTO_SIDE, PHOTO_SIDE), Image.Resampling.LANCZOS)
+    return _jpeg(photo)
+
+
+def _photos(plan: Plan) -> tuple[dict[str, tuple[str, ...]], dict[str, bytes], list[str]]:
+    """The first photos of every person who is asked about: their names, their JPEGs, and what cannot be read."""
+    asked = {task.person for task in plan.tasks if question_of(task.metric).with_photos}
+    names: dict[str, tuple[str, ...]] = {}
+    encoded: dict[str, bytes] = {}
+    problems = []
+    for person in tqdm(sorted(asked), "reading photos", delay=1, leave=False):
+        own = []
+        for path in plan.references.get(person, ())[:PHOTOS]:
+            try:
+                content = photo_jpeg(path)
+            except UserError as error:
+                problems.append(str(error))
+                continue
+            own.append(hashlib.sha256(content).hexdigest()[:16])
+            encoded[own[-1]] = content
+        names[person] = tuple(own)
+    return names, encoded, problems
+
+
+def _problem(task: Task, photos: Mapping[str, tuple[str, ...]]) -> str | None:
+    if question_of(task.metric).with_photos and not photos[task.person]:
+        return f"{task.file}: there is no photo of {task.person} to compare it with"
+    return _change(task)
+
+
+def _change(task: Task) -> str | None:
+    try:
+        found = sha256(task.file)
+    except OSError as error:
+        return f"{task.file}: {error.strerror}"
+    return None if found == task.sha256 else f"{task.file}: it has changed since the plan was made"
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    """The pixels alone: Pillow would carry some of an image's notes, such as a comment, from file to file."""
+    content = io.BytesIO()
+    Image.frombytes("RGB", image.size, image.tobytes()).save(content, "JPEG", quality=QUALITY, subsampling=0)
+    return content.getvalue()

@@ -1,0 +1,251 @@
+"""Draw the images that people will rate: a fair share of every person, run and step, under names that tell nothing."""
+
+import os
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+
+from finetune_monitor.base.errors import UserError, all_problems
+from finetune_monitor.base.files import sha256
+from finetune_monitor.base.images import read_image
+from finetune_monitor.studies.labeling.sources import (
+    AESTHETIC,
+    METRICS,
+    SIMILARITY,
+    Person,
+    Picture,
+    Stratum,
+    find_persons,
+    only,
+    printable,
+    read_sources,
+)
+from finetune_monitor.studies.labeling.tasks import PLAN, TASKS, Plan, Task, read_plan, write_plan
+
+ENOUGH_TO_REPEAT = 10
+"""Of so many images at least one is shown twice, however small the share."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A plan as it was written.
+
+    counts: how many images of a person are rated for a metric, repeats not counted.
+    notes: sentences for who drew it: what is left out, and what there is too little of.
+    """
+
+    plan: Plan
+    counts: dict[tuple[str, str], int]
+    notes: tuple[str, ...]
+
+
+def draw_plan(
+    sources: Sequence[Path],
+    folder: Path,
+    per_person: int = 128,
+    repeats: float = 0.05,
+    seed: int = 0,
+    references: Mapping[str, Path] | None = None,
+) -> Drawn:
+    """Draw the images that people will rate, and write `tasks.csv` and `plan.json`; nothing is copied.
+
+    Each person's images are divided between the two metrics, no image being rated for both. Every step of every run
+    gives as many as the others to each half. The same inputs and seed give the same files.
+
+    Args:
+        sources: run directories, also of runs that go on, and folders of pictures: of one person each, or with a
+            sub-folder a person. Runs that share a reference photo show the same person.
+        folder: where the plan is written.
+        per_person: how many images of each person, for both metrics together; all where there are fewer.
+        repeats: share of a metric's images that are shown a second time, 0 to 0.5.
+        seed: of the draw, and of every labeler's order.
+        references: person to a folder of photos, where no photos are recorded or they are no longer in their place.
+
+    Raises:
+        UserError: once, with everything that is in the way: of the settings, the sources and the photos.
+    """
+    problems = _unfit_settings(folder, per_person, repeats)
+    found, unread = read_sources(sources)
+    persons, notes, unshown = find_persons(found, references or {}, complete=not unread)
+    all_problems([*problems, *unread, *unshown], f"{folder}: no plan can be drawn:")
+    try:
+        plan, counts, left_out = _draw(persons, per_person, repeats, seed)
+        write_plan(folder, plan)
+    except OSError as error:
+        raise UserError(f"{folder}: the plan cannot be made ({error}); choose another folder, or try again") from error
+    return Drawn(read_plan(folder), counts, tuple(map(printable, [*notes, *left_out])))
+
+
+def _unfit_settings(folder: Path, per_person: int, repeats: float) -> list[str]:
+    problems = []
+    if per_person < 2:
+        problems.append(f"per person: found {per_person}, expected at least 2 images, one for each metric")
+    if not 0 <= repeats <= 0.5:
+        problems.append(f"repeats: found {repeats:g}, expected a share from 0 to 0.5")
+    held = [name for name in (TASKS, PLAN) if os.path.lexists(folder / name)]
+    if held:
+        problems.append(f"{folder}: holds {' and '.join(held)}; ratings may hang on it, so choose another folder")
+    return problems
+
+
+def _distinct(persons: Sequence[Person], rng: random.Random) -> tuple[list[Person], list[str]]:
+    """Identical files once a person, and once in all for aesthetics, with notes of what fell away."""
+    contents = _contents({picture.file for person in persons for picture in person.pictures})
+    kept = [replace(person, pictures=_once(person.pictures, contents, rng)) for person in persons]
+    notes = [
+        f"{person.name}: {fewer} images are byte for byte the same as others and are left out"
+        for person, left in zip(persons, kept, strict=True)
+        if (fewer := len(person.pictures) - len(left.pictures))
+    ]
+    owners = _owners(kept, contents, rng)
+    if owners:
+        notes.append(f"{len(owners)} images are the same for several persons; each is rated once for {AESTHETIC}")
+    return [_without_others(person, contents, owners) for person in kept], notes
+
+
+def _contents(files: Iterable[Path]) -> dict[Path, str]:
+    """What tells whether files are the same; only those of one size need be read."""
+    sizes = {file: file.stat().st_size for file in files}
+    alike = Counter(sizes.values())
+    readable = {file for file, size in sizes.items() if alike[size] > 1 and os.access(file, os.R_OK)}
+    return {file: sha256(file) if file in readable else str(file) for file in sizes}
+
+
+def _once(pictures: Sequence[Picture], contents: Mapping[Path, str], rng: random.Random) -> tuple[Picture, ...]:
+    """One of each content: the one fit for most metrics, from the step that has the fewest so far."""
+    copies: dict[str, list[Picture]] = defaultdict(list)
+    for picture in rng.sample(pictures, len(pictures)):
+        copies[contents[picture.file]].append(picture)
+    load = Counter[Stratum]()
+    for same in sorted(copies.values(), key=len):
+        same.sort(key=lambda picture: (-len(picture.metrics), load[picture.stratum]))
+        load[same[0].stratum] += 1
+    return tuple(same[0] for same in copies.values())
+
+
+def _owners(persons: Sequence[Person], contents: Mapping[Path, str], rng: random.Random) -> dict[str, str]:
+    """Content that several persons have to the name of the one for whom it is rated for aesthetics, in fair shares."""
+    rivals: dict[str, list[str]] = defaultdict(list)
+    for person in persons:
+        for picture in only(person.pictures, {AESTHETIC}):
+            rivals[contents[picture.file]].append(person.name)
+    load, owners = Counter[str](), {}
+    for content, names in rivals.items():
+        if len(names) > 1:
+            owners[content] = min(rng.sample(names, len(names)), key=lambda name: load[name])
+            load[owners[content]] += 1
+    return owners
+
+
+def _without_others(person: Person, contents: Mapping[Path, str], owners: Mapping[str, str]) -> Person:
+    own = {file for file, content in contents.items() if owners.get(content, person.name) == person.name}
+    parts = [only([one], set(METRICS) if one.file in own else {SIMILARITY}) for one in person.pictures]
+    return replace(person, pictures=tuple(chain.from_iterable(parts)))
+
+
+def _draw(
+    persons: Sequence[Person], per_person: int, repeats: float, seed: int
+) -> tuple[Plan, dict[tuple[str, str], int], list[str]]:
+    """The plan, the number of images by person and metric, and notes of what is left out."""
+    rng = random.Random(f"plan {seed}")  # a number would lose its sign
+    ids = _ids(rng)
+    persons, notes = _distinct(persons, rng)
+    tasks: list[Task] = []
+    counts: dict[tuple[str, str], int] = {}
+    for person in persons:
+        drawn, unreadable = _deal(person.pictures, per_person, rng)
+        counts |= {(person.name, metric): len(pictures) for metric, pictures in drawn.items()}
+        for metric, pictures in drawn.items():
+            tasks += [_task(next(ids), metric, person.name, picture) for picture in pictures]
+        notes += _shortages(person.name, drawn, unreadable, per_person)
+    if not tasks:
+        all_problems(notes, "found no image that can be rated; expected pictures:")
+    tasks += _repeat(tasks, repeats, rng, ids)
+    compared = {task.person for task in tasks if task.metric == SIMILARITY}
+    photos = {person.name: person.photos for person in persons if person.name in compared}
+    return Plan(tuple(sorted(tasks, key=lambda task: task.image_id)), photos, seed), counts, notes
+
+
+def _shortages(name: str, drawn: Mapping[str, Sequence[Picture]], unreadable: Sequence[str], wanted: int) -> list[str]:
+    notes = [f"{name}: {len(unreadable)} images cannot be read and are left out: {unreadable[0]}"] if unreadable else []
+    if sum(map(len, drawn.values())) < wanted:
+        parts = " and ".join(f"{len(pictures)} for {metric}" for metric, pictures in drawn.items())
+        notes.append(f"{name}: there are fewer than {wanted} images: {parts or 'none of its own'}")
+    return notes
+
+
+def _deal(pictures: Sequence[Picture], number: int, rng: random.Random) -> tuple[dict[str, list[Picture]], list[str]]:
+    """Pictures for each metric, in equal parts and from each stratum alike; and why others cannot be used.
+
+    The metric that has fewer is next, and takes from the stratum that gave it the fewest so far.
+    """
+    piles: dict[str, dict[Stratum, list[Picture]]] = {metric: defaultdict(list) for metric in METRICS}
+    # The last of a pile goes first: what can be rated for one metric alone.
+    for one in sorted(rng.sample(pictures, len(pictures)), key=lambda one: -len(one.metrics)):
+        for metric in one.metrics:
+            piles[metric][one.stratum].append(one)
+    open_ = [metric for metric in METRICS if piles[metric]]
+    wanted = {metric: (number + place) // len(open_) for place, metric in enumerate(reversed(open_))}
+    drawn: dict[str, list[Picture]] = {metric: [] for metric in open_}
+    given, used, unreadable = Counter[tuple[str, Stratum]](), set[Path](), []
+    while open_ := [metric for metric in open_ if len(drawn[metric]) < wanted[metric]]:
+        metric = min(open_, key=lambda metric: len(drawn[metric]))
+        picture = _next(metric, piles[metric], used, given)
+        if picture is None:
+            open_.remove(metric)  # what it has is all there is
+            continue
+        used.add(picture.file)
+        try:
+            read_image(picture.file)
+        except UserError as error:
+            unreadable.append(str(error))
+        else:
+            drawn[metric].append(picture)
+            given[metric, picture.stratum] += 1
+    return drawn, unreadable
+
+
+def _next(
+    metric: str, piles: Mapping[Stratum, list[Picture]], used: Set[Path], given: Mapping[tuple[str, Stratum], int]
+) -> Picture | None:
+    for pile in piles.values():
+        while pile and pile[-1].file in used:
+            pile.pop()
+    totals = {key: sum(given[any_, key] for any_ in METRICS) for key in piles}
+    # Small strata before large ones, or one half might take all of several that are nearly empty.
+    ranks = {key: (given[metric, key], totals[key], len(pile)) for key, pile in piles.items() if pile}
+    return piles[min(ranks, key=lambda key: ranks[key])].pop() if ranks else None
+
+
+def _task(image_id: str, metric: str, person: str, picture: Picture) -> Task:
+    place = (picture.run, picture.step, picture.cell)
+    return Task(image_id, metric, person, picture.file, sha256(picture.file), *place)
+
+
+def _repeat(tasks: Sequence[Task], share: float, rng: random.Random, ids: Iterator[str]) -> list[Task]:
+    """A share of each metric's tasks under other ids, one person after the other."""
+    repeated = []
+    for metric in METRICS:
+        mixed = [task for task in rng.sample(tasks, len(tasks)) if task.metric == metric]
+        least = 1 if share > 0 and len(mixed) >= ENOUGH_TO_REPEAT else 0
+        seen = Counter[str]()
+        turns = []
+        for task in mixed:
+            turns.append((seen[task.person], task))
+            seen[task.person] += 1
+        chosen = sorted(turns, key=lambda turn: turn[0])[: max(round(share * len(mixed)), least)]
+        repeated += [replace(task, image_id=next(ids), repeat_of=task.image_id) for _, task in chosen]
+    return repeated
+
+
+def _ids(rng: random.Random) -> Iterator[str]:
+    """Ten hexadecimal digits, none twice; the first is a letter, as spreadsheets take 12e4567890 for a number."""
+    taken = set[str]()
+    while True:
+        name = rng.choice("abcdef") + f"{rng.getrandbits(36):09x}"
+        if name not in taken:
+            taken.add(name)
+            yield name

@@ -1,0 +1,31 @@
+"""One rating by one labeler, and the long CSV that ratings are kept in."""
+
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, fields
+
+from finetune_monitor.base.csv_files import csv_text
+
+
+@dataclass(frozen=True)
+class Rating:
+    """A row of the long CSV; a later rating of the same image, labeler and metric replaces an earlier one.
+
+    label: 1 to 5.
+    timestamp: when it was given, ISO 8601 in UTC; empty where that is not known.
+    duration_ms: from the image's appearance to the answer; None where that is not known.
+    """
+
+    image_id: str
+    labeler: str
+    metric: str
+    label: int
+    timestamp: str = ""
+    duration_ms: int | None = None
+
+
+COLUMNS = tuple(field.name for field in fields(Rating))
+
+
+def to_csv(ratings: Iterable[Rating]) -> str:
+    """The long CSV, one row a rating, in the order given."""
+    return csv_text(COLUMNS, map(astuple, ratings))

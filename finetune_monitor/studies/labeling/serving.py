@@ -1,0 +1,254 @@
+"""The labelling page as a web application: who may ask, what they get, and how a rating is taken."""
+
+import hmac
+import json
+import logging
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, Response, abort, request
+from werkzeug.exceptions import HTTPException, SecurityError
+
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.studies.labeling.images import Gallery, picture_jpeg
+from finetune_monitor.studies.labeling.questions import ordered, question_of
+from finetune_monitor.studies.labeling.ratings import Rating
+from finetune_monitor.studies.labeling.storage import DiskFullError, RatingStore
+
+logger = logging.getLogger(__name__)
+
+PAGE = files("finetune_monitor.studies.labeling") / "page"
+
+KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+
+ASSETS = {path.name: KINDS[Path(path.name).suffix] for path in PAGE.iterdir() if Path(path.name).suffix in KINDS}
+"""What the page loads, and of which kind it is."""
+
+BODY = 4096
+"""Bytes of a request; a rating takes about 300."""
+
+LONGEST_NAME = 60
+
+LONGEST_LOOK = 10**9
+"""Milliseconds; eleven days."""
+
+LONGEST_WAIT = 90 * 24 * 3600 * 1000
+"""Milliseconds from an answer to its arrival."""
+
+FIELDS = ("plan", "key", "image_id", "labeler", "metric", "label", "duration_ms", "age_ms")
+
+REFUSED = 422
+"""The status of a rating that will never be taken; the page gives up on no other."""
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    ),
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+COOKIE_SECONDS = 90 * 24 * 3600
+
+OTHER_PLAN = (
+    "Another plan is asked about here now. Your answers wait in this browser until theirs is asked about here again: "
+    "tell whoever runs this page, then load it again."
+)
+
+FULL = "The disk is full where the ratings are kept. Tell whoever runs this page."
+
+UNWRITABLE = "The ratings cannot be kept where this page runs. Tell whoever runs it."
+
+FORBIDDEN = "This page opens only with the whole link that it was announced with."
+
+UNKNOWN_HOST = "This page does not answer at this address. Open it with the link that it was announced with."
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may open the page.
+
+    hosts: names under which it may be asked for; None for any.
+    key: what the link must carry; None where only this machine may ask, which needs none.
+    """
+
+    hosts: tuple[str, ...] | None
+    key: str | None = None
+
+
+def make_app(gallery: Gallery, store: RatingStore, access: Access) -> Flask:
+    """The application for one plan."""
+    app = Flask("finetune_monitor.labelling", static_folder=None)
+    app.config.update(TRUSTED_HOSTS=access.hosts and list(access.hosts), MAX_CONTENT_LENGTH=BODY)
+    app.before_request(partial(_guard, access, f"labelling-{gallery.key}"))
+    app.after_request(_add_headers)
+    app.register_error_handler(HTTPException, _explain)
+    app.register_error_handler(UserError, _report)
+    views: dict[str, Callable[..., Any]] = {
+        "/": partial(_page, access, f"labelling-{gallery.key}"),
+        "/<any({}):name>".format(", ".join(f'"{name}"' for name in ASSETS)): _asset,
+        "/api/questions": partial(_questions, gallery, store),
+        "/pictures/<plan>/<image_id>": partial(_picture, gallery),
+        "/photos/<plan>/<name>": partial(_photo, gallery),
+    }
+    for number, (path, view) in enumerate(views.items()):
+        app.add_url_rule(path, str(number), view)
+    app.add_url_rule("/api/ratings", "rate", partial(_rate, gallery, store), methods=["POST"])
+    return app
+
+
+def _guard(access: Access, cookie: str) -> None:
+    """Refuse who may not ask, and whatever another site's page might send through a labeler's browser."""
+    if access.key is None:
+        if not is_loopback(request.remote_addr or ""):
+            abort(403, "This page answers only the machine it runs on.")
+    elif not any(_equal(access.key, shown) for shown in (request.cookies.get(cookie), request.args.get("key"))):
+        abort(403, FORBIDDEN)
+    if request.method == "POST":
+        origin = request.headers.get("Origin")
+        if origin is not None and origin.partition("://")[2] != request.host:  # a tunnel changes the scheme
+            abort(403, "Ratings are taken only from this page itself.")
+        if request.mimetype != "application/json":
+            abort(415, "Expected application/json.")
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address of an IP socket is reached from its own machine alone."""
+    return address.startswith("127.") or address == "::1"
+
+
+def _equal(key: str, shown: str | None) -> bool:
+    return shown is not None and hmac.compare_digest(key.encode(), shown.encode(errors="replace"))
+
+
+def _page(access: Access, cookie: str) -> Response:
+    """The page; where a key is needed it becomes a cookie, and the page takes it out of the address."""
+    response = Response((PAGE / "label.html").read_bytes(), mimetype="text/html")
+    if access.key is not None:
+        response.set_cookie(cookie, access.key, COOKIE_SECONDS, httponly=True, samesite="Strict")
+    return response
+
+
+def _asset(name: str) -> Response:
+    return Response((PAGE / name).read_bytes(), mimetype=ASSETS[name])
+
+
+def _questions(gallery: Gallery, store: RatingStore) -> dict[str, Any]:
+    """The questions, each with its pictures in the labeler's order and the answers so far; and who the labeler is."""
+    name = request.args.get("labeler")
+    labeler = "" if name is None else _labeler(name, store)
+    labels = store.latest(labeler)
+    root = f"/photos/{gallery.key}/"
+    questions = []
+    for metric, tasks in gallery.by_metric.items():
+        shown = [
+            {
+                "image_id": task.image_id,
+                "label": labels.get((metric, task.image_id)),
+                "picture": f"/pictures/{gallery.key}/{task.image_id}",
+                "photos": [root + name for name in gallery.photos_beside(task)],
+            }
+            for task in ordered(tasks, gallery.plan.seed, labeler)
+        ]
+        questions.append({**question_of(metric).to_json(), "tasks": shown})
+    return {"plan": gallery.key, "labeler": labeler, "questions": questions}
+
+
+def _picture(gallery: Gallery, plan: str, image_id: str) -> Response:
+    if plan != gallery.key or image_id not in gallery.by_id:
+        abort(404, "There is no such picture.")
+    try:
+        content = picture_jpeg(gallery.by_id[image_id])
+    except UserError as error:
+        logger.error("%s", error)
+        abort(404, "This picture can no longer be shown.")
+    return _private(content)
+
+
+def _photo(gallery: Gallery, plan: str, name: str) -> Response:
+    if plan != gallery.key or name not in gallery.encoded:
+        abort(404, "There is no such photo.")
+    return _private(gallery.encoded[name])
+
+
+def _private(content: bytes) -> Response:
+    """A JPEG that a labeler's browser may keep, as its address never stands for another, and nobody else may."""
+    response = Response(content, mimetype="image/jpeg")
+    response.headers["Cache-Control"] = "private, max-age=86400"
+    return response
+
+
+def _rate(gallery: Gallery, store: RatingStore) -> Response:
+    """Take one rating, which was given `age_ms` before it arrives; it is on the disk when this answers."""
+    sent = _sent()
+    if sent["plan"] != gallery.key:
+        abort(409, OTHER_PLAN)
+    key = sent["key"]
+    if not (isinstance(key, str) and re.fullmatch(r"[0-9A-Za-z-]{16,64}", key)):
+        abort(REFUSED, "key: expected 16 to 64 letters, digits and hyphens.")
+    label, duration = _whole(sent, "label", 1, 5), _whole(sent, "duration_ms", 0, LONGEST_LOOK)
+    age = timedelta(milliseconds=_whole(sent, "age_ms", 0, LONGEST_WAIT))
+    task = gallery.plan.by_id.get(sent["image_id"]) if isinstance(sent["image_id"], str) else None
+    if task is None or task.metric != sent["metric"]:
+        abort(REFUSED, "image_id, metric: expected an image of this plan, and the metric it is asked for.")
+    labeler = _labeler(sent["labeler"], store)
+    given = (datetime.now(timezone.utc) - age).isoformat(timespec="milliseconds")
+    store.add(key, Rating(task.image_id, labeler, task.metric, label, given, duration))
+    return Response(status=204)
+
+
+def _sent() -> dict[str, Any]:
+    try:
+        sent = json.loads(request.get_data())
+    except (ValueError, RecursionError):
+        abort(400, "Expected a JSON object.")
+    if not isinstance(sent, dict) or sorted(sent) != sorted(FIELDS):
+        abort(400, f"Expected a JSON object with {', '.join(FIELDS)} and nothing else.")
+    return sent
+
+
+def _whole(sent: dict[str, Any], name: str, low: int, high: int) -> int:
+    found = sent[name]
+    if type(found) is not int or not low <= found <= high:
+        abort(REFUSED, f"{name}: expected a whole number from {low} to {high}.")
+    return found
+
+
+def _labeler(name: Any, store: RatingStore) -> str:
+    """A name without needless spaces, in one form of Unicode, so that one person is one labeler.
+
+    Who enters "Ann" where "ann" has ratings, and no "Ann" has any, goes on as "ann".
+    """
+    found = unicodedata.normalize("NFC", " ".join(name.split())) if isinstance(name, str) else ""
+    if not 1 <= len(found) <= LONGEST_NAME or not found.isprintable():
+        abort(REFUSED, f"labeler: expected a name of 1 to {LONGEST_NAME} printable characters.")
+    known = [each for each in store.labelers() if each.casefold() == found.casefold()]
+    return found if found in known else next(iter(known), found)
+
+
+def _add_headers(response: Response) -> Response:
+    response.headers.update(HEADERS)
+    response.headers.setdefault("Cache-Control", "no-store")
+    return response
+
+
+def _explain(error: HTTPException) -> Response:
+    """One plain sentence, which the page shows as it stands."""
+    text = UNKNOWN_HOST if isinstance(error, SecurityError) else error.description
+    return Response(f"{text}\n", error.code, mimetype="text/plain")
+
+
+def _report(error: UserError) -> Response:
+    """The whole story, with its paths, goes to the console; a labeler learns what concerns labelers."""
+    logger.error("%s", error)
+    full = isinstance(error, DiskFullError)
+    return Response(f"{FULL if full else UNWRITABLE}\n", 507 if full else 500, mimetype="text/plain")

@@ -1,0 +1,260 @@
+"""What there is to draw from: runs and folders of pictures, and whom they show."""
+
+import os
+import shlex
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.files import sha256
+from finetune_monitor.base.images import each_image, list_images
+from finetune_monitor.record.run_directory import RUN, read_run
+
+SIMILARITY, AESTHETIC = "face_similarity", "aesthetic"
+
+METRICS = (SIMILARITY, AESTHETIC)
+
+SHOWN = 3
+"""How many examples a message names."""
+
+Stratum = tuple[Path | None, int | None]
+"""Run and step."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image that may be drawn, and what it may be rated for."""
+
+    file: Path
+    metrics: frozenset[str]
+    run: Path | None = None
+    step: int | None = None
+    cell: str | None = None
+
+    @property
+    def stratum(self) -> Stratum:
+        return self.run, self.step
+
+
+@dataclass(frozen=True)
+class Source:
+    """A run or a folder of pictures, of one person; `photos` are file and SHA-256 of what a run was compared with."""
+
+    folder: Path
+    pictures: tuple[Picture, ...]
+    photos: tuple[tuple[Path, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Person:
+    """All that is there of one person; `photos` is empty where there is nothing to compare with."""
+
+    name: str
+    pictures: tuple[Picture, ...]
+    photos: tuple[Path, ...]
+
+
+def read_sources(sources: Sequence[Path]) -> tuple[list[Source], list[str]]:
+    """What could be read, each folder once, and what is wrong with the rest."""
+    found: dict[str, Source] = {}
+    problems = [] if sources else ["found no source; expected run directories or folders of pictures"]
+    for source in sources:
+        try:
+            read = [_read_run(source)] if (source / RUN).exists() else _read_folder(source)
+        except (UserError, OSError) as error:
+            problems.append(str(error))
+        else:
+            found.update({os.path.realpath(one.folder): one for one in read})
+    return list(found.values()), problems
+
+
+def _read_run(folder: Path) -> Source:
+    history = read_run(folder)
+    images = [(evaluation.step, image) for evaluation in history.evaluations for image in evaluation.images]
+    metrics = frozenset(METRICS).intersection(*[{name for _, image in images for name in image.scores}])
+    if not images:
+        raise UserError(f"{folder}: found a run without images; wait for its first evaluation, or leave it out")
+    if not metrics:
+        raise UserError(f"{folder}: found no scores of {' or '.join(METRICS)}, so nothing to compare ratings with")
+    pictures = tuple(
+        Picture(folder / image.file, metrics, folder, step, image.cell.id)
+        for step, image in images
+        if isinstance(image.file, str) and (folder / image.file).is_file()
+    )
+    if not pictures:
+        raise UserError(f"{folder}: none of its {len(images)} images is there; restore its folder images")
+    gone = len(images) - len(pictures)
+    notes = (f"{folder}: {gone} of {len(images)} images have no file and are left out",) if gone else ()
+    return Source(folder, pictures, _recorded_photos(folder, history.run), notes)
+
+
+def _recorded_photos(folder: Path, run: Mapping[str, Any]) -> tuple[tuple[Path, str], ...]:
+    try:
+        photos = run.get("weights", {}).get(SIMILARITY, {}).get("references", [])
+        return tuple((Path(photo["file"]), str(photo["sha256"])) for photo in photos)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / RUN}: its reference photos are damaged ({error!r}); restore the file") from error
+
+
+def _read_folder(folder: Path) -> list[Source]:
+    """The folder's own pictures, or else those of each of its sub-folders."""
+    if not folder.is_dir():
+        found = "found a file" if folder.exists() else "no such folder"
+        raise UserError(f"{folder}: {found}; expected a run directory or a folder of pictures")
+    inner = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    within = [(path, pictures) for path in inner if (pictures := _pictures(path))]
+    if own := _pictures(folder):
+        names = ", ".join(path.name for path, _ in within[:SHOWN])
+        notes = (f"{folder}: the pictures in its sub-folders ({names}) are left out; name them to have them",)
+        return [Source(folder, own, notes=notes if within else ())]
+    runs = [str(path) for path in inner if (path / RUN).exists()]
+    if runs:
+        raise UserError(f"{folder}: found runs in it; name them themselves, such as {', '.join(runs[:SHOWN])}")
+    if not within:
+        raise UserError(f"{folder}: found no pictures and no {RUN}; expected a run directory or a folder of pictures")
+    return [Source(path, pictures) for path, pictures in within]
+
+
+def _pictures(folder: Path) -> tuple[Picture, ...]:
+    try:
+        return tuple(Picture(file, frozenset(METRICS)) for file in list_images(folder))
+    except UserError:  # there is none
+        return ()
+
+
+def find_persons(
+    sources: Sequence[Source], given: Mapping[str, Path], complete: bool
+) -> tuple[list[Person], list[str], list[str]]:
+    """Everyone whom the sources show, with notes and problems; `complete` where every source could be read."""
+    groups = _group_by_person(sources)
+    homes = [_home(group) for group in groups]
+    names = _names(homes)
+    notes = [note for source in sources for note in source.notes]
+    notes += [
+        f"{home}: several persons are called {_name(home)}; this one is {name} in the plan"
+        for home, name in zip(homes, names, strict=True)
+        if name != _name(home)
+    ]
+    persons, problems = [], []
+    for name, group in zip(names, groups, strict=True):
+        try:
+            person, remark = _person(name, group, given.get(name))
+        except (UserError, OSError) as error:
+            problems.append(str(error))
+        else:
+            persons.append(person)
+            notes += remark
+    unknown = sorted(set(given) - set(names)) if complete else []
+    problems += [f"references: found {name}, expected one of the persons {', '.join(names)}" for name in unknown]
+    return persons, notes, problems
+
+
+def _group_by_person(sources: Iterable[Source]) -> list[list[Source]]:
+    """Sources that are linked by photos with the same SHA-256, directly or through others."""
+    groups: list[tuple[set[str], list[Source]]] = []
+    for source in sources:
+        linked, members, apart = {digest for _, digest in source.photos}, [source], []
+        for digests, group in groups:
+            if digests & linked:
+                linked, members = linked | digests, [*group, *members]
+            else:
+                apart.append((digests, group))
+        groups = [*apart, (linked, members)]
+    return [group for _, group in groups]
+
+
+def _home(group: Sequence[Source]) -> Path:
+    """The folder that names a person: where most of the photos lie, or the first source itself."""
+    folders = Counter(file.parent for source in group for file, _ in source.photos if file.parent != Path())
+    home = folders.most_common(1)[0][0] if folders else group[0].folder
+    return Path(os.path.abspath(home))
+
+
+def _name(home: Path) -> str:
+    return printable(home.name or str(home))
+
+
+def printable(text: str) -> str:
+    """File names may hold bytes that are no text, which a terminal does not take."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _names(homes: Sequence[Path]) -> list[str]:
+    """A name for each folder, by itself, else with its parent's, else with a number."""
+    short = [_name(home) for home in homes]
+    longer = [
+        f"{_name(home.parent)}/{name}" if short.count(name) > 1 else name
+        for home, name in zip(homes, short, strict=True)
+    ]
+    names: list[str] = []
+    for name in longer:
+        numbered = chain([name], (f"{name}-{number}" for number in count(2)))
+        names.append(next(one for one in numbered if one not in names))
+    return names
+
+
+def _person(name: str, group: Sequence[Source], given: Path | None) -> tuple[Person, list[str]]:
+    """One person with notes.
+
+    Raises:
+        UserError: the recorded photos are no longer there, or nothing can be rated without photos.
+    """
+    pictures = tuple(picture for source in group for picture in source.pictures)
+    if not any(SIMILARITY in picture.metrics for picture in pictures):
+        notes = [f"{name}: photos are not needed, as there are no scores of {SIMILARITY}"] if given else []
+        return Person(name, pictures, ()), notes
+    photos, notes = _find_photos(name, group, given)
+    if photos:
+        return Person(name, pictures, photos), notes
+    pictures = only(pictures, {AESTHETIC})
+    if not pictures:
+        raise UserError(f"{name}: found no photos to compare with; name them with {_option(name)}")
+    remark = f"{name}: no photos to compare with, so only {AESTHETIC} is rated; name them with {_option(name)}"
+    return Person(name, pictures, ()), [remark]
+
+
+def _find_photos(name: str, group: Sequence[Source], given: Path | None) -> tuple[tuple[Path, ...], list[str]]:
+    """The recorded photos, from their place or the given folder; else all of that folder, with a note."""
+    places: dict[str, list[Path]] = defaultdict(list)
+    for file, digest in chain.from_iterable(source.photos for source in group):
+        places[digest].append(file)
+    listed = list_images(given) if given else []
+    deque(each_image(listed), maxlen=0)  # raises for those that no page could show
+    copies = {sha256(file): file for file in listed}
+    found = {digest: next((f for f in files if _is(f, digest)), copies.get(digest)) for digest, files in places.items()}
+    photos = tuple(file for file in found.values() if file is not None)
+    lost = [files[0] for digest, files in places.items() if found[digest] is None]
+    if lost and not given:
+        raise UserError(
+            f"{name}: {len(lost)} of {len(found)} recorded photos are not what they were: {_changes(lost)}; "
+            f"put them back, or name their folder with {_option(name)}"
+        )
+    if lost:
+        note = f"{name}: {len(lost)} of {len(found)} recorded photos are not in {given}; all photos there are shown"
+        return tuple(listed), [note]
+    unused = bool(listed and photos) and not set(photos) & set(listed)
+    notes = [f"{name}: {given} is not needed, as the recorded photos are in their place"] if unused else []
+    return photos or tuple(listed), notes
+
+
+def _is(file: Path, digest: str) -> bool:
+    return file.is_file() and sha256(file) == digest
+
+
+def _changes(lost: Sequence[Path]) -> str:
+    shown = [f"{file} ({'changed' if file.exists() else 'gone'})" for file in lost[:SHOWN]]
+    return ", ".join(shown + ["..."] * (len(lost) > SHOWN))
+
+
+def _option(name: str) -> str:
+    return f"--references {shlex.quote(f'{name}=FOLDER')}"
+
+
+def only(pictures: Iterable[Picture], metrics: Set[str]) -> tuple[Picture, ...]:
+    """The pictures that can be rated for these metrics, and for no other."""
+    return tuple(replace(one, metrics=one.metrics & metrics) for one in pictures if one.metrics & metrics)

@@ -1,0 +1,104 @@
+"""The labelling page as one HTML file for labelers elsewhere: it needs no server and no network."""
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.files import write_atomic
+from finetune_monitor.studies.labeling.images import Gallery, picture_jpeg
+from finetune_monitor.studies.labeling.questions import question_of
+from finetune_monitor.studies.labeling.serving import PAGE
+from finetune_monitor.studies.labeling.tasks import Task
+
+_STYLE = re.compile(r'<link rel="stylesheet" href="/([\w.]+)">')
+_SCRIPT = re.compile(r'<script src="/([\w.]+)"></script>\n')
+_ICON = re.compile(r'href="/([\w.]+\.svg)"')
+
+
+def write_standalone(file: Path, gallery: Gallery, metrics: Sequence[str]) -> int:
+    """Write the page with the pictures of these metrics; returns its size in bytes.
+
+    Raises:
+        UserError: a picture can no longer be read, or the file cannot be written.
+    """
+    content = _page(gallery, metrics).encode()
+    try:
+        write_atomic(file, content)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written ({error.strerror}); choose another place") from error
+    return len(content)
+
+
+def _page(gallery: Gallery, metrics: Sequence[str]) -> str:
+    """The served page, with all that it would ask for put in its place; only its own scripts and styles may run."""
+    numbers: dict[str, int] = {}
+    questions = [_question(gallery, metric, numbers) for metric in metrics]
+    content = {"plan": gallery.key, "seed": gallery.plan.seed, "questions": questions}
+    data = [_data("plan", "application/json", json.dumps(content))]
+    data += [_data(f"picture-{numbers[name]}", "text/plain", text) for name, text in _pictures(gallery, numbers)]
+    page = (PAGE / "label.html").read_text(encoding="utf-8")
+    page, styles = _inlined(page, _STYLE, "style")
+    page, scripts = _inlined(page, _SCRIPT, "script")
+    page = _ICON.sub(lambda found: f'href="data:image/svg+xml;base64,{_base64((PAGE / found[1]).read_bytes())}"', page)
+    policy = (
+        f"default-src 'none'; script-src {' '.join(scripts)}; style-src {' '.join(styles)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    start = '<meta charset="utf-8">\n'
+    page = page.replace(start, f'{start}<meta http-equiv="Content-Security-Policy" content="{policy}">\n')
+    return page.replace("<!-- scripts -->\n", "".join(data))
+
+
+def _question(gallery: Gallery, metric: str, numbers: dict[str, int]) -> dict[str, Any]:
+    """A question and its tasks: image_id, number of the picture, numbers of the photos.
+
+    A picture that is asked about twice is there once, under the same number, and the original stands first: the page
+    has to know the pairs for its order. Nothing on the screen tells them, but whoever reads the file's source can.
+    """
+    tasks = sorted(gallery.by_metric[metric], key=lambda task: task.repeat_of is not None)
+    rows = []
+    for task in tasks:
+        names = [_name(task), *gallery.photos_beside(task)]
+        picture, *photos = (numbers.setdefault(name, len(numbers)) for name in names)
+        rows.append([task.image_id, picture, photos])
+    return {**question_of(metric).to_json(), "tasks": rows}
+
+
+def _name(task: Task) -> str:
+    return f"picture {task.repeat_of or task.image_id}"
+
+
+def _pictures(gallery: Gallery, numbers: dict[str, int]) -> Iterator[tuple[str, str]]:
+    """Every picture and photo that has a number, in Base64."""
+    tasks = {_name(task): task for task in reversed(gallery.tasks)}
+    for name in tqdm(numbers, "embedding pictures", unit="picture"):
+        yield name, _base64(gallery.encoded[name] if name in gallery.encoded else picture_jpeg(tasks[name]))
+
+
+def _inlined(page: str, what: re.Pattern[str], tag: str) -> tuple[str, list[str]]:
+    """The page with the files that it loads written into it, and the sources by which its policy knows them."""
+    hashes = []
+
+    def inline(found: re.Match[str]) -> str:
+        text = "\n" + (PAGE / found[1]).read_text(encoding="utf-8")
+        hashes.append(f"'sha256-{_base64(hashlib.sha256(text.encode()).digest())}'")
+        return f"<{tag}>{text}</{tag}>\n"
+
+    return what.sub(inline, page), hashes
+
+
+def _data(name: str, kind: str, text: str) -> str:
+    """An element that is never run; no text can end it early."""
+    harmless = text.replace("<", "\\u003c")
+    return f'<script type="{kind}" id="{name}">{harmless}</script>\n'
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()

@@ -1,0 +1,128 @@
+"""The ratings of a plan in SQLite: append-only, on the disk before a labeler reads "saved"."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.studies.labeling.ratings import COLUMNS, Rating
+
+RATINGS = "ratings.sqlite"
+
+FORMAT = 1
+
+PATIENCE = 10.0
+"""Seconds to wait for another process that is writing."""
+
+_TABLE = (
+    "CREATE TABLE IF NOT EXISTS ratings "
+    "(number INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, image_id TEXT NOT NULL, labeler TEXT NOT NULL, "
+    "metric TEXT NOT NULL, label INTEGER NOT NULL CHECK (label BETWEEN 1 AND 5), timestamp TEXT NOT NULL, "
+    "duration_ms INTEGER)"
+)
+
+_ADD = f"INSERT INTO ratings (key, {', '.join(COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"
+
+_ALL = f"SELECT {', '.join(COLUMNS)} FROM ratings ORDER BY number"
+
+_OWN = "SELECT metric, image_id, label FROM ratings WHERE labeler = ? ORDER BY timestamp, number"
+
+_LABELERS = "SELECT labeler FROM ratings GROUP BY labeler ORDER BY min(number)"
+
+
+class DiskFullError(UserError):
+    """There is no room for another rating."""
+
+
+@dataclass(frozen=True)
+class RatingStore:
+    """The file with all ratings; any number of threads and processes may use it at once."""
+
+    file: Path
+
+    def create(self) -> None:
+        """Make the file where there is none, and see that it can be written.
+
+        Raises:
+            UserError: it is damaged, of another version, or the folder may not be written.
+        """
+        with self._open() as database:
+            if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+                raise sqlite3.DatabaseError("its check fails")
+            version = database.execute("PRAGMA user_version").fetchone()[0]
+            if version not in (0, FORMAT):
+                raise UserError(
+                    f"{self.file}: found format {version}, expected {FORMAT}; "
+                    "use the version of finetune_monitor that wrote it"
+                )
+            with database:
+                database.execute("BEGIN IMMEDIATE")
+                database.execute(_TABLE)
+                database.execute(f"PRAGMA user_version = {FORMAT}")
+
+    def add(self, key: str, rating: Rating) -> None:
+        """Append a rating; when this returns it is on the disk.
+
+        Args:
+            key: made up by whoever sends the rating; one that is sent again under the same key is not added again.
+            rating: what to add.
+
+        Raises:
+            DiskFullError: no room.
+            UserError: the file is damaged or may not be written, or another process has held it for too long.
+        """
+        with self._open() as database, database:
+            database.execute(_ADD, (key, *astuple(rating)))
+
+    def all(self) -> list[Rating]:
+        """Every rating in the order of arrival; none where there is no file yet, or an empty one.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+        return [Rating(*row) for row in self._rows(_ALL)]
+
+    def latest(self, labeler: str) -> dict[tuple[str, str], int]:
+        """One labeler's answers that stand, by metric and image_id: those that were given last.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+        return {(metric, image_id): label for metric, image_id, label in self._rows(_OWN, labeler)}
+
+    def labelers(self) -> list[str]:
+        """Everyone with a rating, in the order of their first.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+        return [name for (name,) in self._rows(_LABELERS)]
+
+    def _rows(self, query: str, *values: str) -> list[tuple[Any, ...]]:
+        if not self.file.exists() or self.file.stat().st_size == 0:
+            return []
+        with self._open() as database:
+            return database.execute(query, values).fetchall()
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """A connection of its own for every moment of use, so that no two threads share one."""
+        try:
+            with closing(sqlite3.connect(self.file, timeout=PATIENCE)) as database:
+                database.execute("PRAGMA synchronous = EXTRA")  # FULL leaves the journal's removal unflushed
+                yield database
+        except sqlite3.IntegrityError:  # a mistake of ours, not of the file
+            raise
+        except sqlite3.DatabaseError as error:
+            raise _explained(self.file, error) from error
+
+
+def _explained(file: Path, error: sqlite3.DatabaseError) -> UserError:
+    if "full" in str(error):
+        return DiskFullError(f"{file}: the disk is full; free some space, what was saved before is safe")
+    if isinstance(error, sqlite3.OperationalError):
+        return UserError(f"{file}: {error}; see that its folder can be written, and that the disk is well")
+    return UserError(f"{file}: damaged ({error}); put a copy of it back, or move it away to begin anew")

@@ -1,0 +1,198 @@
+"""What is to be labelled: the table of tasks and the photos to compare with, as a plan's folder holds them."""
+
+import csv
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from finetune_monitor.base.errors import UserError, all_problems
+from finetune_monitor.base.files import write_atomic
+from finetune_monitor.base.version import __version__
+
+TASKS, PLAN = "tasks.csv", "plan.json"
+
+FORMAT = 1
+
+LONGEST_PATH, LONGEST_NAME = 4095, 255
+"""Bytes that a file system takes; more is damage."""
+
+COLUMNS = ("image_id", "metric", "person", "file", "sha256", "run", "step", "cell", "repeat_of")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One image to be rated for one metric.
+
+    image_id: opaque: a labeler sees it, and it says nothing of person, step, prompt or score.
+    metric: the score's name in the record, such as `face_similarity` or `aesthetic`.
+    person: whom the image is meant to show; the group that folds and bootstrap keep together.
+    file: the image, where it lies; nothing is copied.
+    sha256: of the file when the plan was made.
+    run, step, cell: where the record has its score; None for a picture that is no run's.
+    repeat_of: the image_id of the same picture, where this is a repeat that shows how steady a labeler is.
+    """
+
+    image_id: str
+    metric: str
+    person: str
+    file: Path
+    sha256: str
+    run: Path | None = None
+    step: int | None = None
+    cell: str | None = None
+    repeat_of: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All tasks, and each person's photos; `seed` also decides every labeler's order."""
+
+    tasks: tuple[Task, ...]
+    references: Mapping[str, tuple[Path, ...]]
+    seed: int
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """In the tasks' order."""
+        return tuple(dict.fromkeys(task.metric for task in self.tasks))
+
+    @cached_property
+    def by_id(self) -> dict[str, Task]:
+        return {task.image_id: task for task in self.tasks}
+
+
+def write_plan(folder: Path, plan: Plan) -> None:
+    """Write `tasks.csv` and `plan.json` into `folder`; paths are relative to it, so that both may move together."""
+    text = io.StringIO()
+    writer = csv.writer(text)  # lines end in CR LF, so that a name with either is quoted
+    writer.writerow(COLUMNS)
+    for task in plan.tasks:
+        places = [_relative(folder, task.file), task.sha256, _relative(folder, task.run)]
+        writer.writerow([task.image_id, task.metric, task.person, *places, task.step, task.cell, task.repeat_of])
+    references = {person: [_relative(folder, photo) for photo in found] for person, found in plan.references.items()}
+    made_by = f"finetune_monitor {__version__}"
+    content = {"format": FORMAT, "made_by": made_by, "seed": plan.seed, "tasks": len(plan.tasks)}
+    about = json.dumps({**content, "references": references}, indent=2) + "\n"
+    write_atomic(folder / PLAN, about.encode())
+    write_atomic(folder / TASKS, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def read_plan(folder: Path) -> Plan:
+    """Read a plan's folder; paths come back absolute.
+
+    Raises:
+        UserError: it is no plan's folder, or its files are damaged; lists every row that does not fit.
+    """
+    number, seed, references = _read_about(folder)
+    rows = _read_rows(folder / TASKS)
+    tasks, problems = [], []
+    for place, row in enumerate(rows, 2):
+        try:
+            tasks.append(_task(folder, row))
+        except ValueError as error:
+            problems.append(f"row {place}: {error}")
+    if len(rows) != number:
+        problems.append(f"found {len(rows)} rows, expected {number}")
+    all_problems([*problems, *_mismatches(tasks)], f"{folder / TASKS}: damaged; make the plan again")
+    return Plan(tuple(tasks), references, seed)
+
+
+def _read_about(folder: Path) -> tuple[int, int, dict[str, tuple[Path, ...]]]:
+    """How many tasks there are, the seed, and the photos."""
+    path = folder / PLAN
+    try:
+        found = json.loads(path.read_bytes())
+        if found["format"] != FORMAT:
+            raise UserError(f"{path}: found format {found['format']}, expected {FORMAT}; make the plan again")
+        references = {person: _photos(folder, photos) for person, photos in found["references"].items()}
+        return _whole(found["tasks"]), _whole(found["seed"]), references
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{folder}: found no {PLAN}; expected a folder of `finetune-monitor label plan`") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path}: damaged ({error!r}); make the plan again") from None
+
+
+def _read_rows(path: Path) -> list[dict[str, str]]:
+    """The table's rows as they stand: a name may hold any byte, so that neither text nor newlines are translated."""
+    try:
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; make the plan again") from error
+    except csv.Error as error:
+        raise UserError(f"{path}: damaged ({error}); make the plan again") from error
+    if not rows or set(COLUMNS) - set(rows[0]):
+        raise UserError(f"{path}: expected the columns {', '.join(COLUMNS)} and at least one row")
+    return rows
+
+
+def _task(folder: Path, row: Mapping[str, str]) -> Task:
+    if None in row or None in row.values():
+        raise ValueError(f"found too few or too many columns, expected {len(COLUMNS)}")
+    missing = [name for name in ("image_id", "metric", "person", "file", "sha256") if not row[name]]
+    if missing:
+        raise ValueError(f"no {', '.join(missing)}")
+    return Task(
+        row["image_id"],
+        row["metric"],
+        row["person"],
+        _absolute(folder, row["file"]),
+        row["sha256"],
+        _absolute(folder, row["run"]) if row["run"] else None,
+        int(row["step"]) if row["step"] else None,
+        row["cell"] or None,
+        row["repeat_of"] or None,
+    )
+
+
+def _mismatches(tasks: Sequence[Task]) -> list[str]:
+    """What no row shows by itself: ids that stand twice, and repeats of what is not there."""
+    counts = Counter(task.image_id for task in tasks)
+    metrics = {task.image_id: task.metric for task in tasks if task.repeat_of is None}
+    twice = [f"image_id {name} stands {count} times" for name, count in counts.items() if count > 1]
+    return twice + [
+        f"image_id {task.image_id} repeats {task.repeat_of}, which is no image of {task.metric}"
+        for task in tasks
+        if task.repeat_of is not None and metrics.get(task.repeat_of) != task.metric
+    ]
+
+
+def _photos(folder: Path, photos: Any) -> tuple[Path, ...]:
+    if not isinstance(photos, list):
+        raise TypeError(f"found photos {photos!r}, expected a list")
+    return tuple(_absolute(folder, photo) for photo in photos)
+
+
+def _whole(found: Any) -> int:
+    if not isinstance(found, int) or isinstance(found, bool):
+        raise TypeError(f"found {found!r}, expected a whole number")
+    return found
+
+
+def _relative(folder: Path, path: Path | None) -> str:
+    """The way from the folder to the path, by its links or past them, whichever climbs less."""
+    if path is None:
+        return ""
+    base = os.path.realpath(folder)
+    ways = [os.path.relpath(place, base) for place in (path, os.path.realpath(path))]
+    return min(ways, key=lambda way: way.split(os.sep).count(os.pardir))
+
+
+def _absolute(folder: Path, path: str) -> Path:
+    """The path's place.
+
+    Raises:
+        ValueError: no file can have such a name.
+    """
+    name = os.fsencode(path)
+    if b"\0" in name or len(name) > LONGEST_PATH or max(map(len, name.split(b"/"))) > LONGEST_NAME:
+        raise ValueError(f"found {path[:LONGEST_NAME]!r}, expected a path")
+    return Path(os.path.normpath(os.path.join(os.path.realpath(folder), path)))

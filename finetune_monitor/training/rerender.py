@@ -1,0 +1,278 @@
+"""Make a recorded picture again from the exported weights, and say how far it is from the recorded one."""
+
+import difflib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import convert_outputs_to_fp32
+from PIL.Image import Image
+from safetensors import SafetensorError
+
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.images import read_image
+from finetune_monitor.base.versions import device_name, versions
+from finetune_monitor.models.diffusers_hub import resolve_hub_model
+from finetune_monitor.models.export import LORA_FILE, NOTE
+from finetune_monitor.record.grid import Cell, PromptGrid
+from finetune_monitor.record.run_directory import CONFIG, RUN, RunHistory, read_run
+from finetune_monitor.rendering.isolation import borrowed
+from finetune_monitor.rendering.renderer import Renderer
+from finetune_monitor.training.compiling import compile_in_place
+from finetune_monitor.training.config import Config, TrainConfig, load_config
+from finetune_monitor.training.trainable import PRECISIONS, load_pipeline, lower_precision
+
+BASE = "the base model"
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far two pictures are apart.
+
+    greatest: of one colour of one pixel, 0 to 255.
+    share: of the pixels that are not the same, 0 to 1.
+    """
+
+    greatest: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """A picture made again.
+
+    weights: the folder it was made from, or `BASE`.
+    recorded: the run's own picture; None where it has none.
+    notes: what is not here as it was in the run, in words.
+    """
+
+    cell: Cell
+    weights: str
+    picture: Image
+    recorded: Image | None
+    notes: tuple[str, ...]
+
+    @property
+    def distance(self) -> Distance | None:
+        """None where there is no recorded picture, or one of another size."""
+        if self.recorded is None or self.recorded.size != self.picture.size:
+            return None
+        return distance(self.picture, self.recorded)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A pipeline with a step's weights, the precision it renders in, and what is not known of the run's."""
+
+    pipeline: Any
+    autocast: torch.dtype | None
+    notes: tuple[str, ...] = ()
+
+
+def rerender(run_dir: Path, step: int, cell_id: str) -> Rendering:
+    """Render a cell with a step's exported weights as the run's evaluation did.
+
+    The cells that shared its batch are rendered with it: kernels round otherwise for other batch sizes.
+
+    Raises:
+        UserError: no run directory or a damaged one, no such cell, no weights of that step, or no model to put them in.
+    """
+    history = read_run(run_dir)
+    grid = recorded_grid(history)
+    cell = find_cell(grid, cell_id)
+    folder = find_weights(run_dir, step)
+    recorded = _recorded(history, step, cell)
+    opened = _open(history, folder)
+    picture = _render(opened, grid, cell, history.run.get("processes", 1))
+    device = device_name(opened.pipeline.device)
+    notes = (*opened.notes, *_elsewhere(history.run, device))
+    return Rendering(cell, str(folder or BASE), picture, recorded, notes)
+
+
+def distance(a: Image, b: Image) -> Distance:
+    """Of two RGB pictures of one size."""
+    apart = np.abs(np.asarray(a, dtype=np.int16) - np.asarray(b, dtype=np.int16)).max(axis=-1)
+    return Distance(int(apart.max()), float((apart > 0).mean()))
+
+
+def recorded_grid(history: RunHistory) -> PromptGrid:
+    """The grid of `run.json`.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    found = history.run.get("grid")
+    try:
+        settings = {key: value for key, value in found.items() if key != "fingerprint"}  # type: ignore[union-attr]
+        settings["size"] = settings["size"] and tuple(settings["size"])
+        grid = PromptGrid(**settings)
+        if grid.fingerprint() == found["fingerprint"]:  # type: ignore[index]
+            return grid
+        problem = "it does not fit its fingerprint"
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        problem = repr(error)
+    raise UserError(f"{history.output_dir / RUN}: the grid is damaged ({problem}); restore the file")
+
+
+def find_cell(grid: PromptGrid, cell_id: str) -> Cell:
+    """The cell of the grid with this id.
+
+    Raises:
+        UserError: there is none; names the nearest.
+    """
+    cells = {cell.id: cell for cell in grid.cells}
+    if cell_id in cells:
+        return cells[cell_id]
+    close = difflib.get_close_matches(cell_id, cells, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}?" if close else f"the first is {grid.cells[0].id}"
+    raise UserError(
+        f"--cell: found {cell_id!r}, expected one of {len(cells)} cells from {grid.cells[0].id} to "
+        f"{grid.cells[-1].id} (p: the prompt from 0, s: the seed); {hint}"
+    )
+
+
+def exported_steps(run_dir: Path) -> dict[int, Path | None]:
+    """Steps whose weights can be had, with their folder; None is the base model, which step 0 is."""
+    found: dict[int, Path | None] = {}
+    for folder in (run_dir / "last", run_dir / "best", *sorted(run_dir.glob("best-step-*"))):
+        try:
+            step = json.loads((folder / NOTE).read_bytes())["step"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        found.setdefault(step, folder)
+    return {0: None, **found}
+
+
+def find_weights(run_dir: Path, step: int) -> Path | None:
+    """The folder with a step's weights; None for step 0, the base model.
+
+    Raises:
+        UserError: none was exported; names the steps that were.
+    """
+    steps = exported_steps(run_dir)
+    if step in steps:
+        return steps[step]
+    named = [f"{each} ({folder.name if folder else BASE})" for each, folder in sorted(steps.items())]
+    raise UserError(
+        f"{run_dir}: has no exported weights of step {step}; expected one of {', '.join(named)}; a run keeps those of "
+        "its best and its last step"
+    )
+
+
+def _recorded(history: RunHistory, step: int, cell: Cell) -> Image | None:
+    images = {e.step: {i.cell.id: i.file for i in e.images} for e in history.evaluations}
+    file = images.get(step, {}).get(cell.id)
+    path = None if file is None else history.output_dir / file
+    return read_image(path) if path is not None and path.exists() else None
+
+
+def _render(opened: _Opened, grid: PromptGrid, cell: Cell, processes: int) -> Image:
+    renderer = Renderer(opened.pipeline, grid, opened.autocast)
+    together = _same_batch(grid.cells, cell, processes, renderer.batches.size)
+    with borrowed(renderer.pipeline):
+        [picture] = [p for c, p in zip(together, renderer.render(together), strict=True) if c == cell]
+    if picture is None:
+        raise UserError(f"{cell.id}: the model's output is not finite, so there is no picture; take another step")
+    return picture
+
+
+def _same_batch(cells: Sequence[Cell], cell: Cell, processes: int, size: int) -> Sequence[Cell]:
+    """The cells that one process of the evaluation rendered together with this one."""
+    share = cells[cell.index % processes :: processes]
+    start = cell.index // processes // size * size
+    return share[start : start + size]
+
+
+def _open(history: RunHistory, folder: Path | None) -> _Opened:
+    config = history.output_dir / CONFIG
+    if not config.exists():
+        return _open_others(history, folder, ())
+    try:
+        loaded = load_config(config)
+    except UserError:
+        return _open_others(history, folder, (f"{config} is no config of train.py, so its precision is not known",))
+    return _open_trained(loaded, folder)
+
+
+def _open_trained(config: Config, folder: Path | None) -> _Opened:
+    """The pipeline as the training had it when it rendered: its precisions, and what Accelerate does to them."""
+    model = resolve_hub_model(config.model if folder is None or _is_lora(folder) else folder)
+    pipeline = load_pipeline(model, config.model).to(PartialState().device)
+    notes: tuple[str, ...] = ()
+    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        part.requires_grad_(False)
+    if folder is not None and _is_lora(folder):
+        _load_lora(pipeline, folder)
+        notes = _unfold_scale(pipeline, config.train)
+    lower_precision(pipeline, config.train)
+    if config.train.compile:
+        compile_in_place(pipeline.unet)
+    dtype = PRECISIONS[config.train.mixed_precision]
+    if dtype is not None:
+        trained = (pipeline.unet, pipeline.text_encoder) if config.train.text_encoder else (pipeline.unet,)
+        for part in trained:
+            part.forward = convert_outputs_to_fp32(torch.autocast(pipeline.device.type, dtype)(part.forward))
+    return _Opened(pipeline, dtype, notes)
+
+
+def _unfold_scale(pipeline: Any, train: TrainConfig) -> tuple[str, ...]:
+    """Take alpha / rank out of the exported LoRA layers again, and say where that rounds: half precision shows it."""
+    scale = (train.lora_alpha or train.rank) / train.rank
+    for part in (pipeline.unet, pipeline.text_encoder):
+        for layer in part.modules():
+            for adapter in getattr(layer, "lora_B", {}):
+                layer.lora_B[adapter].weight.data /= scale
+                layer.scaling[adapter] *= scale
+    if math.frexp(scale)[0] == 0.5:  # a power of two
+        return ()
+    return (f"the exported weights hold lora_alpha / rank = {scale:g} multiplied in, which rounds their last digits",)
+
+
+def _open_others(history: RunHistory, folder: Path | None, notes: tuple[str, ...]) -> _Opened:
+    """The pipeline of a loop of the user's own, by what `run.json` says of it."""
+    where, described = history.output_dir / RUN, history.run.get("pipeline") or {}
+    if not described.get("class"):
+        raise UserError(f"{where}: pipeline.class: found nothing, expected the class of the pipeline; add it by hand")
+    named, name = str(described["class"]), described.get("name_or_path")
+    kind = getattr(diffusers, named, None)
+    whole = None if folder is None or _is_lora(folder) else folder
+    if kind is None:
+        raise UserError(f"{where}: the pipeline is a {named}, which this diffusers lacks; install the run's version")
+    if not (whole or name):
+        raise UserError(
+            f"{where}: pipeline.name_or_path: found null, expected a folder or a hub id; the pipeline was made in "
+            "memory, nothing says where its model lies: add it by hand, or take a step with a whole exported pipeline"
+        )
+    pipeline = kind.from_pretrained(resolve_hub_model(whole or str(name)), use_safetensors=True)
+    pipeline.to(PartialState().device)
+    if folder is not None and whole is None:
+        _load_lora(pipeline, folder)
+    return _Opened(pipeline, None, notes or (f"{history.output_dir}: has no {CONFIG}, so its precision is not known",))
+
+
+def _load_lora(pipeline: Any, folder: Path) -> None:
+    try:
+        pipeline.load_lora_weights(folder)
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{folder}: its weights do not load into the model ({error}); restore the folder") from error
+
+
+def _is_lora(folder: Path) -> bool:
+    return (folder / LORA_FILE).exists()
+
+
+def _elsewhere(run: Mapping[str, Any], device: str) -> list[str]:
+    """Versions and devices that are not those of the run."""
+    recorded, here = run.get("versions", {}), versions()
+    others = [name for name in recorded if recorded[name] != here.get(name)]
+    changed = [f"{name} {recorded[name]}, here {here.get(name)}" for name in others]
+    if run.get("device") != device:
+        changed.append(f"{run.get('device')}, here {device}")
+    return [f"recorded with {change}" for change in changed]

@@ -1,0 +1,71 @@
+"""Signals become a flag; a second one ends the process; a closed terminal is survived."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from finetune_monitor.base.interrupts import watched_signals
+
+
+def test_a_closed_terminal_asks_for_the_end_and_what_is_printed_then_is_no_error(tmp_path):
+    program = """
+import os, signal, sys, time
+from finetune_monitor.base.interrupts import watched_signals
+with watched_signals("ending", tell=lambda: open(sys.argv[1], "w").close()) as interrupt:
+    print("ready", flush=True)
+    while interrupt.number is None:
+        time.sleep(0.05)
+    time.sleep(0.2)
+    print("after", flush=True)
+    print("after", file=sys.stderr, flush=True)
+    open(sys.argv[2], "w").close()
+sys.exit(interrupt.exit_status)
+"""
+    told, survived = tmp_path / "told", tmp_path / "survived"
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-c", program, str(told), str(survived)]
+    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    with subprocess.Popen(command, start_new_session=True, **streams) as process:
+        os.close(theirs)
+        assert b"ready" in os.read(ours, 100)
+        os.close(ours)
+        process.send_signal(signal.SIGHUP)  # the kernel sends it only to the terminal's own session
+        assert process.wait(20) == 128 + signal.SIGHUP
+    assert told.exists()
+    assert survived.exists()
+
+
+def test_nohup_stays_nohup():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with watched_signals("ending"):
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_second_signal_of_the_same_kind_ends_at_once_and_a_forwarded_one_does_not():
+    program = """
+import sys, time
+from finetune_monitor.base.interrupts import watched_signals
+with watched_signals("ending", forwarded=True) as interrupt:
+    print("ready", flush=True)
+    while True:
+        time.sleep(0.05)
+"""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.readline() == "\n"
+        assert process.stderr.readline() == "ending; again to end at once\n"
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == -signal.SIGINT

@@ -1,0 +1,49 @@
+"""The command line: its answers, its errors and its exit statuses."""
+
+import subprocess
+import sys
+
+import pytest
+
+from finetune_monitor import __version__
+from finetune_monitor.cli import main
+from support.runs import NOTICE, write_run
+
+
+def test_show_prints_the_table(tmp_path, capsys):
+    write_run(tmp_path, {0: 0.1, 300: 0.4})
+    assert main(["show", str(tmp_path)]) == 0
+    found = capsys.readouterr()
+    assert "0.415 [" in found.out
+    assert NOTICE in found.out
+    assert found.err == ""
+
+
+def test_show_says_what_it_left_out(tmp_path, capsys):
+    write_run(tmp_path, {0: 0.1, 300: 0.4})
+    path = tmp_path / "evaluations.jsonl"
+    path.write_bytes(path.read_bytes()[:-5])
+    assert main(["show", str(tmp_path)]) == 0
+    assert "evaluations.jsonl:2: the last line was cut short" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("folder", ["", "nowhere"])
+def test_a_folder_that_is_no_run_is_an_error_of_the_user(tmp_path, capsys, folder):
+    assert main(["show", str(tmp_path / folder)]) == 2
+    assert "found no run.json, expected a run directory; check the path" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("arguments", "status"), [(["--help"], 0), (["--version"], 0), ([], 2), (["unknown"], 2)])
+def test_statuses_of_the_parser(arguments, status, capsys):
+    with pytest.raises(SystemExit) as error:
+        main(arguments)
+    assert error.value.code == status
+    assert status == 2 or __version__ in capsys.readouterr().out or arguments == ["--help"]
+
+
+def test_neither_help_nor_show_loads_torch():
+    code = (
+        "import sys, finetune_monitor.cli, finetune_monitor.console\n"
+        "sys.exit('torch' in sys.modules or 'wandb' in sys.modules or 'tensorboard' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

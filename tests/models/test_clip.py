@@ -1,0 +1,87 @@
+"""CLIP's embeddings are those of open_clip's documented use, and every image is encoded once."""
+
+import gc
+import pickle
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from skimage.data import astronaut
+
+from finetune_monitor.base.files import sha256
+from finetune_monitor.models.clip import ClipEncoder
+from support.places import DEMO
+
+CLIP = DEMO / "clip"
+PHOTO = Image.fromarray(astronaut())
+
+
+@pytest.fixture
+def encoder() -> ClipEncoder:
+    return ClipEncoder(str(CLIP))
+
+
+@pytest.fixture
+def encoded(encoder, monkeypatch) -> list[int]:
+    """Sizes of the batches that the network sees."""
+    sizes: list[int] = []
+    plain = encoder._model.encode_image
+    monkeypatch.setattr(
+        encoder._model, "encode_image", lambda batch, **kw: sizes.append(len(batch)) or plain(batch, **kw)
+    )
+    return sizes
+
+
+def images(count: int) -> list[Image.Image]:
+    return [PHOTO.crop((3 * i, 2 * i, 512 - 11 * i, 480 - 7 * i)) for i in range(count)]
+
+
+@torch.no_grad()
+def test_batches_agree_with_the_library_one_by_one(encoder):
+    files = sorted((DEMO / "photos/astronaut").iterdir())
+    pictures = [*images(19), *(Image.open(file).convert("RGB") for file in files)]
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{CLIP}")
+    features = torch.cat([model.eval().encode_image(preprocess(picture)[None]) for picture in pictures])
+    found = encoder.embed(pictures)
+    assert (found - features / features.norm(dim=-1, keepdim=True)).abs().max() < 1e-5
+    assert found.shape == (25, encoder.width)
+    assert found.dtype == torch.float32
+    assert encoder.embed([]).shape == (0, encoder.width)
+
+
+def test_an_image_is_encoded_once_while_it_lives(encoder, encoded):
+    pictures = images(20)
+    first = encoder.embed(pictures)
+    assert encoded == [16, 4]
+    assert torch.equal(encoder.embed(pictures[::-1]), first.flip(0))
+    assert torch.equal(encoder.embed([pictures[3], pictures[3]]), first[[3, 3]])
+    assert encoded == [16, 4]
+    encoder.embed([*pictures[:5], PHOTO, PHOTO])
+    assert encoded == [16, 4, 1]
+
+
+def test_nothing_is_kept_of_images_that_are_gone(encoder):
+    for colour in ("red", "green", "blue"):  # one after the other, so that Python gives the same id again
+        alone = ClipEncoder(str(CLIP)).embed([Image.new("RGB", (64, 64), colour)])
+        assert np.allclose(encoder.embed([Image.new("RGB", (64, 64), colour)]), alone, atol=1e-5)
+    encoder.embed(images(8))
+    gc.collect()
+    encoder.embed([PHOTO])
+    assert len(encoder._rows) == len(encoder._images) == 1
+
+
+def test_the_two_steps_of_embedding_can_be_taken_alone(encoder):
+    pictures = images(5)
+    preprocess = pickle.loads(pickle.dumps(encoder.preprocess))
+    pixels = torch.stack([preprocess(picture) for picture in pictures])
+    found = encoder.encode(pixels)
+    assert (found - encoder.embed(pictures)).abs().max() < 1e-6
+    assert torch.allclose(found.norm(dim=-1), torch.ones(5))
+    assert not found.requires_grad
+
+
+def test_it_says_what_it_is(encoder):
+    assert encoder.source.id == str(CLIP)
+    assert encoder.sha256 == sha256(CLIP / "open_clip_model.safetensors")

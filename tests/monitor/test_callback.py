@@ -1,0 +1,332 @@
+"""The monitor in a loop of the user's own: what it records, shows, decides and survives."""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from finetune_monitor import FinetuneMonitor, Patience, PromptGrid, TensorBoardSink
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.record.evaluation import StopReason
+from finetune_monitor.record.run_directory import read_run
+from support import tiny
+from support.tiny import stable_diffusion as tiny_pipeline
+
+GRID = PromptGrid(["a photo of sks person", "a cat"], [0, 1], steps=2)
+
+
+class Brightness:
+    """A metric of the user's own, with no more than the contract asks for."""
+
+    name = "brightness"
+    higher_is_better = True
+    bounds = (0.0, 255.0)
+
+    def score(self, images: Sequence[Image.Image], cells) -> dict[str, np.ndarray]:
+        return {self.name: np.array([np.asarray(image).mean() for image in images], dtype=np.float64)}
+
+
+def make(pipeline, folder, **arguments) -> FinetuneMonitor:
+    settings = {"grid": GRID, "metrics": [Brightness()], "every": 2, "output_dir": folder}
+    return FinetuneMonitor(pipeline, **{**settings, **arguments})
+
+
+def brighten(pipeline) -> None:
+    with torch.no_grad():
+        pipeline.vae.decoder.conv_out.bias += 0.1
+
+
+def test_the_three_lines_of_the_readme_in_a_loop_of_ones_own(pipeline, run_folder):
+    monitor = FinetuneMonitor(
+        pipeline=pipeline,
+        grid=GRID,
+        metrics=[Brightness()],
+        sinks=[TensorBoardSink()],
+        stopping=Patience("brightness", patience=2, min_delta=0.5),
+        every=2,
+        output_dir=run_folder,
+    )
+    for step in range(1, 100):
+        if step < 4:
+            brighten(pipeline)
+        if monitor.on_step_end(step):
+            break
+    summary = monitor.close()
+    assert (step, summary.reason, summary.best_step) == (8, StopReason.PATIENCE, 4)
+    run = read_run(run_folder)
+    assert [evaluation.step for evaluation in run.evaluations] == [0, 2, 4, 6, 8]
+    for evaluation in run.evaluations:
+        assert len(evaluation.images) == 4
+        assert all((run_folder / image.file).is_file() for image in evaluation.images)
+    assert list((run_folder / "tensorboard").glob("events*"))
+    note = json.loads((run_folder / "best/finetune_monitor.json").read_text())
+    assert note["step"] == 4
+
+
+def test_scores_in_the_record_are_those_of_the_recorded_pictures(pipeline, run_folder):
+    make(pipeline, run_folder).close()
+    for image in read_run(run_folder).evaluations[0].images:
+        seen = np.asarray(Image.open(run_folder / image.file)).mean()
+        assert image.scores["brightness"] == pytest.approx(seen)
+
+
+def test_a_metric_that_fails_is_missing_and_training_goes_on(pipeline, run_folder, caplog):
+    class Broken(Brightness):
+        name = "broken"
+
+        def score(self, images, cells):
+            raise ValueError("no such thing")
+
+    monitor = make(pipeline, run_folder, metrics=[Broken(), Brightness()], stopping=Patience("broken", patience=2))
+    stops = [monitor.on_step_end(step) for step in range(1, 5)]
+    monitor.close()
+    assert stops == [False] * 4
+    evaluation = read_run(run_folder).evaluations[-1]
+    assert (evaluation.scores["broken"].n, evaluation.scores["broken"].missing) == (0, 4)
+    assert evaluation.scores["brightness"].n == 4
+    assert evaluation.decision.reason == StopReason.NEVER_MEASURED
+    assert caplog.text.count("no such thing") == 1
+
+
+def test_a_render_that_fails_is_missing_and_the_model_is_given_back(pipeline, run_folder, caplog):
+    monitor = make(pipeline, run_folder)
+    pipeline.unet.train()
+    forward = pipeline.unet.forward
+
+    def broken(*arguments, **named):
+        raise RuntimeError("device lost")
+
+    pipeline.unet.forward = broken
+    monitor.on_step_end(2)
+    pipeline.unet.forward = forward
+    monitor.on_step_end(4)
+    monitor.close()
+    assert pipeline.unet.training
+    first, second, third = read_run(run_folder).evaluations
+    assert (first.scores["brightness"].n, second.scores["brightness"].n, third.scores["brightness"].n) == (4, 0, 4)
+    assert all(image.file is None for image in second.images)
+    assert "device lost" in caplog.text
+
+
+def test_black_pictures_are_named_and_not_scored(pipeline, run_folder, caplog):
+    with torch.no_grad():
+        pipeline.vae.decoder.conv_out.bias.fill_(-100.0)
+    make(pipeline, run_folder).close()
+    assert read_run(run_folder).evaluations[0].scores["brightness"].n == 0
+    assert "black" in caplog.text
+
+
+def test_a_sink_that_fails_is_off_and_the_others_go_on(pipeline, run_folder, caplog):
+    class BrokenSink:
+        name = "broken"
+        written = 0
+
+        def start(self, run):
+            pass
+
+        def write(self, evaluation, images):
+            self.written += 1
+            raise OSError("disk full")
+
+        def close(self, summary):
+            raise AssertionError("must not be called")
+
+    broken = BrokenSink()
+    monitor = make(pipeline, run_folder, sinks=[broken, TensorBoardSink()])
+    monitor.on_step_end(2)
+    monitor.close()
+    assert broken.written == 1
+    assert "disk full" in caplog.text
+    assert len(read_run(run_folder).evaluations) == 2
+
+
+def test_best_weights_are_those_of_the_best_step(pipeline, run_folder):
+    monitor = make(pipeline, run_folder)
+    brighten(pipeline)
+    expected = pipeline.vae.decoder.conv_out.bias.clone()
+    monitor.on_step_end(2)
+    with torch.no_grad():
+        pipeline.vae.decoder.conv_out.bias -= 0.5
+    monitor.on_step_end(4)
+    monitor.close()
+    best = type(pipeline).from_pretrained(run_folder / "best")
+    assert torch.equal(best.vae.decoder.conv_out.bias, expected)
+
+
+def test_where_training_never_helps_the_best_is_the_base_model_and_nothing_is_exported(pipeline, run_folder):
+    monitor = make(pipeline, run_folder)
+    with torch.no_grad():
+        pipeline.vae.decoder.conv_out.bias -= 0.5
+    monitor.on_step_end(2)
+    assert monitor.close().best_step == 0
+    assert not (run_folder / "best").exists()
+
+
+def test_a_resumed_run_goes_on_with_its_history_and_drops_what_came_after_the_checkpoint(pipeline, run_folder):
+    monitor = make(pipeline, run_folder)
+    for step in range(1, 7):
+        monitor.on_step_end(step)
+    monitor.close()
+    monitor = make(pipeline, run_folder, resume_step=4)
+    assert [evaluation.step for evaluation in monitor.evaluations] == [0, 2, 4]
+    assert not monitor.on_step_end(4)
+    monitor.on_step_end(6)
+    monitor.close()
+    assert [evaluation.step for evaluation in read_run(run_folder).evaluations] == [0, 2, 4, 6]
+
+
+def test_best_weights_of_a_step_that_is_repeated_are_set_aside(pipeline, run_folder, caplog):
+    monitor = make(pipeline, run_folder)
+    monitor.on_step_end(2)
+    brighten(pipeline)
+    monitor.on_step_end(4)
+    monitor.close()
+    make(pipeline, run_folder, resume_step=2).close()
+    assert not (run_folder / "best").exists()
+    assert (run_folder / "best-step-000004").is_dir()
+    assert "of step 4" in caplog.text
+
+
+def test_a_step_is_evaluated_once(pipeline, run_folder):
+    monitor = make(pipeline, run_folder)
+    assert monitor.evaluate(2) is monitor.evaluate(2)
+    monitor.close()
+    assert len(read_run(run_folder).evaluations) == 2
+
+
+def test_a_record_that_cannot_be_closed_does_not_end_the_program(pipeline, run_folder, monkeypatch, caplog):
+    monitor = make(pipeline, run_folder)
+
+    def full(summary):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(monitor.record, "end", full)
+    monitor.close()
+    assert "No space left" in caplog.text
+
+
+def test_a_pipeline_that_encodes_prompts_otherwise_is_refused(run_folder):
+    class Other:
+        def encode_prompt(self, prompt, prompt_2, device):
+            pass
+
+    with pytest.raises(ValueError, match="found Other, expected a text-to-image"):
+        make(Other(), run_folder)
+
+
+def test_patience_changed_on_resume_is_the_new_one(pipeline, run_folder):
+    monitor = make(pipeline, run_folder, stopping=Patience("brightness", patience=1))
+    assert monitor.on_step_end(2)
+    monitor.close()
+    monitor = make(pipeline, run_folder, stopping=Patience("brightness", patience=3), resume_step=2)
+    assert not monitor.decision.stop
+    monitor.close()
+
+
+def test_another_grid_on_resume_is_refused(pipeline, run_folder):
+    make(pipeline, run_folder).close()
+    with pytest.raises(UserError, match="grid"):
+        make(pipeline, run_folder, grid=PromptGrid(["a dog"], [0], steps=2), resume_step=0)
+
+
+def test_a_directory_with_a_run_is_refused(pipeline, run_folder):
+    make(pipeline, run_folder).close()
+    with pytest.raises(UserError, match="choose"):
+        make(pipeline, run_folder)
+
+
+def test_two_monitors_in_one_directory_are_refused(pipeline, run_folder):
+    monitor = make(pipeline, run_folder)
+    with pytest.raises(UserError, match="in use"):
+        make(tiny_pipeline(), run_folder, resume_step=0)
+    monitor.close()
+
+
+def test_weights_put_in_place_are_the_ones_that_are_judged(pipeline, run_folder):
+    from contextlib import contextmanager
+
+    @contextmanager
+    def darker():
+        pipeline.vae.decoder.conv_out.bias.data -= 0.5
+        yield
+        pipeline.vae.decoder.conv_out.bias.data += 0.5
+
+    plain = make(pipeline, run_folder / "plain")
+    averaged = make(pipeline, run_folder / "averaged", live_weights=darker)
+    means = [monitor.close().evaluations[0].scores["brightness"].mean for monitor in (plain, averaged)]
+    assert means[1] < means[0] - 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"metrics": []}, "metrics"),
+        ({"metrics": [Brightness(), Brightness()]}, "each name once"),
+        ({"every": 0}, "every"),
+    ],
+)
+def test_a_monitor_that_cannot_work_is_refused(pipeline, run_folder, arguments, said):
+    with pytest.raises(ValueError, match=said):
+        make(pipeline, run_folder, **arguments)
+
+
+def test_the_console_line_says_scores_interval_and_cost(pipeline, run_folder, capsys):
+    monitor = make(pipeline, run_folder)
+    monitor.on_step_end(2)
+    monitor.close()
+    out = capsys.readouterr().out
+    assert "step 2: brightness " in out
+    assert "% of the time since the last" in out
+
+
+@pytest.mark.parametrize("kind", [tiny.sdxl, tiny.sd3, tiny.flux])
+def test_a_loop_of_ones_own_with_other_pipelines(kind, run_folder):
+    pipeline = kind()
+    grid = PromptGrid(["a photo of sks person"], [0, 1], steps=2, guidance=3.0, size=(32, 32))
+    monitor = make(pipeline, run_folder, grid=grid)
+    brighten(pipeline)
+    monitor.on_step_end(2)
+    assert monitor.close().best_step == 2
+    first, second = read_run(run_folder).evaluations
+    assert second.scores["brightness"].mean > first.scores["brightness"].mean
+    rows = [json.loads(row) for row in (run_folder / "images.jsonl").read_text().splitlines()]
+    assert {row["sampler"] for row in rows} == {type(monitor._renderer.pipeline.scheduler).__name__}
+    assert (run_folder / "best/model_index.json").is_file()
+
+
+def test_a_budget_puts_evaluations_off_and_a_resumed_run_keeps_to_it(pipeline, run_folder, caplog):
+    def train(monitor, steps):
+        for step in steps:
+            monitor.on_step_end(step)
+        monitor.close()
+        return [evaluation.step for evaluation in read_run(run_folder).evaluations]
+
+    assert train(make(pipeline, run_folder, max_overhead=0.999999), range(1, 7)) == [0, 2, 4, 6]
+    frugal = make(pipeline, run_folder, max_overhead=1e-9, resume_step=5)
+    assert train(frugal, range(6, 13)) == [0, 2, 4]
+    assert caplog.text.count("evaluation put off to about step") == 1
+    recorded = read_run(run_folder)
+    assert recorded.run["max_overhead"] == 1e-9
+    assert [evaluation.overhead is None for evaluation in recorded.evaluations] == [True, False, False]
+    assert all(0 < evaluation.overhead <= 1 for evaluation in recorded.evaluations[1:])
+
+
+def test_what_monitoring_will_cost_is_said_in_words(pipeline, run_folder):
+    monitor = make(pipeline, run_folder, every=300, max_overhead=0.05)
+    monitor._pace.train_from(0, 0, 14.0)
+    assert monitor.forecast(1.0) == "evaluation about 14.0 s, every 300 steps, 4.5 % of the time"
+    assert monitor.forecast(0.5) == (
+        "evaluation about 14.0 s, every 600 steps (not every 300: max_overhead), 4.5 % of the time"
+    )
+    monitor._pace.train_from(0, 0, 14.0, warm=False)
+    assert monitor.forecast(0.5) == "evaluation about 14.0 s or less, every 300 steps, 8.5 % of the time"
+    monitor.close()
+
+
+def test_a_grid_larger_than_memory_is_refused(pipeline, run_folder):
+    grid = PromptGrid(["a"], range(400_000), size=(512, 512))
+    with pytest.raises(UserError, match=r"400000 pictures of 512 x 512 pixels need about 1171.9 GiB"):
+        make(pipeline, run_folder, grid=grid)

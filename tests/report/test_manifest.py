@@ -1,0 +1,234 @@
+"""What the page is told: curves, cells that runs share, settings that differ, and why scores may not be compared."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from finetune_monitor.metrics import MetricInfo
+from finetune_monitor.record.evaluation import StopReason
+from finetune_monitor.record.grid import PromptGrid
+from finetune_monitor.report import manifest as content
+from finetune_monitor.report.manifest import comparability
+from finetune_monitor.report.page_runs import PageRun, Reference, Unreadable, read_runs
+from finetune_monitor.report.thumbnails import Presence
+from finetune_monitor.stats.estimate import Estimate
+from support.runs import CEILING, GRID, METRICS, NOTICE, evaluation, write_run
+
+
+@pytest.fixture
+def ana(tmp_path) -> PageRun:
+    write_run(tmp_path / "ana", {0: 0.1, 50: 0.6, 100: 0.5}, StopReason.PATIENCE)
+    return read_runs([tmp_path / "ana"])[0][0]
+
+
+def other(run: PageRun, name: str, **changes: object) -> PageRun:
+    return replace(run, id=name, name=name, folder=Path("runs") / name, **changes)
+
+
+def described(*runs: PageRun, sweep: dict | None = None, unreadable: tuple[Unreadable, ...] = ()) -> dict:
+    presences = {run.id: {found.step: [Presence.SHOWN] * 4 for found in run.evaluations} for run in runs}
+    photos = {run.id: [None] * len(run.references) for run in runs}
+    return content.manifest(runs, unreadable, presences, photos, sweep)
+
+
+def test_one_run(ana):
+    found = described(ana)
+    assert (found["format"], found["title"], found["live"], found["notes"]) == (1, str(ana.folder), False, [])
+    assert found["metrics"] == [
+        {"name": "face_similarity", "higher_is_better": True, "bounds": (-1.0, 1.0), "main": True},
+        {"name": "aesthetic", "higher_is_better": True, "bounds": (1.0, 10.0), "main": True},
+        {"name": "faces_found", "higher_is_better": True, "bounds": None, "main": False},
+    ]
+    assert found["cells"][1] == {
+        "prompt": GRID.prompts[0],
+        "negative_prompt": "",
+        "seed": 7,
+        "sampling": "default sampler, 3 steps, guidance 7.5, the model's own size",
+    }
+    [run] = found["runs"]
+    assert (run["cells"], run["ids"]) == ([0, 1, 2, 3], [cell.id for cell in GRID.cells])
+    assert (run["state"], run["reason"], run["best"]["step"], run["settings"]) == ("ended", "patience", 50, {})
+    assert (run["steps"], run["epochs"]) == ([0, 50, 100], [0.0, 5.0, 10.0])
+    assert run["scores"]["face_similarity"]["mean"] == pytest.approx([0.115, 0.615, 0.515])
+    assert run["scores"]["face_similarity"]["n"] == [4, 4, 4]
+    assert run["ceilings"] == {"face_similarity": {"mean": CEILING.mean, "low": CEILING.low, "high": CEILING.high}}
+    assert run["notices"] == (NOTICE,)
+
+
+def test_missing_is_null_and_not_zero(ana):
+    few = replace(ana, evaluations=(evaluation(0, faces=0), evaluation(50, faces=2)))
+    shown = {0: [Presence.SHOWN] * 4, 50: [Presence.SHOWN, Presence.MISSING, Presence.SHOWN, Presence.UNREADABLE]}
+    found = content.images(few, shown)
+    assert all(math.isnan(value) for value in found["scores"]["face_similarity"][0])
+    assert found["scores"]["face_similarity"][1][:2] == [0.5, 0.51]
+    assert found["scores"]["faces_found"] == [[0.0] * 4, [1.0, 1.0, 0.0, 0.0]]
+    assert found["absent"] == [[], [1, 3]]
+    curve = described(few)["runs"][0]["scores"]["face_similarity"]
+    assert math.isnan(curve["mean"][0])
+    assert (curve["n"], curve["missing"]) == ([0, 2], [4, 2])
+
+
+def test_a_score_that_some_evaluations_do_not_have(ana):
+    first = replace(ana.evaluations[0], scores={})
+    curve = described(replace(ana, evaluations=(first, *ana.evaluations[1:])))["runs"][0]["scores"]["aesthetic"]
+    assert curve["mean"] == [None, 5.0, 5.0]
+    assert curve["n"] == [None, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "found"),
+    [([None, 1.5, 3.0], [0.0, 1.5, 3.0]), ([None, None, None], [None] * 3), ([None, 1.5, None], [0.0, 1.5, None])],
+)
+def test_step_0_is_the_start_of_the_first_epoch(ana, epochs, found):
+    evaluations = tuple(replace(old, epoch=epoch) for old, epoch in zip(ana.evaluations, epochs, strict=True))
+    assert described(replace(ana, evaluations=evaluations))["runs"][0]["epochs"] == found
+
+
+def test_a_run_that_goes_on_makes_the_page_live(ana):
+    goes_on = other(ana, "ben", ending=replace(ana.ending, ended=False, reason=None))
+    found = described(ana, goes_on)
+    assert (found["live"], found["title"]) == (True, "2 runs")
+    assert [run["state"] for run in found["runs"]] == ["ended", "running"]
+
+
+def test_a_ceiling_that_could_not_be_measured_is_none(ana):
+    unknown = Estimate(math.nan, math.nan, math.nan, 0, 1)
+    assert described(replace(ana, ceilings={"face_similarity": unknown}))["runs"][0]["ceilings"] == {}
+
+
+def with_grid(run: PageRun, grid: PromptGrid) -> PageRun:
+    return replace(run, cells=grid.cells)
+
+
+def test_runs_share_the_cells_that_are_equal_in_all(ana):
+    wider = with_grid(other(ana, "ben"), PromptGrid(["another", GRID.prompts[0]], seeds=(7, 9)))
+    found = described(ana, wider)
+    assert [run["cells"] for run in found["runs"]] == [[0, 1, 2, 3], [4, 5, 1, 6]]
+    assert len(found["cells"]) == 7
+    assert found["notes"] == [
+        "the runs have different grids: 1 of 7 cells are in all of them; pictures are compared on shared cells, "
+        "but their means are over other pictures"
+    ]
+
+
+def test_equal_prompts_that_are_sampled_otherwise_are_other_cells(ana):
+    found = described(ana, other(ana, "ben", sampling="another sampler"))
+    assert [run["cells"] for run in found["runs"]] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert "none of the 8 cells is in all of them" in found["notes"][0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({}, None),
+        (
+            {"measured_with": {"face_similarity": {"recogniser": {"id": "casia", "sha256": "ab" * 32}}}},
+            "scores of face_similarity are not comparable between runs, as they differ in: "
+            "recogniser vggface2, higher is better, from -1 to 1 (ana); "
+            "recogniser casia (abababab), higher is better, from -1 to 1 (ben)",
+        ),
+        (
+            {"metrics": {**METRICS, "aesthetic": MetricInfo(True, (0.0, 10.0))}},
+            "scores of aesthetic are not comparable between runs, as they differ in: "
+            "higher is better, from 1 to 10 (ana); higher is better, from 0 to 10 (ben)",
+        ),
+        (
+            {"metrics": {"face_similarity": METRICS["face_similarity"]}},
+            "aesthetic was measured in 1 of 2 runs: ana",
+        ),
+        ({"model": "sd"}, "the runs start from different models: an unknown model (ana); sd (ben)"),
+        (
+            {"references": (Reference("used", "01.png", "ab" * 32),)},
+            "the runs have different reference photos: each run's faces are compared with its own photos",
+        ),
+    ],
+)
+def test_what_keeps_runs_from_being_compared_is_said(ana, changes, note):
+    runs = [replace(ana, name="ana"), other(ana, "ben", **changes)]
+    assert comparability(runs) == ([] if note is None else [note])
+
+
+def test_a_sentence_names_a_few_runs_only(ana):
+    runs = [other(ana, f"r{index}", model="a" if index < 5 else "b") for index in range(6)]
+    assert comparability(runs) == ["the runs start from different models: a (r0, r1, r2 and 2 more); b (r5)"]
+
+
+def test_settings_that_differ(ana):
+    a = replace(ana, hparams={"output_dir": "a", "train.rank": 4, "seed": 0, "data.flip": True})
+    b = other(ana, "ben", hparams={"output_dir": "b", "train.rank": 8, "seed": 0, "data.flip": 1, "more": 1})
+    assert [run["settings"] for run in described(a, b)["runs"]] == [
+        {"train.rank": 4, "data.flip": True, "more": None},
+        {"train.rank": 8, "data.flip": 1, "more": 1},
+    ]
+
+
+def test_a_side_column_of_an_unknown_metric_has_no_direction(ana):
+    strange = replace(ana, metrics={"aesthetic": METRICS["aesthetic"]})
+    found = {metric["name"]: metric for metric in content.metrics([strange])}
+    assert found["face_similarity"] == {
+        "name": "face_similarity",
+        "higher_is_better": None,
+        "bounds": None,
+        "main": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("presences", "problems"),
+    [
+        ({0: [Presence.SHOWN, Presence.SHOWN]}, []),
+        ({0: [Presence.MISSING, Presence.SHOWN]}, ["step 0: 1 of 2 pictures are missing"]),
+        (
+            {0: [Presence.MISSING] * 2, 50: [Presence.UNREADABLE, Presence.MISSING], 100: [Presence.MISSING] * 2},
+            [
+                "2 steps from 0 to 100: 2 of 2 pictures are missing",
+                "step 50: 1 of 2 pictures are missing",
+                "step 50: 1 of 2 pictures cannot be read",
+            ],
+        ),
+    ],
+)
+def test_problems_with_pictures_in_words(presences, problems):
+    assert content.picture_problems(presences) == problems
+
+
+def test_trials_of_a_sweep_are_named_by_the_ids_of_their_runs(ana):
+    trials = [
+        {"folder": str(ana.folder), "name": "x", "state": "finished"},
+        {"folder": "gone", "name": "y", "state": "failed"},
+    ]
+    found = described(ana, sweep={"name": "runs/sweep", "trials": trials, "curves": {}})
+    assert found["title"] == "runs/sweep"
+    assert found["sweep"] == {
+        "name": "runs/sweep",
+        "curves": {},
+        "trials": [
+            {"run": ana.id, "name": "x", "state": "finished"},
+            {"run": None, "name": "y", "state": "failed"},
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("state", "live", "why"),
+    [
+        ("running", True, None),
+        ("waiting", True, None),
+        ("finished", False, None),
+        ("failed", False, "it failed: no such model"),
+        ("stopped_early", False, "the sweep stopped it early: others were better at the same step"),
+    ],
+)
+def test_the_sweep_says_how_its_trials_stand(ana, state, live, why):
+    trial = {"folder": str(ana.folder), "name": "x", "state": state, "error": "no such model\nTraceback"}
+    found = described(ana, sweep={"name": "runs/sweep", "trials": [trial], "curves": {}})
+    assert found["live"] is live
+    assert found["runs"][0]["why"] == (why or ana.ending.why)
+
+
+def test_it_is_json_with_hostile_text_in_it(ana):
+    found = described(ana, unreadable=(Unreadable(Path("</script>"), "<b>"),))
+    assert json.loads(json.dumps(found))["unreadable"] == [{"folder": "</script>", "problem": "<b>"}]

@@ -1,0 +1,156 @@
+"""Strips and grids: sizes that stay readable and bounded, and what is missing is seen to be missing."""
+
+import math
+
+import pytest
+from PIL import Image, ImageChops
+
+from finetune_monitor.record.evaluation import Evaluation, ScoredImage, summarise
+from finetune_monitor.record.grid import PromptGrid
+from finetune_monitor.sinks.grid_image import (
+    GRID_WIDTH,
+    LARGEST,
+    SMALLEST,
+    Line,
+    _caption,
+    _font,
+    _headings,
+    _shorten,
+    _wrap,
+    grid_picture,
+    prompt_strips,
+    strip,
+)
+from support.runs import GRID, NOTICE, evaluation, pictures
+
+
+def contains(picture: Image.Image, color: tuple[int, int, int]) -> int:
+    """How many pixels have exactly this colour."""
+    return sum(count for count, found in picture.getcolors(picture.width * picture.height) if found == color)
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [
+        ((16, 16), (128, 128)),
+        ((64, 64), (128, 128)),
+        ((100, 50), (200, 100)),
+        ((512, 512), (512, 512)),
+        ((1024, 1024), (512, 512)),
+        ((1024, 512), (512, 256)),
+    ],
+)
+def test_cells_are_brought_to_a_readable_size(size, shown):
+    red = (255, 0, 0)
+    picture = strip([Image.new("RGB", size, red)], [[]])
+    assert contains(picture, red) == shown[0] * shown[1]
+    assert SMALLEST <= max(shown) <= LARGEST
+
+
+def test_a_missing_picture_is_a_grey_box():
+    images = [Image.new("RGB", (64, 64), (255, 0, 0)), None]
+    picture = strip(images, [[], []])
+    assert contains(picture, (255, 0, 0)) == 128 * 128
+    assert 0.8 * 128 * 128 < contains(picture, (0xD9, 0xD9, 0xD9)) < 128 * 128  # less the words "not rendered"
+
+
+def test_a_strip_of_nothing_but_missing_pictures_can_be_drawn():
+    assert strip([None, None], [[], []], "a prompt").width > 2 * SMALLEST
+
+
+def test_a_face_that_was_not_found_is_marked_in_colour():
+    amber = (0xB4, 0x53, 0x09)
+    with_faces, without = (prompt_strips(evaluation(0, faces=n), pictures())[0][1] for n in (4, 0))
+    assert contains(with_faces, amber) == 0
+    assert contains(without, amber) > 3
+
+
+def test_every_difference_in_words_is_seen():
+    def drawn(title: str | None, line: Line) -> Image.Image:
+        return strip([None], [[line]], title)
+
+    base = drawn("a", Line("seed 0", "0.412"))
+    for other in (
+        drawn("b", Line("seed 0", "0.412")),
+        drawn("a", Line("seed 1", "0.412")),
+        drawn("a", Line("seed 0", "0.413")),
+    ):
+        assert ImageChops.difference(base, other).getbbox() is not None
+
+
+def test_one_strip_a_prompt_with_the_notice_in_it():
+    found = prompt_strips(evaluation(0), pictures(), [NOTICE])
+    plain = prompt_strips(evaluation(0), pictures())
+    assert [prompt for prompt, _ in found] == list(GRID.prompts)
+    assert all(a.tobytes() != b.tobytes() for (_, a), (_, b) in zip(found, plain, strict=True))
+
+
+def test_the_grid_tells_scores_and_stars_in_the_words_of_the_console():
+    cells = PromptGrid(["a"], seeds=(1, 2)).cells
+    stars = ({"a": 0.25, "a_stars": 3.0, "b": math.nan}, {"a": 0.75, "a_stars": 4.0, "b": math.nan})
+    images = tuple(ScoredImage(cell, None, scores) for cell, scores in zip(cells, stars, strict=True))
+    found = _headings(Evaluation(5, None, 0.0, summarise(images), images), [NOTICE])
+    assert found == ["step 5", "a 0.500 = 3.50 stars", NOTICE]
+    assert _headings(Evaluation(5, None, 0.0, {}, images), []) == ["step 5", "nothing measured"]
+
+
+@pytest.mark.parametrize("seeds", [1, 4, 40])
+def test_the_whole_grid_stays_portable(seeds):
+    cells = PromptGrid(["a", "b"], seeds=tuple(range(seeds))).cells
+    images = tuple(ScoredImage(cell, None, {"face_similarity": math.nan}) for cell in cells)
+    found = grid_picture(
+        Evaluation(0, None, 0.0, summarise(images), images), [Image.new("RGB", (512, 512))] * len(cells)
+    )
+    assert found.width <= max(GRID_WIDTH * 1.2, seeds * 1.2 * SMALLEST)
+    assert found.height < 900
+
+
+def test_the_notice_stands_on_the_grid():
+    assert grid_picture(evaluation(0), pictures(), [NOTICE]).height > grid_picture(evaluation(0), pictures()).height
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("", 0),
+        ("short", 1),
+        ("word " * 30, 3),
+        ("unbroken" * 100, 3),
+        ("一" * 100, 3),
+        ("a\nb\tc", 1),
+        ("<script>alert('x')</script>", 1),
+        ("Łódź Привет \u202e عربى 😀", 1),
+    ],
+)
+def test_titles_are_wrapped_into_their_width(text, lines):
+    found = _wrap(text, 14, 300)
+    assert len(found) == lines
+    assert all(_font(text, 14).getlength(line) <= 300 for line in found)
+    strip([None], [[Line(text)]], text)  # and can be drawn
+
+
+def test_a_wrapped_title_loses_nothing_that_fits():
+    assert " ".join(_wrap("one two three four five six", 14, 100)) == "one two three four five six"
+
+
+def test_the_number_keeps_its_place_beside_a_long_name():
+    assert _shorten("face_similarity_zero_filled", 12, 80).endswith("...")
+    assert _shorten("aesthetic", 12, 80) == "aesthetic"
+
+
+@pytest.mark.parametrize(
+    ("scores", "lines"),
+    [
+        ({"a": 0.655, "b": 2.0}, [Line("a", "0.655"), Line("b", "2.000")]),
+        ({"a": 0.655, "a_stars": 4.0, "b": 2.0}, [Line("a", "0.655  4/5"), Line("b", "2.000")]),
+        ({"a": math.nan, "a_stars": math.nan}, [Line("a", "-")]),
+        ({"a": 0.5, "a_stars": 1.0, "a_zero_filled": 0.5}, [Line("a", "0.500  1/5")]),
+        (
+            {"face_similarity": 0.5, "face_similarity_held_out": 0.4},
+            [Line("face_similarity", "0.500"), Line("face_similarity_held_out", "0.400")],
+        ),
+    ],
+)
+def test_stars_stand_beside_the_score_and_take_no_line(scores, lines):
+    cell = PromptGrid(["a"], seeds=(7,)).cells[0]
+    assert _caption(ScoredImage(cell, None, scores)) == [Line("seed 7"), *lines]

@@ -1,0 +1,1 @@
+"""Helpers of the tests: small models, made runs, a browser, processes that die."""

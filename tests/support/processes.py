@@ -1,0 +1,154 @@
+"""What tests/test_two_processes.py launches on every process: each scenario writes what its process saw as JSON."""
+
+import json
+import sys
+import time
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from accelerate import PartialState
+
+from finetune_monitor import FinetuneMonitor, Patience, PromptGrid
+from finetune_monitor.base import distributed
+from finetune_monitor.monitor.budget import Pace
+from finetune_monitor.rendering import renderer
+from finetune_monitor.training import loop
+from finetune_monitor.training.config import load_config
+from finetune_monitor.training.run import run
+from support import tiny
+
+GRID = PromptGrid(["a photo of sks person", "a cat", "a dog"], [0, 1], steps=2, guidance=3.0, size=(32, 32))
+
+
+class Brightness:
+    """Brightness of a picture; on the process `fails` it raises, on `slow` it takes a second."""
+
+    name, higher_is_better, bounds = "brightness", True, (0.0, 255.0)
+
+    def __init__(self, fails=None, slow=None):
+        self.fails, self.slow = fails, slow
+
+    def score(self, images, cells):
+        if distributed.rank() == self.fails:
+            raise RuntimeError("this process cannot measure")
+        if distributed.rank() == self.slow:
+            time.sleep(1)
+        return {self.name: np.array([np.asarray(image).mean() for image in images], dtype=np.float64)}
+
+
+def watch(folder, metric, grid=GRID, pipeline=None, **settings):
+    """Three steps watched; what this process knows in the end."""
+    pipeline = pipeline or tiny.stable_diffusion()
+    stopping = Patience("brightness", patience=1)
+    monitor = FinetuneMonitor(pipeline, grid, [metric], folder, (), stopping, 1, **settings)
+    stops = [monitor.on_step_end(step) for step in (1, 2, 3)]
+    monitor.close()
+    steps = [evaluation.step for evaluation in monitor.evaluations]
+    latest = {image.cell.id: image.scores["brightness"] for image in monitor.evaluations[0].images}
+    return {"stops": stops, "steps": steps, "best": monitor.decision.best_step, "scores": latest}
+
+
+def broken(pipeline):
+    """On the second process the denoiser raises."""
+    if distributed.rank() == 1:
+        pipeline.unet.register_forward_pre_hook(lambda module, inputs: 1 / 0)
+    return pipeline
+
+
+class OwnClock(Pace):
+    """Processes whose clocks disagree about the budget."""
+
+    def is_affordable(self, step):
+        return step == 1 if distributed.rank() == 0 else step == 2
+
+
+def disagree(folder):
+    from finetune_monitor.monitor import callback as module
+
+    module.Pace = OwnClock
+    try:
+        return watch(folder, Brightness(), max_overhead=0.5)
+    finally:
+        module.Pace = Pace
+
+
+TRAININGS = {
+    "lora": ["train.lora_dropout=0.3", "train.text_encoder=true", "train.gradient_accumulation=2"],
+    "full": ["train.method=full"],
+}
+WATCHED = {
+    "alone": "monitor.enabled=false",
+    "watched": "monitor.every=1",
+    "other_grid": "monitor.grid.seeds=[7]",
+    "broken": "monitor.every=2",
+}
+
+
+def train(folder, config):
+    """Each training watched, not watched, and watched otherwise; the losses that this process saw."""
+    end, dist.destroy_process_group = dist.destroy_process_group, lambda *group: None  # Accelerate's at each run's end
+    losses = {}
+    for training, changes in TRAININGS.items():
+        for watched, override in WATCHED.items():
+            run_folder = folder / f"{training}-{watched}"
+            options = [f"output_dir={run_folder}", "monitor.sinks={}", "monitor.stopping=[]", *changes, override]
+            with breaking() if watched == "broken" else nullcontext():
+                losses[run_folder.name] = noted(load_config(config, options))
+    dist.destroy_process_group = end
+    return losses
+
+
+@contextmanager
+def breaking():
+    """On the second process decoding raises, after the model was meddled with."""
+    whole = renderer.decode
+
+    def decode(pipeline, latents):
+        if distributed.rank() == 1:
+            pipeline.unet.train().to(torch.bfloat16)
+            raise RuntimeError("half-way")
+        return whole(pipeline, latents)
+
+    renderer.decode = decode
+    try:
+        yield
+    finally:
+        renderer.decode = whole
+
+
+def noted(config):
+    losses, step = [], loop.Trainer.train_step
+
+    def noting(self, number):
+        losses.append(step(self, number).item())
+        return torch.tensor(losses[-1])
+
+    loop.Trainer.train_step = noting
+    try:
+        run(config)
+    finally:
+        loop.Trainer.train_step = step
+    return losses
+
+
+def main():
+    folder, config = Path(sys.argv[1]), Path(sys.argv[2])
+    PartialState(cpu=True)
+    found = {
+        "same": watch(folder / "same", Brightness()),
+        "metric_fails": watch(folder / "metric_fails", Brightness(fails=1)),
+        "render_fails": watch(folder / "render_fails", Brightness(), pipeline=broken(tiny.stable_diffusion())),
+        "one_cell": watch(folder / "one_cell", Brightness(), PromptGrid(["a"], [0], steps=2, size=(32, 32))),
+        "slow": watch(folder / "slow", Brightness(slow=1)),
+        "clocks": disagree(folder / "clocks"),
+    }
+    losses = train(folder, config)
+    (folder / f"rank{dist.get_rank()}.json").write_text(json.dumps({"found": found, "losses": losses}))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

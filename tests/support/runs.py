@@ -1,0 +1,68 @@
+"""Small runs for tests of the record and its views."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+from PIL import Image
+
+from finetune_monitor.record.evaluation import Decision, Evaluation, RunSummary, ScoredImage, StopReason, summarise
+from finetune_monitor.record.grid import PromptGrid
+from finetune_monitor.record.run_directory import RunRecord
+from finetune_monitor.sinks import MetricInfo, RunInfo
+from finetune_monitor.stats.estimate import Estimate
+
+GRID = PromptGrid(["a photo of sks person", "<script>alert('x')</script> 写真"], seeds=(0, 7), steps=3)
+NOTICE = "demo scores: toy models"
+CEILING = Estimate(0.9, 0.85, 0.95, 6, 0)
+METRICS = {"face_similarity": MetricInfo(True, (-1.0, 1.0)), "aesthetic": MetricInfo(True, (1.0, 10.0))}
+RUN = {
+    "metrics": {name: {"higher_is_better": True, "bounds": info.bounds} for name, info in METRICS.items()},
+    "weights": {"face_similarity": {"recogniser": "vggface2", "notice": NOTICE}},
+    "baselines": {"face_similarity": CEILING.to_json()},
+    "best_metric": "face_similarity",
+}
+
+
+def pictures(missing: tuple[int, ...] = (), size: int = 16) -> list[Image.Image | None]:
+    """One picture a cell, each of its own colour."""
+    return [
+        None if i in missing else Image.new("RGB", (size, size), (60 * i, 100, 200)) for i in range(len(GRID.cells))
+    ]
+
+
+def evaluation(step: int, score: float = 0.5, faces: int = 4) -> Evaluation:
+    """Four images; the first `faces` of them have a face, and a similarity."""
+    images = tuple(
+        ScoredImage(
+            cell,
+            f"images/step-{step:06d}/{cell.id}.png",
+            {
+                "face_similarity": score + 0.01 * cell.index if cell.index < faces else math.nan,
+                "faces_found": float(cell.index < faces),
+                "aesthetic": 5.0,
+            },
+        )
+        for cell in GRID.cells
+    )
+    return Evaluation(step, step / 10, 1000.0 + step, summarise(images), images, {"render": 1.5}, Decision())
+
+
+def write_run(folder: Path, steps: dict[int, float], reason: StopReason | None = None) -> RunSummary:
+    """Record a whole run: step to score."""
+    best = max(steps, key=lambda step: steps[step])
+    record = RunRecord(folder, GRID)
+    record.begin(RUN, None, None)
+    for step, score in steps.items():
+        record.write_images(step, pictures())
+        record.append(replace(evaluation(step, score), decision=Decision(False, None, best)))
+    summary = RunSummary(record.evaluations, "face_similarity", best, reason)
+    record.end(summary)
+    record.close()
+    return summary
+
+
+def run_info(folder: Path, **changes: object) -> RunInfo:
+    hparams = {"train.rank": 4, "train.flip": True, "data.name": "sks", "hub.token": "CANARY"}
+    info = RunInfo(folder, hparams, METRICS, {"face_similarity": CEILING}, (NOTICE,))
+    return replace(info, **changes)
