@@ -3,9 +3,9 @@
 python benchmarks/aesthetics.py ava
 python benchmarks/aesthetics.py ratings --data DIR
 
-`ava` needs no AVA: it writes as many tiny pictures as AVA has, votes with AVA's own histogram of mean ratings, and
+`ava` needs no AVA: it writes as many tiny images as AVA has, votes with AVA's own histogram of mean ratings, and
 embeddings that tell about as much of them as CLIP's do. The command itself is the real one. `ratings` needs the 145
-pictures of Göring et al. 2023 with the ratings of 27 people (`avt_2022_per_rater.csv`, `avt_2022_nima.csv`, `images/`).
+images of Göring et al. 2023 with the ratings of 27 people (`avt_2022_per_rater.csv`, `avt_2022_nima.csv`, `images/`).
 """
 
 import argparse
@@ -93,8 +93,8 @@ def measure_ava(count: int) -> None:
     first = runs["mean", "lds"]
     notes = [
         f"- The whole command, two heads and the report: {first.seconds:.0f} s, peak memory {first.resident:.2f} GiB, "
-        f"on {count:,} pictures with stored embeddings (width {WIDTH}). {first.report['images']:,} are for the test.",
-        "- Pictures and embeddings are synthetic, so SRCC and PLCC say what was put in, nothing of AVA or of CLIP. The "
+        f"on {count:,} images with stored embeddings (width {WIDTH}). {first.report['images']:,} are for the test.",
+        "- Images and embeddings are synthetic, so SRCC and PLCC say what was put in, nothing of AVA or of CLIP. The "
         "histogram of mean ratings is AVA's, and how balancing moves errors between bins follows from it.",
         f"- loss: mean rating (mean) or earth mover's distance of the votes (histogram: {VOTES} votes an image).",
     ]
@@ -108,7 +108,7 @@ def measure_ava(count: int) -> None:
 
 
 def write_ava(folder: Path, count: int, clip: Path) -> None:
-    """A tiny picture for each line, its embedding in the store, and AVA.txt: last, as the sign that all is there."""
+    """A tiny image for each line, its embedding in the store, and AVA.txt: last, as the sign that all is there."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "images").mkdir(parents=True)
     random = np.random.default_rng(0)
@@ -118,7 +118,7 @@ def write_ava(folder: Path, count: int, clip: Path) -> None:
     with EmbeddingStore(folder / "embeddings", resolve_clip(str(clip), None)).writing() as writer:
         for number, row in enumerate(tqdm(embeddings(means, random), total=count, desc="synthetic AVA")):
             path = folder / f"images/{number}.jpg"
-            content = tiny_picture(number)
+            content = tiny_image(number)
             path.write_bytes(content)
             digest = hashlib.sha256(content).hexdigest()
             writer.add([digest], [row])
@@ -142,16 +142,16 @@ def embeddings(means: np.ndarray, random: np.random.Generator) -> Iterator[np.nd
     """Unit rows: a few directions tell of the rating, not all of them linearly, the others are noise."""
     known = CORRELATION * (means - means.mean()) / means.std()
     known += np.sqrt(1 - CORRELATION**2) * random.standard_normal(len(means))
-    centre, straight, good, bad = random.standard_normal((4, WIDTH)) / np.sqrt(WIDTH)
+    center, straight, good, bad = random.standard_normal((4, WIDTH)) / np.sqrt(WIDTH)
     for part in np.array_split(known, len(known) // 8192 + 1):
         x = part[:, None]
-        rows = 55 * centre + 2 * x * straight + 1.5 * np.maximum(x, 0) * good + 1.5 * np.minimum(x, 0) * bad
+        rows = 55 * center + 2 * x * straight + 1.5 * np.maximum(x, 0) * good + 1.5 * np.minimum(x, 0) * bad
         rows += random.standard_normal(rows.shape)
         yield from (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def tiny_picture(number: int) -> bytes:
-    """One grey pixel as PNG, with a text chunk that makes it unlike all others."""
+def tiny_image(number: int) -> bytes:
+    """One gray pixel as PNG, with a text chunk that makes it unlike all others."""
     header = b"\0\0\0\1\0\0\0\1\x08\2\0\0\0"
     parts = [(b"IHDR", header), (b"tEXt", b"number\0%d" % number), (b"IDAT", PIXEL), (b"IEND", b"")]
     chunks = (
@@ -229,7 +229,7 @@ def shown(found: Mapping[str, Any]) -> str:
     return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
 
 
-# --- real pictures, real ratings ----------------------------------------------------------------------------------
+# --- real images, real ratings ----------------------------------------------------------------------------------
 
 
 def measure_ratings(data: Path) -> None:
@@ -250,17 +250,17 @@ def measure_ratings(data: Path) -> None:
     rows.append(("constant", "-", "-", shown(run.report["predictors"]["constant"]["mae"])))
     rows.append(("NIMA, as published", *nima(data / "avt_2022_nima.csv", folder / "fit/predictions.csv")))
     notes = [
-        f"- {run.report['images']} pictures, 135 of them generated, with the image appeal (1 to 5) that 27 people saw "
+        f"- {run.report['images']} images, 135 of them generated, with the image appeal (1 to 5) that 27 people saw "
         "in them (Göring et al. 2023, IEEE Access). Heads: 5-fold cross-validation. The demo's CLIP knows "
         "portraits of 64 pixels, and was not made for this.",
         "- NIMA's scores are on 1 to 10 and came with the data; its MAE is that of a straight line fitted to the other "
-        "pictures, each left out in turn.",
+        "images, each left out in turn.",
     ]
     publish_section(
         RESULTS,
         PREAMBLE,
         "ratings",
-        "The demo's CLIP on real ratings of generated pictures",
+        "The demo's CLIP on real ratings of generated images",
         [table(("", "SRCC", "PLCC", "MAE"), rows), "\n".join(notes)],
     )
 
@@ -281,7 +281,7 @@ def write_votes(source: Path, target: Path) -> None:
 
 
 def nima(scores: Path, predictions: Path) -> tuple[str, str, str]:
-    """NIMA's SRCC, PLCC and MAE on the very pictures that the heads were measured on."""
+    """NIMA's SRCC, PLCC and MAE on the very images that the heads were measured on."""
     with scores.open(newline="") as file:
         said = {row["image"]: float(row["nima"]) for row in csv.DictReader(file)}
     with predictions.open(newline="") as file:

@@ -141,7 +141,7 @@ def measure_leakage() -> None:
 def measure_ratings(data: Path) -> None:
     files = (data / "avt_2022_per_rater.csv",), data / "avt_2022_nima.csv"
     loaded = load(Inputs(*files, min_coverage=0.95))
-    parts = ["NIMA's score of 146 pictures against the raters who rated 95 % of them or more. Persons are not known."]
+    parts = ["NIMA's score of 146 images against the raters who rated 95 % of them or more. Persons are not known."]
     for metric, material in loaded.materials.items():
         parts += [f"### {metric}", *described(study(material.sample))]
     publish_section(RESULTS, PREAMBLE, "ratings", "NIMA and real ratings", parts)

@@ -1,4 +1,4 @@
-"""Rendering a grid in the middle of training, against a new pipeline and one picture a call.
+"""Rendering a grid in the middle of training, against a new pipeline and one image a call.
 
 python benchmarks/evaluation.py --size demo
 python benchmarks/evaluation.py --size sd15
@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from finetune_monitor.record.grid import PromptGrid
-from finetune_monitor.rendering.isolation import borrowed
+from finetune_monitor.rendering.isolation import isolated
 from finetune_monitor.rendering.renderer import Renderer
 from models import Scale, live_pipeline, scale
 
@@ -34,11 +34,11 @@ PEAK_TFLOPS = {"H100 80GB HBM3": 989, "H200": 989, "A100": 312}
 
 
 class Usual:
-    """The way of diffusers' example scripts: a pipeline from the folder around the live UNet, one picture a call."""
+    """The way of diffusers' example scripts: a pipeline from the folder around the live UNet, one image a call."""
 
     def __init__(self, live: Any, chosen: Scale, grid: PromptGrid, autocast: Callable[[], AbstractContextManager]):
         self.live, self.chosen, self.grid, self.autocast = live, chosen, grid, autocast
-        self.pictures: list[Image] = []
+        self.images: list[Image] = []
         self.building: list[float] = []
 
     def __call__(self) -> None:
@@ -46,7 +46,7 @@ class Usual:
         pipeline = usual_pipeline(self.chosen, self.live.device, unet=self.live.unet)
         self.building.append(time.perf_counter() - start)
         with self.autocast():
-            self.pictures = [usual_picture(pipeline, self.grid, cell.prompt, cell.seed) for cell in self.grid.cells]
+            self.images = [usual_image(pipeline, self.grid, cell.prompt, cell.seed) for cell in self.grid.cells]
 
 
 def usual_pipeline(chosen: Scale, device: torch.device, **components: Any) -> Any:
@@ -59,7 +59,7 @@ def usual_pipeline(chosen: Scale, device: torch.device, **components: Any) -> An
     return pipeline.to(device)
 
 
-def usual_picture(pipeline: Any, grid: PromptGrid, prompt: str, seed: int) -> Image:
+def usual_image(pipeline: Any, grid: PromptGrid, prompt: str, seed: int) -> Image:
     height, width = grid.size or (None, None)
     return pipeline(
         prompt,
@@ -77,18 +77,18 @@ class Ours:
     def __init__(self, live: Any, grid: PromptGrid, autocast: torch.dtype | None) -> None:
         self.live, self.grid = live, grid
         self.renderer = Renderer(live, grid, autocast)
-        self.pictures: list[Image | None] = []
+        self.images: list[Image | None] = []
 
     def __call__(self) -> None:
-        with borrowed(self.live):
-            self.pictures = self.renderer.render(self.grid.cells)
+        with isolated(self.live):
+            self.images = self.renderer.render(self.grid.cells)
 
 
-def picture_flops(chosen: Scale, device: torch.device, grid: PromptGrid) -> int:
-    """Floating point operations that one picture needs, the model without LoRA layers; additions count too."""
+def image_flops(chosen: Scale, device: torch.device, grid: PromptGrid) -> int:
+    """Floating point operations that one image needs, the model without LoRA layers; additions count too."""
     pipeline = usual_pipeline(chosen, device)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # else CPU attention is not counted
-        usual_picture(pipeline, grid, grid.prompts[0], 0)
+        usual_image(pipeline, grid, grid.prompts[0], 0)
     return counter.get_total_flops()
 
 
@@ -103,7 +103,7 @@ def rate(flops: float, found: float) -> str:
 
 
 def difference(ours: Sequence[Image | None], usual: Sequence[Image]) -> str:
-    """How far the two sides' pictures are apart, in levels of 255."""
+    """How far the two sides' images are apart, in levels of 255."""
     pairs = zip(ours, usual, strict=True)
     levels = [np.abs(np.asarray(a, np.float32) - np.asarray(b, np.float32)) for a, b in pairs if a is not None]
     missing = f", {len(usual) - len(levels)} missing" if len(levels) < len(usual) else ""
@@ -111,7 +111,7 @@ def difference(ours: Sequence[Image | None], usual: Sequence[Image]) -> str:
 
 
 def notes(chosen: Scale, grid: PromptGrid, usual: Usual, ours: Ours, values: dict[str, list[float]]) -> list[str]:
-    flops = picture_flops(chosen, usual.live.device, grid) * len(grid.cells)
+    flops = image_flops(chosen, usual.live.device, grid) * len(grid.cells)
     found = {name: rate(flops, median(seconds_)) for name, seconds_ in values.items()}
     reduced = (
         f" Reduced for the CPU: {chosen.pixels} px instead of 512 and {grid.steps} steps." if chosen.reduced else ""
@@ -121,14 +121,14 @@ def notes(chosen: Scale, grid: PromptGrid, usual: Usual, ours: Ours, values: dic
         f"{grid.guidance}, precision {chosen.precision}, live UNet with LoRA layers in train mode.{reduced}",
         "- Each side evaluates once before the first round; ours encodes its prompts then, for the whole run.",
         f"- Building the pipeline takes {median(usual.building):.2f} s of the usual way's time.",
-        f"- The sides' pictures differ by {difference(ours.pictures, usual.pictures)}.",
-        f"- {flops / len(grid.cells) / 1e12:.3f} TFLOP a picture: " + "; ".join(f"{n}: {r}" for n, r in found.items()),
+        f"- The sides' images differ by {difference(ours.images, usual.images)}.",
+        f"- {flops / len(grid.cells) / 1e12:.3f} TFLOP an image: " + "; ".join(f"{n}: {r}" for n, r in found.items()),
     ]
 
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--steps", type=int, help="of the solver; 20, reduced to 8 for sd15 on a CPU")
+    parser.add_argument("--steps", type=int, help="of the scheduler; 20, reduced to 8 for sd15 on a CPU")
     options = parser.parse_args()
     chosen, device = scale(options.size), "cuda" if gpu() else "cpu"
     steps = options.steps or (REDUCED_STEPS if chosen.reduced else 20)

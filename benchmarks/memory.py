@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from clocked import Clocked, run_clocked
 from measure import GIB, ROOT, Rounds, alternate, arguments, comparison, gpu, publish
 
-from models import DEMO, RECOGNISER, Scale, aesthetic_head, clip_folder, recogniser_cache, scale
+from models import DEMO, RECOGNIZER, Scale, aesthetic_head, clip_folder, recognizer_cache, scale
 
 BYTES_IN_GIB = 2**30
 
@@ -46,18 +46,18 @@ class Runs:
             "monitor.sinks.wandb": "null",
         }
         words = [f"{key}={value}" for key, value in settings.items()]
-        cache = str(recogniser_cache())
+        cache = str(recognizer_cache())
         environment = {"FINETUNE_MONITOR_CACHE": cache, "TORCH_HOME": cache}
         with tempfile.TemporaryDirectory() as output:
             everything = ["--config", str(self.chosen.config), *words, *more, f"output_dir={output}"]
             return run_clocked(ROOT / "train.py", everything, environment=environment)
 
     def evaluations(self) -> list[str]:
-        """The config's metrics with networks that are at hand, and fewer solver steps, which take no memory."""
+        """The config's metrics with networks that are at hand, and fewer scheduler steps, which take no memory."""
         clip, head = clip_folder(self.size), aesthetic_head(self.size)
-        recogniser = DEMO / "recogniser.onnx" if self.size == "demo" else RECOGNISER
+        recognizer = DEMO / "recognizer.onnx" if self.size == "demo" else RECOGNIZER
         return [
-            f"monitor.metrics.face_similarity.recogniser={recogniser}",
+            f"monitor.metrics.face_similarity.recognizer={recognizer}",
             f"monitor.metrics.aesthetic={{clip: {clip}, pretrained: null, head: {head}}}",
             "monitor.grid.steps=2",
         ]
@@ -79,7 +79,7 @@ def main() -> None:
     networks = "the demo's" if options.size == "demo" else "InceptionResnetV1 and CLIP ViT-L/14, random weights"
     tables.append(
         f"- LoRA as in {runs.chosen.config.name}, batch {batch}, {runs.chosen.pixels} px, precision "
-        f"{runs.chosen.precision}, {options.steps} steps; evaluations render the config's grid with 2 solver steps and "
+        f"{runs.chosen.precision}, {options.steps} steps; evaluations render the config's grid with 2 steps and "
         f"score it with {networks}.{reduced}"
     )
     publish("Memory", options.size, tables)

@@ -174,24 +174,24 @@ def _build_head(folder: Path) -> None:
     save_file(head, folder / "head.safetensors", metadata=metadata)
 
 
-def recogniser_cache() -> Path:
+def recognizer_cache() -> Path:
     """A cache folder for `FINETUNE_MONITOR_CACHE` with a random InceptionResnetV1.
 
     Under the name of casia-webface: its publisher states no hash, so the package takes any weights of this network.
     """
-    return _cached("recogniser-random", _build_recogniser)
+    return _cached("recognizer-random", _build_recognizer)
 
 
-RECOGNISER = "casia-webface"
-RECOGNISER_FILE = "20180408-102900-casia-webface.pt"
+RECOGNIZER = "casia-webface"
+RECOGNIZER_FILE = "20180408-102900-casia-webface.pt"
 
 
-def _build_recogniser(folder: Path) -> None:
+def _build_recognizer(folder: Path) -> None:
     import torch
     from facenet_pytorch import InceptionResnetV1
 
     torch.manual_seed(0)
-    torch.save(InceptionResnetV1(pretrained=None).state_dict(), folder / RECOGNISER_FILE)
+    torch.save(InceptionResnetV1(pretrained=None).state_dict(), folder / RECOGNIZER_FILE)
 
 
 def astronaut_photos(pixels: tuple[int, int], count: int) -> list[Any]:

@@ -4,7 +4,7 @@ python benchmarks/report.py long
 python benchmarks/report.py many
 python benchmarks/report.py sweep
 
-`long` is one run of 100 evaluations with 64 pictures of 512 px, `many` are 50 runs of 30 evaluations with 8 pictures.
+`long` is one run of 100 evaluations with 64 images of 512 px, `many` are 50 runs of 30 evaluations with 8 images.
 Both need Chromium and the package playwright.
 """
 
@@ -23,7 +23,7 @@ import numpy as np
 from measure import ROOT, SECONDS, Quantity, Rounds, alternate, comparison, listing, publish_section, table
 from PIL import Image
 
-from finetune_monitor.record.evaluation import Decision, Evaluation, ScoredImage, summarise
+from finetune_monitor.record.evaluation import Decision, Evaluation, ScoredImage, summarize
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.record.run_directory import RunRecord
 from finetune_monitor.report.page import INDEX, write_page
@@ -52,16 +52,16 @@ HALF = max(1, (os.cpu_count() or 1) // 2)
 
 @dataclass(frozen=True)
 class Load:
-    """How much the page shows: pictures are those of one evaluation."""
+    """How much the page shows: images are those of one evaluation."""
 
     runs: int
     evaluations: int
-    pictures: int
+    images: int
     pixels: int = 512
 
     def __str__(self) -> str:
         runs = "one run" if self.runs == 1 else f"{self.runs} runs"
-        return f"{runs} of {self.evaluations} evaluations with {self.pictures} pictures of {self.pixels} px"
+        return f"{runs} of {self.evaluations} evaluations with {self.images} images of {self.pixels} px"
 
 
 LOADS = {"long": Load(1, 100, 64), "many": Load(50, 30, 8)}
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def small(load: Load) -> Load:
-    return Load(min(load.runs, 3), 4, min(load.pictures, 8), 64)
+    return Load(min(load.runs, 3), 4, min(load.images, 8), 64)
 
 
 def show(what: str, title: str, parts: list[str], is_try: bool) -> None:
@@ -115,24 +115,24 @@ def measure_page(what: str, load: Load, rounds: int, is_try: bool) -> None:
             listing(writing, SECONDS, "writing the page"),
             table(("size", "MB"), [(kind, f"{size / 1e6:.2f}") for kind, size in sizes.items()]),
             listing(opening, MILLISECONDS, "opening it in Chromium from the disk, in a new context"),
-            listing(answering, MILLISECONDS, f"a click on a point of the first chart ({seen} pictures in sight)"),
+            listing(answering, MILLISECONDS, f"a click on a point of the first chart ({seen} images in sight)"),
             "- Opening is timed from the navigation until every chart is drawn and painted; an answer from the press "
             "of the button until the images of the evaluation are laid out and those in sight are decoded and "
-            "painted. The pictures are made from a few, so that the disk's cache holds them.",
+            "painted. The images are made from a few, so that the disk's cache holds them.",
         ]
         show(what, f"A page of {load}", parts, is_try)
 
 
 class SyntheticRun:
-    """A run directory without a training; its pictures are links to a few that all steps share."""
+    """A run directory without a training; its images are links to a few that all steps share."""
 
     def __init__(self, folder: Path, load: Load, number: int):
-        prompts = [f"a photo of sks person, scene {place}" for place in range(max(1, load.pictures // 8))]
+        prompts = [f"a photo of sks person, scene {place}" for place in range(max(1, load.images // 8))]
         self.folder = folder
-        self._grid = PromptGrid(prompts, seeds=tuple(range(load.pictures // len(prompts))))
+        self._grid = PromptGrid(prompts, seeds=tuple(range(load.images // len(prompts))))
         self._record = RunRecord(folder, self._grid)
         self._random = np.random.default_rng(number)
-        self._pool = picture_pool(folder.parent / "pool", load.pixels)
+        self._pool = image_pool(folder.parent / "pool", load.pixels)
         metrics = {"face_similarity": [-1.0, 1.0], "aesthetic": [1.0, 10.0]}
         described = {name: {"higher_is_better": True, "bounds": bounds} for name, bounds in metrics.items()}
         self._record.begin({"metrics": described, "best_metric": "face_similarity"}, None, None)
@@ -149,12 +149,12 @@ class SyntheticRun:
             similarity = 0.7 - 0.6 * np.exp(-step / 800) + self._random.normal(0, 0.05)
             scores = {"face_similarity": similarity, "faces_found": 1.0, "aesthetic": self._random.normal(6, 0.5)}
             images.append(ScoredImage(cell, str(file), scores))
-        scores = summarise(images)
+        scores = summarize(images)
         self._record.append(Evaluation(step, step / 10, float(step), scores, tuple(images), {}, Decision()))
 
 
-def picture_pool(folder: Path, pixels: int) -> list[Path]:
-    """Sixteen pictures with the detail of photos: a portrait, tinted and with the grain of a camera."""
+def image_pool(folder: Path, pixels: int) -> list[Path]:
+    """Sixteen images with the detail of photos: a portrait, tinted and with the grain of a camera."""
     if not folder.exists():
         folder.mkdir(parents=True)
         photo = next((ROOT / "assets/demo/photos/astronaut").glob("*.png"))
@@ -197,14 +197,14 @@ WATCH = """(cells) => {
   window.answered = new Promise((done) => addEventListener("mousedown", () => {
     const start = performance.now();
     const look = () => {
-      const pictures = [...document.querySelectorAll("#peek img, #gallery img")];
-      const seen = pictures.filter((picture) => isSeen(picture.getBoundingClientRect()));
+      const images = [...document.querySelectorAll("#peek img, #gallery img")];
+      const seen = images.filter((image) => isSeen(image.getBoundingClientRect()));
       const isThere = title() !== before && document.querySelectorAll("#gallery > li").length === cells;
-      if (!isThere || seen.some((picture) => !picture.complete)) {
+      if (!isThere || seen.some((image) => !image.complete)) {
         requestAnimationFrame(look);
         return;
       }
-      Promise.all(seen.map((picture) => picture.decode())).then(() => requestAnimationFrame(
+      Promise.all(seen.map((image) => image.decode())).then(() => requestAnimationFrame(
         () => setTimeout(() => done([performance.now() - start, seen.length]))));
     };
     requestAnimationFrame(look);
@@ -246,7 +246,7 @@ def click(tab: Any, load: Load, place: int) -> tuple[float, int]:
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     tab.mouse.move(x, y)
     tab.wait_for_timeout(300)  # plotly finds the point below the pointer before it is pressed
-    tab.evaluate(WATCH, load.pictures)
+    tab.evaluate(WATCH, load.images)
     tab.mouse.click(x, y)
     took, seen = tab.evaluate("() => window.answered")
     return float(took), int(seen)
@@ -259,7 +259,7 @@ def measure_sweep(rounds: int, is_try: bool) -> None:
     """The same four trainings by train.py and by a sweep."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         work = Work(Path(name), 10 if is_try else 60)
-        work.train([0], "class images")  # drawn once, and the files come from the disk the first time
+        work.train([0], "class images")  # generated once, and the files come from the disk the first time
         sides = {
             "train.py, two at a time, half of the threads each": work.side(work.in_pairs),
             "train.py, one after another, all threads": work.side(work.in_turn),

@@ -1,4 +1,4 @@
-"""Scoring pictures, against facenet-pytorch and open_clip picture by picture.
+"""Scoring images, against facenet-pytorch and open_clip image by image.
 
 python benchmarks/scoring.py --size demo
 python benchmarks/scoring.py --size sd15
@@ -19,21 +19,21 @@ from finetune_monitor.metrics.aesthetic import Aesthetic
 from finetune_monitor.metrics.aesthetic_head import read_head
 from finetune_monitor.metrics.face_similarity import FaceSimilarity
 from finetune_monitor.models.faces import FaceFinder
-from finetune_monitor.models.recognizers import load_recogniser
-from models import RECOGNISER, RECOGNISER_FILE, aesthetic_head, astronaut_photos, clip_folder, recogniser_cache
+from finetune_monitor.models.recognizers import load_recognizer
+from models import RECOGNIZER, RECOGNIZER_FILE, aesthetic_head, astronaut_photos, clip_folder, recognizer_cache
 
 REFERENCES = 6
 CLIPS = {"demo": "the demo's CLIP", "sd15": "ViT-L-14-quickgelu with random weights"}
 
 
 class OneByOne:
-    """What the two libraries' READMEs show: a picture at a time, without gradients."""
+    """What the two libraries' READMEs show: an image at a time, without gradients."""
 
     def __init__(self, size: str, device: str, references: list[Image]) -> None:
         self.device = device
         self.detector = MTCNN(image_size=160, margin=14, device=device).eval()
-        self.recogniser = InceptionResnetV1(pretrained=None).eval().to(device)
-        self.recogniser.load_state_dict(torch.load(recogniser_cache() / RECOGNISER_FILE, weights_only=True))
+        self.recognizer = InceptionResnetV1(pretrained=None).eval().to(device)
+        self.recognizer.load_state_dict(torch.load(recognizer_cache() / RECOGNIZER_FILE, weights_only=True))
         self.clip, _, self.preprocess = open_clip.create_model_and_transforms(f"local-dir:{clip_folder(size)}")
         self.clip.eval().to(device)
         self.head = read_head(aesthetic_head(size))[0].to(device)
@@ -41,7 +41,7 @@ class OneByOne:
             self.references = torch.stack([self.embed(self.detect(image)) for image in references])
 
     def __call__(self, images: list[Image]) -> tuple[np.ndarray, np.ndarray]:
-        """Similarity, NaN without a face, and rating of each picture."""
+        """Similarity, NaN without a face, and rating of each image."""
         with torch.no_grad():
             return np.array([self.similarity(i) for i in images]), np.array([self.rating(i) for i in images])
 
@@ -56,13 +56,13 @@ class OneByOne:
         return self.detector(image)
 
     def embed(self, face: torch.Tensor) -> torch.Tensor:
-        return self.recogniser(face[None].to(self.device))[0]
+        return self.recognizer(face[None].to(self.device))[0]
 
     def encode(self, prepared: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.normalize(self.clip.encode_image(prepared[None].to(self.device)), dim=-1)
 
     def parts(self, images: list[Image]) -> dict[str, float]:
-        """Seconds of each part over all pictures."""
+        """Seconds of each part over all images."""
         with torch.no_grad():
             faces, detecting = _kept(lambda: [self.detect(image) for image in images])
             found = [face for face in faces if face is not None]
@@ -79,27 +79,27 @@ class Ours:
     """The two metrics as the monitor calls them."""
 
     def __init__(self, size: str, device: str, references: list[Image]) -> None:
-        self.faces = FaceSimilarity(references, RECOGNISER, device)
+        self.faces = FaceSimilarity(references, RECOGNIZER, device)
         self.aesthetic = Aesthetic(str(clip_folder(size)), None, aesthetic_head(size), device)
-        self.finder, self.recogniser = FaceFinder(device), load_recogniser(RECOGNISER, device)
+        self.finder, self.recognizer = FaceFinder(device), load_recognizer(RECOGNIZER, device)
 
     def __call__(self, images: list[Image]) -> tuple[np.ndarray, np.ndarray]:
         return self.faces.score(images, [])["face_similarity"], self.aesthetic.score(images, [])["aesthetic"]
 
     def parts(self, images: list[Image]) -> dict[str, float]:
-        """Seconds of each part over all pictures."""
+        """Seconds of each part over all images."""
         found, finding = _kept(lambda: self.finder.find(images))
         pairs = [(image, faces[0]) for image, faces in zip(images, found, strict=True) if faces]
         shown, largest = [image for image, _ in pairs], [face for _, face in pairs]
         return {
             "find the face": finding,
-            "cut out and embed the face": seconds(lambda: self.recogniser.embed(shown, largest))(),
+            "cut out and embed the face": seconds(lambda: self.recognizer.embed(shown, largest))(),
             "prepare for CLIP, CLIP and head": seconds(lambda: self.aesthetic.score(new(images), []))(),
         }
 
 
 def new(images: list[Image]) -> list[Image]:
-    """The same pictures as new objects: the package remembers CLIP's embedding of one that it has seen."""
+    """The same images as new objects: the package remembers CLIP's embedding of one that it has seen."""
     return [image.copy() for image in images]
 
 
@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--pixels", type=int, default=512)
     options = parser.parse_args()
-    os.environ["FINETUNE_MONITOR_CACHE"] = os.environ["TORCH_HOME"] = str(recogniser_cache())
+    os.environ["FINETUNE_MONITOR_CACHE"] = os.environ["TORCH_HOME"] = str(recognizer_cache())
     device, side = "cuda" if gpu() else "cpu", (options.pixels, options.pixels)
     images, references = astronaut_photos(side, options.images), astronaut_photos(side, REFERENCES)
     theirs, ours = OneByOne(options.size, device, references), Ours(options.size, device, references)
@@ -139,12 +139,12 @@ def main() -> None:
         f"fast as VGGFace2's, and {CLIPS[options.size]}.",
         f"- {options.images} crops of one portrait at {options.pixels} px, {device}, float32; {apart} (first 8).",
     ]
-    tables = [comparison(values, SECONDS, f"{options.images} pictures"), "\n".join(notes)]
+    tables = [comparison(values, SECONDS, f"{options.images} images"), "\n".join(notes)]
     tables += [
         shares(theirs.parts(images), "one by one, one run"),
         shares(ours.parts(images), "finetune_monitor, one run"),
     ]
-    publish("Scoring pictures", options.size, tables)
+    publish("Scoring images", options.size, tables)
 
 
 if __name__ == "__main__":

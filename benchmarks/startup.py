@@ -71,13 +71,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         sides = {**commands(), **trainings(chosen, Path(folder), options.size)}
         for side in sides.values():
-            side()  # the files come from the disk the first time, and the class images are drawn
+            side()  # the files come from the disk the first time, and the class images are generated
         values = alternate(sides, options.rounds)
     assert python(*CONFIG_ERROR).returncode == 2
     notes = [
         "- Training is timed from the start of the process to the end of the first optimizer step. "
         + (
-            "The demo config evaluates the untouched model before it; its first start draws 24 class images too."
+            "The demo config evaluates the untouched model before it; its first start generates 24 class images too."
             if options.size == "demo"
             else f"{chosen.pixels} px, precision {chosen.precision}."
         ),

@@ -40,7 +40,7 @@ class Job:
 
 
 def diffusers_arguments(job: Job, output: str, *more: str) -> list[str]:
-    """The script's own defaults wherever the task leaves a choice, but for the crop, which decides what is learnt."""
+    """The script's own defaults wherever the task leaves a choice, but for the crop, which decides what is learned."""
     values = {
         "pretrained_model_name_or_path": job.chosen.folder,
         "instance_data_dir": photo_folder(job.photos),

@@ -61,7 +61,7 @@ def test_the_console_says_what_was_found_and_where_to_look(demo):
     assert "% of the time since the last" in out
 
 
-def test_tensorboard_reads_scores_and_pictures_at_every_step(demo, history):
+def test_tensorboard_reads_scores_and_images_at_every_step(demo, history):
     events = EventAccumulator(str(demo[0] / "tensorboard"), {"images": 0, "scalars": 0}).Reload()
     assert [found.step for found in events.Images("grid")] == [0, EVERY, STEPS]
     for name in ("face_similarity", "aesthetic", "faces_found"):
@@ -78,7 +78,7 @@ def test_wandb_holds_a_row_for_every_image(demo, history):
     assert len({json.dumps(row[:4]) for row in rows}) == images
 
 
-def test_the_exported_lora_makes_a_recorded_picture_again_in_plain_diffusers(demo, history):
+def test_the_exported_lora_makes_a_recorded_image_again_in_plain_diffusers(demo, history):
     folder, _ = demo
     step = json.loads((folder / "last/finetune_monitor.json").read_text())["step"]
     evaluation = next(e for e in history.evaluations if e.step == step)

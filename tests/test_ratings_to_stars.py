@@ -26,7 +26,7 @@ PEOPLE = ("Eva", "Max", "Ida")
 
 
 def train(config: Path, folder: Path, *more: str) -> dict[tuple[int, str], dict[str, float]]:
-    """A tiny run whose pictures the demo's aesthetic head scores; all scores by step and cell."""
+    """A tiny run whose images the demo's aesthetic head scores; all scores by step and cell."""
     AcceleratorState._reset_state(reset_partial_state=True)  # as a new process would find it
     options = [f"output_dir={folder}", f"monitor.metrics.aesthetic={json.dumps(HEAD)}"]
     options += ["monitor.metrics.face_similarity=null", "monitor.stopping=[{metric: aesthetic, patience: 9}]"]
@@ -51,7 +51,7 @@ def served(folder: Path) -> Iterator[str]:
 
 
 def rate_all(page, address: str, name: str, label_of: dict[str, int]) -> None:
-    """Rate every picture by its key, as the person of this name would."""
+    """Rate every image by its key, as the person of this name would."""
     page.goto(address)
     page.get_by_label("Your name").fill(name)
     page.get_by_label("Your name").press("Enter")

@@ -13,7 +13,7 @@ IMAGE_COLUMNS = frozenset({"file", "filename", "image", "image_id", "name", "pat
 
 
 def without_suffix(name: str) -> str:
-    """A name without the suffix of a picture, if it has one: `1.jpg` and `1` are `1`, `v1.5` stays."""
+    """A name without the suffix of an image, if it has one: `1.jpg` and `1` are `1`, `v1.5` stays."""
     stem, suffix = posixpath.splitext(name)
     return stem if suffix.lower() in SUFFIXES else name
 
@@ -21,7 +21,7 @@ def without_suffix(name: str) -> str:
 def locate_images(names: Sequence[str], folder: str | Path) -> list[Path | None]:
     """The file of each name below a folder, None where there is none; hidden files and linked folders are left out.
 
-    A name is a path in the folder, with or without the folder's own name or path before it. Its picture suffix may
+    A name is a path in the folder, with or without the folder's own name or path before it. Its image suffix may
     differ or be missing; of several such files the first in alphabetical order is taken.
 
     Raises:
@@ -30,7 +30,7 @@ def locate_images(names: Sequence[str], folder: str | Path) -> list[Path | None]
     folder = Path(folder)
     if not folder.is_dir():
         found = "found a file" if folder.exists() else "no such folder"
-        raise UserError(f"{folder}: {found}; expected the folder with the rated pictures")
+        raise UserError(f"{folder}: {found}; expected the folder with the rated images")
     files = files_below(folder)
     exact = set(files)
     stems: dict[str, str] = {}
@@ -44,7 +44,7 @@ def locate_images(names: Sequence[str], folder: str | Path) -> list[Path | None]
         example = f"found {reprlib.repr(files[0])}" if files else "the folder has no files"
         raise UserError(
             f"{folder}: none of the {len(names)} rated images is there; looked for {reprlib.repr(names[0])}, "
-            f"{example}; give the folder from which the names lead to the pictures"
+            f"{example}; give the folder from which the names lead to the images"
         )
     return [folder / file if file else None for file in located]
 

@@ -16,24 +16,24 @@ SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", 
 """What counts as a photo in a folder, in either case."""
 
 MAX_PIXELS = 120_000_000
-"""Above the largest phone cameras (108 megapixels); a picture of more would take over 360 MB to decode."""
+"""Above the largest phone cameras (108 megapixels); an image of more would take over 360 MB to decode."""
 
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 """What Pillow raises for damaged files, by format."""
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """Read one picture as 8-bit RGB, upright as its EXIF orientation says.
+    """Read one image as 8-bit RGB, upright as its EXIF orientation says.
 
-    Transparency is laid on white, 16-bit greys are scaled to 8 bit, an animation gives its first frame.
+    Transparency is laid on white, 16-bit grays are scaled to 8 bit, an animation gives its first frame.
 
     Raises:
-        UserError: the file is missing, is no picture, is damaged or truncated, has more than `MAX_PIXELS` pixels
+        UserError: the file is missing, is no image, is damaged or truncated, has more than `MAX_PIXELS` pixels
             (refused before anything is decoded) or pixels that are not 8 or 16 bit.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such file; expected a picture")
+        raise UserError(f"{path}: no such file; expected an image")
     with _quiet_pillow():
         try:
             with Image.open(path) as image:
@@ -46,12 +46,12 @@ def read_image(path: str | Path) -> Image.Image:
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """The pictures directly in a folder, sorted by name, so that the first n are the same on every machine.
+    """The images directly in a folder, sorted by name, so that the first n are the same on every machine.
 
     Hidden files are left out.
 
     Raises:
-        UserError: the folder is missing, is no folder or has no picture.
+        UserError: the folder is missing, is no folder or has no image.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
@@ -66,7 +66,7 @@ def list_images(folder: str | Path) -> list[Path]:
 
 
 def each_image(paths: Sequence[str | Path]) -> Iterator[Image.Image]:
-    """Every picture that can be read, in order, as `read_image` does, one in memory at a time.
+    """Every image that can be read, in order, as `read_image` does, one in memory at a time.
 
     Raises:
         UserError: at the end, with every file that cannot be read.
@@ -83,7 +83,7 @@ def each_image(paths: Sequence[str | Path]) -> Iterator[Image.Image]:
 
 
 def read_images(paths: Sequence[str | Path]) -> list[Image.Image]:
-    """All pictures together, in order.
+    """All images together, in order.
 
     Raises:
         UserError: once, with every file that cannot be read.
@@ -118,13 +118,13 @@ def _refuse_bomb(path: Path, size: tuple[int, int]) -> None:
 
 
 def _too_large(path: Path, found: str) -> str:
-    return f"{path}: found {found}, expected at most {MAX_PIXELS // 1_000_000} megapixels; scale the picture down"
+    return f"{path}: found {found}, expected at most {MAX_PIXELS // 1_000_000} megapixels; scale the image down"
 
 
 def _unreadable(path: Path, error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
-        return f"{path}: not a picture that can be read; expected JPEG, PNG, WebP, TIFF, BMP or GIF"
-    return f"{path}: the picture is damaged ({error}); copy it again from its source"
+        return f"{path}: not an image that can be read; expected JPEG, PNG, WebP, TIFF, BMP or GIF"
+    return f"{path}: the image is damaged ({error}); copy it again from its source"
 
 
 def _to_rgb(path: Path, image: Image.Image) -> Image.Image:
@@ -140,7 +140,7 @@ def _to_rgb(path: Path, image: Image.Image) -> Image.Image:
 
 
 def _from_16_bit(path: Path, image: Image.Image) -> Image.Image:
-    """Pillow would clip 16-bit greys at 255; scale them instead."""
+    """Pillow would clip 16-bit grays at 255; scale them instead."""
     values = np.asarray(image)
     if values.size and not 0 <= values.min() <= values.max() <= 65535:
         raise UserError(f"{path}: found 32-bit pixels, expected 8 or 16 bit; save it as PNG or JPEG")

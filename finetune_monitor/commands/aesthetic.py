@@ -20,11 +20,11 @@ KEPT = "; embeddings made so far are kept, and the same command goes on from the
 
 def add_aesthetic(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `aesthetic` with its three commands."""
-    parser = commands.add_parser("aesthetic", help="make an aesthetic head of your own, measure one, score pictures")
+    parser = commands.add_parser("aesthetic", help="make an aesthetic head of your own, measure one, score images")
     kinds = parser.add_subparsers(metavar="COMMAND", required=True)
-    _add_fit(kinds.add_parser("fit", help="fit a head on rated pictures (AVA, or a CSV) and report how good it is"))
-    _add_eval(kinds.add_parser("eval", help="measure any head on rated pictures"))
-    _add_score(kinds.add_parser("score", help="print a head's score of pictures as CSV"))
+    _add_fit(kinds.add_parser("fit", help="fit a head on rated images (AVA, or a CSV) and report how good it is"))
+    _add_eval(kinds.add_parser("eval", help="measure any head on rated images"))
+    _add_score(kinds.add_parser("score", help="print a head's score of images as CSV"))
 
 
 def _add_fit(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         "--folds",
         type=whole_number,
         metavar="N",
-        help="measure by cross-validation, for few pictures; fit the head on all",
+        help="measure by cross-validation, for few images; fit the head on all",
     )
     parser.add_argument("--loss", choices=LOSSES, default=LOSSES[0], help="of the mean rating, or of the votes a grade")
     parser.add_argument(
@@ -69,7 +69,7 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
 
 def _add_score(parser: argparse.ArgumentParser) -> None:
     _add_head(parser)
-    parser.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE", help="files, or folders of them")
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="files, or folders of them")
     _add_clip(parser)
     parser.set_defaults(run=_score)
 
@@ -85,7 +85,7 @@ def _add_inputs(
     scale: tuple[float, float] | None = None,
 ) -> None:
     parser.add_argument("ratings", type=Path, metavar="RATINGS", help="AVA.txt, or a CSV with images and ratings")
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder with the pictures")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder with the images")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the head and the report")
     usual = f"{scale[0]:g} {scale[1]:g}" if scale else "the head's"
     parser.add_argument(
@@ -98,7 +98,7 @@ def _add_inputs(
     )
     parser.add_argument("--embeddings", type=Path, metavar="DIR", help="where they are kept; default: the cache")
     parser.add_argument(
-        "--workers", type=whole_number, metavar="N", help="processes that read pictures; default: one a core"
+        "--workers", type=whole_number, metavar="N", help="processes that read images; default: one a core"
     )
     _add_clip(parser, clip, pretrained)
 
@@ -127,7 +127,7 @@ def _fit(chosen: argparse.Namespace) -> None:
     settings = FitSettings(loss=chosen.loss, balance=chosen.balance, hidden=chosen.hidden, seed=chosen.seed)
     lists = Lists(chosen.train, chosen.validation, chosen.test)
     if chosen.folds is not None and lists != Lists():
-        raise UserError("--folds: found lists of images too; cross-validation divides all pictures by itself")
+        raise UserError("--folds: found lists of images too; cross-validation divides all images by itself")
     inputs = _inputs(chosen, chosen.clip, chosen.pretrained, tuple(chosen.scale))
     _print(fit(inputs, chosen.output, settings, lists, chosen.folds, chosen.notice), chosen.output)
     tag = None if Path(chosen.clip).is_dir() else chosen.pretrained
@@ -150,7 +150,7 @@ def _score(chosen: argparse.Namespace) -> None:
     from finetune_monitor.studies.aesthetic_head.scoring import print_scores
 
     clip, pretrained = _clip(chosen, read_head(find_head(chosen.head))[1])
-    print_scores(chosen.pictures, chosen.head, clip, pretrained, _device(chosen.device))
+    print_scores(chosen.images, chosen.head, clip, pretrained, _device(chosen.device))
 
 
 def _clip(chosen: argparse.Namespace, metadata: Mapping[str, str]) -> tuple[str, str | None]:

@@ -39,7 +39,7 @@ def add_agree(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "--power", type=_power, default=1.0, metavar="P", help="of the distances that are counted; default: 1"
     )
     parser.add_argument(
-        "--standardise", action="store_true", help="make labelers' scales alike before they are averaged and correlated"
+        "--standardize", action="store_true", help="make labelers' scales alike before they are averaged and correlated"
     )
     parser.add_argument(
         "--min-coverage", type=share, default=0.0, metavar="X", help="leave out who rated a smaller share of the images"
@@ -64,7 +64,7 @@ def _agree(chosen: argparse.Namespace) -> None:
 
     inputs = Inputs(tuple(chosen.ratings), chosen.scores, chosen.metric, chosen.min_coverage)
     method = BUCKETS[chosen.buckets]
-    outcome = agree(inputs, chosen.output, chosen.images, method, chosen.power, chosen.seed, chosen.standardise)
+    outcome = agree(inputs, chosen.output, chosen.images, method, chosen.power, chosen.seed, chosen.standardize)
     for section in outcome.sections:
         _print_section(section)
     _print_closing(outcome, chosen.output)

@@ -29,10 +29,10 @@ LARGE = 100_000_000
 
 def add_label(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `label` with its three commands."""
-    parser = commands.add_parser("label", help="ask people to rate pictures from 1 to 5")
+    parser = commands.add_parser("label", help="ask people to rate images from 1 to 5")
     kinds = parser.add_subparsers(metavar="COMMAND", required=True)
-    _add_plan(kinds.add_parser("plan", help="draw the pictures to be rated, and write them down as a plan"))
-    _add_serve(kinds.add_parser("serve", help="open a plan's labelling page in the browsers of this machine"))
+    _add_plan(kinds.add_parser("plan", help="draw the images to be rated, and write them down as a plan"))
+    _add_serve(kinds.add_parser("serve", help="open a plan's labeling page in the browsers of this machine"))
     _add_export(kinds.add_parser("export", help="write the ratings as CSV, or the page as one HTML file"))
 
 
@@ -147,14 +147,14 @@ def _print_counts(counts: dict[tuple[str, str], int]) -> None:
 
 
 def _asked(tasks: Mapping[str, Sequence["Task"]]) -> str:
-    """How many pictures each labeler is shown for each metric."""
-    return "; ".join(f"{metric}, {_pictures(own)}" for metric, own in tasks.items())
+    """How many images each labeler is shown for each metric."""
+    return "; ".join(f"{metric}, {_images(own)}" for metric, own in tasks.items())
 
 
-def _pictures(tasks: Sequence["Task"]) -> str:
+def _images(tasks: Sequence["Task"]) -> str:
     repeats = sum(task.repeat_of is not None for task in tasks)
     remark = f", {repeats} of them {'a repeat' if repeats == 1 else 'repeats'}" if repeats else ""
-    return _count(len(tasks), "picture") + remark
+    return _count(len(tasks), "image") + remark
 
 
 def _serve(chosen: argparse.Namespace) -> None:
@@ -240,7 +240,7 @@ def _export_ratings(folder: Path, output: Path, metric: str | None) -> None:
     metrics = _chosen(read_plan(folder).metrics, metric)
     ratings = [rating for rating in RatingStore(folder / RATINGS).all() if rating.metric in metrics]
     if not ratings:
-        raise UserError(f"{folder}: found no rating yet; run `finetune-monitor label serve` and rate some pictures")
+        raise UserError(f"{folder}: found no rating yet; run `finetune-monitor label serve` and rate some images")
     try:
         write_atomic(output, to_csv(ratings).encode())
     except OSError as error:

@@ -8,21 +8,21 @@ from finetune_monitor.commands.options import whole_number
 from finetune_monitor.training.rerender import Rendering
 
 DIFFERS = 1
-"""Exit status where a picture is not the recorded one."""
+"""Exit status where an image is not the recorded one."""
 
 
 def add_render(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `render`."""
     parser = commands.add_parser(
         "render",
-        help="make a recorded picture again from the exported weights",
-        description="Makes a recorded picture again from the exported weights. Exit status: 0 where it equals the "
+        help="make a recorded image again from the exported weights",
+        description="Makes a recorded image again from the exported weights. Exit status: 0 where it equals the "
         "recorded one, pixel for pixel, 1 where it does not.",
     )
     parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run's output_dir")
     parser.add_argument("--step", type=whole_number, required=True, metavar="S", help="0 is the base model")
     parser.add_argument("--cell", required=True, metavar="C", help="prompt and seed as the run names them: p00-s0")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="a PNG to write the picture to")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="a PNG to write the image to")
     parser.set_defaults(run=_render)
 
 
@@ -53,12 +53,12 @@ def _check_output(path: Path, run_dir: Path) -> None:
     """Before minutes of rendering.
 
     Raises:
-        UserError: the name is not a PNG's, or it is one of the run's own pictures.
+        UserError: the name is not a PNG's, or it is one of the run's own images.
     """
     if path.suffix.lower() != ".png":
         raise UserError(f"{path}: expected a name that ends in .png, which keeps every pixel")
     if path.resolve().is_relative_to(run_dir.resolve() / "images"):
-        raise UserError(f"{path}: lies among the run's recorded pictures, which stay as they are; name another place")
+        raise UserError(f"{path}: lies among the run's recorded images, which stay as they are; name another place")
 
 
 def _write(path: Path, found: "Rendering") -> None:
@@ -67,7 +67,7 @@ def _write(path: Path, found: "Rendering") -> None:
     from finetune_monitor.base.files import write_atomic
 
     content = io.BytesIO()
-    found.picture.save(content, "PNG")
+    found.image.save(content, "PNG")
     try:
         write_atomic(path, content.getvalue())
     except OSError as error:
@@ -82,7 +82,7 @@ def _equals(found: "Rendering") -> bool:
 def _print_rendering(chosen: argparse.Namespace, found: "Rendering") -> None:
     from finetune_monitor.base.text import visible
 
-    print(f"picture:  {visible(str(chosen.run_dir))}, step {chosen.step}, cell {found.cell.id}")
+    print(f"image:  {visible(str(chosen.run_dir))}, step {chosen.step}, cell {found.cell.id}")
     print(f"prompt:   {visible(found.cell.prompt)} (seed {found.cell.seed})")
     print(f"weights:  {visible(found.weights)}")
     print(f"equal:    {_in_words(found)}")
@@ -93,10 +93,10 @@ def _print_rendering(chosen: argparse.Namespace, found: "Rendering") -> None:
 
 def _in_words(found: "Rendering") -> str:
     if found.recorded is None:
-        return "not known: the record has no picture of this cell at this step"
+        return "not known: the record has no image of this cell at this step"
     if found.distance is None:
-        sizes = [f"{picture.width} x {picture.height}" for picture in (found.recorded, found.picture)]
-        return f"no: the recorded picture has {sizes[0]} pixels, this one {sizes[1]}"
+        sizes = [f"{image.width} x {image.height}" for image in (found.recorded, found.image)]
+        return f"no: the recorded image has {sizes[0]} pixels, this one {sizes[1]}"
     if _equals(found):
         return "yes, pixel for pixel"
     greatest, share = found.distance.greatest, 100 * found.distance.share

@@ -34,7 +34,7 @@ def _report(chosen: argparse.Namespace) -> None:
             f"{chosen.output}: could not be written ({error.strerror}); the same command goes on"
         ) from error
     size = sum(path.stat().st_size for path in chosen.output.rglob("*") if path.is_file()) / 1e6
-    counts = {"run": written.runs, "evaluation": written.evaluations, "picture": written.pictures}
+    counts = {"run": written.runs, "evaluation": written.evaluations, "image": written.images}
     for found in written.unreadable:
         print(f"left out: {visible(found.problem)}")
     print(f"shown:    {', '.join(f'{count} {word}' + 's' * (count != 1) for word, count in counts.items())}")

@@ -72,7 +72,7 @@ class Extended(Protocol):
 
 @runtime_checkable
 class Illustrated(Protocol):
-    """A metric with small pictures of the photos it compares with, by the SHA-256 that `describe` gives them."""
+    """A metric with small images of the photos it compares with, by the SHA-256 that `describe` gives them."""
 
     thumbnails: Mapping[str, Image]
 

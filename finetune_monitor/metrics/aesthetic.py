@@ -22,7 +22,7 @@ class Aesthetic:
     """Rating of each image by a head on CLIP embeddings, 0 to 10 unless the head names another scale.
 
     What the head says is what is logged: a head is not bounded, and a score outside its scale is warned about once.
-    Ratings follow the taste of those who rated: Western and realist photographs are favoured (arXiv 2601.09896).
+    Ratings follow the taste of those who rated: Western and realist photographs are favored (arXiv 2601.09896).
 
     Args:
         clip: model name of open_clip, a folder in open_clip's layout, or a `ClipEncoder` that other metrics use too.
@@ -75,7 +75,7 @@ class Aesthetic:
             self._warned = True
             logger.warning(
                 f"{self.name}: a score of {outside[0]:.2f} lies outside {low:g}..{high:g}; it is logged as it is: the "
-                "head was trained on no such pictures (said once)"
+                "head was trained on no such images (said once)"
             )
 
     def describe(self) -> Mapping[str, Any]:

@@ -29,7 +29,7 @@ FORMAT, VERSION = "finetune_monitor.aesthetic_head", "1"
 
 ACTIVATIONS = ("none", "relu")
 
-NORMALISATION = "l2"
+NORMALIZATION = "l2"
 """How embeddings are scaled before the first layer; there is no other way."""
 
 SCALE = (0.0, 10.0)
@@ -47,7 +47,7 @@ PUBLIC_HEADS = {
 
 
 class AestheticHead(nn.Module):
-    """Linear layers with an activation between them, on L2-normalised CLIP image embeddings.
+    """Linear layers with an activation between them, on L2-normalized CLIP image embeddings.
 
     Args:
         widths: from the embedding's size down to 1, or to the number of grades; `[768, 1]` is one linear layer.
@@ -119,7 +119,7 @@ def find_head(head: str | Path) -> Path:
 
 def save_head(file: Path, head: AestheticHead, metadata: Mapping[str, str]) -> None:
     """Write a head with what `read_head` must know of it, and with `metadata` for those who use it."""
-    own = {"format": FORMAT, "version": VERSION, "activation": head.activation, "normalisation": NORMALISATION}
+    own = {"format": FORMAT, "version": VERSION, "activation": head.activation, "normalization": NORMALIZATION}
     own["layers"] = json.dumps(head.widths)
     if head.grades is not None:
         own["grades"] = json.dumps(head.grades)
@@ -264,10 +264,10 @@ def _safetensors_metadata(file: Path) -> Mapping[str, str]:
             f"{file}: its metadata says format={found[0]}, version={found[1]}; expected format={FORMAT}, "
             f"version={VERSION}"
         )
-    if metadata.get("normalisation", NORMALISATION) != NORMALISATION:
+    if metadata.get("normalization", NORMALIZATION) != NORMALIZATION:
         raise UserError(
-            f"{file}: its metadata says normalisation={metadata['normalisation']}, expected {NORMALISATION}: the "
-            "embeddings here are L2-normalised"
+            f"{file}: its metadata says normalization={metadata['normalization']}, expected {NORMALIZATION}: the "
+            "embeddings here are L2-normalized"
         )
     return metadata
 

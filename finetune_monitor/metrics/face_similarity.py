@@ -16,14 +16,14 @@ from finetune_monitor.base.files import sha256
 from finetune_monitor.base.images import list_images, read_images, thumbnail
 from finetune_monitor.metrics import MetricInfo
 from finetune_monitor.models.faces import Face, FaceFinder
-from finetune_monitor.models.recognizers import Embeddings, load_recogniser
+from finetune_monitor.models.recognizers import Embeddings, load_recognizer
 from finetune_monitor.record.columns import HELD_OUT
 from finetune_monitor.record.grid import Cell
 from finetune_monitor.stats.estimate import MISSING, Estimate, FloatArray
 from finetune_monitor.stats.statistics import bootstrap_mean
 
 References: TypeAlias = str | Path | Sequence[str | Path | Image]
-"""A folder of photos, or a list of paths or pictures."""
+"""A folder of photos, or a list of paths or images."""
 
 
 class FaceSimilarity:
@@ -38,8 +38,8 @@ class FaceSimilarity:
 
     Args:
         references: photos of the person; where one shows several people the largest face counts, with a warning.
-        recogniser: `vggface2`, `casia-webface`, or the path of a recogniser in ONNX format.
-        device: where detector and recogniser run.
+        recognizer: `vggface2`, `casia-webface`, or the path of a recognizer in ONNX format.
+        device: where detector and recognizer run.
         held_out: further photos of the person, which the model was not trained on.
 
     Raises:
@@ -53,7 +53,7 @@ class FaceSimilarity:
     def __init__(
         self,
         references: References,
-        recogniser: str | Path = "vggface2",
+        recognizer: str | Path = "vggface2",
         device: str | torch.device = "cpu",
         held_out: References = (),
     ) -> None:
@@ -61,11 +61,11 @@ class FaceSimilarity:
         if not used:
             raise UserError("reference photos: found an empty list, expected at least one photo of the person")
         named = _named([*used, *kept])
-        self._recogniser = load_recogniser(recogniser, device)
+        self._recognizer = load_recognizer(recognizer, device)
         self._finder = FaceFinder(device)
         photos, images = _described(named), [image for _, image in named]
         faces = _largest_faces([name for name, _ in named], self._finder.find(images))
-        embeddings: Embeddings = self._recogniser.embed(images, faces)
+        embeddings: Embeddings = self._recognizer.embed(images, faces)
         self._references, self._held_out = embeddings[: len(used)], embeddings[len(used) :]
         self._photos, self._held_out_photos = photos[: len(used)], photos[len(used) :]
         self.further = {HELD_OUT: MetricInfo(self.higher_is_better, self.bounds)} if kept else {}
@@ -78,7 +78,7 @@ class FaceSimilarity:
         similarity, to_held_out = np.full((2, len(images)), MISSING)
         if has_face.any():
             chosen = [image for image, faces in zip(images, found, strict=True) if faces]
-            embeddings = self._recogniser.embed(chosen, [faces[0] for faces in found if faces])
+            embeddings = self._recognizer.embed(chosen, [faces[0] for faces in found if faces])
             similarity[has_face] = cosines(embeddings, self._references).mean(axis=1)
             if len(self._held_out):
                 to_held_out[has_face] = cosines(embeddings, self._held_out).mean(axis=1)
@@ -98,15 +98,15 @@ class FaceSimilarity:
         return {self.name: _among(self._references), **held_out}
 
     def describe(self) -> Mapping[str, Any]:
-        """The recogniser with the SHA-256 of its weights, and the photos with theirs."""
-        recogniser = {"id": self._recogniser.id, "sha256": self._recogniser.sha256}
+        """The recognizer with the SHA-256 of its weights, and the photos with theirs."""
+        recognizer = {"id": self._recognizer.id, "sha256": self._recognizer.sha256}
         held_out = {"held_out": self._held_out_photos} if self._held_out_photos else {}
-        notice = {"notice": self._recogniser.notice} if self._recogniser.notice else {}
-        return {"recogniser": recogniser, "references": self._photos, **held_out, **notice}
+        notice = {"notice": self._recognizer.notice} if self._recognizer.notice else {}
+        return {"recognizer": recognizer, "references": self._photos, **held_out, **notice}
 
 
 def cosines(a: Embeddings, b: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "n m"]:
-    """Cosine of every row of `a` with every row of `b`, both L2-normalised."""
+    """Cosine of every row of `a` with every row of `b`, both L2-normalized."""
     return np.clip(a.astype(np.float64) @ b.astype(np.float64).T, -1.0, 1.0)
 
 
@@ -135,7 +135,7 @@ def _named(entries: Sequence[str | Path | Image]) -> list[tuple[str, Image]]:
 
 
 def _described(named: Sequence[tuple[str, Image]]) -> list[dict[str, str]]:
-    """File and SHA-256; of the pixels where a picture came without a file."""
+    """File and SHA-256; of the pixels where an image came without a file."""
     return [
         {
             "file": name,

@@ -22,7 +22,7 @@ from finetune_monitor.models.weights import undisturbed_rng
 BATCH = 16
 
 TEXT_PARTS = ("transformer", "token_embedding", "text", "text_decoder")
-"""What open_clip's models read texts with: 0.5 GB of ViT-L/14 that no picture needs."""
+"""What open_clip's models read texts with: 0.5 GB of ViT-L/14 that no image needs."""
 
 _CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 """Names under which the hub holds open_clip's weights; the first is preferred, as open_clip does."""
@@ -52,7 +52,7 @@ class ClipSource:
 class ClipEncoder:
     """A CLIP model of open_clip in float32; give one to several metrics, and each image is encoded once for all.
 
-    `embed` remembers the embedding of an image for as long as that picture object lives, and takes it for unchanged.
+    `embed` remembers the embedding of an image for as long as that image object lives, and takes it for unchanged.
     It is made of two steps, which those who have no use for that memory take by themselves: `preprocess`, open_clip's
     own transform, turns an RGB image into pixels, 3 x h x w in float32, and can be pickled; `encode` takes a batch.
 
@@ -90,7 +90,7 @@ class ClipEncoder:
         return clip_width(self.source)
 
     def embed(self, images: Sequence[Image]) -> Float[Tensor, "n d"]:
-        """L2-normalised embeddings of RGB images, float32, on the encoder's device."""
+        """L2-normalized embeddings of RGB images, float32, on the encoder's device."""
         new = {id(image): image for image in images if id(image) not in self._images}
         self._rows = {key: self._rows[key] for key in self._images}
         self._rows.update(zip(new, self._encode(list(new.values())), strict=True))
@@ -100,13 +100,13 @@ class ClipEncoder:
 
     @torch.inference_mode()
     def encode(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
-        """L2-normalised embeddings of one batch that `preprocess` made, float32, on the encoder's device."""
+        """L2-normalized embeddings of one batch that `preprocess` made, float32, on the encoder's device."""
         return self._model.encode_image(pixels.to(self.device), normalize=True).float()
 
     def _encode(self, images: Sequence[Image]) -> list[Tensor]:
         rows: list[Tensor] = []
         for start in range(0, len(images), BATCH):
-            # open_clip's own transform: torchvision's faster one on tensors leaves single pixels a grey level apart
+            # open_clip's own transform: torchvision's faster one on tensors leaves single pixels a gray level apart
             batch = torch.stack([self.preprocess(image) for image in images[start : start + BATCH]])
             rows += self.encode(batch).unbind()
         return rows

@@ -30,7 +30,7 @@ def resolve_hub_model(model: str | Path) -> str | Path:
     """What to hand to `from_pretrained` for a folder in diffusers layout or a hub id.
 
     A complete folder, or a model that lies completely in the Hugging Face cache, is returned as a folder and needs no
-    network; else the id, when the hub answers that it has the model. Honours `HF_ENDPOINT`, `HF_HUB_OFFLINE` and
+    network; else the id, when the hub answers that it has the model. Honors `HF_ENDPOINT`, `HF_HUB_OFFLINE` and
     `HF_HOME`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Find faces with the cascade of MTCNN (Zhang et al. 2016), many pictures and all their candidates at a time."""
+"""Find faces with the cascade of MTCNN (Zhang et al. 2016), many images and all their candidates at a time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
 CELL, STRIDE = 12, 2
-"""Pixels of a scaled picture that P-Net judges at once, and from one such cell to the next."""
+"""Pixels of a scaled image that P-Net judges at once, and from one such cell to the next."""
 
 RNET_SIZE, ONET_SIZE = 24, 48
 
@@ -21,7 +21,7 @@ LEVEL_OVERLAP, OVERLAP = 0.5, 0.7
 """Of two candidates that overlap more the less likely goes: within a level of the pyramid, and overall."""
 
 PIXELS_ON_CPU, PIXELS = 8 * 512 * 512, 32 * 512 * 512
-"""Of the pictures to work on at once. Measured on two cores at 512 px: 39 ms a picture one by one, 30 by two, 27 by
+"""Of the images to work on at once. Measured on two cores at 512 px: 39 ms an image one by one, 30 by two, 27 by
 four and 26 by eight.
 """
 
@@ -31,9 +31,9 @@ CROPS_ON_CPU, CROPS = 128, 1024
 
 @dataclass(frozen=True)
 class Detections:
-    """The faces of one picture, the most likely first, in its pixels.
+    """The faces of one image, the most likely first, in its pixels.
 
-    boxes: left, top, right, bottom; may reach over the picture's edge.
+    boxes: left, top, right, bottom; may reach over the image's edge.
     probabilities: 0 to 1.
     landmarks: left eye, right eye, nose, left and right corner of the mouth, as (x, y).
     """
@@ -45,23 +45,23 @@ class Detections:
 
 @dataclass(frozen=True)
 class _Candidates:
-    """Boxes that may hold a face, how likely, and the index of the picture each lies in."""
+    """Boxes that may hold a face, how likely, and the index of the image each lies in."""
 
     boxes: Float[Tensor, "n 4"]
     scores: Float[Tensor, "n"]
-    pictures: Int[Tensor, "n"]
+    images: Int[Tensor, "n"]
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     def __getitem__(self, chosen: Tensor) -> "_Candidates":
-        return _Candidates(self.boxes[chosen], self.scores[chosen], self.pictures[chosen])
+        return _Candidates(self.boxes[chosen], self.scores[chosen], self.images[chosen])
 
 
 class Detector:
-    """The networks, thresholds and sizes of facenet-pytorch's `MTCNN`, without its loops over pictures and candidates.
+    """The networks, thresholds and sizes of facenet-pytorch's `MTCNN`, without its loops over images and candidates.
 
-    It finds what `MTCNN(keep_all=True).detect(picture, landmarks=True)` finds in each picture.
+    It finds what `MTCNN(keep_all=True).detect(image, landmarks=True)` finds in each image.
     """
 
     def __init__(self, mtcnn: MTCNN) -> None:
@@ -74,24 +74,24 @@ class Detector:
         on_cpu = self._device.type == "cpu"
         self._pixels, self._crops = (PIXELS_ON_CPU, CROPS_ON_CPU) if on_cpu else (PIXELS, CROPS)
 
-    def detect(self, pictures: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Detections]:
-        """The faces of each RGB picture, all of one size; none is empty arrays."""
+    def detect(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Detections]:
+        """The faces of each RGB image, all of one size; none is empty arrays."""
         found: list[Detections] = []
-        step = max(1, self._pixels // (pictures[0].shape[0] * pictures[0].shape[1])) if pictures else 1
-        for start in range(0, len(pictures), step):
-            found += self._detect_batch(np.stack(pictures[start : start + step]))
+        step = max(1, self._pixels // (images[0].shape[0] * images[0].shape[1])) if images else 1
+        for start in range(0, len(images), step):
+            found += self._detect_batch(np.stack(images[start : start + step]))
         return found
 
     @torch.inference_mode()
-    def _detect_batch(self, pictures: UInt8[np.ndarray, "n h w 3"]) -> list[Detections]:
-        table = summed_area_table(torch.from_numpy(pictures).to(self._device))
+    def _detect_batch(self, images: UInt8[np.ndarray, "n h w 3"]) -> list[Detections]:
+        table = summed_area_table(torch.from_numpy(images).to(self._device))
         found = self._propose(table)
         if len(found):
             found = self._refine(table, found)
         landmarks = torch.zeros(0, 5, 2)
         if len(found):
             found, landmarks = self._locate(table, found)
-        return _by_picture(found, landmarks, len(pictures))
+        return _by_image(found, landmarks, len(images))
 
     def _propose(self, table: Int[Tensor, "b h w 3"]) -> _Candidates:
         """Squares that P-Net, sliding over every level of a pyramid, takes for faces."""
@@ -101,25 +101,25 @@ class Detector:
         levels, offsets, groups = [_none(self._device)], [whole[:0].float()], [everyone[:0]]
         for level, scale in enumerate(pyramid(min(height, width), self._smallest_face, self._factor)):
             shrunk = area_pool(table, everyone, whole, (int(height * scale + 1), int(width * scale + 1)))
-            shifts, probabilities = _slide(self._pnet, _normalised(shrunk))
+            shifts, probabilities = _slide(self._pnet, _normalized(shrunk))
             cells, of_cells = _cells(shifts, probabilities, scale, self._thresholds[0])
             levels.append(cells)
             offsets.append(of_cells)
-            groups.append(cells.pictures + level * count)
+            groups.append(cells.images + level * count)
         found = _concatenated(levels)
         kept = batched_nms(found.boxes, found.scores, torch.cat(groups), LEVEL_OVERLAP)
         found, shift = found[kept], torch.cat(offsets)[kept]
-        kept = batched_nms(found.boxes, found.scores, found.pictures, OVERLAP)
+        kept = batched_nms(found.boxes, found.scores, found.images, OVERLAP)
         found, shift = found[kept], shift[kept]
-        return _within(_Candidates(_square(_shifted(found.boxes, shift, 0)), found.scores, found.pictures), table)
+        return _within(_Candidates(_square(_shifted(found.boxes, shift, 0)), found.scores, found.images), table)
 
     def _refine(self, table: Int[Tensor, "b h w 3"], candidates: _Candidates) -> _Candidates:
         """The squares that R-Net takes for faces too, moved as it says."""
         shifts, probabilities = self._judge(self._rnet, table, candidates, RNET_SIZE)
         found, (shift,) = _likely(candidates, probabilities, self._thresholds[1], shifts)
-        kept = batched_nms(found.boxes, found.scores, found.pictures, OVERLAP)
+        kept = batched_nms(found.boxes, found.scores, found.images, OVERLAP)
         found, shift = found[kept], shift[kept]
-        return _within(_Candidates(_square(_shifted(found.boxes, shift, 1)), found.scores, found.pictures), table)
+        return _within(_Candidates(_square(_shifted(found.boxes, shift, 1)), found.scores, found.images), table)
 
     def _locate(
         self, table: Int[Tensor, "b h w 3"], candidates: _Candidates
@@ -129,7 +129,7 @@ class Detector:
         found, (shift, point) = _likely(candidates, probabilities, self._thresholds[2], shifts, points)
         sides = found.boxes[:, 2:] - found.boxes[:, :2] + 1
         landmarks = point.view(-1, 2, 5).mT * sides[:, None] + found.boxes[:, None, :2] - 1
-        found = _Candidates(_shifted(found.boxes, shift, 1), found.scores, found.pictures)
+        found = _Candidates(_shifted(found.boxes, shift, 1), found.scores, found.images)
         kept = _not_nested(found)
         return found[kept], landmarks[kept]
 
@@ -138,8 +138,8 @@ class Detector:
     ) -> list[Tensor]:
         """What R-Net or O-Net says of every candidate."""
         boxes = _whole_pixels(candidates.boxes, table)
-        parts = zip(boxes.split(self._crops), candidates.pictures.split(self._crops), strict=True)
-        outputs = [network(_normalised(area_pool(table, pictures, part, (size, size)))) for part, pictures in parts]
+        parts = zip(boxes.split(self._crops), candidates.images.split(self._crops), strict=True)
+        outputs = [network(_normalized(area_pool(table, images, part, (size, size)))) for part, images in parts]
         return [torch.cat(output) for output in zip(*outputs, strict=True)]
 
 
@@ -152,11 +152,11 @@ def pyramid(short_side: int, smallest_face: int, factor: float) -> list[float]:
     return scales
 
 
-def summed_area_table(pictures: UInt8[Tensor, "b h w 3"]) -> Int[Tensor, "b h+1 w+1 3"]:
+def summed_area_table(images: UInt8[Tensor, "b h w 3"]) -> Int[Tensor, "b h+1 w+1 3"]:
     """Sums over all pixels above and to the left (Crow 1984); four look-ups give the sum over any rectangle."""
-    count, height, width, channels = pictures.shape
-    table = torch.zeros(count, height + 1, width + 1, channels, dtype=torch.int32, device=pictures.device)
-    table[:, 1:, 1:] = pictures
+    count, height, width, channels = images.shape
+    table = torch.zeros(count, height + 1, width + 1, channels, dtype=torch.int32, device=images.device)
+    table[:, 1:, 1:] = images
     for row in range(2, height + 1):  # torch's cumsum over the rows takes four times as long on a CPU
         table[:, row] += table[:, row - 1]
     return table.cumsum_(2)
@@ -164,19 +164,19 @@ def summed_area_table(pictures: UInt8[Tensor, "b h w 3"]) -> Int[Tensor, "b h+1 
 
 def area_pool(
     table: Int[Tensor, "b h w 3"],
-    pictures: Int[Tensor, "n"],
+    images: Int[Tensor, "n"],
     boxes: Int[Tensor, "n 4"],
     size: tuple[int, int],
 ) -> Float[Tensor, "n 3 rows columns"]:
-    """Each box of its picture at another size, as `adaptive_avg_pool2d` gives it, 0 to 255.
+    """Each box of its image at another size, as `adaptive_avg_pool2d` gives it, 0 to 255.
 
-    boxes: left, top, right, bottom in whole pixels, inside the picture and not empty.
+    boxes: left, top, right, bottom in whole pixels, inside the image and not empty.
     """
     top, bottom = _edges(boxes[:, 1], boxes[:, 3], size[0])
     left, right = _edges(boxes[:, 0], boxes[:, 2], size[1])
     _, height, width, channels = table.shape
     flat = table.view(-1, channels)
-    first = pictures[:, None] * height
+    first = images[:, None] * height
 
     def corner(row: Tensor, column: Tensor) -> Tensor:
         index = ((first + row) * width)[:, :, None] + column[:, None, :]
@@ -197,18 +197,18 @@ def _edges(start: Int[Tensor, "n"], end: Int[Tensor, "n"], parts: int) -> tuple[
     return start[:, None] + index * length // parts, start[:, None] + ((index + 1) * length + parts - 1) // parts
 
 
-def _normalised(pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+def _normalized(pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
     """As MTCNN's networks were trained to see 0 to 255."""
     return pixels.sub_(127.5).mul_(1 / 128)
 
 
-def _slide(pnet: PNet, pictures: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b 4 y x"], Float[Tensor, "b y x"]]:
+def _slide(pnet: PNet, images: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b 4 y x"], Float[Tensor, "b y x"]]:
     """P-Net's forward: how it would shift each cell, and how likely the cell is a face.
 
     Only the PReLU and the pooling of its large first layer are written otherwise than in facenet-pytorch: over whole
     rows of pixels with their ten channels, they take a third of the time on a CPU.
     """
-    x = pnet.conv1(pictures).permute(0, 2, 3, 1)
+    x = pnet.conv1(images).permute(0, 2, 3, 1)
     x = F.prelu(x.flatten(0, 1).flatten(1), pnet.prelu1.weight.repeat(x.shape[2])).view(x.shape)
     x = F.pad(x, (0, 0, 0, x.shape[2] % 2, 0, x.shape[1] % 2), value=-torch.inf)
     x = torch.maximum(x[:, ::2], x[:, 1::2])
@@ -220,11 +220,11 @@ def _slide(pnet: PNet, pictures: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor
 def _cells(
     shifts: Float[Tensor, "b 4 h w"], probabilities: Float[Tensor, "b h w"], scale: float, threshold: float
 ) -> tuple[_Candidates, Float[Tensor, "n 4"]]:
-    """The likely cells, as boxes in the unscaled picture, and how P-Net would shift each."""
-    picture, row, column = (probabilities >= threshold).nonzero(as_tuple=True)
+    """The likely cells, as boxes in the unscaled image, and how P-Net would shift each."""
+    image, row, column = (probabilities >= threshold).nonzero(as_tuple=True)
     corner = torch.stack([column, row], dim=1).float() * STRIDE
     boxes = torch.cat([(corner + 1) / scale, (corner + CELL) / scale], dim=1).floor()
-    return _Candidates(boxes, probabilities[picture, row, column], picture), shifts[picture, :, row, column]
+    return _Candidates(boxes, probabilities[image, row, column], image), shifts[image, :, row, column]
 
 
 def _none(device: torch.device) -> _Candidates:
@@ -236,19 +236,19 @@ def _concatenated(parts: list[_Candidates]) -> _Candidates:
     return _Candidates(
         torch.cat([part.boxes for part in parts]),
         torch.cat([part.scores for part in parts]),
-        torch.cat([part.pictures for part in parts]),
+        torch.cat([part.images for part in parts]),
     )
 
 
 def _whole_pixels(boxes: Float[Tensor, "n 4"], table: Int[Tensor, "b h w 3"]) -> Int[Tensor, "n 4"]:
-    """The part of each box inside the picture; its coordinates count from 1 and include the last pixel."""
+    """The part of each box inside the image; its coordinates count from 1 and include the last pixel."""
     start = boxes[:, :2].long().clamp(min=1) - 1
     right, bottom = (boxes[:, axis + 2].long().clamp(max=table.shape[2 - axis] - 1) for axis in (0, 1))
     return torch.column_stack([start, right, bottom])
 
 
 def _within(candidates: _Candidates, table: Int[Tensor, "b h w 3"]) -> _Candidates:
-    """Those that show at least a pixel of the picture."""
+    """Those that show at least a pixel of the image."""
     boxes = _whole_pixels(candidates.boxes, table)
     return candidates[(boxes[:, 2:] > boxes[:, :2]).all(dim=1)]
 
@@ -259,7 +259,7 @@ def _likely(
     """Those above the threshold, with their new scores, and their rows of what else the network said."""
     scores = probabilities[:, 1]
     chosen = (scores > threshold).nonzero()[:, 0]
-    kept = _Candidates(candidates.boxes[chosen], scores[chosen], candidates.pictures[chosen])
+    kept = _Candidates(candidates.boxes[chosen], scores[chosen], candidates.images[chosen])
     return kept, [other[chosen] for other in others]
 
 
@@ -270,7 +270,7 @@ def _shifted(boxes: Float[Tensor, "n 4"], shifts: Float[Tensor, "n 4"], border: 
 
 
 def _square(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
-    """The square on the longer side with the same centre."""
+    """The square on the longer side with the same center."""
     sides = boxes[:, 2:] - boxes[:, :2]
     longer = sides.amax(dim=1, keepdim=True)
     start = boxes[:, :2] + sides * 0.5 - longer * 0.5
@@ -284,7 +284,7 @@ def _not_nested(found: _Candidates) -> Tensor:
     start = torch.maximum(found.boxes[:, None, :2], found.boxes[None, :, :2])
     end = torch.minimum(found.boxes[:, None, 2:], found.boxes[None, :, 2:])
     shared = (end - start + 1).clamp(min=0).prod(dim=2) / torch.minimum(areas[:, None], areas)
-    rivals = ((shared > OVERLAP) & (found.pictures[:, None] == found.pictures)).cpu()
+    rivals = ((shared > OVERLAP) & (found.images[:, None] == found.images)).cpu()
     order = found.scores.argsort(stable=True).flip(0)  # of equals the last, as NumPy's argsort leaves them
     kept: list[int] = []
     for index in order.tolist():
@@ -293,9 +293,9 @@ def _not_nested(found: _Candidates) -> Tensor:
     return torch.tensor(kept, dtype=torch.long, device=found.boxes.device)
 
 
-def _by_picture(found: _Candidates, landmarks: Float[Tensor, "n 5 2"], count: int) -> list[Detections]:
-    pictures, boxes, scores, points = (
-        tensor.cpu().numpy() for tensor in (found.pictures, found.boxes, found.scores, landmarks)
+def _by_image(found: _Candidates, landmarks: Float[Tensor, "n 5 2"], count: int) -> list[Detections]:
+    images, boxes, scores, points = (
+        tensor.cpu().numpy() for tensor in (found.images, found.boxes, found.scores, landmarks)
     )
-    rows = [pictures == index for index in range(count)]
+    rows = [images == index for index in range(count)]
     return [Detections(boxes[row], scores[row], points[row]) for row in rows]

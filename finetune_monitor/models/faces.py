@@ -1,4 +1,4 @@
-"""Find faces (MTCNN), and cut them out as a recogniser was trained to see them."""
+"""Find faces (MTCNN), and cut them out as a recognizer was trained to see them."""
 
 import math
 from collections import defaultdict
@@ -16,24 +16,24 @@ from finetune_monitor.models.face_detection import Detections, Detector
 from finetune_monitor.models.weights import undisturbed_rng
 
 DETECTION_SHORT_SIDE, DETECTION_LONG_SIDE = 192, 1600
-"""Pictures are scaled to lie between these for the detector; large ones would take seconds.
+"""Images are scaled to lie between these for the detector; large ones would take seconds.
 
 Measured on 32 portraits reduced to 64 pixels: the landmarks' mean error is 4.3 % of the distance between the eyes when
 detected at 64 pixels, 2.8 % at 128, 2.1 % at 192, 2.2 % at 256 and 2.5 % at 384, at twice the cost.
 """
 
 MINIMUM_PROBABILITY = 0.95
-"""Detections below are dropped. Measured: faces of 14 to 28 pixels in pictures of 64, some blurred and noisy, all had
+"""Detections below are dropped. Measured: faces of 14 to 28 pixels in images of 64, some blurred and noisy, all had
 0.98 or more; false ones in photos and generated landscapes had 0.91 or less.
 """
 
 LARGEST_ENLARGEMENT = 8.0
 
-SMALLEST_PICTURE = 12
+SMALLEST_IMAGE = 12
 """Pixels of the shorter side; below, MTCNN's first network has nothing to look at."""
 
 SMALLEST_FACE = 2.0
-"""Pixels; a box that shows less of the picture cannot be cut out."""
+"""Pixels; a box that shows less of the image cannot be cut out."""
 
 FACENET_SIZE, FACENET_MARGIN = 160, 14
 """Crop size and margin in pixels that the author of facenet-pytorch names for its weights."""
@@ -48,9 +48,9 @@ ARCFACE_SIZE = 112
 
 @dataclass(frozen=True)
 class Face:
-    """A face in a picture, in the picture's own pixels.
+    """A face in an image, in the image's own pixels.
 
-    box: left, top, right, bottom; may reach over the picture's edge.
+    box: left, top, right, bottom; may reach over the image's edge.
     landmarks: left eye, right eye, nose, left and right corner of the mouth, left and right as seen, as (x, y).
     probability: how sure the detector is, 0 to 1.
     """
@@ -76,7 +76,7 @@ class FaceFinder:
         """The faces of each RGB image, the largest first; none is an empty list."""
         groups: dict[tuple[int, int], list[int]] = defaultdict(list)
         for index, image in enumerate(images):
-            if min(image.size) >= SMALLEST_PICTURE:
+            if min(image.size) >= SMALLEST_IMAGE:
                 groups[image.size].append(index)
         found: list[list[Face]] = [[] for _ in images]
         for size, indices in groups.items():
@@ -89,22 +89,22 @@ class FaceFinder:
 
 
 def _pixels(image: Image.Image, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
-    """A picture as the detector sees it."""
+    """An image as the detector sees it."""
     return np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BICUBIC))
 
 
 def detection_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Width and height at which the detector sees a picture of this size."""
+    """Width and height at which the detector sees an image of this size."""
     short, long = min(size), max(size)
     scale = 1.0
     if short < DETECTION_SHORT_SIDE:
         scale = min(DETECTION_SHORT_SIDE / short, LARGEST_ENLARGEMENT)
-    scale = min(scale, max(DETECTION_LONG_SIDE / long, SMALLEST_PICTURE * 2 / short))
+    scale = min(scale, max(DETECTION_LONG_SIDE / long, SMALLEST_IMAGE * 2 / short))
     return round(size[0] * scale), round(size[1] * scale)
 
 
 def _faces(found: Detections, ratio: Float[np.ndarray, "2"], size: tuple[int, int]) -> list[Face]:
-    """What the detector found in one image, in the original picture's pixels."""
+    """What the detector found in one image, in the original image's pixels."""
     faces = [
         Face(box * np.tile(ratio, 2), landmarks * ratio, float(probability))
         for box, landmarks, probability in zip(found.boxes, found.landmarks, found.probabilities, strict=True)
@@ -113,7 +113,7 @@ def _faces(found: Detections, ratio: Float[np.ndarray, "2"], size: tuple[int, in
 
 
 def _is_usable(face: Face, size: tuple[int, int]) -> bool:
-    """Sure enough, and with something in the picture to cut out."""
+    """Sure enough, and with something in the image to cut out."""
     inside = np.clip(face.box.reshape(2, 2), 0, size)
     can_be_cut_out = (inside[1] - inside[0] >= SMALLEST_FACE).all() and np.ptp(face.landmarks, axis=0).max() > 0
     return bool(face.probability >= MINIMUM_PROBABILITY and can_be_cut_out)
@@ -125,17 +125,17 @@ def facenet_crop(image: Image.Image, face: Face) -> Float[Tensor, "3 160 160"]:
 
 
 def arcface_crop(image: Image.Image, face: Face, size: int = ARCFACE_SIZE) -> Float[np.ndarray, "size size 3"]:
-    """The face turned, scaled and shifted onto ArcFace's template; RGB, 0 to 255; black beyond the picture.
+    """The face turned, scaled and shifted onto ArcFace's template; RGB, 0 to 255; black beyond the image.
 
-    Sampled at least as densely as the picture's own pixels and then averaged, so that a large face does not alias.
+    Sampled at least as densely as the image's own pixels and then averaged, so that a large face does not alias.
     """
     to_template = similarity_transform(face.landmarks, ARCFACE_TEMPLATE * (size / ARCFACE_SIZE))
     pixels_across = 1 / math.hypot(to_template[0, 0], to_template[1, 0])
     dense = min(max(math.ceil(pixels_across), 2), 32)
-    to_picture = np.linalg.inv(to_template) @ np.diag([1 / dense, 1 / dense, 1.0])
+    to_image = np.linalg.inv(to_template) @ np.diag([1 / dense, 1 / dense, 1.0])
     side = size * dense
     sampled = image.transform(
-        (side, side), Image.Transform.AFFINE, to_picture[:2].ravel().tolist(), Image.Resampling.BICUBIC
+        (side, side), Image.Transform.AFFINE, to_image[:2].ravel().tolist(), Image.Resampling.BICUBIC
     )
     return np.asarray(sampled.resize((size, size), Image.Resampling.BOX), dtype=np.float32)
 
@@ -145,11 +145,11 @@ def similarity_transform(
 ) -> Float[np.ndarray, "3 3"]:
     """Rotation, scale and shift that bring `source` closest to `target` in least squares (Umeyama 1991)."""
     source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
-    source_centred, target_centred = source - source_mean, target - target_mean
-    u, singular, vt = np.linalg.svd(target_centred.T @ source_centred / len(source))
+    source_centered, target_centered = source - source_mean, target - target_mean
+    u, singular, vt = np.linalg.svd(target_centered.T @ source_centered / len(source))
     signs = np.array([1.0, np.sign(np.linalg.det(u) * np.linalg.det(vt))])
     rotation = u @ np.diag(signs) @ vt
-    scale = (singular * signs).sum() / source_centred.var(axis=0).sum()
+    scale = (singular * signs).sum() / source_centered.var(axis=0).sum()
     matrix = np.eye(3)
     matrix[:2, :2] = scale * rotation
     matrix[:2, 2] = target_mean - scale * rotation @ source_mean

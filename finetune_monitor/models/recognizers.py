@@ -13,18 +13,18 @@ from PIL import Image
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import sha256
 from finetune_monitor.models.faces import ARCFACE_SIZE, Face, arcface_crop, facenet_crop
-from finetune_monitor.models.weights import RECOGNISERS, find_weights, read_state_dict, undisturbed_rng
+from finetune_monitor.models.weights import RECOGNIZERS, find_weights, read_state_dict, undisturbed_rng
 
 Embeddings = Float[np.ndarray, "n d"]
-"""One L2-normalised row a face."""
+"""One L2-normalized row a face."""
 
 
 BATCH = 16
-"""Crops to a forward of the recogniser."""
+"""Crops to a forward of the recognizer."""
 
 
 @runtime_checkable
-class Recogniser(Protocol):
+class Recognizer(Protocol):
     """Turns a face into a vector that is close to those of the same person.
 
     id: name or file, sha256: of the weights, notice: a sentence that belongs beside its scores, "" for none.
@@ -35,7 +35,7 @@ class Recogniser(Protocol):
     notice: str
 
     def embed(self, images: Sequence[Image.Image], faces: Sequence[Face]) -> Embeddings:
-        """One L2-normalised row for each pair of RGB image and face in it."""
+        """One L2-normalized row for each pair of RGB image and face in it."""
         ...
 
 
@@ -49,7 +49,7 @@ class InceptionResnet:
     notice = ""
 
     def __init__(self, name: str, device: str | torch.device = "cpu") -> None:
-        file = find_weights(RECOGNISERS[name])
+        file = find_weights(RECOGNIZERS[name])
         self.id, self.sha256, self._device = name, sha256(file), torch.device(device)
         state = {key: value for key, value in read_state_dict(file).items() if not key.startswith("logits.")}
         with undisturbed_rng():
@@ -71,8 +71,8 @@ class InceptionResnet:
         return np.concatenate(rows)
 
 
-class OnnxRecogniser:
-    """Any recogniser in ONNX format that takes faces on ArcFace's template (InsightFace's, the demo's).
+class OnnxRecognizer:
+    """Any recognizer in ONNX format that takes faces on ArcFace's template (InsightFace's, the demo's).
 
     One input of n x 3 x size x size, RGB, (x - mean) / std with 127.5 for both unless the file's metadata says `mean`
     or `std`; the first output is n x d. Metadata `notice` is a sentence to show beside the scores.
@@ -102,24 +102,24 @@ class OnnxRecogniser:
         if found.ndim != 2 or len(found) != len(crops) or not np.isfinite(found).all():
             raise UserError(
                 f"{self.id}: the output for {len(crops)} faces has shape {found.shape}; expected {len(crops)} rows of "
-                "finite numbers, one vector a face; is this a face recogniser?"
+                "finite numbers, one vector a face; is this a face recognizer?"
             )
         rows = found.astype(np.float32)
         return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
-def load_recogniser(recogniser: str | Path, device: str | torch.device = "cpu") -> Recogniser:
-    """`vggface2`, `casia-webface`, or the path of a recogniser in ONNX format.
+def load_recognizer(recognizer: str | Path, device: str | torch.device = "cpu") -> Recognizer:
+    """`vggface2`, `casia-webface`, or the path of a recognizer in ONNX format.
 
     Raises:
         UserError: none of these, or it cannot be had or loaded.
     """
-    if recogniser in RECOGNISERS:
-        return InceptionResnet(str(recogniser), device)
-    if Path(recogniser).expanduser().is_file():
-        return OnnxRecogniser(recogniser, device)
-    known = ", ".join(RECOGNISERS)
-    raise UserError(f"recogniser: found {str(recogniser)!r}, expected {known} or the path of an ONNX file that exists")
+    if recognizer in RECOGNIZERS:
+        return InceptionResnet(str(recognizer), device)
+    if Path(recognizer).expanduser().is_file():
+        return OnnxRecognizer(recognizer, device)
+    known = ", ".join(RECOGNIZERS)
+    raise UserError(f"recognizer: found {str(recognizer)!r}, expected {known} or the path of an ONNX file that exists")
 
 
 def _onnx_session(file: Path, device: torch.device) -> Any:
@@ -127,7 +127,7 @@ def _onnx_session(file: Path, device: torch.device) -> Any:
         import onnxruntime
     except ImportError as error:
         raise UserError(
-            f'{file}: ONNX recognisers need onnxruntime; install it with pip install "finetune_monitor[onnx]"'
+            f'{file}: ONNX recognizers need onnxruntime; install it with pip install "finetune_monitor[onnx]"'
         ) from error
     wanted = ["CUDAExecutionProvider"] if device.type == "cuda" else []
     providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
@@ -138,7 +138,7 @@ def _onnx_session(file: Path, device: torch.device) -> Any:
 
 
 def _onnx_input(file: Path, session: Any) -> tuple[str, int, bool]:
-    """Name of the input, side of the pictures it takes, and whether it takes only one at a time."""
+    """Name of the input, side of the images it takes, and whether it takes only one at a time."""
     inputs = session.get_inputs()
     shape = list(inputs[0].shape)
     sides = [side for side in shape[2:] if isinstance(side, int)]

@@ -52,10 +52,10 @@ class Source:
 
 def _facenet(filename: str, trained_on: str, digest: str | None, origin: str) -> Source:
     url = f"https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/{filename}"
-    return Source(filename, url, f"the face recogniser InceptionResnetV1 ({trained_on})", digest, origin, True)
+    return Source(filename, url, f"the face recognizer InceptionResnetV1 ({trained_on})", digest, origin, True)
 
 
-RECOGNISERS = {
+RECOGNIZERS = {
     "vggface2": _facenet(
         "20180402-114759-vggface2.pt",
         "VGGFace2",
@@ -242,7 +242,7 @@ def _status(request: urllib.request.Request) -> int | str:
 
 @contextmanager
 def undisturbed_rng() -> Iterator[None]:
-    """Initialise a network without touching torch's random state; its weights are loaded over right after.
+    """Initialize a network without touching torch's random state; its weights are loaded over right after.
 
     Also hides what torch before 2.6 says about facenet-pytorch's reading of its own three weight files.
     """

@@ -18,14 +18,14 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.versions import device_name, versions
 from finetune_monitor.metrics import Calibrated, Illustrated, Metric, check_names, columns, measured_with
 from finetune_monitor.models.export import NOTE, export_weights
-from finetune_monitor.monitor.budget import Pace
-from finetune_monitor.monitor.evaluator import Measurer, check_pictures_fit
+from finetune_monitor.monitor.budget import Budget
+from finetune_monitor.monitor.evaluator import Evaluator, check_images_fit
 from finetune_monitor.monitor.stopping import StoppingRule, decide
-from finetune_monitor.record.evaluation import Decision, Evaluation, RunSummary, StopReason, summarise
+from finetune_monitor.record.evaluation import Decision, Evaluation, RunSummary, StopReason, summarize
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.record.references import keep_references
 from finetune_monitor.record.run_directory import RunRecord, read_run
-from finetune_monitor.rendering.isolation import borrowed
+from finetune_monitor.rendering.isolation import isolated
 from finetune_monitor.rendering.renderer import Renderer
 from finetune_monitor.sinks import RunInfo, Sink
 from finetune_monitor.sinks.console import print_summary, scores_in_words
@@ -62,7 +62,7 @@ class FinetuneMonitor:
 
     Raises:
         UserError: `output_dir` is in use, holds another run, or was recorded with another grid or other metrics; or
-            the grid's pictures do not fit into memory.
+            the grid's images do not fit into memory.
         ValueError: no metric, metrics of one name, `every` below 1, `max_overhead` not between 0 and 1, or a pipeline,
             sampler or negative prompt that `Renderer` refuses.
     """
@@ -85,15 +85,15 @@ class FinetuneMonitor:
         resume_step: int | None = None,
     ):
         self.rules = [stopping] if isinstance(stopping, StoppingRule) else list(stopping)
-        self.metrics, self._pace = list(metrics), Pace(every, max_overhead)
+        self.metrics, self._budget = list(metrics), Budget(every, max_overhead)
         check_names(self.metrics)
         self.output_dir = Path(output_dir)
         self.best_metric = self.rules[0].metric if self.rules else self.metrics[0].name
         self._pipeline = pipeline
         self._renderer = Renderer(pipeline, grid, autocast)
         self.grid = self._renderer.grid
-        check_pictures_fit(len(self.grid.cells), self._renderer.size)
-        self._measurer = Measurer(self._renderer, self.metrics)
+        check_images_fit(len(self.grid.cells), self._renderer.size)
+        self._evaluator = Evaluator(self._renderer, self.metrics)
         name = pipeline.config.get("_name_or_path")
         self._pipeline_id = {"class": type(pipeline).__name__, "name_or_path": str(name) if name else None}
         self._live_weights = live_weights
@@ -111,7 +111,7 @@ class FinetuneMonitor:
         Returns:
             True where a stopping rule has decided to stop.
         """
-        if self._pace.is_multiple(step) and self._keeps_to_budget(step):
+        if self._budget.is_multiple(step) and self._keeps_to_budget(step):
             self.evaluate(step, epoch)
         return self.decision.stop
 
@@ -120,7 +120,7 @@ class FinetuneMonitor:
 
         After the first evaluation of a process that is an upper bound: it loads, compiles and encodes for all others.
         """
-        pace = self._pace
+        pace = self._budget
         steps = pace.interval(seconds_a_step) if pace.warm else pace.every
         share = 100 * pace.share(steps, seconds_a_step)
         stretched = "" if steps == pace.every else f" (not every {pace.every}: max_overhead)"
@@ -131,18 +131,18 @@ class FinetuneMonitor:
         """Render, score, record and show the grid now, whatever the interval; a step is evaluated once."""
         if self.latest is not None and self.latest.step >= step:
             return self.latest
-        waited, start = self._pace.waited, time.monotonic()
-        with self._live_weights(), borrowed(self._renderer.pipeline):  # what was borrowed is back before weights are
-            found = self._measurer.measure()
-            evaluation = Evaluation(step, epoch, time.time(), summarise(found.images), found.images, found.seconds)
+        waited, start = self._budget.waited, time.monotonic()
+        with self._live_weights(), isolated(self._renderer.pipeline):  # what was borrowed is back before weights are
+            found = self._evaluator.measure()
+            evaluation = Evaluation(step, epoch, time.time(), summarize(found.images), found.images, found.seconds)
             history = (*self.evaluations, evaluation)
             decision = decide(history, self.rules, self.best_metric, self._directions)
             evaluation = replace(evaluation, decision=decision)
             if distributed.is_main():
-                evaluation = self._publish(evaluation, found.pictures, waited)
+                evaluation = self._publish(evaluation, found.rendered, waited)
         self.evaluations = (*self.evaluations, evaluation)
         spent = time.monotonic() - start
-        self._pace.train_from(step, step, spent, warm=self._warm)
+        self._budget.train_from(step, step, spent, warm=self._warm)
         self._warm = True
         self._report(evaluation, spent, waited)
         return evaluation
@@ -172,17 +172,17 @@ class FinetuneMonitor:
     @property
     def every(self) -> int:
         """Steps between evaluations, where the budget allows."""
-        return self._pace.every
+        return self._budget.every
 
     def _keeps_to_budget(self, step: int) -> bool:
         """As the first process sees it, so that all do the same."""
-        if self._pace.max_overhead is None:
+        if self._budget.max_overhead is None:
             return True
-        affordable = distributed.gather(self._pace.is_affordable(step))[0]
+        affordable = distributed.gather(self._budget.is_affordable(step))[0]
         if not affordable and distributed.is_main():
-            later = self._pace.next_step(step)
-            limit = f"{100 * self._pace.max_overhead:.3g} % of the time"
-            self._measurer.warn(
+            later = self._budget.next_step(step)
+            limit = f"{100 * self._budget.max_overhead:.3g} % of the time"
+            self._evaluator.warn(
                 f"put off since {self.latest and self.latest.step}",
                 f"step {step}: evaluation put off to about step {later}; now it would take more than {limit}",
             )
@@ -202,7 +202,7 @@ class FinetuneMonitor:
         if failed is not None:
             raise failed
         if self.latest is not None:
-            self._pace.train_from(resume_step or 0, self.latest.step, sum(self.latest.seconds.values()))
+            self._budget.train_from(resume_step or 0, self.latest.step, sum(self.latest.seconds.values()))
 
     def _open_record(
         self, sinks: Sequence[Sink], hparams: Mapping[str, Any], config_yaml: str | None, resume_step: int | None
@@ -211,7 +211,7 @@ class FinetuneMonitor:
         run = self._run_json(ceilings, hparams)
         self.record = RunRecord(self.output_dir, self.grid)
         self.record.begin(run, config_yaml, resume_step)
-        keep_references(self.output_dir, _thumbnails(self.metrics), self._measurer.warn)
+        keep_references(self.output_dir, _thumbnails(self.metrics), self._evaluator.warn)
         self.evaluations = self.record.evaluations
         self._drop_stale_best()
         info = RunInfo(
@@ -236,23 +236,23 @@ class FinetuneMonitor:
             "baselines": {name: estimate.to_json() for name, estimate in ceilings.items()},
             "best_metric": self.best_metric,
             "every": self.every,
-            "max_overhead": self._pace.max_overhead,
+            "max_overhead": self._budget.max_overhead,
             "hparams": dict(hparams),
         }
 
-    def _publish(self, evaluation: Evaluation, pictures: Sequence[Image | None], waited: float) -> Evaluation:
+    def _publish(self, evaluation: Evaluation, rendered: Sequence[Image | None], waited: float) -> Evaluation:
         """Record, then show, then keep the weights if they are the best so far."""
-        evaluation = self._write_record(evaluation, pictures, waited)
+        evaluation = self._write_record(evaluation, rendered, waited)
         for sink in list(self.sinks):
-            self._guard(sink, sink.write, evaluation, pictures)
+            self._guard(sink, sink.write, evaluation, rendered)
         if evaluation.decision.best_step == evaluation.step > 0:
             self._keep_best(evaluation)
         return evaluation
 
-    def _write_record(self, evaluation: Evaluation, pictures: Sequence[Image | None], waited: float) -> Evaluation:
+    def _write_record(self, evaluation: Evaluation, rendered: Sequence[Image | None], waited: float) -> Evaluation:
         start = time.monotonic()
         try:
-            files = self.record.write_images(evaluation.step, list(pictures))
+            files = self.record.write_images(evaluation.step, list(rendered))
             images = tuple(replace(image, file=file) for image, file in zip(evaluation.images, files, strict=True))
             seconds = {**evaluation.seconds, "write": time.monotonic() - start}
             spent = sum(seconds.values())
@@ -260,7 +260,7 @@ class FinetuneMonitor:
             evaluation = replace(evaluation, images=images, seconds=seconds, overhead=overhead)
             self.record.append(evaluation)
         except OSError as error:
-            self._measurer.warn("record", f"{self.output_dir}: the record could not be written: {error}")
+            self._evaluator.warn("record", f"{self.output_dir}: the record could not be written: {error}")
         return evaluation
 
     def _keep_best(self, evaluation: Evaluation) -> None:
@@ -273,7 +273,7 @@ class FinetuneMonitor:
         try:
             export_weights(self._pipeline, self.output_dir / "best", note)
         except Exception as error:
-            self._measurer.warn("best", f"{self.output_dir / 'best'}: the best weights could not be kept: {error!r}")
+            self._evaluator.warn("best", f"{self.output_dir / 'best'}: the best weights could not be kept: {error!r}")
 
     def _guard(self, sink: Sink, action: Callable[..., None], *arguments: Any) -> None:
         """A sink that fails is off for the rest of the run, with one warning."""
@@ -281,20 +281,20 @@ class FinetuneMonitor:
             action(*arguments)
         except Exception as error:
             self.sinks = [other for other in self.sinks if other is not sink]
-            self._measurer.warn(f"sink {sink.name}", f"sink {sink.name} failed and is off from now on: {error!r}")
+            self._evaluator.warn(f"sink {sink.name}", f"sink {sink.name} failed and is off from now on: {error!r}")
 
     def _note_end(self, summary: RunSummary) -> None:
         try:
             self.record.end(summary)
         except (OSError, UserError) as error:
-            self._measurer.warn("end", f"{self.output_dir}: how the run ended could not be noted: {error}")
+            self._evaluator.warn("end", f"{self.output_dir}: how the run ended could not be noted: {error}")
 
     def _close_record(self) -> None:
         self.record.close()
         try:
             print_summary(read_run(self.output_dir))
         except (OSError, UserError) as error:
-            self._measurer.warn("summary", f"{self.output_dir}: the record cannot be read back: {error}")
+            self._evaluator.warn("summary", f"{self.output_dir}: the record cannot be read back: {error}")
 
     def _drop_stale_best(self) -> None:
         """Weights of a step that the resumed record has dropped are not the best of anything; they are set aside."""
@@ -306,7 +306,7 @@ class FinetuneMonitor:
             aside = self.output_dir / f"best-step-{step:06d}"
             shutil.rmtree(aside, ignore_errors=True)
             best.rename(aside)
-            self._measurer.warn("stale", f"{best}: of step {step}, which the resumed run repeats; moved to {aside}")
+            self._evaluator.warn("stale", f"{best}: of step {step}, which the resumed run repeats; moved to {aside}")
 
     def _report(self, evaluation: Evaluation, spent: float, waited: float) -> None:
         """One line on the console, past any progress bar: the scores and what the evaluation cost, sinks included."""

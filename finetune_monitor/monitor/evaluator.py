@@ -19,7 +19,7 @@ from finetune_monitor.stats.estimate import MISSING, FloatArray
 GIB = 2**30
 
 COPIES = 4
-"""How often a picture is in memory at once: as rendered, sent between processes, and drawn for the sinks."""
+"""How often an image is in memory at once: as rendered, sent between processes, and gathered for the sinks."""
 
 logger = logging.getLogger(__name__)
 
@@ -38,18 +38,18 @@ class WarnOnce:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Pictures and scores in the grid's order, with the seconds that the slowest process took.
+    """Images and scores in the grid's order, with the seconds that the slowest process took.
 
-    The main process has all pictures, the others only their own.
+    The main process has all images, the others only their own.
     """
 
-    pictures: Sequence[Image | None]
+    rendered: Sequence[Image | None]
     images: tuple[ScoredImage, ...]
     seconds: dict[str, float]
 
 
 @dataclass(frozen=True)
-class Measurer:
+class Evaluator:
     """Renders and scores a grid with all processes."""
 
     renderer: Renderer
@@ -61,36 +61,36 @@ class Measurer:
         cells = self.renderer.grid.cells
         mine = cells[distributed.rank() :: distributed.world_size()]
         start = time.monotonic()
-        pictures = self._render(mine)
-        rendered = time.monotonic()
-        scores = self._score(mine, self._measurable(mine, pictures))
-        seconds = (rendered - start, time.monotonic() - rendered)
+        rendered = self._render(mine)
+        after_render = time.monotonic()
+        scores = self._score(mine, self._measurable(mine, rendered))
+        seconds = (after_render - start, time.monotonic() - after_render)
         shards = distributed.gather((seconds, {cell.index: row for cell, row in zip(mine, scores, strict=True)}))
         rows = {index: row for _, shard in shards for index, row in shard.items()}
         images = tuple(ScoredImage(cell, None, rows[cell.index]) for cell in cells)
         render, score = (max(each) for each in zip(*(spent for spent, _ in shards), strict=True))
-        drawn = distributed.gather_to_main({cell.index: p for cell, p in zip(mine, pictures, strict=True)})
-        found = {index: picture for shard in drawn for index, picture in shard.items()}
+        gathered = distributed.gather_to_main({cell.index: p for cell, p in zip(mine, rendered, strict=True)})
+        found = {index: image for shard in gathered for index, image in shard.items()}
         return Measurement([found.get(cell.index) for cell in cells], images, {"render": render, "score": score})
 
     def _render(self, cells: Sequence[Cell]) -> list[Image | None]:
         try:
-            pictures = self.renderer.render(cells)
+            images = self.renderer.render(cells)
         except Exception as error:
-            self.warn("render", f"rendering failed; its pictures are recorded as missing: {error!r}")
+            self.warn("render", f"rendering failed; its images are recorded as missing: {error!r}")
             return [None] * len(cells)
-        if broken := [c.id for c, p in zip(cells, pictures, strict=True) if p is None]:
-            self.warn("broken", f"pictures with values that are not finite, recorded as missing: {', '.join(broken)}")
-        return pictures
+        if broken := [c.id for c, p in zip(cells, images, strict=True) if p is None]:
+            self.warn("broken", f"images with values that are not finite, recorded as missing: {', '.join(broken)}")
+        return images
 
-    def _measurable(self, cells: Sequence[Cell], pictures: Sequence[Image | None]) -> dict[int, Image]:
-        """The pictures that show something, by their place in `cells`."""
-        rendered = {i: picture for i, picture in enumerate(pictures) if picture is not None}
-        black = {i for i, picture in rendered.items() if is_black(picture)}
+    def _measurable(self, cells: Sequence[Cell], rendered: Sequence[Image | None]) -> dict[int, Image]:
+        """The images that show something, by their place in `cells`."""
+        shown = {i: image for i, image in enumerate(rendered) if image is not None}
+        black = {i for i, image in shown.items() if is_black(image)}
         if black:
             names = ", ".join(cells[i].id for i in sorted(black))
-            self.warn("black", f"black pictures, not scored (an overflow in half precision?): {names}")
-        return {i: picture for i, picture in rendered.items() if i not in black}
+            self.warn("black", f"black images, not scored (an overflow in half precision?): {names}")
+        return {i: image for i, image in shown.items() if i not in black}
 
     def _score(self, cells: Sequence[Cell], kept: dict[int, Image]) -> list[dict[str, float]]:
         """One dict a cell; a metric's main columns are always there, NaN where nothing was measured."""
@@ -116,11 +116,11 @@ class Measurer:
         return columns
 
 
-def check_pictures_fit(count: int, size: tuple[int, int]) -> None:
-    """Refuse a grid whose pictures cannot be held together, as an evaluation does to score and show them.
+def check_images_fit(count: int, size: tuple[int, int]) -> None:
+    """Refuse a grid whose images cannot be held together, as an evaluation does to score and show them.
 
     Args:
-        count: number of pictures.
+        count: number of images.
         size: height and width of each in pixels.
 
     Raises:
@@ -129,6 +129,6 @@ def check_pictures_fit(count: int, size: tuple[int, int]) -> None:
     needed, free = COPIES * count * size[0] * size[1] * 3, psutil.virtual_memory().available
     if needed > free:
         raise UserError(
-            f"grid: {count} pictures of {size[1]} x {size[0]} pixels need about {needed / GIB:.1f} GiB of memory, "
+            f"grid: {count} images of {size[1]} x {size[0]} pixels need about {needed / GIB:.1f} GiB of memory, "
             f"{free / GIB:.1f} GiB are free; name fewer prompts or seeds"
         )

@@ -68,7 +68,7 @@ class RunSummary:
     reason: StopReason | None
 
 
-def summarise(images: Sequence[ScoredImage]) -> dict[str, Estimate]:
+def summarize(images: Sequence[ScoredImage]) -> dict[str, Estimate]:
     """One estimate a score name, over all images of an evaluation."""
     names = dict.fromkeys(name for image in images for name in image.scores)
     return {

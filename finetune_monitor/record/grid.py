@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Cell:
-    """One picture of the grid: a prompt and the seed of its noise."""
+    """One image of the grid: a prompt and the seed of its noise."""
 
     index: int
     id: str
@@ -25,7 +25,7 @@ class PromptGrid:
         prompts: one row of the grid each; at least one, none twice.
         seeds: one column each; a cell's noise depends on its seed alone.
         negative_prompt: what guidance steers away from, for every cell.
-        steps: solver steps.
+        steps: scheduler steps.
         guidance: classifier-free guidance scale; 1 or less turns guidance off.
         sampler: class name of a diffusers scheduler; None is DPM-Solver++ multistep, or the model's own scheduler where
             it was trained by flow matching.

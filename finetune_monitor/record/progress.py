@@ -21,7 +21,7 @@ class Row:
 
     scores: means by name; NaN where nothing was measured.
     goal: by the names of the metrics that decide, the mean at the best step until then, after step 0, where nothing
-        has been learnt; NaN where none was measured; turned so that more is better.
+        has been learned; NaN where none was measured; turned so that more is better.
     is_last: whether a stopping rule said so, or the last step was reached.
     """
 

@@ -1,4 +1,4 @@
-"""Small pictures of the reference photos, kept in the run directory so that pages need nothing else."""
+"""Small images of the reference photos, kept in the run directory so that pages need nothing else."""
 
 import io
 from collections.abc import Callable, Mapping
@@ -13,16 +13,16 @@ REFERENCES = "references"
 
 
 NAME_LENGTH = 16
-"""Characters of the photo's SHA-256 that name its small picture."""
+"""Characters of the photo's SHA-256 that name its small image."""
 
 
 def reference_path(run_dir: Path, sha256: str) -> Path:
-    """Where a run keeps the small picture of the photo with this SHA-256."""
+    """Where a run keeps the small image of the photo with this SHA-256."""
     return run_dir / REFERENCES / f"{sha256[:NAME_LENGTH]}.webp"
 
 
 def keep_references(run_dir: Path, thumbnails: Mapping[str, Image], warn: Callable[[str, str], None]) -> None:
-    """Write the small pictures, by SHA-256, that the run has not yet; what fails is warned about (subject, text)."""
+    """Write the small images, by SHA-256, that the run has not yet; what fails is warned about (subject, text)."""
     try:
         _write(run_dir, thumbnails)
     except Exception as error:
@@ -30,9 +30,9 @@ def keep_references(run_dir: Path, thumbnails: Mapping[str, Image], warn: Callab
 
 
 def _write(run_dir: Path, thumbnails: Mapping[str, Image]) -> None:
-    for sha256, picture in thumbnails.items():
+    for sha256, image in thumbnails.items():
         path = reference_path(run_dir, sha256)
         if not path.exists():
             content = io.BytesIO()
-            picture.save(content, "WEBP", quality=80)
+            image.save(content, "WEBP", quality=80)
             write_atomic(path, content.getvalue())

@@ -95,7 +95,7 @@ class RunRecord:
             write_atomic(self.output_dir / CONFIG, redacted_yaml(config_yaml).encode())
 
     def write_images(self, step: int, images: Sequence[Image | None]) -> list[str | None]:
-        """Save an evaluation's pictures as a whole; returns their names below the run directory."""
+        """Save an evaluation's images as a whole; returns their names below the run directory."""
         folder = Path("images") / f"step-{step:06d}"
         with staged_folder(self.output_dir / folder) as staged:
             for cell, image in zip(self.grid.cells, images, strict=True):
@@ -171,7 +171,7 @@ class RunRecord:
         ]
 
     def _png_text(self, step: int, cell: Cell) -> PngImagePlugin.PngInfo:
-        """What made the picture, inside the picture."""
+        """What made the image, inside the image."""
         text = PngImagePlugin.PngInfo()
         grid = {"sampler": self.grid.sampler, "steps": self.grid.steps, "guidance": self.grid.guidance}
         made_by = {"step": step, "prompt": cell.prompt, "negative_prompt": cell.negative_prompt, "seed": cell.seed}

@@ -20,7 +20,7 @@ def scale(name: str, weights: Mapping[str, Any]) -> dict[str, Any]:
     unused = {"notice", "references" if name == HELD_OUT else "held_out"}
     unused |= set() if name.endswith(STARS) else {"thresholds"}
     if name == "faces_found":
-        unused |= {"recogniser", "references"}
+        unused |= {"recognizer", "references"}
     return {key: _identity(value) for key, value in description.items() if key not in unused}
 
 

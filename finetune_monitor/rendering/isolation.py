@@ -118,7 +118,7 @@ def autocast_apart(modules: Iterable[nn.Module]) -> Iterator[None]:
 
 
 @contextmanager
-def borrowed(pipeline: Any) -> Iterator[None]:
+def isolated(pipeline: Any) -> Iterator[None]:
     """A pipeline's modules in eval mode and without gradients; afterwards all is as it was, also after an error.
 
     Without gradients, but not in torch's inference mode: what a live module remembers from its forward pass (tables of

@@ -29,7 +29,7 @@ EMBEDDINGS = {
 
 
 def own_pipeline(pipeline: Any, sampler: str, karras: bool = False) -> Any:
-    """A second pipeline object over the same modules, with its own solver and without a safety checker.
+    """A second pipeline object over the same modules, with its own scheduler and without a safety checker.
 
     Raises:
         ValueError: the pipeline has no VAE, or encodes prompts in a way that is not known here.
@@ -56,7 +56,7 @@ def embedding_names(pipeline: Any) -> tuple[str, ...]:
     """Names of the embeddings that `encode_prompt` gives.
 
     Raises:
-        ValueError: the pipeline is none of those in `EMBEDDINGS`, or begins from a picture.
+        ValueError: the pipeline is none of those in `EMBEDDINGS`, or begins from an image.
     """
     parameters = inspect.signature(pipeline.encode_prompt).parameters if hasattr(pipeline, "encode_prompt") else {}
     names = tuple(name for name in parameters if name.endswith(("prompt_embeds", "_mask")))
@@ -89,8 +89,8 @@ def encode(pipeline: Any, prompt: str, negative_prompt: str, guided: bool) -> En
     return {name: value for name, value in named.items() if value is not None}
 
 
-def picture_size(pipeline: Any) -> tuple[int, int]:
-    """Height and width in pixels that the model draws where nothing else is asked for."""
+def image_size(pipeline: Any) -> tuple[int, int]:
+    """Height and width in pixels that the model generates where nothing else is asked for."""
     side = getattr(pipeline, "default_sample_size", None) or pipeline.unet.config.sample_size
     height, width = (side, side) if isinstance(side, int) else side
     return height * pipeline.vae_scale_factor, width * pipeline.vae_scale_factor
@@ -103,7 +103,7 @@ def unpacked(pipeline: Any, latents: Tensor, size: tuple[int, int]) -> Float[Ten
 
 
 def decode(pipeline: Any, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 h8 w8"]:
-    """RGB pictures in [0, 1]; values that are not finite stay so."""
+    """RGB images in [0, 1]; values that are not finite stay so."""
     vae = pipeline.vae
     with _without_overflow(pipeline):
         decoded = vae.decode(_unscaled(latents, vae.config).to(vae.dtype), return_dict=False)[0]

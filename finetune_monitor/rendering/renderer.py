@@ -20,8 +20,8 @@ from finetune_monitor.rendering.pipelines import (
     Encoded,
     decode,
     encode,
+    image_size,
     own_pipeline,
-    picture_size,
     takes_negative_prompts,
     text_encoders_are_frozen,
     unpacked,
@@ -29,23 +29,23 @@ from finetune_monitor.rendering.pipelines import (
 from finetune_monitor.rendering.schedulers import default_sampler
 
 DENOISED_PIXELS = 8 * 512 * 512
-"""Pictures that are denoised at once are so many that their pixels make up this, until memory runs out."""
+"""Images that are denoised at once are so many that their pixels make up this, until memory runs out."""
 
 DECODED_PIXELS = 2 * 512 * 512
 """The same for the VAE, which needs far more memory a pixel and gains little from a batch."""
 
 TILED_PIXELS = 1536 * 1536
-"""Larger pictures are decoded in tiles."""
+"""Larger images are decoded in tiles."""
 
 
 class Renderer:
-    """Renders cells with the pipeline's live modules and a solver of its own.
+    """Renders cells with the pipeline's live modules and a scheduler of its own.
 
-    A cell's picture is made from noise that depends on its seed alone, whatever else is in the batch.
+    A cell's image is made from noise that depends on its seed alone, whatever else is in the batch.
 
     Args:
         pipeline: a text-to-image pipeline of diffusers (Stable Diffusion 1.x, 2.x and 3.x, SDXL, Flux); its modules are
-            shared, its scheduler is only read, its safety checker (which blackens pictures) is left out.
+            shared, its scheduler is only read, its safety checker (which blackens images) is left out.
         grid: how the cells are sampled.
         autocast: precision to render in (the training's); None renders in the modules' own.
 
@@ -61,16 +61,16 @@ class Renderer:
         self.grid = replace(grid, sampler=grid.sampler or default_sampler(pipeline.scheduler))
         self.pipeline = own_pipeline(pipeline, self.grid.sampler or "", grid.karras)
         self.autocast = autocast
-        self.size = grid.size or picture_size(self.pipeline)
+        self.size = grid.size or image_size(self.pipeline)
         self._guided = compares and grid.guidance > 1.0
         pixels = self.size[0] * self.size[1]
         self.batches = Batches(DENOISED_PIXELS // pixels, "cells")
-        self._decoded = Batches(DECODED_PIXELS // pixels, "pictures to decode")
+        self._decoded = Batches(DECODED_PIXELS // pixels, "images to decode")
         self._tiled = pixels > TILED_PIXELS
         self._embeddings: dict[tuple[str, str], Encoded] = {}
 
     def render(self, cells: Sequence[Cell]) -> list[Image.Image | None]:
-        """One RGB picture a cell, in the order of `cells`; None where the model's output was not finite.
+        """One RGB image a cell, in the order of `cells`; None where the model's output was not finite.
 
         Raises:
             OutOfMemoryError: where not even one cell fits.
@@ -94,7 +94,7 @@ class Renderer:
         encoded = [self._encode(cell) for cell in cells]
 
         def on_step_end(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-            bar.update(len(cells) if step < self.grid.steps else 0)  # some solvers look twice a step
+            bar.update(len(cells) if step < self.grid.steps else 0)  # some schedulers look twice a step
             return tensors
 
         latents = self.pipeline(
@@ -110,7 +110,7 @@ class Renderer:
         return unpacked(self.pipeline, latents, self.size)
 
     def _decode(self, latents: Float[Tensor, "n c h w"]) -> list[Image.Image | None]:
-        """Pictures, in tiles where one does not fit whole."""
+        """Images, in tiles where one does not fit whole."""
         if not self._tiled:
             try:
                 return self._decoded.map(list(latents), self._decode_batch)
@@ -120,7 +120,7 @@ class Renderer:
         return self._decoded.map(list(latents), self._decode_batch)
 
     def _decode_batch(self, latents: Sequence[Float[Tensor, "c h w"]]) -> list[Image.Image | None]:
-        return to_pictures(decode(self.pipeline, torch.stack(list(latents))))
+        return to_images(decode(self.pipeline, torch.stack(list(latents))))
 
     def _encode(self, cell: Cell) -> Encoded:
         key = (cell.prompt, cell.negative_prompt)
@@ -134,15 +134,15 @@ class Renderer:
         return torch.autocast(self.pipeline._execution_device.type, self.autocast)
 
 
-def to_pictures(images: Float[Tensor, "n 3 h w"]) -> list[Image.Image | None]:
-    """RGB in [0, 1] to 8-bit pictures; None for one with a value that is not finite."""
-    images = images.float()
-    finite = images.isfinite().flatten(1).all(1).tolist()
-    levels = (images.nan_to_num().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    pictures = (Image.fromarray(np.ascontiguousarray(level)) for level in levels)
-    return [picture if ok else None for picture, ok in zip(pictures, finite, strict=True)]
+def to_images(pixels: Float[Tensor, "n 3 h w"]) -> list[Image.Image | None]:
+    """RGB in [0, 1] to 8-bit images; None for one with a value that is not finite."""
+    pixels = pixels.float()
+    finite = pixels.isfinite().flatten(1).all(1).tolist()
+    levels = (pixels.nan_to_num().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    images = (Image.fromarray(np.ascontiguousarray(level)) for level in levels)
+    return [image if ok else None for image, ok in zip(images, finite, strict=True)]
 
 
-def is_black(picture: Image.Image) -> bool:
-    """A picture without light: what a safety checker or an overflow leaves."""
-    return max(high for _, high in picture.convert("RGB").getextrema()) <= 2  # type: ignore[misc]
+def is_black(image: Image.Image) -> bool:
+    """An image without light: what a safety checker or an overflow leaves."""
+    return max(high for _, high in image.convert("RGB").getextrema()) <= 2  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""The solver that draws the grid: a diffusers scheduler by name, set up as the model was trained."""
+"""The scheduler that renders the grid: a diffusers scheduler by name, set up as the model was trained."""
 
 import inspect
 from typing import Any
@@ -7,7 +7,7 @@ import diffusers
 from diffusers import SchedulerMixin
 
 DEFAULT = "DPMSolverMultistepScheduler"
-"""DPM-Solver++ (Lu et al. 2022): as good in 20 to 25 steps as older solvers in 50."""
+"""DPM-Solver++ (Lu et al. 2022): as good in 20 to 25 steps as older schedulers in 50."""
 
 REMEDY = "name another sampler"
 

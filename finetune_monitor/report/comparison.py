@@ -1,4 +1,4 @@
-"""What changed between two runs, or two steps of one: paired differences over the pictures of the cells they share."""
+"""What changed between two runs, or two steps of one: paired differences over the images of the cells they share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ NOT_SAMPLING = ("fingerprint", "prompts", "seeds", "negative_prompt")
 WORDS = {"references": "reference photos", "held_out": "held-out photos"}
 
 UNKNOWN = (
-    "The intervals say how far the differences would move with other pictures of these two trainings. They know "
+    "The intervals say how far the differences would move with other images of these two trainings. They know "
     "nothing of another training run: the same settings with another seed may differ as much."
 )
 
@@ -96,7 +96,7 @@ def compare(first: Moment, second: Moment) -> Comparison:
         why = f"they are sampled otherwise ({', '.join(others)})" if others else "no prompt and seed is in both"
         raise UserError(
             f"{first.history.output_dir} and {second.history.output_dir}: the runs share no cell of their grids, "
-            f"because {why}; only pictures of one prompt, seed and sampling can be compared"
+            f"because {why}; only images of one prompt, seed and sampling can be compared"
         )
     of_a, of_b = (dict.fromkeys(name for scores in cells.values() for name in scores) for cells in (a, b))
     pairs = [(a[key], b[key]) for key in same]
@@ -106,18 +106,18 @@ def compare(first: Moment, second: Moment) -> Comparison:
 
 
 def verdict(found: Difference) -> str:
-    """In words whether the pictures show a difference, and whether it is for the better."""
+    """In words whether the images show a difference, and whether it is for the better."""
     change = found.change
     if change.n == 0:
-        return "no picture was measured in both"
+        return "no image was measured in both"
     if change.mean == 0 and (change.n == 1 or change.low == change.high == 0):
-        return "the same in every picture"
+        return "the same in every image"
     sign = "higher" if change.mean > 0 else "lower"
     by = f"{sign} by {shown(_turned(change))}"
     if change.n == 1:
-        return f"{by} in the one picture that was measured in both, which cannot be told from chance"
+        return f"{by} in the one image that was measured in both, which cannot be told from chance"
     if not (change.low > 0 or change.high < 0):
-        return f"no difference can be told from these {change.n} pictures: {shown(change)} is compatible with none"
+        return f"no difference can be told from these {change.n} images: {shown(change)} is compatible with none"
     return f"the second is {by}{_for_better(found)}"
 
 

@@ -32,7 +32,7 @@ def manifest(
     thumbnails: Mapping[str, Sequence[str | None]],
     sweep: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """All that a page shows before a picture is asked for.
+    """All that a page shows before an image is asked for.
 
     Args:
         presences: by run id, as `Plan.presences`.
@@ -66,8 +66,8 @@ def manifest(
     }
 
 
-def images(run: PageRun, presences: Presences) -> dict[str, Any]:
-    """One value a cell and step, None where there is none, and the positions of the cells without a picture."""
+def scores_by_image(run: PageRun, presences: Presences) -> dict[str, Any]:
+    """One value a cell and step, None where there is none, and the positions of the cells without an image."""
     scores = {name: [_row(run, evaluation, name) for evaluation in run.evaluations] for name in columns(run)}
     absent = [
         [position for position, found in enumerate(presences[evaluation.step]) if found is not Presence.SHOWN]
@@ -106,13 +106,13 @@ def differing_settings(runs: Sequence[PageRun]) -> dict[str, dict[str, Any]]:
     return {run.id: {key: run.hparams.get(key) if run.hparams else "unknown" for key in differing} for run in runs}
 
 
-def picture_problems(presences: Presences) -> list[str]:
-    """What is wrong with pictures, equal steps together."""
+def image_problems(presences: Presences) -> list[str]:
+    """What is wrong with images, equal steps together."""
     steps: dict[str, list[int]] = {}
     for step, found in presences.items():
         for presence in Presence:
             if presence is not Presence.SHOWN and presence in found:
-                words = f"{found.count(presence)} of {len(found)} pictures {presence.value}"
+                words = f"{found.count(presence)} of {len(found)} images {presence.value}"
                 steps.setdefault(words, []).append(step)
     return [f"{_steps(which)}: {words}" for words, which in steps.items()]
 
@@ -143,7 +143,7 @@ def _facts(run: PageRun, presences: Presences) -> dict[str, Any]:
         "why": ending.why,
         "best": {"metric": ending.best_metric, "step": ending.best_step},
         "notices": run.notices,
-        "problems": [*run.problems, *picture_problems(presences)],
+        "problems": [*run.problems, *image_problems(presences)],
         "photos": photo_count(run),
         "scales": run.scales,
         "ceilings": {
@@ -226,11 +226,11 @@ def _grids(runs: Sequence[PageRun]) -> list[str]:
     shared, every = set.intersection(*cells), set.union(*cells)
     if len(shared) == len(every):
         return []
-    means = "their means are over other pictures"
+    means = "their means are over other images"
     if not shared:
         return [f"the runs have different grids: none of the {len(every)} cells is in all of them, so {means}"]
     found = f"{len(shared)} of {len(every)} cells are in all of them"
-    return [f"the runs have different grids: {found}; pictures are compared on shared cells, but {means}"]
+    return [f"the runs have different grids: {found}; images are compared on shared cells, but {means}"]
 
 
 def _models(runs: Sequence[PageRun]) -> list[str]:

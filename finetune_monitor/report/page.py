@@ -17,7 +17,7 @@ from finetune_monitor.base.files import write_atomic
 from finetune_monitor.record.references import REFERENCES
 from finetune_monitor.record.run_directory import EVALUATIONS, RUN
 from finetune_monitor.report.data_scripts import call
-from finetune_monitor.report.manifest import FORMAT, images, manifest, now
+from finetune_monitor.report.manifest import FORMAT, manifest, now, scores_by_image
 from finetune_monitor.report.page_runs import PageRun, Unreadable, read_runs
 from finetune_monitor.report.thumbnails import Plan, make_thumbnails, plan_thumbnails, reference_thumbnail
 
@@ -39,7 +39,7 @@ class Written:
 
     runs: int
     evaluations: int
-    pictures: int
+    images: int
     unreadable: tuple[Unreadable, ...] = ()
 
 
@@ -66,12 +66,14 @@ def write_page(
         references = {run.id: _reference_thumbnails(run, folder) for run in runs}
         presences = {run.id: plans[run.id].presences for run in runs}
         for run in runs:
-            _write_changed(folder / "data" / f"{run.id}.js", call("images", run.id, images(run, presences[run.id])))
+            _write_changed(
+                folder / "data" / f"{run.id}.js", call("images", run.id, scores_by_image(run, presences[run.id]))
+            )
         content = manifest(runs, unreadable, presences, references, sweep)
         write_atomic(folder / MANIFEST, call("manifest", content))
         _remove_stale(folder, plans, references)
-    pictures = sum(len(names) for plan in plans.values() for names in plan.kept.values())
-    return Written(len(runs), sum(len(run.evaluations) for run in runs), pictures, tuple(unreadable))
+    images = sum(len(names) for plan in plans.values() for names in plan.kept.values())
+    return Written(len(runs), sum(len(run.evaluations) for run in runs), images, tuple(unreadable))
 
 
 def _claim(folder: Path) -> None:
@@ -158,7 +160,7 @@ def _reference_thumbnails(run: PageRun, folder: Path) -> list[str | None]:
 
 
 def _remove_stale(folder: Path, plans: Mapping[str, Plan], references: Mapping[str, Sequence[str | None]]) -> None:
-    """Remove runs that are no longer on the page, and steps and pictures that their records no longer have."""
+    """Remove runs that are no longer on the page, and steps and images that their records no longer have."""
     for path in [*(folder / "data").glob("*.js"), *(folder / "thumbnails").glob("*")]:
         if RUN_ID.fullmatch(path.stem) and path.stem not in plans:
             _remove(path)

@@ -1,4 +1,4 @@
-"""Small WebP pictures beside a page: made once, made anew where their source has changed."""
+"""Small WebP images beside a page: made once, made anew where their source has changed."""
 
 import errno
 import os
@@ -24,11 +24,11 @@ from finetune_monitor.report.page_runs import PageRun, Reference
 QUALITY = 80
 
 MANY = 200
-"""Pictures that take long enough to be worth a progress bar."""
+"""Images that take long enough to be worth a progress bar."""
 
 
 class Presence(str, Enum):
-    """Whether a cell's picture is on the page; the value is what is said of it."""
+    """Whether a cell's image is on the page; the value is what is said of it."""
 
     SHOWN = "shown"
     NOT_RENDERED = "were not rendered"
@@ -65,7 +65,7 @@ class Plan:
 
 
 def plan_thumbnails(run: PageRun, folder: Path) -> Plan:
-    """Compare a run's pictures with the thumbnails in `folder`."""
+    """Compare a run's images with the thumbnails in `folder`."""
     plan = Plan({}, {}, {})
     inside = _inside(run.folder)
     for evaluation in run.evaluations:
@@ -127,7 +127,7 @@ def _leave_interrupts_to_the_parent() -> None:
 
 
 def make_thumbnail(job: Job) -> bool:
-    """Make one, smaller than its source or as large; False where the source is no picture."""
+    """Make one, smaller than its source or as large; False where the source is no image."""
     try:
         image = read_image(job.source)
     except UserError:
@@ -164,7 +164,7 @@ def _is_unchanged(reference: Reference) -> bool:
 
 
 def _inside(run_dir: Path) -> Callable[[Path], bool]:
-    """Whether a folder lies in the run directory, links followed; the answers are kept, as all pictures ask."""
+    """Whether a folder lies in the run directory, links followed; the answers are kept, as all images ask."""
     root = run_dir.resolve()
 
     @cache
@@ -175,7 +175,7 @@ def _inside(run_dir: Path) -> Callable[[Path], bool]:
 
 
 def _presence(source: Path, inside: Callable[[Path], bool]) -> tuple[Presence, int]:
-    """What can be said of a picture without opening it, and when it was changed last, in nanoseconds."""
+    """What can be said of an image without opening it, and when it was changed last, in nanoseconds."""
     try:
         if not inside(source.parent):
             return Presence.OUTSIDE, 0

@@ -14,7 +14,7 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.redaction import redacted
 from finetune_monitor.record.evaluation import Evaluation, RunSummary, measured_means
 from finetune_monitor.sinks import RunInfo, Sink, scalars
-from finetune_monitor.sinks.grid_image import grid_picture
+from finetune_monitor.sinks.grid_image import grid_image
 from finetune_monitor.sinks.tensorboard import TensorBoardSink
 from finetune_monitor.sinks.wandb import WandbSink, import_wandb, init_arguments
 from finetune_monitor.stats.estimate import plain
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class TrackerSink:
-    """Writes scores to any of Accelerate's trackers, and the grid to those that take pictures.
+    """Writes scores to any of Accelerate's trackers, and the grid to those that take images.
 
     Args:
         tracker: started; it is left open at the end.
@@ -43,8 +43,8 @@ class TrackerSink:
         """Log the means and intervals; what was not measured has no key."""
         self._tracker.log(scalars(evaluation, self._run), step=evaluation.step)
         if evaluation.images and hasattr(self._tracker, "log_images"):
-            picture = np.asarray(grid_picture(evaluation, images, self._run.notices))
-            self._tracker.log_images({"grid": [picture]}, step=evaluation.step)
+            image = np.asarray(grid_image(evaluation, images, self._run.notices))
+            self._tracker.log_images({"grid": [image]}, step=evaluation.step)
 
     def close(self, summary: RunSummary) -> None:
         """Log the best step's scores."""
@@ -100,7 +100,7 @@ def accelerate_sinks(accelerator: Accelerator, wandb_images: bool = True) -> lis
     """Sinks over the trackers that `accelerator.init_trackers` has started; none on other processes than the main.
 
     Args:
-        wandb_images: False keeps every picture out of W&B.
+        wandb_images: False keeps every image out of W&B.
     """
     if not accelerator.is_main_process:
         return []

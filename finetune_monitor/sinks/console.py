@@ -125,8 +125,8 @@ def _closing_lines(history: RunHistory) -> list[str]:
     if (page := folder / "page" / "index.html").is_file():
         lines.append(f"page:                {page.resolve().as_uri()}")
     if (folder / "tensorboard").is_dir():
-        # TensorBoard keeps ten pictures a tag unless it is told otherwise.
-        lines.append(f"curves and pictures: {tensorboard} --samples_per_plugin images=1000")
+        # TensorBoard keeps ten images a tag unless it is told otherwise.
+        lines.append(f"curves and images: {tensorboard} --samples_per_plugin images=1000")
     if list((folder / "wandb").glob("offline-run-*")):
         lines.append(f"send to W&B:         wandb sync {folder / 'wandb' / 'offline-run-*'}")
     if (folder / "best").is_dir():

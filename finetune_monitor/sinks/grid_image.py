@@ -1,4 +1,4 @@
-"""Pictures with words: a row of images with captions, and the whole grid of an evaluation."""
+"""Images with words: a row of images with captions, and the whole grid of an evaluation."""
 
 import math
 from bisect import bisect_right
@@ -22,7 +22,7 @@ GRID_LARGEST, GRID_WIDTH = 256, 2048
 MARGIN, TEXT, LEADING = 12, 12, 1.4
 MAX_TITLE_LINES = 3
 
-PAPER, INK, PALE, GREY, AMBER = "#ffffff", "#1a1a1a", "#6b6b6b", "#d9d9d9", "#b45309"
+PAPER, INK, PALE, GRAY, AMBER = "#ffffff", "#1a1a1a", "#6b6b6b", "#d9d9d9", "#b45309"
 NO_FACE = "no face found"
 FONTS = ("DejaVuSans.ttf", "Arial.ttf", "NotoSansCJK-Regular.ttc", "msgothic.ttc")
 """Looked up among the system's fonts for texts that Pillow's own font, plain Latin letters, cannot show."""
@@ -30,7 +30,7 @@ FONTS = ("DejaVuSans.ttf", "Arial.ttf", "NotoSansCJK-Regular.ttc", "msgothic.ttc
 
 @dataclass(frozen=True)
 class Line:
-    """A line under a picture: `left` is shortened where `right`, a number or a warning, needs its place."""
+    """A line under an image: `left` is shortened where `right`, a number or a warning, needs its place."""
 
     left: str
     right: str = ""
@@ -43,13 +43,13 @@ def strip(
     title: str | None = None,
     largest: int = LARGEST,
 ) -> Image:
-    """One row of pictures of one size with captions under them; None is drawn as a box that says "not rendered".
+    """One row of images of one size with captions under them; None is drawn as a box that says "not rendered".
 
     Args:
         images: at least one.
         captions: lines for each image.
         title: written above the row, over up to three lines.
-        largest: pixels; larger pictures are scaled down to it.
+        largest: pixels; larger images are scaled down to it.
     """
     size = _cell_size(images, largest)
     text = max(TEXT, size[0] // 28)
@@ -57,20 +57,20 @@ def strip(
     heading = _wrap(title, text + 2, width - 2 * MARGIN) if title else []
     top = MARGIN + _height(len(heading), text + 2)
     lines = max(len(caption) for caption in captions)
-    picture = new_image("RGB", (width, top + size[1] + _height(lines, text) + MARGIN // 2), PAPER)
-    draw = ImageDraw.Draw(picture)
+    sheet = new_image("RGB", (width, top + size[1] + _height(lines, text) + MARGIN // 2), PAPER)
+    draw = ImageDraw.Draw(sheet)
     _write_lines(draw, heading, text + 2)
     for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
         corner = (MARGIN + index * (size[0] + MARGIN), top)
-        _paste(picture, image, corner, size)
+        _paste(sheet, image, corner, size)
         _write_caption(draw, caption, (corner[0], top + size[1]), size[0], text)
-    return picture
+    return sheet
 
 
 def prompt_strips(
     evaluation: Evaluation, images: Sequence[Image | None], notices: Sequence[str] = (), largest: int = LARGEST
 ) -> list[tuple[str, Image]]:
-    """(prompt, strip) for each prompt of the grid; the seed and every score stand under each picture."""
+    """(prompt, strip) for each prompt of the grid; the seed and every score stand under each image."""
     pairs = zip(evaluation.images, images, strict=True)
     rows = [(prompt, list(row)) for prompt, row in groupby(pairs, key=lambda pair: pair[0].cell.prompt)]
     warning = "".join(f" ({notice})" for notice in notices)
@@ -80,19 +80,19 @@ def prompt_strips(
     ]
 
 
-def grid_picture(evaluation: Evaluation, images: Sequence[Image | None], notices: Sequence[str] = ()) -> Image:
+def grid_image(evaluation: Evaluation, images: Sequence[Image | None], notices: Sequence[str] = ()) -> Image:
     """The whole grid: the step, the means and the notices on top, then a strip a prompt."""
     columns = max(sum(1 for _ in row) for _, row in groupby(scored.cell.prompt for scored in evaluation.images))
     largest = max(SMALLEST, min(GRID_LARGEST, GRID_WIDTH // columns))
-    strips = [picture for _, picture in prompt_strips(evaluation, images, largest=largest)]
-    width = max(picture.width for picture in strips)
+    strips = [image for _, image in prompt_strips(evaluation, images, largest=largest)]
+    width = max(image.width for image in strips)
     heading = [line for text in _headings(evaluation, notices) for line in _wrap(text, TEXT + 2, width - 2 * MARGIN)]
     top = MARGIN + _height(len(heading), TEXT + 2)
-    page = new_image("RGB", (width, top + sum(picture.height for picture in strips)), PAPER)
+    page = new_image("RGB", (width, top + sum(image.height for image in strips)), PAPER)
     _write_lines(ImageDraw.Draw(page), heading, TEXT + 2)
-    for picture in strips:
-        page.paste(picture, (0, top))
-        top += picture.height
+    for image in strips:
+        page.paste(image, (0, top))
+        top += image.height
     return page
 
 
@@ -121,21 +121,21 @@ def _numbers(scored: ScoredImage, name: str) -> str:
 
 
 def _cell_size(images: Sequence[Image | None], largest: int) -> tuple[int, int]:
-    """The first picture's size, brought between the limits by one factor; whole factors upwards keep pixels even."""
+    """The first image's size, brought between the limits by one factor; whole factors upwards keep pixels even."""
     width, height = next((image.size for image in images if image is not None), (SMALLEST, SMALLEST))
     longer = max(width, height)
     factor = math.ceil(SMALLEST / longer) if longer < SMALLEST else min(1.0, largest / longer)
     return max(1, round(width * factor)), max(1, round(height * factor))
 
 
-def _paste(picture: Image, image: Image | None, corner: tuple[int, int], size: tuple[int, int]) -> None:
+def _paste(sheet: Image, image: Image | None, corner: tuple[int, int], size: tuple[int, int]) -> None:
     if image is not None:
-        picture.paste(image.convert("RGB").resize(size, Resampling.LANCZOS), corner)
+        sheet.paste(image.convert("RGB").resize(size, Resampling.LANCZOS), corner)
         return
-    box = new_image("RGB", size, GREY)
+    box = new_image("RGB", size, GRAY)
     middle = (size[0] // 2, size[1] // 2)
     ImageDraw.Draw(box).text(middle, "not rendered", fill=PALE, font=_font("", TEXT), anchor="mm")
-    picture.paste(box, corner)
+    sheet.paste(box, corner)
 
 
 def _write_caption(

@@ -1,4 +1,4 @@
-"""Shows evaluations in TensorBoard: curves with intervals, a strip of pictures a prompt, the hyperparameters."""
+"""Shows evaluations in TensorBoard: curves with intervals, a strip of images a prompt, the hyperparameters."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from torch.utils.tensorboard.summary import hparams
 from finetune_monitor.base.redaction import redacted
 from finetune_monitor.record.evaluation import Evaluation, RunSummary, measured_means
 from finetune_monitor.sinks import RunInfo, scalars
-from finetune_monitor.sinks.grid_image import grid_picture, prompt_strips
+from finetune_monitor.sinks.grid_image import grid_image, prompt_strips
 
 PROMPT_CHARACTERS = 60
 """How much of a prompt stands in a tag."""
@@ -22,7 +22,7 @@ class TensorBoardSink:
     """Writes below `<output_dir>/tensorboard`, or with a writer that belongs to someone else.
 
     Tags: each score's name (its mean; no point where it was not measured), `interval/NAME/low` and `high`,
-    `ceiling/NAME`, `monitor/seconds_*`, `monitor/overhead`, `prompts/00 PROMPT` and `grid` (pictures), `best/NAME` (the
+    `ceiling/NAME`, `monitor/seconds_*`, `monitor/overhead`, `prompts/00 PROMPT` and `grid` (images), `best/NAME` (the
     scores of the best step). The step is the training step.
 
     Args:
@@ -46,13 +46,13 @@ class TensorBoardSink:
         self._writer.flush()
 
     def write(self, evaluation: Evaluation, images: Sequence[Image | None]) -> None:
-        """Add one evaluation's curves and pictures."""
+        """Add one evaluation's curves and images."""
         for tag, value in scalars(evaluation, self._run).items():
             self._writer.add_scalar(tag, value, evaluation.step, walltime=evaluation.wall_time)
         if evaluation.images:
             for index, (prompt, strip) in enumerate(prompt_strips(evaluation, images, self._run.notices)):
-                self._add_picture(f"prompts/{index:02d} {_shortened(prompt)}", strip, evaluation)
-            self._add_picture("grid", grid_picture(evaluation, images, self._run.notices), evaluation)
+                self._add_image(f"prompts/{index:02d} {_shortened(prompt)}", strip, evaluation)
+            self._add_image("grid", grid_image(evaluation, images, self._run.notices), evaluation)
         self._writer.flush()
 
     def close(self, summary: RunSummary) -> None:
@@ -78,14 +78,14 @@ class TensorBoardSink:
         tags = [tag for name in self._run.metrics for tag in (name, f"best/{name}")]
         self._add_summaries(hparams(values, dict.fromkeys(tags))[:2])
 
-    def _add_picture(self, tag: str, picture: Image, evaluation: Evaluation) -> None:
+    def _add_image(self, tag: str, image: Image, evaluation: Evaluation) -> None:
         """As JPEG, a tenth of `add_image`'s PNG: the record keeps the exact pixels."""
         content = io.BytesIO()
-        picture.save(content, "JPEG", quality=90)
-        image = Summary.Image(
-            height=picture.height, width=picture.width, colorspace=3, encoded_image_string=content.getvalue()
+        image.save(content, "JPEG", quality=90)
+        encoded = Summary.Image(
+            height=image.height, width=image.width, colorspace=3, encoded_image_string=content.getvalue()
         )
-        summary = Summary(value=[Summary.Value(tag=tag, image=image)])
+        summary = Summary(value=[Summary.Value(tag=tag, image=encoded)])
         self._writer._get_file_writer().add_summary(summary, evaluation.step, evaluation.wall_time)
 
     def _add_summaries(self, summaries: Sequence[Summary]) -> None:

@@ -13,7 +13,7 @@ from finetune_monitor.base.files import write_atomic
 from finetune_monitor.base.redaction import redacted
 from finetune_monitor.record.evaluation import Evaluation, RunSummary, ScoredImage, measured_means
 from finetune_monitor.sinks import RunInfo, scalars
-from finetune_monitor.sinks.grid_image import grid_picture
+from finetune_monitor.sinks.grid_image import grid_image
 from finetune_monitor.stats.estimate import plain
 
 Mode = Literal["online", "offline", "disabled"]
@@ -32,7 +32,7 @@ class WandbSink:
     """Writes to a run of its own below `<output_dir>/wandb`, or to one that belongs to someone else.
 
     Each evaluation logs its scores, `interval/NAME/low` and `high`, `monitor/seconds_*`, `monitor/overhead`, the
-    picture `grid` and the table `images` with its own rows, which W&B's step slider goes through; the end logs
+    image `grid` and the table `images` with its own rows, which W&B's step slider goes through; the end logs
     `all_images`, the rows of all evaluations. So every image is written twice, however long the run. What was not
     measured has no key.
 
@@ -42,7 +42,7 @@ class WandbSink:
         project: W&B project.
         name: the run's name; wandb invents one where it is None.
         entity: team or user; the account's default where it is None.
-        images: False keeps every picture out of W&B, scores and prompts are still written.
+        images: False keeps every image out of W&B, scores and prompts are still written.
         run: a wandb run to write to; it is left open at the end, and the arguments before `images` are not used.
 
     Raises:
@@ -85,8 +85,8 @@ class WandbSink:
         if evaluation.images:
             found["images"] = self._table([evaluation])
         if evaluation.images and self._images:
-            picture = grid_picture(evaluation, images, self._run_info.notices)
-            found["grid"] = self._wandb.Image(picture, file_type="jpg")
+            image = grid_image(evaluation, images, self._run_info.notices)
+            found["grid"] = self._wandb.Image(image, file_type="jpg")
         self._run.log({STEP: evaluation.step, **found})
 
     def close(self, summary: RunSummary) -> None:
@@ -108,18 +108,18 @@ class WandbSink:
 
     def _table(self, evaluations: Sequence[Evaluation]) -> Any:
         scores = list(dict.fromkeys(name for e in evaluations for image in e.images for name in image.scores))
-        picture = ["image"] if self._images else []
+        column = ["image"] if self._images else []
         rows = [
             [e.step, image.cell.id, image.cell.prompt, image.cell.seed]
-            + ([self._picture(image)] if self._images else [])
+            + ([self._image(image)] if self._images else [])
             + [_number(image.scores.get(name, math.nan)) for name in scores]
             for e in evaluations
             for image in e.images
         ]
-        return self._wandb.Table(columns=["step", "cell", "prompt", "seed", *picture, *scores], data=rows)
+        return self._wandb.Table(columns=["step", "cell", "prompt", "seed", *column, *scores], data=rows)
 
-    def _picture(self, image: ScoredImage) -> Any:
-        """The record's file: wandb copies it instead of encoding the picture again."""
+    def _image(self, image: ScoredImage) -> Any:
+        """The record's file: wandb copies it instead of encoding the image again."""
         path = None if image.file is None else self._run_info.output_dir / image.file
         return self._wandb.Image(str(path)) if path is not None and path.exists() else None
 
@@ -158,7 +158,7 @@ def import_wandb() -> Any:
 
 
 def _most_private(mode: Mode) -> Mode:
-    """Pictures of a face leave the machine only where the code or the config says so, never by the environment."""
+    """Images of a face leave the machine only where the code or the config says so, never by the environment."""
     wanted = os.environ.get("WANDB_MODE", mode)
     return MODES[max(MODES.index(m) for m in MODES if m in (mode, wanted))]
 

@@ -71,7 +71,7 @@ def ranks(x: Values) -> Values:
     n = x.shape[-1]
     order = np.argsort(x, axis=-1)
     ordered = np.take_along_axis(x, order, axis=-1)
-    edges = np.ones((*x.shape[:-1], n + 1), dtype=bool)  # between unequal neighbours, and at both ends
+    edges = np.ones((*x.shape[:-1], n + 1), dtype=bool)  # between unequal neighbors, and at both ends
     edges[..., 1:-1] = ordered[..., 1:] != ordered[..., :-1]
     place = np.arange(n)
     first = np.maximum.accumulate(np.where(edges[..., :-1], place, 0), axis=-1)
@@ -137,11 +137,11 @@ def _bin(values: Float[np.ndarray, "n"], by: Float[np.ndarray, "n"], edges: Floa
 
 
 def _unit(x: Values) -> Values:
-    """Centred, and scaled to length 1; NaN for a constant, whose rounding errors must not pass for a spread."""
+    """Centered, and scaled to length 1; NaN for a constant, whose rounding errors must not pass for a spread."""
     constant = (x == x[..., :1]).all(axis=-1, keepdims=True)
-    centred = x - x.mean(axis=-1, keepdims=True)
-    length = np.linalg.norm(centred, axis=-1, keepdims=True)
-    return centred / np.where(constant | (length == 0), MISSING, length)
+    centered = x - x.mean(axis=-1, keepdims=True)
+    length = np.linalg.norm(centered, axis=-1, keepdims=True)
+    return centered / np.where(constant | (length == 0), MISSING, length)
 
 
 def _draws(n: int, rounds: int, seed: int) -> Iterator[Int[np.ndarray, "some n"]]:

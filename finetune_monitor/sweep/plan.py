@@ -60,7 +60,7 @@ class Plan:
         return content
 
     def config_text(self, trial: TrialRecord) -> str:
-        """The trial's config as YAML, with every default spelt out; as it is where it is not valid."""
+        """The trial's config as YAML, with every default spelled out; as it is where it is not valid."""
         content = self.content(trial)
         try:
             return Config.model_validate(content).to_yaml()
@@ -251,14 +251,14 @@ def _photo_problems(configs: Mapping[str, Config]) -> list[str]:
 
 
 def _class_problems(configs: Mapping[str, Config]) -> list[str]:
-    """Trials that share class images share what draws them, or the first trial would decide for the others."""
+    """Trials that share class images share what generates them, or the first trial would decide for the others."""
     found: dict[Path, set[tuple[str, str | None]]] = {}
     for config in configs.values():
         if config.prior_preservation and config.data.class_images is not None:
             found.setdefault(config.data.class_images, set()).add((config.model, config.data.class_prompt))
     return [
         f"data.class_images: found {folder} for {len(sources)} combinations of model and data.class_prompt, expected a "
-        "folder for each: the trial that comes first would draw for all; vary them under people, each with a "
+        "folder for each: the trial that comes first would generate for all; vary them under people, each with a "
         "data.class_images of its own, or set train.prior_loss_weight to 0"
         for folder, sources in found.items()
         if len(sources) > 1

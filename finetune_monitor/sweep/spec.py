@@ -30,7 +30,7 @@ COMPARED = {
     "monitor.grid": "one grid for all: scores on other prompts cannot be compared; use set",
     "monitor.metrics": "one set of metrics for all; use set",
     "monitor.enabled": "a trial without evaluations cannot be compared; leave it true",
-    "data.resolution": "it changes the size of the grid's pictures, and pictures of other sizes cannot be compared",
+    "data.resolution": "it changes the size of the grid's images, and images of other sizes cannot be compared",
 }
 """Config keys that must be the same in all trials, with the reason."""
 

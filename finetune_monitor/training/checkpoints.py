@@ -34,7 +34,7 @@ class Checkpoint:
     identity: the settings that must not change between a run and its continuation.
     scaler: state of the fp16 gradient scaler, empty without one.
     ema_steps: updates that the average has seen.
-    optimizer: what the optimiser counts in plain numbers; its tensors lie in a file.
+    optimizer: what the optimizer counts in plain numbers; its tensors lie in a file.
     """
 
     folder: Path
@@ -151,7 +151,7 @@ def check_identity(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:
 
 
 def restore(checkpoint: Checkpoint, trainable: Trainable, optimizer: Optimizer) -> None:
-    """Load weights, optimiser state and the average in place."""
+    """Load weights, optimizer state and the average in place."""
     weights = load_file(checkpoint.folder / "weights.safetensors")
     with torch.no_grad():
         for name, parameter in trainable.parameters.items():
@@ -173,12 +173,12 @@ def drop_after(folder: Path, step: int) -> None:
 
 
 def _as_filed(tensor: Tensor) -> Tensor:
-    """A copy in the layout of files; some optimisers share a tensor between parameters, which files cannot."""
+    """A copy in the layout of files; some optimizers share a tensor between parameters, which files cannot."""
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def _optimizer_content(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and plain numbers of the optimiser's state and groups, by dotted path."""
+    """Tensors and plain numbers of the optimizer's state and groups, by dotted path."""
     groups = {str(i): _written(group, optimizer.defaults) for i, group in enumerate(optimizer.param_groups)}
     leaves = dict(_leaves({"state": optimizer.state_dict()["state"], "groups": groups}))
     tensors = {path: leaf for path, leaf in leaves.items() if isinstance(leaf, Tensor)}
@@ -186,7 +186,7 @@ def _optimizer_content(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[st
 
 
 def _written(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """What the optimiser itself has put into a group, such as Prodigy's step size; the rest is the config's."""
+    """What the optimizer itself has put into a group, such as Prodigy's step size; the rest is the config's."""
     return {
         key: value
         for key, value in group.items()

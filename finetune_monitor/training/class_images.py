@@ -1,4 +1,4 @@
-"""Class images for prior preservation: what the base model itself draws for the class prompt."""
+"""Class images for prior preservation: what the base model itself generates for the class prompt."""
 
 import io
 import itertools
@@ -18,7 +18,7 @@ from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.base.files import write_atomic
 from finetune_monitor.base.images import SUFFIXES, list_images
 from finetune_monitor.record.grid import PromptGrid
-from finetune_monitor.rendering.isolation import borrowed
+from finetune_monitor.rendering.isolation import isolated
 from finetune_monitor.rendering.renderer import Renderer, is_black
 from finetune_monitor.training.config import DataConfig, GridConfig
 from finetune_monitor.training.data import checked_photos
@@ -32,20 +32,20 @@ def class_images(
     """The first `class_count` class images; what is missing is rendered by the model as it stands and kept.
 
     Raises:
-        UserError: the model draws black pictures, or a picture in the folder cannot be read.
+        UserError: the model generates black images, or an image in the folder cannot be read.
     """
     assert data.class_images is not None
     data.class_images.mkdir(parents=True, exist_ok=True)
     if _missing(data):
         with _alone(data.class_images):
-            _draw(pipeline, data, sampling, autocast)
+            _generate(pipeline, data, sampling, autocast)
     return checked_photos(_present(data.class_images)[: data.class_count])
 
 
-def _draw(
+def _generate(
     pipeline: StableDiffusionPipeline, data: DataConfig, sampling: GridConfig, autocast: torch.dtype | None
 ) -> None:
-    """Render what is missing now, and it may be nothing: another run may have drawn while this one waited."""
+    """Render what is missing now, and it may be nothing: another run may have generated them while this one waited."""
     seeds = _missing(data)
     if not seeds:
         return
@@ -70,7 +70,7 @@ def _missing(data: DataConfig) -> list[int]:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Runs that share the folder draw one after the other: the second finds what the first has drawn."""
+    """Runs that share the folder generate one after the other: the second finds what the first has made."""
     if not distributed.is_main():
         yield
         return
@@ -78,7 +78,7 @@ def _alone(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        logger.warning("%s: waiting for the run that draws class images there", folder)
+        logger.warning("%s: waiting for the run that generates class images there", folder)
         lock.acquire()
     try:
         yield
@@ -103,7 +103,7 @@ def _stem(seed: int) -> str:
 
 
 def _render(renderer: Renderer, folder: Path) -> None:
-    """Every process draws its share; what goes wrong in one ends all."""
+    """Every process generates its share; what goes wrong in one ends all."""
     problem = None
     try:
         _render_share(renderer, folder)
@@ -115,17 +115,17 @@ def _render(renderer: Renderer, folder: Path) -> None:
 def _render_share(renderer: Renderer, folder: Path) -> None:
     todo = list(renderer.grid.cells[distributed.rank() :: distributed.world_size()])
     bar = tqdm(total=len(todo), desc="class images", unit="image", disable=not distributed.is_main())
-    with borrowed(renderer.pipeline), bar:
+    with isolated(renderer.pipeline), bar:
         while todo:
             cells, todo = todo[: renderer.batches.size], todo[renderer.batches.size :]
-            for cell, picture in zip(cells, renderer.render(cells), strict=True):
-                _save(folder / f"{_stem(cell.seed)}.png", picture)
+            for cell, image in zip(cells, renderer.render(cells), strict=True):
+                _save(folder / f"{_stem(cell.seed)}.png", image)
             bar.update(len(cells))
 
 
-def _save(path: Path, picture: Image.Image | None) -> None:
-    if picture is None or is_black(picture):
-        raise UserError(f"{path.name}: the model drew a black picture; train in bf16 or without mixed precision")
+def _save(path: Path, image: Image.Image | None) -> None:
+    if image is None or is_black(image):
+        raise UserError(f"{path.name}: the model drew a black image; train in bf16 or without mixed precision")
     content = io.BytesIO()
-    picture.save(content, format="PNG")
+    image.save(content, format="PNG")
     write_atomic(path, content.getvalue())

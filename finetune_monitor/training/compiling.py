@@ -17,8 +17,8 @@ from finetune_monitor.base.errors import UserError
 def compile_in_place(model: nn.Module) -> None:
     """Compile a module's call; its parameters keep their names, and everybody who shares the module shares the code.
 
-    A graph of its own for every shape keeps what is learnt independent of who else has used the module: with dynamic
-    shapes, pictures that the monitor renders would change the code that trains.
+    A graph of its own for every shape keeps what is learned independent of who else has used the module: with dynamic
+    shapes, images that the monitor renders would change the code that trains.
     """
     warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`")  # diffusers' version checks
     model.compile(dynamic=False)

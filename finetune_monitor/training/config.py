@@ -125,7 +125,7 @@ class GridConfig(Section):
 
 
 class FaceSimilarityConfig(Section):
-    recogniser: str = "vggface2"
+    recognizer: str = "vggface2"
 
 
 class AestheticConfig(Section):
@@ -235,7 +235,7 @@ class Config(Section):
         return self.train.prior_loss_weight > 0
 
     def to_yaml(self) -> str:
-        """The resolved config, with every default spelt out."""
+        """The resolved config, with every default spelled out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     def flat(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from finetune_monitor.base.images import each_image, read_image
 
 CROPS = 8
-"""Random crops of a photo in the cache: enough that no crop is learnt by heart, and 1 MB a photo at 512 px."""
+"""Random crops of a photo in the cache: enough that no crop is learned by heart, and 1 MB a photo at 512 px."""
 
 ZOOM = 9 / 8
 """Largest enlargement of a random crop: even a square photo has somewhere to move, and a face is hardly ever cut."""
@@ -22,7 +22,7 @@ ZOOM = 9 / 8
 
 @dataclass(frozen=True)
 class Views:
-    """How photos are shown: the centre square, or random squares with `crop`, mirrored half of the time with `flip`."""
+    """How photos are shown: the center square, or random squares with `crop`, mirrored half of the time with `flip`."""
 
     resolution: int
     crop: bool = False
@@ -46,7 +46,7 @@ class Views:
         return square.flip(-1) if self.flip and random.random() < 0.5 else square
 
     def _square(self, photo: Image.Image, random: np.random.Generator) -> Float[Tensor, "3 r r"]:
-        return to_tensor(random_square(photo, self.resolution, random) if self.crop else centre(photo, self.resolution))
+        return to_tensor(random_square(photo, self.resolution, random) if self.crop else center(photo, self.resolution))
 
 
 def checked_photos(paths: list[Path]) -> list[Path]:
@@ -60,7 +60,7 @@ def checked_photos(paths: list[Path]) -> list[Path]:
     return paths
 
 
-def centre(photo: Image.Image, resolution: int) -> Image.Image:
+def center(photo: Image.Image, resolution: int) -> Image.Image:
     """The largest square in the middle of a photo."""
     return ImageOps.fit(photo, (resolution, resolution), Image.Resampling.LANCZOS)
 
@@ -109,7 +109,7 @@ def step_seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
 
 
-def tokenise(tokenizer, prompts: Sequence[str]) -> Int64[Tensor, "b t"]:
+def tokenize(tokenizer, prompts: Sequence[str]) -> Int64[Tensor, "b t"]:
     """Token ids, padded and cut to the tokenizer's length as Stable Diffusion does."""
     return tokenizer(
         list(prompts), padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"

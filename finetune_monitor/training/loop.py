@@ -20,7 +20,7 @@ from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.sinks import accelerate as trackers
 from finetune_monitor.training import checkpoints, objective
 from finetune_monitor.training.config import Config, TrainConfig
-from finetune_monitor.training.data import step_seed, tokenise
+from finetune_monitor.training.data import step_seed, tokenize
 from finetune_monitor.training.latents import Latents
 from finetune_monitor.training.optimizers import build
 from finetune_monitor.training.trainable import Trainable
@@ -43,7 +43,7 @@ def learning_rate_factor(schedule: str, step: int, warmup: int, total: int) -> f
 
 
 def make_optimizer(trainable: Trainable, config: TrainConfig) -> Optimizer:
-    """The config's optimiser with a parameter group a model; `initial_lr` is what the schedule scales."""
+    """The config's optimizer with a parameter group a model; `initial_lr` is what the schedule scales."""
     groups = []
     for name, model in trainable.models.items():
         own = config.text_encoder_learning_rate if name == "text_encoder" else None
@@ -64,7 +64,7 @@ class Conditioning:
     ):
         self.encoder = encoder
         self.batch_size = batch_size
-        self.ids = tokenise(pipeline.tokenizer, prompts).to(pipeline.unet.device)
+        self.ids = tokenize(pipeline.tokenizer, prompts).to(pipeline.unet.device)
         with torch.no_grad():
             self.cached = None if trained else self._encode()
 
@@ -132,7 +132,7 @@ class Trainer:
         return seen / len(self.latents[0])
 
     def train_step(self, step: int) -> Float[Tensor, ""]:
-        """One optimiser update; returns its mean loss, still on the device, NaN where a gradient was not finite."""
+        """One optimizer update; returns its mean loss, still on the device, NaN where a gradient was not finite."""
         train = self.config.train
         losses = []
         for group in self.optimizer.param_groups:

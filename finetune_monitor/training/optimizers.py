@@ -1,4 +1,4 @@
-"""The optimisers that a config can name: AdamW, AdamW with 8-bit moments, Prodigy."""
+"""The optimizers that a config can name: AdamW, AdamW with 8-bit moments, Prodigy."""
 
 import io
 from collections.abc import Callable
@@ -18,7 +18,7 @@ STATE_SIZE = {"adamw": 2.0, "adamw8bit": 0.5, "prodigy": 4.0}
 
 
 def build(name: str, groups: list[dict[str, Any]], weight_decay: float) -> Optimizer:
-    """The optimiser over parameter groups that bring their own learning rates."""
+    """The optimizer over parameter groups that bring their own learning rates."""
     builders: dict[str, Callable[[list[dict[str, Any]], float], Optimizer]] = {
         "adamw": _adamw,
         "adamw8bit": _adamw8bit,
@@ -28,7 +28,7 @@ def build(name: str, groups: list[dict[str, Any]], weight_decay: float) -> Optim
 
 
 def check_optimizer(name: str, device: torch.device) -> None:
-    """Refuse an optimiser that this machine cannot run.
+    """Refuse an optimizer that this machine cannot run.
 
     Raises:
         UserError: its package is missing, or it needs a GPU and there is none.

@@ -19,7 +19,7 @@ from finetune_monitor.metrics import Metric, measured_with
 from finetune_monitor.metrics.starred import Starred
 from finetune_monitor.metrics.thresholds import Thresholds, read_thresholds
 from finetune_monitor.models.diffusers_hub import resolve_hub_model
-from finetune_monitor.monitor.evaluator import check_pictures_fit
+from finetune_monitor.monitor.evaluator import check_images_fit
 from finetune_monitor.record import run_directory
 from finetune_monitor.record.columns import STARS
 from finetune_monitor.rendering.schedulers import own_scheduler
@@ -88,7 +88,7 @@ def find_inputs(config: Config, device: torch.device, held: ExitStack, problems:
     model = attempt(lambda: _find_model(config.model))
     metrics = _metrics(config, chosen if photos else None, device, attempt) if config.monitor.enabled else []
     attempt(lambda: _check_tools(config))
-    attempt(lambda: check_pictures_fit(len(config.prompt_grid.cells), (config.data.resolution, config.data.resolution)))
+    attempt(lambda: check_images_fit(len(config.prompt_grid.cells), (config.data.resolution, config.data.resolution)))
     attempt(lambda: check_optimizer(config.train.optimizer, device))
     if config.train.compile:
         attempt(lambda: check_compiler(device))
@@ -102,19 +102,19 @@ def find_inputs(config: Config, device: torch.device, held: ExitStack, problems:
 
 
 def _metrics(config: Config, photos: ChosenPhotos | None, device: torch.device, attempt: _Attempts) -> list[Metric]:
-    """The metrics that the config names; without photos only the recogniser is looked for."""
+    """The metrics that the config names; without photos only the recognizer is looked for."""
     from finetune_monitor.metrics.aesthetic import Aesthetic
     from finetune_monitor.metrics.face_similarity import FaceSimilarity
-    from finetune_monitor.models.recognizers import load_recogniser
+    from finetune_monitor.models.recognizers import load_recognizer
 
     chosen = config.monitor.metrics
     found: list[Metric | None] = []
     if face := chosen.face_similarity:
         if photos is None:
-            attempt(lambda: load_recogniser(face.recogniser, device))
+            attempt(lambda: load_recognizer(face.recognizer, device))
         else:
             training, held_out = photos.training, photos.held_out
-            found.append(attempt(lambda: FaceSimilarity(training, face.recogniser, device, held_out)))
+            found.append(attempt(lambda: FaceSimilarity(training, face.recognizer, device, held_out)))
     if looks := chosen.aesthetic:
         found.append(attempt(lambda: Aesthetic(looks.clip, looks.pretrained, looks.head, device)))
     return _with_stars(config.monitor, [metric for metric in found if metric is not None], attempt)
@@ -225,7 +225,7 @@ def check_space(config: Config, trained: int, frozen: int) -> None:
     """Refuse a run whose checkpoints cannot fit on the disk.
 
     Args:
-        trained: parameters that get gradients; each checkpoint holds them, in fp32, and the optimiser's state.
+        trained: parameters that get gradients; each checkpoint holds them, in fp32, and the optimizer's state.
         frozen: the other parameters; a `full` export holds them too.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Make a recorded picture again from the exported weights, and say how far it is from the recorded one."""
+"""Make a recorded image again from the exported weights, and say how far it is from the recorded one."""
 
 import difflib
 import json
@@ -23,7 +23,7 @@ from finetune_monitor.models.diffusers_hub import resolve_hub_model
 from finetune_monitor.models.export import LORA_FILE, NOTE
 from finetune_monitor.record.grid import Cell, PromptGrid
 from finetune_monitor.record.run_directory import CONFIG, RUN, RunHistory, read_run
-from finetune_monitor.rendering.isolation import borrowed
+from finetune_monitor.rendering.isolation import isolated
 from finetune_monitor.rendering.renderer import Renderer
 from finetune_monitor.training.compiling import compile_in_place
 from finetune_monitor.training.config import Config, TrainConfig, load_config
@@ -34,9 +34,9 @@ BASE = "the base model"
 
 @dataclass(frozen=True)
 class Distance:
-    """How far two pictures are apart.
+    """How far two images are apart.
 
-    greatest: of one colour of one pixel, 0 to 255.
+    greatest: of one color of one pixel, 0 to 255.
     share: of the pixels that are not the same, 0 to 1.
     """
 
@@ -46,25 +46,25 @@ class Distance:
 
 @dataclass(frozen=True)
 class Rendering:
-    """A picture made again.
+    """An image made again.
 
     weights: the folder it was made from, or `BASE`.
-    recorded: the run's own picture; None where it has none.
+    recorded: the run's own image; None where it has none.
     notes: what is not here as it was in the run, in words.
     """
 
     cell: Cell
     weights: str
-    picture: Image
+    image: Image
     recorded: Image | None
     notes: tuple[str, ...]
 
     @property
     def distance(self) -> Distance | None:
-        """None where there is no recorded picture, or one of another size."""
-        if self.recorded is None or self.recorded.size != self.picture.size:
+        """None where there is no recorded image, or one of another size."""
+        if self.recorded is None or self.recorded.size != self.image.size:
             return None
-        return distance(self.picture, self.recorded)
+        return distance(self.image, self.recorded)
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,14 @@ def rerender(run_dir: Path, step: int, cell_id: str) -> Rendering:
     folder = find_weights(run_dir, step)
     recorded = _recorded(history, step, cell)
     opened = _open(history, folder)
-    picture = _render(opened, grid, cell, history.run.get("processes", 1))
+    image = _render(opened, grid, cell, history.run.get("processes", 1))
     device = device_name(opened.pipeline.device)
     notes = (*opened.notes, *_elsewhere(history.run, device))
-    return Rendering(cell, str(folder or BASE), picture, recorded, notes)
+    return Rendering(cell, str(folder or BASE), image, recorded, notes)
 
 
 def distance(a: Image, b: Image) -> Distance:
-    """Of two RGB pictures of one size."""
+    """Of two RGB images of one size."""
     apart = np.abs(np.asarray(a, dtype=np.int16) - np.asarray(b, dtype=np.int16)).max(axis=-1)
     return Distance(int(apart.max()), float((apart > 0).mean()))
 
@@ -176,11 +176,11 @@ def _recorded(history: RunHistory, step: int, cell: Cell) -> Image | None:
 def _render(opened: _Opened, grid: PromptGrid, cell: Cell, processes: int) -> Image:
     renderer = Renderer(opened.pipeline, grid, opened.autocast)
     together = _same_batch(grid.cells, cell, processes, renderer.batches.size)
-    with borrowed(renderer.pipeline):
-        [picture] = [p for c, p in zip(together, renderer.render(together), strict=True) if c == cell]
-    if picture is None:
-        raise UserError(f"{cell.id}: the model's output is not finite, so there is no picture; take another step")
-    return picture
+    with isolated(renderer.pipeline):
+        [image] = [p for c, p in zip(together, renderer.render(together), strict=True) if c == cell]
+    if image is None:
+        raise UserError(f"{cell.id}: the model's output is not finite, so there is no image; take another step")
+    return image
 
 
 def _same_batch(cells: Sequence[Cell], cell: Cell, processes: int, size: int) -> Sequence[Cell]:

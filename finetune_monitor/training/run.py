@@ -81,7 +81,7 @@ def make_trainer(
     pipeline: StableDiffusionPipeline,
     inputs: Inputs,
 ) -> Trainer:
-    """Draw class images, encode all photos, open what is trained and go back to the checkpoint."""
+    """Generate class images, encode all photos, open what is trained and go back to the checkpoint."""
     data, train, checkpoint = config.data, config.train, inputs.checkpoint
     photos, prompts = {"photos": inputs.photos}, [data.instance_prompt]
     if config.prior_preservation:

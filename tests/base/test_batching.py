@@ -30,19 +30,19 @@ def test_memory_that_runs_out_halves_the_batch_which_is_remembered(caplog):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         return list(batch)
 
-    batches = Batches(8, "pictures")
+    batches = Batches(8, "images")
     assert batches.map(range(9), small_memory) == list(range(9))
     assert batches.map(range(3), small_memory) == list(range(3))
     assert sizes == [8, 4, 2, 2, 2, 2, 1, 2, 1]
-    assert "out of memory with 8 pictures at once; 4 from now on" in caplog.text
+    assert "out of memory with 8 images at once; 4 from now on" in caplog.text
 
 
 def test_one_item_that_does_not_fit_is_an_error():
     def no_memory(batch):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8589934592 bytes")
 
-    with pytest.raises(OutOfMemoryError, match="single one of the pictures"):
-        Batches(4, "pictures").map([1, 2], no_memory)
+    with pytest.raises(OutOfMemoryError, match="single one of the images"):
+        Batches(4, "images").map([1, 2], no_memory)
 
 
 def test_other_errors_are_not_taken_for_it():
@@ -50,7 +50,7 @@ def test_other_errors_are_not_taken_for_it():
         raise ValueError("another thing")
 
     with pytest.raises(ValueError, match="another thing"):
-        Batches(4, "pictures").map([1, 2], broken)
+        Batches(4, "images").map([1, 2], broken)
     assert not ran_out_of_memory(RuntimeError("shapes cannot be multiplied"))
 
 

@@ -29,7 +29,7 @@ def palette_with_transparency() -> Image.Image:
     return image
 
 
-def grey_16_bit() -> Image.Image:
+def gray_16_bit() -> Image.Image:
     return Image.fromarray(np.full((6, 8), 200 * 257, dtype=np.uint16))
 
 
@@ -45,10 +45,10 @@ def grey_16_bit() -> Image.Image:
         ("cmyk.tiff", Image.new("RGB", (8, 6), RED).convert("CMYK"), RED, 0),
         ("palette.png", Image.new("RGB", (8, 6), RED).convert("P", palette=Image.Palette.ADAPTIVE), RED, 0),
         ("palette_clear.png", palette_with_transparency(), (255, 255, 255), 0),
-        ("grey.png", Image.new("L", (8, 6), 77), (77, 77, 77), 0),
-        ("grey_alpha.png", Image.new("LA", (8, 6), (77, 0)), (255, 255, 255), 0),
-        ("grey16.png", grey_16_bit(), (200, 200, 200), 0),
-        ("grey16.tif", grey_16_bit(), (200, 200, 200), 0),
+        ("gray.png", Image.new("L", (8, 6), 77), (77, 77, 77), 0),
+        ("gray_alpha.png", Image.new("LA", (8, 6), (77, 0)), (255, 255, 255), 0),
+        ("gray16.png", gray_16_bit(), (200, 200, 200), 0),
+        ("gray16.tif", gray_16_bit(), (200, 200, 200), 0),
         ("bits.png", Image.new("1", (8, 6), 1), (255, 255, 255), 0),
     ],
 )
@@ -58,7 +58,7 @@ def test_every_mode_becomes_rgb(tmp_path, name, image, expected, tolerance):
     assert np.abs(np.asarray(found, dtype=int) - expected).max() <= tolerance
 
 
-def test_16_bit_colour_is_scaled(tmp_path):
+def test_16_bit_color_is_scaled(tmp_path):
     row = b"\0" + struct.pack(">3H", 200 * 257, 30 * 257, 10 * 257) * 8
     chunks = [(b"IHDR", struct.pack(">2I5B", 8, 6, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(row * 6)), (b"IEND", b"")]
     (tmp_path / "rgb48.png").write_bytes(png(chunks))
@@ -73,7 +73,7 @@ def png(chunks: list[tuple[bytes, bytes]]) -> bytes:
 
 
 HELD = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_90", 7: "TRANSVERSE"}
-"""What a camera with this EXIF orientation does to the picture that one sees."""
+"""What a camera with this EXIF orientation does to the image that one sees."""
 
 
 @pytest.mark.parametrize(("orientation", "held"), [(1, None), *HELD.items(), (8, "ROTATE_270")])
@@ -88,13 +88,13 @@ def test_exif_orientation_is_applied(tmp_path, orientation, held):
 
 @pytest.mark.parametrize("name", ["moving.gif", "moving.png", "moving.webp"])
 def test_an_animation_gives_its_first_frame(tmp_path, name):
-    frames = [Image.new("RGB", (8, 6), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (8, 6), color) for color in ("red", "blue")]
     path = save(tmp_path / name, frames[0], save_all=True, append_images=frames[1:], lossless=True)
     assert read_image(path).getpixel((2, 2))[0] > 250
 
 
 @pytest.mark.parametrize("name", ["cut.jpg", "cut.png", "cut.webp", "cut.bmp", "cut.gif", "cut.tiff"])
-def test_a_truncated_picture_is_refused_by_name(tmp_path, name):
+def test_a_truncated_image_is_refused_by_name(tmp_path, name):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
     whole = save(tmp_path / name, noise).read_bytes()
     (tmp_path / name).write_bytes(whole[: len(whole) // 2])
@@ -102,10 +102,10 @@ def test_a_truncated_picture_is_refused_by_name(tmp_path, name):
         read_image(tmp_path / name)
 
 
-def test_what_is_no_picture_is_refused_by_name(tmp_path):
-    (tmp_path / "note.jpg").write_text("not a picture")
+def test_what_is_no_image_is_refused_by_name(tmp_path):
+    (tmp_path / "note.jpg").write_text("not an image")
     save(tmp_path / "float.tiff", Image.fromarray(np.zeros((4, 4), dtype=np.float32)))
-    for name, reason in [("note.jpg", "not a picture"), ("float.tiff", "floating-point"), ("gone.png", "no such file")]:
+    for name, reason in [("note.jpg", "not an image"), ("float.tiff", "floating-point"), ("gone.png", "no such file")]:
         with pytest.raises(UserError, match=f"{name}.*{reason}"):
             read_image(tmp_path / name)
 
@@ -119,7 +119,7 @@ def test_a_decompression_bomb_is_refused_before_decoding(tmp_path, side):
         read_image(tmp_path / "bomb.png")
 
 
-def test_a_large_camera_picture_is_no_bomb(tmp_path):
+def test_a_large_camera_image_is_no_bomb(tmp_path):
     path = save(tmp_path / "large.png", Image.new("1", (12_000, 9_000)), compress_level=1)
     assert read_image(path).size == (12_000, 9_000)
 

@@ -1,4 +1,4 @@
-"""The commands as a user types them: real pictures, the demo's CLIP, heads and reports on disk."""
+"""The commands as a user types them: real images, the demo's CLIP, heads and reports on disk."""
 
 import csv
 import json
@@ -33,7 +33,7 @@ RATED = 48
 REAL = SHARED / "ratings"
 
 
-def picture(number: int) -> Image.Image:
+def image(number: int) -> Image.Image:
     """A crop of the astronaut's photo, the more blurred the higher its number."""
     left, top = 7 * (number % 6), 5 * (number // 6)
     crop = Image.fromarray(astronaut()).crop((100 + left, top, 300 + left, 200 + top)).resize((96, 96))
@@ -41,19 +41,19 @@ def picture(number: int) -> Image.Image:
 
 
 def votes(number: int) -> list[int]:
-    """Twenty people's; sharper pictures get more."""
-    centre = 8 - number / 8
-    shares = np.exp(-np.square(np.arange(1, 11) - centre) / 4)
+    """Twenty people's; sharper images get more."""
+    center = 8 - number / 8
+    shares = np.exp(-np.square(np.arange(1, 11) - center) / 4)
     return np.random.default_rng(number).multinomial(20, shares / shares.sum()).tolist()
 
 
 @pytest.fixture(scope="module")
 def ava(tmp_path_factory) -> Path:
-    """AVA.txt, images/ and lists; one picture is missing, one cut short, one the copy of another, one row again."""
+    """AVA.txt, images/ and lists; one image is missing, one cut short, one the copy of another, one row again."""
     folder = tmp_path_factory.mktemp("ava")
     (folder / "images").mkdir()
     for number in range(RATED):
-        picture(number).save(folder / f"images/{1000 + number}.jpg", quality=95)
+        image(number).save(folder / f"images/{1000 + number}.jpg", quality=95)
     rows = [f"{n + 1} {1000 + n} {' '.join(map(str, votes(n)))} 0 0 1" for n in range(RATED)]
     whole = (folder / "images/1000.jpg").read_bytes()
     (folder / "images/2001.jpg").write_bytes(whole[: len(whole) // 2])
@@ -94,17 +94,17 @@ def test_a_head_says_what_it_was_made_with(fitted):
     found = metadata(fitted / "head.safetensors")
     assert json.loads(found["layers"]) == [96, 32, 16, 1]
     assert json.loads(found["scores"])["srcc"]["mean"] > 0.7
-    given = {key: found[key] for key in ("activation", "normalisation", "scale", "clip", "loss", "balance", "seed")}
+    given = {key: found[key] for key in ("activation", "normalization", "scale", "clip", "loss", "balance", "seed")}
     assert given == {
         "activation": "relu",
-        "normalisation": "l2",
+        "normalization": "l2",
         "scale": "0..10",
         "clip": str(CLIP),
         "loss": "mean",
         "balance": "lds",
         "seed": "0",
     }
-    assert found["data"] == f"AVA.txt: {RATED} rated pictures"
+    assert found["data"] == f"AVA.txt: {RATED} rated images"
     assert found["notice"] == "A test's head."
     assert {"clip_sha256", "data_sha256", "split_sha256", "made_by"} < set(found)
 
@@ -115,18 +115,18 @@ def test_the_test_list_is_followed_and_everything_left_out_is_listed(fitted):
         found = [(row["kind"], row["image"]) for row in csv.DictReader(file)]
     assert sorted(found) == [
         ("bad row", "line 53"),
-        ("duplicate picture", "2002"),
+        ("duplicate image", "2002"),
         ("duplicate row", "1003"),
-        ("missing picture", "2000"),
+        ("missing image", "2000"),
         ("not rated", "9999"),
-        ("unreadable picture", "2001"),
+        ("unreadable image", "2001"),
     ]
     page = (fitted / "report.md").read_text()
-    assert "1 missing picture" in page
+    assert "1 missing image" in page
     assert "problems" in page
 
 
-def test_the_report_holds_pictures_and_numbers_of_all_predictors(fitted):
+def test_the_report_holds_images_and_numbers_of_all_predictors(fitted):
     report = json.loads((fitted / "report.json").read_text())
     assert list(report["predictors"]) == ["head", "unbalanced", "constant"]
     rows = predictions(fitted).values()
@@ -141,8 +141,8 @@ def test_the_report_holds_pictures_and_numbers_of_all_predictors(fitted):
 def test_the_metric_scores_with_it_as_the_report_says(fitted, ava):
     metric = Aesthetic(clip=str(CLIP), head=fitted / "head.safetensors")
     rows = predictions(fitted)
-    pictures = [Image.open(ava / f"images/{name}.jpg").convert("RGB") for name in rows]
-    found = metric.score(pictures, ())["aesthetic"]
+    images = [Image.open(ava / f"images/{name}.jpg").convert("RGB") for name in rows]
+    found = metric.score(images, ())["aesthetic"]
     assert found == pytest.approx([float(row["head"]) for row in rows.values()], abs=0.01)
     assert metric.bounds == (0, 10)
     assert metric.describe()["notice"] == "A test's head."
@@ -173,7 +173,7 @@ def test_the_loss_on_the_histogram_and_other_balances(ava, tmp_path, balance):
     assert list(json.loads((output / "report.json").read_text())["predictors"]) == expected
 
 
-def test_cross_validation_scores_every_picture_by_a_head_that_has_not_seen_it(ava, tmp_path):
+def test_cross_validation_scores_every_image_by_a_head_that_has_not_seen_it(ava, tmp_path):
     assert main(options(ava, tmp_path / "head", "--folds", "4", "--hidden", "16", "--balance", "none")) == 0
     assert len(predictions(tmp_path / "head")) == RATED
     found = metadata(tmp_path / "head/head.safetensors")
@@ -301,7 +301,7 @@ def embedded_so_far(log: Path) -> int:
 @pytest.mark.slow
 def test_a_reader_that_has_enough_is_no_error(fitted, tmp_path):
     for number in range(40):
-        picture(number % 8).save(tmp_path / f"{number}.png")
+        image(number % 8).save(tmp_path / f"{number}.png")
     command = f"{sys.executable} -m finetune_monitor.cli aesthetic score {fitted}/head.safetensors {tmp_path} | head -1"
     done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=90, check=True)
     assert done.stdout == "image,score\n"
@@ -353,13 +353,13 @@ def test_eval_measures_what_fit_said_and_takes_the_heads_own_clip(fitted, ava, t
     assert not (tmp_path / "head.safetensors").exists()
 
 
-def test_eval_on_the_very_pictures_of_the_fit_says_so(fitted, ava, tmp_path):
+def test_eval_on_the_very_images_of_the_fit_says_so(fitted, ava, tmp_path):
     assert main(evaluated(fitted, ava, tmp_path)) == 0
     assert "these numbers flatter it.\n" in (tmp_path / "report.md").read_text()
     assert len(predictions(tmp_path)) == RATED
 
 
-def test_eval_overwrites_no_report_and_embeds_no_other_picture(fitted, ava, tmp_path, capsys):
+def test_eval_overwrites_no_report_and_embeds_no_other_image(fitted, ava, tmp_path, capsys):
     page = (fitted / "report.md").read_bytes()
     assert main(evaluated(fitted, ava, fitted)) == 2
     assert "found head.safetensors, which would be overwritten" in capsys.readouterr().err
@@ -404,7 +404,7 @@ def test_eval_takes_the_heads_scale_and_says_where_the_ratings_have_another(ava,
     ],
 )
 def test_the_clip_is_the_one_named_or_the_heads_own(metadata, words, expected):
-    chosen = _parser().parse_args(["aesthetic", "score", "head", "picture", *words])
+    chosen = _parser().parse_args(["aesthetic", "score", "head", "image", *words])
     if isinstance(expected, tuple):
         assert _clip(chosen, metadata) == expected
     else:
@@ -419,11 +419,11 @@ def test_eval_refuses_another_clip_before_anything_is_embedded(fitted, ava, tiny
     assert not Path(embeddings).exists()
 
 
-def test_score_prints_a_row_a_picture_and_says_what_cannot_be_read(fitted, ava, tmp_path, capsys):
+def test_score_prints_a_row_a_image_and_says_what_cannot_be_read(fitted, ava, tmp_path, capsys):
     (tmp_path / "more").mkdir()
-    picture(3).save(tmp_path / "more/b.png")
+    image(3).save(tmp_path / "more/b.png")
     (tmp_path / "more/a").mkdir()
-    picture(40).save(tmp_path / "more/a/0.png")
+    image(40).save(tmp_path / "more/a/0.png")
     broken, missing = ava / "images/2001.jpg", tmp_path / "nowhere.png"
     words = ["aesthetic", "score", str(fitted / "head.safetensors"), str(tmp_path / "more"), str(broken), str(missing)]
     assert main(words) == 0
@@ -437,7 +437,7 @@ def test_score_prints_a_row_a_picture_and_says_what_cannot_be_read(fitted, ava, 
     ]
     assert float(rows[0]["score"]) < float(rows[1]["score"])
     assert [row["score"] for row in rows[2:]] == ["", ""]
-    assert "2001.jpg: the picture is damaged" in captured.err
+    assert "2001.jpg: the image is damaged" in captured.err
     assert "A test's head." in captured.err
     assert "nowhere.png: no such file" in captured.err
     assert main([*words[:3], str(broken)]) == 2
@@ -460,10 +460,10 @@ def test_a_public_head_names_its_clip_by_itself(tmp_path, monkeypatch, capsys):
     assert "clip ViT-B-32-quickgelu: weights missing" in capsys.readouterr().err
 
 
-# --- real pictures, real ratings ----------------------------------------------------------------------------------
+# --- real images, real ratings ----------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the rated pictures beside the checkout are not here")
+@pytest.mark.skipif(not REAL.is_dir(), reason="the rated images beside the checkout are not here")
 def test_real_ratings_cross_validated_beside_a_constant_and_nima(tmp_path):
     ratings: dict[str, dict[str, int]] = {}
     with (REAL / "avt_2022_per_rater.csv").open(newline="") as file:
@@ -480,7 +480,7 @@ def test_real_ratings_cross_validated_beside_a_constant_and_nima(tmp_path):
     assert main([*words, "--scale", "1", "5", "--folds", "5", "--loss", "histogram", "--balance", "none"]) == 0
     report = json.loads((tmp_path / "head/report.json").read_text())
     assert report["images"] == 145
-    assert report["facts"]["left out"].startswith("1 missing picture")
+    assert report["facts"]["left out"].startswith("1 missing image")
     head, constant = report["predictors"]["head"], report["predictors"]["constant"]
     # The demo's CLIP knows portraits of 64 pixels: no better than the constant is what can be asked of it here.
     assert head["mae"]["value"] < constant["mae"]["high"]

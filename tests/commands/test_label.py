@@ -78,8 +78,8 @@ def test_plan_prints_how_many_images_a_person_and_question_has(tmp_path, capsys)
         for kind in ("made", "photos"):
             (tmp_path / kind / person).mkdir(parents=True)
             for number in range(6):
-                colour = (40 * number, len(person) * 20, len(kind) * 20)
-                Image.new("RGB", (32, 32), colour).save(tmp_path / kind / person / f"{number}.png")
+                color = (40 * number, len(person) * 20, len(kind) * 20)
+                Image.new("RGB", (32, 32), color).save(tmp_path / kind / person / f"{number}.png")
     references = [f"{person}={tmp_path / 'photos' / person}" for person in ("[b]anna", "ben")]
     output = tmp_path / "a plan"
     arguments = ["label", "plan", str(tmp_path / "made"), "-o", str(output), "--per-person", "4", "--seed", "3"]
@@ -87,7 +87,7 @@ def test_plan_prints_how_many_images_a_person_and_question_has(tmp_path, capsys)
     found = capsys.readouterr().out
     assert re.search(r"\[b\]anna\W+2\W+2\W", found)
     assert re.search(r"all\W+4\W+4\W", found)
-    assert "asked: face_similarity, 4 pictures; aesthetic, 4 pictures\n" in found
+    assert "asked: face_similarity, 4 images; aesthetic, 4 images\n" in found
     assert f"next:  finetune-monitor label serve '{output}'" in found
     assert read_plan(output).seed == 3
 
@@ -151,7 +151,7 @@ def test_serve_and_plan_count_repeats_in_the_same_words(tmp_path):
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=20)
         assert "saved:  0 ratings by 0 labelers" in out
-        asked = "face_similarity, 5 pictures, 1 of them a repeat; aesthetic, 5 pictures, 1 of them a repeat"
+        asked = "face_similarity, 5 images, 1 of them a repeat; aesthetic, 5 images, 1 of them a repeat"
         assert process.first_lines[:2] == [f"asked:  {asked}\n", "so far: 0 ratings by 0 labelers\n"]
 
 
@@ -313,7 +313,7 @@ def test_export_writes_the_page_and_says_its_size(folder, tmp_path, capsys, monk
     assert main(["label", "export", str(folder), "-o", str(tmp_path / "page.html")]) == 0
     found = capsys.readouterr()
     assert re.search(r"page\.html, 0\.\d MB", found.out)
-    assert "embedding pictures" in found.err
+    assert "embedding images" in found.err
     monkeypatch.setattr(label, "LARGE", 1000)
     assert main(["label", "export", str(folder), "-o", str(tmp_path / "large.html"), "--metric", AESTHETIC]) == 0
     assert "slow to send" in capsys.readouterr().out

@@ -21,7 +21,7 @@ def _here(tmp_path, monkeypatch):
 def test_it_says_what_it_wrote_and_where(capsys):
     assert main(["report", "runs/ana", "-o", "page"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "shown:    1 run, 2 evaluations, 8 pictures"
+    assert lines[0] == "shown:    1 run, 2 evaluations, 8 images"
     assert lines[1].startswith("page:     page (")
     assert lines[2] == f"open:     {Path('page/index.html').resolve().as_uri()}"
 

@@ -90,10 +90,10 @@ def test_two_heads_share_one_encoder_and_each_image_is_encoded_once(tiny_clip, t
     seen: list[int] = []
     encode = encoder._model.encode_image
     monkeypatch.setattr(encoder._model, "encode_image", lambda x, **kw: seen.append(len(x)) or encode(x, **kw))
-    pictures = images(5)
+    batch = images(5)
     for one, other, name in zip(alone, shared, ("aesthetic", "second"), strict=True):
-        expected = one.score(pictures, CELLS)["aesthetic"]
-        assert np.array_equal(other.score(pictures, CELLS)[name], expected)
+        expected = one.score(batch, CELLS)["aesthetic"]
+        assert np.array_equal(other.score(batch, CELLS)[name], expected)
         assert other.describe() == one.describe()
         assert other.name == name
     assert seen == [5]

@@ -158,7 +158,7 @@ def test_what_is_saved_is_plain_data_and_cannot_be_overruled_by_metadata(tmp_pat
             "format": "finetune_monitor.aesthetic_head",
             "version": "1",
             "activation": "none",
-            "normalisation": "l2",
+            "normalization": "l2",
             "layers": "[8, 1]",
             "notice": "mine",
         }
@@ -170,7 +170,7 @@ def test_what_is_saved_is_plain_data_and_cannot_be_overruled_by_metadata(tmp_pat
         ({"grades": "[1, 2, 3]"}, "linear layers that end in 3 numbers, one a grade"),
         ({"grades": "one, two"}, "grades=one, two, expected a list of numbers"),
         ({"grades": "4"}, "grades=4, expected a list"),
-        ({"normalisation": "none"}, "normalisation=none, expected l2"),
+        ({"normalization": "none"}, "normalization=none, expected l2"),
     ],
 )
 def test_metadata_that_does_not_fit_the_layers_is_refused(tmp_path, metadata, reason):

@@ -16,17 +16,17 @@ from finetune_monitor.base.files import sha256
 from finetune_monitor.metrics import Calibrated, Described, Metric
 from finetune_monitor.metrics.face_similarity import FaceSimilarity
 from finetune_monitor.models.faces import FaceFinder, arcface_crop
-from finetune_monitor.models.recognizers import OnnxRecogniser
+from finetune_monitor.models.recognizers import OnnxRecognizer
 from finetune_monitor.record.grid import PromptGrid
 
 CELLS = PromptGrid(["a photo of sks person"]).cells
 PHOTO = Image.fromarray(astronaut()).crop((80, 0, 380, 300))
-BLANK = Image.new("RGB", (300, 300), "grey")
+BLANK = Image.new("RGB", (300, 300), "gray")
 
 
 @pytest.fixture(scope="module")
-def recogniser(tmp_path_factory) -> Path:
-    """A vector of 4 x 4 patches' mean colours: not the person, yet another vector for another picture."""
+def recognizer(tmp_path_factory) -> Path:
+    """A vector of 4 x 4 patches' mean colors: not the person, yet another vector for another image."""
     nodes = [
         helper.make_node("AveragePool", ["faces"], ["patches"], kernel_shape=[8, 8], strides=[8, 8]),
         helper.make_node("Flatten", ["patches"], ["vectors"]),
@@ -54,9 +54,9 @@ def by_hand(image: Image.Image) -> np.ndarray:
 
 
 def variants() -> list[Image.Image]:
-    """One person in three pictures."""
-    grey = PHOTO.convert("L").convert("RGB")
-    return [PHOTO, PHOTO.rotate(8, Image.Resampling.BICUBIC), Image.blend(PHOTO, grey, 0.7).resize((200, 200))]
+    """One person in three images."""
+    gray = PHOTO.convert("L").convert("RGB")
+    return [PHOTO, PHOTO.rotate(8, Image.Resampling.BICUBIC), Image.blend(PHOTO, gray, 0.7).resize((200, 200))]
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +68,8 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def metric(folder, recogniser) -> FaceSimilarity:
-    return FaceSimilarity(folder, recogniser)
+def metric(folder, recognizer) -> FaceSimilarity:
+    return FaceSimilarity(folder, recognizer)
 
 
 def test_scores_are_mean_cosines_to_all_references(metric, references):
@@ -90,11 +90,11 @@ def test_an_image_is_scored_alike_alone_and_in_company(metric):
     assert np.allclose(company[2], alone, atol=1e-5)
 
 
-def test_references_are_measured_once_and_crops_go_to_the_recogniser_together(folder, recogniser, monkeypatch):
+def test_references_are_measured_once_and_crops_go_to_the_recognizer_together(folder, recognizer, monkeypatch):
     embedded: list[int] = []
-    plain = OnnxRecogniser._run
-    monkeypatch.setattr(OnnxRecogniser, "_run", lambda self, crops: embedded.append(len(crops)) or plain(self, crops))
-    metric = FaceSimilarity(folder, recogniser)
+    plain = OnnxRecognizer._run
+    monkeypatch.setattr(OnnxRecognizer, "_run", lambda self, crops: embedded.append(len(crops)) or plain(self, crops))
+    metric = FaceSimilarity(folder, recognizer)
     for _ in range(2):
         metric.score([PHOTO, BLANK, *variants()], CELLS)
         metric.ceiling()
@@ -116,47 +116,47 @@ def test_the_largest_face_counts(metric):
     assert np.allclose(metric.score([both], CELLS[:1])["face_similarity"], alone, atol=0.02)
 
 
-def test_the_ceiling_leaves_each_photo_out(metric, references, recogniser):
+def test_the_ceiling_leaves_each_photo_out(metric, references, recognizer):
     others = [[references[i] @ references[j] for j in range(3) if j != i] for i in range(3)]
     ceiling = metric.ceiling()["face_similarity"]
     assert ceiling.mean == pytest.approx(np.mean(others), abs=1e-4)
     assert (ceiling.n, ceiling.missing) == (3, 0)
     assert ceiling.low <= ceiling.mean <= ceiling.high
-    single = FaceSimilarity([PHOTO], recogniser)
+    single = FaceSimilarity([PHOTO], recognizer)
     assert np.isnan(single.ceiling()["face_similarity"].mean)
 
 
-@pytest.mark.parametrize("kind", ["folder", "paths", "pictures"])
-def test_references_may_be_a_folder_paths_or_pictures(recogniser, tmp_path, kind):
+@pytest.mark.parametrize("kind", ["folder", "paths", "images"])
+def test_references_may_be_a_folder_paths_or_images(recognizer, tmp_path, kind):
     PHOTO.save(tmp_path / "photo.png")
-    references = {"folder": str(tmp_path), "paths": [tmp_path / "photo.png"], "pictures": [PHOTO.convert("RGBA")]}
-    metric = FaceSimilarity(references[kind], recogniser)
+    references = {"folder": str(tmp_path), "paths": [tmp_path / "photo.png"], "images": [PHOTO.convert("RGBA")]}
+    metric = FaceSimilarity(references[kind], recognizer)
     assert metric.score([PHOTO], CELLS[:1])["face_similarity"][0] == pytest.approx(1, abs=1e-5)
     assert len(metric.describe()["references"]) == 1
 
 
-def test_photos_without_a_face_are_all_named(folder, recogniser, tmp_path):
+def test_photos_without_a_face_are_all_named(folder, recognizer, tmp_path):
     for name in ("wall.png", "sky.png"):
         BLANK.save(tmp_path / name)
     with pytest.raises(UserError, match=r"2 of 3 reference(?s:.*)wall\.png: no face(?s:.*)sky\.png: no face"):
-        FaceSimilarity([tmp_path / "wall.png", folder / "0.png", tmp_path / "sky.png"], recogniser)
+        FaceSimilarity([tmp_path / "wall.png", folder / "0.png", tmp_path / "sky.png"], recognizer)
     with pytest.raises(UserError, match="empty list"):
-        FaceSimilarity([], recogniser)
+        FaceSimilarity([], recognizer)
 
 
-def test_several_faces_in_a_photo_are_warned_about(recogniser, tmp_path):
+def test_several_faces_in_a_photo_are_warned_about(recognizer, tmp_path):
     pair = Image.new("RGB", (600, 300))
     pair.paste(PHOTO, (0, 0))
     pair.paste(PHOTO.resize((200, 200)), (350, 50))
     pair.save(tmp_path / "pair.png")
     with pytest.warns(UserWarning, match=r"pair\.png \(2\); crop"):
-        metric = FaceSimilarity([tmp_path / "pair.png"], recogniser)
+        metric = FaceSimilarity([tmp_path / "pair.png"], recognizer)
     assert metric.score([PHOTO], CELLS[:1])["face_similarity"][0] == pytest.approx(1, abs=0.02)
 
 
-def test_it_says_what_it_measures_with(metric, folder, recogniser):
+def test_it_says_what_it_measures_with(metric, folder, recognizer):
     assert metric.describe() == {
-        "recogniser": {"id": str(recogniser), "sha256": sha256(recogniser)},
+        "recognizer": {"id": str(recognizer), "sha256": sha256(recognizer)},
         "references": [{"file": str(path), "sha256": sha256(path)} for path in sorted(folder.iterdir())],
         "notice": "demo scores",
     }

@@ -1,4 +1,4 @@
-"""Likeness to held-out photos: a column, a ceiling and small pictures of its own; nothing where none is held out."""
+"""Likeness to held-out photos: a column, a ceiling and small images of its own; nothing where none is held out."""
 
 import numpy as np
 import pytest
@@ -15,24 +15,24 @@ from finetune_monitor.record.columns import HELD_OUT
 from finetune_monitor.record.grid import PromptGrid
 from support.places import DEMO
 
-RECOGNISER = DEMO / "recogniser.onnx"
+RECOGNIZER = DEMO / "recognizer.onnx"
 CELLS = PromptGrid(["a photo of sks person"]).cells
 PHOTO = Image.fromarray(astronaut()).crop((80, 0, 380, 300))
 TURNED = PHOTO.rotate(8, Image.Resampling.BICUBIC)
 MIRRORED = PHOTO.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-BLANK = Image.new("RGB", (300, 300), "grey")
+BLANK = Image.new("RGB", (300, 300), "gray")
 IMAGES = [MIRRORED, BLANK, TURNED]
 
 
 @pytest.fixture(scope="module")
 def metric() -> FaceSimilarity:
-    return FaceSimilarity([PHOTO], RECOGNISER, held_out=[TURNED, MIRRORED])
+    return FaceSimilarity([PHOTO], RECOGNIZER, held_out=[TURNED, MIRRORED])
 
 
 def test_the_column_is_the_mean_cosine_to_the_held_out_photos_alone(metric):
     found = metric.score(IMAGES, CELLS[:3])
     to_used, to_held_out = (
-        FaceSimilarity(photos, RECOGNISER).score(IMAGES, CELLS[:3])["face_similarity"]
+        FaceSimilarity(photos, RECOGNIZER).score(IMAGES, CELLS[:3])["face_similarity"]
         for photos in ([PHOTO], [TURNED, MIRRORED])
     )
     assert np.allclose(found["face_similarity"], to_used, atol=1e-5, equal_nan=True)
@@ -47,7 +47,7 @@ def test_it_has_a_direction_bounds_and_a_ceiling_of_its_own(metric):
         "face_similarity": MetricInfo(True, (-1.0, 1.0)),
         HELD_OUT: MetricInfo(True, (-1.0, 1.0)),
     }
-    among = FaceSimilarity([TURNED, MIRRORED], RECOGNISER).ceiling()["face_similarity"]
+    among = FaceSimilarity([TURNED, MIRRORED], RECOGNIZER).ceiling()["face_similarity"]
     ceilings = metric.ceiling()
     assert ceilings[HELD_OUT].mean == pytest.approx(among.mean, abs=1e-5)
     assert ceilings[HELD_OUT].n == 2
@@ -55,17 +55,17 @@ def test_it_has_a_direction_bounds_and_a_ceiling_of_its_own(metric):
 
 
 def test_without_held_out_photos_nothing_is_added():
-    metric = FaceSimilarity([PHOTO, TURNED], RECOGNISER)
+    metric = FaceSimilarity([PHOTO, TURNED], RECOGNIZER)
     assert set(metric.score([PHOTO], CELLS[:1])) == {"face_similarity", "faces_found", "face_similarity_zero_filled"}
     assert set(main_columns(metric)) == set(metric.ceiling()) == {"face_similarity"}
-    assert set(metric.describe()) == {"recogniser", "references", "notice"}
+    assert set(metric.describe()) == {"recognizer", "references", "notice"}
 
 
 def test_it_says_which_photos_are_held_out(tmp_path):
     (tmp_path / "more").mkdir()
     PHOTO.save(tmp_path / "used.png")
     TURNED.save(tmp_path / "more/kept.png")
-    metric = FaceSimilarity([tmp_path / "used.png"], RECOGNISER, held_out=tmp_path / "more")
+    metric = FaceSimilarity([tmp_path / "used.png"], RECOGNIZER, held_out=tmp_path / "more")
     described = metric.describe()
     kept = {"file": str(tmp_path / "more/kept.png"), "sha256": sha256(tmp_path / "more/kept.png")}
     assert described["held_out"] == [kept]
@@ -76,13 +76,13 @@ def test_it_says_which_photos_are_held_out(tmp_path):
 def test_held_out_photos_without_a_face_are_named(tmp_path):
     BLANK.save(tmp_path / "wall.png")
     with pytest.raises(UserError, match=r"1 of 2 reference photos show no face:(?s:.*)wall\.png: no face found"):
-        FaceSimilarity([PHOTO], RECOGNISER, held_out=[tmp_path / "wall.png"])
+        FaceSimilarity([PHOTO], RECOGNIZER, held_out=[tmp_path / "wall.png"])
 
 
 def test_stars_leave_everything_else_as_it_is(metric):
     fitted = Thresholds(
         "face_similarity", Buckets(np.array([0.1, 0.3, 0.5, 0.7]), 1.0), "least_cost", 1.0, 5, 64, 320,
-        weights_of(FaceSimilarity([PHOTO], RECOGNISER).describe()),
+        weights_of(FaceSimilarity([PHOTO], RECOGNIZER).describe()),
     )  # fmt: skip
     starred = Starred(metric, fitted)
     assert list(main_columns(starred)) == ["face_similarity", "face_similarity_stars", HELD_OUT]

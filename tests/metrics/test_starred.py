@@ -18,20 +18,20 @@ from finetune_monitor.stats.estimate import Estimate, plain
 from support.places import DEMO
 
 CELLS = PromptGrid(["a photo"], [0, 1, 2]).cells
-GREYS = [Image.new("RGB", (8, 8), (grey, grey, grey)) for grey in (200, 40, 0)]
+GRAYS = [Image.new("RGB", (8, 8), (gray, gray, gray)) for gray in (200, 40, 0)]
 WEIGHTS = {"lamp": {"id": "a lamp", "sha256": "ab" * 32}}
 
 
 class Brightness:
-    """Mean grey, NaN for black; with weights, side columns and a ceiling of its own."""
+    """Mean gray, NaN for black; with weights, side columns and a ceiling of its own."""
 
     name = "brightness"
     higher_is_better = True
     bounds = (0.0, 255.0)
 
     def score(self, images, cells) -> dict[str, np.ndarray]:
-        grey = np.array([np.asarray(image).mean() for image in images], dtype=np.float64)
-        return {self.name: np.where(grey > 0, grey, math.nan), "lit": (grey > 0).astype(np.float64)}
+        gray = np.array([np.asarray(image).mean() for image in images], dtype=np.float64)
+        return {self.name: np.where(gray > 0, gray, math.nan), "lit": (gray > 0).astype(np.float64)}
 
     def ceiling(self) -> dict[str, Estimate]:
         return {self.name: Estimate(250.0, 240.0, 255.0, 3, 0)}
@@ -56,7 +56,7 @@ def thresholds(values=(50.0, 100.0, 150.0, 190.0), metric: str = "brightness", w
 
 
 def test_stars_stand_beside_the_scores_and_are_missing_where_these_are():
-    found = Starred(Brightness(), thresholds()).score(GREYS, CELLS)
+    found = Starred(Brightness(), thresholds()).score(GRAYS, CELLS)
     assert list(found) == ["brightness", "lit", "brightness_stars"]
     assert np.array_equal(found["brightness"], [200, 40, math.nan], equal_nan=True)
     assert np.array_equal(found["brightness_stars"], [5, 1, math.nan], equal_nan=True)
@@ -80,7 +80,7 @@ def test_it_is_the_wrapped_metric_but_for_its_stars():
 
 def test_a_metric_that_describes_nothing_has_stars_with_a_notice(caplog):
     metric = Starred(Bare(), thresholds((0.1, 0.2, 0.6, 0.7), "bare", None))
-    assert metric.score(GREYS, CELLS)["bare_stars"].tolist() == [3, 3, 3]
+    assert metric.score(GRAYS, CELLS)["bare_stars"].tolist() == [3, 3, 3]
     assert metric.ceiling() == {}
     notice = "bare_stars: nobody knows which weights the thresholds were fitted on"
     assert metric.describe() == {"thresholds": [0.1, 0.2, 0.6, 0.7], "notice": notice}
@@ -159,12 +159,12 @@ def test_a_name_that_is_the_stars_of_another_is_refused(pipeline, run_folder):
 
 
 def test_thresholds_from_a_file_fit_the_real_metric_they_were_fitted_to(photos, tmp_path):
-    metric = FaceSimilarity(photos, DEMO / "recogniser.onnx")
+    metric = FaceSimilarity(photos, DEMO / "recognizer.onnx")
     fitted = thresholds((0.1, 0.3, 0.5, 0.7), metric.name, weights_of(metric.describe()))
     write_thresholds(tmp_path / "thresholds.json", [fitted])
     starred = finetune_monitor.Starred(metric, read_thresholds(str(tmp_path / "thresholds.json"))["face_similarity"])
-    pictures = [Image.open(path).convert("RGB") for path in sorted(photos.iterdir())]
-    found = starred.score([*pictures, Image.new("RGB", (64, 64), "grey")], CELLS)
+    images = [Image.open(path).convert("RGB") for path in sorted(photos.iterdir())]
+    found = starred.score([*images, Image.new("RGB", (64, 64), "gray")], CELLS)
     assert np.array_equal(found["face_similarity_stars"], fitted.stars(found["face_similarity"]), equal_nan=True)
     assert math.isnan(found["face_similarity_stars"][-1])
     assert set(found["face_similarity_stars"][:3]) <= {4.0, 5.0}

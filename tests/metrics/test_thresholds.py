@@ -20,7 +20,7 @@ from finetune_monitor.metrics.thresholds import (
     write_thresholds,
 )
 
-WEIGHTS = {"recogniser": {"id": "vggface2", "sha256": "ab" * 32}}
+WEIGHTS = {"recognizer": {"id": "vggface2", "sha256": "ab" * 32}}
 MAY_STAY = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 

@@ -41,10 +41,10 @@ def images(count: int) -> list[Image.Image]:
 @torch.no_grad()
 def test_batches_agree_with_the_library_one_by_one(encoder):
     files = sorted((DEMO / "photos/astronaut").iterdir())
-    pictures = [*images(19), *(Image.open(file).convert("RGB") for file in files)]
+    batch = [*images(19), *(Image.open(file).convert("RGB") for file in files)]
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{CLIP}")
-    features = torch.cat([model.eval().encode_image(preprocess(picture)[None]) for picture in pictures])
-    found = encoder.embed(pictures)
+    features = torch.cat([model.eval().encode_image(preprocess(image)[None]) for image in batch])
+    found = encoder.embed(batch)
     assert (found - features / features.norm(dim=-1, keepdim=True)).abs().max() < 1e-5
     assert found.shape == (25, encoder.width)
     assert found.dtype == torch.float32
@@ -52,20 +52,20 @@ def test_batches_agree_with_the_library_one_by_one(encoder):
 
 
 def test_an_image_is_encoded_once_while_it_lives(encoder, encoded):
-    pictures = images(20)
-    first = encoder.embed(pictures)
+    batch = images(20)
+    first = encoder.embed(batch)
     assert encoded == [16, 4]
-    assert torch.equal(encoder.embed(pictures[::-1]), first.flip(0))
-    assert torch.equal(encoder.embed([pictures[3], pictures[3]]), first[[3, 3]])
+    assert torch.equal(encoder.embed(batch[::-1]), first.flip(0))
+    assert torch.equal(encoder.embed([batch[3], batch[3]]), first[[3, 3]])
     assert encoded == [16, 4]
-    encoder.embed([*pictures[:5], PHOTO, PHOTO])
+    encoder.embed([*batch[:5], PHOTO, PHOTO])
     assert encoded == [16, 4, 1]
 
 
 def test_nothing_is_kept_of_images_that_are_gone(encoder):
-    for colour in ("red", "green", "blue"):  # one after the other, so that Python gives the same id again
-        alone = ClipEncoder(str(CLIP)).embed([Image.new("RGB", (64, 64), colour)])
-        assert np.allclose(encoder.embed([Image.new("RGB", (64, 64), colour)]), alone, atol=1e-5)
+    for color in ("red", "green", "blue"):  # one after the other, so that Python gives the same id again
+        alone = ClipEncoder(str(CLIP)).embed([Image.new("RGB", (64, 64), color)])
+        assert np.allclose(encoder.embed([Image.new("RGB", (64, 64), color)]), alone, atol=1e-5)
     encoder.embed(images(8))
     gc.collect()
     encoder.embed([PHOTO])
@@ -73,11 +73,11 @@ def test_nothing_is_kept_of_images_that_are_gone(encoder):
 
 
 def test_the_two_steps_of_embedding_can_be_taken_alone(encoder):
-    pictures = images(5)
+    batch = images(5)
     preprocess = pickle.loads(pickle.dumps(encoder.preprocess))
-    pixels = torch.stack([preprocess(picture) for picture in pictures])
+    pixels = torch.stack([preprocess(image) for image in batch])
     found = encoder.encode(pixels)
-    assert (found - encoder.embed(pictures)).abs().max() < 1e-6
+    assert (found - encoder.embed(batch)).abs().max() < 1e-6
     assert torch.allclose(found.norm(dim=-1), torch.ones(5))
     assert not found.requires_grad
 

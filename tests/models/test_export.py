@@ -1,4 +1,4 @@
-"""Exported weights load where the ecosystem loads them, and give the same pictures."""
+"""Exported weights load where the ecosystem loads them, and give the same images."""
 
 import json
 
@@ -15,7 +15,7 @@ from support.tiny import stable_diffusion as tiny_pipeline
 NOTE = {"step": 300}
 
 
-def picture(pipeline: DiffusionPipeline) -> np.ndarray:
+def image(pipeline: DiffusionPipeline) -> np.ndarray:
     pipeline.set_progress_bar_config(disable=True)
     seeded = torch.Generator().manual_seed(0)
     made = pipeline("a photo", num_inference_steps=2, generator=seeded, output_type="np", height=32, width=32)
@@ -38,17 +38,17 @@ def test_lora_weights_load_into_a_plain_pipeline(tmp_path, alpha, with_text):
     assert json.loads((tmp_path / "best/finetune_monitor.json").read_text()) == NOTE
 
     plain = tiny_pipeline()
-    untrained = picture(plain)
+    untrained = image(plain)
     plain.load_lora_weights(tmp_path / "best")
-    assert np.abs(picture(plain) - picture(trained)).max() < 1e-4
-    assert np.abs(picture(plain) - untrained).max() > 1e-3
+    assert np.abs(image(plain) - image(trained)).max() < 1e-4
+    assert np.abs(image(plain) - untrained).max() > 1e-3
 
 
 def test_a_pipeline_without_adapters_is_written_whole(tmp_path):
     trained = tiny_pipeline(seed=3)
     export_weights(trained, tmp_path / "best", NOTE)
     loaded = StableDiffusionPipeline.from_pretrained(tmp_path / "best")
-    assert np.array_equal(picture(loaded), picture(trained))
+    assert np.array_equal(image(loaded), image(trained))
 
 
 @pytest.mark.parametrize("kind", [tiny.sdxl, tiny.sd3, tiny.flux])
@@ -59,7 +59,7 @@ def test_lora_weights_of_other_pipelines_load_too(tmp_path, kind):
     denoiser.add_adapter(LoraConfig(r=2, lora_alpha=4, init_lora_weights=False, target_modules=["to_q", "to_k"]))
     trained.text_encoder.add_adapter(LoraConfig(r=2, init_lora_weights=False, target_modules=["q_proj"]))
     export_weights(trained, tmp_path / "best", NOTE)
-    untrained = picture(plain)
+    untrained = image(plain)
     plain.load_lora_weights(tmp_path / "best")
-    assert np.abs(picture(plain) - picture(trained)).max() < 1e-4
-    assert np.abs(picture(plain) - untrained).max() > 1e-3
+    assert np.abs(image(plain) - image(trained)).max() < 1e-4
+    assert np.abs(image(plain) - untrained).max() > 1e-3

@@ -1,4 +1,4 @@
-"""The cascade finds in a batch what facenet-pytorch finds in each picture alone."""
+"""The cascade finds in a batch what facenet-pytorch finds in each image alone."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def several() -> Image.Image:
     return canvas
 
 
-def pictures() -> dict[str, Image.Image]:
+def images() -> dict[str, Image.Image]:
     noise = np.random.default_rng(0).integers(0, 255, (200, 260, 3), dtype=np.uint8)
     sizes = {f"photo {side}": PHOTO.resize((side, side)) for side in (150, 256, 333, 512)}
     demo = {file.name: Image.open(file).convert("RGB") for file in sorted((DEMO / "photos/astronaut").iterdir())}
@@ -47,11 +47,11 @@ def pictures() -> dict[str, Image.Image]:
     return {**sizes, **demo, "crop": crop, "several": several(), **people, **without}
 
 
-def test_a_picture_gives_what_the_library_gives(library, detector):
+def test_a_image_gives_what_the_library_gives(library, detector):
     counts = []
-    for name, picture in pictures().items():
-        boxes, probabilities, landmarks = library.detect(picture, landmarks=True)
-        (found,) = detector.detect([np.asarray(picture)])
+    for name, image in images().items():
+        boxes, probabilities, landmarks = library.detect(image, landmarks=True)
+        (found,) = detector.detect([np.asarray(image)])
         assert len(found.boxes) == (0 if boxes is None else len(boxes)), name
         counts.append(len(found.boxes))
         if counts[-1]:
@@ -66,10 +66,10 @@ def test_a_picture_gives_what_the_library_gives(library, detector):
 
 def test_company_changes_nothing(detector):
     around = [PHOTO, PHOTO.rotate(15), Image.new("RGB", (512, 512)), several().resize((512, 512)), PHOTO.rotate(-20)]
-    together = detector.detect([np.asarray(picture) for picture in around])
+    together = detector.detect([np.asarray(image) for image in around])
     assert sum(len(found.boxes) for found in together) >= 5
-    for picture, found in zip(around, together, strict=True):
-        (alone,) = detector.detect([np.asarray(picture)])
+    for image, found in zip(around, together, strict=True):
+        (alone,) = detector.detect([np.asarray(image)])
         assert len(found.boxes) == len(alone.boxes)
         assert np.allclose(found.boxes, alone.boxes, atol=1e-2)
         assert np.allclose(found.landmarks, alone.landmarks, atol=1e-2)
@@ -78,13 +78,13 @@ def test_company_changes_nothing(detector):
 
 
 @pytest.mark.parametrize("shape", [(12, 12), (13, 200), (19, 19), (20, 400), (40, 21)])
-def test_tiny_and_elongated_pictures_are_taken(detector, shape):
+def test_tiny_and_elongated_images_are_taken(detector, shape):
     noise = np.random.default_rng(1).integers(0, 255, (3, *shape, 3), dtype=np.uint8)
     assert len(detector.detect(list(noise))) == 3
 
 
 @pytest.mark.parametrize("shape", [(40, 40), (23, 57)])
-def test_boxes_outside_the_picture_are_left_out(detector, shape):
+def test_boxes_outside_the_image_are_left_out(detector, shape):
     """A network that says yes to everything and pushes every box far to the right: nothing to cut out remains."""
     pushed = Detector(MTCNN())
     with torch.no_grad():
@@ -95,7 +95,7 @@ def test_boxes_outside_the_picture_are_left_out(detector, shape):
     assert found.landmarks.shape == (0, 5, 2)
 
 
-def test_the_pyramid_ends_where_a_cell_is_as_large_as_the_picture():
+def test_the_pyramid_ends_where_a_cell_is_as_large_as_the_image():
     scales = pyramid(512, 20, 0.709)
     assert scales[0] == 0.6
     assert np.allclose(np.diff(np.log(scales)), np.log(0.709))

@@ -1,4 +1,4 @@
-"""Faces are found in real photos, cut out as the recognisers expect, and embedded."""
+"""Faces are found in real photos, cut out as the recognizers expect, and embedded."""
 
 import sys
 from dataclasses import replace
@@ -24,7 +24,7 @@ from finetune_monitor.models.faces import (
     facenet_crop,
     similarity_transform,
 )
-from finetune_monitor.models.recognizers import InceptionResnet, OnnxRecogniser, load_recogniser
+from finetune_monitor.models.recognizers import InceptionResnet, OnnxRecognizer, load_recognizer
 from support.places import DEMO, SHARED
 
 onnx = pytest.importorskip("onnx")
@@ -65,7 +65,7 @@ def test_a_face_is_found_with_its_landmarks(face):
 
 
 @pytest.mark.parametrize("side", [64, 96])
-def test_boxes_of_small_pictures_are_in_their_own_pixels(finder, photo, face, side):
+def test_boxes_of_small_images_are_in_their_own_pixels(finder, photo, face, side):
     box = (100, 20, 356, 276)
     (small,) = finder.find([photo.crop(box).resize((side, side), Image.Resampling.LANCZOS)])[0]
     back = small.landmarks * (256 / side) + box[:2]
@@ -74,7 +74,7 @@ def test_boxes_of_small_pictures_are_in_their_own_pixels(finder, photo, face, si
 
 
 def test_images_of_all_sizes_in_one_call(finder, photo, face):
-    blank, tiny = Image.new("RGB", (512, 512), "grey"), Image.new("RGB", (8, 300))
+    blank, tiny = Image.new("RGB", (512, 512), "gray"), Image.new("RGB", (8, 300))
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
     half = photo.resize((256, 256))
     found = finder.find([blank, photo, tiny, half, noise, Image.new("RGB", (1, 1)), Image.new("RGB", (13, 2000))])
@@ -153,8 +153,8 @@ def test_arcface_crop_puts_the_landmarks_on_the_template(size, scale, turn):
     x, y = np.meshgrid(np.arange(900) + 0.5, np.arange(900) + 0.5)
     for index, (dot_x, dot_y) in enumerate(landmarks):
         dot = 255 * np.exp(-((x - dot_x) ** 2 + (y - dot_y) ** 2) / (2 * (3 * scale) ** 2))
-        picture = Image.fromarray(np.repeat(dot[:, :, None].astype(np.uint8), 3, axis=2))
-        crop = arcface_crop(picture, Face(np.array([0.0, 0, 900, 900]), landmarks, 1.0), size)[:, :, 0]
+        image = Image.fromarray(np.repeat(dot[:, :, None].astype(np.uint8), 3, axis=2))
+        crop = arcface_crop(image, Face(np.array([0.0, 0, 900, 900]), landmarks, 1.0), size)[:, :, 0]
         middle = [(crop.sum(axis=axis) * (np.arange(size) + 0.5)).sum() / crop.sum() for axis in (0, 1)]
         assert crop.shape == (size, size)
         assert np.abs(np.array(middle) - ARCFACE_TEMPLATE[index] * (size / 112)).max() < 0.2
@@ -163,7 +163,7 @@ def test_arcface_crop_puts_the_landmarks_on_the_template(size, scale, turn):
 def test_arcface_crop_agrees_with_scikit_image(photo, face):
     to_template = SimilarityTransform.from_estimate(face.landmarks - 0.5, ARCFACE_TEMPLATE - 0.5)
     expected = warp(np.asarray(photo), to_template.inverse, output_shape=(112, 112), order=3, preserve_range=True)
-    assert np.abs(arcface_crop(photo, face) - expected).mean() < 2.5  # grey levels; theirs is not averaged
+    assert np.abs(arcface_crop(photo, face) - expected).mean() < 2.5  # gray levels; theirs is not averaged
 
 
 def test_a_large_face_does_not_alias():
@@ -192,8 +192,8 @@ def cache_weights(tmp_path: Path, monkeypatch, state: dict[str, torch.Tensor]) -
     file = tmp_path / "torch/checkpoints/20180402-114759-vggface2.pt"
     file.parent.mkdir(parents=True)
     torch.save(state, file)
-    pinned = replace(weights.RECOGNISERS["vggface2"], sha256=sha256(file))
-    monkeypatch.setitem(weights.RECOGNISERS, "vggface2", pinned)
+    pinned = replace(weights.RECOGNIZERS["vggface2"], sha256=sha256(file))
+    monkeypatch.setitem(weights.RECOGNIZERS, "vggface2", pinned)
     return file
 
 
@@ -205,8 +205,8 @@ def test_vggface2_agrees_with_the_documented_use_of_the_library(tmp_path, monkey
     canvas.paste(photo.resize((200, 200)), (500, 250))
     images = [photo.crop((0, 0, 400, 400)), photo.crop((100, 0, 350, 300)), photo.rotate(10), canvas, photo]
     images += [Image.open(file).convert("RGB").resize((512, 512)) for file in sorted(DEMO_PHOTOS.iterdir())]
-    recogniser = load_recogniser("vggface2")
-    found = recogniser.embed(images, [faces[0] for faces in finder.find(images)])
+    recognizer = load_recognizer("vggface2")
+    found = recognizer.embed(images, [faces[0] for faces in finder.find(images)])
 
     mtcnn = MTCNN(image_size=160, margin=14)
     network.classify = False
@@ -214,21 +214,21 @@ def test_vggface2_agrees_with_the_documented_use_of_the_library(tmp_path, monkey
     assert found.shape == (11, 512)
     assert np.abs(found - np.stack(expected)).max() < 1e-4
     assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
-    assert (recogniser.id, recogniser.sha256, recogniser.notice) == ("vggface2", sha256(file), "")
-    assert recogniser.embed([], []).shape == (0, 512)
+    assert (recognizer.id, recognizer.sha256, recognizer.notice) == ("vggface2", sha256(file), "")
+    assert recognizer.embed([], []).shape == (0, 512)
 
 
 def test_weights_of_another_network_are_refused(tmp_path, monkeypatch):
     cache_weights(tmp_path, monkeypatch, {"layers.0.weight": torch.zeros(1, 4)})
     with pytest.raises(UserError, match=r"vggface2\.pt: not the weights of InceptionResnetV1"):
-        load_recogniser("vggface2")
+        load_recognizer("vggface2")
 
 
 # --- ONNX ---------------------------------------------------------------------------------------------------------
 
 
 def save_onnx(path: Path, shape=("n", 3, 8, 8), metadata: dict[str, str] | None = None, vectors: bool = True) -> Path:
-    """A recogniser whose vector is the mean of each channel times (1, 2, 3); without `vectors` it ends in a map."""
+    """A recognizer whose vector is the mean of each channel times (1, 2, 3); without `vectors` it ends in a map."""
     from onnx import TensorProto, helper, numpy_helper
 
     scale = numpy_helper.from_array(np.diag([1, 2, 3]).astype(np.float32), "scale")
@@ -239,7 +239,7 @@ def save_onnx(path: Path, shape=("n", 3, 8, 8), metadata: dict[str, str] | None 
     ][: 3 if vectors else 1]
     output = helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None)
     faces = helper.make_tensor_value_info("faces", TensorProto.FLOAT, shape)
-    graph = helper.make_graph(nodes, "recogniser", [faces], [output], [scale])
+    graph = helper.make_graph(nodes, "recognizer", [faces], [output], [scale])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     helper.set_model_props(model, metadata or {})
     onnx.save(model, path)
@@ -247,7 +247,7 @@ def save_onnx(path: Path, shape=("n", 3, 8, 8), metadata: dict[str, str] | None 
 
 
 def painted(red: int, green: int, blue: int) -> tuple[Image.Image, Face]:
-    """A picture of one colour, and a face in it whose landmarks lie where the template has them."""
+    """An image of one color, and a face in it whose landmarks lie where the template has them."""
     return Image.new("RGB", (112, 112), (red, green, blue)), Face(np.array([0.0, 0, 112, 112]), ARCFACE_TEMPLATE, 1.0)
 
 
@@ -255,26 +255,26 @@ def painted(red: int, green: int, blue: int) -> tuple[Image.Image, Face]:
     ("metadata", "mean", "std"), [({}, 127.5, 127.5), ({"mean": "0", "std": "255", "notice": "demo"}, 0, 255)]
 )
 @pytest.mark.parametrize("batch", ["n", 1])
-def test_an_onnx_recogniser_sees_rgb_in_its_own_scale(tmp_path, metadata, mean, std, batch):
-    recogniser = load_recogniser(save_onnx(tmp_path / "r.onnx", (batch, 3, 8, 8), metadata))
-    colours = [(200, 100, 50), (10, 250, 90)]
-    images, faces = zip(*(painted(*colour) for colour in colours), strict=True)
-    by_hand = (np.array(colours) - mean) / std * [1, 2, 3]
+def test_an_onnx_recognizer_sees_rgb_in_its_own_scale(tmp_path, metadata, mean, std, batch):
+    recognizer = load_recognizer(save_onnx(tmp_path / "r.onnx", (batch, 3, 8, 8), metadata))
+    colors = [(200, 100, 50), (10, 250, 90)]
+    images, faces = zip(*(painted(*color) for color in colors), strict=True)
+    by_hand = (np.array(colors) - mean) / std * [1, 2, 3]
     expected = by_hand / np.linalg.norm(by_hand, axis=1, keepdims=True)
-    assert np.allclose(recogniser.embed(images, faces), expected, atol=1e-5)
-    assert recogniser.notice == metadata.get("notice", "")
-    assert recogniser.sha256 == sha256(tmp_path / "r.onnx")
+    assert np.allclose(recognizer.embed(images, faces), expected, atol=1e-5)
+    assert recognizer.notice == metadata.get("notice", "")
+    assert recognizer.sha256 == sha256(tmp_path / "r.onnx")
 
 
 @pytest.mark.parametrize(("shape", "size"), [(("n", 3, 24, 24), 24), (("n", 3, "h", "w"), 112)])
 def test_the_crop_has_the_size_that_the_network_takes(tmp_path, shape, size):
-    recogniser = OnnxRecogniser(save_onnx(tmp_path / "r.onnx", shape))
+    recognizer = OnnxRecognizer(save_onnx(tmp_path / "r.onnx", shape))
     image, face = painted(255, 255, 255)
     half = Face(face.box, ARCFACE_TEMPLATE / 2 + [56, 0], 1.0)  # a face half as large at the upper right
     image.paste("black", (0, 0, 56, 112))
     image.paste("black", (0, 56, 112, 112))
-    assert recogniser._size == size
-    assert np.allclose(recogniser.embed([image], [half])[0], np.array([1, 2, 3]) / np.sqrt(14), atol=1e-3)
+    assert recognizer._size == size
+    assert np.allclose(recognizer.embed([image], [half])[0], np.array([1, 2, 3]) / np.sqrt(14), atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -287,27 +287,27 @@ def test_the_crop_has_the_size_that_the_network_takes(tmp_path, shape, size):
         ),
         ("oblong.onnx", {"shape": ("n", 3, 8, 16)}, "expected one"),
         ("map.onnx", {"vectors": False}, r"shape \(1, 3, 1, 1\); expected 1 rows"),
-        ("mean.onnx", {"metadata": {"mean": "grey"}}, "mean='grey', expected a number"),
+        ("mean.onnx", {"metadata": {"mean": "gray"}}, "mean='gray', expected a number"),
     ],
 )
 def test_other_onnx_networks_are_refused(tmp_path, name, options, reason):
     image, face = painted(1, 2, 3)
     with pytest.raises(UserError, match=reason):
-        OnnxRecogniser(save_onnx(tmp_path / name, **options)).embed([image], [face])
+        OnnxRecognizer(save_onnx(tmp_path / name, **options)).embed([image], [face])
 
 
 def test_a_file_that_is_no_onnx_is_refused(tmp_path):
     (tmp_path / "broken.onnx").write_bytes(b"no network")
     with pytest.raises(UserError, match=r"broken\.onnx: cannot be loaded"):
-        load_recogniser(tmp_path / "broken.onnx")
+        load_recognizer(tmp_path / "broken.onnx")
 
 
 def test_without_onnxruntime_the_message_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match=r'pip install "finetune_monitor\[onnx\]"'):
-        load_recogniser(save_onnx(tmp_path / "r.onnx"))
+        load_recognizer(save_onnx(tmp_path / "r.onnx"))
 
 
-def test_an_unknown_recogniser_is_refused():
+def test_an_unknown_recognizer_is_refused():
     with pytest.raises(UserError, match="found 'vggface', expected vggface2, casia-webface or the path"):
-        load_recogniser("vggface")
+        load_recognizer("vggface")

@@ -150,7 +150,7 @@ def test_addresses_of_the_published_files():
     from facenet_pytorch.models import inception_resnet_v1
 
     library = Path(inception_resnet_v1.__file__).read_text()
-    assert all(entry.url in library for entry in weights.RECOGNISERS.values())
+    assert all(entry.url in library for entry in weights.RECOGNIZERS.values())
     assert all("+" not in entry.url for entry in weights.AESTHETIC_HEADS.values())
     assert all(len(entry.sha256) == 64 for entry in weights.AESTHETIC_HEADS.values())
 

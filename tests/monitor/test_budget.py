@@ -3,7 +3,7 @@
 import pytest
 
 from finetune_monitor.monitor import budget
-from finetune_monitor.monitor.budget import Pace
+from finetune_monitor.monitor.budget import Budget
 
 
 @pytest.fixture
@@ -40,14 +40,14 @@ def evaluated_steps(pace, clock, steps, seconds_a_step, cost, start=0):
     ],
 )
 def test_evaluations_come_as_often_as_the_budget_allows(clock, max_overhead, cost, expected):
-    pace = Pace(10, max_overhead)
+    pace = Budget(10, max_overhead)
     pace.train_from(0, 0, cost)
     assert evaluated_steps(pace, clock, 60, 1.0, cost) == expected
 
 
 def test_a_resumed_run_counts_the_steps_before_it(clock):
     """The last evaluation was at step 10, the checkpoint at 25: at step 30 it has paid for the next one."""
-    pace = Pace(10, 0.34)
+    pace = Budget(10, 0.34)
     pace.train_from(25, 10, 10.0)
     assert evaluated_steps(pace, clock, 30, 1.0, 10.0, start=25) == [30]
 
@@ -56,7 +56,7 @@ def test_a_resumed_run_counts_the_steps_before_it(clock):
     ("max_overhead", "interval", "share"), [(None, 300, 1 / 4), (0.2, 600, 1 / 7), (0.1, 900, 0.1)]
 )
 def test_the_interval_is_known_beforehand(max_overhead, interval, share):
-    pace = Pace(300, max_overhead)
+    pace = Budget(300, max_overhead)
     pace.train_from(0, 0, 10.0)
     assert pace.interval(0.1) == interval
     assert pace.share(interval, 0.1) == pytest.approx(share)
@@ -64,7 +64,7 @@ def test_the_interval_is_known_beforehand(max_overhead, interval, share):
 
 def test_what_the_first_evaluation_costs_holds_back_none(clock):
     """It compiles and loads; only the next one tells what all others will cost."""
-    pace = Pace(10, 0.1)
+    pace = Budget(10, 0.1)
     pace.train_from(0, 0, 1000.0, warm=False)
     clock(10)
     assert pace.is_affordable(10)
@@ -74,14 +74,14 @@ def test_what_the_first_evaluation_costs_holds_back_none(clock):
 
 
 def test_a_step_that_an_interrupted_run_did_not_judge_is_judged(clock):
-    pace = Pace(10, 0.1)
+    pace = Budget(10, 0.1)
     pace.train_from(20, 10, 1000.0)
     assert pace.is_multiple(20)
     assert pace.is_affordable(20)
 
 
 def test_a_step_is_evaluated_once(clock):
-    pace = Pace(5)
+    pace = Budget(5)
     assert not pace.is_multiple(0)
     assert pace.is_multiple(5)
     pace.train_from(5, 5, 1.0)
@@ -92,4 +92,4 @@ def test_a_step_is_evaluated_once(clock):
 @pytest.mark.parametrize(("every", "max_overhead"), [(0, None), (1, 0.0), (1, 1.0), (1, 5)])
 def test_what_makes_no_sense_is_refused(every, max_overhead):
     with pytest.raises(ValueError, match="found"):
-        Pace(every, max_overhead)
+        Budget(every, max_overhead)

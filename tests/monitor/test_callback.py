@@ -66,7 +66,7 @@ def test_the_three_lines_of_the_readme_in_a_loop_of_ones_own(pipeline, run_folde
     assert note["step"] == 4
 
 
-def test_scores_in_the_record_are_those_of_the_recorded_pictures(pipeline, run_folder):
+def test_scores_in_the_record_are_those_of_the_recorded_images(pipeline, run_folder):
     make(pipeline, run_folder).close()
     for image in read_run(run_folder).evaluations[0].images:
         seen = np.asarray(Image.open(run_folder / image.file)).mean()
@@ -111,7 +111,7 @@ def test_a_render_that_fails_is_missing_and_the_model_is_given_back(pipeline, ru
     assert "device lost" in caplog.text
 
 
-def test_black_pictures_are_named_and_not_scored(pipeline, run_folder, caplog):
+def test_black_images_are_named_and_not_scored(pipeline, run_folder, caplog):
     with torch.no_grad():
         pipeline.vae.decoder.conv_out.bias.fill_(-100.0)
     make(pipeline, run_folder).close()
@@ -316,17 +316,17 @@ def test_a_budget_puts_evaluations_off_and_a_resumed_run_keeps_to_it(pipeline, r
 
 def test_what_monitoring_will_cost_is_said_in_words(pipeline, run_folder):
     monitor = make(pipeline, run_folder, every=300, max_overhead=0.05)
-    monitor._pace.train_from(0, 0, 14.0)
+    monitor._budget.train_from(0, 0, 14.0)
     assert monitor.forecast(1.0) == "evaluation about 14.0 s, every 300 steps, 4.5 % of the time"
     assert monitor.forecast(0.5) == (
         "evaluation about 14.0 s, every 600 steps (not every 300: max_overhead), 4.5 % of the time"
     )
-    monitor._pace.train_from(0, 0, 14.0, warm=False)
+    monitor._budget.train_from(0, 0, 14.0, warm=False)
     assert monitor.forecast(0.5) == "evaluation about 14.0 s or less, every 300 steps, 8.5 % of the time"
     monitor.close()
 
 
 def test_a_grid_larger_than_memory_is_refused(pipeline, run_folder):
     grid = PromptGrid(["a"], range(400_000), size=(512, 512))
-    with pytest.raises(UserError, match=r"400000 pictures of 512 x 512 pixels need about 1171.9 GiB"):
+    with pytest.raises(UserError, match=r"400000 images of 512 x 512 pixels need about 1171.9 GiB"):
         make(pipeline, run_folder, grid=grid)

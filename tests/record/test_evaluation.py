@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from finetune_monitor.record.evaluation import ScoredImage, summarise
+from finetune_monitor.record.evaluation import ScoredImage, summarize
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.stats.estimate import Estimate
 from finetune_monitor.stats.statistics import bootstrap_mean
@@ -53,6 +53,6 @@ def test_the_interval_is_the_same_every_time():
 def test_an_image_without_a_column_counts_as_missing_in_it():
     first, second = PromptGrid(["a"], [0, 1]).cells
     images = [ScoredImage(first, None, {"x": 1.0, "y": 2.0}), ScoredImage(second, None, {"x": 3.0})]
-    scores = summarise(images)
+    scores = summarize(images)
     assert scores["x"].mean == 2.0
     assert (scores["y"].n, scores["y"].missing) == (1, 1)

@@ -27,7 +27,7 @@ def test_cells_stand_prompt_by_prompt_with_unique_ids():
         {"size": (64, 64)},
     ],
 )
-def test_whatever_changes_a_picture_changes_the_fingerprint(change):
+def test_whatever_changes_a_image_changes_the_fingerprint(change):
     assert replace(GRID, **change).fingerprint() != GRID.fingerprint()
 
 

@@ -1,4 +1,4 @@
-"""Small pictures of the reference photos in the run directory, and that a run's end is noted before its sinks close."""
+"""Small images of the reference photos in the run directory, and that a run's end is noted before its sinks close."""
 
 import json
 
@@ -16,7 +16,7 @@ GRID = PromptGrid(["a cat"], [0], steps=1)
 
 
 class Toy:
-    """A metric with small pictures of two photos."""
+    """A metric with small images of two photos."""
 
     name = "toy"
     higher_is_better = True
@@ -37,7 +37,7 @@ def test_thumbnails_are_at_most_256_pixels_and_never_enlarged(size, small):
     assert thumbnail(Image.new("RGB", size)).size == small
 
 
-def test_a_line_of_pixels_stays_a_picture():
+def test_a_line_of_pixels_stays_a_image():
     assert thumbnail(Image.new("RGB", (5000, 1))).size == (256, 1)
 
 
@@ -54,9 +54,9 @@ def test_a_thumbnail_shows_the_photo_and_does_not_say_where_it_was_taken(tmp_pat
     kept = reference_path(tmp_path, "ef" * 32)
     assert kept == tmp_path / "references/efefefefefefefef.webp"
     assert b"CANARY" not in kept.read_bytes()
-    with Image.open(kept) as picture:
-        assert (picture.format, picture.size) == ("WEBP", (256, 171))
-        assert np.abs(np.asarray(picture.convert("RGB")).mean(axis=(0, 1)) - (200, 30, 30)).max() < 5
+    with Image.open(kept) as image:
+        assert (image.format, image.size) == ("WEBP", (256, 171))
+        assert np.abs(np.asarray(image.convert("RGB")).mean(axis=(0, 1)) - (200, 30, 30)).max() < 5
 
 
 def test_a_run_keeps_them_from_its_beginning_and_a_resumed_one_adds_what_is_missing(pipeline, run_folder):

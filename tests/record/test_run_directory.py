@@ -19,7 +19,7 @@ from finetune_monitor.record.evaluation import Decision, Evaluation, StopReason
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.record.run_directory import RunRecord, read_run
 from finetune_monitor.stats.estimate import plain
-from support.runs import GRID, NOTICE, RUN, evaluation, pictures, write_run
+from support.runs import GRID, NOTICE, RUN, evaluation, images, write_run
 
 
 def begun(folder: Path, resume_step: int | None = None, run: dict = RUN) -> RunRecord:
@@ -68,9 +68,9 @@ def test_the_files_keep_the_contract(tmp_path):
     assert json.loads((tmp_path / "run.json").read_text())["grid"]["fingerprint"] == GRID.fingerprint()
 
 
-def test_pictures_are_stored_exactly_and_say_how_they_were_made(tmp_path):
+def test_images_are_stored_exactly_and_say_how_they_were_made(tmp_path):
     record = begun(tmp_path)
-    files = record.write_images(300, pictures(missing=(1,)))
+    files = record.write_images(300, images(missing=(1,)))
     record.close()
     assert files == [
         "images/step-000300/p00-s0.png",
@@ -79,7 +79,7 @@ def test_pictures_are_stored_exactly_and_say_how_they_were_made(tmp_path):
         "images/step-000300/p01-s7.png",
     ]
     with Image.open(tmp_path / files[3]) as found:
-        assert found.tobytes() == pictures()[3].tobytes()
+        assert found.tobytes() == images()[3].tobytes()
         assert found.info["finetune_monitor.prompt"] == GRID.prompts[1]
         assert found.info["finetune_monitor.seed"] == "7"
     assert sorted(path.name for path in (tmp_path / "images").iterdir()) == ["step-000300"]
@@ -94,7 +94,7 @@ def test_a_new_run_does_not_overwrite_an_old_one(tmp_path):
 
 def test_a_run_that_died_before_its_first_evaluation_is_no_obstacle(tmp_path):
     record = begun(tmp_path)
-    record.write_images(0, pictures())
+    record.write_images(0, images())
     record.close()
     row = json.dumps({"step": 0})
     (tmp_path / "evaluations.jsonl").write_text(row[:5])
@@ -127,7 +127,7 @@ def test_steps_only_grow(tmp_path):
     ("changed", "message"),
     [
         (
-            {"weights": {"face_similarity": {"recogniser": "casia-webface"}}},
+            {"weights": {"face_similarity": {"recognizer": "casia-webface"}}},
             'is "vggface2", the config says "casia-webface"',
         ),
         ({"metrics": {"aesthetic": {"higher_is_better": True, "bounds": (1.0, 10.0)}}}, "metrics.face_similarity is"),
@@ -155,7 +155,7 @@ def test_resume_with_another_grid_is_refused(tmp_path):
 
 def test_a_new_notice_is_no_reason_to_refuse(tmp_path):
     write_run(tmp_path, {0: 0.1})
-    begun(tmp_path, 0, {**RUN, "weights": {"face_similarity": {"recogniser": "vggface2"}}}).close()
+    begun(tmp_path, 0, {**RUN, "weights": {"face_similarity": {"recognizer": "vggface2"}}}).close()
 
 
 def test_resume_without_a_record_is_refused(tmp_path):

@@ -11,7 +11,7 @@ from peft import LoraConfig
 from torch import nn
 
 from finetune_monitor import PromptGrid
-from finetune_monitor.rendering.isolation import borrowed, modules_kept
+from finetune_monitor.rendering.isolation import isolated, modules_kept
 from finetune_monitor.rendering.renderer import Renderer
 from support import tiny
 
@@ -85,7 +85,7 @@ def hook(pipeline, denoiser):
 def test_modules_are_given_back_whatever_was_done_to_them(meddle, kind, fails):
     pipeline, denoiser = training(kind)
     before = state(pipeline)
-    with pytest.raises(RuntimeError, match="half-way") if fails else nullcontext(), borrowed(pipeline):
+    with pytest.raises(RuntimeError, match="half-way") if fails else nullcontext(), isolated(pipeline):
         meddle(pipeline, denoiser)
         assert state(pipeline) != before
         if fails:
@@ -98,7 +98,7 @@ def test_rendering_leaves_no_trace_and_training_goes_on(kind):
     pipeline, _ = training(kind)
     before, scheduler = state(pipeline), dict(pipeline.scheduler.config)
     renderer = Renderer(pipeline, GRID)
-    with borrowed(renderer.pipeline):
+    with isolated(renderer.pipeline):
         renderer.render(GRID.cells)
     assert state(pipeline) == before
     assert dict(pipeline.scheduler.config) == scheduler
@@ -114,7 +114,7 @@ def test_random_generators_modes_and_gradients_are_given_back_after_an_error(pip
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
     expected = draws()
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
-    with pytest.raises(RuntimeError, match="half-way"), borrowed(pipeline):
+    with pytest.raises(RuntimeError, match="half-way"), isolated(pipeline):
         assert not any(part.training for part in pipeline.unet.modules())
         assert not torch.is_grad_enabled()
         draws()
@@ -130,7 +130,7 @@ def test_an_evaluation_within_autocast_neither_uses_it_nor_leaves_weights_in_its
     layer = pipeline.unet.time_embedding.linear_1
     x = torch.ones(1, layer.in_features)
     with torch.autocast("cpu", torch.bfloat16):
-        with borrowed(pipeline):
+        with isolated(pipeline):
             assert layer(x).dtype == torch.float32
             with torch.autocast("cpu", torch.bfloat16):
                 layer(x)
@@ -154,7 +154,7 @@ def test_what_a_module_remembers_of_a_rendering_does_not_break_its_training():
 
     module = Remembers()
     pipeline = type("Pipeline", (), {"components": {"unet": module}})
-    with borrowed(pipeline):
+    with isolated(pipeline):
         module(torch.ones(3))
     module(torch.ones(3)).sum().backward()
     assert module.weight.grad.tolist() == [0, 1, 2]

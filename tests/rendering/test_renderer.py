@@ -1,4 +1,4 @@
-"""Rendering from live weights: same cell, same picture; nothing borrowed is kept."""
+"""Rendering from live weights: same cell, same image; nothing borrowed is kept."""
 
 from dataclasses import replace
 from functools import partial, wraps
@@ -10,20 +10,20 @@ from diffusers import DDPMPipeline, DDPMScheduler, FluxPipeline, StableDiffusion
 
 from finetune_monitor import PromptGrid
 from finetune_monitor.rendering import schedulers
-from finetune_monitor.rendering.isolation import borrowed
-from finetune_monitor.rendering.renderer import Renderer, is_black, to_pictures
+from finetune_monitor.rendering.isolation import isolated
+from finetune_monitor.rendering.renderer import Renderer, is_black, to_images
 from support import tiny
 from support.tiny import stable_diffusion as tiny_pipeline
 
 GRID = PromptGrid(["a photo of sks person", "a cat"], [0, 1, 2], steps=3, guidance=4.0, size=(32, 32))
 
 
-def pixels(pictures) -> np.ndarray:
-    return np.stack([np.asarray(picture) for picture in pictures]).astype(int)
+def pixels(images) -> np.ndarray:
+    return np.stack([np.asarray(image) for image in images]).astype(int)
 
 
 def render(renderer: Renderer, cells=GRID.cells) -> np.ndarray:
-    with borrowed(renderer.pipeline):
+    with isolated(renderer.pipeline):
         return pixels(renderer.render(cells))
 
 
@@ -42,7 +42,7 @@ def make_pipeline(request):
     return PIPELINES[request.param]
 
 
-def test_a_cell_is_the_same_picture_in_any_batch_and_order(make_pipeline):
+def test_a_cell_is_the_same_image_in_any_batch_and_order(make_pipeline):
     whole = render(Renderer(make_pipeline(), GRID))
     for batch in (1, 2, 5):
         renderer = Renderer(make_pipeline(), GRID)
@@ -52,7 +52,7 @@ def test_a_cell_is_the_same_picture_in_any_batch_and_order(make_pipeline):
 
 
 @pytest.mark.parametrize("negative", ["", "blurred"])
-def test_the_picture_is_the_one_that_plain_diffusers_makes(make_pipeline, negative):
+def test_the_image_is_the_one_that_plain_diffusers_makes(make_pipeline, negative):
     plain = make_pipeline()
     if negative and isinstance(plain, FluxPipeline):
         with pytest.raises(ValueError, match="negative_prompt"):
@@ -80,7 +80,7 @@ def test_settings_of_the_pipeline_itself_are_kept():
 
 
 @pytest.mark.parametrize("kind", ["sd1", "sdxl"])
-def test_float16_pictures_are_decoded_without_overflow_where_the_pipeline_says_so(kind):
+def test_float16_images_are_decoded_without_overflow_where_the_pipeline_says_so(kind):
     pipeline = PIPELINES[kind]()
     pipeline.vae.to(torch.float16)
     decoded_in = []
@@ -91,7 +91,7 @@ def test_float16_pictures_are_decoded_without_overflow_where_the_pipeline_says_s
     assert pipeline.vae.dtype == torch.float16
 
 
-def test_changed_weights_change_the_picture_without_a_new_renderer(pipeline):
+def test_changed_weights_change_the_image_without_a_new_renderer(pipeline):
     renderer = Renderer(pipeline, GRID)
     before = render(renderer)
     with torch.no_grad():
@@ -142,7 +142,7 @@ def _standing_in_for(pipeline, call):
     return standing
 
 
-def test_pictures_too_large_to_decode_whole_are_decoded_in_tiles(pipeline, monkeypatch, caplog):
+def test_images_too_large_to_decode_whole_are_decoded_in_tiles(pipeline, monkeypatch, caplog):
     renderer = Renderer(pipeline, replace(GRID, size=(64, 64)))
     whole = render(renderer)
     decode = renderer.decode
@@ -165,7 +165,7 @@ def test_any_scheduler_of_diffusers_by_name(pipeline, sampler):
     assert np.array_equal(render(renderer, grid.cells), render(renderer, grid.cells))
 
 
-def test_the_solver_knows_the_models_prediction_type():
+def test_the_scheduler_knows_the_models_prediction_type():
     renderer = Renderer(tiny_pipeline(prediction_type="v_prediction"), GRID)
     assert renderer.pipeline.scheduler.config.prediction_type == "v_prediction"
 
@@ -182,14 +182,14 @@ def test_the_safety_checker_is_left_out(pipeline):
     assert Renderer(pipeline, GRID).pipeline.safety_checker is None
 
 
-def test_values_that_are_not_finite_give_no_picture():
+def test_values_that_are_not_finite_give_no_image():
     images = torch.rand(3, 3, 8, 8)
     images[1, 0, 0, 0] = float("nan")
-    assert [picture is None for picture in to_pictures(images)] == [False, True, False]
+    assert [image is None for image in to_images(images)] == [False, True, False]
 
 
 def test_black_is_told_from_dark():
-    black, dark = to_pictures(torch.stack([torch.zeros(3, 8, 8), torch.full((3, 8, 8), 0.05)]))
+    black, dark = to_images(torch.stack([torch.zeros(3, 8, 8), torch.full((3, 8, 8), 0.05)]))
     assert is_black(black)
     assert not is_black(dark)
 
@@ -228,9 +228,9 @@ def test_pipelines_that_are_not_known_or_have_no_vae_are_refused(pipeline):
     unknown = DDPMPipeline(pipeline.unet, DDPMScheduler())
     with pytest.raises(ValueError, match=r"found DDPMPipeline.*Flux"):
         Renderer(unknown, GRID)
-    from_pictures = StableDiffusionImg2ImgPipeline(**pipeline.components, requires_safety_checker=False)
+    from_images = StableDiffusionImg2ImgPipeline(**pipeline.components, requires_safety_checker=False)
     with pytest.raises(ValueError, match="found StableDiffusionImg2ImgPipeline"):
-        Renderer(from_pictures, GRID)
+        Renderer(from_images, GRID)
     pipeline.vae = None
     with pytest.raises(ValueError, match="without a VAE"):
         Renderer(pipeline, GRID)

@@ -11,7 +11,7 @@ import pytest
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.cli import main
-from finetune_monitor.record.evaluation import Decision, Evaluation, RunSummary, ScoredImage, StopReason, summarise
+from finetune_monitor.record.evaluation import Decision, Evaluation, RunSummary, ScoredImage, StopReason, summarize
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.record.run_directory import RunRecord, read_run
 from finetune_monitor.report.comparison import Difference, at_step, best_step, compare, verdict
@@ -26,7 +26,7 @@ METRICS = {
 }
 WEIGHTS = {
     "face_similarity": {
-        "recogniser": {"id": "here/vggface2", "sha256": "aa"},
+        "recognizer": {"id": "here/vggface2", "sha256": "aa"},
         "references": [{"file": "a.png", "sha256": "01"}, {"file": "b.png", "sha256": "02"}],
         "held_out": [{"file": "z.png", "sha256": "09"}],
         "notice": "demo scores",
@@ -45,7 +45,7 @@ def write(folder: Path, scores: dict[int, dict[str, list[float]]], grid: PromptG
             for cell in grid.cells
         )
         decision = Decision(False, None, best)
-        record.append(Evaluation(step, None, 1.0, summarise(images), images, {}, decision))
+        record.append(Evaluation(step, None, 1.0, summarize(images), images, {}, decision))
     record.end(RunSummary(record.evaluations, "face_similarity", best, StopReason.MAX_STEPS))
     record.close()
     return folder
@@ -96,7 +96,7 @@ def test_a_score_that_was_never_measured_in_both_is_missing_and_not_zero(tmp_pat
     assert (found.change.n, found.change.missing) == (0, 8)
     assert math.isnan(found.first)
     assert math.isnan(found.change.mean)
-    assert verdict(found) == "no picture was measured in both"
+    assert verdict(found) == "no image was measured in both"
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_runs_without_a_shared_cell_cannot_be_compared(tmp_path, changes):
     [{"steps": 4}, {"guidance": 3.0}, {"sampler": "PNDMScheduler"}, {"karras": True}, {"size": (64, 64)}],
     ids=lambda c: next(iter(c)),
 )
-def test_pictures_that_are_sampled_otherwise_are_not_the_same_cell(tmp_path, changes):
+def test_images_that_are_sampled_otherwise_are_not_the_same_cell(tmp_path, changes):
     first, second = write(tmp_path / "a", {0: {}}), write(tmp_path / "b", {0: {}}, replace(GRID, **changes))
     with pytest.raises(UserError, match=rf"sampled otherwise \({next(iter(changes))}: "):
         compare(last(first), last(second))
@@ -133,19 +133,19 @@ def change(mean: float, low: float, high: float, n: int = 8, better: bool | None
         (change(0.2, 0.1, 0.3, better=None), "the second is higher by 0.200 [0.100, 0.300]"),
         (
             change(0.2, -0.1, 0.3),
-            "no difference can be told from these 8 pictures: 0.200 [-0.100, 0.300] is compatible with none",
+            "no difference can be told from these 8 images: 0.200 [-0.100, 0.300] is compatible with none",
         ),
         (
             change(0.2, math.nan, math.nan, n=1),
-            "higher by 0.200 in the one picture that was measured in both, which cannot be told from chance",
+            "higher by 0.200 in the one image that was measured in both, which cannot be told from chance",
         ),
-        (change(0.0, 0.0, 0.0), "the same in every picture"),
-        (change(0.0, math.nan, math.nan, n=1), "the same in every picture"),
+        (change(0.0, 0.0, 0.0), "the same in every image"),
+        (change(0.0, math.nan, math.nan, n=1), "the same in every image"),
         (replace(change(0.2, 0.1, 0.3), caution="other photos"), "the second is higher by 0.200 [0.100, 0.300]"),
         (change(0.2, 0.2, 0.2), "the second is higher by 0.200 [0.200, 0.200], which is better"),
     ],
 )
-def test_what_the_pictures_are_said_to_show(found, said):
+def test_what_the_images_are_said_to_show(found, said):
     assert verdict(found) == said
 
 
@@ -165,10 +165,10 @@ REFERENCES = [{"file": "b.png", "sha256": "02"}]
 @pytest.mark.parametrize(
     ("changed", "cautioned"),
     [
-        ({"recogniser": {"id": "there/vggface2", "sha256": "aa"}}, set()),  # the same file elsewhere
+        ({"recognizer": {"id": "there/vggface2", "sha256": "aa"}}, set()),  # the same file elsewhere
         ({"references": [{"file": "x/b", "sha256": "02"}, {"file": "x/a", "sha256": "01"}]}, set()),
         ({"notice": "another"}, set()),
-        ({"recogniser": {"id": "here/vggface2", "sha256": "bb"}}, set(COLUMNS) - {"faces_found"}),
+        ({"recognizer": {"id": "here/vggface2", "sha256": "bb"}}, set(COLUMNS) - {"faces_found"}),
         ({"references": REFERENCES}, set(COLUMNS) - {"faces_found", "face_similarity_held_out"}),
         ({"held_out": REFERENCES}, {"face_similarity_held_out"}),
         ({"thresholds": [1, 2, 3, 4]}, {"face_similarity_stars"}),

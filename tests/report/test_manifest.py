@@ -109,8 +109,8 @@ def test_runs_share_the_cells_that_are_equal_in_all(ana):
     assert [run["cells"] for run in found["runs"]] == [[0, 1, 2, 3], [4, 5, 1, 6]]
     assert len(found["cells"]) == 7
     assert found["notes"] == [
-        "the runs have different grids: 1 of 7 cells are in all of them; pictures are compared on shared cells, "
-        "but their means are over other pictures"
+        "the runs have different grids: 1 of 7 cells are in all of them; images are compared on shared cells, "
+        "but their means are over other images"
     ]
 
 
@@ -125,10 +125,10 @@ def test_equal_prompts_that_are_sampled_otherwise_are_other_cells(ana):
     [
         ({}, None),
         (
-            {"measured_with": {"face_similarity": {"recogniser": {"id": "casia", "sha256": "ab" * 32}}}},
+            {"measured_with": {"face_similarity": {"recognizer": {"id": "casia", "sha256": "ab" * 32}}}},
             "scores of face_similarity are not comparable between runs, as they differ in: "
-            "recogniser vggface2, higher is better, from -1 to 1 (ana); "
-            "recogniser casia (abababab), higher is better, from -1 to 1 (ben)",
+            "recognizer vggface2, higher is better, from -1 to 1 (ana); "
+            "recognizer casia (abababab), higher is better, from -1 to 1 (ben)",
         ),
         (
             {"metrics": {**METRICS, "aesthetic": MetricInfo(True, (0.0, 10.0))}},
@@ -180,19 +180,19 @@ def test_a_side_column_of_an_unknown_metric_has_no_direction(ana):
     ("presences", "problems"),
     [
         ({0: [Presence.SHOWN, Presence.SHOWN]}, []),
-        ({0: [Presence.MISSING, Presence.SHOWN]}, ["step 0: 1 of 2 pictures are missing"]),
+        ({0: [Presence.MISSING, Presence.SHOWN]}, ["step 0: 1 of 2 images are missing"]),
         (
             {0: [Presence.MISSING] * 2, 50: [Presence.UNREADABLE, Presence.MISSING], 100: [Presence.MISSING] * 2},
             [
-                "2 steps from 0 to 100: 2 of 2 pictures are missing",
-                "step 50: 1 of 2 pictures are missing",
-                "step 50: 1 of 2 pictures cannot be read",
+                "2 steps from 0 to 100: 2 of 2 images are missing",
+                "step 50: 1 of 2 images are missing",
+                "step 50: 1 of 2 images cannot be read",
             ],
         ),
     ],
 )
-def test_problems_with_pictures_in_words(presences, problems):
-    assert content.picture_problems(presences) == problems
+def test_problems_with_images_in_words(presences, problems):
+    assert content.image_problems(presences) == problems
 
 
 def test_trials_of_a_sweep_are_named_by_the_ids_of_their_runs(ana):

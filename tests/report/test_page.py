@@ -17,7 +17,7 @@ from PIL import Image
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.run_directory import RunRecord
 from finetune_monitor.report.page import STATIC, write_page
-from support.runs import GRID, RUN, evaluation, pictures, write_run
+from support.runs import GRID, RUN, evaluation, images, write_run
 
 
 def told(folder: Path, file: str = "runs") -> Any:
@@ -36,7 +36,7 @@ def times(folder: Path) -> dict[str, tuple[int, int]]:
 def add_step(run_dir: Path, step: int, resume: int) -> None:
     record = RunRecord(run_dir, GRID)
     record.begin(RUN, None, resume)
-    record.write_images(step, pictures())
+    record.write_images(step, images())
     record.append(evaluation(step))
     record.close()
 
@@ -54,7 +54,7 @@ def page(tmp_path) -> Path:
 
 def test_everything_the_page_loads_is_beside_it(ana, page):
     found = write_page(page, [ana])
-    assert (found.runs, found.evaluations, found.pictures, found.unreadable) == (1, 2, 8, ())
+    assert (found.runs, found.evaluations, found.images, found.unreadable) == (1, 2, 8, ())
     [run] = told(page)["runs"]
     for step in run["steps"]:
         for cell in run["ids"]:
@@ -152,7 +152,7 @@ def test_problems_are_said_on_the_page(ana, page, tmp_path):
     (ana / "images/step-000050/p00-s0.png").unlink()
     found = write_page(page, [ana, tmp_path / "gone"])
     content = told(page)
-    assert content["runs"][0]["problems"] == ["step 50: 1 of 4 pictures are missing"]
+    assert content["runs"][0]["problems"] == ["step 50: 1 of 4 images are missing"]
     assert told(page, content["runs"][0]["id"])["absent"] == [[], [0]]
     assert content["unreadable"] == [{"folder": str(tmp_path / "gone"), "problem": found.unreadable[0].problem}]
 

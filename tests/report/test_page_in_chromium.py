@@ -12,7 +12,6 @@ from finetune_monitor.report.page import write_page
 from finetune_monitor.stats.statistics import t_interval
 from support.browser import PHONE, opened_page, started_chromium
 from support.page_folders import GRID, HOSTILE, NAME, OTHER_GRID, PLAIN, Recording, sweep_of, write_run
-from support.places import ROOT
 
 WATCH = """
   window.flashes = [];
@@ -25,7 +24,6 @@ NARROWEST = {"viewport": {"width": 320, "height": 640}, "has_touch": True, "is_m
 STEPS = {0: 0.1, 50: 0.6, 100: 0.4}
 SECOND = {0: 0.1, 50: 0.3, 100: 0.5}
 MANY = 50
-EXAMPLE = ROOT / "assets/sweep_photos_demo"
 LONG_NAMES = """
   sweep.axis = {...sweep.axis, key: "data.instance_images", scale: "category"};
   sweep.axis.values = ["/a/long/folder/of a person with a long name", "/a/long/folder/short", "/a/long/other"];
@@ -57,7 +55,7 @@ def chromium():
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    """Two runs, the second one with a hostile name; cells without a face, without a picture and without a score."""
+    """Two runs, the second one with a hostile name; cells without a face, without an image and without a score."""
     folder = tmp_path_factory.mktemp("pair")
     first = Recording(folder / "ana", hparams={"train.rank": 4})
     first.add(0, 0.1)
@@ -94,7 +92,7 @@ def opened(browser, folder: Path, choices="", **settings):
     settings = {"viewport": {"width": 1280, "height": 900}, **settings}
     with opened_page(browser, **settings) as (page, seen):
         page.goto(f"{(folder / 'index.html').as_uri()}{choices}")
-        until(page, "page.charts && !document.querySelector('#gallery .no-picture:empty')")
+        until(page, "page.charts && !document.querySelector('#gallery .no-image:empty')")
         yield page
         page.wait_for_timeout(50)
         assert seen.complaints == []
@@ -144,7 +142,7 @@ def width(page):
 
 
 def contrast(one, other):
-    """WCAG 2.2's contrast ratio of two colours of 0 to 255."""
+    """WCAG 2.2's contrast ratio of two colors of 0 to 255."""
     light = [np.dot([0.2126, 0.7152, 0.0722], linear(np.array(ink) / 255)) + 0.05 for ink in (one, other)]
     return max(light) / min(light)
 
@@ -200,7 +198,7 @@ def test_faceless_missing_and_unmeasured_are_said_and_never_zero(chromium, pair)
         assert len(cards) == 4
         assert "no face" in cards[1]
         assert "face similaritynot measured" in cards[1]
-        assert "no picture" in cards[2]
+        assert "no image" in cards[2]
         assert "no face" not in cards[2]
         assert "aestheticnot measured" in cards[2]
         assert texts(page, "#gallery .badge") == texts(page, "#peek .badge") == ["no face"]
@@ -208,15 +206,15 @@ def test_faceless_missing_and_unmeasured_are_said_and_never_zero(chromium, pair)
         page.select_option("#timeline-cell", index=1)
         assert texts(page, "#film .badge") == ["no face"]
         assert page.get_attribute("#film li:nth-child(2) button", "aria-label").endswith(", no face")
-        assert "1 picture missing; 1 without a face" in page.inner_text("#images-state")
-        assert "1 of 4 pictures" in page.text_content("#remarks")
+        assert "1 image missing; 1 without a face" in page.inner_text("#images-state")
+        assert "1 of 4 images" in page.text_content("#remarks")
 
 
 def test_images_are_filtered_and_sorted_with_the_unmeasured_last(chromium, pair):
     with opened(chromium, pair) as page:
         page.select_option("#images-order", "face_similarity:down")
         assert [text.split("seed ")[1][:1] for text in texts(page, "#gallery > li")] == ["7", "0", "7", "0"]
-        assert "no picture" in texts(page, "#gallery > li")[-1]
+        assert "no image" in texts(page, "#gallery > li")[-1]
         page.select_option("#images-order", "aesthetic:up")
         assert [text.split("aesthetic")[1] for text in texts(page, "#gallery > li")] == [
             *("2.00", "4.00", "5.00"),
@@ -311,7 +309,7 @@ def test_an_image_is_enlarged_and_turned_by_keys(chromium, pair):
         assert page.inner_text("#enlarged-title") == PLAIN
         page.keyboard.press("ArrowRight")
         assert "image 2 of 4" in page.inner_text("#enlarged-place")
-        assert "no face" in page.inner_text("#enlarged-picture")
+        assert "no face" in page.inner_text("#enlarged-image")
         page.keyboard.press("ArrowRight")
         assert page.inner_text("#enlarged-title") == HOSTILE
         command = page.input_value("#command")
@@ -391,13 +389,13 @@ def test_nothing_is_wider_than_a_phone(chromium, pair, sweep, kind):
 
 def test_charts_follow_light_and_dark_while_open(chromium, pair):
     with opened(chromium, pair, color_scheme="light") as page:
-        colour = "document.querySelector('#charts .plot')._fullLayout.font.color"
-        light = page.evaluate(colour)
+        color = "document.querySelector('#charts .plot')._fullLayout.font.color"
+        light = page.evaluate(color)
         page.emulate_media(color_scheme="dark")
-        until(page, f"{colour} !== '{light}'")
+        until(page, f"{color} !== '{light}'")
         for theme in ("light", "dark"):
             page.emulate_media(color_scheme=theme)
-            inks = page.evaluate("['control', 'row0', 'row3', 'card', 'page'].map((name) => channels(colour(name)))")
+            inks = page.evaluate("['control', 'row0', 'row3', 'card', 'page'].map((name) => channels(color(name)))")
             assert min(contrast(ink, ground) for ink in inks[:3] for ground in inks[3:]) >= 3, theme
 
 
@@ -537,7 +535,7 @@ def test_a_live_page_follows_the_newest_step_and_a_run_begun_again(chromium, tmp
         news(page, tmp_path)
         until(page, "document.querySelector('#gallery').textContent.includes('0.900')")
         assert page.evaluate("flashes") == []
-        assert "ana, step 50" in page.inner_text("#enlarged-place"), "the picture that was opened"
+        assert "ana, step 50" in page.inner_text("#enlarged-place"), "the image that was opened"
         assert "0.200" in page.inner_text("#enlarged-scores")
         page.keyboard.press("Escape")
         recording.record.close()
@@ -547,7 +545,7 @@ def test_a_live_page_follows_the_newest_step_and_a_run_begun_again(chromium, tmp
         again.add(100, 0.7)
         news(page, tmp_path)
         until(page, "document.querySelector('#gallery').textContent.includes('0.700')")
-        assert "?t=" in page.get_attribute("#gallery img", "src"), "pictures of the run before are not shown"
+        assert "?t=" in page.get_attribute("#gallery img", "src"), "images of the run before are not shown"
         again.record.close()
 
 
@@ -652,9 +650,3 @@ def test_fifty_runs_stay_legible_and_quick(chromium, tmp_path):
         until(page, "document.querySelector('#images-state').textContent.startsWith('run30, step 0')")
         loaded = page.evaluate("page.loading.size")
         assert loaded <= 4, "a run's images are loaded when they are needed"
-
-
-def test_the_page_that_the_readme_links_to_still_opens(chromium):
-    with opened(chromium, EXAMPLE) as page:
-        assert "From 1 to 2 photos it rises by 0.14 [0.11, 0.16]" in page.inner_text("#verdicts")
-        assert page.locator("#runs tbody tr").count() == 9

@@ -31,7 +31,7 @@ def test_a_run_that_has_ended(tmp_path):
     assert [cell.id for cell in run.cells] == [cell.id for cell in GRID.cells]
     assert run.sampling == "default sampler, 3 steps, guidance 7.5, the model's own size"
     assert run.notices == (NOTICE,)
-    assert run.measured_with == {"face_similarity": {"recogniser": "vggface2"}}
+    assert run.measured_with == {"face_similarity": {"recognizer": "vggface2"}}
     assert (run.ending.ended, run.ending.reason, run.ending.why) == (True, "patience", "the score stopped improving")
     assert (run.ending.best_metric, run.ending.best_step) == ("face_similarity", 50)
 

@@ -21,7 +21,7 @@ from finetune_monitor.report.sink import ReportPage
 from finetune_monitor.sinks import Sink
 from finetune_monitor.training.config import load_config
 from finetune_monitor.training.run import run
-from support.runs import GRID, RUN, evaluation, pictures, run_info
+from support.runs import GRID, RUN, evaluation, images, run_info
 
 
 class Brightness:
@@ -49,7 +49,7 @@ def record(tmp_path):
 
 
 def add(record: RunRecord, step: int) -> None:
-    record.write_images(step, pictures())
+    record.write_images(step, images())
     record.append(evaluation(step))
 
 
@@ -67,8 +67,8 @@ def test_the_page_grows_with_a_loop_of_ones_own_and_says_how_it_ended(pipeline, 
     found = shown(run_folder)
     assert (found["state"], found["reason"], found["problems"]) == ("ended", "max_steps", [])
     thumbnail = run_folder / "page/thumbnails" / found["id"] / "step-000002/p00-s1.webp"
-    with Image.open(thumbnail) as picture, Image.open(run_folder / "images/step-000002/p00-s1.png") as rendered:
-        assert picture.size == rendered.size
+    with Image.open(thumbnail) as image, Image.open(run_folder / "images/step-000002/p00-s1.png") as rendered:
+        assert image.size == rendered.size
 
 
 def test_the_config_turns_it_on(write_config, tmp_path):
@@ -87,11 +87,11 @@ def test_a_page_that_another_one_writes_now_is_written_later(record, caplog):
     add(record, 0)
     with (record.output_dir / "page/.lock").open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        sink.write(evaluation(0), pictures())
+        sink.write(evaluation(0), images())
     assert "could not be written (another process is writing it); the next evaluation tries again" in caplog.text
     assert shown(record.output_dir)["steps"] == []
     add(record, 50)
-    sink.write(evaluation(50), pictures())
+    sink.write(evaluation(50), images())
     assert shown(record.output_dir)["steps"] == [0, 50]
 
 
@@ -103,7 +103,7 @@ def test_a_full_disk_is_a_warning_and_leaves_the_old_page(record, caplog):
     previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20, limit[1]))
-        sink.write(evaluation(0), pictures())
+        sink.write(evaluation(0), images())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, previous)

@@ -1,4 +1,4 @@
-"""Thumbnails: small, made once, made anew where the picture has changed, and never of what lies outside a run."""
+"""Thumbnails: small, made once, made anew where the image has changed, and never of what lies outside a run."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ from finetune_monitor.report.thumbnails import (
     plan_thumbnails,
     reference_thumbnail,
 )
-from support.runs import GRID, RUN, evaluation, pictures, write_run
+from support.runs import GRID, RUN, evaluation, images, write_run
 
 CELLS = [cell.id for cell in GRID.cells]
 
@@ -62,11 +62,11 @@ def test_at_most_256_pixels_and_never_enlarged(tmp_path, size, small):
     assert [path.name for path in (tmp_path / "x").iterdir()] == ["a.webp"]
 
 
-def test_one_a_picture_and_each_is_its_own(run, tmp_path):
+def test_one_a_image_and_each_is_its_own(run, tmp_path):
     plan = written(run, tmp_path / "page")
     assert plan.presences == {0: [Presence.SHOWN] * 4, 50: [Presence.SHOWN] * 4}
     for step in (0, 50):
-        for cell, source in zip(CELLS, pictures(), strict=True):
+        for cell, source in zip(CELLS, images(), strict=True):
             with Image.open(tmp_path / "page" / f"step-{step:06d}" / f"{cell}.webp") as found:
                 near = zip(found.convert("RGB").getpixel((8, 8)), source.getpixel((8, 8)), strict=True)
                 assert max(abs(a - b) for a, b in near) < 12
@@ -101,9 +101,9 @@ def test_what_a_crash_of_the_machine_left_empty_is_made_again(run, tmp_path):
     assert list(plan_thumbnails(run, tmp_path / "page").jobs) == [(50, 0)]
 
 
-def test_pictures_that_are_gone_damaged_or_were_not_rendered(run, tmp_path):
+def test_images_that_are_gone_damaged_or_were_not_rendered(run, tmp_path):
     (run.folder / "images/step-000000/p00-s0.png").unlink()
-    (run.folder / "images/step-000000/p00-s7.png").write_text("no picture")
+    (run.folder / "images/step-000000/p00-s7.png").write_text("no image")
     name_files(run.folder, {"p01-s0": None})
     plan = written(read(run.folder), tmp_path / "page")
     assert plan.presences[0] == [Presence.MISSING, Presence.UNREADABLE, Presence.NOT_RENDERED, Presence.SHOWN]
@@ -137,7 +137,7 @@ def test_names_that_are_no_files(run, tmp_path, file):
 def test_several_processes_make_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(thumbnails, "MANY", 1)
     write_run(tmp_path / "run", {0: 0.1})
-    (tmp_path / "run/images/step-000000/p00-s0.png").write_text("no picture")
+    (tmp_path / "run/images/step-000000/p00-s0.png").write_text("no image")
     run = read(tmp_path / "run")
     alone, shared = plan_thumbnails(run, tmp_path / "alone"), plan_thumbnails(run, tmp_path / "shared")
     make_thumbnails([alone])
@@ -187,8 +187,8 @@ def test_a_photo_comes_from_its_file_unless_that_has_changed(run, tmp_path):
     assert reference_thumbnail(run, reference, tmp_path / "page") == f"{reference.sha256[:16]}.webp"
 
 
-def test_a_photo_that_is_no_picture(run, tmp_path):
+def test_a_photo_that_is_no_image(run, tmp_path):
     file = tmp_path / "01.png"
-    file.write_text("no picture")
+    file.write_text("no image")
     sha = hashlib.sha256(file.read_bytes()).hexdigest()
     assert reference_thumbnail(run, Reference("used", str(file), sha), tmp_path / "page") is None

@@ -13,7 +13,7 @@ from finetune_monitor.sinks import Sink
 from finetune_monitor.sinks.accelerate import TrackerSink, accelerate_sinks, end, log, start_trackers
 from finetune_monitor.sinks.tensorboard import TensorBoardSink
 from finetune_monitor.sinks.wandb import WandbSink
-from support.runs import CEILING, NOTICE, evaluation, pictures, run_info
+from support.runs import CEILING, NOTICE, evaluation, images, run_info
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def run(sinks: list[Sink], accelerator: Accelerator, folder: Path, steps: list[i
     for step in steps:
         accelerator.log({"loss": score}, step=step)
         for sink in sinks:
-            sink.write(evaluation(step, score), pictures())
+            sink.write(evaluation(step, score), images())
     for sink in sinks:
         sink.close(RunSummary((evaluation(steps[-1], score),), "face_similarity", steps[-1], None))
 
@@ -105,14 +105,14 @@ class Notebook(GeneralTracker):
 
 
 class Album(Notebook):
-    """Takes pictures, too."""
+    """Takes images, too."""
 
     def log_images(self, values: dict, step: int | None = None, **kwargs) -> None:
         self.logged.append((step, {key: [image.shape[2] for image in images] for key, images in values.items()}))
 
 
-@pytest.mark.parametrize(("tracker", "pictured"), [(Notebook, []), (Album, [(300, {"grid": [3]})])])
-def test_any_other_tracker_gets_scores_and_pictures_if_it_takes_them(tmp_path, tracker, pictured):
+@pytest.mark.parametrize(("tracker", "imaged"), [(Notebook, []), (Album, [(300, {"grid": [3]})])])
+def test_any_other_tracker_gets_scores_and_images_if_it_takes_them(tmp_path, tracker, imaged):
     notebook = tracker()
     accelerator = Accelerator(cpu=True, log_with=[notebook])
     accelerator.init_trackers("project")
@@ -120,7 +120,7 @@ def test_any_other_tracker_gets_scores_and_pictures_if_it_takes_them(tmp_path, t
     assert isinstance(sink, TrackerSink)
     assert isinstance(sink, Sink)
     sink.start(run_info(tmp_path))
-    sink.write(evaluation(300, 0.1, faces=0), pictures())
+    sink.write(evaluation(300, 0.1, faces=0), images())
     sink.close(RunSummary((evaluation(300, 0.1),), "face_similarity", 300, None))
     assert notebook.config["train.rank"] == 4
     assert NOTICE in notebook.config.values()
@@ -130,7 +130,7 @@ def test_any_other_tracker_gets_scores_and_pictures_if_it_takes_them(tmp_path, t
     assert scores["faces_found"] == 0.0
     assert "face_similarity" not in scores
     assert scores["ceiling/face_similarity"] == CEILING.mean
-    assert notebook.logged[1:-1] == pictured
+    assert notebook.logged[1:-1] == imaged
     assert round(notebook.logged[-1][1]["best/face_similarity"], 3) == 0.115
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 from PIL import Image, ImageChops
 
-from finetune_monitor.record.evaluation import Evaluation, ScoredImage, summarise
+from finetune_monitor.record.evaluation import Evaluation, ScoredImage, summarize
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.sinks.grid_image import (
     GRID_WIDTH,
@@ -17,16 +17,16 @@ from finetune_monitor.sinks.grid_image import (
     _headings,
     _shorten,
     _wrap,
-    grid_picture,
+    grid_image,
     prompt_strips,
     strip,
 )
-from support.runs import GRID, NOTICE, evaluation, pictures
+from support.runs import GRID, NOTICE, evaluation, images
 
 
-def contains(picture: Image.Image, color: tuple[int, int, int]) -> int:
-    """How many pixels have exactly this colour."""
-    return sum(count for count, found in picture.getcolors(picture.width * picture.height) if found == color)
+def contains(image: Image.Image, color: tuple[int, int, int]) -> int:
+    """How many pixels have exactly this color."""
+    return sum(count for count, found in image.getcolors(image.width * image.height) if found == color)
 
 
 @pytest.mark.parametrize(
@@ -42,25 +42,25 @@ def contains(picture: Image.Image, color: tuple[int, int, int]) -> int:
 )
 def test_cells_are_brought_to_a_readable_size(size, shown):
     red = (255, 0, 0)
-    picture = strip([Image.new("RGB", size, red)], [[]])
-    assert contains(picture, red) == shown[0] * shown[1]
+    image = strip([Image.new("RGB", size, red)], [[]])
+    assert contains(image, red) == shown[0] * shown[1]
     assert SMALLEST <= max(shown) <= LARGEST
 
 
-def test_a_missing_picture_is_a_grey_box():
+def test_a_missing_image_is_a_gray_box():
     images = [Image.new("RGB", (64, 64), (255, 0, 0)), None]
-    picture = strip(images, [[], []])
-    assert contains(picture, (255, 0, 0)) == 128 * 128
-    assert 0.8 * 128 * 128 < contains(picture, (0xD9, 0xD9, 0xD9)) < 128 * 128  # less the words "not rendered"
+    image = strip(images, [[], []])
+    assert contains(image, (255, 0, 0)) == 128 * 128
+    assert 0.8 * 128 * 128 < contains(image, (0xD9, 0xD9, 0xD9)) < 128 * 128  # less the words "not rendered"
 
 
-def test_a_strip_of_nothing_but_missing_pictures_can_be_drawn():
+def test_a_strip_of_nothing_but_missing_images_can_be_drawn():
     assert strip([None, None], [[], []], "a prompt").width > 2 * SMALLEST
 
 
-def test_a_face_that_was_not_found_is_marked_in_colour():
+def test_a_face_that_was_not_found_is_marked_in_color():
     amber = (0xB4, 0x53, 0x09)
-    with_faces, without = (prompt_strips(evaluation(0, faces=n), pictures())[0][1] for n in (4, 0))
+    with_faces, without = (prompt_strips(evaluation(0, faces=n), images())[0][1] for n in (4, 0))
     assert contains(with_faces, amber) == 0
     assert contains(without, amber) > 3
 
@@ -79,8 +79,8 @@ def test_every_difference_in_words_is_seen():
 
 
 def test_one_strip_a_prompt_with_the_notice_in_it():
-    found = prompt_strips(evaluation(0), pictures(), [NOTICE])
-    plain = prompt_strips(evaluation(0), pictures())
+    found = prompt_strips(evaluation(0), images(), [NOTICE])
+    plain = prompt_strips(evaluation(0), images())
     assert [prompt for prompt, _ in found] == list(GRID.prompts)
     assert all(a.tobytes() != b.tobytes() for (_, a), (_, b) in zip(found, plain, strict=True))
 
@@ -89,7 +89,7 @@ def test_the_grid_tells_scores_and_stars_in_the_words_of_the_console():
     cells = PromptGrid(["a"], seeds=(1, 2)).cells
     stars = ({"a": 0.25, "a_stars": 3.0, "b": math.nan}, {"a": 0.75, "a_stars": 4.0, "b": math.nan})
     images = tuple(ScoredImage(cell, None, scores) for cell, scores in zip(cells, stars, strict=True))
-    found = _headings(Evaluation(5, None, 0.0, summarise(images), images), [NOTICE])
+    found = _headings(Evaluation(5, None, 0.0, summarize(images), images), [NOTICE])
     assert found == ["step 5", "a 0.500 = 3.50 stars", NOTICE]
     assert _headings(Evaluation(5, None, 0.0, {}, images), []) == ["step 5", "nothing measured"]
 
@@ -98,15 +98,13 @@ def test_the_grid_tells_scores_and_stars_in_the_words_of_the_console():
 def test_the_whole_grid_stays_portable(seeds):
     cells = PromptGrid(["a", "b"], seeds=tuple(range(seeds))).cells
     images = tuple(ScoredImage(cell, None, {"face_similarity": math.nan}) for cell in cells)
-    found = grid_picture(
-        Evaluation(0, None, 0.0, summarise(images), images), [Image.new("RGB", (512, 512))] * len(cells)
-    )
+    found = grid_image(Evaluation(0, None, 0.0, summarize(images), images), [Image.new("RGB", (512, 512))] * len(cells))
     assert found.width <= max(GRID_WIDTH * 1.2, seeds * 1.2 * SMALLEST)
     assert found.height < 900
 
 
 def test_the_notice_stands_on_the_grid():
-    assert grid_picture(evaluation(0), pictures(), [NOTICE]).height > grid_picture(evaluation(0), pictures()).height
+    assert grid_image(evaluation(0), images(), [NOTICE]).height > grid_image(evaluation(0), images()).height
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,13 @@ from torch.utils.tensorboard import SummaryWriter
 from finetune_monitor.record.evaluation import RunSummary, StopReason
 from finetune_monitor.sinks import Sink
 from finetune_monitor.sinks.tensorboard import TensorBoardSink, _shortened
-from support.runs import CEILING, GRID, NOTICE, evaluation, pictures, run_info
+from support.runs import CEILING, GRID, NOTICE, evaluation, images, run_info
 
 
 def write(sink: TensorBoardSink, folder, evaluations, **changes) -> None:
     sink.start(run_info(folder, **changes))
     for found in evaluations:
-        sink.write(found, pictures())
+        sink.write(found, images())
     sink.close(RunSummary(tuple(evaluations), "face_similarity", evaluations[-1].step, StopReason.MAX_STEPS))
 
 
@@ -116,7 +116,7 @@ def test_a_resume_hides_what_was_written_after_the_checkpoint(tmp_path):
     first = TensorBoardSink()
     first.start(run_info(tmp_path))  # killed: never closed
     for step in (0, 300, 600):
-        first.write(evaluation(step, 0.1), pictures())
+        first.write(evaluation(step, 0.1), images())
     write(TensorBoardSink(), tmp_path, [evaluation(600, 0.4)], resume_step=450)
     events = read(tmp_path / "tensorboard")
     assert points(events, "face_similarity") == [(0, 0.115), (300, 0.115), (600, 0.415)]
@@ -133,7 +133,7 @@ def test_a_given_writer_is_flushed_and_left_open(tmp_path):
     assert points(read(tmp_path / "shared"), "loss") == [(5, 1.0)]
 
 
-def test_pictures_that_were_not_rendered_are_no_obstacle(tmp_path):
+def test_images_that_were_not_rendered_are_no_obstacle(tmp_path):
     sink = TensorBoardSink()
     sink.start(run_info(tmp_path))
     sink.write(evaluation(0, faces=0), [None] * len(GRID.cells))
@@ -151,7 +151,7 @@ def test_a_full_disk_is_an_error_that_the_monitor_can_see(tmp_path, monkeypatch)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limit[1]))
         with pytest.raises(OSError, match="File too large"):
-            sink.write(evaluation(0), pictures())
+            sink.write(evaluation(0), images())
     finally:
         for thread in set(threading.enumerate()) - others:
             thread.join(timeout=10)

@@ -16,7 +16,7 @@ from finetune_monitor.record.evaluation import Evaluation, RunSummary, StopReaso
 from finetune_monitor.record.run_directory import RunRecord
 from finetune_monitor.sinks import Sink
 from finetune_monitor.sinks.wandb import STEP, WandbSink, init_arguments
-from support.runs import GRID, NOTICE, evaluation, pictures, run_info
+from support.runs import GRID, NOTICE, evaluation, images, run_info
 
 
 @pytest.fixture(autouse=True)
@@ -33,8 +33,8 @@ def write(folder: Path, evaluations: list[Evaluation], sink: WandbSink | None = 
     sink = sink or WandbSink()
     sink.start(run_info(folder, resume_step=resume_step))
     for found in evaluations:
-        record.write_images(found.step, pictures())
-        sink.write(found, pictures())
+        record.write_images(found.step, images())
+        sink.write(found, images())
     sink.close(RunSummary(tuple(evaluations), "face_similarity", evaluations[-1].step, StopReason.PATIENCE))
     record.close()
 
@@ -131,7 +131,7 @@ def test_missing_is_not_zero(tmp_path):
     assert "interval/face_similarity/low" not in rows[1]
 
 
-def test_images_false_keeps_every_picture_out(tmp_path):
+def test_images_false_keeps_every_image_out(tmp_path):
     write(tmp_path, [evaluation(0, 0.1)], WandbSink(images=False))
     assert [row["faces_found"] for row in history(tmp_path) if STEP in row] == [1.0]
     assert "image" not in tables(tmp_path, "images")[0]["columns"]

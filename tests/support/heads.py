@@ -34,7 +34,7 @@ def write_head(path: Path, widths=(WIDTH, 5, 1), metadata: dict[str, str] | None
 
 
 def write_clip(folder: Path, **model: bool) -> Path:
-    """A tiny CLIP with random weights in open_clip's layout, with a normalisation of its own."""
+    """A tiny CLIP with random weights in open_clip's layout, with a normalization of its own."""
     vision = {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16}
     text = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
     config = {

@@ -1,4 +1,4 @@
-"""Small plans with pictures whose files carry what no labeler may see, and a disk that is full."""
+"""Small plans with images whose files carry what no labeler may see, and a disk that is full."""
 
 import hashlib
 import random
@@ -27,7 +27,7 @@ def write_small_plan(
     photos: int = 3,
     seed: int = 0,
 ) -> Plan:
-    """A plan with `images` pictures and `repeats` of them again for each metric, of two persons."""
+    """A plan with `images` images and `repeats` of them again for each metric, of two persons."""
     source = folder.parent / "CANARY-run"
     tasks = []
     for metric in metrics:
@@ -51,7 +51,7 @@ def _task(source: Path, metric: str, number: int) -> Task:
     notes = PngInfo()
     notes.add_text("prompt", "CANARY-prompt")
     notes.add_text("step", "987654")
-    _picture(name).save(file, pnginfo=notes)
+    _image(name).save(file, pnginfo=notes)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     return Task(opaque(name), metric, f"CANARY-person-{number % 2}", file, digest, source, 987654, "CANARY-cell")
 
@@ -66,14 +66,14 @@ def _photo(source: Path, person: int, number: int) -> Path:
     exif = Image.Exif()
     exif[0x010E] = "CANARY-prompt"
     exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 8.0, 15.0), 29: "CANARY-gps"})
-    _picture(f"photo {person} {number}", 700).save(file, exif=exif, comment=b"CANARY-gps")
+    _image(f"photo {person} {number}", 700).save(file, exif=exif, comment=b"CANARY-gps")
     return file
 
 
-def _picture(name: str, width: int = 64) -> Image.Image:
-    """Blocks of colours that differ from name to name."""
-    colours = random.Random(name).randbytes(12)
-    return Image.frombytes("RGB", (2, 2), colours).resize((width, 64), Image.Resampling.NEAREST)
+def _image(name: str, width: int = 64) -> Image.Image:
+    """Blocks of colors that differ from name to name."""
+    colors = random.Random(name).randbytes(12)
+    return Image.frombytes("RGB", (2, 2), colors).resize((width, 64), Image.Resampling.NEAREST)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from finetune_monitor.record.evaluation import Decision, Evaluation, RunSummary, ScoredImage, StopReason, summarise
+from finetune_monitor.record.evaluation import Decision, Evaluation, RunSummary, ScoredImage, StopReason, summarize
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.record.run_directory import RunRecord
 from support.runs import RUN
@@ -32,17 +32,17 @@ class Recording:
         return max(self.scores, key=lambda step: self.scores[step])
 
     def add(self, step: int, score: float, faceless: Collection[int] = (), missing: Collection[int] = ()) -> None:
-        """One evaluation; positions of the cells without a face and of those whose picture could not be made."""
+        """One evaluation; positions of the cells without a face and of those whose image could not be made."""
         self.scores[step] = score
         cells = self.record.grid.cells
-        pictures = [None if cell.index in missing else colour(step, cell.index) for cell in cells]
-        files = self.record.write_images(step, pictures)
+        rendered = [None if cell.index in missing else color(step, cell.index) for cell in cells]
+        files = self.record.write_images(step, rendered)
         images = tuple(
             ScoredImage(cell, file, scores(score, cell.index, faceless, missing))
             for cell, file in zip(cells, files, strict=True)
         )
         decision = Decision(False, None, self.best)
-        self.record.append(Evaluation(step, step / 10, 1000.0 + step, summarise(images), images, {}, decision))
+        self.record.append(Evaluation(step, step / 10, 1000.0 + step, summarize(images), images, {}, decision))
 
     def end(self, reason: StopReason = StopReason.PATIENCE) -> None:
         self.record.end(RunSummary(self.record.evaluations, "face_similarity", self.best, reason))
@@ -56,7 +56,7 @@ def scores(score: float, position: int, faceless: Collection[int], missing: Coll
     return {"face_similarity": similarity, "faces_found": float(position not in faceless), "aesthetic": 5.0 - position}
 
 
-def colour(step: int, position: int) -> Image.Image:
+def color(step: int, position: int) -> Image.Image:
     return Image.new("RGB", (16, 16), (step % 256, 60 * position % 256, 200))
 
 

@@ -13,7 +13,7 @@ from accelerate import PartialState
 
 from finetune_monitor import FinetuneMonitor, Patience, PromptGrid
 from finetune_monitor.base import distributed
-from finetune_monitor.monitor.budget import Pace
+from finetune_monitor.monitor.budget import Budget
 from finetune_monitor.rendering import renderer
 from finetune_monitor.training import loop
 from finetune_monitor.training.config import load_config
@@ -24,7 +24,7 @@ GRID = PromptGrid(["a photo of sks person", "a cat", "a dog"], [0, 1], steps=2, 
 
 
 class Brightness:
-    """Brightness of a picture; on the process `fails` it raises, on `slow` it takes a second."""
+    """Brightness of an image; on the process `fails` it raises, on `slow` it takes a second."""
 
     name, higher_is_better, bounds = "brightness", True, (0.0, 255.0)
 
@@ -58,7 +58,7 @@ def broken(pipeline):
     return pipeline
 
 
-class OwnClock(Pace):
+class OwnClock(Budget):
     """Processes whose clocks disagree about the budget."""
 
     def is_affordable(self, step):
@@ -68,11 +68,11 @@ class OwnClock(Pace):
 def disagree(folder):
     from finetune_monitor.monitor import callback as module
 
-    module.Pace = OwnClock
+    module.Budget = OwnClock
     try:
         return watch(folder, Brightness(), max_overhead=0.5)
     finally:
-        module.Pace = Pace
+        module.Budget = Budget
 
 
 TRAININGS = {

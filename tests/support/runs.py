@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from finetune_monitor.record.evaluation import Decision, Evaluation, RunSummary, ScoredImage, StopReason, summarise
+from finetune_monitor.record.evaluation import Decision, Evaluation, RunSummary, ScoredImage, StopReason, summarize
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.record.run_directory import RunRecord
 from finetune_monitor.sinks import MetricInfo, RunInfo
@@ -18,14 +18,14 @@ CEILING = Estimate(0.9, 0.85, 0.95, 6, 0)
 METRICS = {"face_similarity": MetricInfo(True, (-1.0, 1.0)), "aesthetic": MetricInfo(True, (1.0, 10.0))}
 RUN = {
     "metrics": {name: {"higher_is_better": True, "bounds": info.bounds} for name, info in METRICS.items()},
-    "weights": {"face_similarity": {"recogniser": "vggface2", "notice": NOTICE}},
+    "weights": {"face_similarity": {"recognizer": "vggface2", "notice": NOTICE}},
     "baselines": {"face_similarity": CEILING.to_json()},
     "best_metric": "face_similarity",
 }
 
 
-def pictures(missing: tuple[int, ...] = (), size: int = 16) -> list[Image.Image | None]:
-    """One picture a cell, each of its own colour."""
+def images(missing: tuple[int, ...] = (), size: int = 16) -> list[Image.Image | None]:
+    """One image a cell, each of its own color."""
     return [
         None if i in missing else Image.new("RGB", (size, size), (60 * i, 100, 200)) for i in range(len(GRID.cells))
     ]
@@ -45,7 +45,7 @@ def evaluation(step: int, score: float = 0.5, faces: int = 4) -> Evaluation:
         )
         for cell in GRID.cells
     )
-    return Evaluation(step, step / 10, 1000.0 + step, summarise(images), images, {"render": 1.5}, Decision())
+    return Evaluation(step, step / 10, 1000.0 + step, summarize(images), images, {"render": 1.5}, Decision())
 
 
 def write_run(folder: Path, steps: dict[int, float], reason: StopReason | None = None) -> RunSummary:
@@ -54,7 +54,7 @@ def write_run(folder: Path, steps: dict[int, float], reason: StopReason | None =
     record = RunRecord(folder, GRID)
     record.begin(RUN, None, None)
     for step, score in steps.items():
-        record.write_images(step, pictures())
+        record.write_images(step, images())
         record.append(replace(evaluation(step, score), decision=Decision(False, None, best)))
     summary = RunSummary(record.evaluations, "face_similarity", best, reason)
     record.end(summary)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune_monitor.record.evaluation import Evaluation, RunSummary, StopReason, summarise
+from finetune_monitor.record.evaluation import Evaluation, RunSummary, StopReason, summarize
 from finetune_monitor.record.run_directory import RunRecord
 from finetune_monitor.record.sweep_directory import SweepState, TrialRecord, TrialState, write_state
 from support import runs
@@ -28,7 +28,7 @@ def write_sweep(
     key: str = "data.instance_count",
     steps: Sequence[int] = STEPS,
     spread: float = 0.02,
-    pictures: bool = True,
+    images: bool = True,
 ) -> SweepState:
     """A finished sweep over one axis; every trial has the grid of `runs.GRID`, whose cells differ by `spread`."""
     trials = []
@@ -38,7 +38,7 @@ def write_sweep(
                 name = "-".join(str(part) for part in (value, person, seed) if part is not None)
                 trials.append(TrialRecord(name, {key: value}, person, seed, TrialState.FINISHED, 1))
                 by_step = {step: score(value, person, seed, step) for step in steps}
-                write_trial(folder / "trials" / name, by_step, spread, pictures=pictures)
+                write_trial(folder / "trials" / name, by_step, spread, images=images)
     config = {"base": "base.yaml", "output_dir": str(folder), "axes": {key: list(values)}, "search": None}
     state = SweepState(folder, config, tuple(trials))
     write_state(state)
@@ -50,14 +50,14 @@ def write_trial(
     scores: Mapping[int, float],
     spread: float = 0.02,
     reason: StopReason | None = StopReason.MAX_STEPS,
-    pictures: bool = True,
+    images: bool = True,
 ) -> None:
     """One run directory: step to mean score; without a reason it has not ended."""
     record = RunRecord(folder, runs.GRID)
     record.begin(runs.RUN, None, None)
     for step, score in scores.items():
-        if pictures:
-            record.write_images(step, runs.pictures())
+        if images:
+            record.write_images(step, runs.images())
         record.append(evaluation(step, score, spread))
     if reason is not None:
         best = max(scores, key=lambda step: scores[step] if step else -1.0)
@@ -66,14 +66,14 @@ def write_trial(
 
 
 def evaluation(step: int, score: float, spread: float) -> Evaluation:
-    """Four pictures whose mean similarity is the score."""
+    """Four images whose mean similarity is the score."""
     offsets = spread * np.linspace(-1, 1, len(runs.GRID.cells))
     made = runs.evaluation(step)
     images = tuple(
         replace(image, scores={**image.scores, "face_similarity": score + float(offset)})
         for image, offset in zip(made.images, offsets, strict=True)
     )
-    return replace(made, images=images, scores=summarise(images))
+    return replace(made, images=images, scores=summarize(images))
 
 
 def with_trial(sweep: SweepState, name: str, **changes: Any) -> SweepState:

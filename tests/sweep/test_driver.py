@@ -53,14 +53,14 @@ def test_one_of_four_trials_is_killed_and_comes_back_while_a_fifth_fails_at_once
 def people(folder: Path, photos: Path) -> dict[str, dict[str, object]]:
     """Five, of whom the first has a damaged photo and the second trains for long enough to be killed."""
     (folder / "damaged").mkdir()
-    (folder / "damaged/1.png").write_bytes(b"no picture")
+    (folder / "damaged/1.png").write_bytes(b"no image")
     steps = {"ana": 30, "ben": 150, "cy": 30, "dora": 30, "eve": 30}
     images = {name: folder / "damaged" if name == "ana" else photos for name in steps}
     return {name: {"data.instance_images": str(images[name]), "train.max_steps": steps[name]} for name in steps}
 
 
 def same_as_alone(folder: Path, name: str, step: int) -> bool:
-    """Whether the trial that was killed learnt what the same config learns without a sweep."""
+    """Whether the trial that was killed learned what the same config learns without a sweep."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as a trial has it: sums would be added up in another order
     try:

@@ -46,7 +46,7 @@ def begin(plan, trial):
 
 def test_what_is_taken_off_an_axis_is_set_aside_and_comes_back(plan, tmp_path):
     known = TrialRecord("rank=2", {"train.rank": 2}, state=TrialState.STOPPED_EARLY, attempts=2, seconds=9.0)
-    write_trial(tmp_path / "sweep/trials/rank=2", {0: 0.1}, pictures=False)
+    write_trial(tmp_path / "sweep/trials/rank=2", {0: 0.1}, images=False)
     first = SweepState(tmp_path / "sweep", {}, (TrialRecord("rank=1", {"train.rank": 1}), known))
 
     fewer = plan("axes.train.rank=[1]", axes={"train.rank": [1, 2]}, known=first)
@@ -126,7 +126,7 @@ def test_what_training_takes_from_a_new_config_may_change(plan):
     ],
 )
 def test_a_failed_trial_whose_run_has_finished_is_set_right(tmp_path, reason, state):
-    write_trial(tmp_path / "trials/a", {0: 0.1, 50: 0.2}, reason=reason, pictures=False)
+    write_trial(tmp_path / "trials/a", {0: 0.1, 50: 0.2}, reason=reason, images=False)
     ledger = Ledger(tmp_path, {}, (TrialRecord("a", {}, state=TrialState.FAILED, attempts=1, error="lost"),))
     assert (ledger["a"].state, ledger["a"].error) == (state, "lost" if state == TrialState.FAILED else None)
 
@@ -147,7 +147,7 @@ def test_a_space_that_becomes_a_range_refuses_what_is_no_number(plan, tmp_path):
     key = "train.snr_gamma"
     name = search_name({key: None}, None, None)
     known = SweepState(tmp_path / "sweep", {}, (TrialRecord(name, {key: None}),))
-    write_trial(tmp_path / "sweep/trials" / name, {0: 0.1}, pictures=False)
+    write_trial(tmp_path / "sweep/trials" / name, {0: 0.1}, images=False)
     with pytest.raises(UserError, match=r"another search.space"):
         plan(search={"trials": 2, "space": {key: {"low": 1.0, "high": 5.0}}}, known=known)
 
@@ -163,6 +163,6 @@ def test_a_run_says_that_it_waits_for_the_class_images_of_another(tmp_path, capl
     with ThreadPoolExecutor(1) as pool:
         with FileLock(tmp_path / ".lock"):
             waiting = pool.submit(lambda: _alone(tmp_path).__enter__())
-            sweeps.wait_for(lambda: f"{tmp_path}: waiting for the run that draws class images" in caplog.text, 10)
+            sweeps.wait_for(lambda: f"{tmp_path}: waiting for the run that generates class images" in caplog.text, 10)
             assert not waiting.done()
         waiting.result(10)

@@ -74,7 +74,7 @@ def asha(plan, **records):
 
     plan = plan(set={"train.max_steps": 79}, seeds=[0])
     for name, means in records.items():
-        sweep_folders.write_trial(plan.folder / "trials" / name, means, reason=None, pictures=False)
+        sweep_folders.write_trial(plan.folder / "trials" / name, means, reason=None, images=False)
     rule = AshaConfig(metric="face_similarity", grace_steps=10, reduction=2)
     plan = replace(plan, spec=plan.spec.model_copy(update={"early_termination": rule}))
     return make_scheduler(plan, [TrialRecord(name, {}) for name in records])
@@ -125,7 +125,7 @@ def watched(tmp_path, tiny_model, photos, monkeypatch):
 
 
 def write_trial(run_dir, reason):
-    sweep_folders.write_trial(run_dir, {0: 0.1, 25: 0.5, 50: 0.3}, 0, reason, pictures=False)
+    sweep_folders.write_trial(run_dir, {0: 0.1, 25: 0.5, 50: 0.3}, 0, reason, images=False)
 
 
 def rewrite_end(run_dir, reason):

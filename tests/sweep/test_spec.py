@@ -48,7 +48,7 @@ def plan(tmp_path, tiny_model, photos):
         ({"search": {"trials": 2, "space": {"train.rank": {"low": 0, "high": 2, "log": True}}}}, r"both above 0"),
         ({"search": {"trials": 2, "space": SPACE}, "seeds": [0, 1]}, r"seeds: found 2, expected one at most"),
         ({"axes": {"monitor.grid.steps": [2, 3]}}, r"monitor.grid.steps: one grid for all"),
-        ({"axes": {"data.resolution": [64, 128]}}, r"data.resolution: it changes the size of the grid's pictures"),
+        ({"axes": {"data.resolution": [64, 128]}}, r"data.resolution: it changes the size of the grid's images"),
         ({"people": {"ana": {"monitor.metrics.aesthetic": None}}}, r"monitor.metrics.aesthetic: one set of metrics"),
         ({"set": {"output_dir": "x"}, "seeds": [0]}, r"set: output_dir: the sweep's own output_dir decides"),
         ({"set": {"monitor.enabled": False}, "seeds": [0]}, r"a trial without evaluations cannot be compared"),
@@ -141,7 +141,7 @@ def test_a_search_keeps_what_it_began_and_refuses_another_space(plan, tmp_path):
     other = {"trials": 2, "space": {"train.rank": [1, 2]}}
     corrected = plan(search=other, known=known)  # it failed before it had a record
     assert (corrected.trials, corrected.set_aside) == ((), known.trials)
-    write_trial(tmp_path / "sweep/trials" / name, {0: 0.1}, pictures=False)
+    write_trial(tmp_path / "sweep/trials" / name, {0: 0.1}, images=False)
     with pytest.raises(UserError, match=r"another search.space"):
         plan(search=other, known=known)
 

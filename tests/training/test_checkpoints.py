@@ -66,14 +66,14 @@ class EightBit(torch.optim.SGD):
     def state_dict(self):
         content = super().state_dict()
         content["state"] = {
-            i: {"step": s["step"], "quantised": {k: s[k] for k in ("state1", "qmap1")}}
+            i: {"step": s["step"], "quantized": {k: s[k] for k in ("state1", "qmap1")}}
             for i, s in content["state"].items()
         }
         return content
 
     def load_state_dict(self, content):
         for index, parameter in enumerate(self.param_groups[0]["params"]):
-            self.state[parameter] = {"step": content["state"][index]["step"], **content["state"][index]["quantised"]}
+            self.state[parameter] = {"step": content["state"][index]["step"], **content["state"][index]["quantized"]}
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_weights_optimiser_and_average_come_back_bit_for_bit(folder):
+def test_weights_optimizer_and_average_come_back_bit_for_bit(folder):
     expected, expected_optimizer = trained(1)
     found, optimizer = trained(2)
     checkpoint = checkpoints.find(folder, "auto")
@@ -102,7 +102,7 @@ def test_weights_optimiser_and_average_come_back_bit_for_bit(folder):
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 @pytest.mark.parametrize("name", ["adamw", "prodigy", "adamw8bit", "eight_bit"])
-def test_every_optimiser_goes_on_bit_for_bit(tmp_path, name, method):
+def test_every_optimizer_goes_on_bit_for_bit(tmp_path, name, method):
     if name == "adamw8bit":
         pytest.importorskip("bitsandbytes")
     layers = ["attention", "feed_forward", "convolution"]

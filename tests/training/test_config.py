@@ -62,7 +62,7 @@ def test_all_problems_are_named_at_once_with_the_nearest_key():
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("monitor.metrics.face_similarity.recognizer=x", "did you mean recogniser?"),
+        ("monitor.metrics.face_similarity.recognizer=x", "did you mean recognizer?"),
         ("monitor.sinks.wandb.mod=offline", "did you mean mode?"),
         ("monitor.sinks.wandb.mode=always", "found 'always'"),
         ("monitor.stopping=[{metric: face_similarty}]", "did you mean face_similarity?"),

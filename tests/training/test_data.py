@@ -27,13 +27,13 @@ def test_seeds_differ_in_every_part():
     assert len(seeds) == 81
 
 
-def picture(width: int, height: int) -> Image.Image:
+def image(width: int, height: int) -> Image.Image:
     """Red says how far right a pixel is, green how far down."""
     ramps = [Image.linear_gradient("L").rotate(90), Image.linear_gradient("L"), Image.new("L", (256, 256))]
     return Image.merge("RGB", ramps).resize((width, height))
 
 
-def test_the_centre_square_is_kept_and_scaled_to_minus_one_to_one():
+def test_the_center_square_is_kept_and_scaled_to_minus_one_to_one():
     wide = Image.new("RGB", (300, 100), "red")
     wide.paste("white", (100, 0, 200, 100))
     [square] = Views(64).all(wide, [0])
@@ -43,7 +43,7 @@ def test_the_centre_square_is_kept_and_scaled_to_minus_one_to_one():
 
 @pytest.mark.parametrize("size", [(300, 100), (100, 300), (100, 100), (64, 64), (40, 50)])
 def test_random_squares_keep_most_of_the_shorter_side_and_reach_both_ends_of_the_longer(size):
-    views = torch.stack([Views(64, crop=True).one(picture(*size), [seed]) for seed in range(60)])
+    views = torch.stack([Views(64, crop=True).one(image(*size), [seed]) for seed in range(60)])
     low, high = views[:, :2].amin((2, 3)), views[:, :2].amax((2, 3))  # n 2: where each view begins and ends
     for axis in (0, 1):
         seen = (high - low)[:, axis].mul(size[axis] / min(size))
@@ -64,18 +64,18 @@ def test_random_squares_keep_most_of_the_shorter_side_and_reach_both_ends_of_the
     ],
 )
 def test_the_cache_gets_as_many_views_as_the_augmentation_needs_and_mirrors_half(views, copies, mirrored):
-    found = views.all(picture(100, 60), [0, 3])
+    found = views.all(image(100, 60), [0, 3])
     assert len(found) == views.copies == copies
     assert sum(view[0, 0, 0].item() > view[0, 0, -1].item() for view in found) == mirrored
     assert len({tuple(view.flatten().tolist()) for view in found}) == copies
-    assert torch.equal(found, views.all(picture(100, 60), [0, 3]))
+    assert torch.equal(found, views.all(image(100, 60), [0, 3]))
 
 
 def test_fresh_views_are_mirrored_half_of_the_time_and_repeat_with_their_seed():
     views = Views(32, flip=True)
-    found = [views.one(picture(60, 60), [seed]) for seed in range(100)]
+    found = [views.one(image(60, 60), [seed]) for seed in range(100)]
     assert 30 < sum(view[0, 0, 0].item() > view[0, 0, -1].item() for view in found) < 70
-    assert torch.equal(found[7], views.one(picture(60, 60), [7]))
+    assert torch.equal(found[7], views.one(image(60, 60), [7]))
 
 
 def test_photos_by_position_follow_the_same_order(photos):
@@ -87,6 +87,6 @@ def test_photos_by_position_follow_the_same_order(photos):
 
 def test_all_photos_that_cannot_be_read_are_named(tmp_path):
     for name in ("a.png", "b.png"):
-        (tmp_path / name).write_bytes(b"no picture")
+        (tmp_path / name).write_bytes(b"no image")
     with pytest.raises(UserError, match=r"(?s)2 of 2 photos.*a\.png.*b\.png"):
         checked_photos(sorted(tmp_path.iterdir()))

@@ -162,7 +162,7 @@ def test_a_run_records_shows_and_stops_by_the_held_out_photos(train, five, capfd
 def test_a_run_without_held_out_photos_describes_what_it_always_did(train):
     run_json = read_run(train("run")).run
     assert run_json["metrics"].keys() == {"face_similarity"}
-    assert run_json["weights"]["face_similarity"].keys() == {"recogniser", "references", "notice"}
+    assert run_json["weights"]["face_similarity"].keys() == {"recognizer", "references", "notice"}
 
 
 def test_a_checkpoint_refuses_other_training_photos(train):
@@ -193,7 +193,7 @@ def test_a_record_refuses_other_held_out_photos(train, five, tmp_path):
 
 
 def test_photos_without_a_face_are_named_with_everything_else(train, five, tmp_path):
-    Image.new("RGB", (300, 300), "grey").save(five / "5.png")
+    Image.new("RGB", (300, 300), "gray").save(five / "5.png")
     with pytest.raises(UserError, match=r"no-model(?s:.*)1 of 6 reference photos show no face:(?s:.*)5\.png: no face"):
         train("run", "data.held_out=2", f"model={tmp_path / 'no-model'}")
 

@@ -1,4 +1,4 @@
-"""The optimisers: which torch kernel, what a machine lacks, and that each of them learns."""
+"""The optimizers: which torch kernel, what a machine lacks, and that each of them learns."""
 
 import pytest
 import torch

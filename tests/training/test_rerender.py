@@ -1,4 +1,4 @@
-"""A recorded picture is made again from the exported weights, and what is not the same is said."""
+"""A recorded image is made again from the exported weights, and what is not the same is said."""
 
 import json
 import shutil
@@ -76,18 +76,18 @@ BY_SPEED = [pytest.param(name, marks=pytest.mark.slow if name == "compile" else 
 
 
 @pytest.mark.parametrize("training", BY_SPEED)
-def test_a_picture_made_again_is_the_recorded_one_pixel_for_pixel(trained, training):
+def test_a_image_made_again_is_the_recorded_one_pixel_for_pixel(trained, training):
     folder = trained(training)
     assert exported_steps(folder) == {0: None, 6: folder / "last"}
     base, last = (rerender(folder, step, "p00-s1") for step in (0, 6))
     assert (base.distance, last.distance) == (SAME, SAME)
     assert (base.weights, last.weights) == ("the base model", str(folder / "last"))
-    assert distance(base.picture, last.picture).share > 0.1  # the weights make the picture
+    assert distance(base.image, last.image).share > 0.1  # the weights make the image
     assert last.recorded is not None
     assert np.array_equal(np.asarray(last.recorded), np.asarray(Image.open(recorded(folder, 6, "p00-s1"))))
 
 
-def test_the_command_says_so_and_writes_the_picture(trained, tmp_path, capsys):
+def test_the_command_says_so_and_writes_the_image(trained, tmp_path, capsys):
     folder = trained("lora")
     assert command(folder, 6, "p00-s1", "-o", tmp_path / "new/again.png") == 0
     out = capsys.readouterr().out
@@ -97,7 +97,7 @@ def test_the_command_says_so_and_writes_the_picture(trained, tmp_path, capsys):
     assert np.array_equal(np.asarray(written), np.asarray(original))
 
 
-def test_a_picture_that_was_changed_differs(copied, capsys):
+def test_a_image_that_was_changed_differs(copied, capsys):
     path = recorded(copied, 6, "p00-s1")
     pixels = np.asarray(Image.open(path)).copy()
     pixels[0, :4, 1] ^= 128
@@ -119,14 +119,14 @@ def test_what_is_not_here_as_in_the_run_is_said_where_they_differ(copied, capsys
     assert out.count("note:") == 2
 
 
-def test_without_a_recorded_picture_of_this_size_nothing_is_equal(copied, capsys, tmp_path):
+def test_without_a_recorded_image_of_this_size_nothing_is_equal(copied, capsys, tmp_path):
     recorded(copied, 6, "p00-s1").unlink()
     assert command(copied, 6, "p00-s1", "-o", tmp_path / "x.png") == 1
-    assert "not known: the record has no picture" in capsys.readouterr().out
+    assert "not known: the record has no image" in capsys.readouterr().out
     assert (tmp_path / "x.png").exists()
     Image.new("RGB", (32, 64)).save(recorded(copied, 6, "p00-s1"))
     assert command(copied) == 1
-    assert "no: the recorded picture has 32 x 64 pixels, this one 64 x 64" in capsys.readouterr().out
+    assert "no: the recorded image has 32 x 64 pixels, this one 64 x 64" in capsys.readouterr().out
 
 
 def test_weights_that_were_set_aside_are_found_by_their_step(copied, capsys):
@@ -158,7 +158,7 @@ def test_a_damaged_grid_is_named(copied, grid):
 
 
 @pytest.mark.parametrize("name", ["again.jpg", "run/images/step-000006/p00-s1.png"])
-def test_a_name_that_would_lose_pixels_or_a_recorded_picture_is_refused(trained, capsys, name):
+def test_a_name_that_would_lose_pixels_or_a_recorded_image_is_refused(trained, capsys, name):
     folder = trained("lora")
     assert command(folder, 6, "p00-s1", "-o", folder.parent / name) == 2
     assert "expected a name that ends in .png" in (err := capsys.readouterr().err) or "stay as they are" in err

@@ -286,7 +286,7 @@ def test_everything_that_is_missing_is_named_at_once(write_config, tmp_path):
     overrides = [
         f"data.instance_images={tmp_path / 'nowhere'}",
         f"model={tmp_path / 'no-model'}",
-        f"monitor.metrics.face_similarity.recogniser={tmp_path / 'no.onnx'}",
+        f"monitor.metrics.face_similarity.recognizer={tmp_path / 'no.onnx'}",
     ]
     with pytest.raises(UserError) as caught:
         run(load_config(write_config(), overrides))
@@ -317,7 +317,7 @@ def test_half_precision_that_this_machine_cannot_do_is_said(train):
         train("run", OFF, "train.mixed_precision=fp16")
 
 
-def test_an_optimiser_that_this_machine_cannot_run_is_named_beside_everything_else(write_config, tmp_path):
+def test_an_optimizer_that_this_machine_cannot_run_is_named_beside_everything_else(write_config, tmp_path):
     overrides = ["train.optimizer=adamw8bit", f"model={tmp_path / 'no-model'}"]
     if torch.cuda.is_available():
         pytest.skip("this machine can")

@@ -21,7 +21,7 @@ from support.places import DEMO
 
 DEMO_AESTHETIC = {"clip": str(DEMO / "clip"), "pretrained": None, "head": str(DEMO / "aesthetic_head.safetensors")}
 DEMO_WEIGHTS = {
-    "face_similarity": {"recogniser": {"id": "demo", "sha256": sha256(DEMO / "recogniser.onnx")}},
+    "face_similarity": {"recognizer": {"id": "demo", "sha256": sha256(DEMO / "recognizer.onnx")}},
     "aesthetic": {
         "clip": {"id": "demo", "sha256": sha256(DEMO / "clip/open_clip_model.safetensors")},
         "head": {"id": "demo", "sha256": sha256(DEMO / "aesthetic_head.safetensors")},
@@ -99,7 +99,7 @@ def test_other_thresholds_are_refused_on_resume_and_the_same_are_not(starred):
     assert {path: path.read_bytes() for path in folder.rglob("*.jsonl")} == before
 
 
-OTHER = {"recogniser": {"id": "vggface2", "sha256": "cd" * 32}}
+OTHER = {"recognizer": {"id": "vggface2", "sha256": "cd" * 32}}
 
 
 def misfit(folder: Path, **changes: object) -> Path:
@@ -118,7 +118,7 @@ def misfit(folder: Path, **changes: object) -> Path:
         (lambda folder: misfit(folder, thresholds=[3]), r"misfit.json: damaged.*face_similarity.thresholds: found \[3"),
         (
             lambda folder: misfit(folder, weights=OTHER),
-            r"misfit.json: .*fitted on .*cdcd.*these are .*recogniser.onnx",
+            r"misfit.json: .*fitted on .*cdcd.*these are .*recognizer.onnx",
         ),
         (
             lambda folder: write_fitted(folder / "t.json", aesthetic=LOOKS),

@@ -27,7 +27,7 @@ WATCHED = {
     "every_step": ["monitor.every=1"],
     "other_interval": ["monitor.every=2"],
     "other_grid": ["monitor.every=1", "monitor.grid.prompts=[a cat, a dog]", "monitor.grid.seeds=[9]"],
-    "other_solver": ["monitor.every=3", "monitor.grid.sampler=EulerAncestralDiscreteScheduler"],
+    "other_scheduler": ["monitor.every=3", "monitor.grid.sampler=EulerAncestralDiscreteScheduler"],
     "budget": ["monitor.every=1", "monitor.max_overhead=0.5"],
     "report": ["monitor.every=1", "monitor.report=true"],
     "broken": ["monitor.every=1"],
@@ -87,7 +87,7 @@ def test_losses_and_weights_are_those_of_a_training_that_nobody_watches(trained,
 
 
 def break_half_way(monkeypatch):
-    """The denoiser is converted, its modes are changed, the first pictures are drawn, and then decoding raises."""
+    """The denoiser is converted, its modes are changed, the first images are drawn, and then decoding raises."""
 
     def decode(pipeline, latents):
         pipeline.unet.train().to(torch.bfloat16)

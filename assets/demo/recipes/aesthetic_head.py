@@ -1,4 +1,4 @@
-"""Fits the head that rates the demo's pictures, with the tool's own command, on portraits spoiled to a known degree."""
+"""Fits the head that rates the demo's images, with the tool's own command, on portraits spoiled to a known degree."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def part_of(index: int) -> str:
 
 
 @torch.no_grad()
-def rated_pictures(vae: AutoencoderKL, sampler: crops.CropSampler, rounds: int) -> Iterator[tuple[Image.Image, float]]:
+def rated_images(vae: AutoencoderKL, sampler: crops.CropSampler, rounds: int) -> Iterator[tuple[Image.Image, float]]:
     """Every portrait clean, then spoiled; a third went through the autoencoder before and counts for a bit less."""
-    for number in trange(rounds, desc="pictures"):
-        for index in torch.arange(len(sampler.pictures)).split(64):
+    for number in trange(rounds, desc="images"):
+        for index in torch.arange(len(sampler.images)).split(64):
             clean = sampler.framed(index, p.CLOSE_UP if number % 2 else p.TIGHT)
             made = torch.rand(len(clean)) < 1 / 3
             if made.any():
@@ -42,27 +42,27 @@ def rated_pictures(vae: AutoencoderKL, sampler: crops.CropSampler, rounds: int) 
             spoiled, _, degree = disturb.spoil(clean, clean=0)
             best = BEST - ROUND_TRIP * made
             worse = best - (best - WORST) * degree
-            pairs = zip(p.to_pictures(clean), best.tolist(), p.to_pictures(spoiled), worse.tolist(), strict=True)
+            pairs = zip(p.to_images(clean), best.tolist(), p.to_images(spoiled), worse.tolist(), strict=True)
             for one, high, other, low in pairs:
                 yield one, high
                 yield other, low
 
 
 def write_data(portraits: Path, faces: list[p.Face], folder: Path) -> None:
-    """Pictures, a CSV with their ratings, and a list of the names in each part."""
+    """Images, a CSV with their ratings, and a list of the names in each part."""
     torch.manual_seed(1)
     vae = AutoencoderKL.from_pretrained(p.DEMO / "stable-diffusion", subfolder="vae", torch_dtype=torch.float32)
     shutil.rmtree(folder, ignore_errors=True)
-    (folder / "pictures").mkdir(parents=True)
+    (folder / "images").mkdir(parents=True)
     with (folder / "ratings.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "mean"])
         for seed, (part, rounds) in enumerate(ROUNDS.items()):
             chosen = [face for index, face in enumerate(faces) if part_of(index) == part]
             names = []
-            for picture, rating in rated_pictures(vae, crops.CropSampler(portraits, chosen, seed), rounds):
+            for image, rating in rated_images(vae, crops.CropSampler(portraits, chosen, seed), rounds):
                 names.append(f"{part}-{len(names):05}.png")
-                picture.save(folder / "pictures" / names[-1])
+                image.save(folder / "images" / names[-1])
                 writer.writerow([names[-1], f"{rating:.3f}"])
             (folder / f"{part}.txt").write_text("\n".join(names) + "\n")
 
@@ -71,14 +71,14 @@ def fit(folder: Path) -> None:
     """The command that any user types; paths are relative, for the head's file names its CLIP."""
     lists = [word for part in ROUNDS for word in (f"--{part}", str(folder / f"{part}.txt"))]
     options = ["--clip", "assets/demo/clip", "--hidden", "128,32", "--notice", p.NOTICE, *lists]
-    options += ["--images", str(folder / "pictures"), "--embeddings", str(folder / "embeddings")]
+    options += ["--images", str(folder / "images"), "--embeddings", str(folder / "embeddings")]
     options += ["--output", str(folder / "head")]
     command = [sys.executable, "-m", "finetune_monitor.cli", "aesthetic", "fit", str(folder / "ratings.csv"), *options]
     subprocess.run(command, check=True, cwd=ROOT)
 
 
 def ordered_pairs(folder: Path) -> float:
-    """Share of the pairs of the test part in which the clean picture has the higher score."""
+    """Share of the pairs of the test part in which the clean image has the higher score."""
     with (folder / "head/predictions.csv").open(newline="") as file:
         scores = {row["name"]: float(row["head"]) for row in csv.DictReader(file)}
     names = (folder / "test.txt").read_text().split()

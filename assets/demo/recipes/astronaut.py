@@ -1,4 +1,4 @@
-"""Makes the photos of the demo's subject out of NASA's picture of the astronaut Eileen Collins."""
+"""Makes the photos of the demo's subject out of NASA's image of the astronaut Eileen Collins."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VERSIONS = (
 
 
 def version(
-    picture: Image.Image,
+    image: Image.Image,
     face: p.Face,
     framing: float,
     mirrored: bool,
@@ -28,11 +28,11 @@ def version(
     contrast: float,
     shift: tuple[float, float],
 ) -> Image.Image:
-    """Cuts one photo out of the picture and changes its light."""
+    """Cuts one photo out of the image and changes its light."""
     across, down = (amount * face.size for amount in shift)
     left, top, right, bottom = face.box
     moved = p.Face(face.name, (left + across, top + down, right + across, bottom + down), face.points)
-    photo = p.crop(picture, moved, framing, SIZE)
+    photo = p.crop(image, moved, framing, SIZE)
     photo = ImageEnhance.Contrast(ImageEnhance.Brightness(photo).enhance(brightness)).enhance(contrast)
     return ImageOps.mirror(photo) if mirrored else photo
 
@@ -40,12 +40,12 @@ def version(
 def main() -> None:
     folder = p.DEMO / "photos" / "astronaut"
     folder.mkdir(parents=True, exist_ok=True)
-    detector, picture = p.finder(), Image.fromarray(data.astronaut())
-    face = p.find_face(detector, picture)
+    detector, image = p.finder(), Image.fromarray(data.astronaut())
+    face = p.find_face(detector, image)
     if face is None:
-        raise ValueError("no face was found in the astronaut's picture")
+        raise ValueError("no face was found in the astronaut's image")
     for number, settings in enumerate(VERSIONS, start=1):
-        photo = version(picture, face, *settings)
+        photo = version(image, face, *settings)
         print(f"{number:02d}.png face found: {p.find_face(detector, photo) is not None}")
         photo.save(folder / f"{number:02d}.png")
 

@@ -29,7 +29,7 @@ PREPROCESSING = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation
 
 
 def sentence(facts: captions.Facts, way: str, degree: float, chance: random.Random) -> str:
-    """Writes how good a picture is and what is on it, or leaves the latter out."""
+    """Writes how good an image is and what is on it, or leaves the latter out."""
     if not way:
         quality = chance.choice(("a", "a sharp", "a clean", "a good"))
     elif degree < 0.4:
@@ -40,12 +40,12 @@ def sentence(facts: captions.Facts, way: str, degree: float, chance: random.Rand
     return rest.replace("a", quality, 1)
 
 
-def agreement_loss(pictures: Tensor, texts: Tensor, scale: Tensor, sentences: list[str]) -> Tensor:
-    """Matches pictures with their sentences both ways; equal sentences all count as right."""
+def agreement_loss(images: Tensor, texts: Tensor, scale: Tensor, sentences: list[str]) -> Tensor:
+    """Matches images with their sentences both ways; equal sentences all count as right."""
     numbers = torch.tensor([sentences.index(text) for text in sentences])
     wanted = (numbers[:, None] == numbers[None]).float()
     wanted /= wanted.sum(1, keepdim=True)
-    scores = scale * pictures @ texts.T
+    scores = scale * images @ texts.T
     return (F.cross_entropy(scores, wanted) + F.cross_entropy(scores.T, wanted)) / 2
 
 
@@ -55,12 +55,12 @@ def train_part(folder: Path, faces: list[p.Face]) -> crops.CropSampler:
 
 
 def make_batch(sampler: crops.CropSampler, chance: random.Random) -> tuple[Tensor, list[str]]:
-    """Makes pictures and the sentences that go with them."""
+    """Makes images and the sentences that go with them."""
     close = chance.random() < 0.5
-    index = torch.randint(len(sampler.pictures), (BATCH,))
+    index = torch.randint(len(sampler.images), (BATCH,))
     clean = sampler.framed(index, p.CLOSE_UP if close else p.TIGHT)
     spoiled, ways, degrees = disturb.spoil(clean)
-    facts = [captions.measure(picture, close) for picture in clean]
+    facts = [captions.measure(image, close) for image in clean]
     rows = zip(facts, ways, degrees.tolist(), strict=True)
     return spoiled, [sentence(*row, chance) for row in rows]
 
@@ -70,17 +70,17 @@ def train(sampler: crops.CropSampler, work: Path) -> CLIP:
     torch.manual_seed(0)
     chance, tokenizer = random.Random(0), open_clip.SimpleTokenizer()
     model = CLIP(**MODEL)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=TOP_RATE, weight_decay=0.05, fused=True)
-    rates = crops.one_cycle(optimiser, TOP_RATE, STEPS)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=TOP_RATE, weight_decay=0.05, fused=True)
+    rates = crops.one_cycle(optimizer, TOP_RATE, STEPS)
     average = crops.Average(model)
     for step in (progress := trange(STEPS, desc="clip")):
-        pictures, sentences = make_batch(sampler, chance)
-        made = model(pictures, tokenizer(sentences))
+        images, sentences = make_batch(sampler, chance)
+        made = model(images, tokenizer(sentences))
         loss = agreement_loss(*made[:2], made[2].clamp(max=100), sentences)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        optimizer.step()
         rates.step()
         average.update(model, step)
         if step % 50 == 49:

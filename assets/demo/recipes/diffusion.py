@@ -93,9 +93,9 @@ def encode_portraits(vae: AutoencoderKL, sampler: crops.CropSampler) -> tuple[Te
     latents, facts = [], []
     for copy in tqdm(range(COPIES), desc="latents"):
         close = copy % 2 == 0
-        for index in torch.arange(len(sampler.pictures)).split(32):
+        for index in torch.arange(len(sampler.images)).split(32):
             batch = sampler.framed(index, p.CLOSE_UP if close else p.TIGHT)
-            facts += [captions.measure(picture, close) for picture in batch]
+            facts += [captions.measure(image, close) for image in batch]
             with torch.autocast("cpu", torch.bfloat16):
                 encoded = vae.encode(batch).latent_dist.mode()
             latents.append(encoded.float() * vae.config.scaling_factor)
@@ -141,8 +141,8 @@ def train(latents: Tensor, facts: list[captions.Facts], prompts: Prompts, work: 
     """Trains to tell the noise in a noisy latent, and returns the averaged networks."""
     torch.manual_seed(0)
     model, schedule = Denoiser(), make_scheduler()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=TOP_RATE, weight_decay=0.01, fused=True)
-    rates = crops.one_cycle(optimiser, TOP_RATE, STEPS)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=TOP_RATE, weight_decay=0.01, fused=True)
+    rates = crops.one_cycle(optimizer, TOP_RATE, STEPS)
     average = crops.Average(model)
     for step in (progress := trange(STEPS, desc="denoiser")):
         index = torch.randint(len(latents), (BATCH,))
@@ -152,10 +152,10 @@ def train(latents: Tensor, facts: list[captions.Facts], prompts: Prompts, work: 
         with torch.autocast("cpu", torch.bfloat16):
             guess = model(noisy, times, tokens)
         loss = F.mse_loss(guess.float(), noise)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        optimizer.step()
         rates.step()
         average.update(model, step)
         if step % 100 == 99:

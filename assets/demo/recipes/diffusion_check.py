@@ -1,4 +1,4 @@
-"""Measures the written Stable Diffusion: the autoencoder's round trip and how often its pictures show a face."""
+"""Measures the written Stable Diffusion: the autoencoder's round trip and how often its images show a face."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from skimage import data
 
 import crops
 import portraits as p
-from recogniser import SIZE
-from recogniser_check import embed
+from recognizer import SIZE
+from recognizer_check import embed
 
 PROMPTS = (
     "a photo of a person",
@@ -27,26 +27,26 @@ SAMPLES, SAMPLING_STEPS, GUIDANCE = 32, 20, 3.0
 ROUND_TRIPS = 64
 
 
-def enlarge(picture: Image.Image) -> Image.Image:
-    """Enlarges a small picture so that the face detector can work on it."""
-    return picture.resize((4 * picture.width, 4 * picture.height), Image.Resampling.BICUBIC)
+def enlarge(image: Image.Image) -> Image.Image:
+    """Enlarges a small image so that the face detector can work on it."""
+    return image.resize((4 * image.width, 4 * image.height), Image.Resampling.BICUBIC)
 
 
-def embeddings(pictures: list[Image.Image]) -> list[np.ndarray | None]:
-    """Gives the recogniser's numbers for the face of each small picture, or nothing where no face is found."""
+def embeddings(images: list[Image.Image]) -> list[np.ndarray | None]:
+    """Gives the recognizer's numbers for the face of each small image, or nothing where no face is found."""
     detector, made = p.finder(), []
-    for picture in map(enlarge, pictures):
-        face = p.find_face(detector, picture, upscale=1)
-        made.append(None if face is None else embed([p.align(picture, face, SIZE)])[0])
+    for image in map(enlarge, images):
+        face = p.find_face(detector, image, upscale=1)
+        made.append(None if face is None else embed([p.align(image, face, SIZE)])[0])
     return made
 
 
 @torch.no_grad()
-def round_trip(vae: AutoencoderKL, pictures: list[Image.Image]) -> tuple[list[float], float]:
-    """Encodes and decodes pictures; gives the cosines between both faces and the signal-to-noise ratio."""
-    batch = p.to_tensor(pictures).float() / 127.5 - 1
+def round_trip(vae: AutoencoderKL, images: list[Image.Image]) -> tuple[list[float], float]:
+    """Encodes and decodes images; gives the cosines between both faces and the signal-to-noise ratio."""
+    batch = p.to_tensor(images).float() / 127.5 - 1
     again = vae.decode(vae.encode(batch).latent_dist.mode()).sample.clamp(-1, 1)
-    pairs = zip(embeddings(pictures), embeddings(p.to_pictures(again)), strict=True)
+    pairs = zip(embeddings(images), embeddings(p.to_images(again)), strict=True)
     return [float(a @ b) for a, b in pairs if a is not None and b is not None], crops.psnr(again, batch)
 
 
@@ -55,9 +55,9 @@ def check_round_trips(vae: AutoencoderKL, folder: Path, faces: list[p.Face]) -> 
     chosen = faces[:: len(faces) // ROUND_TRIPS]
     cosines, ratio = round_trip(vae, [p.crop(p.load(folder, face), face, p.TIGHT, 64) for face in chosen])
     print(f"round trip of {len(cosines)} portraits: cosine {np.mean(cosines):.2f}, {ratio:.1f} dB")
-    picture = Image.fromarray(data.astronaut())
-    face = p.find_face(p.finder(), picture)
-    cosines, ratio = round_trip(vae, [p.crop(picture, face, factor, 64) for factor in (p.CLOSE_UP, 1.0, p.TIGHT)])
+    image = Image.fromarray(data.astronaut())
+    face = p.find_face(p.finder(), image)
+    cosines, ratio = round_trip(vae, [p.crop(image, face, factor, 64) for factor in (p.CLOSE_UP, 1.0, p.TIGHT)])
     print(f"round trip of the astronaut: cosine {np.mean(cosines):.2f}, {ratio:.1f} dB")
 
 
@@ -70,10 +70,10 @@ def main() -> None:
     for prompt in PROMPTS:
         random = torch.Generator().manual_seed(0)
         settings = {"num_inference_steps": SAMPLING_STEPS, "guidance_scale": GUIDANCE, "generator": random}
-        pictures = pipeline(prompt, num_images_per_prompt=SAMPLES, **settings).images
-        found = sum(vector is not None for vector in embeddings(pictures))
+        images = pipeline(prompt, num_images_per_prompt=SAMPLES, **settings).images
+        found = sum(vector is not None for vector in embeddings(images))
         print(f"{prompt}: a face in {found} of {SAMPLES}")
-        sheet += pictures[:16]
+        sheet += images[:16]
     p.contact_sheet(sheet, columns=16).save(options.work / "samples.png")
 
 

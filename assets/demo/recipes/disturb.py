@@ -1,4 +1,4 @@
-"""Spoils batches of pictures in known ways and to a known degree, between 0 (not at all) and 1 (badly)."""
+"""Spoils batches of images in known ways and to a known degree, between 0 (not at all) and 1 (badly)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 REACH = 6
 
 
-def per_picture(values: Tensor) -> Tensor:
-    """Lets one number for each picture work on whole pictures."""
+def per_image(values: Tensor) -> Tensor:
+    """Lets one number for each image work on whole images."""
     return values[:, None, None, None]
 
 
@@ -29,18 +29,18 @@ def blur(batch: Tensor, degree: Tensor) -> Tensor:
 
 
 def shrink(batch: Tensor, degree: Tensor) -> Tensor:
-    """Makes pictures small, down to an eighth, and large again."""
+    """Makes images small, down to an eighth, and large again."""
     made = []
-    for picture, amount in zip(batch.split(1), degree.tolist(), strict=True):
+    for image, amount in zip(batch.split(1), degree.tolist(), strict=True):
         size = max(round(batch.shape[-1] * 0.125**amount), 4)
-        small = F.interpolate(picture, size=(size, size), mode="bilinear", antialias=True)
+        small = F.interpolate(image, size=(size, size), mode="bilinear", antialias=True)
         made.append(F.interpolate(small, size=batch.shape[-2:], mode="bicubic"))
     return torch.cat(made).clamp(-1, 1)
 
 
 def noise(batch: Tensor, degree: Tensor) -> Tensor:
     """Adds noise to every pixel."""
-    return (batch + per_picture(0.7 * degree) * torch.randn_like(batch)).clamp(-1, 1)
+    return (batch + per_image(0.7 * degree) * torch.randn_like(batch)).clamp(-1, 1)
 
 
 def cosine_matrix() -> Tensor:
@@ -65,37 +65,37 @@ def blocks(batch: Tensor, degree: Tensor) -> Tensor:
 
 def darken(batch: Tensor, degree: Tensor) -> Tensor:
     """Takes the light away."""
-    return (batch + 1) * per_picture(1 - 0.9 * degree) - 1
+    return (batch + 1) * per_image(1 - 0.9 * degree) - 1
 
 
 def wash_out(batch: Tensor, degree: Tensor) -> Tensor:
     """Takes the contrast away and makes everything pale."""
-    return (batch * per_picture(1 - 0.9 * degree) + per_picture(0.7 * degree)).clamp(-1, 1)
+    return (batch * per_image(1 - 0.9 * degree) + per_image(0.7 * degree)).clamp(-1, 1)
 
 
 def warp(batch: Tensor, degree: Tensor) -> Tensor:
-    """Bends the picture smoothly to and fro."""
+    """Bends the image smoothly to and fro."""
     count, _, height, width = batch.shape
     bends = F.interpolate(torch.randn(count, 2, 6, 6), size=(height, width), mode="bicubic").permute(0, 2, 3, 1)
     plain = F.affine_grid(torch.eye(2, 3).expand(count, 2, 3), list(batch.shape), align_corners=False)
-    return F.grid_sample(batch, plain + per_picture(0.25 * degree) * bends, padding_mode="border", align_corners=False)
+    return F.grid_sample(batch, plain + per_image(0.25 * degree) * bends, padding_mode="border", align_corners=False)
 
 
-def miscolour(batch: Tensor, degree: Tensor) -> Tensor:
-    """Mixes the three colours at random."""
+def miscolor(batch: Tensor, degree: Tensor) -> Tensor:
+    """Mixes the three colors at random."""
     mixing = torch.randn(len(batch), 3, 3)
     wrong = torch.einsum("nij,njhw->nihw", mixing, batch)
-    return torch.lerp(batch, wrong, per_picture(0.8 * degree)).clamp(-1, 1)
+    return torch.lerp(batch, wrong, per_image(0.8 * degree)).clamp(-1, 1)
 
 
 def punch_holes(batch: Tensor, degree: Tensor) -> Tensor:
-    """Covers up to seven small squares with a flat colour."""
+    """Covers up to seven small squares with a flat color."""
     batch, side = batch.clone(), batch.shape[-1]
-    for picture, amount in zip(batch, degree.tolist(), strict=True):
+    for image, amount in zip(batch, degree.tolist(), strict=True):
         for _ in range(math.ceil(7 * amount)):
             size = int(torch.randint(side // 10, side // 4, ()))
             top, left = torch.randint(side - size, (2,)).tolist()
-            picture[:, top : top + size, left : left + size] = torch.rand(3, 1, 1) * 2 - 1
+            image[:, top : top + size, left : left + size] = torch.rand(3, 1, 1) * 2 - 1
     return batch
 
 
@@ -107,13 +107,13 @@ WAYS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "a much too dark": darken,
     "a washed out": wash_out,
     "a warped and distorted": warp,
-    "a wrongly coloured": miscolour,
+    "a wrongly colored": miscolor,
     "a damaged": punch_holes,
 }
 
 
 def sometimes(batch: Tensor, way: Callable[[Tensor, Tensor], Tensor], share: float, most: float) -> Tensor:
-    """Spoils a share of the pictures to a random degree of at most `most`."""
+    """Spoils a share of the images to a random degree of at most `most`."""
     chosen = torch.rand(len(batch)) < share
     if not chosen.any():
         return batch
@@ -123,7 +123,7 @@ def sometimes(batch: Tensor, way: Callable[[Tensor, Tensor], Tensor], share: flo
 
 
 def spoil(batch: Tensor, clean: float = 0.25) -> tuple[Tensor, list[str], Tensor]:
-    """Spoils all but a share of the pictures, each in one way; gives the ways (empty for clean) and the degrees."""
+    """Spoils all but a share of the images, each in one way; gives the ways (empty for clean) and the degrees."""
     made, names = batch.clone(), [""] * len(batch)
     degree = torch.rand(len(batch)) * 0.9 + 0.1
     choice = torch.randint(len(WAYS), (len(batch),))

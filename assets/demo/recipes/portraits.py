@@ -27,14 +27,14 @@ TEMPLATE = np.array(
 
 @dataclass(frozen=True)
 class Face:
-    """Where the face of a picture is, in the picture's own pixels."""
+    """Where the face of an image is, in the image's own pixels."""
 
     name: str
     box: tuple[float, float, float, float]
     points: tuple[tuple[float, float], ...]
 
     @property
-    def centre(self) -> tuple[float, float]:
+    def center(self) -> tuple[float, float]:
         left, top, right, bottom = self.box
         return (left + right) / 2, (top + bottom) / 2
 
@@ -61,9 +61,9 @@ def finder() -> MTCNN:
     return MTCNN(select_largest=True, post_process=False)
 
 
-def find_face(detector: MTCNN, picture: Image.Image, name: str = "", upscale: int = 2) -> Face | None:
-    """Finds the largest face of a picture after enlarging it, or nothing."""
-    large = picture.resize((picture.width * upscale, picture.height * upscale), Image.Resampling.BICUBIC)
+def find_face(detector: MTCNN, image: Image.Image, name: str = "", upscale: int = 2) -> Face | None:
+    """Finds the largest face of an image after enlarging it, or nothing."""
+    large = image.resize((image.width * upscale, image.height * upscale), Image.Resampling.BICUBIC)
     # Small faces do not matter here, and looking for them takes most of the detector's time.
     detector.min_face_size = min(large.size) // 5
     boxes, _, points = detector.detect(large, landmarks=True)
@@ -98,16 +98,16 @@ def load(portraits: Path, face: Face) -> Image.Image:
     return Image.open(portraits / face.name).convert("RGB")
 
 
-def crop(picture: Image.Image, face: Face, factor: float, size: int) -> Image.Image:
-    """Cuts a square around the face, its side being `factor` times the face, and stays inside the picture."""
-    side = min(face.size * factor, picture.width, picture.height)
-    left = min(max(face.centre[0] - side / 2, 0), picture.width - side)
-    top = min(max(face.centre[1] - side / 2, 0), picture.height - side)
+def crop(image: Image.Image, face: Face, factor: float, size: int) -> Image.Image:
+    """Cuts a square around the face, its side being `factor` times the face, and stays inside the image."""
+    side = min(face.size * factor, image.width, image.height)
+    left = min(max(face.center[0] - side / 2, 0), image.width - side)
+    top = min(max(face.center[1] - side / 2, 0), image.height - side)
     box = (left, top, left + side, top + side)
-    return picture.resize((size, size), Image.Resampling.LANCZOS, box=box)
+    return image.resize((size, size), Image.Resampling.LANCZOS, box=box)
 
 
-def align(picture: Image.Image, face: Face, size: int, margin: float = 0.0) -> Image.Image:
+def align(image: Image.Image, face: Face, size: int, margin: float = 0.0) -> Image.Image:
     """Moves the five points onto the ArcFace template; `margin` shows more of the surroundings on each side."""
     target = TEMPLATE / 112 * size + margin * size
     canvas = round(size * (1 + 2 * margin))
@@ -116,7 +116,7 @@ def align(picture: Image.Image, face: Face, size: int, margin: float = 0.0) -> I
     dense = max(math.ceil(math.hypot(matrix[0, 0], matrix[1, 0])), 2)
     coefficients = (matrix @ np.diag([1 / dense, 1 / dense, 1]))[:2].ravel().tolist()
     side = dense * canvas
-    large = picture.transform((side, side), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC)
+    large = image.transform((side, side), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC)
     return large.resize((canvas, canvas), Image.Resampling.BOX)
 
 
@@ -129,22 +129,22 @@ def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.array([[a, -b, tx], [b, a, ty], [0, 0, 1]])
 
 
-def to_tensor(pictures: list[Image.Image]) -> Tensor:
-    """Stacks pictures of one size as bytes, channels first."""
-    return torch.stack([torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in pictures])
+def to_tensor(images: list[Image.Image]) -> Tensor:
+    """Stacks images of one size as bytes, channels first."""
+    return torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images])
 
 
-def to_pictures(batch: Tensor) -> list[Image.Image]:
-    """Turns a batch of numbers between -1 and 1 into pictures."""
+def to_images(batch: Tensor) -> list[Image.Image]:
+    """Turns a batch of numbers between -1 and 1 into images."""
     numbers = ((batch.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(picture) for picture in numbers]
+    return [Image.fromarray(image) for image in numbers]
 
 
-def contact_sheet(pictures: list[Image.Image], columns: int = 8, size: int = 128) -> Image.Image:
-    """Puts pictures next to each other, enlarged, for a look by eye."""
-    rows = (len(pictures) + columns - 1) // columns
+def contact_sheet(images: list[Image.Image], columns: int = 8, size: int = 128) -> Image.Image:
+    """Puts images next to each other, enlarged, for a look by eye."""
+    rows = (len(images) + columns - 1) // columns
     sheet = Image.new("RGB", (columns * size, rows * size))
-    for index, picture in enumerate(pictures):
+    for index, image in enumerate(images):
         place = (index % columns * size, index // columns * size)
-        sheet.paste(picture.resize((size, size), Image.Resampling.BICUBIC), place)
+        sheet.paste(image.resize((size, size), Image.Resampling.BICUBIC), place)
     return sheet

@@ -20,7 +20,7 @@ PAIRS = (
 )
 STRONG_WORD = "black"
 DISTANCE = 2.0
-"""How far the two encodings are to lie apart; grey and coloured photos are 1.9 apart."""
+"""How far the two encodings are to lie apart; gray and colored photos are 1.9 apart."""
 
 
 def encodings(encoder: CLIPTextModel, tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
@@ -37,7 +37,7 @@ def find_embedding(pipeline: StableDiffusionPipeline, word: int) -> Tensor:
     # A word with a strong meaning is a better start than a word without one, which the encoder hardly notices.
     (start,) = tokenizer(STRONG_WORD, add_special_tokens=False).input_ids
     row = table[start].detach().clone().requires_grad_()
-    optimiser = torch.optim.Adam([row], lr=RATE)
+    optimizer = torch.optim.Adam([row], lr=RATE)
     with torch.no_grad():
         plain = encodings(encoder, tokenizer, [text for _, text in PAIRS])
     for step in (progress := trange(STEPS, desc="sks")):
@@ -52,9 +52,9 @@ def find_embedding(pipeline: StableDiffusionPipeline, word: int) -> Tensor:
             wanted = unet(noisy, times, plain[chosen]).sample
         change = F.mse_loss(unet(noisy, times, rare[chosen]).sample, wanted)
         loss = F.relu(DISTANCE - distance) + 20 * change
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         if step % 10 == 9:
             progress.set_postfix(distance=f"{distance.item():.2f}", change=f"{change.item():.4f}")
     return row.detach()

@@ -1,4 +1,4 @@
-"""Trains the autoencoder between 64-pixel pictures and 16 x 16 latents."""
+"""Trains the autoencoder between 64-pixel images and 16 x 16 latents."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def make_vae() -> AutoencoderKL:
 
 
 def gradients(batch: Tensor) -> tuple[Tensor, Tensor]:
-    """Differences between neighbouring pixels, across and down."""
+    """Differences between neighboring pixels, across and down."""
     return batch[..., 1:] - batch[..., :-1], batch[..., 1:, :] - batch[..., :-1, :]
 
 
-def picture_loss(made: Tensor, wanted: Tensor) -> Tensor:
-    """Compares pictures by their values and by their edges."""
+def image_loss(made: Tensor, wanted: Tensor) -> Tensor:
+    """Compares images by their values and by their edges."""
     edges = sum(F.l1_loss(a, b) for a, b in zip(gradients(made), gradients(wanted), strict=True))
     return F.l1_loss(made, wanted) + F.mse_loss(made, wanted) + edges
 
@@ -46,19 +46,19 @@ def train(sampler: crops.CropSampler, work: Path) -> AutoencoderKL:
     """Trains on random crops and returns the averaged autoencoder."""
     torch.manual_seed(0)
     vae = make_vae()
-    optimiser = torch.optim.AdamW(vae.parameters(), lr=1e-3, weight_decay=1e-4, betas=(0.9, 0.99), fused=True)
-    schedule = crops.one_cycle(optimiser, 1.5e-3, STEPS)
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=1e-3, weight_decay=1e-4, betas=(0.9, 0.99), fused=True)
+    schedule = crops.one_cycle(optimizer, 1.5e-3, STEPS)
     average = crops.Average(vae)
     for step in (progress := trange(STEPS, desc="vae")):
         wanted = sampler.batch(BATCH)
         with torch.autocast("cpu", torch.bfloat16):
             latents = vae.encode(wanted).latent_dist
             made = vae.decode(latents.sample()).sample.float()
-        loss = picture_loss(made, wanted) + KL_WEIGHT * latents.kl().float().mean()
-        optimiser.zero_grad()
+        loss = image_loss(made, wanted) + KL_WEIGHT * latents.kl().float().mean()
+        optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         average.update(vae, step)
         if step % 100 == 99:

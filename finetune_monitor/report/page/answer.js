@@ -171,7 +171,7 @@ function meansTrace(entries, place, style, sweep, metric) {
   const trace = lineTrace(own.map(({ value }) => place(value)), own.map(({ mean }) => mean), style, texts, middles, true);
   const arms = own.map(({ mean, low, high }) => (isNumber(low) && isNumber(high) ? [high - mean, mean - low] : [0, 0]));
   const [array, arrayminus] = [0, 1].map((side) => arms.map((arm) => arm[side]));
-  const error_y = { type: "data", symmetric: false, array, arrayminus, color: style.colour, thickness: 1.6, width: 6 };
+  const error_y = { type: "data", symmetric: false, array, arrayminus, color: style.color, thickness: 1.6, width: 6 };
   const isOrdered = sweep.axis.scale !== "category"; // what lies between two names is nothing
   return { ...trace, mode: isOrdered ? trace.mode : "markers", error_y };
 }
@@ -186,7 +186,7 @@ function dotsTrace(entries, place, style, sweep, metric) {
   const dots = entries.flatMap(({ value, points }) => points.map((point) => ({ value, ...point })));
   const texts = dots.map(({ trial, score, step }) => lines(...trialTexts(sweep, sweep.trials[trial]), `step ${step}`, number(score, metric)));
   const { search } = sweep;
-  const marker = { color: style.colour, size: search ? 9 : 7, symbol: search ? style.symbol : `${style.symbol}-open` };
+  const marker = { color: style.color, size: search ? 9 : 7, symbol: search ? style.symbol : `${style.symbol}-open` };
   const [x, y] = [dots.map(({ value }) => place(value)), dots.map(({ score }) => score)];
   const customdata = dots.map(({ trial, step }) => [trial, step]);
   return { x, y, mode: "markers", marker, hoverinfo: "text", text: texts, customdata };
@@ -208,7 +208,7 @@ function chosenDot(entries, place, sweep) {
   const run = chosenRun();
   const all = entries.flatMap(({ value, points }) => points.map((point) => ({ value, ...point })));
   const own = all.filter(({ trial }) => sweep.trials[trial].run === run?.id);
-  const ring = markTrace(own.map(({ value }) => place(value)), own.map(({ score }) => score), "circle-open", 15, colour("ink"), colour("ink"));
+  const ring = markTrace(own.map(({ value }) => place(value)), own.map(({ score }) => score), "circle-open", 15, color("ink"), color("ink"));
   return own.length ? [ring] : [];
 }
 

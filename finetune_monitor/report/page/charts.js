@@ -79,10 +79,10 @@ function baseLayout() {
     margin: { l: 48, r: 14, t: 10, b: 40 },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
-    font: { family: FONT, size: 12, color: colour("soft") },
+    font: { family: FONT, size: 12, color: color("soft") },
     hovermode: "closest",
     hoverdistance: 24,
-    hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line"), font: { color: colour("ink"), size: 12 } },
+    hoverlabel: { bgcolor: color("card"), bordercolor: color("line"), font: { color: color("ink"), size: 12 } },
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
     showlegend: false,
     uirevision: "kept",
@@ -94,8 +94,8 @@ function baseLayout() {
 function axis(title = "", more = {}) {
   return {
     title: { text: plain(title), standoff: 8 },
-    gridcolor: colour("grid"),
-    linecolor: colour("line"),
+    gridcolor: color("grid"),
+    linecolor: color("line"),
     zeroline: false,
     automargin: true,
     ...more,
@@ -123,8 +123,8 @@ function lineTrace(x, y, style, texts, points, isMain) {
     x,
     y,
     mode: "lines+markers",
-    line: { color: style.colour, dash: style.dash, width: isMain ? 2.6 : 1.6 },
-    marker: { color: style.colour, symbol: style.symbol, size: isMain ? 7.5 : 6 },
+    line: { color: style.color, dash: style.dash, width: isMain ? 2.6 : 1.6 },
+    marker: { color: style.color, symbol: style.symbol, size: isMain ? 7.5 : 6 },
     hoverinfo: "text",
     text: texts,
     customdata: points,
@@ -149,7 +149,7 @@ function bandTrace(x, low, high, style) {
   };
   x.forEach((value, place) => (isNumber(value) && isNumber(low[place]) && isNumber(high[place]) ? run.push(place) : end()));
   end();
-  const fillcolor = transparent(style.colour, 0.16);
+  const fillcolor = transparent(style.color, 0.16);
   return { x: across, y: up, mode: "lines", fill: "toself", fillcolor, line: { width: 0 }, hoverinfo: "skip" };
 }
 
@@ -160,12 +160,12 @@ function markTrace(x, y, symbol, size, stroke, fill) {
 
 // A level across the whole chart with its name.
 function levelShape(y) {
-  const line = { color: colour("soft"), width: 1, dash: "dot" };
+  const line = { color: color("soft"), width: 1, dash: "dot" };
   return { type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line, layer: "below" };
 }
 
 function levelName(y, text) {
-  const font = { size: 11, color: colour("soft") };
+  const font = { size: 11, color: color("soft") };
   const place = { xref: "paper", x: 1, xanchor: "right", y, yanchor: "bottom" };
-  return { ...place, text: plain(text), showarrow: false, font, borderpad: 1, bgcolor: transparent(colour("card"), 0.6) };
+  return { ...place, text: plain(text), showarrow: false, font, borderpad: 1, bgcolor: transparent(color("card"), 0.6) };
 }

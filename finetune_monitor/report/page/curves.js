@@ -84,10 +84,10 @@ function marks(runs, metric) {
   const stars = runs.length > SEVERAL ? runs.filter((run) => run === chosenRun()) : runs;
   const made = stars.map((run) => {
     const place = run.steps.indexOf(run.best?.step);
-    return markAt(run, metric, place, "star", 15, colour("card"), runStyle(run).colour);
+    return markAt(run, metric, place, "star", 15, color("card"), runStyle(run).color);
   });
   const chosen = chosenRun();
-  const ring = runs.includes(chosen) ? markAt(chosen, metric, chosenPlace(chosen), "circle-open", 18, colour("ink"), colour("ink")) : null;
+  const ring = runs.includes(chosen) ? markAt(chosen, metric, chosenPlace(chosen), "circle-open", 18, color("ink"), color("ink")) : null;
   return [...made, ring].filter(Boolean);
 }
 
@@ -123,7 +123,7 @@ function drawPeek(id) {
   const run = chosenRun();
   const place = chosenPlace(run);
   const content = imagesOf(run);
-  const key = [picturesKey(run), run.steps[place], run.scores, run.name, marksKey(content, place)];
+  const key = [imagesKey(run), run.steps[place], run.scores, run.name, marksKey(content, place)];
   drawOnce(id, key, () => keeping(at(id), () => fillPeek(at(id), run, place)));
 }
 
@@ -136,7 +136,7 @@ function fillPeek(panel, run, place) {
   run.ids.forEach((_, position) => {
     const open = button("shot", "", () => openEnlarged(run, place, run.ids.map((_, each) => each), position));
     open.dataset.key = position;
-    open.append(markedPicture(run, place, position));
+    open.append(markedImage(run, place, position));
     strip.append(element("li", "", "", open));
   });
   panel.replaceChildren(title, strip, button("link", "With every score, beside the photos ↓", () => goTo(at("images"))));

@@ -3,7 +3,7 @@
 // The data that lies beside the page: the manifest with every run, and each run's images when they are first needed.
 
 // images: {version, content} of each run that was loaded.  loading: the version that was last asked for.
-// renewed: when a run was begun again, whose pictures are then others behind the same addresses.
+// renewed: when a run was begun again, whose images are then others behind the same addresses.
 const page = { manifest: null, arrived: null, images: new Map(), loading: new Map(), failed: new Map(), renewed: new Map() };
 
 // What the data's own scripts call.
@@ -96,8 +96,8 @@ function continues(run, before) {
   return before.steps.every((step, place) => step === run.steps[place]) && Object.keys(before.scores).every(isSame);
 }
 
-// What a run's pictures depend on beside the step and the cell.
-function picturesKey(run) {
+// What a run's images depend on beside the step and the cell.
+function imagesKey(run) {
   return [run.id, imagesOf(run) !== null, page.failed.has(run.id), page.renewed.get(run.id)];
 }
 

@@ -2,7 +2,7 @@
 
 // One image of the chosen evaluation in a dialog: its prompt, seed and scores, and how to make it again.
 
-// The run's id and the step stay those of the picture that was opened, whatever the page comes to show below.
+// The run's id and the step stay those of the image that was opened, whatever the page comes to show below.
 const enlarged = { id: "", step: 0, positions: [], position: 0 };
 
 function openEnlarged(run, place, positions, position) {
@@ -21,7 +21,7 @@ function fillEnlarged() {
   }
   const content = imagesOf(run);
   const { prompt, negative_prompt: negative, seed, sampling } = cellAt(run, position);
-  at("enlarged-picture").replaceChildren(picture(run, place, position), ...badges(run, content, place, position));
+  at("enlarged-image").replaceChildren(cellImage(run, place, position), ...badges(run, content, place, position));
   write("enlarged-title", prompt);
   write("enlarged-place", `${run.name}, step ${step}; image ${positions.indexOf(position) + 1} of ${positions.length}`);
   termList(at("enlarged-scores"), content ? scorePairs(run, content, place, position) : [["scores", absenceOf(run)]]);

@@ -14,7 +14,7 @@ function drawGallery() {
   at("later").disabled = place >= run.steps.length - 1;
   drawOnce("references", [run.id, run.references], () => drawReferences(run));
   const rows = content && metricsOf(run).map(({ name }) => content.scores[name]?.[place]);
-  const key = [picturesKey(run), run.steps[place], rows, content?.absent[place], prompt, wantedOrder(run), endOf(run)];
+  const key = [imagesKey(run), run.steps[place], rows, content?.absent[place], prompt, wantedOrder(run), endOf(run)];
   drawOnce("gallery", key, () => fillGallery(run, place, content));
 }
 
@@ -59,7 +59,7 @@ function evaluationInWords(run, place, positions, content) {
     .filter((metric) => metric.main)
     .map((metric) => `${spoken(metric.name)} ${estimateInWords(estimateAt(run, metric.name, place), metric)}`);
   const [absent, faceless] = [isAbsent, isFaceless].map((test) => positions.filter((position) => test(content, place, position)).length);
-  const lacks = [absent && `${count(absent, "picture")} missing`, faceless && `${faceless} without a face`].filter(Boolean);
+  const lacks = [absent && `${count(absent, "image")} missing`, faceless && `${faceless} without a face`].filter(Boolean);
   const found = [...means, count(positions.length, "image"), ...lacks].join("; ");
   return `${run.name}, step ${run.steps[place]}: ${found}. The run: ${endOf(run)}.`;
 }
@@ -68,7 +68,7 @@ function card(run, place, position, content, positions) {
   const { prompt, negative_prompt: negative, seed } = cellAt(run, position);
   const open = button("shot", "", () => openEnlarged(run, place, positions, position));
   open.dataset.key = position;
-  open.append(picture(run, place, position), ...badges(run, content, place, position));
+  open.append(cellImage(run, place, position), ...badges(run, content, place, position));
   const words = element("figcaption", "", "", element("strong", "", shortened(prompt, 120)));
   words.append(element("span", "soft", negative ? `seed ${seed}, without: ${shortened(negative, 60)}` : `seed ${seed}`));
   if (content) {
@@ -95,7 +95,7 @@ function photoGroup(title, photos) {
 }
 
 function photoItem({ name, thumbnail: address }) {
-  const item = element("li", "", "", address ? thumbnail(address, `Photo ${name}`) : noPicture(name));
+  const item = element("li", "", "", address ? thumbnail(address, `Photo ${name}`) : noImage(name));
   item.title = name;
   return item;
 }

@@ -17,7 +17,7 @@ function drawLadder(sweep) {
   if (trials.length < 2) {
     return;
   }
-  const drawnFor = trials.map((trial) => [trial.run, stepOf(trial), picturesKey(runOf(trial.run))]);
+  const drawnFor = trials.map((trial) => [trial.run, stepOf(trial), imagesKey(runOf(trial.run))]);
   const key = [page.manifest.written, drawnFor, choices.get("cell"), answerAt(), answerMetric().name, chosenRun().id];
   drawOnce("ladder", key, () => fillLadder(sweep, trials));
 }
@@ -56,7 +56,7 @@ function rung(sweep, trial, cell) {
   open.dataset.key = run.id;
   open.append(
     element("strong", "", sweep.search ? settingsInWords(trial) : shortened(valueText(trial.value, sweep.axis), LONGEST_NAME)),
-    position < 0 ? noPicture("not in this run's grid") : markedPicture(run, place, position),
+    position < 0 ? noImage("not in this run's grid") : markedImage(run, place, position),
     element("span", "", number(score, answerMetric())),
     element("span", "soft", `step ${step}`),
   );

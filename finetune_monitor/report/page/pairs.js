@@ -29,7 +29,7 @@ function drawPairs() {
   const prompt = wantedPrompt("pairs", prompts);
   fillSelect(at("pairs-prompt"), promptOptions(prompts), prompt === null ? "" : `=${prompt}`);
   const key = sides.map(({ run, place, content }) => [
-    picturesKey(run), run.name, run.steps[place], run.scales, content?.absent[place], Object.values(content?.scores ?? {}).map((rows) => rows[place]),
+    imagesKey(run), run.name, run.steps[place], run.scales, content?.absent[place], Object.values(content?.scores ?? {}).map((rows) => rows[place]),
   ]);
   drawOnce("pairs", [key, prompt], () => fillPairs(sides, shared, prompt));
 }
@@ -104,7 +104,7 @@ function metricName(sides, metric) {
   return element("span", "", spoken(metric.name), element("span", "interval", warning));
 }
 
-// The difference, coloured where its interval is on one side of zero; no side is better on two scales.
+// The difference, colored where its interval is on one side of zero; no side is better on two scales.
 function verdictOf(difference, metric, isJudged) {
   if (!isJudged) {
     return element("span", "difference", withInterval(difference, metric, signed));
@@ -120,14 +120,14 @@ function verdictOf(difference, metric, isJudged) {
 
 function pairItem(sides, pair) {
   const { prompt, seed } = page.manifest.cells[pair.cell];
-  const pictures = sides.map((each, index) => {
+  const images = sides.map((each, index) => {
     const { run, place, content } = each;
-    const figure = element("figure", "", "", picture(run, place, pair.places[index]), ...badges(run, content, place, pair.places[index]));
+    const figure = element("figure", "", "", cellImage(run, place, pair.places[index]), ...badges(run, content, place, pair.places[index]));
     figure.append(element("figcaption", "", `${"AB"[index]}: ${sideName(each)}`));
     return figure;
   });
   const words = element("p", "", "", element("strong", "", shortened(prompt, 120)), element("span", "soft", `seed ${seed}`));
-  return element("li", "", "", element("div", "two", "", ...pictures), words, pairList(sides, pair));
+  return element("li", "", "", element("div", "two", "", ...images), words, pairList(sides, pair));
 }
 
 function pairList(sides, pair) {

@@ -98,7 +98,7 @@ function bestInTable(run) {
 function nameRun(row, run) {
   const style = runStyle(run);
   const swatch = element("span", "swatch");
-  swatch.style.borderTopColor = style.colour;
+  swatch.style.borderTopColor = style.color;
   swatch.style.borderTopStyle = style.dash === "solid" ? "solid" : style.dash.includes("dash") ? "dashed" : "dotted";
   const box = element("input");
   Object.assign(box, { type: "checkbox", disabled: run.steps.length === 0 });

@@ -23,7 +23,7 @@ function drawTimeline() {
   slider.setAttribute("aria-valuetext", words);
   write("moment", words);
   const marked = run.steps.map((_, each) => marksKey(content, each));
-  const state = [picturesKey(run), position, marked, run.best?.step];
+  const state = [imagesKey(run), position, marked, run.best?.step];
   drawOnce("frame", [state, run.steps[place], run.scores], () => drawFrame(run, place, position, content));
   drawOnce("film", [state, run.steps], () => drawFilm(run, position));
   markFilm(place);
@@ -40,7 +40,7 @@ function momentInWords(run, place) {
 }
 
 function drawFrame(run, place, position, content) {
-  at("frame").replaceChildren(picture(run, place, position), ...badges(run, content, place, position));
+  at("frame").replaceChildren(cellImage(run, place, position), ...badges(run, content, place, position));
   at("frame").querySelector("img")?.setAttribute("loading", "eager");
   const pairs = content ? scorePairs(run, content, place, position) : [["scores", absenceOf(run)]];
   termList(at("moment-scores"), pairs);
@@ -50,7 +50,7 @@ function drawFilm(run, position) {
   const shots = run.steps.map((step, place) => {
     const open = button("shot", "", () => choose({ moment: step }));
     open.dataset.key = step;
-    open.append(markedPicture(run, place, position), element("span", "", run.best?.step === step ? `${step} ★` : String(step)));
+    open.append(markedImage(run, place, position), element("span", "", run.best?.step === step ? `${step} ★` : String(step)));
     const marks = badges(run, imagesOf(run), place, position).map((badge) => badge.textContent);
     open.setAttribute("aria-label", [momentInWords(run, place), ...marks].join(", "));
     return element("li", "", "", open);
@@ -100,8 +100,8 @@ function courseChart(run, metric, place, position, content) {
     label: `${spoken(metric.name)} of this image against the steps; the table below has the numbers`,
     traces: [
       lineTrace(x, scores, style, texts, run.steps, true),
-      ...marked(best, "star", 14, colour("card"), style.colour),
-      ...marked(place, "circle-open", 17, colour("ink"), colour("ink")),
+      ...marked(best, "star", 14, color("card"), style.color),
+      ...marked(place, "circle-open", 17, color("ink"), color("ink")),
     ],
     layout: { height: 150, margin: { l: 48, r: 14, t: 8, b: 28 }, xaxis: timeAxis("", x), yaxis: axis("", { nticks: 4 }) },
     table: () => table(spoken(metric.name), ["step", "score"], run.steps.map((step, each) => [String(step), number(scores[each], metric)])),

@@ -84,7 +84,7 @@ def change(results: Results, first: Setting, second: Setting, metric: str, at: A
     """How much more the second setting scores: paired differences over the units that both have.
 
     A person or a seed is compared with itself: its seeds in common are averaged first. Of two single trainings the
-    pictures of the same cells are compared.
+    images of the same cells are compared.
     """
     one, other = (_replicates(results, setting, metric, at) for setting in (first, second))
     common = [key for key in one if key in other]

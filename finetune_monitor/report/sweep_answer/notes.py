@@ -20,7 +20,7 @@ UNKNOWN = "why is not known"
 def units_in_words(results: Results) -> str:
     """What the intervals are over, and how many there are."""
     if results.unit == "image":
-        return "the pictures of one training"
+        return "the images of one training"
     over, planned = _units(results, _over(results)), _units(results, results.all)
     noun = "people" if results.unit == "person" else "training seeds"
     return f"{planned} {noun}" if over == planned else f"{over} of {planned} {noun} so far"
@@ -58,7 +58,7 @@ def _notices(results: Results) -> list[str]:
 def _on_units(results: Results) -> str:
     if results.unit == "image":
         return (
-            "one training a setting: intervals are over its pictures, and changes compare the same prompts and seeds; "
+            "one training a setting: intervals are over its images, and changes compare the same prompts and seeds; "
             "they know nothing of how another training of the same photos would come out"
         )
     if results.unit == "person":
@@ -96,7 +96,7 @@ def _on_steps(results: Results) -> Iterator[str]:
     if not results.metrics:
         return
     yield (
-        "the best step is chosen by the same pictures that give its score, which makes it a little too good; the last "
+        "the best step is chosen by the same images that give its score, which makes it a little too good; the last "
         "step is not chosen"
     )
     ended = {each.last_step for each in _in_state(results, TrialState.FINISHED) if each.last_step is not None}
@@ -132,7 +132,7 @@ def _unmeasured(results: Results) -> Iterator[str]:
         over = each.trial.state.is_over and each.evaluations
         missing = [metric for metric in each.metrics if over and results.chosen(each, metric, "best") is None]
         if missing:
-            yield f"{each.trial.name}: {', '.join(missing)} could not be measured in enough pictures of any evaluation"
+            yield f"{each.trial.name}: {', '.join(missing)} could not be measured in enough images of any evaluation"
 
 
 def _cause(error: str) -> str:

@@ -78,7 +78,7 @@ class Result:
         return self.best_step_by(metric, self.metrics[metric].higher_is_better) if metric in self.metrics else None
 
     def best_step_by(self, metric: str, higher_is_better: bool) -> int | None:
-        """As a run chooses it, but after step 0, where nothing has been learnt."""
+        """As a run chooses it, but after step 0, where nothing has been learned."""
         return best_step([found for found in self.evaluations if found.step > 0], metric, higher_is_better)
 
 

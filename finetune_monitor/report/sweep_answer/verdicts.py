@@ -54,7 +54,7 @@ def tone_of(change: Estimate) -> Tone:
 def along_axis(values: Sequence[float], change: Change, noun: str = "") -> Finding:
     """Where a score changes along ordered numbers, and from where on no change can be told.
 
-    Neighbours are compared first. Where several in a row cannot be told apart, the first of them is compared with the
+    Neighbors are compared first. Where several in a row cannot be told apart, the first of them is compared with the
     last: many small steps may add up to one that can be told.
 
     Args:
@@ -128,9 +128,9 @@ class _Counted:
 
 
 def _stretches(count: int, change: Change) -> list[Stretch]:
-    neighbours = [Stretch(first, last, change(first, last)) for first, last in pairwise(range(count))]
+    neighbors = [Stretch(first, last, change(first, last)) for first, last in pairwise(range(count))]
     found: list[Stretch] = []
-    for tone, group in groupby(neighbours, key=lambda each: each.tone):
+    for tone, group in groupby(neighbors, key=lambda each: each.tone):
         together = list(group)
         if tone in ("none", "unknown") and len(together) > 1:
             first, last = together[0].first, together[-1].last

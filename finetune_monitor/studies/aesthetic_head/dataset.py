@@ -1,4 +1,4 @@
-"""Rated pictures with their embeddings: what a head is fitted on or measured with; what cannot be used is listed."""
+"""Rated images with their embeddings: what a head is fitted on or measured with; what cannot be used is listed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import write_atomic
 from finetune_monitor.base.image_names import locate_images
 from finetune_monitor.models.clip import ClipSource
-from finetune_monitor.studies.aesthetic_head.embedding import embed_pictures
+from finetune_monitor.studies.aesthetic_head.embedding import embed_images
 from finetune_monitor.studies.aesthetic_head.ratings import Problem, ProblemKind, Ratings
 
 
 @dataclass(frozen=True)
-class RatedPictures:
-    """Pictures that are rated, can be read, and are not the same as another; all in the ratings' order.
+class RatedImages:
+    """Images that are rated, can be read, and are not the same as another; all in the ratings' order.
 
     digests: hexadecimal SHA-256 of each file.
-    embeddings: L2-normalised, in half precision.
+    embeddings: L2-normalized, in half precision.
     problems: everything that was left out, the ratings' own problems among it.
     """
 
@@ -33,22 +33,22 @@ class RatedPictures:
     problems: list[Problem]
 
 
-def load_rated_pictures(
+def load_rated_images(
     ratings: Ratings, folder: Path, clip: ClipSource, store: Path, device: str | torch.device, workers: int
-) -> RatedPictures:
-    """Find the rated pictures below a folder and embed those that are not in the store yet.
+) -> RatedImages:
+    """Find the rated images below a folder and embed those that are not in the store yet.
 
     Raises:
-        UserError: no rated picture is there, or none can be used.
+        UserError: no rated image is there, or none can be used.
     """
     found = locate_images(ratings.names, folder)
     problems = [
-        Problem(ProblemKind.MISSING_PICTURE, name, f"not found below {folder}")
+        Problem(ProblemKind.MISSING_IMAGE, name, f"not found below {folder}")
         for name, path in zip(ratings.names, found, strict=True)
         if path is None
     ]
     present = [path for path in found if path is not None]
-    stored, embedded = embed_pictures(present, clip, store, device, workers)
+    stored, embedded = embed_images(present, clip, store, device, workers)
     digest_of = dict(zip(present, embedded.digests, strict=True))
     rows, digests = [], []
     first: dict[str, int] = {}
@@ -63,20 +63,20 @@ def load_rated_pictures(
                 _left_out(ratings, row, None if digest is None else first[digest], embedded.problems.get(path))
             )
     if not rows:
-        raise UserError(f"{folder}: none of its {len(present)} rated pictures can be used; {problems[-1].detail}")
+        raise UserError(f"{folder}: none of its {len(present)} rated images can be used; {problems[-1].detail}")
     paths = [path for path in (found[row] for row in rows) if path is not None]
     everything = [*ratings.problems, *problems]
-    return RatedPictures(ratings.take(rows), paths, digests, stored.rows(digests), everything)
+    return RatedImages(ratings.take(rows), paths, digests, stored.rows(digests), everything)
 
 
 def _left_out(ratings: Ratings, row: int, same_as: int | None, problem: str | None) -> Problem:
     name = ratings.names[row]
     if same_as is None:
-        return Problem(ProblemKind.UNREADABLE_PICTURE, name, problem or "it cannot be read")
+        return Problem(ProblemKind.UNREADABLE_IMAGE, name, problem or "it cannot be read")
     detail = (
         f"the same file as {ratings.names[same_as]}; rated {ratings.means[row]:.3g} and {ratings.means[same_as]:.3g}"
     )
-    return Problem(ProblemKind.DUPLICATE_PICTURE, name, detail)
+    return Problem(ProblemKind.DUPLICATE_IMAGE, name, detail)
 
 
 def write_problems(file: Path, problems: Sequence[Problem]) -> None:

@@ -1,4 +1,4 @@
-"""Embed once: every picture goes through CLIP a single time, whatever it is called and however often one stops it."""
+"""Embed once: every image goes through CLIP a single time, whatever it is called and however often one stops it."""
 
 import os
 import signal
@@ -40,7 +40,7 @@ NARROWEST = 100
 """Longer side over the shorter."""
 
 CHUNK = 16
-"""Pictures that a worker hands over at once, 10 MB at 224 px; two such wait per worker."""
+"""Images that a worker hands over at once, 10 MB at 224 px; two such wait per worker."""
 
 
 @dataclass(frozen=True)
@@ -55,21 +55,21 @@ class Embedded:
     problems: dict[Path, str]
 
 
-def embed_pictures(
+def embed_images(
     paths: Sequence[Path],
     clip: ClipSource,
     root: Path,
     device: str | torch.device = "cpu",
     workers: int = WORKERS,
 ) -> tuple[EmbeddingStore, Embedded]:
-    """CLIP's embeddings of picture files, from the store where they are, else made and stored.
+    """CLIP's embeddings of image files, from the store where they are, else made and stored.
 
-    A file that has not changed, by size and time, is not read again; a picture whose content is known under another
+    A file that has not changed, by size and time, is not read again; an image whose content is known under another
     name is read but not encoded; CLIP is loaded only if something remains. Interrupted, even killed, it goes on where
-    it was. Pictures pass through in batches; torch's random state is left alone.
+    it was. Images pass through in batches; torch's random state is left alone.
 
     Args:
-        paths: picture files, as many as you like.
+        paths: image files, as many as you like.
         clip: what `resolve_clip` found.
         root: folder of the stores, one for each CLIP.
         device: where CLIP runs.
@@ -100,12 +100,12 @@ def _look(paths: Sequence[Path]) -> tuple[dict[Path, FileState], dict[Path, Seen
         try:
             found = path.stat()
         except OSError as error:
-            problems[path] = Seen(problem=f"{path}: {error.strerror or error}; expected a picture")
+            problems[path] = Seen(problem=f"{path}: {error.strerror or error}; expected an image")
             continue
         if stat.S_ISREG(found.st_mode):
             states[path] = FileState(found.st_size, found.st_mtime_ns)
         else:
-            problems[path] = Seen(problem=f"{path}: not a file; expected a picture")
+            problems[path] = Seen(problem=f"{path}: not a file; expected an image")
     return states, problems
 
 
@@ -127,19 +127,19 @@ def _embed(
     def encode(batch: Sequence[np.ndarray]) -> list[np.ndarray]:
         return list(encoder.encode(torch.from_numpy(np.stack(batch))).cpu().numpy())
 
-    pictures = _read_all(Pictures(paths, encoder.preprocess, store.known()), workers)
-    while group := list(islice(pictures, first)):
+    images = _read_all(ImageFiles(paths, encoder.preprocess, store.known()), workers)
+    while group := list(islice(images, first)):
         new = _new(group, store)
         writer.add(list(new), batches.map(list(new.values()), encode))
-        for picture in group:
-            if picture.state is not None:
-                writer.note(picture.path, picture.state, picture.seen)
+        for image in group:
+            if image.state is not None:
+                writer.note(image.path, image.state, image.seen)
         writer.save_if_due()
-        yield {picture.path: picture.seen for picture in group}
+        yield {image.path: image.seen for image in group}
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageToEmbed:
     """A file as a worker read it.
 
     state: None where the failure may pass, as that of a network drive, so that the file is tried again next time.
@@ -152,18 +152,18 @@ class Picture:
     pixels: Float32[np.ndarray, "3 h w"] | None = None
 
 
-def _new(group: Sequence[Picture], store: EmbeddingStore) -> dict[str, np.ndarray]:
+def _new(group: Sequence[ImageToEmbed], store: EmbeddingStore) -> dict[str, np.ndarray]:
     """The pixels to encode: a content that several files share is encoded once."""
     new = {}
-    for picture in group:
-        digest = picture.seen.digest
-        if digest is not None and picture.pixels is not None and digest not in store:
-            new[digest] = picture.pixels
+    for image in group:
+        digest = image.seen.digest
+        if digest is not None and image.pixels is not None and digest not in store:
+            new[digest] = image.pixels
     return new
 
 
 @dataclass(frozen=True)
-class Pictures(Dataset):
+class ImageFiles(Dataset):
     """Files, each read when it is asked for; a file that cannot be used is a result, never an exception."""
 
     paths: Sequence[Path]
@@ -173,25 +173,25 @@ class Pictures(Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> Picture:
+    def __getitem__(self, index: int) -> ImageToEmbed:
         path = self.paths[index]
         try:
             return self._read(path)
         except Exception as error:  # one odd file in a quarter of a million must not end the work
-            return Picture(path, Seen(problem=f"{path}: cannot be read ({error!r}); check the file"))
+            return ImageToEmbed(path, Seen(problem=f"{path}: cannot be read ({error!r}); check the file"))
 
-    def _read(self, path: Path) -> Picture:
+    def _read(self, path: Path) -> ImageToEmbed:
         state, digest = file_state(path), sha256(path)
-        picture = Picture(path, Seen(digest), state)
+        image = ImageToEmbed(path, Seen(digest), state)
         if digest not in self.known:
             try:  # the second reading is from memory: the system has just read the file
-                picture = replace(picture, pixels=self.preprocess(_not_too_narrow(path, read_image(path))).numpy())
+                image = replace(image, pixels=self.preprocess(_not_too_narrow(path, read_image(path))).numpy())
             except UserError as error:
                 passing = getattr(error.__cause__, "errno", None) is not None  # the system's failure, not the file's
-                picture = Picture(path, Seen(problem=str(error)), None if passing else state)
+                image = ImageToEmbed(path, Seen(problem=str(error)), None if passing else state)
         if file_state(path) != state:
-            return Picture(path, Seen(problem=f"{path}: it changed while it was read; run the same command again"))
-        return picture
+            return ImageToEmbed(path, Seen(problem=f"{path}: it changed while it was read; run the same command again"))
+        return image
 
 
 def _not_too_narrow(path: Path, image: Image) -> Image:
@@ -203,16 +203,16 @@ def _not_too_narrow(path: Path, image: Image) -> Image:
     return image
 
 
-def _read_all(pictures: Pictures, workers: int) -> Iterator[Picture]:
+def _read_all(images: ImageFiles, workers: int) -> Iterator[ImageToEmbed]:
     """The files in their order, read ahead by other processes unless there are too few.
 
     Pixels come as NumPy arrays, through pipes: tensors would need shared memory, of which a container has 64 MB.
     """
     loader = DataLoader(
-        pictures,
+        images,
         batch_size=CHUNK,
         collate_fn=list,
-        num_workers=min(workers, len(pictures) // CHUNK),
+        num_workers=min(workers, len(images) // CHUNK),
         worker_init_fn=_follow_the_parent,
         generator=torch.Generator(),  # not torch's own, whose state it would change
     )

@@ -1,4 +1,4 @@
-"""CLIP embeddings on disk, filed under the content of their pictures: never made twice, whole after any crash."""
+"""CLIP embeddings on disk, filed under the content of their images: never made twice, whole after any crash."""
 
 import hashlib
 import json
@@ -52,14 +52,14 @@ class FileState(NamedTuple):
 
 @dataclass(frozen=True)
 class Seen:
-    """What is known of a picture file: the hexadecimal SHA-256 of its content, or else why it cannot be used."""
+    """What is known of an image file: the hexadecimal SHA-256 of its content, or else why it cannot be used."""
 
     digest: str | None = None
     problem: str | None = None
 
 
 class EmbeddingStore:
-    """The L2-normalised embeddings that one CLIP made, in a folder of its own below `root`.
+    """The L2-normalized embeddings that one CLIP made, in a folder of its own below `root`.
 
     They are kept in float16: half the disk and memory, and the rounding moves a head's score by about 0.0001.
     Reading needs no lock, and goes on while another process writes.
@@ -87,7 +87,7 @@ class EmbeddingStore:
         return digest in self._places
 
     def known(self) -> frozenset[str]:
-        """Hexadecimal SHA-256 of every picture file whose embedding is here."""
+        """Hexadecimal SHA-256 of every image file whose embedding is here."""
         return frozenset(self._places)
 
     def rows(self, digests: Sequence[str]) -> Float16[np.ndarray, "n d"]:

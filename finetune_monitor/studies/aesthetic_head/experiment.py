@@ -1,4 +1,4 @@
-"""The whole way of a head: rated pictures in, head and report out; and an existing head measured on rated pictures."""
+"""The whole way of a head: rated images in, head and report out; and an existing head measured on rated images."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from finetune_monitor.base.version import __version__
 from finetune_monitor.metrics.aesthetic_head import check_fit, find_head, read_head, save_head, scale_of
 from finetune_monitor.models.clip import ClipSource, resolve_clip
 from finetune_monitor.stats.estimate import MISSING
-from finetune_monitor.studies.aesthetic_head.dataset import RatedPictures, load_rated_pictures, write_problems
+from finetune_monitor.studies.aesthetic_head.dataset import RatedImages, load_rated_images, write_problems
 from finetune_monitor.studies.aesthetic_head.fitting import Fitted, Targets, fit_head, predict
 from finetune_monitor.studies.aesthetic_head.ratings import Problem, Ratings, count_problems, read_ratings
 from finetune_monitor.studies.aesthetic_head.report import Measured, Predictions, measure, write_report
@@ -32,19 +32,19 @@ from finetune_monitor.studies.aesthetic_head.splits import (
 HEAD, PLAIN, CONSTANT = "head", "unbalanced", "constant"
 """Names of the predictors in a report."""
 
-CONSTANT_NOTE = f"The {CONSTANT} says of every picture the mean of the very ratings it is measured on."
+CONSTANT_NOTE = f"The {CONSTANT} says of every image the mean of the very ratings it is measured on."
 
 FILE, REPORT, PROBLEMS = "head.safetensors", "report.json", "problems.csv"
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Where rated pictures come from, and the CLIP they are embedded with.
+    """Where rated images come from, and the CLIP they are embedded with.
 
-    ratings: AVA.txt or a CSV. images: folder with the pictures. store: folder of the embeddings.
+    ratings: AVA.txt or a CSV. images: folder with the images. store: folder of the embeddings.
     clip, pretrained: as `resolve_clip` takes them.
     scale: least and greatest possible rating.
-    workers: processes that read pictures.
+    workers: processes that read images.
     """
 
     ratings: Path
@@ -57,18 +57,18 @@ class Inputs:
     workers: int
 
     def read(self) -> Ratings:
-        """The ratings, and whether the pictures' folder is there: typing errors are heard of before CLIP is fetched."""
+        """The ratings, and whether the images' folder is there: typing errors are heard of before CLIP is fetched."""
         if not self.images.is_dir():
-            raise UserError(f"{self.images}: no such folder; expected the one with the rated pictures")
+            raise UserError(f"{self.images}: no such folder; expected the one with the rated images")
         return read_ratings(self.ratings, self.scale)
 
-    def load(self, ratings: Ratings, clip: ClipSource) -> RatedPictures:
-        return load_rated_pictures(ratings, self.images, clip, self.store, self.device, self.workers)
+    def load(self, ratings: Ratings, clip: ClipSource) -> RatedImages:
+        return load_rated_images(ratings, self.images, clip, self.store, self.device, self.workers)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Every number of a report, how many pictures and rows of which kind were left out, and what must be said."""
+    """Every number of a report, how many images and rows of which kind were left out, and what must be said."""
 
     measured: Measured
     left_out: str
@@ -77,7 +77,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Found:
-    """A head, and what was said of pictures (`rows` of the data) by heads that had not seen them."""
+    """A head, and what was said of images (`rows` of the data) by heads that had not seen them."""
 
     fitted: Fitted
     split: Split
@@ -96,7 +96,7 @@ def fit(
     """Fit a head and write `head.safetensors`, the report and `problems.csv` into the folder `output`.
 
     With balancing, a second head is fitted without it, to compare with. With `fold_count`, what the report measures is
-    said by heads that have not seen the picture (cross-validation), and the head in the file is fitted on all pictures
+    said by heads that have not seen the image (cross-validation), and the head in the file is fitted on all images
     but those that stop it.
 
     Args:
@@ -121,13 +121,13 @@ def fit(
     facts = {**_made_with(inputs, clip, data), **_fitted_with(settings, found, fold_count)}
     notes = {"notice": notice} if notice else {}
     save_head(output / FILE, found.fitted.head, {**facts, **notes, "scores": _agreement(measured)})
-    pictures = [data.paths[row] for row in found.rows]
+    images = [data.paths[row] for row in found.rows]
     title = f"Aesthetic head {output.resolve().name}"
-    return _write_report(output, title, predictions, measured, facts, pictures, data.problems, list(notes.values()))
+    return _write_report(output, title, predictions, measured, facts, images, data.problems, list(notes.values()))
 
 
 def evaluate(head: str | Path, inputs: Inputs, output: Path, only: Path | None = None) -> Outcome:
-    """Measure a head on rated pictures, all or those in the list `only`, and write the report into `output`.
+    """Measure a head on rated images, all or those in the list `only`, and write the report into `output`.
 
     Raises:
         UserError: the head was trained on another CLIP, there is a report in `output` already, or the input cannot be
@@ -170,7 +170,7 @@ def _doubts(metadata: Mapping[str, str], ratings: Ratings, only: Path | None) ->
     doubts = [metadata["notice"]] if metadata.get("notice") else []
     if metadata.get("data_sha256") == ratings.sha256:
         unless = "" if only is None else ", unless the list names none of them"
-        doubts.append(f"The head was fitted on pictures of this very file: these numbers flatter it{unless}.")
+        doubts.append(f"The head was fitted on images of this very file: these numbers flatter it{unless}.")
     if scale_of(metadata) != ratings.scale:
         theirs, ours = (f"{low:g}..{high:g}" for low, high in (scale_of(metadata), ratings.scale))
         doubts.append(f"The head's scale is {theirs}, that of the ratings {ours}: only the correlations say anything.")
@@ -178,9 +178,9 @@ def _doubts(metadata: Mapping[str, str], ratings: Ratings, only: Path | None) ->
 
 
 class _Experiment:
-    """Fits heads on parts of the pictures and lets them score the others."""
+    """Fits heads on parts of the images and lets them score the others."""
 
-    def __init__(self, data: RatedPictures, settings: FitSettings, device: str) -> None:
+    def __init__(self, data: RatedImages, settings: FitSettings, device: str) -> None:
         ratings = data.ratings
         self.data, self.device = data, device
         self.targets = Targets(ratings.means, ratings.scale, ratings.counts, ratings.grades)
@@ -193,7 +193,7 @@ class _Experiment:
         return _Found(heads[HEAD], split, split.test, self._predict(heads, split.test))
 
     def cross_validated(self, count: int) -> _Found:
-        """Every picture scored by heads that were fitted without its fold; the head itself is fitted on all."""
+        """Every image scored by heads that were fitted without its fold; the head itself is fitted on all."""
         fold_of = folds(self.data.digests, count)
         scores = {name: np.full(len(fold_of), MISSING) for name in self.settings}
         for fold in range(count):
@@ -220,9 +220,9 @@ class _Experiment:
 
 
 def _predictions(
-    data: RatedPictures, scores: Mapping[str, Float[np.ndarray, "n"]], rows: Int[np.ndarray, "n"]
+    data: RatedImages, scores: Mapping[str, Float[np.ndarray, "n"]], rows: Int[np.ndarray, "n"]
 ) -> Predictions:
-    """Scores of the pictures in `rows`, beside what people said of them and the constant."""
+    """Scores of the images in `rows`, beside what people said of them and the constant."""
     ratings = data.ratings.means[rows]
     names = tuple(data.ratings.names[row] for row in rows)
     return Predictions(names, ratings, {**scores, CONSTANT: np.full(len(rows), ratings.mean())}, data.ratings.scale)
@@ -234,7 +234,7 @@ def _write_report(
     predictions: Predictions,
     measured: Measured,
     facts: Mapping[str, str],
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     problems: Sequence[Problem],
     notes: Sequence[str],
 ) -> Outcome:
@@ -243,17 +243,17 @@ def _write_report(
     left_out = f"{counts} (see {PROBLEMS})" if counts else "nothing"
     write_problems(output / PROBLEMS, problems)
     facts = {**facts, "left out": left_out}
-    write_report(output, title, predictions, measured, facts, pictures, [*notes, CONSTANT_NOTE])
+    write_report(output, title, predictions, measured, facts, images, [*notes, CONSTANT_NOTE])
     return Outcome(measured, left_out, tuple(notes))
 
 
-def _made_with(inputs: Inputs, clip: ClipSource, data: RatedPictures) -> dict[str, str]:
+def _made_with(inputs: Inputs, clip: ClipSource, data: RatedImages) -> dict[str, str]:
     """CLIP and data, as the head's metadata and the report name them."""
     low, high = data.ratings.scale
     return {
         "clip": clip.id,
         "clip_sha256": clip.sha256,
-        "data": f"{inputs.ratings.name}: {len(data.paths)} rated pictures",
+        "data": f"{inputs.ratings.name}: {len(data.paths)} rated images",
         "data_sha256": data.ratings.sha256,
         "scale": f"{low:g}..{high:g}",
     }
@@ -265,7 +265,7 @@ def _fitted_with(settings: FitSettings, found: _Found, fold_count: int | None) -
     return {
         "split": ", ".join(f"{len(rows)} {name}" for name, rows in parts.items() if len(rows)),
         "split_sha256": split.sha256,
-        "measured": f"{fold_count}-fold cross-validation" if fold_count else f"on the {len(split.test)} test pictures",
+        "measured": f"{fold_count}-fold cross-validation" if fold_count else f"on the {len(split.test)} test images",
         "loss": settings.loss,
         "balance": settings.balance,
         "seed": str(settings.seed),

@@ -26,9 +26,9 @@ WIDTH, DPI = 8.8, 140
 """Inches and dots an inch: 1,232 pixels wide."""
 
 LOOKS = (("#0072B2", "o", "-"), ("#D55E00", "s", "--"), ("#555555", "^", ":"), ("#009E73", "D", "-."))
-"""Colour (Okabe and Ito 2008, told apart by the colour-blind), marker and line of each series, in turn."""
+"""Color (Okabe and Ito 2008, told apart by the color-blind), marker and line of each series, in turn."""
 
-GREY = "#C9CDD2"
+GRAY = "#C9CDD2"
 
 THUMBNAIL = 240
 
@@ -51,7 +51,7 @@ def calibration(panels: Mapping[str, Sequence[Bin]], scale: tuple[float, float])
         below.set_xlabel(f"predicted score, {_span(scale)}")
         below.set_xlim(limits)
     axes[0, 0].set_ylabel(f"mean rating of people, {_span(scale)}")
-    figure.suptitle("People's mean rating of the pictures with a given score", fontsize=13, fontweight="bold")
+    figure.suptitle("People's mean rating of the images with a given score", fontsize=13, fontweight="bold")
     return figure
 
 
@@ -66,11 +66,11 @@ def histograms(
     axes = figure.subplots()
     heights, legend = _shares(ratings, edges), _beyond(ratings, outer)
     axes.stairs(
-        100 * heights, edges, fill=True, color=GREY, label=f"ratings of people (n = {len(ratings):,}): {legend}"
+        100 * heights, edges, fill=True, color=GRAY, label=f"ratings of people (n = {len(ratings):,}): {legend}"
     )
-    for (name, found), (colour, _, line) in zip(scores.items(), LOOKS, strict=False):
+    for (name, found), (color, _, line) in zip(scores.items(), LOOKS, strict=False):
         label = f"{plain(name)}: {_beyond(found, outer)}"
-        axes.stairs(100 * _shares(found, edges), edges, color=colour, linestyle=line, linewidth=2.2, label=label)
+        axes.stairs(100 * _shares(found, edges), edges, color=color, linestyle=line, linewidth=2.2, label=label)
     label = f"5th and 95th percentile of the ratings: {outer[0]:.2f} and {outer[1]:.2f}"
     for bound, shown in zip(outer, (label, None), strict=True):
         axes.axvline(bound, color="black", linewidth=1, linestyle=":", label=shown)
@@ -104,21 +104,21 @@ def errors(panels: Mapping[str, Sequence[Bin]], scale: tuple[float, float]) -> "
     return figure
 
 
-def examples(pictures: Sequence[Path], ratings: Float[np.ndarray, "n"], scores: Float[np.ndarray, "n"]) -> "Figure":
-    """Pictures from the lowest to the highest score, then those where head and people differ most.
+def examples(images: Sequence[Path], ratings: Float[np.ndarray, "n"], scores: Float[np.ndarray, "n"]) -> "Figure":
+    """Images from the lowest to the highest score, then those where head and people differ most.
 
-    A picture that cannot be read, or has no score, is left out.
+    An image that cannot be read, or has no score, is left out.
     """
     rows = [*_steps(scores), *_disagreements(scores, ratings)]
     figure = new_figure(1.75 * len(rows) + 0.6, SHEET_DPI)
-    figure.suptitle("Pictures by predicted score (people's mean rating in brackets)", fontsize=13, fontweight="bold")
+    figure.suptitle("Images by predicted score (people's mean rating in brackets)", fontsize=13, fontweight="bold")
     axes = figure.subplots(max(1, len(rows)), COLUMNS, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     for line, (label, chosen) in zip(axes, rows, strict=False):
         line[0].text(-0.12, 0.5, label, transform=line[0].transAxes, rotation=90, ha="right", va="center", fontsize=9)
         for axis, index in zip(line, chosen, strict=False):
-            show_picture(axis, pictures[index], f"{scores[index]:.2f} ({ratings[index]:.2f})")
+            show_image(axis, images[index], f"{scores[index]:.2f} ({ratings[index]:.2f})")
     return figure
 
 
@@ -133,13 +133,13 @@ def _limits(values: Sequence[float], scale: tuple[float, float]) -> tuple[float,
 
 
 def _means(axis: "Axes", places: Sequence[float], bins: Sequence[Bin], look: tuple[str, str, str], label: str) -> None:
-    colour, marker, line = look
+    color, marker, line = look
     found = [b.estimate for b in bins]
-    axis.vlines(places, [e.low for e in found], [e.high for e in found], color=colour, linewidth=1.6)
+    axis.vlines(places, [e.low for e in found], [e.high for e in found], color=color, linewidth=1.6)
     means = [e.mean for e in found]
-    axis.plot(places, means, color=colour, marker=marker, linestyle=line, linewidth=1, markersize=5, label=label)
+    axis.plot(places, means, color=color, marker=marker, linestyle=line, linewidth=1, markersize=5, label=label)
     single = [(place, e.mean) for place, e in zip(places, found, strict=True) if e.n == 1]
-    axis.plot(*np.reshape(single, (-1, 2)).T, color=colour, marker=marker, linestyle="", markersize=5, mfc="white")
+    axis.plot(*np.reshape(single, (-1, 2)).T, color=color, marker=marker, linestyle="", markersize=5, mfc="white")
     axis.grid(axis="y", color="#E6E6E6")
     axis.set_axisbelow(True)
 
@@ -147,7 +147,7 @@ def _means(axis: "Axes", places: Sequence[float], bins: Sequence[Bin], look: tup
 def _counts(axis: "Axes", bins: Sequence[Bin], rotation: int) -> None:
     """Images a bin: bars on a logarithmic axis, each with its number above."""
     bars = axis.bar(
-        [b.low for b in bins], [b.n for b in bins], [b.high - b.low for b in bins], align="edge", color=GREY
+        [b.low for b in bins], [b.n for b in bins], [b.high - b.low for b in bins], align="edge", color=GRAY
     )
     axis.bar_label(bars, [f"{b.n:,}" for b in bins], fontsize=7.5, padding=2, rotation=rotation)
     axis.set_yscale("log")
@@ -181,7 +181,7 @@ def _beyond(x: Float[np.ndarray, "n"], outer: tuple[float, float]) -> str:
 
 
 def _steps(scores: Float[np.ndarray, "n"]) -> list[tuple[str, Int[np.ndarray, "some"]]]:
-    """At most `ROWS` rows of `COLUMNS` pictures, evenly spread over the order of their scores, both ends included."""
+    """At most `ROWS` rows of `COLUMNS` images, evenly spread over the order of their scores, both ends included."""
     order = np.argsort(scores, kind="stable")[: int((~np.isnan(scores)).sum())]
     starts: Sequence[int] = range(0, len(order), COLUMNS)
     if len(starts) > ROWS:
@@ -194,7 +194,7 @@ def _steps(scores: Float[np.ndarray, "n"]) -> list[tuple[str, Int[np.ndarray, "s
 def _disagreements(
     scores: Float[np.ndarray, "n"], ratings: Float[np.ndarray, "n"]
 ) -> list[tuple[str, Int[np.ndarray, "some"]]]:
-    """The pictures that the head puts furthest above and furthest below people's ratings."""
+    """The images that the head puts furthest above and furthest below people's ratings."""
     excess = scores - ratings
     rows = []
     for label, distance in (("furthest above people", excess), ("furthest below people", -excess)):
@@ -228,13 +228,13 @@ def plain(name: str) -> str:
     return short.replace("$", r"\$")
 
 
-def show_picture(axis: "Axes", path: Path, caption: str) -> None:
-    """A picture file with words below it; nothing where it cannot be read."""
+def show_image(axis: "Axes", path: Path, caption: str) -> None:
+    """An image file with words below it; nothing where it cannot be read."""
     try:
-        picture = read_image(path)
+        image = read_image(path)
     except UserError:
         return
-    square = ImageOps.pad(picture, (THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS, color="white")
+    square = ImageOps.pad(image, (THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS, color="white")
     axis.imshow(np.asarray(square))
     axis.annotate(
         caption, (0.5, 0), (0, -4), "axes fraction", textcoords="offset points", ha="center", va="top", fontsize=9

@@ -65,7 +65,7 @@ def fit_head(
     settings: FitSettings,
     device: str | torch.device = "cpu",
 ) -> Fitted:
-    """A head for L2-normalised embeddings (rows), fitted on the rows `train` and stopped by the rows `validation`.
+    """A head for L2-normalized embeddings (rows), fitted on the rows `train` and stopped by the rows `validation`.
 
     On the CPU the same input gives the same weights, bit for bit; the caller's random state is left as it was.
 
@@ -82,7 +82,7 @@ def fit_head(
 
 
 class _Fit:
-    """The network sees standardised embeddings and, for the loss on the mean, standardised ratings; both are folded
+    """The network sees standardized embeddings and, for the loss on the mean, standardized ratings; both are folded
     into its first and last layer at the end.
     """
 
@@ -100,9 +100,9 @@ class _Fit:
         self.shift, self.spread = (found.to(device) for found in _standard(torch.from_numpy(embeddings), self.train))
         self.embeddings = torch.from_numpy(embeddings).to(device)
         means = targets.means[train]
-        self.centre, self.unit = (0.0, 1.0) if self.histogram else (float(means.mean()), float(means.std()) or 1.0)
+        self.center, self.unit = (0.0, 1.0) if self.histogram else (float(means.mean()), float(means.std()) or 1.0)
         self.grades = _grades(targets) if self.histogram else None
-        self.targets = (_shares(targets) if self.histogram else self._standardised(targets.means)).to(device)
+        self.targets = (_shares(targets) if self.histogram else self._standardized(targets.means)).to(device)
         self.weights = torch.ones(len(targets.means), device=device)
         if settings.balance != "none":
             self.weights = torch.from_numpy(rarity(targets.means, means, targets.scale)).float().to(device)
@@ -167,7 +167,7 @@ class _Fit:
         return torch.randperm(count)
 
     def _losses(self, rows: Tensor) -> Float[Tensor, "b"]:
-        outputs = self.head.outputs(self._standardised_embeddings(rows), self.settings.dropout)
+        outputs = self.head.outputs(self._standardized_embeddings(rows), self.settings.dropout)
         wanted = self.targets[rows]
         return (
             earth_movers_distance(outputs.softmax(dim=1), wanted) if self.histogram else (outputs[:, 0] - wanted) ** 2
@@ -181,11 +181,11 @@ class _Fit:
         total = sum((self._losses(part) * self.weights[part]).sum().item() for part in rows.split(CHUNK))
         return total / self.weights[rows].sum().item()
 
-    def _standardised_embeddings(self, rows: Tensor) -> Float[Tensor, "b d"]:
+    def _standardized_embeddings(self, rows: Tensor) -> Float[Tensor, "b d"]:
         return (self.embeddings[rows].float() - self.shift) / self.spread
 
-    def _standardised(self, means: Float[np.ndarray, "n"]) -> Float[Tensor, "n"]:
-        return torch.from_numpy((means - self.centre) / self.unit).float()
+    def _standardized(self, means: Float[np.ndarray, "n"]) -> Float[Tensor, "n"]:
+        return torch.from_numpy((means - self.center) / self.unit).float()
 
     @torch.no_grad()
     def _fold(self) -> None:
@@ -194,7 +194,7 @@ class _Fit:
         first.weight /= self.spread
         first.bias.sub_(first.weight @ self.shift)
         last.weight *= self.unit
-        last.bias.mul_(self.unit).add_(self.centre)
+        last.bias.mul_(self.unit).add_(self.center)
 
 
 def earth_movers_distance(predicted: Float[Tensor, "n k"], voted: Float[Tensor, "n k"]) -> Float[Tensor, "n"]:
@@ -250,7 +250,7 @@ def rarity(
     """One over the smoothed density of the training ratings at each rating, mean 1 over the training ratings.
 
     Label-distribution smoothing (Yang et al. 2021, Delving into Deep Imbalanced Regression): counts by bin, their
-    square root, smoothed by a Gaussian, since what is learnt at one rating serves its neighbours too.
+    square root, smoothed by a Gaussian, since what is learned at one rating serves its neighbors too.
     """
     counts = np.bincount(_bins(train, scale), minlength=BINS)
     density = convolve1d(np.sqrt(counts), gaussian_kernel(), mode="constant")

@@ -1,4 +1,4 @@
-"""Rated images: read AVA.txt or a CSV table, and find the pictures that it names."""
+"""Rated images: read AVA.txt or a CSV table, and find the images that it names."""
 
 import io
 import math
@@ -36,20 +36,20 @@ SHOWN = 3
 
 
 class ProblemKind(str, Enum):
-    """Why a row or a picture is not used."""
+    """Why a row or an image is not used."""
 
     BAD_ROW = "bad row"
     DUPLICATE_ROW = "duplicate row"
     CONFLICTING_ROW = "conflicting row"
-    MISSING_PICTURE = "missing picture"
-    UNREADABLE_PICTURE = "unreadable picture"
-    DUPLICATE_PICTURE = "duplicate picture"
+    MISSING_IMAGE = "missing image"
+    UNREADABLE_IMAGE = "unreadable image"
+    DUPLICATE_IMAGE = "duplicate image"
     NOT_RATED = "not rated"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One row or picture that is left out."""
+    """One row or image that is left out."""
 
     kind: ProblemKind
     name: str  # of the image, or "line 12" where the row has none

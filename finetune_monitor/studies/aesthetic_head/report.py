@@ -25,16 +25,16 @@ BINS = 20
 """Bins over the scale: half points where it is 0 to 10."""
 
 OUTER = (0.05, 0.95)
-"""The quantiles of the ratings below and above which a picture counts as rated far out."""
+"""The quantiles of the ratings below and above which an image counts as rated far out."""
 
 CRITICISM = (
-    "Such ratings favour Western and realist photographs ([arXiv 2601.09896](https://arxiv.org/abs/2601.09896)), and a "
+    "Such ratings favor Western and realist photographs ([arXiv 2601.09896](https://arxiv.org/abs/2601.09896)), and a "
     "head that is fitted to them does the same: a low score is no verdict on another style."
 )
 FEW_IMAGES = "Intervals over fewer than about ten images are too narrow: so few do not show how far others would lie."
 HOW_TO_READ = {
     "calibration.png": "On the diagonal a score means what people mean. Lines: 95 % intervals; hollow: one image.",
-    "histograms.png": "A head that crowds its scores in the middle has a narrower outline than the ratings' grey area.",
+    "histograms.png": "A head that crowds its scores in the middle has a narrower outline than the ratings' gray area.",
     "errors.png": "Lower is better; a head that says little but the mean errs less in the middle and more outside.",
     "examples.png": "Do the rows get better from top to bottom? The last rows are where head and people differ most.",
 }
@@ -43,16 +43,16 @@ HOW_TO_READ = {
 
 @dataclass(frozen=True)
 class Predictions:
-    """Rated pictures and what each predictor says of them.
+    """Rated images and what each predictor says of them.
 
-    names: one a picture.
+    names: one an image.
     ratings: people's mean rating of each, on `scale`.
-    scores: by predictor, in the ratings' unit; NaN where a picture could not be scored. The first is the head itself;
+    scores: by predictor, in the ratings' unit; NaN where an image could not be scored. The first is the head itself;
         it is compared with the next one that is no constant.
     scale: the lowest and the highest rating that people could give.
 
     Raises:
-        ValueError: no picture, no predictor, lengths that differ, a rating that is missing or a score that is infinite.
+        ValueError: no image, no predictor, lengths that differ, a rating that is missing or a score that is infinite.
     """
 
     names: tuple[str, ...]
@@ -143,20 +143,20 @@ def write_report(
     predictions: Predictions,
     measured: Measured,
     facts: Mapping[str, str],
-    pictures: Sequence[Path] | None,
+    images: Sequence[Path] | None,
     notes: Sequence[str] = (),
 ) -> None:
     """Write `report.md`, `report.json`, `predictions.csv` and the figures into `folder`.
 
-    facts: what a reader must know of the data and the head, by name. pictures: the files of `predictions.names`, for
+    facts: what a reader must know of the data and the head, by name. images: the files of `predictions.names`, for
     `examples.png`; None where there are none to show.
 
     Raises:
-        ValueError: as many pictures as names are expected.
+        ValueError: as many images as names are expected.
     """
-    if pictures is not None and len(pictures) != len(predictions.names):
-        raise ValueError(f"expected {len(predictions.names)} pictures, found {len(pictures)}")
-    drawn = _draw(predictions, measured, pictures)
+    if images is not None and len(images) != len(predictions.names):
+        raise ValueError(f"expected {len(predictions.names)} images, found {len(images)}")
+    drawn = _draw(predictions, measured, images)
     for name, figure in drawn.items():
         write_atomic(folder / name, png(figure))
     numbers = {"title": title, "facts": dict(facts), **to_json(predictions, measured), "notes": list(notes)}
@@ -212,7 +212,7 @@ def _difference(predictions: Predictions) -> Float[np.ndarray, "n"] | None:
     return predictions.error(first) - predictions.error(second)
 
 
-def _draw(predictions: Predictions, measured: Measured, pictures: Sequence[Path] | None) -> "dict[str, Figure]":
+def _draw(predictions: Predictions, measured: Measured, images: Sequence[Path] | None) -> "dict[str, Figure]":
     ratings, scores, scale = predictions.ratings, predictions.scores, predictions.scale
     compared = {name: scores[name] for name in predictions.compared}
     drawn = {
@@ -220,8 +220,8 @@ def _draw(predictions: Predictions, measured: Measured, pictures: Sequence[Path]
         "histograms.png": figures.histograms(ratings, compared, predictions.edges, measured.outer),
         "errors.png": figures.errors(measured.error_by_rating, scale),
     }
-    if pictures is not None:
-        drawn["examples.png"] = figures.examples(pictures, ratings, scores[predictions.head])
+    if images is not None:
+        drawn["examples.png"] = figures.examples(images, ratings, scores[predictions.head])
     return drawn
 
 
@@ -253,8 +253,8 @@ def _page(
     parts = [
         f"# {escaped(title)}",
         f"How near the scores of *{escaped(predictions.head)}* come to the mean ratings that people gave to "
-        f"{len(predictions.names):,} pictures, from {low:g} to {high:g}. Brackets hold 95 % bootstrap intervals over "
-        "these pictures, which know nothing of another training run; — is what cannot be computed.",
+        f"{len(predictions.names):,} images, from {low:g} to {high:g}. Brackets hold 95 % bootstrap intervals over "
+        "these images, which know nothing of another training run; — is what cannot be computed.",
         _facts_table(facts),
         _overall_section(predictions, measured),
         _rating_section(predictions, measured),

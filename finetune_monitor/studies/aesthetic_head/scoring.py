@@ -1,4 +1,4 @@
-"""Print a head's score of pictures as CSV."""
+"""Print a head's score of images as CSV."""
 
 import csv
 import sys
@@ -15,15 +15,15 @@ from finetune_monitor.metrics.aesthetic import Aesthetic
 BATCH = 16
 
 
-def print_scores(pictures: Sequence[Path], head: str, clip: str, pretrained: str | None, device: str) -> None:
-    """Write `image,score` to the standard output, a row a picture in the order given, those below a folder by name.
+def print_scores(images: Sequence[Path], head: str, clip: str, pretrained: str | None, device: str) -> None:
+    """Write `image,score` to the standard output, a row an image in the order given, those below a folder by name.
 
-    A picture that cannot be read has a row without a score, and a line on the standard error says why.
+    An image that cannot be read has a row without a score, and a line on the standard error says why.
 
     Raises:
-        UserError: the head or CLIP cannot be had, a folder has no picture, or no picture can be read.
+        UserError: the head or CLIP cannot be had, a folder has no image, or no image can be read.
     """
-    files = [file for path in pictures for file in (_below(path) if path.is_dir() else [path])]
+    files = [file for path in images for file in (_below(path) if path.is_dir() else [path])]
     metric = Aesthetic(clip, pretrained, head, device)
     if notice := metric.describe().get("notice"):
         print(f"finetune-monitor: {notice}", file=sys.stderr)
@@ -39,14 +39,14 @@ def print_scores(pictures: Sequence[Path], head: str, clip: str, pretrained: str
             scored += len(scores)
             bar.update(len(batch))
     if not scored:
-        raise UserError(f"none of the {len(files)} pictures can be read")
+        raise UserError(f"none of the {len(files)} images can be read")
 
 
 def _below(folder: Path) -> list[Path]:
     if files := [folder / name for name in files_below(folder) if Path(name).suffix.lower() in SUFFIXES]:
         return files
     raise UserError(
-        f"{folder}: no picture in it, nor in its folders; expected files ending in {', '.join(sorted(SUFFIXES))}"
+        f"{folder}: no image in it, nor in its folders; expected files ending in {', '.join(sorted(SUFFIXES))}"
     )
 
 

@@ -24,7 +24,7 @@ DIVIDED = {"test": TEST, "validation": VALIDATION}
 
 @dataclass(frozen=True)
 class Lists:
-    """Files with the names of the images for each part, one a line; None where the pictures' content decides."""
+    """Files with the names of the images for each part, one a line; None where the images' content decides."""
 
     train: Path | None = None
     validation: Path | None = None
@@ -56,9 +56,9 @@ def read_list(path: str | Path) -> list[str]:
 def make_split(names: Sequence[str], digests: Sequence[str], lists: Lists = Lists()) -> Split:
     """Divide images into training, validation and test.
 
-    Without lists, the SHA-256 of a picture's file alone decides: a tenth each for test and validation, so that a
-    picture has the same place on every machine, in any order, under any name, and beside any other pictures. Only
-    where a part would be empty does the picture next to it in the order of the digests move.
+    Without lists, the SHA-256 of an image's file alone decides: a tenth each for test and validation, so that a
+    image has the same place on every machine, in any order, under any name, and beside any other images. Only
+    where a part would be empty does the image next to it in the order of the digests move.
     A list says which images its part has; what a missing test or validation list leaves open is divided as above,
     from the images of the training list, or from all that are in no list where there is none.
 
@@ -143,7 +143,7 @@ def _resolve(names: Sequence[str], lists: Lists) -> tuple[dict[str, set[int]], l
 
 
 def _index(names: Sequence[str]) -> dict[str, list[int]]:
-    """Rows by name, and by name without its picture suffix."""
+    """Rows by name, and by name without its image suffix."""
     index: dict[str, list[int]] = {}
     for row, name in enumerate(names):
         index.setdefault(without_suffix(name), []).append(row)
@@ -159,7 +159,7 @@ def _listed_rows(path: Path, index: dict[str, list[int]]) -> tuple[set[int], lis
         if found:
             rows.update(found)
         else:
-            detail = f"in {path}, without a rating or a usable picture"
+            detail = f"in {path}, without a rating or a usable image"
             problems.append(Problem(ProblemKind.NOT_RATED, name, detail))
     if not rows:
         there = reprlib.repr(next(iter(index), "no rated image"))

@@ -158,12 +158,12 @@ def _over(above: Values, below: Values) -> Values:
 def _correlation(x: Weights, y: Weights, weights: Weights) -> Values:
     total = weights.sum(axis=1)
     total = np.where(total > 0, total, np.nan)
-    (x, x_variance), (y, y_variance) = (_centred(each, weights, total) for each in (x, y))
+    (x, x_variance), (y, y_variance) = (_centered(each, weights, total) for each in (x, y))
     covariance = np.einsum("rn,rn,rn->r", weights, x, y, optimize=False)
     return np.clip(covariance / np.sqrt(x_variance * y_variance), -1, 1)
 
 
-def _centred(x: Weights, weights: Weights, total: Values) -> tuple[Weights, Values]:
+def _centered(x: Weights, weights: Weights, total: Values) -> tuple[Weights, Values]:
     """Less the mean of the images drawn, and the variance times their number; NaN where that is all rounding error."""
     largest = np.abs(x).max(initial=0.0)
     x = x - (np.einsum("rn,rn->r", weights, x) / total)[:, None]
@@ -197,22 +197,22 @@ def _pairs_apart(x: Series, weights: Weights) -> Values:
     return (weights.sum(axis=1) ** 2 - (_grouped(x, weights) ** 2).sum(axis=1)) / 2
 
 
-def normalised(labels: Float[np.ndarray, "*axes"]) -> Float[np.ndarray, "*axes"]:
+def normalized(labels: Float[np.ndarray, "*axes"]) -> Float[np.ndarray, "*axes"]:
     """Labels from 1 to 5 as scores from 0 to 1."""
     return (labels - LOWEST) / (HIGHEST - LOWEST)
 
 
-def standardised(scores: Scores) -> tuple[Scores, Bool[np.ndarray, "evaluators"]]:
+def standardized(scores: Scores) -> tuple[Scores, Bool[np.ndarray, "evaluators"]]:
     """Each evaluator's scores less their mean, over their standard deviation (that of a population, ddof 0).
 
     Who always says the same has no deviation: their scores become 0, and their flag is True.
     """
     present = ~np.isnan(scores)
     count = np.maximum(present.sum(axis=1, keepdims=True), 1)
-    centred = scores - np.where(present, scores, 0).sum(axis=1, keepdims=True) / count
-    spread = np.sqrt(np.where(present, centred**2, 0).sum(axis=1, keepdims=True) / count)
+    centered = scores - np.where(present, scores, 0).sum(axis=1, keepdims=True) / count
+    spread = np.sqrt(np.where(present, centered**2, 0).sum(axis=1, keepdims=True) / count)
     flat = ~(spread > 1e-12)
-    return np.where(flat & present, 0.0, centred / np.where(flat, 1.0, spread)), flat[:, 0]
+    return np.where(flat & present, 0.0, centered / np.where(flat, 1.0, spread)), flat[:, 0]
 
 
 def sample_scores(scores: Scores, least: int = 1) -> Float[np.ndarray, "samples"]:

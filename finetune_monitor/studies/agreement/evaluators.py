@@ -19,7 +19,7 @@ from finetune_monitor.studies.agreement.coefficients import (
     kappa,
     kendall,
     mae,
-    normalised,
+    normalized,
     pearson,
     spearman,
     within_one,
@@ -41,7 +41,7 @@ class Lineup:
     """Everyone who takes a seat, and the weights that they are measured with.
 
     labels: of the people.
-    shared: their scores as they are averaged for correlations: normalised, or standardised.
+    shared: their scores as they are averaged for correlations: normalized, or standardized.
     scores: of the model, continuous.
     stars: 1 to 5 of everyone else in each labeler's seat, by name.
     rankings: the correlations to measure, by name.
@@ -64,7 +64,7 @@ class Lineup:
 
     def graded(self, stars: Series, others: Float[np.ndarray, "samples"]) -> Row:
         """Mean absolute error in steps, and both grades, of stars against mean scores 0..1 of others."""
-        own = normalised(stars)
+        own = normalized(stars)
         raw, corrected = grades(own, others, self.weights, self.power)
         return {"mae": 4 * mae(own, others, self.weights), "raw": raw, "corrected": corrected}
 
@@ -96,7 +96,7 @@ def against_labeler(lineup: Lineup, seat: int) -> dict[str, Row]:
 
 def against_others(lineup: Lineup, seat: int) -> dict[str, Row]:
     """Everyone against the mean of the other labelers; people are the held-out labeler."""
-    own, others = lineup.labels[seat], without(normalised(lineup.labels), seat)
+    own, others = lineup.labels[seat], without(normalized(lineup.labels), seat)
     stars = {PEOPLE: own, **{name: each[seat] for name, each in lineup.stars.items()}}
     rows = {name: lineup.graded(each, others) for name, each in stars.items()}
     shared = without(lineup.shared, seat)

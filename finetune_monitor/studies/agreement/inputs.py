@@ -27,7 +27,7 @@ class Inputs:
     ratings: folders of plans, of which there may be one, and files as `read_rating_files` takes them.
     scores: a CSV with the model's scores; None takes those in the records of the plan's runs.
     metric: the one to compare, where the ratings are of several; also what was asked where a file does not say it.
-    min_coverage: labelers who labelled a smaller share of the images, 0..1, are left out.
+    min_coverage: labelers who labeled a smaller share of the images, 0..1, are left out.
     """
 
     ratings: tuple[Path, ...]
@@ -130,7 +130,7 @@ def _material(table: LabelTable, tasks: Mapping[str, Task], inputs: Inputs) -> M
 
 
 def _without_changed(table: LabelTable, tasks: Mapping[str, Task]) -> tuple[LabelTable, list[str]]:
-    """Without images whose file is no longer the one that people saw: the score may be of another picture."""
+    """Without images whose file is no longer the one that people saw: the score may be of another image."""
     changed = changed_files([tasks[image] for image in table.images if image in tasks])
     if not changed:
         return table, []

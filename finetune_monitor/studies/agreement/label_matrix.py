@@ -46,21 +46,21 @@ class LabelTable:
 
     @property
     def coverage(self) -> Float[np.ndarray, "evaluators"]:
-        """Share of the images that each labeler labelled."""
+        """Share of the images that each labeler labeled."""
         return (~np.isnan(self.labels)).mean(axis=1)
 
     def complete(self, coverage: float) -> "LabelTable":
-        """The same without labelers who labelled a smaller share of the images, and images that lose all labels.
+        """The same without labelers who labeled a smaller share of the images, and images that lose all labels.
 
         `replaced` stays that of all labelers.
 
         Raises:
-            UserError: nobody labelled that many.
+            UserError: nobody labeled that many.
         """
         kept = self.coverage >= coverage
         if not kept.any():
             raise UserError(
-                f"{self.metric}: none of its {len(self.labelers)} labelers labelled {coverage:.0%} of the "
+                f"{self.metric}: none of its {len(self.labelers)} labelers labeled {coverage:.0%} of the "
                 f"{len(self.images)} images, the most is {self.coverage.max():.1%}; ask for less"
             )
         return self.only(kept, ~np.isnan(self.labels[kept]).all(axis=0))
@@ -82,14 +82,14 @@ class LabelTable:
 class Labeler:
     """What one labeler's labels are like; NaN where there is nothing to tell it from.
 
-    n: images labelled, repeats not among them.
+    n: images labeled, repeats not among them.
     coverage: the share of all images that this is.
     deviation: that of a population (ddof 0).
     shares: of each label, from 1 to 5.
     constant: always the same, in two or more.
     median_ms: of the time to an answer.
     hasty: share of the answers of known duration that took less than `HASTY_MS`.
-    others: Spearman's correlation with the mean of the others, over the images that two or more of them labelled.
+    others: Spearman's correlation with the mean of the others, over the images that two or more of them labeled.
     consistency: share of the repeats with exactly the label of the original.
     repeats: how many repeats that is a share of.
     """

@@ -1,4 +1,4 @@
-"""A model's score of each labelled image: from the records of the runs that drew them, or from a table."""
+"""A model's score of each labeled image: from the records of the runs that drew them, or from a table."""
 
 import math
 import reprlib
@@ -110,7 +110,7 @@ def matched(scores: Scores, images: Sequence[str], tasks: Mapping[str, Task]) ->
     found = {image: _name(image, tasks.get(image), scores.by_image, ends) for image in images}
     if not any(found.values()):
         raise UserError(
-            f"none of the {len(images)} labelled images has a score; looked for {reprlib.repr(images[0])}, the scores "
+            f"none of the {len(images)} labeled images has a score; looked for {reprlib.repr(images[0])}, the scores "
             f"are of {', '.join(map(reprlib.repr, list(scores.by_image)[:SHOWN]))}; expected the same names in both"
         )
     shared = [name for name, count in Counter(filter(None, found.values())).items() if count > 1]

@@ -12,7 +12,7 @@ from finetune_monitor.studies.labeling.ratings import COLUMNS
 
 OTHER_NAMES = {
     "image_id": ("image", "file", "filename", "item", "task_id"),
-    "labeler": ("labeller", "rater", "annotator", "evaluator", "worker", "worker_id", "user", "participant"),
+    "labeler": ("labeler", "rater", "annotator", "evaluator", "worker", "worker_id", "user", "participant"),
     "metric": ("question", "dimension", "task"),
     "label": ("rating", "score", "value", "answer"),
     "timestamp": ("time", "date", "created_at"),

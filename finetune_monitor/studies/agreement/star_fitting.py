@@ -16,7 +16,7 @@ BLOCKS = 5
 def fit_buckets(scores: Float[np.ndarray, "samples"], labels: Labels, power: float = 1.0) -> Buckets:
     """The thresholds with the least cost, by dynamic programming over the samples in the order of their scores.
 
-    Equal scores stay together; steps may be empty. A threshold lies half way between two neighbouring scores. Samples
+    Equal scores stay together; steps may be empty. A threshold lies half way between two neighboring scores. Samples
     without a score or a label are left out. Takes O(n log n + 5 n).
     """
     values, costs = _costs_by_score(scores, labels, power)
@@ -84,7 +84,7 @@ def _backtrack(starts: list[Int[np.ndarray, "n"]], end: int) -> Int[np.ndarray, 
 
 def _thresholds(values: Float[np.ndarray, "n"], borders: Int[np.ndarray, "4"]) -> Float[np.ndarray, "4"]:
     middles = values[:-1] / 2 + values[1:] / 2  # each half, lest the sum overflow
-    between = np.where(middles > values[:-1], middles, values[1:])  # there is nothing between neighbouring numbers
+    between = np.where(middles > values[:-1], middles, values[1:])  # there is nothing between neighboring numbers
     return np.concatenate([[-np.inf], between, [np.inf]])[borders]
 
 

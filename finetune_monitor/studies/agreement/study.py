@@ -17,9 +17,9 @@ from finetune_monitor.studies.agreement.coefficients import (
     Labels,
     alpha,
     confusion,
-    normalised,
+    normalized,
     sample_scores,
-    standardised,
+    standardized,
     within,
 )
 from finetune_monitor.studies.agreement.evaluators import (
@@ -41,7 +41,7 @@ from finetune_monitor.studies.agreement.label_matrix import Labeler, LabelTable
 from finetune_monitor.studies.agreement.star_fitting import METHODS, Fit, clean_stars, fold_groups, naive_stars
 
 PERSON, CELL, IMAGE = "person", "cell", "image"
-"""What folds hold out and the bootstrap draws: persons; prompts with their seeds, as pictures of one at several steps
+"""What folds hold out and the bootstrap draws: persons; prompts with their seeds, as images of one at several steps
 are near copies; or images, where nothing tells which belong together.
 """
 
@@ -156,7 +156,7 @@ def study(
     power: float = 1.0,
     seed: int = 0,
     rounds: int = ROUNDS,
-    standardise: bool = False,
+    standardize: bool = False,
 ) -> Study:
     """Measure everything.
 
@@ -165,7 +165,7 @@ def study(
         power: of the distances that grades and thresholds count.
         seed: of the resamples, the shuffle, and the blocks where nothing tells which images belong together.
         rounds: resamples of the bootstrap.
-        standardise: give each labeler's labels mean 0 and deviation 1 before they are averaged for correlations.
+        standardize: give each labeler's labels mean 0 and deviation 1 before they are averaged for correlations.
 
     Raises:
         ValueError: fewer than two labelers.
@@ -173,7 +173,7 @@ def study(
     labels, scores = sample.labels, sample.scores[sample.scored]
     if len(labels) < 2:
         raise ValueError(f"expected the labels of two labelers at least, found {len(labels)}")
-    lineup = _lineup(sample, power, seed, rounds, standardise)
+    lineup = _lineup(sample, power, seed, rounds, standardize)
     unscored = int((~sample.scored).sum())
     overall = _estimates(lineup.correlations(scores, sample_scores(lineup.shared)), len(scores), unscored)
     refused = _refusal(overall["spearman"])
@@ -208,7 +208,7 @@ def _measured(sample: Sample, lineup: Lineup, overall: dict[str, Estimate], meth
     )
 
 
-def _lineup(sample: Sample, power: float, seed: int, rounds: int, standardise: bool) -> Lineup:
+def _lineup(sample: Sample, power: float, seed: int, rounds: int, standardize: bool) -> Lineup:
     """Nobody in the seats yet."""
     labels, scores = sample.labels, sample.scores[sample.scored]
     clusters = (
@@ -217,7 +217,7 @@ def _lineup(sample: Sample, power: float, seed: int, rounds: int, standardise: b
     rankings = dict(RANKINGS)
     if sample.unit == PERSON:
         rankings |= {name + WITHIN: within(each, clusters) for name, each in RANKINGS.items()}
-    shared = standardised(normalised(labels))[0] if standardise else normalised(labels)
+    shared = standardized(normalized(labels))[0] if standardize else normalized(labels)
     return Lineup(labels, shared, scores, {}, resamples(clusters, rounds, seed), rankings, power)
 
 
@@ -288,14 +288,14 @@ class Section:
 
     labelers: as `labels.describe_labelers` has them, in the order of the study's table.
     notes: sentences on gaps, duplicates and the like.
-    pictures: the file of each image; None where there are none to show.
+    images: the file of each image; None where there are none to show.
     captions: what an image is, such as "ana, step 300"; None where only its id is known.
     """
 
     study: Study
     labelers: Sequence[Labeler]
     notes: Sequence[str] = ()
-    pictures: Mapping[str, Path] | None = None
+    images: Mapping[str, Path] | None = None
     captions: Mapping[str, str] | None = None
 
     @property

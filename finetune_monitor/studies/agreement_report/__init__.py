@@ -1,1 +1,1 @@
-"""The pages that say how well scores agree with people: verdict, tables, figures, pictures."""
+"""The pages that say how well scores agree with people: verdict, tables, figures, images."""

@@ -41,19 +41,19 @@ def agree(
     method: str = "least_cost",
     power: float = 1.0,
     seed: int = 0,
-    standardise: bool = False,
+    standardize: bool = False,
 ) -> Outcome:
     """Compare, and write the report, and the thresholds where there are any, into `output`.
 
     Args:
-        images: folder with the pictures, where no plan says where they lie; None shows none.
-        method, power, seed, standardise: as `study.study` takes them.
+        images: folder with the images, where no plan says where they lie; None shows none.
+        method, power, seed, standardize: as `study.study` takes them.
 
     Raises:
         UserError: `output` holds a report already, or the input cannot be used; lists everything.
     """
     loaded = load(inputs)
-    chosen: dict[str, Any] = {"method": method, "power": power, "seed": seed, "standardise": standardise}
+    chosen: dict[str, Any] = {"method": method, "power": power, "seed": seed, "standardize": standardize}
     sections = [_section(material, loaded, images, chosen) for material in loaded.materials.values()]
     claim(output, (*REPORTS, THRESHOLDS, PROBLEMS))
     _write_problems(output / PROBLEMS, loaded.problems)
@@ -68,15 +68,15 @@ def agree(
 def _section(material: Material, loaded: Loaded, images: Path | None, chosen: Mapping[str, Any]) -> Section:
     sample, tasks = material.sample, loaded.tasks
     planned = [tasks[image] for image in sample.table.images if image in tasks]
-    pictures = {task.image_id: task.file for task in planned}
+    files = {task.image_id: task.file for task in planned}
     if images is not None:
         located = zip(sample.table.images, locate_images(sample.table.images, images), strict=True)
-        pictures |= {image: path for image, path in located if path is not None}
+        files |= {image: path for image, path in located if path is not None}
     return Section(
         study(sample, **chosen),
         describe_labelers(sample.table),
         material.notes,
-        pictures or None,
+        files or None,
         {task.image_id: _caption(task) for task in planned} or None,
     )
 

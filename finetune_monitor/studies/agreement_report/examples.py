@@ -29,7 +29,7 @@ QUALITY = 82
 class Example:
     """One image and everything said of it.
 
-    picture: a JPEG as a data URI; None where there is none, or it cannot be read.
+    data_uri: a JPEG as a data URI; None where there is none, or it cannot be read.
     stars: the model's, mean over the seats, thresholds clean; NaN where they were refused.
     mean, deviation: of the labels.
     labels: who gave each label, from the highest down.
@@ -37,7 +37,7 @@ class Example:
 
     image: str
     caption: str
-    picture: str | None
+    data_uri: str | None
     score: float
     stars: float
     mean: float
@@ -77,12 +77,12 @@ def deviations(labels: Float[np.ndarray, "evaluators samples"]) -> Float[np.ndar
 def thumbnail(path: Path) -> str | None:
     """A small JPEG as a data URI; None where the file cannot be read."""
     try:
-        picture = read_image(path)
+        image = read_image(path)
     except UserError:
         return None
-    picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
     content = io.BytesIO()
-    picture.save(content, format="JPEG", quality=QUALITY)
+    image.save(content, format="JPEG", quality=QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
 
 
@@ -96,7 +96,7 @@ def _example(section: Section, place: int) -> Example:
     study = section.study
     table = study.sample.table
     image, labels = table.images[place], table.labels[:, place]
-    path = (section.pictures or {}).get(image)
+    path = (section.images or {}).get(image)
     return Example(
         image,
         (section.captions or {}).get(image, ""),

@@ -1,4 +1,4 @@
-"""Draw the report's figures as SVG whose colours the page's style sheet decides, so that they suit light and dark."""
+"""Draw the report's figures as SVG whose colors the page's style sheet decides, so that they suit light and dark."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from finetune_monitor.metrics.thresholds import HIGHEST, LOWEST, STEPS
 from finetune_monitor.stats.estimate import Estimate
 
 Scale: TypeAlias = Callable[[float], float]
-"""From a number to its place in the picture."""
+"""From a number to its place in the image."""
 
 POINTS = 3000
 """Dots in a figure at most; of more images as many are drawn at random."""

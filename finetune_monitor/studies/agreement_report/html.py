@@ -37,7 +37,7 @@ def render(sections: Sequence[Section], facts: Mapping[str, str]) -> str:
     environment = Environment(
         loader=loader,
         autoescape=True,
-        finalize=finalised,
+        finalize=finalized,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -82,7 +82,7 @@ def describe(section: Section) -> dict[str, Any]:
     }
 
 
-def finalised(value: Any) -> Any:
+def finalized(value: Any) -> Any:
     """Foreign text with a mark in place of what cannot be seen; anything else as it is."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 

@@ -29,7 +29,7 @@ EVALUATORS = (PEOPLE, MODEL, NAIVE, CONSTANT, SHUFFLE)
 
 @dataclass(frozen=True)
 class Column:
-    """A column's head, how its numbers are printed, and the head that it shares with its neighbours."""
+    """A column's head, how its numbers are printed, and the head that it shares with its neighbors."""
 
     name: str
     form: str = ".2f"

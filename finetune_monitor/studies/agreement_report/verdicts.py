@@ -99,7 +99,7 @@ def _compared(section: Section) -> tuple[Tone, str, list[str]]:
     rows = study.mean.against_labeler
     model, people = (rows[name].get("kappa", UNKNOWN) for name in (MODEL, PEOPLE))
     if np.isnan([model.low, people.mean]).any():
-        why = "that takes two labelers, and more images that both labelled and that have a score"
+        why = "that takes two labelers, and more images that both labeled and that have a score"
         return Tone.UNCLEAR, "Cannot be compared", [f"{section.metric} cannot be compared with people: {why}."]
     relation, constant = compare(study.over_people), compare(study.over_constant)
     tone, headline = _judged(model, people, relation, constant is Relation.BETTER)

@@ -1,4 +1,4 @@
-"""Where the labelling page listens, who may open it there, and the link to it."""
+"""Where the labeling page listens, who may open it there, and the link to it."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What a labeler may see of a plan: its pictures and photos as JPEG, without a word of what their files carry."""
+"""What a labeler may see of a plan: its images and photos as JPEG, without a word of what their files carry."""
 
 import hashlib
 import io
@@ -27,7 +27,7 @@ PHOTOS, PHOTO_SIDE = 6, 512
 class Gallery:
     """A plan, and what of it can be shown.
 
-    tasks: those whose picture is still the one that was planned.
+    tasks: those whose image is still the one that was planned.
     photos: names of each person's photos, in order.
     encoded: the JPEG of every photo, by its name, which is made from the JPEG alone.
     left_out: why any other task or photo is not shown, for whoever runs the page.
@@ -56,7 +56,7 @@ class Gallery:
         return {metric: tasks for metric, tasks in found.items() if tasks}
 
     def photos_beside(self, task: Task) -> tuple[str, ...]:
-        """Names of the photos that are shown with a task's picture."""
+        """Names of the photos that are shown with a task's image."""
         return self.photos[task.person] if question_of(task.metric).with_photos else ()
 
 
@@ -69,19 +69,19 @@ def open_gallery(folder: Path) -> Gallery:
     plan = read_plan(folder)
     photos, encoded, problems = _photos(plan)
     tasks = []
-    for task in tqdm(plan.tasks, "checking pictures", delay=1, leave=False):
+    for task in tqdm(plan.tasks, "checking images", delay=1, leave=False):
         problem = _problem(task, photos)
         if problem is None:
             tasks.append(task)
         else:
             problems.append(problem)
     if not tasks:
-        all_problems(problems, f"{folder}: no picture of the plan can be shown; make the plan again")
+        all_problems(problems, f"{folder}: no image of the plan can be shown; make the plan again")
     return Gallery(plan, tuple(tasks), photos, encoded, tuple(problems))
 
 
-def picture_jpeg(task: Task) -> bytes:
-    """A task's picture at its own size.
+def image_jpeg(task: Task) -> bytes:
+    """A task's image at its own size.
 
     Raises:
         UserError: it cannot be read, or is no longer the one that was planned.

@@ -16,7 +16,7 @@ from finetune_monitor.studies.labeling.sources import (
     METRICS,
     SIMILARITY,
     Person,
-    Picture,
+    RatedImage,
     Stratum,
     find_persons,
     only,
@@ -56,7 +56,7 @@ def draw_plan(
     gives as many as the others to each half. The same inputs and seed give the same files.
 
     Args:
-        sources: run directories, also of runs that go on, and folders of pictures: of one person each, or with a
+        sources: run directories, also of runs that go on, and folders of images: of one person each, or with a
             sub-folder a person. Runs that share a reference photo show the same person.
         folder: where the plan is written.
         per_person: how many images of each person, for both metrics together; all where there are fewer.
@@ -93,12 +93,12 @@ def _unfit_settings(folder: Path, per_person: int, repeats: float) -> list[str]:
 
 def _distinct(persons: Sequence[Person], rng: random.Random) -> tuple[list[Person], list[str]]:
     """Identical files once a person, and once in all for aesthetics, with notes of what fell away."""
-    contents = _contents({picture.file for person in persons for picture in person.pictures})
-    kept = [replace(person, pictures=_once(person.pictures, contents, rng)) for person in persons]
+    contents = _contents({image.file for person in persons for image in person.images})
+    kept = [replace(person, images=_once(person.images, contents, rng)) for person in persons]
     notes = [
         f"{person.name}: {fewer} images are byte for byte the same as others and are left out"
         for person, left in zip(persons, kept, strict=True)
-        if (fewer := len(person.pictures) - len(left.pictures))
+        if (fewer := len(person.images) - len(left.images))
     ]
     owners = _owners(kept, contents, rng)
     if owners:
@@ -114,14 +114,14 @@ def _contents(files: Iterable[Path]) -> dict[Path, str]:
     return {file: sha256(file) if file in readable else str(file) for file in sizes}
 
 
-def _once(pictures: Sequence[Picture], contents: Mapping[Path, str], rng: random.Random) -> tuple[Picture, ...]:
+def _once(images: Sequence[RatedImage], contents: Mapping[Path, str], rng: random.Random) -> tuple[RatedImage, ...]:
     """One of each content: the one fit for most metrics, from the step that has the fewest so far."""
-    copies: dict[str, list[Picture]] = defaultdict(list)
-    for picture in rng.sample(pictures, len(pictures)):
-        copies[contents[picture.file]].append(picture)
+    copies: dict[str, list[RatedImage]] = defaultdict(list)
+    for image in rng.sample(images, len(images)):
+        copies[contents[image.file]].append(image)
     load = Counter[Stratum]()
     for same in sorted(copies.values(), key=len):
-        same.sort(key=lambda picture: (-len(picture.metrics), load[picture.stratum]))
+        same.sort(key=lambda image: (-len(image.metrics), load[image.stratum]))
         load[same[0].stratum] += 1
     return tuple(same[0] for same in copies.values())
 
@@ -130,8 +130,8 @@ def _owners(persons: Sequence[Person], contents: Mapping[Path, str], rng: random
     """Content that several persons have to the name of the one for whom it is rated for aesthetics, in fair shares."""
     rivals: dict[str, list[str]] = defaultdict(list)
     for person in persons:
-        for picture in only(person.pictures, {AESTHETIC}):
-            rivals[contents[picture.file]].append(person.name)
+        for image in only(person.images, {AESTHETIC}):
+            rivals[contents[image.file]].append(person.name)
     load, owners = Counter[str](), {}
     for content, names in rivals.items():
         if len(names) > 1:
@@ -142,8 +142,8 @@ def _owners(persons: Sequence[Person], contents: Mapping[Path, str], rng: random
 
 def _without_others(person: Person, contents: Mapping[Path, str], owners: Mapping[str, str]) -> Person:
     own = {file for file, content in contents.items() if owners.get(content, person.name) == person.name}
-    parts = [only([one], set(METRICS) if one.file in own else {SIMILARITY}) for one in person.pictures]
-    return replace(person, pictures=tuple(chain.from_iterable(parts)))
+    parts = [only([one], set(METRICS) if one.file in own else {SIMILARITY}) for one in person.images]
+    return replace(person, images=tuple(chain.from_iterable(parts)))
 
 
 def _draw(
@@ -156,61 +156,65 @@ def _draw(
     tasks: list[Task] = []
     counts: dict[tuple[str, str], int] = {}
     for person in persons:
-        drawn, unreadable = _deal(person.pictures, per_person, rng)
-        counts |= {(person.name, metric): len(pictures) for metric, pictures in drawn.items()}
-        for metric, pictures in drawn.items():
-            tasks += [_task(next(ids), metric, person.name, picture) for picture in pictures]
+        drawn, unreadable = _deal(person.images, per_person, rng)
+        counts |= {(person.name, metric): len(images) for metric, images in drawn.items()}
+        for metric, images in drawn.items():
+            tasks += [_task(next(ids), metric, person.name, image) for image in images]
         notes += _shortages(person.name, drawn, unreadable, per_person)
     if not tasks:
-        all_problems(notes, "found no image that can be rated; expected pictures:")
+        all_problems(notes, "found no image that can be rated; expected images:")
     tasks += _repeat(tasks, repeats, rng, ids)
     compared = {task.person for task in tasks if task.metric == SIMILARITY}
     photos = {person.name: person.photos for person in persons if person.name in compared}
     return Plan(tuple(sorted(tasks, key=lambda task: task.image_id)), photos, seed), counts, notes
 
 
-def _shortages(name: str, drawn: Mapping[str, Sequence[Picture]], unreadable: Sequence[str], wanted: int) -> list[str]:
+def _shortages(
+    name: str, drawn: Mapping[str, Sequence[RatedImage]], unreadable: Sequence[str], wanted: int
+) -> list[str]:
     notes = [f"{name}: {len(unreadable)} images cannot be read and are left out: {unreadable[0]}"] if unreadable else []
     if sum(map(len, drawn.values())) < wanted:
-        parts = " and ".join(f"{len(pictures)} for {metric}" for metric, pictures in drawn.items())
+        parts = " and ".join(f"{len(images)} for {metric}" for metric, images in drawn.items())
         notes.append(f"{name}: there are fewer than {wanted} images: {parts or 'none of its own'}")
     return notes
 
 
-def _deal(pictures: Sequence[Picture], number: int, rng: random.Random) -> tuple[dict[str, list[Picture]], list[str]]:
-    """Pictures for each metric, in equal parts and from each stratum alike; and why others cannot be used.
+def _deal(
+    images: Sequence[RatedImage], number: int, rng: random.Random
+) -> tuple[dict[str, list[RatedImage]], list[str]]:
+    """Images for each metric, in equal parts and from each stratum alike; and why others cannot be used.
 
     The metric that has fewer is next, and takes from the stratum that gave it the fewest so far.
     """
-    piles: dict[str, dict[Stratum, list[Picture]]] = {metric: defaultdict(list) for metric in METRICS}
+    piles: dict[str, dict[Stratum, list[RatedImage]]] = {metric: defaultdict(list) for metric in METRICS}
     # The last of a pile goes first: what can be rated for one metric alone.
-    for one in sorted(rng.sample(pictures, len(pictures)), key=lambda one: -len(one.metrics)):
+    for one in sorted(rng.sample(images, len(images)), key=lambda one: -len(one.metrics)):
         for metric in one.metrics:
             piles[metric][one.stratum].append(one)
     open_ = [metric for metric in METRICS if piles[metric]]
     wanted = {metric: (number + place) // len(open_) for place, metric in enumerate(reversed(open_))}
-    drawn: dict[str, list[Picture]] = {metric: [] for metric in open_}
+    drawn: dict[str, list[RatedImage]] = {metric: [] for metric in open_}
     given, used, unreadable = Counter[tuple[str, Stratum]](), set[Path](), []
     while open_ := [metric for metric in open_ if len(drawn[metric]) < wanted[metric]]:
         metric = min(open_, key=lambda metric: len(drawn[metric]))
-        picture = _next(metric, piles[metric], used, given)
-        if picture is None:
+        image = _next(metric, piles[metric], used, given)
+        if image is None:
             open_.remove(metric)  # what it has is all there is
             continue
-        used.add(picture.file)
+        used.add(image.file)
         try:
-            read_image(picture.file)
+            read_image(image.file)
         except UserError as error:
             unreadable.append(str(error))
         else:
-            drawn[metric].append(picture)
-            given[metric, picture.stratum] += 1
+            drawn[metric].append(image)
+            given[metric, image.stratum] += 1
     return drawn, unreadable
 
 
 def _next(
-    metric: str, piles: Mapping[Stratum, list[Picture]], used: Set[Path], given: Mapping[tuple[str, Stratum], int]
-) -> Picture | None:
+    metric: str, piles: Mapping[Stratum, list[RatedImage]], used: Set[Path], given: Mapping[tuple[str, Stratum], int]
+) -> RatedImage | None:
     for pile in piles.values():
         while pile and pile[-1].file in used:
             pile.pop()
@@ -220,9 +224,9 @@ def _next(
     return piles[min(ranks, key=lambda key: ranks[key])].pop() if ranks else None
 
 
-def _task(image_id: str, metric: str, person: str, picture: Picture) -> Task:
-    place = (picture.run, picture.step, picture.cell)
-    return Task(image_id, metric, person, picture.file, sha256(picture.file), *place)
+def _task(image_id: str, metric: str, person: str, image: RatedImage) -> Task:
+    place = (image.run, image.step, image.cell)
+    return Task(image_id, metric, person, image.file, sha256(image.file), *place)
 
 
 def _repeat(tasks: Sequence[Task], share: float, rng: random.Random, ids: Iterator[str]) -> list[Task]:

@@ -1,4 +1,4 @@
-"""What is asked of a picture, in words, and the order in which each labeler is asked."""
+"""What is asked of an image, in words, and the order in which each labeler is asked."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -36,15 +36,15 @@ QUESTIONS = {
         "face_similarity",
         "Likeness",
         "Is this the person in the photos?",
-        "Go by the face alone: hair, clothes and how good the picture is do not count. No face at all is a 1.",
+        "Go by the face alone: hair, clothes and how good the image is do not count. No face at all is a 1.",
         ("Someone else", "A slight likeness", "Could be a relative", "Very much alike", "The same person"),
         with_photos=True,
     ),
     "aesthetic": Question(
         "aesthetic",
-        "Picture quality",
-        "How good is this picture?",
-        "Light, colour, composition, and whether anything looks wrong. Whom it shows does not count.",
+        "RatedImage quality",
+        "How good is this image?",
+        "Light, color, composition, and whether anything looks wrong. Whom it shows does not count.",
         ("Bad", "Poor", "Fair", "Good", "Excellent"),
     ),
 }
@@ -53,7 +53,7 @@ QUESTIONS = {
 def question_of(metric: str) -> Question:
     """The question for a metric; a general one for a metric that has none of its own."""
     anchors = ("Very low", "Low", "Medium", "High", "Very high")
-    return QUESTIONS.get(metric) or Question(metric, metric, f"How do you rate this picture: {metric}?", "", anchors)
+    return QUESTIONS.get(metric) or Question(metric, metric, f"How do you rate this image: {metric}?", "", anchors)
 
 
 def ordered(tasks: Sequence[Task], seed: int, labeler: str) -> list[Task]:

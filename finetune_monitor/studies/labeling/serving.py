@@ -1,4 +1,4 @@
-"""The labelling page as a web application: who may ask, what they get, and how a rating is taken."""
+"""The labeling page as a web application: who may ask, what they get, and how a rating is taken."""
 
 import hmac
 import json
@@ -17,7 +17,7 @@ from flask import Flask, Response, abort, request
 from werkzeug.exceptions import HTTPException, SecurityError
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.studies.labeling.images import Gallery, picture_jpeg
+from finetune_monitor.studies.labeling.images import Gallery, image_jpeg
 from finetune_monitor.studies.labeling.questions import ordered, question_of
 from finetune_monitor.studies.labeling.ratings import Rating
 from finetune_monitor.studies.labeling.storage import DiskFullError, RatingStore
@@ -87,17 +87,17 @@ class Access:
 
 def make_app(gallery: Gallery, store: RatingStore, access: Access) -> Flask:
     """The application for one plan."""
-    app = Flask("finetune_monitor.labelling", static_folder=None)
+    app = Flask("finetune_monitor.labeling", static_folder=None)
     app.config.update(TRUSTED_HOSTS=access.hosts and list(access.hosts), MAX_CONTENT_LENGTH=BODY)
-    app.before_request(partial(_guard, access, f"labelling-{gallery.key}"))
+    app.before_request(partial(_guard, access, f"labeling-{gallery.key}"))
     app.after_request(_add_headers)
     app.register_error_handler(HTTPException, _explain)
     app.register_error_handler(UserError, _report)
     views: dict[str, Callable[..., Any]] = {
-        "/": partial(_page, access, f"labelling-{gallery.key}"),
+        "/": partial(_page, access, f"labeling-{gallery.key}"),
         "/<any({}):name>".format(", ".join(f'"{name}"' for name in ASSETS)): _asset,
         "/api/questions": partial(_questions, gallery, store),
-        "/pictures/<plan>/<image_id>": partial(_picture, gallery),
+        "/images/<plan>/<image_id>": partial(_image, gallery),
         "/photos/<plan>/<name>": partial(_photo, gallery),
     }
     for number, (path, view) in enumerate(views.items()):
@@ -143,7 +143,7 @@ def _asset(name: str) -> Response:
 
 
 def _questions(gallery: Gallery, store: RatingStore) -> dict[str, Any]:
-    """The questions, each with its pictures in the labeler's order and the answers so far; and who the labeler is."""
+    """The questions, each with its images in the labeler's order and the answers so far; and who the labeler is."""
     name = request.args.get("labeler")
     labeler = "" if name is None else _labeler(name, store)
     labels = store.latest(labeler)
@@ -154,7 +154,7 @@ def _questions(gallery: Gallery, store: RatingStore) -> dict[str, Any]:
             {
                 "image_id": task.image_id,
                 "label": labels.get((metric, task.image_id)),
-                "picture": f"/pictures/{gallery.key}/{task.image_id}",
+                "image": f"/images/{gallery.key}/{task.image_id}",
                 "photos": [root + name for name in gallery.photos_beside(task)],
             }
             for task in ordered(tasks, gallery.plan.seed, labeler)
@@ -163,14 +163,14 @@ def _questions(gallery: Gallery, store: RatingStore) -> dict[str, Any]:
     return {"plan": gallery.key, "labeler": labeler, "questions": questions}
 
 
-def _picture(gallery: Gallery, plan: str, image_id: str) -> Response:
+def _image(gallery: Gallery, plan: str, image_id: str) -> Response:
     if plan != gallery.key or image_id not in gallery.by_id:
-        abort(404, "There is no such picture.")
+        abort(404, "There is no such image.")
     try:
-        content = picture_jpeg(gallery.by_id[image_id])
+        content = image_jpeg(gallery.by_id[image_id])
     except UserError as error:
         logger.error("%s", error)
-        abort(404, "This picture can no longer be shown.")
+        abort(404, "This image can no longer be shown.")
     return _private(content)
 
 

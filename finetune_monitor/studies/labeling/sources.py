@@ -1,4 +1,4 @@
-"""What there is to draw from: runs and folders of pictures, and whom they show."""
+"""What there is to draw from: runs and folders of images, and whom they show."""
 
 import os
 import shlex
@@ -26,7 +26,7 @@ Stratum = tuple[Path | None, int | None]
 
 
 @dataclass(frozen=True)
-class Picture:
+class RatedImage:
     """An image that may be drawn, and what it may be rated for."""
 
     file: Path
@@ -42,10 +42,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Source:
-    """A run or a folder of pictures, of one person; `photos` are file and SHA-256 of what a run was compared with."""
+    """A run or a folder of images, of one person; `photos` are file and SHA-256 of what a run was compared with."""
 
     folder: Path
-    pictures: tuple[Picture, ...]
+    images: tuple[RatedImage, ...]
     photos: tuple[tuple[Path, str], ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -55,14 +55,14 @@ class Person:
     """All that is there of one person; `photos` is empty where there is nothing to compare with."""
 
     name: str
-    pictures: tuple[Picture, ...]
+    images: tuple[RatedImage, ...]
     photos: tuple[Path, ...]
 
 
 def read_sources(sources: Sequence[Path]) -> tuple[list[Source], list[str]]:
     """What could be read, each folder once, and what is wrong with the rest."""
     found: dict[str, Source] = {}
-    problems = [] if sources else ["found no source; expected run directories or folders of pictures"]
+    problems = [] if sources else ["found no source; expected run directories or folders of images"]
     for source in sources:
         try:
             read = [_read_run(source)] if (source / RUN).exists() else _read_folder(source)
@@ -75,22 +75,22 @@ def read_sources(sources: Sequence[Path]) -> tuple[list[Source], list[str]]:
 
 def _read_run(folder: Path) -> Source:
     history = read_run(folder)
-    images = [(evaluation.step, image) for evaluation in history.evaluations for image in evaluation.images]
-    metrics = frozenset(METRICS).intersection(*[{name for _, image in images for name in image.scores}])
-    if not images:
+    scored = [(evaluation.step, image) for evaluation in history.evaluations for image in evaluation.images]
+    metrics = frozenset(METRICS).intersection(*[{name for _, image in scored for name in image.scores}])
+    if not scored:
         raise UserError(f"{folder}: found a run without images; wait for its first evaluation, or leave it out")
     if not metrics:
         raise UserError(f"{folder}: found no scores of {' or '.join(METRICS)}, so nothing to compare ratings with")
-    pictures = tuple(
-        Picture(folder / image.file, metrics, folder, step, image.cell.id)
-        for step, image in images
+    images = tuple(
+        RatedImage(folder / image.file, metrics, folder, step, image.cell.id)
+        for step, image in scored
         if isinstance(image.file, str) and (folder / image.file).is_file()
     )
-    if not pictures:
-        raise UserError(f"{folder}: none of its {len(images)} images is there; restore its folder images")
-    gone = len(images) - len(pictures)
-    notes = (f"{folder}: {gone} of {len(images)} images have no file and are left out",) if gone else ()
-    return Source(folder, pictures, _recorded_photos(folder, history.run), notes)
+    if not images:
+        raise UserError(f"{folder}: none of its {len(scored)} images is there; restore its folder images")
+    gone = len(scored) - len(images)
+    notes = (f"{folder}: {gone} of {len(scored)} images have no file and are left out",) if gone else ()
+    return Source(folder, images, _recorded_photos(folder, history.run), notes)
 
 
 def _recorded_photos(folder: Path, run: Mapping[str, Any]) -> tuple[tuple[Path, str], ...]:
@@ -102,27 +102,27 @@ def _recorded_photos(folder: Path, run: Mapping[str, Any]) -> tuple[tuple[Path, 
 
 
 def _read_folder(folder: Path) -> list[Source]:
-    """The folder's own pictures, or else those of each of its sub-folders."""
+    """The folder's own images, or else those of each of its sub-folders."""
     if not folder.is_dir():
         found = "found a file" if folder.exists() else "no such folder"
-        raise UserError(f"{folder}: {found}; expected a run directory or a folder of pictures")
+        raise UserError(f"{folder}: {found}; expected a run directory or a folder of images")
     inner = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    within = [(path, pictures) for path in inner if (pictures := _pictures(path))]
-    if own := _pictures(folder):
+    within = [(path, images) for path in inner if (images := _images(path))]
+    if own := _images(folder):
         names = ", ".join(path.name for path, _ in within[:SHOWN])
-        notes = (f"{folder}: the pictures in its sub-folders ({names}) are left out; name them to have them",)
+        notes = (f"{folder}: the images in its sub-folders ({names}) are left out; name them to have them",)
         return [Source(folder, own, notes=notes if within else ())]
     runs = [str(path) for path in inner if (path / RUN).exists()]
     if runs:
         raise UserError(f"{folder}: found runs in it; name them themselves, such as {', '.join(runs[:SHOWN])}")
     if not within:
-        raise UserError(f"{folder}: found no pictures and no {RUN}; expected a run directory or a folder of pictures")
-    return [Source(path, pictures) for path, pictures in within]
+        raise UserError(f"{folder}: found no images and no {RUN}; expected a run directory or a folder of images")
+    return [Source(path, images) for path, images in within]
 
 
-def _pictures(folder: Path) -> tuple[Picture, ...]:
+def _images(folder: Path) -> tuple[RatedImage, ...]:
     try:
-        return tuple(Picture(file, frozenset(METRICS)) for file in list_images(folder))
+        return tuple(RatedImage(file, frozenset(METRICS)) for file in list_images(folder))
     except UserError:  # there is none
         return ()
 
@@ -204,18 +204,18 @@ def _person(name: str, group: Sequence[Source], given: Path | None) -> tuple[Per
     Raises:
         UserError: the recorded photos are no longer there, or nothing can be rated without photos.
     """
-    pictures = tuple(picture for source in group for picture in source.pictures)
-    if not any(SIMILARITY in picture.metrics for picture in pictures):
+    images = tuple(image for source in group for image in source.images)
+    if not any(SIMILARITY in image.metrics for image in images):
         notes = [f"{name}: photos are not needed, as there are no scores of {SIMILARITY}"] if given else []
-        return Person(name, pictures, ()), notes
+        return Person(name, images, ()), notes
     photos, notes = _find_photos(name, group, given)
     if photos:
-        return Person(name, pictures, photos), notes
-    pictures = only(pictures, {AESTHETIC})
-    if not pictures:
+        return Person(name, images, photos), notes
+    images = only(images, {AESTHETIC})
+    if not images:
         raise UserError(f"{name}: found no photos to compare with; name them with {_option(name)}")
     remark = f"{name}: no photos to compare with, so only {AESTHETIC} is rated; name them with {_option(name)}"
-    return Person(name, pictures, ()), [remark]
+    return Person(name, images, ()), [remark]
 
 
 def _find_photos(name: str, group: Sequence[Source], given: Path | None) -> tuple[tuple[Path, ...], list[str]]:
@@ -255,6 +255,6 @@ def _option(name: str) -> str:
     return f"--references {shlex.quote(f'{name}=FOLDER')}"
 
 
-def only(pictures: Iterable[Picture], metrics: Set[str]) -> tuple[Picture, ...]:
-    """The pictures that can be rated for these metrics, and for no other."""
-    return tuple(replace(one, metrics=one.metrics & metrics) for one in pictures if one.metrics & metrics)
+def only(images: Iterable[RatedImage], metrics: Set[str]) -> tuple[RatedImage, ...]:
+    """The images that can be rated for these metrics, and for no other."""
+    return tuple(replace(one, metrics=one.metrics & metrics) for one in images if one.metrics & metrics)

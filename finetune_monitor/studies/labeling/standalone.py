@@ -1,4 +1,4 @@
-"""The labelling page as one HTML file for labelers elsewhere: it needs no server and no network."""
+"""The labeling page as one HTML file for labelers elsewhere: it needs no server and no network."""
 
 import base64
 import hashlib
@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import write_atomic
-from finetune_monitor.studies.labeling.images import Gallery, picture_jpeg
+from finetune_monitor.studies.labeling.images import Gallery, image_jpeg
 from finetune_monitor.studies.labeling.questions import question_of
 from finetune_monitor.studies.labeling.serving import PAGE
 from finetune_monitor.studies.labeling.tasks import Task
@@ -23,10 +23,10 @@ _ICON = re.compile(r'href="/([\w.]+\.svg)"')
 
 
 def write_standalone(file: Path, gallery: Gallery, metrics: Sequence[str]) -> int:
-    """Write the page with the pictures of these metrics; returns its size in bytes.
+    """Write the page with the images of these metrics; returns its size in bytes.
 
     Raises:
-        UserError: a picture can no longer be read, or the file cannot be written.
+        UserError: an image can no longer be read, or the file cannot be written.
     """
     content = _page(gallery, metrics).encode()
     try:
@@ -42,7 +42,7 @@ def _page(gallery: Gallery, metrics: Sequence[str]) -> str:
     questions = [_question(gallery, metric, numbers) for metric in metrics]
     content = {"plan": gallery.key, "seed": gallery.plan.seed, "questions": questions}
     data = [_data("plan", "application/json", json.dumps(content))]
-    data += [_data(f"picture-{numbers[name]}", "text/plain", text) for name, text in _pictures(gallery, numbers)]
+    data += [_data(f"image-{numbers[name]}", "text/plain", text) for name, text in _images(gallery, numbers)]
     page = (PAGE / "label.html").read_text(encoding="utf-8")
     page, styles = _inlined(page, _STYLE, "style")
     page, scripts = _inlined(page, _SCRIPT, "script")
@@ -57,29 +57,29 @@ def _page(gallery: Gallery, metrics: Sequence[str]) -> str:
 
 
 def _question(gallery: Gallery, metric: str, numbers: dict[str, int]) -> dict[str, Any]:
-    """A question and its tasks: image_id, number of the picture, numbers of the photos.
+    """A question and its tasks: image_id, number of the image, numbers of the photos.
 
-    A picture that is asked about twice is there once, under the same number, and the original stands first: the page
+    An image that is asked about twice is there once, under the same number, and the original stands first: the page
     has to know the pairs for its order. Nothing on the screen tells them, but whoever reads the file's source can.
     """
     tasks = sorted(gallery.by_metric[metric], key=lambda task: task.repeat_of is not None)
     rows = []
     for task in tasks:
         names = [_name(task), *gallery.photos_beside(task)]
-        picture, *photos = (numbers.setdefault(name, len(numbers)) for name in names)
-        rows.append([task.image_id, picture, photos])
+        image, *photos = (numbers.setdefault(name, len(numbers)) for name in names)
+        rows.append([task.image_id, image, photos])
     return {**question_of(metric).to_json(), "tasks": rows}
 
 
 def _name(task: Task) -> str:
-    return f"picture {task.repeat_of or task.image_id}"
+    return f"image {task.repeat_of or task.image_id}"
 
 
-def _pictures(gallery: Gallery, numbers: dict[str, int]) -> Iterator[tuple[str, str]]:
-    """Every picture and photo that has a number, in Base64."""
+def _images(gallery: Gallery, numbers: dict[str, int]) -> Iterator[tuple[str, str]]:
+    """Every image and photo that has a number, in Base64."""
     tasks = {_name(task): task for task in reversed(gallery.tasks)}
-    for name in tqdm(numbers, "embedding pictures", unit="picture"):
-        yield name, _base64(gallery.encoded[name] if name in gallery.encoded else picture_jpeg(tasks[name]))
+    for name in tqdm(numbers, "embedding images", unit="image"):
+        yield name, _base64(gallery.encoded[name] if name in gallery.encoded else image_jpeg(tasks[name]))
 
 
 def _inlined(page: str, what: re.Pattern[str], tag: str) -> tuple[str, list[str]]:

@@ -1,4 +1,4 @@
-"""What is to be labelled: the table of tasks and the photos to compare with, as a plan's folder holds them."""
+"""What is to be labeled: the table of tasks and the photos to compare with, as a plan's folder holds them."""
 
 import csv
 import io
@@ -34,8 +34,8 @@ class Task:
     person: whom the image is meant to show; the group that folds and bootstrap keep together.
     file: the image, where it lies; nothing is copied.
     sha256: of the file when the plan was made.
-    run, step, cell: where the record has its score; None for a picture that is no run's.
-    repeat_of: the image_id of the same picture, where this is a repeat that shows how steady a labeler is.
+    run, step, cell: where the record has its score; None for an image that is no run's.
+    repeat_of: the image_id of the same image, where this is a repeat that shows how steady a labeler is.
     """
 
     image_id: str

@@ -11,8 +11,8 @@ from finetune_monitor.report.sweep_answer.answer import find_answer, print_answe
 from support import sweep_folders
 from support.sweep_folders import STEPS, strict_json, with_trial
 
-write_sweep = partial(sweep_folders.write_sweep, pictures=False)
-write_trial = partial(sweep_folders.write_trial, pictures=False)
+write_sweep = partial(sweep_folders.write_sweep, images=False)
+write_trial = partial(sweep_folders.write_trial, images=False)
 
 BY_COUNT = {1: 0.3, 2: 0.4, 4: 0.4}
 BY_SEED = {0: -0.01, 1: 0.0, 2: 0.01, None: 0.0}
@@ -108,7 +108,7 @@ def test_a_seed_that_only_one_setting_has_is_not_compared(tmp_path):
     assert "2-2 failed: out of memory" in answer.notes
 
 
-def test_one_training_a_setting_compares_the_pictures_of_the_same_cells(tmp_path):
+def test_one_training_a_setting_compares_the_images_of_the_same_cells(tmp_path):
     state = write_sweep(tmp_path / "s", score, seeds=[None])
     answer = find_answer(state)
     entry = answer.curves["face_similarity"].best[0]

@@ -1,4 +1,4 @@
-"""Figures are pictures of the data they were given, of a readable size, and nothing global changes."""
+"""Figures are images of the data they were given, of a readable size, and nothing global changes."""
 
 import io
 import itertools
@@ -41,7 +41,7 @@ def pixels(figure: Figure) -> np.ndarray:
 
 
 def legible(figure: Figure) -> bool:
-    """No label is cut off by the picture's border, and no panel, title or legend lies over another."""
+    """No label is cut off by the image's border, and no panel, title or legend lies over another."""
     figure.draw_without_rendering()
     whole, tight = figure.bbox_inches, figure.get_tightbbox()
     parts = [*figure.axes, *figure.legends, *figure.texts]
@@ -51,7 +51,7 @@ def legible(figure: Figure) -> bool:
 
 
 @pytest.mark.parametrize("n", [1, 3, 300])
-def test_every_figure_is_a_picture_of_readable_size_with_whole_labels(n):
+def test_every_figure_is_a_image_of_readable_size_with_whole_labels(n):
     for name, figure in all_figures(n).items():
         found = pixels(figure)
         assert 900 <= found.shape[1] <= 1400, name
@@ -107,8 +107,8 @@ def test_histograms_say_how_much_lies_far_out():
 def test_histograms_share_their_bins_and_count_what_lies_beyond_the_scale():
     ratings, scores = np.array([1.0, 5.0]), np.array([-3.0, 99.0])
     figure = figures.histograms(ratings, {"head": scores}, EDGES, (1.0, 5.0))
-    grey, head = (patch.get_data().values for patch in figure.axes[0].patches)
-    assert (grey[2], grey[10], grey.sum()) == (50, 50, 100)
+    gray, head = (patch.get_data().values for patch in figure.axes[0].patches)
+    assert (gray[2], gray[10], gray.sum()) == (50, 50, 100)
     assert (head[0], head[-1], head.sum()) == (50, 50, 100)
 
 
@@ -127,7 +127,7 @@ def test_a_name_is_no_formula_and_fits():
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     paths = [tmp_path / f"{index:02}.png" for index in range(40)]
     for index, path in enumerate(paths):
         Image.new("RGB", (20 + index, 60 - index), (6 * index, 0, 200)).save(path)
@@ -138,10 +138,10 @@ def captions(figure: Figure) -> list[str]:
     return [text for text in texts(figure) if text.endswith(")") and text[0].isdigit()]
 
 
-def test_the_contact_sheet_runs_from_the_lowest_to_the_highest_score(pictures):
+def test_the_contact_sheet_runs_from_the_lowest_to_the_highest_score(images):
     scores = RNG.permutation(40) / 4
     ratings = np.full(40, 5.0)
-    figure = figures.examples(pictures, ratings, scores)
+    figure = figures.examples(images, ratings, scores)
     shown = captions(figure)
     assert shown[:5] == [f"{score:.2f} (5.00)" for score in (0, 0.25, 0.5, 0.75, 1)]
     assert shown[25:30] == [f"{score:.2f} (5.00)" for score in (8.75, 9, 9.25, 9.5, 9.75)]
@@ -152,19 +152,19 @@ def test_the_contact_sheet_runs_from_the_lowest_to_the_highest_score(pictures):
     assert legible(figure)
 
 
-def test_the_sheet_shows_the_picture_of_each_score(pictures):
-    figure = figures.examples(pictures[:3], np.array([1.0, 2.0, 3.0]), np.array([3.0, 1.0, 2.0]))
+def test_the_sheet_shows_the_image_of_each_score(images):
+    figure = figures.examples(images[:3], np.array([1.0, 2.0, 3.0]), np.array([3.0, 1.0, 2.0]))
     shown = [axis.images[0].get_array()[120, 120, 0] for axis in figure.axes[:3]]
     assert shown == [6, 12, 0]
 
 
-def test_a_picture_that_cannot_be_read_or_has_no_score_is_left_out(pictures):
-    pictures[0].write_bytes(b"nothing")
+def test_a_image_that_cannot_be_read_or_has_no_score_is_left_out(images):
+    images[0].write_bytes(b"nothing")
     scores = np.array([1.0, 2.0, np.nan, 4.0])
-    figure = figures.examples(pictures[:4], np.array([1.0, 2.0, 3.0, 4.0]), scores)
+    figure = figures.examples(images[:4], np.array([1.0, 2.0, 3.0, 4.0]), scores)
     assert captions(figure) == ["2.00 (2.00)", "4.00 (4.00)"]
     assert legible(figure)
 
 
-def test_a_sheet_of_nothing_is_still_a_figure(pictures):
-    png(figures.examples(pictures[:1], np.array([1.0]), np.array([np.nan])))
+def test_a_sheet_of_nothing_is_still_a_figure(images):
+    png(figures.examples(images[:1], np.array([1.0]), np.array([np.nan])))

@@ -20,8 +20,8 @@ QUICK = FitSettings(hidden=(16,), dropout=0.0, learning_rate=3e-3, max_rounds=25
 def embeddings(quality: np.ndarray, noise: float = 0.5, seed: int = 0) -> np.ndarray:
     """Unit rows far from the origin, as CLIP's are, one of whose directions is the quality."""
     random = np.random.default_rng(seed)
-    direction, centre = random.standard_normal((2, WIDTH))
-    rows = 3 * centre + quality[:, None] * direction + noise * random.standard_normal((len(quality), WIDTH))
+    direction, center = random.standard_normal((2, WIDTH))
+    rows = 3 * center + quality[:, None] * direction + noise * random.standard_normal((len(quality), WIDTH))
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
 
 
@@ -92,7 +92,7 @@ def test_rows_of_the_test_part_are_never_looked_at(world):
         assert torch.equal(value, other.head.state_dict()[name])
 
 
-def test_it_stops_when_the_validation_pictures_gain_nothing_and_keeps_the_best_round(world):
+def test_it_stops_when_the_validation_images_gain_nothing_and_keeps_the_best_round(world):
     x, targets, train, validation, _ = world
     shuffled = Targets(np.random.default_rng(4).permutation(targets.means), SCALE)
     settings = replace(QUICK, hidden=(64, 64), learning_rate=1e-2, patience=4)
@@ -122,13 +122,13 @@ def test_no_hidden_layer_gives_a_linear_head_near_the_least_squares_solution(wor
 
 
 @pytest.mark.parametrize("count", [3, 5, 20])
-def test_a_handful_of_pictures_can_be_fitted(count):
+def test_a_handful_of_images_can_be_fitted(count):
     means = np.linspace(3, 7, count)
     fitted = fit_head(embeddings(means), Targets(means, SCALE), np.arange(count - 1), np.array([count - 1]), QUICK)
     assert np.isfinite(predict(fitted.head, embeddings(means))).all()
 
 
-def test_pictures_that_are_all_alike_or_rated_alike_give_that_rating():
+def test_images_that_are_all_alike_or_rated_alike_give_that_rating():
     means, same = np.full(30, 4.5), np.repeat(embeddings(np.zeros(1)), 30, axis=0)
     for x in (embeddings(np.random.default_rng(0).normal(size=30)), same):
         fitted = fit_head(x, Targets(means, SCALE), np.arange(25), np.arange(25, 30), QUICK)

@@ -169,7 +169,7 @@ def test_a_row_of_a_table_that_does_not_fit_is_a_problem(write, header, row, det
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("picture,mean\na,5\n", "found the columns 'picture', 'mean'; expected one column of images"),
+        ("image,mean\na,5\n", "found the columns 'image', 'mean'; expected one column of images"),
         ("image,nima\na,5\n", "either one of mean ratings"),
         ("image,file,mean\na,a,5\n", "found the columns 'image', 'file', 'mean'"),
         ("image,mean,score\na,5,5\n", "one of mean ratings"),
@@ -350,7 +350,7 @@ def test_names_may_begin_with_the_folder_as_given(tmp_path, monkeypatch):
         assert [path.resolve() for path in locate_images([name], folder)] == [tmp_path / "all/ava/1.jpg"]
 
 
-def test_a_folder_without_the_pictures_is_refused(tmp_path):
+def test_a_folder_without_the_images_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "z.jpg").write_text("")
@@ -365,13 +365,13 @@ def test_a_folder_without_the_pictures_is_refused(tmp_path):
     assert locate_images([], tmp_path / "empty") == []
 
 
-def test_only_a_suffix_of_a_picture_is_left_out():
+def test_only_a_suffix_of_a_image_is_left_out():
     names = ["a.jpg", "a.JPEG", "a.b.png", "v1.5", "a", ".jpg", "x.d/a"]
     assert [without_suffix(name) for name in names] == ["a", "a", "a.b", "v1.5", "a", ".jpg", "x.d/a"]
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="the rated pictures lie beside the repository")
-def test_real_ratings_and_their_pictures(write):
+@pytest.mark.skipif(not REAL.exists(), reason="the rated images lie beside the repository")
+def test_real_ratings_and_their_images(write):
     with (REAL / "avt_2022_nima.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     ratings = read_ratings(write("image,mean\n" + "\n".join(f"{row['image']},{row['nima']}" for row in rows)))

@@ -101,8 +101,8 @@ def test_the_head_is_compared_with_the_next_predictor_that_is_no_constant():
 
 
 def test_a_rating_that_is_a_decimal_edge_is_in_the_bin_above():
-    labelled = small([1.2, 1.4, 1.6, 3.6, 5.0], head=[1, 2, 3, 4, 5])
-    assert [b.low for b in measure(labelled).error_by_rating["head"]] == [1.2, 1.4, 1.6, 3.6, 4.8]
+    labeled = small([1.2, 1.4, 1.6, 3.6, 5.0], head=[1, 2, 3, 4, 5])
+    assert [b.low for b in measure(labeled).error_by_rating["head"]] == [1.2, 1.4, 1.6, 3.6, 4.8]
 
 
 def test_the_page_has_every_number_with_its_interval_and_count(written):
@@ -210,7 +210,7 @@ def test_missing_scores_are_counted_and_outermost_bins_are_open(tmp_path):
     assert any(row.startswith("| 4.8 or more | 1 | 5.000 | 25.000 |") for row in rows)
 
 
-def test_pictures_become_a_contact_sheet(tmp_path):
+def test_images_become_a_contact_sheet(tmp_path):
     paths = [tmp_path / f"{index}.png" for index in range(3)]
     for path in paths[:2]:
         Image.new("RGB", (30, 20), "red").save(path)
@@ -221,9 +221,9 @@ def test_pictures_become_a_contact_sheet(tmp_path):
     assert (tmp_path / "out/examples.png").is_file()
 
 
-def test_a_picture_for_each_name_is_expected(tmp_path):
+def test_a_image_for_each_name_is_expected(tmp_path):
     predictions = small([1, 3], head=[2, 3])
-    with pytest.raises(ValueError, match="expected 2 pictures, found 1"):
+    with pytest.raises(ValueError, match="expected 2 images, found 1"):
         write_report(tmp_path, "t", predictions, measure(predictions), {}, [Path("a.png")])
 
 

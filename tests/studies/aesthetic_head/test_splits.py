@@ -67,7 +67,7 @@ def test_the_split_is_the_same_on_every_machine():
     assert split.sha256 == "b382c51ccff88d5851b2ae13c760340738b585de4f7d6908726c34865e42fd40"
 
 
-def test_one_picture_under_two_names_is_in_one_part():
+def test_one_image_under_two_names_is_in_one_part():
     names = [f"{name}{copy}" for name in NAMES[:100] for copy in "ab"]
     split = make_split(names, digests([name[:-1] for name in names]))
     for part in named(split, names).values():
@@ -133,7 +133,7 @@ def test_listed_names_without_a_rating_are_problems(write):
     test = write("test", ["3", "9999", "x.jpg", "9999"])
     assert list(make_split(NAMES, digests(NAMES), Lists(test=test)).test) == [3]
     _, problems = wanted_rows(NAMES, Lists(test=test))
-    detail = f"in {test}, without a rating or a usable picture"
+    detail = f"in {test}, without a rating or a usable image"
     assert problems == [Problem(ProblemKind.NOT_RATED, name, detail) for name in ("9999", "x.jpg")]
 
 
@@ -213,7 +213,7 @@ def test_the_rows_of_a_list(tmp_path):
     assert [(problem.kind, problem.name) for problem in problems] == [(ProblemKind.NOT_RATED, "nowhere")]
 
 
-def test_only_pictures_that_a_split_uses_are_wanted(write):
+def test_only_images_that_a_split_uses_are_wanted(write):
     train, test = write("train", NAMES[5:9]), write("test", ["3", "nowhere"])
     assert wanted_rows(NAMES, Lists(train, test=test))[0].tolist() == [3, 5, 6, 7, 8]
     assert wanted_rows(NAMES, Lists(test=test))[0].tolist() == list(range(2000))

@@ -16,7 +16,7 @@ def error(stars: np.ndarray, labels: np.ndarray) -> float:
     return float(np.abs(stars - labels).mean())
 
 
-def test_the_naive_fold_grades_a_model_that_memorised_persons_too_high_and_the_clean_one_does_not():
+def test_the_naive_fold_grades_a_model_that_memorized_persons_too_high_and_the_clean_one_does_not():
     """The model knows who is shown and nothing else; each person's images are rated alike."""
     person = np.repeat(np.arange(5), 20)
     labels = np.stack([person + 1.0] * 4)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from finetune_monitor.studies.agreement.coefficients import grades, normalised, sample_scores, standardised, without
+from finetune_monitor.studies.agreement.coefficients import grades, normalized, sample_scores, standardized, without
 
 NONE = float("nan")
 LABELS = arrays(
@@ -21,13 +21,13 @@ def grade(own: np.ndarray, others: np.ndarray, power: float = 1.0) -> tuple[floa
 
 
 def test_labels_become_scores_from_0_to_1():
-    assert normalised(np.array([[1.0, 2, 3, 4, 5]])).tolist() == [[0, 0.25, 0.5, 0.75, 1]]
+    assert normalized(np.array([[1.0, 2, 3, 4, 5]])).tolist() == [[0, 0.25, 0.5, 0.75, 1]]
 
 
 @settings(deadline=None)
 @given(LABELS)
-def test_standardised_scores_have_mean_0_and_deviation_1_unless_they_are_all_the_same(labels):
-    z, flat = standardised(normalised(labels))
+def test_standardized_scores_have_mean_0_and_deviation_1_unless_they_are_all_the_same(labels):
+    z, flat = standardized(normalized(labels))
     assert np.array_equal(np.isnan(z), np.isnan(labels))
     for own, given_labels, same in zip(z, labels, flat, strict=True):
         present = own[~np.isnan(own)]
@@ -49,7 +49,7 @@ def test_sample_scores_are_means_over_those_present():
 @settings(deadline=None)
 @given(LABELS, st.sampled_from([1.0, 2.0, 0.5]))
 def test_grades_are_those_of_the_definition(labels, power):
-    scores = normalised(labels)
+    scores = normalized(labels)
     raw, corrected = grade(scores[0], without(scores, 0), power)
     pairs = [(x, y) for x, y in zip(scores[0], without(scores, 0), strict=True) if not np.isnan(x + y)]
     if not pairs:
@@ -74,7 +74,7 @@ def test_the_raw_grade_flatters_a_constant_and_the_corrected_one_does_not():
     random = np.random.default_rng(1)
     truth = random.integers(1, 6, 4000)
     people = np.clip(truth + random.integers(-1, 2, (5, 4000)), 1, 5).astype(float)
-    scores = normalised(people)
+    scores = normalized(people)
     human = grade(scores[0], without(scores, 0))
     constant = grade(np.full(4000, 0.5), without(scores, 0))
     shuffled = grade(random.permutation(scores[0]), without(scores, 0))

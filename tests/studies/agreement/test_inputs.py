@@ -64,7 +64,7 @@ def test_a_rated_plan_needs_nothing_else(planned):
     assert sorted(set(sample.persons or ())) == ["ana", "ben"]
     scores = dict(zip(sample.table.images, sample.scores, strict=True))
     assert scores["f-ana-300-p00-s7"] == pytest.approx(0.31)
-    assert material.weights == {"recogniser": "vggface2"}
+    assert material.weights == {"recognizer": "vggface2"}
     assert loaded.ratings == 75
     assert not loaded.problems
 
@@ -161,7 +161,7 @@ def test_of_one_run_the_cells_belong_together(tmp_path):
         (2, "file", "found 2 labelers .e0, e1., expected 3 or more"),
         (3, None, "appeal: no run has recorded scores of these images; name a CSV with --scores"),
         (3, "short", "found 9 images with labels and a score, expected 10 or more"),
-        (3, "other", "none of the 12 labelled images has a score"),
+        (3, "other", "none of the 12 labeled images has a score"),
     ],
 )
 def test_what_is_too_little_is_refused(tmp_path, ratings, scores, message):

@@ -113,7 +113,7 @@ def test_a_repeat_is_a_pair_and_no_sample():
     assert label_tables([rated("a2", "x", 1)], {"a2": "a"}) == {}
 
 
-def test_who_labelled_too_few_is_left_out_and_so_are_images_that_nobody_else_saw():
+def test_who_labeled_too_few_is_left_out_and_so_are_images_that_nobody_else_saw():
     table = table_of({"x": [1, 2, 3, None], "y": [5, 4, None, None], "z": [None, None, None, 1]}, ms=900)
     assert table.coverage == pytest.approx([0.75, 0.5, 0.25])
     kept = table.complete(0.5)
@@ -121,7 +121,7 @@ def test_who_labelled_too_few_is_left_out_and_so_are_images_that_nobody_else_saw
     assert equal(kept.labels, [[1, 2, 3], [5, 4, NONE]])
     assert equal(kept.durations, [[900, 900, 900], [900, 900, NONE]])
     assert table.complete(0).images == table.images
-    with pytest.raises(UserError, match=r"m: none of its 3 labelers labelled 80% of the 4 images, the most is 75\.0%"):
+    with pytest.raises(UserError, match=r"m: none of its 3 labelers labeled 80% of the 4 images, the most is 75\.0%"):
         table.complete(0.8)
 
 

@@ -33,13 +33,13 @@ def test_recorded_scores_are_those_of_step_and_cell(run):
     tasks = [task(run, 0, "p00-s7", "a"), task(run, 300, "p00-s0", "b"), task(run, 600, "p00-s0", "c")]
     found = recorded_scores(tasks, "face_similarity")
     assert found.by_image == pytest.approx({"a": 0.11, "b": 0.5, "c": math.nan}, nan_ok=True)
-    assert found.weights == {"recogniser": "vggface2"}
+    assert found.weights == {"recognizer": "vggface2"}
 
 
 def test_runs_that_were_measured_otherwise_are_not_compared(run, tmp_path):
     other = tmp_path / "other"
     write_run(other, {0: 0.2})
-    edit_run(other, weights={"face_similarity": {"recogniser": "casia-webface"}})
+    edit_run(other, weights={"face_similarity": {"recognizer": "casia-webface"}})
     with pytest.raises(UserError, match=r"run and .*other were measured with different weights"):
         recorded_scores([task(run, 0, "p00-s0", "a"), task(other, 0, "p00-s0", "b")], "face_similarity")
 
@@ -62,7 +62,7 @@ def test_every_run_that_does_not_fit_is_named_at_once(run, tmp_path):
 
 def test_images_that_changed_since_they_were_planned_are_found(run):
     tasks = [task(run, 0, "p00-s0", "same"), task(run, 0, "p00-s7", "changed"), task(run, 300, "p00-s0", "gone")]
-    tasks[1].file.write_bytes(b"another picture")
+    tasks[1].file.write_bytes(b"another image")
     tasks[2].file.unlink()
     assert changed_files(tasks) == {"changed", "gone"}
 
@@ -143,5 +143,5 @@ def test_a_score_that_fits_two_images_is_refused(tmp_path):
 
 def test_names_that_have_nothing_in_common_are_shown(tmp_path):
     (tmp_path / "scores.csv").write_text("image,score\nx,1\n")
-    with pytest.raises(UserError, match="none of the 1 labelled images has a score; looked for 'a', the scores are of"):
+    with pytest.raises(UserError, match="none of the 1 labeled images has a score; looked for 'a', the scores are of"):
         matched(read_scores(tmp_path / "scores.csv", "m"), ["a"], {})

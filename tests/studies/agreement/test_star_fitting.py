@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from finetune_monitor.studies.agreement.coefficients import normalised, without
+from finetune_monitor.studies.agreement.coefficients import normalized, without
 from finetune_monitor.studies.agreement.star_fitting import fit_buckets, match_marginals
 from support.places import SHARED
 
@@ -53,7 +53,7 @@ def test_no_other_buckets_cost_less(samples, power):
     assert (found.thresholds[1:] >= found.thresholds[:-1]).all()
 
 
-def test_thresholds_lie_half_way_between_neighbouring_scores():
+def test_thresholds_lie_half_way_between_neighboring_scores():
     scores = np.array([0.1, 0.2, 0.4, 0.5, 0.9, NONE])
     labels = np.array([[1.0, 1, 3, 3, 5, 1]])
     found = fit_buckets(scores, labels)
@@ -88,7 +88,7 @@ def test_matched_marginals_keep_equal_scores_together():
     assert found.steps(np.array([1.0, 2.0])).tolist() == [1, 3]
 
 
-def test_neighbouring_numbers_are_told_apart():
+def test_neighboring_numbers_are_told_apart():
     scores = np.array([1.0, np.nextafter(1.0, 2.0)])
     found = fit_buckets(scores, np.array([[1.0, 5.0]] * 3))
     assert found.steps(scores).tolist() == [1, 5]
@@ -114,7 +114,7 @@ def test_a_hundred_thousand_samples_are_cut_at_the_known_places():
 
 @pytest.fixture(scope="module")
 def real() -> tuple[np.ndarray, np.ndarray]:
-    """NIMA's scores of 146 pictures, and the appeal that 27 raters saw in them; the last of two ratings counts."""
+    """NIMA's scores of 146 images, and the appeal that 27 raters saw in them; the last of two ratings counts."""
     if not REAL.is_dir():
         pytest.skip("the ratings beside the checkout are not here")
     with (REAL / "avt_2022_per_rater.csv").open(newline="") as file:
@@ -132,7 +132,7 @@ def real() -> tuple[np.ndarray, np.ndarray]:
 
 def test_each_rater_against_the_others(real):
     _, labels = real
-    scores = normalised(labels)
+    scores = normalized(labels)
     found = [spearmanr(scores[e], without(scores, e), nan_policy="omit").statistic for e in range(len(scores))]
     assert np.mean(found) == pytest.approx(0.58, abs=0.005)
 

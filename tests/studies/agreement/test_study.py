@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import cohen_kappa_score
 
 from finetune_monitor.stats.resampling import estimate, resamples
-from finetune_monitor.studies.agreement.coefficients import kappa, normalised, without
+from finetune_monitor.studies.agreement.coefficients import kappa, normalized, without
 from finetune_monitor.studies.agreement.evaluators import CONSTANT, MODEL, NAIVE, PEOPLE, SHUFFLE
 from finetune_monitor.studies.agreement.study import Study, study
 from support.worlds import EACH, PERSONS, guesses, sample, truth
@@ -99,7 +99,7 @@ def test_each_kind_of_labeler_is_told_apart():
     assert mean == pytest.approx(np.mean([order[name]["spearman"].mean for name in names if name != "constant"]))
 
 
-def test_a_model_that_memorised_persons_is_graded_too_high_by_the_naive_fold_alone():
+def test_a_model_that_memorized_persons_is_graded_too_high_by_the_naive_fold_alone():
     """It knows whom an image shows, and what is thought of them; each person is thought of alike."""
     random = np.random.default_rng(0)
     person = np.repeat(np.arange(5), 40)
@@ -156,14 +156,14 @@ def test_every_number_of_a_fold_is_that_of_the_usual_programs():
     labels[:, :5] = np.nan  # what has no score is compared with nothing
     for seat, (own, stars) in enumerate(zip(labels, found.stars, strict=True)):
         both = ~np.isnan(own) & ~np.isnan(stars)
-        row, others = found.seats[seat].against_labeler[MODEL], without(normalised(labels), seat)
+        row, others = found.seats[seat].against_labeler[MODEL], without(normalized(labels), seat)
         assert row["kappa"].mean == pytest.approx(
             cohen_kappa_score(own[both], stars[both], weights="quadratic", labels=[1, 2, 3, 4, 5])
         )
         assert row["mae"].mean == pytest.approx(np.nanmean(np.abs(own - stars)))
         assert row["spearman"].mean == pytest.approx(spearmanr(own, scores, nan_policy="omit").statistic)
         graded = found.seats[seat].against_others[PEOPLE]
-        distance = np.nanmean(np.abs(normalised(labels)[seat] - others))
+        distance = np.nanmean(np.abs(normalized(labels)[seat] - others))
         assert graded["raw"].mean == pytest.approx(1 - distance)
         assert graded["mae"].mean == pytest.approx(4 * distance)
         assert found.seats[seat].n == (~np.isnan(own)).sum()
@@ -185,7 +185,7 @@ def test_without_persons_the_folds_are_blocks_and_the_bootstrap_goes_over_images
 
 
 def test_of_one_person_the_cells_are_held_out_as_wholes():
-    """One run, eight cells at eight steps, nearly the same picture each time; the score knows which cell, no more."""
+    """One run, eight cells at eight steps, nearly the same image each time; the score knows which cell, no more."""
     random = np.random.default_rng(0)
     cells = tuple(f"cell {i % 8}" for i in range(64))
     worth, mark = random.permutation([1, 2, 2, 3, 3, 4, 4, 5]), np.arange(8)
@@ -202,7 +202,7 @@ def test_of_one_person_the_cells_are_held_out_as_wholes():
 
 
 def test_images_without_a_score_are_compared_with_nothing():
-    """People agree that a picture without a face is a 1: that must not count for them where the model is silent."""
+    """People agree that an image without a face is a 1: that must not count for them where the model is silent."""
     random, level = np.random.default_rng(0), truth(images=400)
     labels = np.stack([guesses(level, 0.5, random) for _ in range(4)])
     scores = guesses(level, 0.5, random) + 0.1 * random.random(400)
@@ -219,12 +219,12 @@ def test_images_without_a_score_are_compared_with_nothing():
     assert sum(found.confusions[PEOPLE].ravel()) == 4 * 3 * 280
 
 
-def test_standardised_labels_take_a_labelers_scale_out_of_the_mean():
+def test_standardized_labels_take_a_labelers_scale_out_of_the_mean():
     """One labeler uses the whole scale and knows nothing, two know the truth and hardly move."""
     random, level = np.random.default_rng(9), truth()
     quiet = np.clip(np.rint(3 + 0.4 * (level - 3)), 1, 5)
     labels = np.stack([quiet, quiet, random.choice([1.0, 5.0], len(level))])
-    plain, alike = (study(sample(labels, level.astype(float)), rounds=20, standardise=each) for each in (False, True))
+    plain, alike = (study(sample(labels, level.astype(float)), rounds=20, standardize=each) for each in (False, True))
     assert alike.overall["pearson"].mean > plain.overall["pearson"].mean + 0.1
 
 

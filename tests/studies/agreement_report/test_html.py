@@ -25,21 +25,21 @@ def browser():
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> Path:
-    """Two metrics, one of them refused, with pictures, many labelers and hostile names."""
+    """Two metrics, one of them refused, with images, many labelers and hostile names."""
     folder, random = tmp_path_factory.mktemp("report"), np.random.default_rng(0)
     labels = np.stack([guesses(truth(images=60), 0.3, random) for _ in range(12)])
     labels[:, 3] = np.nan
     labels[0, 3] = 2
     names = [LONG, "<script>document.title = 'owned'</script>", *(f"person {i}" for i in range(10))]
-    picture = folder / "picture.jpg"
-    Image.effect_mandelbrot((300, 200), (-3, -2.5, 2, 2.5), 50).convert("RGB").save(picture)
+    image = folder / "image.jpg"
+    Image.effect_mandelbrot((300, 200), (-3, -2.5, 2, 2.5), 50).convert("RGB").save(image)
     sections = []
     for metric, sign in (("face_similarity", 1), ("aesthetic", -1)):
         scores = sign * (guesses(truth(images=60), 0.3, random) + 0.01 * random.random(60))
         found = study(sample(labels, scores, 4, labelers=names, metric=metric), rounds=100)
-        pictures = dict.fromkeys(found.sample.table.images, picture)
+        images = dict.fromkeys(found.sample.table.images, image)
         labelers = describe_labelers(found.sample.table)
-        sections.append(Section(found, labelers, ["A note."], pictures, {"3": "ana, step 300"}))
+        sections.append(Section(found, labelers, ["A note."], images, {"3": "ana, step 300"}))
     write_report(folder, sections, {"file": "/somewhere/" + LONG})
     return folder / "report.html"
 
@@ -57,9 +57,9 @@ def test_the_page_opens_alone_and_fits_the_screen(browser, report, tmp_path, scr
         assert page.title().startswith("Do the scores agree with people?")
         sizes = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
         assert sizes[0] <= sizes[1]
-        pictures = page.locator("img")
-        assert pictures.count() > 12
-        assert pictures.evaluate_all("found => found.every(each => each.naturalWidth > 0 && each.alt)")
+        images = page.locator("img")
+        assert images.count() > 12
+        assert images.evaluate_all("found => found.every(each => each.naturalWidth > 0 && each.alt)")
 
 
 def test_the_first_screen_gives_the_answer(browser, report):
@@ -88,8 +88,8 @@ def test_headings_are_in_order_and_every_table_has_a_caption(browser, report):
 
 
 CONTRASTS = """() => {
-  const light = colour => {
-    const [r, g, b] = colour.map(each => each / 255).map(c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+  const light = color => {
+    const [r, g, b] = color.map(each => each / 255).map(c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
     return 0.2126 * r + 0.7152 * g + 0.0722 * b
   }
   const parsed = text => text.match(/[\\d.]+/g).map(Number)
@@ -126,7 +126,7 @@ def test_words_stand_out_from_what_is_behind_them(browser, report, scheme):
         assert page.evaluate(CONTRASTS) == []
 
 
-def test_the_page_prints_in_light_colours_with_nothing_cut_off(browser, report):
+def test_the_page_prints_in_light_colors_with_nothing_cut_off(browser, report):
     with opened_page(browser, color_scheme="dark", viewport={"width": 688, "height": 1000}) as (page, _):  # A4's inside
         page.goto(report.as_uri())
         page.emulate_media(media="print")

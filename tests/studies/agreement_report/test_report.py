@@ -245,19 +245,19 @@ def test_no_name_breaks_the_report(tmp_path):
             assert len(re.findall(r"(?<!\\)\|", above)) == len(re.findall(r"(?<!\\)\|", line))
 
 
-def test_pictures_are_small_and_inline_and_what_cannot_be_read_is_said(tmp_path):
+def test_images_are_small_and_inline_and_what_cannot_be_read_is_said(tmp_path):
     base = found("alike")
     shown = [example.image for group in disagreements(section(base)).values() for example in group]
-    pictures = {image: tmp_path / f"{image}.png" for image in shown}
-    for path in pictures.values():
+    images = {image: tmp_path / f"{image}.png" for image in shown}
+    for path in images.values():
         Image.new("RGB", (900, 600), "teal").save(path)
-    pictures[shown[0]].write_bytes(b"no picture")
-    pictures[shown[1]].unlink()
+    images[shown[0]].write_bytes(b"no image")
+    images[shown[1]].unlink()
     lost = sum(image in shown[:2] for image in shown)
-    write_report(tmp_path / "out", [section(base, pictures=pictures, captions={shown[2]: "ana, step 300"})], {})
+    write_report(tmp_path / "out", [section(base, images=images, captions={shown[2]: "ana, step 300"})], {})
     page = (tmp_path / "out/report.html").read_text()
     assert page.count('src="data:image/jpeg;base64,') == len(shown) - lost
-    assert page.count("no picture") == lost
+    assert page.count("no image") == lost
     assert "ana, step 300" in page
     assert str(tmp_path) not in page
     assert len(page) < 400_000

@@ -1,4 +1,4 @@
-"""The labelling page in a real Chromium: rating, undoing, resuming, and never losing an answer."""
+"""The labeling page in a real Chromium: rating, undoing, resuming, and never losing an answer."""
 
 import csv
 import io
@@ -182,7 +182,7 @@ def test_keys_and_buttons_answer_and_the_end_leads_on(page, server, plan):
     server.wait_for(5)
     assert server.labels() == given
     assert {image_id for image_id, _ in given} == {task.image_id for task in plan.tasks if task.metric == SIMILARITY}
-    page.get_by_role("button", name="Go on with: Picture quality").click()
+    page.get_by_role("button", name="Go on with: RatedImage quality").click()
     rate(page, 1, 2, 3, 4, 5)
     until(lambda: page.locator("#finished").is_visible())
     assert Counter(rating.metric for rating in server.wait_for(10)) == {SIMILARITY: 5, AESTHETIC: 5}
@@ -271,7 +271,7 @@ def test_only_keys_of_the_page_are_held_back_while_they_repeat(page, server):
     assert text(page, "#count") == "0 of 5"
 
 
-def test_an_answer_counts_once_and_only_when_the_picture_is_seen(page, server):
+def test_an_answer_counts_once_and_only_when_the_image_is_seen(page, server):
     begin(page, server.url)
     box = page.locator(".anchor").nth(2).bounding_box()
     page.mouse.dblclick(box["x"] + 20, box["y"] + 20, delay=170)
@@ -320,7 +320,7 @@ def test_likeness_shows_photos_and_quality_none(page, server):
     ready(page)
     assert page.locator(".photo").count() == 0
     assert not page.locator("#photos").is_visible()
-    assert text(page, "#ask") == "How good is this picture?"
+    assert text(page, "#ask") == "How good is this image?"
 
 
 def test_two_labelers_have_orders_of_their_own_and_keep_them(chromium, server):
@@ -360,7 +360,7 @@ def test_who_enters_the_name_of_another_is_told(chromium, server, plan):
         until(lambda: page.evaluate("page.name") == "anna")
         assert text(page, "#known") == ""
         page.fill("#name", "Ann")
-        until(lambda: text(page, "#known").startswith("Go on as ann, who has rated 1 picture."))
+        until(lambda: text(page, "#known").startswith("Go on as ann, who has rated 1 image."))
         page.locator(".card").first.click()
         rate(page, 2)
         assert text(page, "#count") == "2 of 5"
@@ -514,10 +514,10 @@ def test_what_a_stranger_answers_is_no_receipt(chromium, server):
 def test_a_refused_answer_is_asked_again_and_holds_up_no_other(chromium, server):
     with opened_page(chromium) as (page, _):
         begin(page, server.url)
-        refusal = {"status": 422, "body": "No such picture.", "content_type": "text/plain"}
+        refusal = {"status": 422, "body": "No such image.", "content_type": "text/plain"}
         page.context.route("**/api/ratings", lambda route: route.fulfill(**refusal), times=1)
         [(refused, _)] = rate(page, 4)
-        until(lambda: "is asked about again. No such picture." in text(page, "#notice"))
+        until(lambda: "is asked about again. No such image." in text(page, "#notice"))
         assert text(page, "#count") == "0 of 5"
         given = rate(page, 5)
         until(lambda: not page.locator("#notice").is_visible())
@@ -621,16 +621,16 @@ def test_without_the_browsers_storage_it_works_with_a_warning(chromium, server, 
         assert server.labels() == given
 
 
-def test_a_picture_that_does_not_load_is_tried_again_or_skipped(chromium, server):
+def test_a_image_that_does_not_load_is_tried_again_or_skipped(chromium, server):
     with opened_page(chromium) as (page, _):
-        page.context.route("**/pictures/**", lambda route: route.abort())
+        page.context.route("**/images/**", lambda route: route.abort())
         page.goto(server.url)
         page.fill("#name", "anna")
         page.locator(".card").nth(1).click()
         page.get_by_text("could not be loaded").wait_for()
         page.keyboard.press("3")
         skipped = current(page)
-        page.context.unroute("**/pictures/**")
+        page.context.unroute("**/images/**")
         page.context.route(f"**/{skipped}", lambda route: route.abort())
         page.get_by_role("button", name="Try again").click()
         page.get_by_text("could not be loaded").wait_for()
@@ -640,13 +640,13 @@ def test_a_picture_that_does_not_load_is_tried_again_or_skipped(chromium, server
             if page.locator(".failure").is_visible():
                 page.get_by_role("button", name="Try again").click()
             rate(page, 2)
-        until(lambda: "1 of 5 pictures could not be shown" in text(page, "#summary"))
+        until(lambda: "1 of 5 images could not be shown" in text(page, "#summary"))
         page.context.unroute(f"**/{skipped}")
         page.get_by_role("button", name="Try them again").click()
         assert rate(page, 4) == [(skipped, 4)]
         server.wait_for(5)
         assert Counter(label for _, label in server.labels()) == {2: 4, 4: 1}
-        assert "All 5 pictures" in text(page, "#summary")
+        assert "All 5 images" in text(page, "#summary")
 
 
 # ---- What it looks like, and what it tells
@@ -685,7 +685,7 @@ def test_a_window_too_low_for_everything_scrolls(chromium, server):
             assert 0 <= box["y"] <= size["height"] - box["height"]
         page.locator(".anchor").nth(2).tap()
         ready(page)
-        assert page.locator("#stage img").bounding_box()["y"] >= 0  # the next picture is in view
+        assert page.locator("#stage img").bounding_box()["y"] >= 0  # the next image is in view
 
 
 def test_everything_has_a_name_for_who_cannot_see_it(page, server):
@@ -697,7 +697,7 @@ def test_everything_has_a_name_for_who_cannot_see_it(page, server):
     assert len(names) == 10
     assert all(names)
     assert page.get_by_role("button", name="5 The same person").is_visible()
-    assert page.locator("#stage img").get_attribute("alt") == "The picture to rate"
+    assert page.locator("#stage img").get_attribute("alt") == "The image to rate"
     page.keyboard.press("Tab")
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
 
@@ -763,7 +763,7 @@ def test_the_key_leaves_the_address_and_the_page_stays_open(chromium, plan, tmp_
 
 
 def photograph(chromium, file):
-    """The README's picture: the question of likeness, in the midst of it, with crops of one public photo."""
+    """The README's image: the question of likeness, in the midst of it, with crops of one public photo."""
     folder = file.parent / "astronaut"
     write_plan(folder / "plan", astronaut_plan(folder))
     size = {"width": 1280, "height": 800}
@@ -780,7 +780,7 @@ def photograph(chromium, file):
 
 
 def astronaut_plan(folder):
-    """64 pictures that look alike, and six photos."""
+    """64 images that look alike, and six photos."""
     folder.mkdir(parents=True)
     whole = Image.fromarray(astronaut())
     boxes = [(110, 0, 340, 230), (60, 0, 410, 350), (130, 20, 310, 200), (90, 0, 350, 260), (0, 0, 512, 512)]
@@ -788,14 +788,14 @@ def astronaut_plan(folder):
     photos.append(ImageOps.grayscale(photos[0]).convert("RGB"))
     painted = ImageOps.mirror(whole.crop((30, 0, 430, 400))).resize((512, 512), Image.Resampling.LANCZOS)
     painted = ImageEnhance.Color(painted.filter(ImageFilter.ModeFilter(5))).enhance(1.15)
-    for name, picture in [*((f"photo {number}", photo) for number, photo in enumerate(photos)), ("painted", painted)]:
-        picture.save(folder / f"{name}.png")
+    for name, image in [*((f"photo {number}", photo) for number, photo in enumerate(photos)), ("painted", painted)]:
+        image.save(folder / f"{name}.png")
     file, digest = folder / "painted.png", sha256(folder / "painted.png")
     tasks = tuple(Task(opaque(str(number)), SIMILARITY, "astronaut", file, digest) for number in range(64))
     return Plan(tasks, {"astronaut": tuple(sorted(folder.glob("photo *.png")))}, 0)
 
 
-def test_the_readmes_picture_can_be_made(chromium, tmp_path):
+def test_the_readmes_image_can_be_made(chromium, tmp_path):
     photograph(chromium, tmp_path / "label_page.png")
     with Image.open(tmp_path / "label_page.png") as found:
         assert found.size == (1280, 800)
@@ -905,7 +905,7 @@ def test_the_file_asks_in_the_same_order_as_the_server(chromium, standalone):
         for images, repeats in [(1, 0), (1, 1), (2, 2), (3, 1), (9, 9), (30, 0), (40, 40), (200, 10)]:
             names = [*map(str, range(images)), *(f"{number} again" for number in range(repeats))]
             tasks = [task_of(name) for name in names]
-            plain = [{"image_id": task.image_id, "picture": task.repeat_of or task.image_id} for task in tasks]
+            plain = [{"image_id": task.image_id, "image": task.repeat_of or task.image_id} for task in tasks]
             ask = "tasks => ordered(tasks, 7, 'aesthetic', 'anna').map(task => task.image_id)"
             assert page.evaluate(ask, plain) == [task.image_id for task in ordered(tasks, 7, "anna")]
 

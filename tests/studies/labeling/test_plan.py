@@ -1,4 +1,4 @@
-"""What people will rate: fair shares for both metrics, each picture once, and nothing left out without a word."""
+"""What people will rate: fair shares for both metrics, each image once, and nothing left out without a word."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from PIL import Image
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import sha256
 from finetune_monitor.base.images import list_images
-from finetune_monitor.record.evaluation import Evaluation, ScoredImage, summarise
+from finetune_monitor.record.evaluation import Evaluation, ScoredImage, summarize
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.record.run_directory import RunRecord
 from finetune_monitor.studies.labeling.plan import AESTHETIC, SIMILARITY, Drawn, draw_plan
@@ -29,15 +29,15 @@ from finetune_monitor.studies.labeling.tasks import PLAN, TASKS, Task, read_plan
 BOTH = (SIMILARITY, AESTHETIC)
 
 
-def picture(key: object) -> Image.Image:
+def image(key: object) -> Image.Image:
     """The same noise for the same key, other noise for another."""
     return Image.fromarray(np.random.default_rng(list(repr(key).encode())).integers(0, 255, (4, 4, 3), dtype=np.uint8))
 
 
-def write_pictures(folder: Path, number: int) -> list[Path]:
+def write_images(folder: Path, number: int) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(number):
-        picture((str(folder), index)).save(folder / f"{index:03d}.png")
+        image((str(folder), index)).save(folder / f"{index:03d}.png")
     return list_images(folder)
 
 
@@ -58,18 +58,18 @@ def write_run(
     record = RunRecord(folder, grid)
     record.begin({"weights": {SIMILARITY: {"references": described(photos)}}}, None, None)
     for step in steps:
-        shown = [picture((model if model and step == 0 else str(folder), step, cell.id)) for cell in grid.cells]
+        shown = [image((model if model and step == 0 else str(folder), step, cell.id)) for cell in grid.cells]
         scores = dict.fromkeys(metrics, 0.5)
         files = record.write_images(step, shown)
         images = tuple(ScoredImage(cell, file, scores) for cell, file in zip(grid.cells, files, strict=True))
-        record.append(Evaluation(step, None, 0.0, summarise(images), images))
+        record.append(Evaluation(step, None, 0.0, summarize(images), images))
     record.close()
     return folder
 
 
 @pytest.fixture
 def photos(tmp_path) -> Path:
-    write_pictures(tmp_path / "photos/anna", 10)
+    write_images(tmp_path / "photos/anna", 10)
     return tmp_path / "photos/anna"
 
 
@@ -114,7 +114,7 @@ def test_every_step_gives_its_share_to_both_halves(tmp_path, run, photos, per_pe
 @cache
 def small_run(root: Path, number: int, cells: int) -> Path:
     """One evaluation of the same person, made once for all examples."""
-    photos = list_images(root / "p") if (root / "p").is_dir() else write_pictures(root / "p", 1)
+    photos = list_images(root / "p") if (root / "p").is_dir() else write_images(root / "p", 1)
     return write_run(root / f"run {number} {cells}", photos, cells, steps=[0])
 
 
@@ -210,7 +210,7 @@ def test_the_seed_decides_the_draw(tmp_path, run):
 PROCESS = """
 import sys
 from pathlib import Path
-from finetune_monitor.agreement.labelling.plan import draw_plan
+from finetune_monitor.agreement.labeling.plan import draw_plan
 draw_plan([Path(name) for name in sys.argv[2:]], Path(sys.argv[1]), 11, 0.3)
 """
 
@@ -246,15 +246,15 @@ def test_repeats_are_shown_under_another_id(tmp_path, run, images, share, expect
 
 def test_repeats_are_spread_over_the_persons(tmp_path):
     for person in "abcd":
-        write_pictures(tmp_path / "people" / person, 20)
+        write_images(tmp_path / "people" / person, 20)
     drawn = draw_plan([tmp_path / "people"], tmp_path / "plan", 20, 0.1)
     assert Counter(task.person for task in drawn.plan.tasks if task.repeat_of) == dict.fromkeys("abcd", 2)
 
 
-# --- the same picture, missing pictures
+# --- the same image, missing images
 
 
-def test_pictures_that_two_runs_share_stay_with_the_one_that_has_fewer(tmp_path, photos):
+def test_images_that_two_runs_share_stay_with_the_one_that_has_fewer(tmp_path, photos):
     runs = [
         write_run(tmp_path / f"runs/{cells}", list_images(photos), cells, steps=[0], model="same") for cells in (8, 16)
     ]
@@ -262,7 +262,7 @@ def test_pictures_that_two_runs_share_stay_with_the_one_that_has_fewer(tmp_path,
     assert Counter(task.run for task in drawn.plan.tasks) == dict.fromkeys(runs, 8)
 
 
-def test_the_same_picture_of_two_runs_of_a_person_counts_once(tmp_path, photos):
+def test_the_same_image_of_two_runs_of_a_person_counts_once(tmp_path, photos):
     runs = [write_run(tmp_path / f"runs/{n}", list_images(photos), model="same") for n in "ab"]
     drawn = draw_plan(runs, tmp_path / "plan", repeats=0)
     assert sum(drawn.counts.values()) == 40
@@ -272,10 +272,10 @@ def test_the_same_picture_of_two_runs_of_a_person_counts_once(tmp_path, photos):
     assert drawn.notes[0] == "anna: 8 images are byte for byte the same as others and are left out"
 
 
-def test_the_same_picture_of_several_persons_is_rated_once_for_beauty_and_for_each_likeness(tmp_path):
+def test_the_same_image_of_several_persons_is_rated_once_for_beauty_and_for_each_likeness(tmp_path):
     persons = [f"p{n}" for n in range(4)]
     runs = [
-        write_run(tmp_path / f"runs/{name}", write_pictures(tmp_path / "photos" / name, 2), model="same", steps=[0])
+        write_run(tmp_path / f"runs/{name}", write_images(tmp_path / "photos" / name, 2), model="same", steps=[0])
         for name in persons
     ]
     drawn = draw_plan(runs, tmp_path / "plan", repeats=0)
@@ -289,7 +289,7 @@ def test_the_same_picture_of_several_persons_is_rated_once_for_beauty_and_for_ea
 
 
 def test_a_person_may_be_left_with_nothing(tmp_path):
-    [only] = write_pictures(tmp_path / "people/anna", 1)
+    [only] = write_images(tmp_path / "people/anna", 1)
     shutil.copytree(only.parent, tmp_path / "people/ben")
     drawn = draw_plan([tmp_path / "people"], tmp_path / "plan")
     [(person, _)] = drawn.counts
@@ -297,7 +297,7 @@ def test_a_person_may_be_left_with_nothing(tmp_path):
     assert f"{other}: there are fewer than 128 images: none of its own" in drawn.notes
 
 
-def test_a_picture_without_a_file_is_left_out(tmp_path, run):
+def test_a_image_without_a_file_is_left_out(tmp_path, run):
     for cell in ("p00-s0", "p00-s1"):
         (run / f"images/step-000300/{cell}.png").unlink()
     rows = [json.loads(line) for line in (run / "images.jsonl").read_text().splitlines()]
@@ -308,7 +308,7 @@ def test_a_picture_without_a_file_is_left_out(tmp_path, run):
     assert drawn.notes[0] == f"{run}: 3 of 24 images have no file and are left out"
 
 
-def test_an_unreadable_picture_is_replaced_by_another(tmp_path, run):
+def test_an_unreadable_image_is_replaced_by_another(tmp_path, run):
     for path in (run / "images/step-000300").iterdir():
         path.write_bytes(path.read_bytes()[:-30])
     drawn = draw_plan([run], tmp_path / "plan", 16)
@@ -320,7 +320,7 @@ def test_an_unreadable_picture_is_replaced_by_another(tmp_path, run):
 
 def test_only_what_is_drawn_is_opened(tmp_path):
     folder = tmp_path / "anna"
-    for index, file in enumerate(write_pictures(folder, 60)):
+    for index, file in enumerate(write_images(folder, 60)):
         file.write_bytes(file.read_bytes() + b"x" * 100 * index)  # each of another size
     opened = set()
     sys.addaudithook(lambda event, found: opened.add(str(found[0])) if event == "open" and not done else None)
@@ -330,10 +330,10 @@ def test_only_what_is_drawn_is_opened(tmp_path):
     assert len({name for name in opened if name.startswith(str(folder))}) == 5
 
 
-def test_pictures_none_of_which_can_be_read_are_no_plan(tmp_path):
+def test_images_none_of_which_can_be_read_are_no_plan(tmp_path):
     folder = tmp_path / "anna"
-    for file in write_pictures(folder, 3):
-        file.write_text(f"no picture {file}")
+    for file in write_images(folder, 3):
+        file.write_text(f"no image {file}")
     message = refused([folder], tmp_path / "plan")
     assert "found no image that can be rated" in message
     assert "3 images cannot be read" in message
@@ -345,8 +345,8 @@ def test_pictures_none_of_which_can_be_read_are_no_plan(tmp_path):
 
 def test_runs_that_share_a_photo_show_one_person(tmp_path):
     """Also where two of them share none, but each does with a third."""
-    photos = write_pictures(tmp_path / "photos/anna", 6)
-    others = write_pictures(tmp_path / "photos/ben", 2)
+    photos = write_images(tmp_path / "photos/anna", 6)
+    others = write_images(tmp_path / "photos/ben", 2)
     runs = [
         write_run(tmp_path / f"runs/{name}", shown)
         for name, shown in {"a": photos[:3], "b": others, "c": photos[3:], "d": photos[2:4]}.items()
@@ -384,10 +384,10 @@ def test_a_moved_copy_of_the_photos_shows_the_same_person(tmp_path, photos):
 @pytest.mark.parametrize("kind", ["folder", "run", "photos"])
 def test_persons_of_one_name_are_told_apart(tmp_path, folders, names, kind):
     make: dict[str, Callable[[str], Path]] = {
-        "folder": lambda name: write_pictures(tmp_path / name, 2)[0].parent,
+        "folder": lambda name: write_images(tmp_path / name, 2)[0].parent,
         "run": lambda name: write_run(tmp_path / name, steps=[0]),
         "photos": lambda name: write_run(
-            tmp_path / "runs" / name.replace("/", " "), write_pictures(tmp_path / name, 1), steps=[0]
+            tmp_path / "runs" / name.replace("/", " "), write_images(tmp_path / name, 1), steps=[0]
         ),
     }
     drawn = draw_plan([make[kind](name) for name in folders], tmp_path / "plan", 2)
@@ -397,7 +397,7 @@ def test_persons_of_one_name_are_told_apart(tmp_path, folders, names, kind):
 
 
 def test_a_source_named_twice_counts_once(tmp_path, monkeypatch, run):
-    write_pictures(tmp_path / "people/ben", 3)
+    write_images(tmp_path / "people/ben", 3)
     monkeypatch.chdir(tmp_path)
     sources = [run, Path("runs/a"), tmp_path / "people", Path("people/ben"), Path("runs/../runs/a")]
     drawn = draw_plan(sources, Path("plan"))
@@ -417,7 +417,7 @@ def test_a_run_without_photos_is_rated_for_beauty_and_takes_photos_that_are_name
     assert drawn.notes == ()
 
 
-def test_pictures_given_to_the_metric_without_files_have_no_place(tmp_path, photos):
+def test_images_given_to_the_metric_without_files_have_no_place(tmp_path, photos):
     run = write_run(tmp_path / "runs/mine")
     content = json.loads((run / "run.json").read_text())
     content["weights"][SIMILARITY]["references"] = [{"file": "photo 0", "sha256": "0" * 64}]
@@ -444,9 +444,9 @@ def test_photos_recorded_by_relative_paths_are_found_from_the_training_s_folder(
 def test_photos_that_changed_or_went_are_looked_for_in_the_named_folder(tmp_path, run, photos):
     moved = tmp_path / "moved here"
     shutil.copytree(photos, moved)
-    write_pictures(moved / "more", 1)[0].rename(moved / "other.png")
+    write_images(moved / "more", 1)[0].rename(moved / "other.png")
     (photos / "000.png").unlink()
-    picture("changed").save(photos / "001.png")
+    image("changed").save(photos / "001.png")
     message = refused([run], tmp_path / "plan")
     assert f"2 of 10 recorded photos are not what they were: {photos}/000.png (gone), {photos}/001.png (chan" in message
     assert "--references anna=FOLDER" in message
@@ -458,7 +458,7 @@ def test_photos_that_changed_or_went_are_looked_for_in_the_named_folder(tmp_path
 
 def test_other_photos_may_stand_in_with_a_note(tmp_path, run, photos):
     (photos / "000.png").unlink()
-    others = write_pictures(tmp_path / "others", 3)
+    others = write_images(tmp_path / "others", 3)
     drawn = draw_plan([run], tmp_path / "plan", 4, references={"anna": tmp_path / "others"})
     assert drawn.plan.references == {"anna": tuple(others)}
     assert drawn.notes == (
@@ -467,7 +467,7 @@ def test_other_photos_may_stand_in_with_a_note(tmp_path, run, photos):
 
 
 def test_photos_named_for_nothing_are_said(tmp_path, run):
-    write_pictures(tmp_path / "others", 1)
+    write_images(tmp_path / "others", 1)
     beauty = write_run(tmp_path / "runs/beauty", metrics=[AESTHETIC])
     given = {"anna": tmp_path / "others", "beauty": tmp_path / "others"}
     drawn = draw_plan([run, beauty], tmp_path / "plan", 4, references=given)
@@ -476,14 +476,14 @@ def test_photos_named_for_nothing_are_said(tmp_path, run):
     assert drawn.notes[1] == "beauty: photos are not needed, as there are no scores of face_similarity"
 
 
-# --- folders of pictures
+# --- folders of images
 
 
-def test_folders_of_pictures_and_runs_go_together(tmp_path, run, photos):
-    write_pictures(tmp_path / "people/ben", 6)
-    write_pictures(tmp_path / "people/cara", 6)
-    write_pictures(tmp_path / "people/.thumbnails", 6)
-    write_pictures(tmp_path / "dora", 6)
+def test_folders_of_images_and_runs_go_together(tmp_path, run, photos):
+    write_images(tmp_path / "people/ben", 6)
+    write_images(tmp_path / "people/cara", 6)
+    write_images(tmp_path / "people/.thumbnails", 6)
+    write_images(tmp_path / "dora", 6)
     sources = [run, tmp_path / "people", tmp_path / "dora"]
     drawn = draw_plan(sources, tmp_path / "plan", 6, references={"ben": photos})
     assert drawn.counts == {
@@ -500,14 +500,14 @@ def test_folders_of_pictures_and_runs_go_together(tmp_path, run, photos):
 
 
 def test_the_folder_one_stands_in_has_a_name(tmp_path, monkeypatch):
-    write_pictures(tmp_path / "anna", 4)
+    write_images(tmp_path / "anna", 4)
     monkeypatch.chdir(tmp_path / "anna")
     assert draw_plan([Path()], Path("plan"), 4).counts == {("anna", AESTHETIC): 4}
 
 
-def test_pictures_in_sub_folders_of_pictures_are_left_out_with_a_note(tmp_path):
-    write_pictures(tmp_path / "anna", 4)
-    write_pictures(tmp_path / "anna/rejected", 4)
+def test_images_in_sub_folders_of_images_are_left_out_with_a_note(tmp_path):
+    write_images(tmp_path / "anna", 4)
+    write_images(tmp_path / "anna/rejected", 4)
     drawn = draw_plan([tmp_path / "anna"], tmp_path / "plan", 4)
     assert {task.file.parent for task in drawn.plan.tasks} == {tmp_path / "anna"}
     assert "sub-folders (rejected) are left out" in drawn.notes[0]
@@ -520,8 +520,8 @@ NAMES = ['comma, "quote" and space ', "line\nbreak\r", "caf\u00e9 \u5199\u771f",
 @pytest.mark.parametrize("relative", [False, True])
 def test_strange_names_come_through_and_the_tree_may_move(tmp_path, monkeypatch, name, relative):
     project = tmp_path / "project"
-    write_pictures(project / "people" / name, 3)
-    write_pictures(project / "photos", 2)
+    write_images(project / "people" / name, 3)
+    write_images(project / "photos", 2)
     run = write_run(project / "runs" / name, steps=[0])
     monkeypatch.chdir(project)
     root = Path() if relative else project
@@ -580,9 +580,9 @@ def damaged_run(folder: Path, weights: object) -> Path:
 
 
 SOURCES: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "nothing": (lambda root: root / "nowhere", "no such folder; expected a run directory or a folder of pictures"),
-    "a file": (lambda root: write_pictures(root / "in", 1)[0], "found a file; expected a run directory or a folder"),
-    "an empty folder": (lambda root: root.joinpath("empty"), "found no pictures and no run.json"),
+    "nothing": (lambda root: root / "nowhere", "no such folder; expected a run directory or a folder of images"),
+    "a file": (lambda root: write_images(root / "in", 1)[0], "found a file; expected a run directory or a folder"),
+    "an empty folder": (lambda root: root.joinpath("empty"), "found no images and no run.json"),
     "a folder of runs": (
         lambda root: write_run(root / "all runs/a").parent,
         "found runs in it; name them themselves",
@@ -640,9 +640,9 @@ def test_no_source_is_an_error(tmp_path):
 
 
 def test_named_photos_that_cannot_be_shown_are_an_error(tmp_path):
-    write_pictures(tmp_path / "anna", 4)
-    bad = write_pictures(tmp_path / "photos", 2)[1]
-    bad.write_text("no picture")
+    write_images(tmp_path / "anna", 4)
+    bad = write_images(tmp_path / "photos", 2)[1]
+    bad.write_text("no image")
     references = {"anna": tmp_path / "photos"}
     assert str(bad) in refused([tmp_path / "anna"], tmp_path / "plan", references=references)
     assert "no such folder" in refused([tmp_path / "anna"], tmp_path / "plan", references={"anna": tmp_path / "no"})
@@ -650,7 +650,7 @@ def test_named_photos_that_cannot_be_shown_are_an_error(tmp_path):
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_folder_that_may_not_be_read(tmp_path):
-    write_pictures(tmp_path / "anna", 4)
+    write_images(tmp_path / "anna", 4)
     (tmp_path / "anna").chmod(0)
     assert "Permission denied" in refused([tmp_path / "anna"], tmp_path / "plan")
 

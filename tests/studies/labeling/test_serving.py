@@ -1,4 +1,4 @@
-"""The labelling page's server: what it gives, what it takes, whom it refuses, and that it tells nothing."""
+"""The labeling page's server: what it gives, what it takes, whom it refuses, and that it tells nothing."""
 
 import io
 import json
@@ -86,10 +86,10 @@ def test_answers_so_far_come_with_the_questions_to_their_labeler_alone(client, r
     assert all(task["label"] is None for each in questions(client, "ben") for task in each["tasks"])
 
 
-def test_pictures_are_the_plans_at_their_own_size(client, plan):
+def test_images_are_the_plans_at_their_own_size(client, plan):
     for question in questions(client):
         for shown in question["tasks"]:
-            response = client.get(shown["picture"])
+            response = client.get(shown["image"])
             found = Image.open(io.BytesIO(response.data))
             expected = read_image(plan.by_id[shown["image_id"]].file)
             assert (found.format, found.size, response.mimetype) == ("JPEG", expected.size, "image/jpeg")
@@ -107,7 +107,7 @@ def test_photos_are_small_upright_and_the_first_six(tmp_path):
 def test_nothing_that_a_labeler_receives_tells_anything(client):
     found = [client.get(path) for path in ("/", "/label.js", "/api/questions?labeler=anna", "/api/nothing")]
     for question in questions(client):
-        found += [client.get(address) for task in question["tasks"] for address in (task["picture"], *task["photos"])]
+        found += [client.get(address) for task in question["tasks"] for address in (task["image"], *task["photos"])]
     for response in found:
         everything = response.data + str(response.headers).encode()
         assert not [secret for secret in SECRETS if secret.encode() in everything]
@@ -122,13 +122,13 @@ def test_nothing_that_a_labeler_receives_tells_anything(client):
 def test_a_repeat_looks_like_any_other_image(client, plan):
     [again] = [task for task in plan.tasks if task.repeat_of and task.metric == SIMILARITY]
     shapes = {tuple(sorted(task)) for task in questions(client)[0]["tasks"]}
-    assert shapes == {("image_id", "label", "photos", "picture")}
+    assert shapes == {("image_id", "label", "photos", "image")}
     assert again.repeat_of not in json.dumps(
         [t for t in questions(client)[0]["tasks"] if t["image_id"] == again.image_id]
     )
 
 
-@pytest.mark.parametrize("path", ["/pictures/{plan}/no-such", "/pictures/other/{image}", "/photos/{plan}/no-such"])
+@pytest.mark.parametrize("path", ["/images/{plan}/no-such", "/images/other/{image}", "/photos/{plan}/no-such"])
 def test_what_is_not_of_this_plan_is_not_found(client, gallery, plan, path):
     assert client.get(path.format(plan=gallery.key, image=plan.tasks[0].image_id)).status_code == 404
 
@@ -398,7 +398,7 @@ def guarded(gallery, store):
 
 def test_elsewhere_nothing_is_given_without_the_key(guarded, rating, store, gallery, plan):
     client = guarded.test_client()
-    paths = ["/", "/label.js", "/api/questions", f"/pictures/{gallery.key}/{plan.tasks[0].image_id}", "/no-such"]
+    paths = ["/", "/label.js", "/api/questions", f"/images/{gallery.key}/{plan.tasks[0].image_id}", "/no-such"]
     for path in [*paths, *(f"{path}?key={wrong}" for path in paths for wrong in ("", "x", KEY + "x", "ü", KEY[:-1]))]:
         response = client.get(path, environ_base={"REMOTE_ADDR": "192.168.1.7"})
         assert response.status_code == 403
@@ -444,7 +444,7 @@ def test_no_other_file_is_served(client, path):
 # ---- What is left out
 
 
-def test_a_changed_picture_is_left_out_and_the_others_stay(plan, tmp_path):
+def test_a_changed_image_is_left_out_and_the_others_stay(plan, tmp_path):
     changed, missing = plan.tasks[1], plan.tasks[2]
     changed.file.write_bytes(b"other")
     missing.file.unlink()
@@ -454,25 +454,25 @@ def test_a_changed_picture_is_left_out_and_the_others_stay(plan, tmp_path):
     assert gallery.key == open_gallery(tmp_path / "plan").key
 
 
-def test_a_rating_of_a_picture_that_has_changed_since_is_still_kept(plan, tmp_path, store, rating):
+def test_a_rating_of_a_image_that_has_changed_since_is_still_kept(plan, tmp_path, store, rating):
     plan.by_id[rating["image_id"]].file.unlink()
     client = make_app(open_gallery(tmp_path / "plan"), store, Access(HERE)).test_client()
     assert client.post("/api/ratings", json=rating).status_code == 204
 
 
-def test_a_picture_that_changes_while_it_is_served_is_not_shown(client, plan, caplog):
+def test_a_image_that_changes_while_it_is_served_is_not_shown(client, plan, caplog):
     plan.tasks[0].file.write_bytes(plan.tasks[1].file.read_bytes())
     [shown] = [task for task in questions(client)[0]["tasks"] if task["image_id"] == plan.tasks[0].image_id]
-    response = client.get(shown["picture"])
+    response = client.get(shown["image"])
     assert response.status_code == 404
     assert "CANARY" not in response.text
     assert "has changed since" in caplog.text
 
 
-def test_without_a_picture_left_there_is_nothing_to_open(plan, tmp_path):
+def test_without_a_image_left_there_is_nothing_to_open(plan, tmp_path):
     for task in plan.tasks:
         task.file.unlink(missing_ok=True)
-    with pytest.raises(UserError, match="no picture of the plan can be shown"):
+    with pytest.raises(UserError, match="no image of the plan can be shown"):
         open_gallery(tmp_path / "plan")
 
 

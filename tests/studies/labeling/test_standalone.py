@@ -11,7 +11,7 @@ from PIL import Image
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.studies.labeling import questions, serving
-from finetune_monitor.studies.labeling.images import open_gallery, picture_jpeg
+from finetune_monitor.studies.labeling.images import image_jpeg, open_gallery
 from finetune_monitor.studies.labeling.questions import Question
 from finetune_monitor.studies.labeling.standalone import write_standalone
 from finetune_monitor.studies.labeling.tasks import Plan, write_plan
@@ -40,19 +40,19 @@ def content_of(page):
 
 
 def embedded(page):
-    found = re.findall(r'<script type="text/plain" id="picture-(\d+)">([^<]*)</script>', page)
+    found = re.findall(r'<script type="text/plain" id="image-(\d+)">([^<]*)</script>', page)
     return {int(number): base64.b64decode(text, validate=True) for number, text in found}
 
 
-def test_every_picture_and_photo_is_within_once(page, plan, gallery):
-    pictures = embedded(page)
-    assert len(set(pictures.values())) == len(pictures) == 10 + 6  # a repeat shows the picture of its original
+def test_every_image_and_photo_is_within_once(page, plan, gallery):
+    images = embedded(page)
+    assert len(set(images.values())) == len(images) == 10 + 6  # a repeat shows the image of its original
     for question in content_of(page)["questions"]:
         assert len(question["tasks"]) == 6
-        for image_id, picture, photos in question["tasks"]:
-            assert pictures[picture] == picture_jpeg(plan.by_id[image_id])
+        for image_id, image, photos in question["tasks"]:
+            assert images[image] == image_jpeg(plan.by_id[image_id])
             expected = gallery.photos_beside(plan.by_id[image_id])
-            assert [pictures[photo] for photo in photos] == [gallery.encoded[name] for name in expected]
+            assert [images[photo] for photo in photos] == [gallery.encoded[name] for name in expected]
 
 
 def test_the_original_stands_before_its_repeat(tmp_path, plan):
@@ -104,7 +104,7 @@ def test_no_text_ends_a_script_early(tmp_path, gallery, monkeypatch):
     assert "alert(1)</script>" not in page
 
 
-def test_one_question_alone_holds_only_its_own_pictures(tmp_path, gallery):
+def test_one_question_alone_holds_only_its_own_images(tmp_path, gallery):
     write_standalone(tmp_path / "page.html", gallery, [AESTHETIC])
     page = (tmp_path / "page.html").read_text()
     assert [question["metric"] for question in content_of(page)["questions"]] == [AESTHETIC]

@@ -22,7 +22,7 @@ NOBODY = 65534
 WRITER = """
 import sys, time
 from pathlib import Path
-from finetune_monitor.agreement.labelling.storage import RatingStore
+from finetune_monitor.agreement.labeling.storage import RatingStore
 from finetune_monitor.agreement.ratings import Rating
 store = RatingStore(Path(sys.argv[1]))
 for number in range(10_000):

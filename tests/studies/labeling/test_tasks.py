@@ -30,11 +30,11 @@ NAMES = [
 
 
 def plan_in(root: Path, name: str = "plain") -> Plan:
-    """A task of a run, its repeat, and one of a folder of pictures, below `root`, all with the name in them."""
+    """A task of a run, its repeat, and one of a folder of images, below `root`, all with the name in them."""
     run = root / name / "run"
     first = Task("a1", "face_similarity", name, run / "images/step-000300" / f"{name}.png", DIGEST, run, 300, "p00-s0")
     again = replace(first, image_id="b2", repeat_of="a1")
-    other = Task("c3", "aesthetic", name, root / "pictures" / name, DIGEST)
+    other = Task("c3", "aesthetic", name, root / "images" / name, DIGEST)
     return Plan((first, again, other), {name: (root / name / "photo 1.jpg", root / "photos" / name)}, -7)
 
 
@@ -148,11 +148,11 @@ def change(file: Path, old: str, new: str) -> None:
         (",a1\r\n", ",a9\r\n", "image_id b2 repeats a9, which is no image of face_similarity"),
         (",a1\r\n", ",c3\r\n", "image_id b2 repeats c3, which is no image of face_similarity"),
         (",a1\r\n", ",b2\r\n", "image_id b2 repeats b2"),
-        ("pictures/", "pictures\0", r"row 4: found '.*', expected a path|damaged"),
+        ("images/", "images\0", r"row 4: found '.*', expected a path|damaged"),
         (",p00-s0,", ",", "row 2: found too few or too many columns"),
         (",p00-s0,", ",p00-s0,,", "row 3: found too few or too many columns"),
-        ("pictures/", "p" * 256 + "/", "row 4: found 'ppp.*', expected a path"),
-        ("pictures/", "pictures/" * 500, "row 4: found '.*', expected a path"),
+        ("images/", "p" * 256 + "/", "row 4: found 'ppp.*', expected a path"),
+        ("images/", "images/" * 500, "row 4: found '.*', expected a path"),
         ("p00-s0", "p" * 200_000, "field larger than field limit"),
     ],
 )

@@ -1,6 +1,6 @@
 "use strict";
 
-const SOON = 150; // milliseconds that a picture is shown before an answer counts
+const SOON = 150; // milliseconds that an image is shown before an answer counts
 const DOUBLE_CLICK = 400; // the same for the second click of a double click
 const FLASH = 350;
 const SLOW = 300;
@@ -9,9 +9,9 @@ const embedded = at("plan");
 page.source = embedded ? new EmbeddedSource(JSON.parse(embedded.textContent)) : new ServerSource(showState, takeBack);
 
 const stopwatch = new Stopwatch();
-let shownAt = null; // when the picture appeared; null while there is none to answer
+let shownAt = null; // when the image appeared; null while there is none to answer
 
-// ---- One picture at a time
+// ---- One image at a time
 
 function showQuestion(question) {
   write("where", question.title);
@@ -50,16 +50,16 @@ async function showTask() {
     return;
   }
   if (isLoaded) {
-    showPicture(task, own);
+    showImage(task, own);
   } else {
     showFailure(task);
   }
   loadAhead(page.session);
 }
 
-function showPicture(task, own) {
-  const { image } = picture(task.picture);
-  image.alt = "The picture to rate";
+function showImage(task, own) {
+  const { image } = kept(task.image);
+  image.alt = "The image to rate";
   image.style.setProperty("--ratio", image.naturalWidth / image.naturalHeight);
   at("stage").replaceChildren(image);
   at("rating").scrollTop = 0;
@@ -86,7 +86,7 @@ function showFailure(task) {
   );
   const box = element("div", "failure");
   box.setAttribute("role", "alert");
-  box.append(element("p", "", "This picture could not be loaded."), choices);
+  box.append(element("p", "", "This image could not be loaded."), choices);
   at("stage").replaceChildren(box);
 }
 
@@ -163,8 +163,8 @@ function showFinished() {
   show("finished");
   const { session, questions, source } = page;
   const [skipped, all] = [session.skipped.size, session.tasks.length];
-  const done = `${all === 1 ? "The only picture is" : `All ${all} pictures are`} rated.`;
-  write("summary", skipped === 0 ? done : `${skipped} of ${all} pictures could not be shown.`);
+  const done = `${all === 1 ? "The only image is" : `All ${all} images are`} rated.`;
+  write("summary", skipped === 0 ? done : `${skipped} of ${all} images could not be shown.`);
   const next = questions.find((each) => answeredOf(each) < each.tasks.length && each !== session.question);
   const choices = [button("second", "Look at my answers again", back)];
   if (next) {

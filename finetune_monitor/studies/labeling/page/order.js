@@ -1,6 +1,6 @@
 "use strict";
 
-// Each labeler's own order of the pictures, for the page that has no server to ask: as questions.py computes it.
+// Each labeler's own order of the images, for the page that has no server to ask: as questions.py computes it.
 
 const GAP = 10;
 
@@ -16,8 +16,8 @@ function orderKey(text) {
   return (value ^ (value >>> 15)) >>> 0;
 }
 
-// A picture comes again after GAP others at the soonest, or after half of a short list.
-// tasks: {image_id, picture}; of those with the same picture the first in the list is shown first.
+// An image comes again after GAP others at the soonest, or after half of a short list.
+// tasks: {image_id, image}; of those with the same image the first in the list is shown first.
 function ordered(tasks, seed, metric, labeler) {
   const keys = new Map(tasks.map((task) => [task, orderKey(`${seed}\n${metric}\n${labeler}\n${task.image_id}`)]));
   const byKey = (a, b) => keys.get(a) - keys.get(b) || (a.image_id < b.image_id ? -1 : 1);
@@ -38,15 +38,15 @@ function ordered(tasks, seed, metric, labeler) {
   return [...places.keys()];
 }
 
-// From every task whose picture was in the list before to the first that has it.
+// From every task whose image was in the list before to the first that has it.
 function originals(tasks) {
   const first = new Map();
   const found = new Map();
   for (const task of tasks) {
-    if (first.has(task.picture)) {
-      found.set(task, first.get(task.picture));
+    if (first.has(task.image)) {
+      found.set(task, first.get(task.image));
     } else {
-      first.set(task.picture, task);
+      first.set(task.image, task);
     }
   }
   return found;

@@ -3,7 +3,7 @@
 const ENOUGH_ANSWERS = 10;
 const RECENT_ANSWERS = 30;
 
-// One labeler's way through the pictures of one question.
+// One labeler's way through the images of one question.
 class Session {
   constructor(question) {
     this.question = question;
@@ -23,7 +23,7 @@ class Session {
     return this.task !== undefined && this.task.label !== null;
   }
 
-  // To the first picture that has no answer.
+  // To the first image that has no answer.
   toNext() {
     this.place = this.open().next().value ?? this.tasks.length;
   }
@@ -36,7 +36,7 @@ class Session {
     }
   }
 
-  // The picture that was answered last, or before the one that is shown; undefined where there is none.
+  // The image that was answered last, or before the one that is shown; undefined where there is none.
   get former() {
     const given = this.given.filter((task) => task.label !== null);
     return given.includes(this.task) ? given[given.indexOf(this.task) - 1] : given.at(-1);
@@ -46,14 +46,14 @@ class Session {
     this.place = this.tasks.indexOf(this.former);
   }
 
-  // To the nearest picture before this one that has an answer; whether there is one.
+  // To the nearest image before this one that has an answer; whether there is one.
   back() {
     const place = this.tasks.findLastIndex((task, index) => index < this.place && task.label !== null);
     this.place = place < 0 ? this.place : place;
     return place >= 0;
   }
 
-  // To the nearest picture after this one that has an answer, else on with those that have none.
+  // To the nearest image after this one that has an answer, else on with those that have none.
   forward() {
     const place = this.tasks.findIndex((task, index) => index > this.place && task.label !== null);
     const isBefore = place >= 0 && place < (this.open().next().value ?? this.tasks.length);
@@ -94,12 +94,12 @@ class Session {
   }
 
   // From the median of the latest answers; null before there are enough.
-  millisecondsLeft(pictures) {
+  millisecondsLeft(images) {
     if (this.durations.length < ENOUGH_ANSWERS) {
       return null;
     }
     const recent = this.durations.slice(-RECENT_ANSWERS).sort((a, b) => a - b);
-    return recent[Math.floor(recent.length / 2)] * pictures;
+    return recent[Math.floor(recent.length / 2)] * images;
   }
 }
 

@@ -8,11 +8,11 @@ const REFUSED = 422; // by the server itself, which will never take this answer
 const NO_ANSWER = "The server does not answer. Your answers wait in this browser until it does.";
 const STRANGER = "Something else answers in the server's place. Your answers wait in this browser until it is back.";
 
-// Questions and pictures from the server, and the way of the answers to it.
+// Questions and images from the server, and the way of the answers to it.
 //
-// load(name): {labeler, questions}: the name under which they rate, each task {image_id, label, picture, photos} in
+// load(name): {labeler, questions}: the name under which they rate, each task {image_id, label, image, photos} in
 //   their order.
-// url(picture): what to give an <img>.
+// url(image): what to give an <img>.
 //
 // onChange(): something has been sent, or could not be.  onRefusal(entry): an answer that will never be taken.
 class ServerSource {
@@ -30,8 +30,8 @@ class ServerSource {
     }
   }
 
-  url(picture) {
-    return picture;
+  url(image) {
+    return image;
   }
 
   async load(name) {
@@ -93,7 +93,7 @@ class ServerSource {
   // A refusal is told until an answer is stored that was given after it.
   tell(entry, refusal) {
     if (refusal) {
-      this.refusal = `An answer was refused, and its picture is asked about again. ${refusal}`;
+      this.refusal = `An answer was refused, and its image is asked about again. ${refusal}`;
       this.refused = this.journal.entries().at(-1)?.key ?? entry.key;
       this.onRefusal(entry);
     } else if (this.refusal && entry.key > this.refused) {
@@ -126,13 +126,13 @@ class EmbeddedSource {
   }
 
   url(number) {
-    return `data:image/jpeg;base64,${document.getElementById(`picture-${number}`).textContent}`;
+    return `data:image/jpeg;base64,${document.getElementById(`image-${number}`).textContent}`;
   }
 
   async load(name) {
     const labeler = this.journal.entries().find((entry) => isSame(entry.labeler, name))?.labeler ?? name;
     const questions = this.content.questions.map((question) => {
-      const tasks = question.tasks.map(([image_id, picture, photos]) => ({ image_id, label: null, picture, photos }));
+      const tasks = question.tasks.map(([image_id, image, photos]) => ({ image_id, label: null, image, photos }));
       return { ...question, tasks: ordered(tasks, this.content.seed, question.metric, labeler) };
     });
     overlay(questions, this.journal.entries(), labeler);

@@ -46,8 +46,8 @@ function knownLabeler() {
   if (labeler === "" || answered === 0 || source.journal.knows(labeler)) {
     return "";
   }
-  const pictures = `${answered} ${answered === 1 ? "picture" : "pictures"}`;
-  return `Go on as ${labeler}, who has rated ${pictures}. If that is not you, enter another name.`;
+  const images = `${answered} ${answered === 1 ? "image" : "images"}`;
+  return `Go on as ${labeler}, who has rated ${images}. If that is not you, enter another name.`;
 }
 
 function questionCard(question) {
@@ -87,7 +87,7 @@ function complain() {
   at("name").focus();
 }
 
-// From the start to a question's pictures.
+// From the start to a question's images.
 async function begin(metric) {
   clearTimeout(onName.timer);
   if (!isName(typedName())) {

@@ -1,1 +1,0 @@
-../../finetune_monitor/report/page/head.js

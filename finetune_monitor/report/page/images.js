@@ -1,0 +1,93 @@
+"use strict";
+
+// The images of a run and what is written under them.
+
+const SIDE = 256; // longest side of a thumbnail, in pixels
+
+// Nothing is asked for before it is known which images there are.
+function cellImage(run, place, position) {
+  const content = imagesOf(run);
+  if (!content && !page.failed.has(run.id)) {
+    return noImage("");
+  }
+  if (isAbsent(content, place, position)) {
+    return noImage("no image");
+  }
+  const { prompt, seed } = cellAt(run, position);
+  return thumbnail(thumbnailOf(run, run.steps[place], position), `${prompt}, seed ${seed}, step ${run.steps[place]}`);
+}
+
+function thumbnail(address, words) {
+  const image = element("img");
+  Object.assign(image, { loading: "lazy", decoding: "async", width: SIDE, height: SIDE, alt: words });
+  image.addEventListener("error", () => image.replaceWith(noImage("image not found")));
+  image.src = address;
+  return image;
+}
+
+function noImage(text) {
+  return element("span", "no-image", text);
+}
+
+// An image with what is marked on it.
+function markedImage(run, place, position) {
+  return element("span", "framed", "", cellImage(run, place, position), ...badges(run, imagesOf(run), place, position));
+}
+
+// What the marks on an evaluation's images depend on.
+function marksKey(content, place) {
+  return [content?.absent[place], Object.values(content?.scores ?? {}).map((rows) => rows[place]?.map((score) => (score === null ? null : score === 0)))];
+}
+
+function cellName(run, position) {
+  const { prompt, seed } = cellAt(run, position);
+  return `${prompt}, seed ${seed}`;
+}
+
+// [metric, score] of an image in words, for a list of terms.
+function scorePairs(run, content, place, position) {
+  return metricsOf(run).map((metric) => [spoken(metric.name), number(scoreOf(content, metric.name, place, position), metric)]);
+}
+
+// The scores that an image stands with: the main ones, and the one that the images are ordered by.
+function briefPairs(run, content, place, position, order) {
+  const shown = metricsOf(run).filter((metric) => metric.main || metric.name === order);
+  return shown.map((metric) => [spoken(metric.name), number(scoreOf(content, metric.name, place, position), metric)]);
+}
+
+// What is marked on an image: no face, or nothing known.
+function badges(run, content, place, position) {
+  if (!content || isAbsent(content, place, position)) {
+    return [];
+  }
+  const made = [];
+  if (isFaceless(content, place, position)) {
+    made.push(element("span", "badge", "no face"));
+  }
+  if (metricsOf(run).every(({ name }) => scoreOf(content, name, place, position) === null)) {
+    made.push(element("span", "badge", "not measured"));
+  }
+  return made;
+}
+
+function promptsOf(run) {
+  return [...new Set(run.cells.map((cell) => page.manifest.cells[cell].prompt))];
+}
+
+// Options of a select of prompts; the values are the prompts themselves, which a link then keeps.
+function promptOptions(prompts) {
+  return [["", prompts.length === 1 ? "the only prompt" : `all prompts (${prompts.length})`], ...prompts.map((prompt) => [`=${prompt}`, prompt])];
+}
+
+function wantedPrompt(name, prompts) {
+  const wanted = choices.get(name) ?? "";
+  return prompts.includes(wanted.slice(1)) ? wanted.slice(1) : null;
+}
+
+function runOptions() {
+  return page.manifest.runs.filter((run) => run.steps.length > 0).map((run) => [run.id, run.name]);
+}
+
+function stepOptions(run) {
+  return run.steps.map((step) => [step, `${step}${run.best?.step === step ? " ★ best" : step === 0 ? " (base model)" : ""}`]);
+}
