@@ -207,7 +207,7 @@ def _resume_step(config: Config, checkpoint: Checkpoint | None, metrics: list[Me
     if not config.monitor.enabled or not (folder / run_directory.RUN).exists():
         if checkpoint is not None and config.monitor.enabled:
             raise UserError(
-                f"{folder}: has checkpoints but no run_directory, so no floor to compare with; go on with "
+                f"{folder}: has checkpoints but no record, so no floor to compare with; go on with "
                 "monitor.enabled=false or choose a new output_dir"
             )
         return None
