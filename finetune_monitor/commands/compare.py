@@ -46,7 +46,7 @@ def _compare(chosen: argparse.Namespace) -> None:
 
 def _pairs(first: "RunHistory", second: "RunHistory", steps: list[int] | None) -> "dict[str, tuple[Moment, Moment]]":
     """The evaluations to compare, by what makes them a pair."""
-    from finetune_monitor.report.comparison import at_step, best_step
+    from finetune_monitor.report.comparison import at_step
 
     if steps is not None:
         if len(steps) > 2:
@@ -55,7 +55,7 @@ def _pairs(first: "RunHistory", second: "RunHistory", steps: list[int] | None) -
     if first.output_dir.resolve() == second.output_dir.resolve():
         raise UserError(f"{first.output_dir}: stands twice; name two steps of it: --step S S")
     found = {}
-    best = best_step(first), best_step(second)
+    best = first.best_step, second.best_step
     if best[0] is not None and best[1] is not None:
         found["each run's best step"] = (at_step(first, best[0]), at_step(second, best[1]))
     last = tuple(history.evaluations[-1].step for history in (first, second))

@@ -3,6 +3,9 @@
 import math
 import time
 
+EVERY = 300
+"""Steps between evaluations where nothing else is asked for."""
+
 
 class Budget:
     """Decides which steps are evaluated.

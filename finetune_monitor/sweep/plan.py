@@ -12,12 +12,13 @@ from pydantic import ValidationError
 
 from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.base.files import write_atomic
-from finetune_monitor.record.columns import HELD_OUT
+from finetune_monitor.base.sections import problems_of
+from finetune_monitor.base.yaml_files import read_yaml
 from finetune_monitor.record.run_directory import RUN
 from finetune_monitor.record.sweep_directory import CONFIGS, TRIALS, SweepState, TrialRecord
 from finetune_monitor.sweep.spec import COMPARED, SweepConfig, flat, is_number
 from finetune_monitor.sweep.trials.naming import alike, search_name, trial_name
-from finetune_monitor.training.config import Config, load_config, problems_of, read_yaml
+from finetune_monitor.training.config import Config, recorded_config
 
 UNCOMPARED = (
     "output_dir",
@@ -84,14 +85,12 @@ class Plan:
     def goals(self) -> dict[str, str]:
         """The metrics that decide over trials, by what they decide: `search`, `early_termination`."""
         rules = {"search": self.spec.search, "early_termination": self.spec.early_termination}
-        return {name: rule.metric or self._best_metric for name, rule in rules.items() if rule is not None}
+        return {name: rule.metric or self._first.best_metric for name, rule in rules.items() if rule is not None}
 
     @property
     def shown_metrics(self) -> list[str]:
         """The main scores, that which says what is best first."""
-        first = self._first
-        held_out = [HELD_OUT] if first.data.held_out is not None and first.monitor.metrics.face_similarity else []
-        return list(dict.fromkeys([self._best_metric, *held_out, *first.monitor.metrics.chosen]))
+        return self._first.main_columns
 
     def max_steps(self, trial: TrialRecord) -> int:
         """Of one trial; of the first where a search suggests what the training's config refuses."""
@@ -105,12 +104,6 @@ class Plan:
         """Steps of the longest trial that there is or may be."""
         trials = (*self.trials, *(_corners(self) if self.spec.search else ()))
         return max(map(self.max_steps, trials), default=self._first.train.max_steps)
-
-    @property
-    def _best_metric(self) -> str:
-        """The metric that says which step of a trial is best."""
-        monitor = self._first.monitor
-        return monitor.stopping[0].metric if monitor.stopping else monitor.metrics.chosen[0]
 
     @property
     def grace_steps(self) -> int:
@@ -221,7 +214,7 @@ def _invalid(plan: Plan, trials: Sequence[TrialRecord]) -> tuple[list[str], dict
         try:
             configs[trial.name] = Config.model_validate(plan.content(trial))
         except ValidationError as error:
-            for problem in problems_of(error):
+            for problem in problems_of(error, Config):
                 problems.setdefault(problem, []).append(trial.name)
     return [_placed(plan, problem, names, len(trials)) for problem, names in problems.items()], configs
 
@@ -269,12 +262,8 @@ def _goal_problems(plan: Plan, config: Config) -> list[str]:
     """A metric must be one that a stopping rule may watch, and early termination must have something to stop."""
     problems = [] if config.monitor.enabled else [f"monitor.enabled: {COMPARED['monitor.enabled']}"]
     for place, metric in plan.goals.items():
-        content = config.model_dump(mode="json")
-        content["monitor"]["stopping"] = [{"metric": metric}]
-        try:
-            Config.model_validate(content)
-        except ValidationError as error:
-            problems += [problem.replace("stopping.0.metric", f"{place}.metric") for problem in problems_of(error)]
+        if problem := config.unmeasured(metric):
+            problems.append(f"{place}.metric: {problem}")
     if plan.spec.early_termination and plan.grace_steps >= plan.longest:
         problems.append(
             f"early_termination.grace_steps: found {plan.grace_steps}, expected less than train.max_steps, which is "
@@ -291,7 +280,7 @@ def _changes(plan: Plan) -> list[str]:
         if not path.exists() or not _has_begun(plan, trial):
             continue
         try:
-            before = _compared(load_config(path))
+            before = _compared(recorded_config(path)[0])
         except UserError as error:
             problems.append(f"{trial.name}: {error}")
             continue

@@ -12,7 +12,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from finetune_monitor.record.progress import Row, read_quietly, rows
+from finetune_monitor.record.progress import Progress, read_quietly, rows
 from finetune_monitor.record.sweep_directory import TRIALS, TrialRecord
 from finetune_monitor.sweep.ledger import Ledger
 from finetune_monitor.sweep.plan import Plan
@@ -123,7 +123,7 @@ def _named(trial: Any) -> Any:
     return SimpleNamespace(trial_id=name_of(trial.config))
 
 
-def _recorded(plan: Plan, trial: TrialRecord, metric: str) -> list[Row]:
+def _recorded(plan: Plan, trial: TrialRecord, metric: str) -> list[Progress]:
     history = read_quietly(plan.folder / TRIALS / trial.name)
     return rows(history, [metric]) if history is not None else []
 

@@ -92,7 +92,7 @@ class Trainer:
     loss: float = math.nan
     _window: list[Tensor] = field(default_factory=list)
 
-    def run(self, monitor: FinetuneMonitor | None, interrupt: Interrupt) -> StopReason:
+    def run(self, monitor: FinetuneMonitor | None, interrupt: Interrupt) -> StopReason | str:
         """Train from the step after `self.step` until the end, a rule, a signal or a loss that is not finite."""
         total = self.config.train.max_steps
         bar = tqdm(total=total, initial=self.step, desc="training", unit="step", disable=not distributed.is_main())
