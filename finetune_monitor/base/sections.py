@@ -85,19 +85,21 @@ def problems_of(error: ValidationError, model: type[Section]) -> list[str]:
 
 def _explain(found: Mapping[str, Any], model: type[Section]) -> str:
     """One problem in words: the key, what was found, what is allowed."""
-    key, beside = _walk([str(part) for part in found["loc"]], model)
+    key, beside, within = _walk([str(part) for part in found["loc"]], model)
     if found["type"] == "extra_forbidden":
         return f"{key}: unknown key" + _elsewhere(key, model, beside)
     if found["type"] == "missing":
         return f"{key}: missing; give it a value"
     if found["type"] == "value_error":
-        return f"{key + ': ' if key else ''}{found['ctx']['error']}"
+        text = str(found["ctx"]["error"])
+        joint = "." if text.partition(":")[0] in within else ": "
+        return f"{key}{joint}{text}" if key else text
     message = found["msg"][0].lower() + found["msg"][1:]
     return f"{key}: found {found['input']!r}; {message.replace('input', 'it')}"
 
 
-def _walk(location: Sequence[str], model: type[Section]) -> tuple[str, list[str]]:
-    """The dotted key at a location, and the keys beside it; where several sections may stand, pydantic names one."""
+def _walk(location: Sequence[str], model: type[Section]) -> tuple[str, list[str], list[str]]:
+    """The dotted key at a location, the keys beside it and within it; of several sections pydantic names one."""
     parts: list[str] = []
     sections, beside = [model], [model]
     for part in location:
@@ -107,7 +109,11 @@ def _walk(location: Sequence[str], model: type[Section]) -> tuple[str, list[str]
             continue
         parts.append(part)
         beside, sections = sections, sections if part.isdigit() else sections_of(sections, part)
-    return ".".join(parts), list(dict.fromkeys(key for each in beside for key in each.model_fields))
+    return ".".join(parts), _keys(beside), _keys(sections)
+
+
+def _keys(sections: Sequence[type[Section]]) -> list[str]:
+    return list(dict.fromkeys(key for each in sections for key in each.model_fields))
 
 
 def _elsewhere(key: str, model: type[Section], beside: Sequence[str]) -> str:

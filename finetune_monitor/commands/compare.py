@@ -1,4 +1,4 @@
-"""The commands `finetune-monitor compare` and `render`: their options, and what they print."""
+"""The command `finetune-monitor compare`: what changed between two runs, or two steps of one."""
 
 import argparse
 from pathlib import Path
@@ -33,7 +33,7 @@ def add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def _compare(chosen: argparse.Namespace) -> None:
     from finetune_monitor.record.run_directory import read_run
-    from finetune_monitor.report.comparison import UNKNOWN, compare
+    from finetune_monitor.report.comparison import WHAT_INTERVALS_KNOW, compare
 
     first, second = (read_run(folder) for folder in (chosen.first, chosen.second))
     for history in (first, second):
@@ -41,7 +41,7 @@ def _compare(chosen: argparse.Namespace) -> None:
             raise UserError(f"{history.output_dir}: has no evaluation yet; wait for the first one")
     for heading, moments in _pairs(first, second, chosen.step).items():
         _print_comparison(heading, compare(*moments))
-    print(UNKNOWN)
+    print(WHAT_INTERVALS_KNOW)
 
 
 def _pairs(first: "RunHistory", second: "RunHistory", steps: list[int] | None) -> "dict[str, tuple[Moment, Moment]]":

@@ -125,11 +125,11 @@ class FinetuneMonitor:
 
         After the first evaluation of a process that is an upper bound: it loads, compiles and encodes for all others.
         """
-        pace = self._budget
-        steps = pace.interval(seconds_a_step) if pace.warm else pace.every
-        share = 100 * pace.share(steps, seconds_a_step)
-        stretched = "" if steps == pace.every else f" (not every {pace.every}: max_overhead)"
-        cost = f"about {pace.cost:.1f} s{'' if pace.warm else ' or less'}"
+        budget = self._budget
+        steps = budget.interval(seconds_a_step) if budget.warm else budget.every
+        share = 100 * budget.share(steps, seconds_a_step)
+        stretched = "" if steps == budget.every else f" (not every {budget.every}: max_overhead)"
+        cost = f"about {budget.cost:.1f} s{'' if budget.warm else ' or less'}"
         return f"evaluation {cost}, every {steps} steps{stretched}, {share:.1f} % of the time"
 
     def evaluate(self, step: int, epoch: float | None = None) -> Evaluation:

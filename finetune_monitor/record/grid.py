@@ -68,6 +68,7 @@ class PromptGrid:
                 raise ValueError(f"PromptGrid.{name}: found {values!r}, expected a list with at least one entry")
             if len(set(values)) != len(values):
                 raise ValueError(f"PromptGrid.{name}: entries are repeated in {list(values)!r}; each must stand once")
+            object.__setattr__(self, name, tuple(values))  # a range, say, could not be recorded
         if self.steps < 1:
             raise ValueError(f"PromptGrid.steps: found {self.steps}, expected 1 or more")
         if not self.guidance >= 0:

@@ -32,7 +32,7 @@ from finetune_monitor.stats.estimate import Estimate, from_json_number, json_num
 
 CONFIG, RUN, EVALUATIONS, IMAGES = "config.yaml", "run.json", "evaluations.jsonl", "images.jsonl"
 
-COMPARED = ("metrics", "weights", "pipeline")
+FIXED_ON_RESUME = ("metrics", "weights", "pipeline")
 """Keys of `run.json` that must not change on a resume: they decide whether scores can be compared."""
 
 
@@ -133,14 +133,15 @@ class RunHistory:
 
     def _columns(self, main: Mapping[str, Any]) -> dict[str, ScoreColumn]:
         described = self.run.get("columns", {})
-        found = {**described, **{name: {**described.get(name, {}), **each} for name, each in main.items()}}
+        directions = {name: {key: each[key] for key in ("higher_is_better", "bounds")} for name, each in main.items()}
+        found = {**described, **{name: {**described.get(name, {}), **each} for name, each in directions.items()}}
         names = dict.fromkeys([*main, *found, *(name for each in self.evaluations for name in each.scores)])
         columns = {str(name): ScoreColumn.from_json(found[name]) if name in found else SIDE for name in names}
         return {name: replace(column, metric=column.metric or name) for name, column in columns.items()}
 
     def _read(self, key: str, read: Callable[[Any], T]) -> T:
         try:
-            return read(self.run.get(key) or {})
+            return read(self.run.get(key, {}))
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
             raise self._damaged(key, repr(error)) from error
 
@@ -346,7 +347,7 @@ def check_resume(output_dir: Path, recorded: Mapping[str, Any], new: Mapping[str
             f"{new_grid['fingerprint'][:4]}… (not the same: {', '.join(changed)}); "
             "restore the grid or choose a new output_dir"
         )
-    for key in (key for key in COMPARED if key in new):
+    for key in (key for key in FIXED_ON_RESUME if key in new):
         changes = _differences(recorded.get(key), new[key], key)
         if changes:
             raise UserError(

@@ -17,9 +17,9 @@ from finetune_monitor.stats.statistics import t_interval
 NOT_SAMPLING = ("prompts", "seeds", "negative_prompt")
 """Fields of the grid that say which cells there are; the others say how each is sampled."""
 
-WORDS = {"references": "reference photos", "held_out": "held-out photos"}
+PHOTOS_IN_WORDS = {"references": "reference photos", "held_out": "held-out photos"}
 
-UNKNOWN = (
+WHAT_INTERVALS_KNOW = (
     "The intervals say how far the differences would move with other images of these two trainings. They know "
     "nothing of another training run: the same settings with another seed may differ as much."
 )
@@ -165,5 +165,5 @@ def _direction(name: str, first: RunHistory, second: RunHistory) -> bool | None:
 def _caution(name: str, first: RunHistory, second: RunHistory) -> str | None:
     """Why the runs' scores of this name are not on one scale."""
     a, b = scale(name, first), scale(name, second)
-    changed = [WORDS.get(key, key) for key in {**a, **b} if a.get(key) != b.get(key)]
+    changed = [PHOTOS_IN_WORDS.get(key, key) for key in {**a, **b} if a.get(key) != b.get(key)]
     return f"the runs' scores are not on one scale: not the same {', '.join(changed)}" if changed else None

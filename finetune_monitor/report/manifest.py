@@ -21,7 +21,7 @@ FORMAT = 1
 NOT_TRAINED = ("output_dir", "monitor.")
 """Settings, or what they begin with, that make no difference to what is trained."""
 
-SHOWN = 3
+RUNS_NAMED = 3
 """Runs that a sentence names."""
 
 
@@ -35,7 +35,7 @@ def manifest(
     """All that a page shows before an image is asked for.
 
     Args:
-        presences: by run id, as `Plan.presences`.
+        presences: by run id, as `ThumbnailPlan.presences`.
         thumbnails: by run id, one path a reference photo.
         sweep: its trials name run directories as `folder`; here they get the id of their `run`.
     """
@@ -286,5 +286,5 @@ def _listed(groups: Mapping[str, Sequence[PageRun]]) -> str:
 
 
 def _names(runs: Sequence[PageRun]) -> str:
-    named = ", ".join(run.name for run in runs[:SHOWN])
-    return named if len(runs) <= SHOWN else f"{named} and {len(runs) - SHOWN} more"
+    named = ", ".join(run.name for run in runs[:RUNS_NAMED])
+    return named if len(runs) <= RUNS_NAMED else f"{named} and {len(runs) - RUNS_NAMED} more"

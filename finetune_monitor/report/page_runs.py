@@ -20,7 +20,7 @@ from finetune_monitor.stats.estimate import Estimate
 SHA256 = re.compile("[0-9a-f]{64}")
 
 USED, HELD_OUT = "used", "held_out"
-KINDS = {"references": USED, "held_out": HELD_OUT}
+PHOTO_KINDS = {"references": USED, "held_out": HELD_OUT}
 """What a metric's description calls its photos, and what the page does."""
 
 
@@ -153,7 +153,7 @@ def _read(folder: Path, identity: str, name: str) -> PageRun:
 def _described(
     history: RunHistory, identity: str, name: str, problems: tuple[str, ...], references: tuple[Reference, ...]
 ) -> PageRun:
-    apart = {*KINDS, "notice"}
+    apart = {*PHOTO_KINDS, "notice"}
     scored = dict.fromkeys(score for found in history.evaluations for score in found.scores)
     return PageRun(
         identity,
@@ -189,7 +189,7 @@ def _digest(content: Any) -> str:
 
 
 def _references(found: Mapping[str, Any]) -> list[Reference]:
-    photos = [(kind, photo) for key, kind in KINDS.items() for photo in found.get(key) or ()]
+    photos = [(kind, photo) for key, kind in PHOTO_KINDS.items() for photo in found.get(key) or ()]
     references = [Reference(kind, str(photo["file"]), str(photo["sha256"])) for kind, photo in photos]
     strange = [reference.sha256 for reference in references if not SHA256.fullmatch(reference.sha256)]
     if strange:

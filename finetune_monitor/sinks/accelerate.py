@@ -56,7 +56,7 @@ class TrackerSink:
 def start_sinks(
     accelerator: Accelerator,
     output_dir: Path,
-    chosen: Mapping[type[Sink], Mapping[str, Any]],
+    chosen: Mapping[Any, Mapping[str, Any]],
     resume_step: int | None = None,
 ) -> list[Sink]:
     """Make the sinks of a config, those that can on trackers of `accelerator`; none on other processes than the main.

@@ -25,7 +25,7 @@ Mode = Literal["online", "offline", "disabled"]
 STEP = "training_step"
 """The x axis of every curve: wandb's own step only grows, and would drop the steps repeated after a resume."""
 
-RUN_ID = Path("wandb") / "run-id"
+RUN_ID_FILE = Path("wandb") / "run-id"
 """Where the run directory keeps W&B's id, so that a resume goes on with the same run."""
 
 MODES: tuple[Mode, ...] = ("online", "offline", "disabled")
@@ -109,7 +109,7 @@ class WandbSink:
         self._run = self._given
         if self._run is None:
             self._run = self._wandb.init(**init_arguments(run.output_dir, self._options, run.resume_step))
-        write_atomic(run.output_dir / RUN_ID, self._run.id.encode())
+        write_atomic(run.output_dir / RUN_ID_FILE, self._run.id.encode())
         self._run.config.update(plain(redacted(run.hparams)), allow_val_change=True)
         if run.notices and not self._run.disabled:
             self._run.notes = "\n".join(run.notices)
@@ -170,7 +170,7 @@ def init_arguments(output_dir: Path, options: Mapping[str, Any], resume_step: in
     mode = _most_private(options.get("mode", WandbSink.Options.mode))
     arguments = {key: value for key, value in options.items() if value is not None and key != "mode"}
     arguments |= {"mode": mode, "dir": str(output_dir), "settings": _settings(mode)}
-    stored = output_dir / RUN_ID
+    stored = output_dir / RUN_ID_FILE
     if resume_step is not None and stored.exists():
         arguments["id"] = stored.read_text()
         if mode == "online":

@@ -16,7 +16,7 @@ from finetune_monitor.base.sections import problems_of
 from finetune_monitor.base.yaml_files import read_yaml
 from finetune_monitor.record.run_directory import RUN
 from finetune_monitor.record.sweep_directory import CONFIGS, TRIALS, SweepState, TrialRecord
-from finetune_monitor.sweep.spec import COMPARED, SweepConfig, flat, is_number
+from finetune_monitor.sweep.spec import ONE_VALUE_FOR_ALL, SweepConfig, flat, is_number
 from finetune_monitor.sweep.trials.naming import alike, search_name, trial_name
 from finetune_monitor.training.config import Config, recorded_config
 
@@ -35,7 +35,7 @@ LENGTH = "a sweep cannot be made longer or shorter, as trials that are over woul
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """A sweep, the content of its base config, and its trials: all of them, or those that a search began before.
 
     set_aside: trials that are known and not among them.
@@ -119,7 +119,7 @@ class Plan:
         return Config.model_validate(self.content(trial))
 
 
-def make_plan(spec: SweepConfig, known: SweepState | None) -> Plan:
+def make_plan(spec: SweepConfig, known: SweepState | None) -> SweepPlan:
     """The sweep's trials; those that are known keep what is known of them.
 
     Args:
@@ -129,12 +129,12 @@ def make_plan(spec: SweepConfig, known: SweepState | None) -> Plan:
         UserError: lists everything that would make a trial fail, or that does not agree with what is known.
     """
     base = read_yaml(spec.base)
-    plan = Plan(spec, base, ())
+    plan = SweepPlan(spec, base, ())
     trials = _searched(plan, known) if spec.search else _product(spec)
     all_problems(_names_alike(trials), f"{spec.output_dir}: trials would share a folder:")
     before = {trial.name: trial for trial in (*known.trials, *known.set_aside)} if known else {}
     merged = tuple(replace(before.pop(trial.name, trial), settings=trial.settings) for trial in trials)
-    plan = Plan(spec, base, merged, tuple(trial for trial in before.values() if trial.attempts))
+    plan = SweepPlan(spec, base, merged, tuple(trial for trial in before.values() if trial.attempts))
     all_problems(_problems(plan), f"{spec.output_dir}: the sweep cannot start:")
     all_problems(_changes(plan), f"{spec.output_dir}: trials have begun with another config:")
     return plan
@@ -156,7 +156,7 @@ def _names_alike(trials: Sequence[TrialRecord]) -> list[str]:
     ]
 
 
-def _searched(plan: Plan, known: SweepState | None) -> list[TrialRecord]:
+def _searched(plan: SweepPlan, known: SweepState | None) -> list[TrialRecord]:
     """The trials that a search began before and that lie in its space, as all must that have a record."""
     search = plan.spec.search
     assert search is not None
@@ -169,7 +169,7 @@ def _searched(plan: Plan, known: SweepState | None) -> list[TrialRecord]:
     return within
 
 
-def _has_begun(plan: Plan, trial: TrialRecord) -> bool:
+def _has_begun(plan: SweepPlan, trial: TrialRecord) -> bool:
     """A trial that failed before it had a record has done nothing that another config would not suit."""
     return (plan.folder / TRIALS / trial.name / RUN).exists()
 
@@ -188,7 +188,7 @@ def _first_settings(spec: SweepConfig) -> dict[str, Any]:
     return {key: found[0] if isinstance(found, list) else found["low"] for key, found in space.items()}
 
 
-def _corners(plan: Plan) -> list[TrialRecord]:
+def _corners(plan: SweepPlan) -> list[TrialRecord]:
     """Settings of a search that show whether its values are allowed: each end and each choice once."""
     first = _first_settings(plan.spec)
     space = plan.spec.search.space if plan.spec.search else {}
@@ -196,7 +196,7 @@ def _corners(plan: Plan) -> list[TrialRecord]:
     return [plan.searched({**first, key: value}) for key in values for value in values[key]]
 
 
-def _problems(plan: Plan) -> list[str]:
+def _problems(plan: SweepPlan) -> list[str]:
     trials = _corners(plan) if plan.spec.search else plan.trials
     found, configs = _invalid(plan, trials)
     if not found:
@@ -206,7 +206,7 @@ def _problems(plan: Plan) -> list[str]:
     return found
 
 
-def _invalid(plan: Plan, trials: Sequence[TrialRecord]) -> tuple[list[str], dict[str, Config]]:
+def _invalid(plan: SweepPlan, trials: Sequence[TrialRecord]) -> tuple[list[str], dict[str, Config]]:
     """What is wrong with the trials' configs, in one line each, and those configs with which nothing is."""
     problems: dict[str, list[str]] = {}
     configs = {}
@@ -219,7 +219,7 @@ def _invalid(plan: Plan, trials: Sequence[TrialRecord]) -> tuple[list[str], dict
     return [_placed(plan, problem, names, len(trials)) for problem, names in problems.items()], configs
 
 
-def _placed(plan: Plan, problem: str, names: Sequence[str], total: int) -> str:
+def _placed(plan: SweepPlan, problem: str, names: Sequence[str], total: int) -> str:
     """A problem with the trials that have it, or with the base config where all do."""
     if len(names) == total:
         return f"{plan.spec.base}, with what the sweep sets: {problem}"
@@ -258,9 +258,9 @@ def _class_problems(configs: Mapping[str, Config]) -> list[str]:
     ]
 
 
-def _goal_problems(plan: Plan, config: Config) -> list[str]:
+def _goal_problems(plan: SweepPlan, config: Config) -> list[str]:
     """A metric must be one that a stopping rule may watch, and early termination must have something to stop."""
-    problems = [] if config.monitor.enabled else [f"monitor.enabled: {COMPARED['monitor.enabled']}"]
+    problems = [] if config.monitor.enabled else [f"monitor.enabled: {ONE_VALUE_FOR_ALL['monitor.enabled']}"]
     for place, metric in plan.goals.items():
         if problem := config.unmeasured(metric):
             problems.append(f"{place}.metric: {problem}")
@@ -272,7 +272,7 @@ def _goal_problems(plan: Plan, config: Config) -> list[str]:
     return problems
 
 
-def _changes(plan: Plan) -> list[str]:
+def _changes(plan: SweepPlan) -> list[str]:
     """Trials that have begun and whose config now says something else, with the keys."""
     problems = []
     for trial in plan.trials:

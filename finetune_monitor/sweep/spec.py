@@ -20,7 +20,7 @@ ONE_FOR_ALL = {
 }
 """Config keys that a sweep sets itself, with the reason."""
 
-COMPARED = {
+ONE_VALUE_FOR_ALL = {
     "monitor.grid": "one grid for all: scores on other prompts cannot be compared; use set",
     "monitor.metrics": "one set of metrics for all; use set",
     "monitor.enabled": "a trial without evaluations cannot be compared; leave it true",
@@ -132,11 +132,11 @@ def _key_problems(spec: SweepConfig) -> list[str]:
     problems = []
     for place, keys in {"set": list(spec.set), **places}.items():
         problems += [f"{place}: {key}: unknown key" + nearest_key(key, known) for key in keys if key not in known]
-        refused = {**ONE_FOR_ALL, **(COMPARED if place != "set" else {})}
+        refused = {**ONE_FOR_ALL, **(ONE_VALUE_FOR_ALL if place != "set" else {})}
         refused |= FOR_PEOPLE if place in ("axes", "search.space") else {}
         problems += [f"{place}: {key}: {why}" for key in keys if (why := _refusal(key, refused))]
     if not spec.set.get("monitor.enabled", True):
-        problems.append(f"set: monitor.enabled: {COMPARED['monitor.enabled']}")
+        problems.append(f"set: monitor.enabled: {ONE_VALUE_FOR_ALL['monitor.enabled']}")
     return problems + _repeated_keys(spec, places)
 
 

@@ -108,8 +108,8 @@ def _metrics(config: Config, photos: ChosenPhotos | None, device: torch.device, 
     """The metrics that the config names."""
     training, held_out = (photos.training, photos.held_out) if photos else (None, [])
     run = RunContext(training, held_out, device)
-    wanted = config.monitor.metrics.chosen
-    found = [attempt(partial(METRICS[name].for_run, options, run)) for name, options in wanted.items()]
+    wanted = {METRICS[name]: dict(section) for name, section in config.monitor.metrics.chosen.items()}
+    found = [attempt(partial(each.for_run, each.Options(**options), run)) for each, options in wanted.items()]
     return _with_stars(config.monitor, [metric for metric in found if metric is not None], attempt)
 
 

@@ -8,10 +8,10 @@ from finetune_monitor.report.sweep_answer.results import HELD_OUT_PHOTOS, PHOTOS
 
 FEW_UNITS = 5
 
-NAMED = 5
+TRIALS_NAMED = 5
 """Trials that a note names before it says how many more there are."""
 
-UNKNOWN = "why is not known"
+NO_CAUSE = "why is not known"
 
 
 def units_in_words(results: Results) -> str:
@@ -117,7 +117,7 @@ def _on_trials(results: Results) -> Iterator[str]:
             "alone"
         )
     if failed := _in_state(results, TrialState.FAILED):
-        yield from _listed([f"{each.trial.name} failed: {_cause(each.trial.error or UNKNOWN)}" for each in failed])
+        yield from _listed([f"{each.trial.name} failed: {_cause(each.trial.error or NO_CAUSE)}" for each in failed])
     yield from _listed([f"{each.trial.name}: {problem}" for each in results.all for problem in each.problems])
     yield from _listed(list(_unmeasured(results)))
 
@@ -142,8 +142,8 @@ def _in_state(results: Results, state: TrialState) -> list[Result]:
 
 
 def _listed(notes: Sequence[str]) -> list[str]:
-    more = len(notes) - NAMED
-    return [*notes[:NAMED], *([f"and so {_trials(more)} more"] if more > 0 else [])]
+    more = len(notes) - TRIALS_NAMED
+    return [*notes[:TRIALS_NAMED], *([f"and so {_trials(more)} more"] if more > 0 else [])]
 
 
 def _trials(count: int) -> str:

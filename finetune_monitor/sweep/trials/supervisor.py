@@ -15,8 +15,8 @@ from finetune_monitor.record.run_directory import EVALUATIONS, RUN, lock
 from finetune_monitor.record.sweep_directory import CONFIGS, TRIALS
 from finetune_monitor.stats.estimate import MISSING
 from finetune_monitor.sweep.trials.child import Child
-from finetune_monitor.sweep.trials.process import USER_ERROR
 from finetune_monitor.training.config import load_config
+from finetune_monitor.training.main import USER_ERROR
 
 LOGS = "logs"
 """The folder of the trials' logs."""
