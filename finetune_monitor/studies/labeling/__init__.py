@@ -1,1 +1,1 @@
-"""Ask people: draw the images, show them one at a time, keep every rating."""
+"""Ask people: choose the images, show them one at a time, keep every rating."""
