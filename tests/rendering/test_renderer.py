@@ -9,6 +9,7 @@ import torch
 from diffusers import DDPMPipeline, DDPMScheduler, FluxPipeline, StableDiffusionImg2ImgPipeline
 
 from finetune_monitor import PromptGrid
+from finetune_monitor.rendering import renderer as module
 from finetune_monitor.rendering import schedulers
 from finetune_monitor.rendering.isolation import isolated
 from finetune_monitor.rendering.renderer import Renderer, is_black, to_images
@@ -145,14 +146,14 @@ def _standing_in_for(pipeline, call):
 def test_images_too_large_to_decode_whole_are_decoded_in_tiles(pipeline, monkeypatch, caplog):
     renderer = Renderer(pipeline, replace(GRID, size=(64, 64)))
     whole = render(renderer)
-    decode = renderer.decode
+    decode = module.decode
 
     def small_memory(own, latents):
         if not own.vae.use_tiling:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried")
         return decode(own, latents)
 
-    monkeypatch.setattr(renderer, "decode", small_memory)
+    monkeypatch.setattr(module, "decode", small_memory)
     tiled = render(renderer)
     assert np.abs(whole - tiled).mean() < 8
     assert not pipeline.vae.use_tiling
