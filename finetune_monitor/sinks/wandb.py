@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from PIL.Image import Image
 
-from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.extras import require
 from finetune_monitor.base.files import write_atomic
 from finetune_monitor.base.redaction import redacted
 from finetune_monitor.record.evaluation import Evaluation, RunSummary, ScoredImage, measured_means
@@ -184,14 +184,7 @@ def import_wandb() -> Any:
     Raises:
         UserError: it is not installed.
     """
-    try:
-        import wandb
-    except ImportError:
-        raise UserError(
-            'sink wandb: the package wandb is not installed; pip install "finetune_monitor[wandb]", '
-            "or take the sink out of the config"
-        ) from None
-    return wandb
+    return require("wandb", "sink wandb", otherwise="take the sink out of the config")
 
 
 def _most_private(mode: Mode) -> Mode:
