@@ -15,6 +15,7 @@ def test_a_closed_terminal_asks_for_the_end_and_what_is_printed_then_is_no_error
     program = """
 import os, signal, sys, time
 from finetune_monitor.base.interrupts import watched_signals
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where these tests run under nohup
 with watched_signals("ending", tell=lambda: open(sys.argv[1], "w").close()) as interrupt:
     print("ready", flush=True)
     while interrupt.number is None:
