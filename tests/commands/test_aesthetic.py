@@ -24,8 +24,9 @@ from finetune_monitor.commands.aesthetic import KEPT, _clip
 from finetune_monitor.metrics.aesthetic import Aesthetic
 from finetune_monitor.metrics.aesthetic_head import read_head
 from finetune_monitor.studies.aesthetic_head import embedding
+from support import needs
 from support.heads import DATA as HEADS
-from support.heads import needs_data, write_head
+from support.heads import write_head
 from support.places import DEMO, ROOT, SHARED
 
 CLIP = DEMO / "clip"
@@ -451,7 +452,7 @@ def test_a_head_that_does_not_name_its_clip_asks_for_it(tmp_path, tiny_clip, cap
     assert main(["aesthetic", "score", str(head), str(photo), "--clip", str(tiny_clip)]) == 0
 
 
-@needs_data
+@needs.shared("aesthetic")
 def test_a_public_head_names_its_clip_by_itself(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FINETUNE_MONITOR_CACHE", str(HEADS / "laion"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
@@ -463,7 +464,7 @@ def test_a_public_head_names_its_clip_by_itself(tmp_path, monkeypatch, capsys):
 # --- real images, real ratings ----------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the rated images beside the checkout are not here")
+@needs.shared("ratings")
 def test_real_ratings_cross_validated_beside_a_constant_and_nima(tmp_path):
     ratings: dict[str, dict[str, int]] = {}
     with (REAL / "avt_2022_per_rater.csv").open(newline="") as file:
