@@ -1,5 +1,6 @@
 """Shared fixtures: small random pipelines, photos, and the demo's real models."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ from support import needs  # noqa: E402
 from support.heads import write_clip  # noqa: E402
 from support.tiny import stable_diffusion as tiny_pipeline  # noqa: E402
 from support.tiny import tiny_config  # noqa: E402
+
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a script's background jobs have it, and their children
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
