@@ -23,7 +23,6 @@ from support.heads import write_clip  # noqa: E402
 from support.tiny import stable_diffusion as tiny_pipeline  # noqa: E402
 from support.tiny import tiny_config  # noqa: E402
 
-
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a script's background jobs have it, and their children
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
