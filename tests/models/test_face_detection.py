@@ -98,11 +98,11 @@ def test_tiny_and_elongated_images_are_taken(detector, shape):
 @pytest.mark.parametrize("shape", [(40, 40), (23, 57)])
 def test_boxes_outside_the_image_are_left_out(detector, shape):
     """A network that says yes to everything and pushes every box far to the right: nothing to cut out remains."""
-    pushed = Detector(MTCNN())
+    networks = MTCNN()
     with torch.no_grad():
-        pushed._pnet.conv4_1.bias += torch.tensor([-50.0, 50.0])
-        pushed._pnet.conv4_2.bias += torch.tensor([20.0, 0.0, 20.0, 0.0])
-    (found,) = pushed.detect([np.full((*shape, 3), 128, dtype=np.uint8)])
+        networks.pnet.conv4_1.bias += torch.tensor([-50.0, 50.0])
+        networks.pnet.conv4_2.bias += torch.tensor([20.0, 0.0, 20.0, 0.0])
+    (found,) = Detector(networks).detect([np.full((*shape, 3), 128, dtype=np.uint8)])
     assert found.boxes.shape == (0, 4)
     assert found.landmarks.shape == (0, 5, 2)
 
