@@ -1,4 +1,4 @@
-"""A mean with its interval, and how missing values are written."""
+"""An estimate with its interval, and how numbers are written: as text for readers and as JSON; missing ones too."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,6 @@ from jaxtyping import Float
 
 FloatArray = Float[np.ndarray, "n"]
 """One value an image; NaN where an image could not be measured."""
-
 
 MISSING = float("nan")
 
