@@ -26,9 +26,9 @@ from finetune_monitor.studies.agreement.inputs import Inputs, load
 from finetune_monitor.studies.agreement.star_fitting import fit_buckets
 from finetune_monitor.studies.agreement.study import Study, study
 
-sys.path.insert(0, str(ROOT / "tests/agreement"))
+sys.path.insert(0, str(ROOT / "tests"))
 
-from worlds import guesses, sample, truth
+from support.worlds import guesses, sample, truth
 
 RESULTS = Path(__file__).with_name("AGREEMENT.md")
 PREAMBLE = """# Agreement with people, measured

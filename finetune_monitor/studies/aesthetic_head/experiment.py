@@ -14,9 +14,9 @@ from finetune_monitor.base.version import __version__
 from finetune_monitor.metrics.aesthetic_head import check_fit, find_head, read_head, save_head, scale_of
 from finetune_monitor.models.clip import ClipSource, resolve_clip
 from finetune_monitor.stats.estimate import MISSING
-from finetune_monitor.studies.aesthetic_head.dataset import RatedImages, load_rated_images, write_problems
+from finetune_monitor.studies.aesthetic_head.dataset import RatedImages, load_rated_images
 from finetune_monitor.studies.aesthetic_head.fitting import Fitted, Targets, fit_head, predict
-from finetune_monitor.studies.aesthetic_head.ratings import Problem, Ratings, count_problems, read_ratings
+from finetune_monitor.studies.aesthetic_head.ratings import Ratings, read_ratings
 from finetune_monitor.studies.aesthetic_head.report import Measured, Predictions, measure, write_report
 from finetune_monitor.studies.aesthetic_head.settings import FitSettings
 from finetune_monitor.studies.aesthetic_head.splits import (
@@ -28,13 +28,14 @@ from finetune_monitor.studies.aesthetic_head.splits import (
     wanted_rows,
     without_test,
 )
+from finetune_monitor.studies.rating_problems import Problem, left_out, write_problems
 
 HEAD, PLAIN, CONSTANT = "head", "unbalanced", "constant"
 """Names of the predictors in a report."""
 
 CONSTANT_NOTE = f"The {CONSTANT} says of every image the mean of the very ratings it is measured on."
 
-FILE, REPORT, PROBLEMS = "head.safetensors", "report.json", "problems.csv"
+FILE, REPORT = "head.safetensors", "report.json"
 
 
 @dataclass(frozen=True)
@@ -239,12 +240,10 @@ def _write_report(
     notes: Sequence[str],
 ) -> Outcome:
     """The report, and the list of all that was left out."""
-    counts = ", ".join(f"{count} {kind.value}" for kind, count in count_problems(problems).items())
-    left_out = f"{counts} (see {PROBLEMS})" if counts else "nothing"
-    write_problems(output / PROBLEMS, problems)
-    facts = {**facts, "left out": left_out}
+    write_problems(output, problems, ("kind", "image", "detail"))
+    facts = {**facts, "left out": left_out(problems)}
     write_report(output, title, predictions, measured, facts, images, [*notes, CONSTANT_NOTE])
-    return Outcome(measured, left_out, tuple(notes))
+    return Outcome(measured, left_out(problems), tuple(notes))
 
 
 def _made_with(inputs: Inputs, clip: ClipSource, data: RatedImages) -> dict[str, str]:

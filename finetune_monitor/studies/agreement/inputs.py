@@ -11,10 +11,10 @@ from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.studies.agreement.label_matrix import LabelTable, label_tables, listed, table_notes
 from finetune_monitor.studies.agreement.model_scores import Scores, changed_files, matched, read_scores, recorded_scores
 from finetune_monitor.studies.agreement.rating_files import read_rating_files
-from finetune_monitor.studies.agreement.rating_rows import NOTES, Problem
 from finetune_monitor.studies.agreement.study import Sample
 from finetune_monitor.studies.labeling.storage import RATINGS, RatingStore
 from finetune_monitor.studies.labeling.tasks import Task, read_plan
+from finetune_monitor.studies.rating_problems import NOTES, Problem
 
 LEAST_LABELERS, LEAST_IMAGES = 3, 10
 """A labeler is compared with the mean of at least two others."""

@@ -11,7 +11,8 @@ from urllib.parse import unquote
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.image_names import without_suffix
-from finetune_monitor.studies.agreement.rating_rows import WHOLE, Problem, ProblemKind, Row
+from finetune_monitor.studies.agreement.rating_rows import WHOLE, Row
+from finetune_monitor.studies.rating_problems import Problem, ProblemKind
 
 RESULTS = ("rating", "number", "choices")
 """Types of results that hold an answer; its value stands under the same name."""
@@ -60,7 +61,7 @@ def read_label_studio(
     answers = [each for each in found if isinstance(each, _Answer)]
     others = _not_ratings(answers)
     yield from (
-        Problem(ProblemKind.IGNORED_COLUMN, path, f"control {name}", "most of its answers are no whole numbers")
+        Problem(ProblemKind.IGNORED_COLUMN, f"control {name}", "most of its answers are no whole numbers", path)
         for name in others
     )
     renamed = metric if len({each.metric for each in answers} - others.keys()) == 1 else None
@@ -88,7 +89,7 @@ def _answers(path: Path, tasks: list[Any]) -> Iterator[_Answer | Problem]:
         elif _is_flat(task):
             yield from _flat_answers(where, task)
         else:
-            yield Problem(ProblemKind.BAD_ROW, path, where, "found no task of Label Studio")
+            yield Problem(ProblemKind.BAD_ROW, where, "found no task of Label Studio", path)
 
 
 def _full_answers(path: Path, task_where: str, task: Mapping[str, Any]) -> Iterator[_Answer | Problem]:
@@ -97,7 +98,7 @@ def _full_answers(path: Path, task_where: str, task: Mapping[str, Any]) -> Itera
         if isinstance(annotation, dict) and annotation.get("was_cancelled"):
             continue
         if not isinstance(annotation, dict) or not isinstance(annotation.get("result"), list):
-            yield Problem(ProblemKind.BAD_ROW, path, where, "found no annotation with a list of results")
+            yield Problem(ProblemKind.BAD_ROW, where, "found no annotation with a list of results", path)
             continue
         for result in annotation["result"]:
             if isinstance(result, dict) and result.get("type") in RESULTS:

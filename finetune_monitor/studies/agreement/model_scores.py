@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_monitor.base.csv_files import read_text, shown_columns, table_rows
-from finetune_monitor.base.errors import UserError, all_problems
+from finetune_monitor.base.errors import EXAMPLES_NAMED, UserError, all_problems
 from finetune_monitor.base.files import sha256
 from finetune_monitor.base.image_names import IMAGE_COLUMNS
 from finetune_monitor.metrics.thresholds import weights_of
@@ -18,7 +18,6 @@ from finetune_monitor.stats.estimate import MISSING
 from finetune_monitor.studies.labeling.tasks import Task
 
 PERSON = "person"
-SHOWN = 3
 
 GREATEST = 1e100
 """Score that the figures and sums can take."""
@@ -96,7 +95,7 @@ def read_scores(path: Path, metric: str) -> Scores:
         scores[name] = value
         if person is not None and cells[person]:
             persons[name] = cells[person]
-    all_problems(problems[:SHOWN], f"{path}: {len(problems)} rows cannot be used; the first are:")
+    all_problems(problems[:EXAMPLES_NAMED], f"{path}: {len(problems)} rows cannot be used; the first are:")
     return Scores(scores, persons)
 
 
@@ -111,14 +110,14 @@ def matched(scores: Scores, images: Sequence[str], tasks: Mapping[str, Task]) ->
     if not any(found.values()):
         raise UserError(
             f"none of the {len(images)} labeled images has a score; looked for {reprlib.repr(images[0])}, the scores "
-            f"are of {', '.join(map(reprlib.repr, list(scores.by_image)[:SHOWN]))}; expected the same names in both"
+            f"are of {_examples(scores.by_image)}; expected the same names in both"
         )
     shared = [name for name, count in Counter(filter(None, found.values())).items() if count > 1]
     if shared:
         several = [image for image, name in found.items() if name == shared[0]]
         raise UserError(
-            f"the score of {reprlib.repr(shared[0])} fits {', '.join(map(reprlib.repr, several[:SHOWN]))}; name the "
-            "images in the table by their ids or by more of their paths"
+            f"the score of {reprlib.repr(shared[0])} fits {_examples(several)}; name the images in the table by their "
+            "ids or by more of their paths"
         )
     by_image = {image: scores.by_image[name] if name else MISSING for image, name in found.items()}
     persons = {image: scores.persons[name] for image, name in found.items() if name and name in scores.persons}
@@ -167,6 +166,10 @@ def _scored(cells: list[str], width: int, image: int, score: int) -> tuple[str, 
     if abs(value) > GREATEST:
         raise ValueError(f"found {reprlib.repr(cells[score])}, expected a number of at most {GREATEST:g}")
     return cells[image], value
+
+
+def _examples(names: Iterable[str]) -> str:
+    return ", ".join(map(reprlib.repr, list(names)[:EXAMPLES_NAMED]))
 
 
 def _same(a: float, b: float) -> bool:

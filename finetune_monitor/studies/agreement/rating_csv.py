@@ -7,12 +7,13 @@ from pathlib import Path
 
 from finetune_monitor.base.csv_files import shown_columns, table_rows
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.studies.agreement.rating_rows import Problem, ProblemKind, Row, is_label
+from finetune_monitor.studies.agreement.rating_rows import Row, is_label
 from finetune_monitor.studies.labeling.ratings import COLUMNS
+from finetune_monitor.studies.rating_problems import Problem, ProblemKind
 
 OTHER_NAMES = {
     "image_id": ("image", "file", "filename", "item", "task_id"),
-    "labeler": ("labeler", "rater", "annotator", "evaluator", "worker", "worker_id", "user", "participant"),
+    "labeler": ("labeller", "rater", "annotator", "evaluator", "worker", "worker_id", "user", "participant"),
     "metric": ("question", "dimension", "task"),
     "label": ("rating", "score", "value", "answer"),
     "timestamp": ("time", "date", "created_at"),
@@ -105,7 +106,7 @@ def _wide(
         raise UserError(f"{path}: found two columns {reprlib.repr(twice)}; expected one a labeler; rename one")
     _require_metric(path, header, places, metric)
     ignored = [
-        Problem(ProblemKind.IGNORED_COLUMN, path, f"column {header[place] or place + 1}", "not read as a labeler's")
+        Problem(ProblemKind.IGNORED_COLUMN, f"column {header[place] or place + 1}", "not read as a labeler's", path)
         for place in others
         if place not in labelers and any(cells[place] for cells in fitting)
     ]
@@ -134,4 +135,4 @@ def _holds_labels(cells: list[str]) -> bool:
 
 def _wrong_width(path: Path, number: int, cells: list[str], header: list[str]) -> Problem:
     detail = f"found {len(cells)} columns, expected {len(header)}"
-    return Problem(ProblemKind.BAD_ROW, path, f"line {number}", detail)
+    return Problem(ProblemKind.BAD_ROW, f"line {number}", detail, path)

@@ -8,19 +8,9 @@ from finetune_monitor.base.csv_files import read_text
 from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.studies.agreement.label_studio import read_label_studio
 from finetune_monitor.studies.agreement.rating_csv import read_table
-from finetune_monitor.studies.agreement.rating_rows import (
-    EXPECTED_LABEL,
-    NOTES,
-    Problem,
-    ProblemKind,
-    Row,
-    checked,
-    moment,
-)
+from finetune_monitor.studies.agreement.rating_rows import EXPECTED_LABEL, Row, checked, moment
 from finetune_monitor.studies.labeling.ratings import Rating
-
-SHOWN = 3
-"""How many examples an error names."""
+from finetune_monitor.studies.rating_problems import NOTES, Problem, ProblemKind, examples
 
 
 @dataclass(frozen=True)
@@ -91,7 +81,7 @@ def _refuse_mostly_bad(path: Path, kept: int, bad: list[Problem]) -> None:
         raise UserError(f"{path}: found no ratings; expected at least one")
     if len(bad) > kept:
         all_problems(
-            [f"{problem.where}: {problem.detail}" for problem in bad[:SHOWN]],
+            examples(bad),
             f"{path}: {len(bad)} of {kept + len(bad)} ratings cannot be used; expected an image, a labeler and "
             f"{EXPECTED_LABEL} in each; the first are:",
         )
@@ -112,7 +102,7 @@ def _unreadable_times(path: Path, kept: list[tuple[Row, Rating]]) -> Iterator[Pr
         if found:
             row, text = found[0]
             detail = f"found the {what} {text[:40]!r}, expected {expected}; not known for {len(found)} ratings"
-            yield Problem(ProblemKind.UNREADABLE_TIME, path, row.where, detail)
+            yield Problem(ProblemKind.UNREADABLE_TIME, row.where, detail, path)
 
 
 def _by_time(ratings: list[Rating]) -> list[Rating]:
@@ -127,4 +117,4 @@ def _similar_names(first_seen: dict[str, tuple[Path, str]]) -> Iterator[Problem]
         earlier = spelled.setdefault(name.casefold(), name)
         if earlier != name:
             detail = f"found the labelers {earlier!r} and {name!r}; they count as two: write one name one way"
-            yield Problem(ProblemKind.SIMILAR_NAMES, path, where, detail)
+            yield Problem(ProblemKind.SIMILAR_NAMES, where, detail, path)

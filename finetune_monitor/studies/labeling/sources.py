@@ -9,7 +9,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.errors import EXAMPLES_NAMED, UserError
 from finetune_monitor.base.files import sha256
 from finetune_monitor.base.images import each_image, list_images
 from finetune_monitor.record.run_directory import RUN, read_run
@@ -17,9 +17,6 @@ from finetune_monitor.record.run_directory import RUN, read_run
 SIMILARITY, AESTHETIC = "face_similarity", "aesthetic"
 
 METRICS = (SIMILARITY, AESTHETIC)
-
-SHOWN = 3
-"""How many examples a message names."""
 
 Stratum = tuple[Path | None, int | None]
 """Run and step."""
@@ -109,12 +106,12 @@ def _read_folder(folder: Path) -> list[Source]:
     inner = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     within = [(path, images) for path in inner if (images := _images(path))]
     if own := _images(folder):
-        names = ", ".join(path.name for path, _ in within[:SHOWN])
+        names = ", ".join(path.name for path, _ in within[:EXAMPLES_NAMED])
         notes = (f"{folder}: the images in its sub-folders ({names}) are left out; name them to have them",)
         return [Source(folder, own, notes=notes if within else ())]
     runs = [str(path) for path in inner if (path / RUN).exists()]
     if runs:
-        raise UserError(f"{folder}: found runs in it; name them themselves, such as {', '.join(runs[:SHOWN])}")
+        raise UserError(f"{folder}: found runs in it; name them themselves, such as {', '.join(runs[:EXAMPLES_NAMED])}")
     if not within:
         raise UserError(f"{folder}: found no images and no {RUN}; expected a run directory or a folder of images")
     return [Source(path, images) for path, images in within]
@@ -247,8 +244,8 @@ def _is(file: Path, digest: str) -> bool:
 
 
 def _changes(lost: Sequence[Path]) -> str:
-    shown = [f"{file} ({'changed' if file.exists() else 'gone'})" for file in lost[:SHOWN]]
-    return ", ".join(shown + ["..."] * (len(lost) > SHOWN))
+    shown = [f"{file} ({'changed' if file.exists() else 'gone'})" for file in lost[:EXAMPLES_NAMED]]
+    return ", ".join(shown + ["..."] * (len(lost) > EXAMPLES_NAMED))
 
 
 def _option(name: str) -> str:

@@ -182,7 +182,7 @@ def test_keys_and_buttons_answer_and_the_end_leads_on(page, server, plan):
     server.wait_for(5)
     assert server.labels() == given
     assert {image_id for image_id, _ in given} == {task.image_id for task in plan.tasks if task.metric == SIMILARITY}
-    page.get_by_role("button", name="Go on with: RatedImage quality").click()
+    page.get_by_role("button", name="Go on with: Image quality").click()
     rate(page, 1, 2, 3, 4, 5)
     until(lambda: page.locator("#finished").is_visible())
     assert Counter(rating.metric for rating in server.wait_for(10)) == {SIMILARITY: 5, AESTHETIC: 5}
