@@ -22,7 +22,7 @@ from finetune_monitor.stats.estimate import shown
 from finetune_monitor.stats.resampling import ROUNDS, resamples
 from finetune_monitor.studies.agreement.coefficients import kappa, kendall, spearman
 from finetune_monitor.studies.agreement.evaluators import CONSTANT, MODEL, NAIVE, PEOPLE, SHUFFLE
-from finetune_monitor.studies.agreement.inputs import Inputs, load
+from finetune_monitor.studies.agreement.inputs import StudyInputs, load
 from finetune_monitor.studies.agreement.star_fitting import fit_buckets
 from finetune_monitor.studies.agreement.study import Study, study
 
@@ -140,7 +140,7 @@ def measure_leakage() -> None:
 
 def measure_ratings(data: Path) -> None:
     files = (data / "avt_2022_per_rater.csv",), data / "avt_2022_nima.csv"
-    loaded = load(Inputs(*files, min_coverage=0.95))
+    loaded = load(StudyInputs(*files, min_coverage=0.95))
     parts = ["NIMA's score of 146 images against the raters who rated 95 % of them or more. Persons are not known."]
     for metric, material in loaded.materials.items():
         parts += [f"### {metric}", *described(study(material.sample))]

@@ -11,7 +11,7 @@ from finetune_monitor.commands.options import whole_number
 from finetune_monitor.studies.aesthetic_head.settings import BALANCES, LOSSES, FitSettings
 
 if TYPE_CHECKING:
-    from finetune_monitor.studies.aesthetic_head.experiment import Inputs, Outcome
+    from finetune_monitor.studies.aesthetic_head.experiment import ExperimentInputs, ExperimentOutcome
 
 CLIP, PRETRAINED = "ViT-L-14-quickgelu", "openai"
 
@@ -121,7 +121,7 @@ def _widths(text: str) -> tuple[int, ...]:
 
 
 def _fit(chosen: argparse.Namespace) -> None:
-    from finetune_monitor.studies.aesthetic_head.experiment import FILE, fit
+    from finetune_monitor.studies.aesthetic_head.experiment import HEAD_FILE, fit
     from finetune_monitor.studies.aesthetic_head.splits import Lists
 
     settings = FitSettings(loss=chosen.loss, balance=chosen.balance, hidden=chosen.hidden, seed=chosen.seed)
@@ -131,7 +131,7 @@ def _fit(chosen: argparse.Namespace) -> None:
     inputs = _inputs(chosen, chosen.clip, chosen.pretrained, tuple(chosen.scale))
     _print(fit(inputs, chosen.output, settings, lists, chosen.folds, chosen.notice), chosen.output)
     tag = None if Path(chosen.clip).is_dir() else chosen.pretrained
-    where = {"clip": chosen.clip, "pretrained": tag, "head": str(chosen.output / FILE)}
+    where = {"clip": chosen.clip, "pretrained": tag, "head": str(chosen.output / HEAD_FILE)}
     print(f"in a config:  monitor.metrics.aesthetic: {json.dumps(where)}")
 
 
@@ -191,12 +191,14 @@ def _device(name: str | None) -> str:
     return name
 
 
-def _inputs(chosen: argparse.Namespace, clip: str, pretrained: str | None, scale: tuple[float, float]) -> "Inputs":
+def _inputs(
+    chosen: argparse.Namespace, clip: str, pretrained: str | None, scale: tuple[float, float]
+) -> "ExperimentInputs":
     from finetune_monitor.models.weights import cache_folder
     from finetune_monitor.studies.aesthetic_head.embedding import WORKERS
-    from finetune_monitor.studies.aesthetic_head.experiment import Inputs
+    from finetune_monitor.studies.aesthetic_head.experiment import ExperimentInputs
 
-    return Inputs(
+    return ExperimentInputs(
         ratings=chosen.ratings,
         images=chosen.images,
         clip=clip,
@@ -208,7 +210,7 @@ def _inputs(chosen: argparse.Namespace, clip: str, pretrained: str | None, scale
     )
 
 
-def _print(outcome: "Outcome", output: Path) -> None:
+def _print(outcome: "ExperimentOutcome", output: Path) -> None:
     """The table of all predictors, and where to look."""
     from finetune_monitor.sinks.console import print_estimates
 

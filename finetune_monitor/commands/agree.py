@@ -8,8 +8,8 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.commands.options import share, whole_number
 
 if TYPE_CHECKING:
-    from finetune_monitor.studies.agreement_report.agree import Outcome
-    from finetune_monitor.studies.agreement_report.files import Section
+    from finetune_monitor.studies.agreement.study import ReportSection
+    from finetune_monitor.studies.agreement_report.agree import AgreementOutcome
 
 BUCKETS = {"least-cost": "least_cost", "marginals": "marginals"}
 """What the option calls the keys of `folds.METHODS`."""
@@ -59,10 +59,10 @@ def _power(text: str) -> float:
 
 
 def _agree(chosen: argparse.Namespace) -> None:
-    from finetune_monitor.studies.agreement.inputs import Inputs
+    from finetune_monitor.studies.agreement.inputs import StudyInputs
     from finetune_monitor.studies.agreement_report.agree import agree
 
-    inputs = Inputs(tuple(chosen.ratings), chosen.scores, chosen.metric, chosen.min_coverage)
+    inputs = StudyInputs(tuple(chosen.ratings), chosen.scores, chosen.metric, chosen.min_coverage)
     method = BUCKETS[chosen.buckets]
     outcome = agree(inputs, chosen.output, chosen.images, method, chosen.power, chosen.seed, chosen.standardize)
     for section in outcome.sections:
@@ -73,7 +73,7 @@ def _agree(chosen: argparse.Namespace) -> None:
         raise UserError("\n".join(f"{metric}: no thresholds: {why}" for metric, why in refused.items()))
 
 
-def _print_section(section: "Section") -> None:
+def _print_section(section: "ReportSection") -> None:
     """Who agrees how well with a labeler, mean over the labelers held out, and what that means."""
     from finetune_monitor.base.text import visible
     from finetune_monitor.sinks.console import print_estimates
@@ -91,7 +91,7 @@ def _print_section(section: "Section") -> None:
         print(f"note:         {visible(note)}")
 
 
-def _print_closing(outcome: "Outcome", output: Path) -> None:
+def _print_closing(outcome: "AgreementOutcome", output: Path) -> None:
     from finetune_monitor.studies.agreement_report.agree import REPORTS, THRESHOLDS
     from finetune_monitor.studies.agreement_report.verdicts import Tone, verdict
 

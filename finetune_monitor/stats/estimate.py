@@ -43,6 +43,10 @@ class Estimate:
         return cls(mean, low, high, int(found["n"]), int(found["missing"]))
 
 
+NO_ESTIMATE = Estimate(MISSING, MISSING, MISSING, 0, 0)
+"""Of what was not measured at all."""
+
+
 def json_number(value: float) -> float | None:
     """JSON knows no NaN: missing is null."""
     return None if math.isnan(value) else float(value)

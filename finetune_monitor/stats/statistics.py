@@ -92,10 +92,10 @@ def interval(
     measured = ~np.isnan(np.stack(arrays)).any(axis=0)
     complete = [array[measured].astype(np.float64) for array in arrays]
     n, missing = int(measured.sum()), int((~measured).sum())
-    values = [np.atleast_1d(statistic(*complete))]
+    values = [statistic(*complete)]
     if n > 1 and not np.isnan(values[0]):
         values += [statistic(*(array[rows] for array in complete)) for rows in resampled_rows(n, rounds, seed)]
-    return estimate(np.concatenate(values), n, missing, level)
+    return estimate(np.concatenate([np.atleast_1d(part) for part in values]), n, missing, level)
 
 
 def bootstrap_mean(values: FloatArray, rounds: int = 2000, level: float = LEVEL, seed: int = 0) -> Estimate:

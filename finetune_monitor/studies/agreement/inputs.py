@@ -9,7 +9,13 @@ import numpy as np
 
 from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.studies.agreement.label_matrix import LabelTable, label_tables, listed, table_notes
-from finetune_monitor.studies.agreement.model_scores import Scores, changed_files, matched, read_scores, recorded_scores
+from finetune_monitor.studies.agreement.model_scores import (
+    ModelScores,
+    changed_files,
+    matched,
+    read_scores,
+    recorded_scores,
+)
 from finetune_monitor.studies.agreement.rating_files import read_rating_files
 from finetune_monitor.studies.agreement.study import Sample
 from finetune_monitor.studies.labeling.storage import RATINGS, RatingStore
@@ -21,7 +27,7 @@ LEAST_LABELERS, LEAST_IMAGES = 3, 10
 
 
 @dataclass(frozen=True)
-class Inputs:
+class StudyInputs:
     """What is compared.
 
     ratings: folders of plans, of which there may be one, and files as `read_rating_files` takes them.
@@ -65,7 +71,7 @@ class Loaded:
     problems: tuple[Problem, ...]
 
 
-def load(inputs: Inputs) -> Loaded:
+def load(inputs: StudyInputs) -> Loaded:
     """Read everything.
 
     Raises:
@@ -104,7 +110,7 @@ def _wanted(tables: Mapping[str, LabelTable], metric: str | None) -> Mapping[str
     return {metric: tables[metric]}
 
 
-def _material(table: LabelTable, tasks: Mapping[str, Task], inputs: Inputs) -> Material:
+def _material(table: LabelTable, tasks: Mapping[str, Task], inputs: StudyInputs) -> Material:
     table, notes = _without_changed(table, tasks)
     if inputs.min_coverage:
         complete = table.complete(inputs.min_coverage)
@@ -141,7 +147,7 @@ def _without_changed(table: LabelTable, tasks: Mapping[str, Task]) -> tuple[Labe
     return table.only(~np.isnan(table.labels[:, kept]).all(axis=1), kept), [note]
 
 
-def _scores(table: LabelTable, tasks: Mapping[str, Task], inputs: Inputs) -> Scores:
+def _scores(table: LabelTable, tasks: Mapping[str, Task], inputs: StudyInputs) -> ModelScores:
     if inputs.scores is not None:
         return matched(read_scores(inputs.scores, table.metric), table.images, tasks)
     chosen = [tasks[image] for image in table.images if image in tasks]

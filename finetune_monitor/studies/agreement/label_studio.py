@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.image_names import without_suffix
-from finetune_monitor.studies.agreement.rating_rows import WHOLE, Row
+from finetune_monitor.studies.agreement.rating_rows import WHOLE, RatingRow
 from finetune_monitor.studies.rating_problems import Problem, ProblemKind
 
 RESULTS = ("rating", "number", "choices")
@@ -38,7 +38,7 @@ class _Answer:
 
 def read_label_studio(
     path: Path, text: str, metric: str | None, known: Collection[str] | None
-) -> Iterator[Row | Problem]:
+) -> Iterator[RatingRow | Problem]:
     """Every answer of every annotation that was not cancelled.
 
     A metric is the name of its control (`from_name`). An image is `data.image_id`, or else the name of the file in
@@ -131,9 +131,9 @@ def _is_list_of_values(found: Any) -> bool:
     return bool(values) and all(isinstance(value, dict) and not value.keys().isdisjoint(RESULTS) for value in values)
 
 
-def _row(answer: _Answer, metric: str | None, known: Collection[str] | None, depth: int) -> Row:
+def _row(answer: _Answer, metric: str | None, known: Collection[str] | None, depth: int) -> RatingRow:
     given = answer.given
-    return Row(
+    return RatingRow(
         answer.where,
         _text(answer.data.get("image_id")) or _image_name(_path_of(answer.data), known, depth),
         _labeler(answer.labeler),

@@ -1,4 +1,4 @@
-"""A model's score of each labeled image: from the records of the runs that drew them, or from a table."""
+"""A model's score of each labeled image: from the records of the runs that generated them, or from a table."""
 
 import math
 import reprlib
@@ -17,18 +17,18 @@ from finetune_monitor.record.run_directory import RunHistory, read_run
 from finetune_monitor.stats.estimate import MISSING
 from finetune_monitor.studies.labeling.tasks import Task
 
-PERSON = "person"
+PERSON_COLUMN = "person"
 
 GREATEST = 1e100
 """Score that the figures and sums can take."""
 EXPECTED = (
     f"expected one column of images ({', '.join(sorted(IMAGE_COLUMNS))}) and one of scores, named by the metric or the "
-    f"only other one; a column {PERSON} may say whom each image shows"
+    f"only other one; a column {PERSON_COLUMN} may say whom each image shows"
 )
 
 
 @dataclass(frozen=True)
-class Scores:
+class ModelScores:
     """What a model says of images.
 
     by_image: by image_id, or by the name that a table gives; NaN where it could not be measured.
@@ -41,7 +41,7 @@ class Scores:
     weights: Mapping[str, Any] | None = None
 
 
-def recorded_scores(tasks: Sequence[Task], metric: str) -> Scores:
+def recorded_scores(tasks: Sequence[Task], metric: str) -> ModelScores:
     """Scores of a plan's tasks from the records of their runs.
 
     Raises:
@@ -67,10 +67,10 @@ def recorded_scores(tasks: Sequence[Task], metric: str) -> Scores:
         )
     found = {run: _by_cell(history, metric) for run, history in histories.items()}
     cells = {task.image_id: found[task.run].get((task.step, task.cell), MISSING) for task in tasks if task.run}
-    return Scores(cells, {}, weights[first] if first else None)
+    return ModelScores(cells, {}, weights[first] if first else None)
 
 
-def read_scores(path: Path, metric: str) -> Scores:
+def read_scores(path: Path, metric: str) -> ModelScores:
     """Scores from a CSV table with a header; an empty cell is an image that could not be measured.
 
     Raises:
@@ -96,10 +96,10 @@ def read_scores(path: Path, metric: str) -> Scores:
         if person is not None and cells[person]:
             persons[name] = cells[person]
     all_problems(problems[:EXAMPLES_NAMED], f"{path}: {len(problems)} rows cannot be used; the first are:")
-    return Scores(scores, persons)
+    return ModelScores(scores, persons)
 
 
-def matched(scores: Scores, images: Sequence[str], tasks: Mapping[str, Task]) -> Scores:
+def matched(scores: ModelScores, images: Sequence[str], tasks: Mapping[str, Task]) -> ModelScores:
     """The scores by image_id. A table may name an image by its id, its file's path, or the end of either.
 
     Raises:
@@ -121,7 +121,7 @@ def matched(scores: Scores, images: Sequence[str], tasks: Mapping[str, Task]) ->
         )
     by_image = {image: scores.by_image[name] if name else MISSING for image, name in found.items()}
     persons = {image: scores.persons[name] for image, name in found.items() if name and name in scores.persons}
-    return Scores(by_image, persons, scores.weights)
+    return ModelScores(by_image, persons, scores.weights)
 
 
 def changed_files(tasks: Sequence[Task]) -> set[str]:
@@ -148,7 +148,7 @@ def _columns(path: Path, header: list[str], metric: str) -> tuple[int, int, int 
     """Where image, score and person stand."""
     names = [cell.lower() for cell in header]
     images = [place for place, name in enumerate(names) if name in IMAGE_COLUMNS]
-    person = names.index(PERSON) if PERSON in names else None
+    person = names.index(PERSON_COLUMN) if PERSON_COLUMN in names else None
     others = [place for place in range(len(names)) if place not in (*images, person)]
     scores = [place for place in others if names[place] == metric.lower()] or others
     if len(images) != 1 or len(scores) != 1:

@@ -21,7 +21,7 @@ MILLISECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]*)?")
 SECOND_FRACTION = re.compile(r"(?<=:[0-9]{2})\.([0-9]+)")
 
 
-class Row(NamedTuple):
+class RatingRow(NamedTuple):
     """One answer as text, not checked yet; empty where the file says nothing."""
 
     where: str
@@ -37,7 +37,7 @@ def is_label(text: str) -> bool:
     return WHOLE.fullmatch(text) is not None and LOWEST <= float(text) <= HIGHEST
 
 
-def checked(row: Row, file: Path, known: Collection[str] | None) -> Rating | Problem:
+def checked(row: RatingRow, file: Path, known: Collection[str] | None) -> Rating | Problem:
     """The rating that a row holds, or why it holds none; a time that cannot be read counts as not known."""
     if misfit := _misfit(row, known):
         kind, detail = misfit
@@ -48,7 +48,7 @@ def checked(row: Row, file: Path, known: Collection[str] | None) -> Rating | Pro
     )
 
 
-def _misfit(row: Row, known: Collection[str] | None) -> tuple[ProblemKind, str] | None:
+def _misfit(row: RatingRow, known: Collection[str] | None) -> tuple[ProblemKind, str] | None:
     if not row.labeler:
         return ProblemKind.NO_LABELER, "found no labeler"
     if not row.image_id:

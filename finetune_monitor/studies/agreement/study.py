@@ -30,7 +30,7 @@ from finetune_monitor.studies.agreement.evaluators import (
     RANKINGS,
     SHUFFLE,
     Lineup,
-    Row,
+    Statistics,
     against_labeler,
     against_others,
     mean_rows,
@@ -47,10 +47,10 @@ are near copies; or images, where nothing tells which belong together.
 
 WITHIN = "_within_person"
 
-Fold = tuple[dict[str, Row], dict[str, Row]]
+Fold = tuple[dict[str, Statistics], dict[str, Statistics]]
 """Everyone against the labeler held out, and against the mean of the others."""
 
-Table = dict[str, dict[str, Estimate]]
+StatisticTable = dict[str, dict[str, Estimate]]
 """Evaluator (`seats.PEOPLE` and so on) to statistic to estimate."""
 
 
@@ -106,8 +106,8 @@ class Seat:
 
     labeler: str
     n: int
-    against_labeler: Table
-    against_others: Table
+    against_labeler: StatisticTable
+    against_others: StatisticTable
 
 
 @dataclass(frozen=True)
@@ -278,12 +278,12 @@ def _refusal(found: Estimate) -> str | None:
     return None
 
 
-def _estimates(row: Row, n: int, missing: int = 0) -> dict[str, Estimate]:
+def _estimates(row: Statistics, n: int, missing: int = 0) -> dict[str, Estimate]:
     return {name: estimate(values, n, missing) for name, values in row.items()}
 
 
 @dataclass(frozen=True)
-class Section:
+class ReportSection:
     """One metric's findings, and what a reader needs beside them.
 
     labelers: as `labels.describe_labelers` has them, in the order of the study's table.

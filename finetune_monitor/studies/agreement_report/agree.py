@@ -11,10 +11,10 @@ from finetune_monitor.base.files import claim
 from finetune_monitor.base.image_names import locate_images
 from finetune_monitor.metrics.thresholds import Thresholds, write_thresholds
 from finetune_monitor.stats.resampling import ROUNDS
-from finetune_monitor.studies.agreement.inputs import Inputs, Loaded, Material, load
+from finetune_monitor.studies.agreement.inputs import Loaded, Material, StudyInputs, load
 from finetune_monitor.studies.agreement.label_matrix import describe_labelers
-from finetune_monitor.studies.agreement.study import Study, study
-from finetune_monitor.studies.agreement_report.files import Section, write_report
+from finetune_monitor.studies.agreement.study import ReportSection, Study, study
+from finetune_monitor.studies.agreement_report.files import write_report
 from finetune_monitor.studies.labeling.tasks import Task
 from finetune_monitor.studies.rating_problems import PROBLEMS, left_out, write_problems
 
@@ -24,22 +24,22 @@ THRESHOLDS = "thresholds.json"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AgreementOutcome:
     """What was found: a section of the report a metric, and in words the rows that could not be used."""
 
-    sections: Sequence[Section]
+    sections: Sequence[ReportSection]
     left_out: str
 
 
 def agree(
-    inputs: Inputs,
+    inputs: StudyInputs,
     output: Path,
     images: Path | None = None,
     method: str = "least_cost",
     power: float = 1.0,
     seed: int = 0,
     standardize: bool = False,
-) -> Outcome:
+) -> AgreementOutcome:
     """Compare, and write the report, and the thresholds where there are any, into `output`.
 
     Args:
@@ -59,17 +59,17 @@ def agree(
     if pairs:
         write_thresholds(output / THRESHOLDS, [_thresholds(*pair) for pair in pairs])
     write_report(output, sections, _facts(inputs, loaded, chosen))
-    return Outcome(sections, left_out(loaded.problems))
+    return AgreementOutcome(sections, left_out(loaded.problems))
 
 
-def _section(material: Material, loaded: Loaded, images: Path | None, chosen: Mapping[str, Any]) -> Section:
+def _section(material: Material, loaded: Loaded, images: Path | None, chosen: Mapping[str, Any]) -> ReportSection:
     sample, tasks = material.sample, loaded.tasks
     planned = [tasks[image] for image in sample.table.images if image in tasks]
     files = {task.image_id: task.file for task in planned}
     if images is not None:
         located = zip(sample.table.images, locate_images(sample.table.images, images), strict=True)
         files |= {image: path for image, path in located if path is not None}
-    return Section(
+    return ReportSection(
         study(sample, **chosen),
         describe_labelers(sample.table),
         material.notes,
@@ -83,7 +83,7 @@ def _caption(task: Task) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _facts(inputs: Inputs, loaded: Loaded, chosen: Mapping[str, Any]) -> dict[str, str]:
+def _facts(inputs: StudyInputs, loaded: Loaded, chosen: Mapping[str, Any]) -> dict[str, str]:
     return {
         "ratings": f"{loaded.ratings:,} from {', '.join(map(str, inputs.ratings))}",
         "rows left out": left_out(loaded.problems),

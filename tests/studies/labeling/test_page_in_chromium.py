@@ -30,7 +30,7 @@ from finetune_monitor.studies.labeling.ratings import COLUMNS, Rating
 from finetune_monitor.studies.labeling.serving import Access, make_app
 from finetune_monitor.studies.labeling.standalone import write_standalone
 from finetune_monitor.studies.labeling.storage import RATINGS, RatingStore
-from finetune_monitor.studies.labeling.tasks import Plan, Task, write_plan
+from finetune_monitor.studies.labeling.tasks import LabelingPlan, Task, write_plan
 from support.browser import PHONE, opened_page, started_chromium
 from support.label_plans import AESTHETIC, SECRETS, SIMILARITY, opaque, write_small_plan
 
@@ -792,7 +792,7 @@ def astronaut_plan(folder):
         image.save(folder / f"{name}.png")
     file, digest = folder / "painted.png", sha256(folder / "painted.png")
     tasks = tuple(Task(opaque(str(number)), SIMILARITY, "astronaut", file, digest) for number in range(64))
-    return Plan(tasks, {"astronaut": tuple(sorted(folder.glob("photo *.png")))}, 0)
+    return LabelingPlan(tasks, {"astronaut": tuple(sorted(folder.glob("photo *.png")))}, 0)
 
 
 def test_the_readmes_image_can_be_made(chromium, tmp_path):
