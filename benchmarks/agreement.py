@@ -22,7 +22,8 @@ from finetune_monitor.stats.estimate import shown
 from finetune_monitor.stats.resampling import ROUNDS, resamples
 from finetune_monitor.studies.agreement.coefficients import kappa, kendall, spearman
 from finetune_monitor.studies.agreement.evaluators import CONSTANT, MODEL, NAIVE, PEOPLE, SHUFFLE
-from finetune_monitor.studies.agreement.inputs import StudyInputs, load
+from finetune_monitor.studies.agreement.inputs import load
+from finetune_monitor.studies.agreement.settings import StudyInputs
 from finetune_monitor.studies.agreement.star_fitting import fit_buckets
 from finetune_monitor.studies.agreement.study import Study, study
 

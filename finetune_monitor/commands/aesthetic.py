@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.commands.options import whole_number
+from finetune_monitor.models.defaults import CLIP, PRETRAINED, SCALE
 from finetune_monitor.studies.aesthetic_head.settings import BALANCES, LOSSES, FitSettings
 
 if TYPE_CHECKING:
     from finetune_monitor.studies.aesthetic_head.experiment import ExperimentInputs, ExperimentOutcome
-
-CLIP, PRETRAINED = "ViT-L-14-quickgelu", "openai"
 
 KEPT = "; embeddings made so far are kept, and the same command goes on from there"
 
@@ -28,7 +27,7 @@ def add_aesthetic(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _add_fit(parser: argparse.ArgumentParser) -> None:
-    _add_inputs(parser, clip=CLIP, pretrained=PRETRAINED, scale=(0.0, 10.0))
+    _add_inputs(parser, clip=CLIP, pretrained=PRETRAINED, scale=SCALE)
     parser.add_argument("--train", type=Path, metavar="LIST", help="file with the training images' names, one a line")
     parser.add_argument("--validation", type=Path, metavar="LIST", help="the same for those that stop the fit")
     parser.add_argument(
@@ -40,11 +39,13 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="measure by cross-validation, for few images; fit the head on all",
     )
-    parser.add_argument("--loss", choices=LOSSES, default=LOSSES[0], help="of the mean rating, or of the votes a grade")
+    parser.add_argument(
+        "--loss", choices=LOSSES, default=FitSettings.loss, help="of the mean rating, or of the votes a grade"
+    )
     parser.add_argument(
         "--balance",
         choices=BALANCES,
-        default=BALANCES[0],
+        default=FitSettings.balance,
         help="rare ratings weigh more (label-distribution smoothing), are drawn more often, or neither",
     )
     hidden = FitSettings.hidden

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from finetune_monitor.base.csv_files import read_text, shown_columns, table_rows
 from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.base.image_names import IMAGE_COLUMNS
+from finetune_monitor.models.defaults import SCALE
 from finetune_monitor.studies.rating_problems import Problem, ProblemKind, examples
 
 MEAN_COLUMNS = frozenset({"mean", "mean_rating", "mean_score", "mos", "rating", "score"})
@@ -60,7 +61,7 @@ class _Table:
     grades: tuple[float, ...] | None
 
 
-def read_ratings(path: str | Path, scale: tuple[float, float] = (0.0, 10.0)) -> Ratings:
+def read_ratings(path: str | Path, scale: tuple[float, float] = SCALE) -> Ratings:
     """Read AVA.txt as it is distributed, or a CSV table with a header; the first line that is not empty tells which.
 
     AVA.txt has a row an image without a header: index, image id, votes for 1 to 10, two tags, challenge. A table is

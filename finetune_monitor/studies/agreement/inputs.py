@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from finetune_monitor.studies.agreement.model_scores import (
     recorded_scores,
 )
 from finetune_monitor.studies.agreement.rating_files import read_rating_files
+from finetune_monitor.studies.agreement.settings import StudyInputs
 from finetune_monitor.studies.agreement.study import Sample
 from finetune_monitor.studies.labeling.storage import RATINGS, RatingStore
 from finetune_monitor.studies.labeling.tasks import Task, read_plan
@@ -24,22 +24,6 @@ from finetune_monitor.studies.rating_problems import NOTES, Problem
 
 LEAST_LABELERS, LEAST_IMAGES = 3, 10
 """A labeler is compared with the mean of at least two others."""
-
-
-@dataclass(frozen=True)
-class StudyInputs:
-    """What is compared.
-
-    ratings: folders of plans, of which there may be one, and files as `read_rating_files` takes them.
-    scores: a CSV with the model's scores; None takes those in the records of the plan's runs.
-    metric: the one to compare, where the ratings are of several; also what was asked where a file does not say it.
-    min_coverage: labelers who labeled a smaller share of the images, 0..1, are left out.
-    """
-
-    ratings: tuple[Path, ...]
-    scores: Path | None = None
-    metric: str | None = None
-    min_coverage: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from finetune_monitor.stats.estimate import NO_ESTIMATE, Estimate
 from finetune_monitor.studies.agreement.alternative import EPSILONS
 from finetune_monitor.studies.agreement.evaluators import CONSTANT, MODEL, NAIVE, PEOPLE, RANKINGS, SHUFFLE
 from finetune_monitor.studies.agreement.label_matrix import HASTY_SHARE, LOW_COVERAGE, Labeler
-from finetune_monitor.studies.agreement.study import METHOD_NAMES, PERSON, WITHIN, Seat, StatisticTable, Study
+from finetune_monitor.studies.agreement.settings import METHOD_NAMES
+from finetune_monitor.studies.agreement.study import PERSON, WITHIN, Seat, StatisticTable, Study
 
 Shares: TypeAlias = tuple[float, ...]
 """Of the labels 1 to 5, 0..1."""

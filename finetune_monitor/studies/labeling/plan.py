@@ -11,6 +11,7 @@ from pathlib import Path
 from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.base.files import sha256
 from finetune_monitor.base.images import read_image
+from finetune_monitor.studies.labeling.settings import PER_PERSON, REPEATS, SEED
 from finetune_monitor.studies.labeling.sources import (
     AESTHETIC,
     METRICS,
@@ -45,9 +46,9 @@ class DrawnPlan:
 def draw_plan(
     sources: Sequence[Path],
     folder: Path,
-    per_person: int = 128,
-    repeats: float = 0.05,
-    seed: int = 0,
+    per_person: int = PER_PERSON,
+    repeats: float = REPEATS,
+    seed: int = SEED,
     references: Mapping[str, Path] | None = None,
 ) -> DrawnPlan:
     """Draw the images that people will rate, and write `tasks.csv` and `plan.json`; nothing is copied.

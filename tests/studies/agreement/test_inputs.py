@@ -9,7 +9,8 @@ import pytest
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import sha256
-from finetune_monitor.studies.agreement.inputs import StudyInputs, load
+from finetune_monitor.studies.agreement.inputs import load
+from finetune_monitor.studies.agreement.settings import StudyInputs
 from finetune_monitor.studies.labeling.ratings import Rating, to_csv
 from finetune_monitor.studies.labeling.storage import RATINGS, RatingStore
 from finetune_monitor.studies.labeling.tasks import LabelingPlan, Task, write_plan

@@ -26,7 +26,7 @@ from waitress import create_server
 from finetune_monitor.base.files import sha256
 from finetune_monitor.studies.labeling.images import open_gallery
 from finetune_monitor.studies.labeling.questions import ordered
-from finetune_monitor.studies.labeling.ratings import COLUMNS, Rating
+from finetune_monitor.studies.labeling.ratings import RATING_COLUMNS, Rating
 from finetune_monitor.studies.labeling.serving import Access, make_app
 from finetune_monitor.studies.labeling.standalone import write_standalone
 from finetune_monitor.studies.labeling.storage import RATINGS, RatingStore
@@ -815,7 +815,7 @@ def downloaded(page, selector):
     with page.expect_download() as waiting:
         page.locator(selector).click()
     rows = list(csv.DictReader(io.StringIO(Path(waiting.value.path()).read_bytes().decode())))
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == RATING_COLUMNS
     return [Rating(**{**row, "label": int(row["label"]), "duration_ms": int(row["duration_ms"])}) for row in rows]
 
 
