@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.extras import require
+from finetune_monitor.base.text import counted
 from finetune_monitor.commands.options import share, whole_number
 from finetune_monitor.studies.labeling.settings import FIRST_PORT, PER_PERSON, REPEATS, SEED
 
@@ -138,7 +139,7 @@ def _print_counts(counts: dict[tuple[str, str], int]) -> None:
     from rich.markup import escape
     from rich.table import Column, Table
 
-    from finetune_monitor.studies.labeling.sources import printable
+    from finetune_monitor.base.text import printable
 
     persons, metrics = (list(dict.fromkeys(names)) for names in zip(*counts, strict=True))
     table = Table("person", *(Column(escape(metric), justify="right") for metric in metrics))
@@ -162,7 +163,7 @@ def _asked(tasks: Mapping[str, Sequence["Task"]]) -> str:
 def _images(tasks: Sequence["Task"]) -> str:
     repeats = sum(task.repeat_of is not None for task in tasks)
     remark = f", {repeats} of them {'a repeat' if repeats == 1 else 'repeats'}" if repeats else ""
-    return _count(len(tasks), "image") + remark
+    return counted(len(tasks), "image") + remark
 
 
 def _serve(chosen: argparse.Namespace) -> None:
@@ -216,17 +217,13 @@ def _open(link: str) -> None:
 
 def _warn(gallery: "Gallery") -> None:
     if gallery.left_out:
-        print(f"finetune-monitor: left out {_count(len(gallery.left_out), 'file')} of the plan:", file=sys.stderr)
+        print(f"finetune-monitor: left out {counted(len(gallery.left_out), 'file')} of the plan:", file=sys.stderr)
         for problem in gallery.left_out:
             print(f"  - {problem}", file=sys.stderr)
 
 
 def _rated(store: "RatingStore") -> str:
-    return f"{_count(len(store.all()), 'rating')} by {_count(len(store.labelers()), 'labeler')}"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+    return f"{counted(len(store.all()), 'rating')} by {counted(len(store.labelers()), 'labeler')}"
 
 
 def _export(chosen: argparse.Namespace) -> None:
@@ -255,7 +252,7 @@ def _export_ratings(folder: Path, output: Path, metric: str | None) -> None:
         write_atomic(output, to_csv(ratings).encode())
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror}); choose another place") from error
-    print(f"wrote:  {output}, {_count(len(ratings), 'rating')}")
+    print(f"wrote:  {output}, {counted(len(ratings), 'rating')}")
 
 
 def _export_page(folder: Path, output: Path, metric: str | None) -> None:

@@ -183,16 +183,6 @@ def save_head(file: Path, head: AestheticHead, metadata: Mapping[str, str]) -> N
     write_atomic(file, _in_order(save(state, {**metadata, **own})))
 
 
-def _in_order(content: bytes) -> bytes:
-    """The same `.safetensors` with its header sorted: the library's order differs from run to run, and so would the
-    SHA-256 by which a head is known.
-    """
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(content[8:end]), sort_keys=True).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + content[end:]
-
-
 def read_head(file: Path) -> tuple[AestheticHead, Mapping[str, str]]:
     """A head and what is known of it: `activation`, and where given `clip`, `clip_sha256`, `scale`, `notice`, ….
 
@@ -257,6 +247,16 @@ def check_fit(file: Path, width: int, metadata: Mapping[str, str], source: ClipS
         )
     if source.tag is None:
         _check_folder(file, metadata, source)
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same `.safetensors` with its header sorted: the library's order differs from run to run, and so would the
+    SHA-256 by which a head is known.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[end:]
 
 
 def _check_folder(file: Path, metadata: Mapping[str, str], source: ClipSource) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from tqdm import tqdm
 
 from finetune_monitor.base.errors import UserError
@@ -81,10 +83,6 @@ def torch_checkpoints() -> Path:
     return (Path(home).expanduser() if home else _user_cache() / "torch") / "checkpoints"
 
 
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-
-
 def find_weights(source: PublishedFile) -> Path:
     """A local copy of the file with the right content: from the caches, else downloaded.
 
@@ -108,10 +106,6 @@ def read_state_dict(path: Path) -> dict[str, Any]:
         UserError: it is damaged, holds anything but tensors by name, or holds code, which is never run
             (`torch.load(weights_only=True)`).
     """
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
         if path.suffix == ".safetensors":
             content = load_file(path)
@@ -128,6 +122,36 @@ def read_state_dict(path: Path) -> dict[str, Any]:
     if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise UserError(f"{path}: found a {type(content).__name__}, expected a state dict, tensors by name")
     return dict(content)
+
+
+def probe(url: str, headers: Mapping[str, str] | None = None, method: str = "HEAD") -> int | str:
+    """The HTTP status with which a server answers, or why there is no answer within `PROBE_SECONDS`.
+
+    In a thread of its own, for looking a name up has no timeout.
+    """
+    request = urllib.request.Request(url, method=method)
+    for key, value in (headers or {}).items():
+        request.add_unredirected_header(key, value)  # a token is for this host alone
+    answers: list[int | str] = []
+    thread = threading.Thread(target=lambda: answers.append(_status(request)), daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return answers[0] if answers else f"no answer within {PROBE_SECONDS:g} s"
+
+
+@contextmanager
+def undisturbed_rng() -> Iterator[None]:
+    """Initialize a network without touching torch's random state; its weights are loaded over right after.
+
+    Also hides what torch before 2.6 says about facenet-pytorch's reading of its own three weight files.
+    """
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="You are using `torch.load`", category=FutureWarning)
+        yield
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
 
 
 def _hash_problem(source: PublishedFile, path: Path) -> str | None:
@@ -190,21 +214,6 @@ def _by_hand(source: PublishedFile, reason: str) -> str:
     )
 
 
-def probe(url: str, headers: Mapping[str, str] | None = None, method: str = "HEAD") -> int | str:
-    """The HTTP status with which a server answers, or why there is no answer within `PROBE_SECONDS`.
-
-    In a thread of its own, for looking a name up has no timeout.
-    """
-    request = urllib.request.Request(url, method=method)
-    for key, value in (headers or {}).items():
-        request.add_unredirected_header(key, value)  # a token is for this host alone
-    answers: list[int | str] = []
-    thread = threading.Thread(target=lambda: answers.append(_status(request)), daemon=True)
-    thread.start()
-    thread.join(PROBE_SECONDS)
-    return answers[0] if answers else f"no answer within {PROBE_SECONDS:g} s"
-
-
 def _status(request: urllib.request.Request) -> int | str:
     try:
         with urllib.request.urlopen(request, timeout=PROBE_SECONDS) as response:
@@ -213,14 +222,3 @@ def _status(request: urllib.request.Request) -> int | str:
         return error.code
     except (OSError, http.client.HTTPException) as error:
         return f"no network or no server: {getattr(error, 'reason', error)}"
-
-
-@contextmanager
-def undisturbed_rng() -> Iterator[None]:
-    """Initialize a network without touching torch's random state; its weights are loaded over right after.
-
-    Also hides what torch before 2.6 says about facenet-pytorch's reading of its own three weight files.
-    """
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="You are using `torch.load`", category=FutureWarning)
-        yield

@@ -1,4 +1,4 @@
-"""The whole way of a head: rated images in, head and report out; and an existing head measured on rated images."""
+"""Fit a head: rated images in, head and report out; and measure an existing head on rated images."""
 
 import json
 from collections.abc import Mapping, Sequence

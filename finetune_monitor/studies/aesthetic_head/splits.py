@@ -56,9 +56,9 @@ def read_list(path: str | Path) -> list[str]:
 def make_split(names: Sequence[str], digests: Sequence[str], lists: Lists = Lists()) -> Split:
     """Divide images into training, validation and test.
 
-    Without lists, the SHA-256 of an image's file alone decides: a tenth each for test and validation, so that a
-    image has the same place on every machine, in any order, under any name, and beside any other images. Only
-    where a part would be empty does the image next to it in the order of the digests move.
+    Without lists, the SHA-256 of an image's file alone decides: a tenth each for test and validation, so that an image
+    has the same place on every machine, in any order, under any name, and beside any other images. Only where a part
+    would be empty does the image next to it in the order of the digests move.
     A list says which images its part has; what a missing test or validation list leaves open is divided as above,
     from the images of the training list, or from all that are in no list where there is none.
 

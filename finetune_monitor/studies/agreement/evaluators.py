@@ -111,13 +111,6 @@ def mean_rows(rows: list[dict[str, Statistics]]) -> dict[str, Statistics]:
     return {name: {key: _mean([row[name][key] for row in rows]) for key in rows[0][name]} for name in rows[0]}
 
 
-def _mean(values: list[Values]) -> Values:
-    average = Average()
-    for each in values:
-        average.add(each)
-    return average.mean(len(values[0]))
-
-
 def shuffled(labels: Labels, seed: int) -> Labels:
     """Each labeler's own labels on other images of theirs, drawn at random."""
     random, found = np.random.default_rng(seed), labels.copy()
@@ -125,3 +118,10 @@ def shuffled(labels: Labels, seed: int) -> Labels:
         present = ~np.isnan(row)
         row[present] = random.permutation(row[present])
     return found
+
+
+def _mean(values: list[Values]) -> Values:
+    average = Average()
+    for each in values:
+        average.add(each)
+    return average.mean(len(values[0]))

@@ -19,7 +19,7 @@ OTHER_NAMES = {
     "timestamp": ("time", "date", "created_at"),
     "duration_ms": (),
 }
-"""What other tools call the columns of the long CSV."""
+"""What other tools call the columns of the long CSV, in their own spelling."""
 
 EXPECTED_COLUMNS = (
     "expected a column a labeler beside one of images, or one column each of "

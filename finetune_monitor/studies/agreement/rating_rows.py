@@ -48,6 +48,16 @@ def checked(row: RatingRow, file: Path, known: Collection[str] | None) -> Rating
     )
 
 
+def moment(timestamp: str) -> datetime | None:
+    """An ISO 8601 time in UTC, taken as UTC where it names no zone; None where it is none."""
+    text = timestamp[:-1] + "+00:00" if timestamp.endswith(("Z", "z")) else timestamp
+    try:  # Python 3.10 knows no Z, and only three or six decimals
+        found = datetime.fromisoformat(SECOND_FRACTION.sub(lambda found: f".{found[1][:6]:0<6}", text))
+        return found.replace(tzinfo=timezone.utc) if found.tzinfo is None else found.astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        return None
+
+
 def _misfit(row: RatingRow, known: Collection[str] | None) -> tuple[ProblemKind, str] | None:
     if not row.labeler:
         return ProblemKind.NO_LABELER, "found no labeler"
@@ -62,16 +72,6 @@ def _misfit(row: RatingRow, known: Collection[str] | None) -> tuple[ProblemKind,
     if known is not None and row.image_id not in known:
         return ProblemKind.UNKNOWN_IMAGE, f"found the image {reprlib.repr(row.image_id)}, which is not one of the known"
     return None
-
-
-def moment(timestamp: str) -> datetime | None:
-    """An ISO 8601 time in UTC, taken as UTC where it names no zone; None where it is none."""
-    text = timestamp[:-1] + "+00:00" if timestamp.endswith(("Z", "z")) else timestamp
-    try:  # Python 3.10 knows no Z, and only three or six decimals
-        found = datetime.fromisoformat(SECOND_FRACTION.sub(lambda found: f".{found[1][:6]:0<6}", text))
-        return found.replace(tzinfo=timezone.utc) if found.tzinfo is None else found.astimezone(timezone.utc)
-    except (ValueError, OverflowError):
-        return None
 
 
 def _timestamp(text: str) -> str:

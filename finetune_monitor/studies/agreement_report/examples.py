@@ -74,7 +74,7 @@ def deviations(labels: Float[np.ndarray, "evaluators samples"]) -> Float[np.ndar
     return np.sqrt(sample_scores((labels - middle) ** 2))
 
 
-def thumbnail(path: Path) -> str | None:
+def _data_uri(path: Path) -> str | None:
     """A small JPEG as a data URI; None where the file cannot be read."""
     try:
         image = read_image(path)
@@ -100,7 +100,7 @@ def _example(section: ReportSection, place: int) -> Example:
     return Example(
         image,
         (section.captions or {}).get(image, ""),
-        thumbnail(path) if path else None,
+        _data_uri(path) if path else None,
         float(study.sample.scores[place]),
         float(seat_stars(study)[place]),
         float(study.mean_labels[place]),

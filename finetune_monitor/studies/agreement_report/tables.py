@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -24,6 +24,14 @@ Cell: TypeAlias = str | float | Estimate | Shares
 Line: TypeAlias = tuple[Cell, ...]
 
 EVALUATORS = (PEOPLE, MODEL, NAIVE, CONSTANT, SHUFFLE)
+
+COEFFICIENTS = {"spearman": "Spearman", "pearson": "Pearson", "kendall": "Kendall tau-b"}
+
+IN_SEAT = ("spearman", "kappa", "mae", "exact", "within_one")
+"""Statistics against the labeler held out; the first is there without stars, too."""
+
+GRADES = ("corrected", "raw")
+"""Statistics against the mean of the others."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +55,6 @@ class Table:
     note: str = ""
 
 
-COEFFICIENTS = {"spearman": "Spearman", "pearson": "Pearson", "kendall": "Kendall tau-b"}
-
 STATISTIC_COLUMNS = {
     "spearman": Column("Spearman"),
     "kappa": Column("kappa"),
@@ -62,15 +68,10 @@ STATISTIC_COLUMNS = {
 
 def folds_table(study: Study) -> Table:
     """A row a fold: the model in the seat of the labeler held out; without stars where those were refused."""
-    groups = "model and the labeler", "model and the others", "labeler and the others"
-    own = [Column("Spearman", group=groups[0])]
-    stars = [Column("kappa"), Column("MAE"), Column("exact", ".0%"), Column("within 1", ".0%")]
-    grades = [Column("G*", group=groups[1]), Column("G", group=groups[1])]
-    people = [Column("G*", group=groups[2]), Column("G", group=groups[2])]
-    if not study.refused:
-        own += [Column(column.name, column.form, groups[0]) for column in stars]
-        people = grades + people
-    columns = (Column("held out", words=True), Column("labels", ",.0f"), *own, *people)
+    own = _in_group("model and the labeler", IN_SEAT[:1] if study.refused else IN_SEAT)
+    model = [] if study.refused else _in_group("model and the others", GRADES)
+    people = _in_group("labeler and the others", GRADES)
+    columns = (Column("held out", words=True), Column("labels", ",.0f"), *own, *model, *people)
     rows = [_fold(seat, bool(study.refused)) for seat in (*study.seats, study.mean)]
     return Table("One labeler held out in each fold", columns, tuple(rows), len(study.seats))
 
@@ -79,8 +80,8 @@ def side_by_side(study: Study) -> list[Table]:
     """People, model, constant and shuffle against the labeler held out, and against the mean of the others."""
     used = [name for name in EVALUATORS if not (study.refused and name in (MODEL, NAIVE))]
     statistics = {
-        "against_labeler": ("spearman", "kappa", "mae", "exact", "within_one"),
-        "against_others": ("spearman", "corrected", "raw", "mae"),
+        "against_labeler": IN_SEAT,
+        "against_others": ("spearman", *GRADES, "mae"),
     }
     captions = {
         "against_labeler": "Against the labeler held out",
@@ -220,14 +221,18 @@ def grades(study: Study) -> list[tuple[str, str, Estimate, Estimate]]:
     return sorted(graded, key=lambda each: -math.inf if math.isnan(each[2].mean) else each[2].mean, reverse=True)
 
 
+def _in_group(group: str, names: Sequence[str]) -> list[Column]:
+    return [replace(STATISTIC_COLUMNS[name], group=group) for name in names]
+
+
 def _picked(row: Mapping[str, Estimate], names: Sequence[str]) -> list[Estimate]:
     return [row.get(name, NO_ESTIMATE) for name in names]
 
 
 def _fold(seat: Seat, refused: bool) -> Line:
-    own = ("spearman",) if refused else ("spearman", "kappa", "mae", "exact", "within_one")
-    model = [] if refused else _picked(seat.against_others[MODEL], ("corrected", "raw"))
-    people = _picked(seat.against_others[PEOPLE], ("corrected", "raw"))
+    own = IN_SEAT[:1] if refused else IN_SEAT
+    model = [] if refused else _picked(seat.against_others[MODEL], GRADES)
+    people = _picked(seat.against_others[PEOPLE], GRADES)
     return (seat.labeler, float(seat.n), *_picked(seat.against_labeler[MODEL], own), *model, *people)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.base.files import sha256
 from finetune_monitor.base.images import read_image
+from finetune_monitor.base.text import printable
 from finetune_monitor.studies.labeling.settings import PER_PERSON, REPEATS, SEED
 from finetune_monitor.studies.labeling.sources import (
     AESTHETIC,
@@ -21,7 +22,6 @@ from finetune_monitor.studies.labeling.sources import (
     Stratum,
     find_persons,
     only,
-    printable,
     read_sources,
 )
 from finetune_monitor.studies.labeling.tasks import PLAN, TASKS, LabelingPlan, Task, read_plan, write_plan

@@ -12,6 +12,7 @@ from typing import Any
 from finetune_monitor.base.errors import EXAMPLES_NAMED, UserError
 from finetune_monitor.base.files import sha256
 from finetune_monitor.base.images import each_image, list_images
+from finetune_monitor.base.text import printable
 from finetune_monitor.record.run_directory import RUN, read_run
 
 SIMILARITY, AESTHETIC = "face_similarity", "aesthetic"
@@ -70,6 +71,38 @@ def read_sources(sources: Sequence[Path]) -> tuple[list[ImageSource], list[str]]
     return list(found.values()), problems
 
 
+def find_persons(
+    sources: Sequence[ImageSource], given: Mapping[str, Path], complete: bool
+) -> tuple[list[Person], list[str], list[str]]:
+    """Everyone whom the sources show, with notes and problems; `complete` where every source could be read."""
+    groups = _group_by_person(sources)
+    homes = [_home(group) for group in groups]
+    names = _names(homes)
+    notes = [note for source in sources for note in source.notes]
+    notes += [
+        f"{home}: several persons are called {_name(home)}; this one is {name} in the plan"
+        for home, name in zip(homes, names, strict=True)
+        if name != _name(home)
+    ]
+    persons, problems = [], []
+    for name, group in zip(names, groups, strict=True):
+        try:
+            person, remark = _person(name, group, given.get(name))
+        except (UserError, OSError) as error:
+            problems.append(str(error))
+        else:
+            persons.append(person)
+            notes += remark
+    unknown = sorted(set(given) - set(names)) if complete else []
+    problems += [f"references: found {name}, expected one of the persons {', '.join(names)}" for name in unknown]
+    return persons, notes, problems
+
+
+def only(images: Iterable[Candidate], metrics: Set[str]) -> tuple[Candidate, ...]:
+    """The images that can be rated for these metrics, and for no other."""
+    return tuple(replace(one, metrics=one.metrics & metrics) for one in images if one.metrics & metrics)
+
+
 def _read_run(folder: Path) -> ImageSource:
     history = read_run(folder)
     scored = [(evaluation.step, image) for evaluation in history.evaluations for image in evaluation.images]
@@ -124,33 +157,6 @@ def _images(folder: Path) -> tuple[Candidate, ...]:
         return ()
 
 
-def find_persons(
-    sources: Sequence[ImageSource], given: Mapping[str, Path], complete: bool
-) -> tuple[list[Person], list[str], list[str]]:
-    """Everyone whom the sources show, with notes and problems; `complete` where every source could be read."""
-    groups = _group_by_person(sources)
-    homes = [_home(group) for group in groups]
-    names = _names(homes)
-    notes = [note for source in sources for note in source.notes]
-    notes += [
-        f"{home}: several persons are called {_name(home)}; this one is {name} in the plan"
-        for home, name in zip(homes, names, strict=True)
-        if name != _name(home)
-    ]
-    persons, problems = [], []
-    for name, group in zip(names, groups, strict=True):
-        try:
-            person, remark = _person(name, group, given.get(name))
-        except (UserError, OSError) as error:
-            problems.append(str(error))
-        else:
-            persons.append(person)
-            notes += remark
-    unknown = sorted(set(given) - set(names)) if complete else []
-    problems += [f"references: found {name}, expected one of the persons {', '.join(names)}" for name in unknown]
-    return persons, notes, problems
-
-
 def _group_by_person(sources: Iterable[ImageSource]) -> list[list[ImageSource]]:
     """Sources that are linked by photos with the same SHA-256, directly or through others."""
     groups: list[tuple[set[str], list[ImageSource]]] = []
@@ -174,11 +180,6 @@ def _home(group: Sequence[ImageSource]) -> Path:
 
 def _name(home: Path) -> str:
     return printable(home.name or str(home))
-
-
-def printable(text: str) -> str:
-    """File names may hold bytes that are no text, which a terminal does not take."""
-    return text.encode(errors="backslashreplace").decode()
 
 
 def _names(homes: Sequence[Path]) -> list[str]:
@@ -250,8 +251,3 @@ def _changes(lost: Sequence[Path]) -> str:
 
 def _option(name: str) -> str:
     return f"--references {shlex.quote(f'{name}=FOLDER')}"
-
-
-def only(images: Iterable[Candidate], metrics: Set[str]) -> tuple[Candidate, ...]:
-    """The images that can be rated for these metrics, and for no other."""
-    return tuple(replace(one, metrics=one.metrics & metrics) for one in images if one.metrics & metrics)
