@@ -90,6 +90,7 @@ def predictions(folder: Path) -> dict[str, dict[str, str]]:
 # --- fit ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_head_says_what_it_was_made_with(fitted):
     found = metadata(fitted / "head.safetensors")
     assert json.loads(found["layers"]) == [96, 32, 16, 1]
@@ -148,6 +149,7 @@ def test_the_metric_scores_with_it_as_the_report_says(fitted, ava):
     assert metric.describe()["notice"] == "A test's head."
 
 
+@pytest.mark.slow
 def test_a_second_fit_embeds_nothing_and_gives_the_same_file(fitted, ava, tmp_path, monkeypatch, capsys):
     def refuse(*_, **__):
         raise AssertionError("CLIP was loaded")
