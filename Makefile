@@ -29,14 +29,14 @@ test: lint
 		{ echo "make: $(PYTHON) is older than 3.11; name another one: make PYTHON=python3.12 ..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing into .venv (several minutes the first time) ..."
-	$(BIN)/pip install --disable-pip-version-check -q -e ".[wandb,onnx,sweep,dev]" -c requirements.lock
+	$(BIN)/pip install --disable-pip-version-check -q -e ".[study,wandb,onnx,sweep,dev]" -c requirements.lock
 	touch $@
 
 # Newest versions that pyproject.toml allows, written down; run `make test` before you commit the result.
 lock:
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/pip install -q -e ".[wandb,onnx,sweep,dev]"
+	.venv-lock/bin/pip install -q -e ".[study,wandb,onnx,sweep,dev]"
 	.venv-lock/bin/pip freeze --exclude-editable > requirements.lock
 	rm -rf .venv-lock
 

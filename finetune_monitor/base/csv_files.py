@@ -12,7 +12,7 @@ from finetune_monitor.base.errors import UserError
 
 SEPARATORS = ",;\t"
 
-SHOWN = 20
+COLUMNS_NAMED = 20
 """Columns that a message names."""
 
 
@@ -67,5 +67,5 @@ def csv_text(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
 
 def shown_columns(header: list[str]) -> str:
     """The columns of a table, for a message."""
-    more = ", ..." if len(header) > SHOWN else ""
-    return ", ".join(reprlib.repr(cell) for cell in header[:SHOWN]) + more or "none"
+    more = ", ..." if len(header) > COLUMNS_NAMED else ""
+    return ", ".join(reprlib.repr(cell) for cell in header[:COLUMNS_NAMED]) + more or "none"

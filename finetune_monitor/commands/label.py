@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.extras import require
 from finetune_monitor.commands.options import share, whole_number
+from finetune_monitor.studies.labeling.settings import FIRST_PORT, PER_PERSON, REPEATS, SEED
 
 if TYPE_CHECKING:
     import socket
@@ -42,14 +44,20 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--per-person",
         type=whole_number,
-        default=128,
+        default=PER_PERSON,
         metavar="N",
-        help="images a person, half for each question; 128",
+        help=f"images a person, half for each question; {PER_PERSON}",
     )
     parser.add_argument(
-        "--repeats", type=share, default=0.05, metavar="X", help="share of images that are shown twice; 0.05"
+        "--repeats",
+        type=share,
+        default=REPEATS,
+        metavar="X",
+        help=f"share of images that are shown twice; {REPEATS:g}",
     )
-    parser.add_argument("--seed", type=whole_number, default=0, metavar="N", help="of the draw and of every order; 0")
+    parser.add_argument(
+        "--seed", type=whole_number, default=SEED, metavar="N", help=f"of the draw and of every order; {SEED}"
+    )
     parser.add_argument(
         "--references",
         type=_reference,
@@ -67,8 +75,8 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         "--port",
         type=_port,
         metavar="N",
-        help="0 for any that is free; default: the folder's last one, at first 8760. Answers that wait in a browser, "
-        "as the server was away, are sent only on the port on which they were given",
+        help=f"0 for any that is free; default: the folder's last one, at first {FIRST_PORT}. Answers that wait in a "
+        "browser, as the server was away, are sent only on the port on which they were given",
     )
     parser.add_argument(
         "--host",
@@ -158,6 +166,8 @@ def _images(tasks: Sequence["Task"]) -> str:
 
 
 def _serve(chosen: argparse.Namespace) -> None:
+    for package in ("flask", "waitress"):
+        require(package, "label serve")
     from finetune_monitor.studies.labeling import addresses
     from finetune_monitor.studies.labeling.images import open_gallery
     from finetune_monitor.studies.labeling.serving import make_app

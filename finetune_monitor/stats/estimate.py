@@ -1,4 +1,4 @@
-"""A mean with its interval, and how missing values are written."""
+"""An estimate with its interval, and how numbers are written: as text for readers and as JSON; missing ones too."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,6 @@ from jaxtyping import Float
 
 FloatArray = Float[np.ndarray, "n"]
 """One value an image; NaN where an image could not be measured."""
-
 
 MISSING = float("nan")
 
@@ -44,6 +43,10 @@ class Estimate:
         return cls(mean, low, high, int(found["n"]), int(found["missing"]))
 
 
+NO_ESTIMATE = Estimate(MISSING, MISSING, MISSING, 0, 0)
+"""Of what was not measured at all."""
+
+
 def json_number(value: float) -> float | None:
     """JSON knows no NaN: missing is null."""
     return None if math.isnan(value) else float(value)
@@ -53,10 +56,10 @@ def from_json_number(value: float | None) -> float:
     return MISSING if value is None else float(value)
 
 
-def shown(estimate: Estimate, form: str = ".3f") -> str:
+def shown(estimate: Estimate, form: str = ".3f", unit: str = "") -> str:
     """A value with its interval, where there is one."""
     value, low, high = (number(each, form) for each in (estimate.mean, estimate.low, estimate.high))
-    return value if low == "—" else f"{value} [{low}, {high}]"
+    return value + unit if low == "—" else f"{value}{unit} [{low}, {high}]"
 
 
 def number(value: float, form: str = ".2f") -> str:

@@ -146,7 +146,7 @@ def test_the_metric_scores_with_it_as_the_report_says(fitted, ava):
     found = metric.score(images, ())["aesthetic"]
     assert found == pytest.approx([float(row["head"]) for row in rows.values()], abs=0.01)
     assert metric.bounds == (0, 10)
-    assert metric.describe()["notice"] == "A test's head."
+    assert metric.describe().notice == "A test's head."
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.cli import main
 from finetune_monitor.commands import label
 from finetune_monitor.studies.labeling import addresses
-from finetune_monitor.studies.labeling.ratings import COLUMNS, Rating
+from finetune_monitor.studies.labeling.ratings import RATING_COLUMNS, Rating
 from finetune_monitor.studies.labeling.storage import RATINGS, RatingStore
 from finetune_monitor.studies.labeling.tasks import read_plan
 from support.label_plans import AESTHETIC, SIMILARITY, write_small_plan
@@ -312,7 +312,7 @@ def test_export_writes_every_rating_oldest_first(rated, tmp_path, capsys, metric
     assert main(["label", "export", str(rated), "-o", str(tmp_path / "out.CSV"), *chosen]) == 0
     with (tmp_path / "out.CSV").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == RATING_COLUMNS
     found = [Rating(**{**row, "label": int(row["label"]), "duration_ms": int(row["duration_ms"])}) for row in rows]
     assert found == expected
     assert f"{len(expected)} ratings" in capsys.readouterr().out

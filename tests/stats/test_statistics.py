@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from finetune_monitor.stats import statistics
+from finetune_monitor.stats import resampling
 from finetune_monitor.stats.statistics import Bin, binned, interval, mae, mean, plcc, ranks, srcc
 
 NAN = float("nan")
@@ -77,7 +77,7 @@ def test_rows_are_what_each_row_is_alone(statistic):
 
 def test_the_interval_is_that_of_a_plain_loop(monkeypatch):
     x, y = TIED[:, :40]
-    monkeypatch.setattr(statistics, "CHUNK", 40 * 7)  # several chunks, the last one shorter
+    monkeypatch.setattr(resampling, "CHUNK", 40 * 7)  # several chunks, the last one shorter
     found = interval(srcc, x, y, rounds=50)
     generator = np.random.default_rng(0)
     draws = np.concatenate([generator.integers(0, 40, size=(min(7, 50 - start), 40)) for start in range(0, 50, 7)])

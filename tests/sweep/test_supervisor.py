@@ -12,7 +12,7 @@ import yaml
 
 from finetune_monitor.sweep.plan import make_plan
 from finetune_monitor.sweep.spec import load_sweep
-from finetune_monitor.sweep.trials.process import PREFIX, USER_ERROR
+from finetune_monitor.sweep.trials.child import PREFIX, USER_ERROR
 from finetune_monitor.sweep.trials.supervisor import STOP, TOKEN, Site, Supervisor, TrialDiedError
 from support import sweeps
 from support.places import ROOT

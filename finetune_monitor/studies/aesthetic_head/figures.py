@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SHEET_DPI = 110
 """Dots an inch of the contact sheet, which would be a large file otherwise."""
 
-ROWS, COLUMNS = 6, 5
+SHEET_ROWS, SHEET_COLUMNS = 6, 5
 
 WIDTH, DPI = 8.8, 140
 """Inches and dots an inch: 1,232 pixels wide."""
@@ -30,7 +30,7 @@ LOOKS = (("#0072B2", "o", "-"), ("#D55E00", "s", "--"), ("#555555", "^", ":"), (
 
 GRAY = "#C9CDD2"
 
-THUMBNAIL = 240
+SHEET_SIDE = 240
 
 LONGEST_NAME = 28
 
@@ -112,7 +112,7 @@ def examples(images: Sequence[Path], ratings: Float[np.ndarray, "n"], scores: Fl
     rows = [*_steps(scores), *_disagreements(scores, ratings)]
     figure = new_figure(1.75 * len(rows) + 0.6, SHEET_DPI)
     figure.suptitle("Images by predicted score (people's mean rating in brackets)", fontsize=13, fontweight="bold")
-    axes = figure.subplots(max(1, len(rows)), COLUMNS, squeeze=False)
+    axes = figure.subplots(max(1, len(rows)), SHEET_COLUMNS, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     for line, (label, chosen) in zip(axes, rows, strict=False):
@@ -181,12 +181,12 @@ def _beyond(x: Float[np.ndarray, "n"], outer: tuple[float, float]) -> str:
 
 
 def _steps(scores: Float[np.ndarray, "n"]) -> list[tuple[str, Int[np.ndarray, "some"]]]:
-    """At most `ROWS` rows of `COLUMNS` images, evenly spread over the order of their scores, both ends included."""
+    """At most `SHEET_ROWS` rows of images, evenly spread over the order of their scores, both ends included."""
     order = np.argsort(scores, kind="stable")[: int((~np.isnan(scores)).sum())]
-    starts: Sequence[int] = range(0, len(order), COLUMNS)
-    if len(starts) > ROWS:
-        starts = [round(step * (len(order) - COLUMNS) / (ROWS - 1)) for step in range(ROWS)]
-    rows = [order[start : start + COLUMNS] for start in starts]
+    starts: Sequence[int] = range(0, len(order), SHEET_COLUMNS)
+    if len(starts) > SHEET_ROWS:
+        starts = [round(step * (len(order) - SHEET_COLUMNS) / (SHEET_ROWS - 1)) for step in range(SHEET_ROWS)]
+    rows = [order[start : start + SHEET_COLUMNS] for start in starts]
     ends = [dict.fromkeys(f"{scores[index]:.1f}" for index in (row[0], row[-1])) for row in rows]
     return [(f"score {' to '.join(found)}", row) for found, row in zip(ends, rows, strict=True)]
 
@@ -199,7 +199,7 @@ def _disagreements(
     rows = []
     for label, distance in (("furthest above people", excess), ("furthest below people", -excess)):
         order = np.argsort(-distance, kind="stable")[: int((distance > 0).sum())]
-        rows.append((label, order[:COLUMNS]))
+        rows.append((label, order[:SHEET_COLUMNS]))
     return [(label, row) for label, row in rows if len(row)]
 
 
@@ -234,7 +234,7 @@ def show_image(axis: "Axes", path: Path, caption: str) -> None:
         image = read_image(path)
     except UserError:
         return
-    square = ImageOps.pad(image, (THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS, color="white")
+    square = ImageOps.pad(image, (SHEET_SIDE, SHEET_SIDE), Image.Resampling.LANCZOS, color="white")
     axis.imshow(np.asarray(square))
     axis.annotate(
         caption, (0.5, 0), (0, -4), "axes fraction", textcoords="offset points", ha="center", va="top", fontsize=9

@@ -22,7 +22,7 @@ LEAST_STEPS = 50
 CHUNK = 8192
 """Embeddings that are held in single precision at once."""
 
-BINS = 20
+RARITY_BINS = 20
 """To a scale: half a point on 0 to 10."""
 
 KERNEL_SIZE, KERNEL_SIGMA = 5, 2.0
@@ -252,7 +252,7 @@ def rarity(
     Label-distribution smoothing (Yang et al. 2021, Delving into Deep Imbalanced Regression): counts by bin, their
     square root, smoothed by a Gaussian, since what is learned at one rating serves its neighbors too.
     """
-    counts = np.bincount(_bins(train, scale), minlength=BINS)
+    counts = np.bincount(_bins(train, scale), minlength=RARITY_BINS)
     density = convolve1d(np.sqrt(counts), gaussian_kernel(), mode="constant")
     # Bins far from every training rating have no density; they weigh as much as the rarest that has one.
     inverse = 1 / np.maximum(density, density[density > 0].min())
@@ -268,4 +268,4 @@ def gaussian_kernel() -> Float[np.ndarray, "k"]:
 
 def _bins(ratings: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
     low, high = scale
-    return np.clip((ratings - low) / (high - low) * BINS, 0, BINS - 1).astype(np.int64)
+    return np.clip((ratings - low) / (high - low) * RARITY_BINS, 0, RARITY_BINS - 1).astype(np.int64)

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Int
 
 from finetune_monitor.base.csv_files import read_text
-from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.errors import EXAMPLES_NAMED, UserError
 from finetune_monitor.base.image_names import without_suffix
-from finetune_monitor.studies.aesthetic_head.ratings import SHOWN, Problem, ProblemKind
+from finetune_monitor.studies.rating_problems import Problem, ProblemKind
 
 TEST = 0.1
 VALIDATION = 0.1
@@ -175,7 +175,7 @@ def _refuse_overlaps(names: Sequence[str], listed: dict[str, set[int]]) -> None:
     for position, part in enumerate(parts):
         for other in parts[position + 1 :]:
             if both := sorted(listed[part] & listed[other]):
-                examples = ", ".join(reprlib.repr(names[row]) for row in both[:SHOWN])
+                examples = ", ".join(reprlib.repr(names[row]) for row in both[:EXAMPLES_NAMED])
                 raise UserError(
                     f"--{part} and --{other}: found {len(both)} of the images in both, such as {examples}; "
                     "expected each in one list; take them out of the other"

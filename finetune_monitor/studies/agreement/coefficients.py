@@ -23,7 +23,7 @@ Coefficient: TypeAlias = Callable[[Series, Series, Weights], Values]
 BLOCK = 512
 """Rows of the matrix of all pairs that are in memory at a time."""
 
-MANY = 4000
+MOST_IMAGES_IN_PAIRS = 4000
 """Images above which a coefficient of all pairs has no interval: a thousand resamples would take minutes."""
 
 LEAST_OTHERS = 2
@@ -50,10 +50,10 @@ def spearman(x: Series, y: Series, weights: Weights) -> Values:
 def kendall(x: Series, y: Series, weights: Weights) -> Values:
     """Kendall's tau-b (Kendall 1945), -1..1: concordant less discordant pairs, corrected for ties in either.
 
-    Takes time of the order of n times n; of more than `MANY` images only the first round is measured.
+    Takes time of the order of n times n; of more than `MOST_IMAGES_IN_PAIRS` images only the first round is measured.
     """
     x, y, weights = _both(x, y, weights)
-    if len(x) > MANY and len(weights) > 1:
+    if len(x) > MOST_IMAGES_IN_PAIRS and len(weights) > 1:
         return np.concatenate([kendall(x, y, weights[:1]), np.full(len(weights) - 1, np.nan)])
     difference = np.zeros(len(weights))
     for start in range(0, len(x), BLOCK):

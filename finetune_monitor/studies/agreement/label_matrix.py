@@ -21,7 +21,7 @@ HASTY_MS = 300
 HASTY_SHARE = 0.2
 LOW_COVERAGE = 0.5
 
-NAMED = 5
+NAMES_LISTED = 5
 """How many names a note holds."""
 
 
@@ -237,8 +237,8 @@ def _count(n: int, noun: str) -> str:
 
 def listed(names: Sequence[str]) -> str:
     """The first names, and how many more there are."""
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
+    more = f" and {len(names) - NAMES_LISTED:,} more" if len(names) > NAMES_LISTED else ""
+    return ", ".join(names[:NAMES_LISTED]) + more
 
 
 def _chosen(names: Sequence[str], chosen: Bool[np.ndarray, "n"]) -> tuple[str, ...]:

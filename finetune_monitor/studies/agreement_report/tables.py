@@ -9,13 +9,12 @@ import numpy as np
 from jaxtyping import Float
 
 from finetune_monitor.metrics.thresholds import STEPS, Buckets
-from finetune_monitor.stats.estimate import Estimate
+from finetune_monitor.stats.estimate import NO_ESTIMATE, Estimate
 from finetune_monitor.studies.agreement.alternative import EPSILONS
 from finetune_monitor.studies.agreement.evaluators import CONSTANT, MODEL, NAIVE, PEOPLE, RANKINGS, SHUFFLE
 from finetune_monitor.studies.agreement.label_matrix import HASTY_SHARE, LOW_COVERAGE, Labeler
-from finetune_monitor.studies.agreement.study import METHOD_NAMES, PERSON, WITHIN, Seat, Study
-from finetune_monitor.studies.agreement.study import Table as Rows
-from finetune_monitor.studies.agreement_report.verdicts import UNKNOWN
+from finetune_monitor.studies.agreement.settings import METHOD_NAMES
+from finetune_monitor.studies.agreement.study import PERSON, WITHIN, Seat, StatisticTable, Study
 
 Shares: TypeAlias = tuple[float, ...]
 """Of the labels 1 to 5, 0..1."""
@@ -50,7 +49,7 @@ class Table:
 
 COEFFICIENTS = {"spearman": "Spearman", "pearson": "Pearson", "kendall": "Kendall tau-b"}
 
-COLUMNS = {
+STATISTIC_COLUMNS = {
     "spearman": Column("Spearman"),
     "kappa": Column("kappa"),
     "mae": Column("MAE"),
@@ -93,8 +92,8 @@ def side_by_side(study: Study) -> list[Table]:
     }
     found = []
     for side, names in statistics.items():
-        columns = (Column("who", words=True), *(COLUMNS[name] for name in names))
-        rows: Rows = getattr(study.mean, side)
+        columns = (Column("who", words=True), *(STATISTIC_COLUMNS[name] for name in names))
+        rows: StatisticTable = getattr(study.mean, side)
         lines: list[Line] = [(who, *_picked(rows[who], names)) for who in used]
         found.append(
             Table(captions[side], columns, tuple(lines), None if study.refused else used.index(MODEL), notes[side])
@@ -119,8 +118,8 @@ def score_table(study: Study) -> Table:
         names |= {statistic + WITHIN: f"{COEFFICIENTS[statistic]}, within a person" for statistic in RANKINGS}
     rows: list[Line] = []
     for statistic, shown in names.items():
-        beside = [side[who].get(statistic, UNKNOWN) for side, who in correlated]
-        rows.append((shown, study.overall.get(statistic, UNKNOWN), *beside))
+        beside = [side[who].get(statistic, NO_ESTIMATE) for side, who in correlated]
+        rows.append((shown, study.overall.get(statistic, NO_ESTIMATE), *beside))
     return Table("Correlation of the continuous score, before it is cut into stars", columns, tuple(rows))
 
 
@@ -129,8 +128,8 @@ def agreement_table(study: Study) -> Table:
     pairs = study.mean.against_labeler[PEOPLE]
     rows = (
         ("Krippendorff's alpha, ordinal", study.alpha),
-        ("kappa of two labelers, mean", pairs.get("kappa", UNKNOWN)),
-        ("Spearman of two labelers, mean", pairs.get("spearman", UNKNOWN)),
+        ("kappa of two labelers, mean", pairs.get("kappa", NO_ESTIMATE)),
+        ("Spearman of two labelers, mean", pairs.get("spearman", NO_ESTIMATE)),
         ("Spearman of a labeler and the mean of the others", study.mean.against_others[PEOPLE]["spearman"]),
     )
     return Table("Agreement of the labelers", (Column("statistic", words=True), Column("value")), rows)
@@ -222,7 +221,7 @@ def grades(study: Study) -> list[tuple[str, str, Estimate, Estimate]]:
 
 
 def _picked(row: Mapping[str, Estimate], names: Sequence[str]) -> list[Estimate]:
-    return [row.get(name, UNKNOWN) for name in names]
+    return [row.get(name, NO_ESTIMATE) for name in names]
 
 
 def _fold(seat: Seat, refused: bool) -> Line:

@@ -9,7 +9,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.errors import EXAMPLES_NAMED, UserError
 from finetune_monitor.base.files import sha256
 from finetune_monitor.base.images import each_image, list_images
 from finetune_monitor.record.run_directory import RUN, read_run
@@ -18,15 +18,12 @@ SIMILARITY, AESTHETIC = "face_similarity", "aesthetic"
 
 METRICS = (SIMILARITY, AESTHETIC)
 
-SHOWN = 3
-"""How many examples a message names."""
-
 Stratum = tuple[Path | None, int | None]
 """Run and step."""
 
 
 @dataclass(frozen=True)
-class RatedImage:
+class Candidate:
     """An image that may be drawn, and what it may be rated for."""
 
     file: Path
@@ -41,11 +38,11 @@ class RatedImage:
 
 
 @dataclass(frozen=True)
-class Source:
+class ImageSource:
     """A run or a folder of images, of one person; `photos` are file and SHA-256 of what a run was compared with."""
 
     folder: Path
-    images: tuple[RatedImage, ...]
+    images: tuple[Candidate, ...]
     photos: tuple[tuple[Path, str], ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -55,13 +52,13 @@ class Person:
     """All that is there of one person; `photos` is empty where there is nothing to compare with."""
 
     name: str
-    images: tuple[RatedImage, ...]
+    images: tuple[Candidate, ...]
     photos: tuple[Path, ...]
 
 
-def read_sources(sources: Sequence[Path]) -> tuple[list[Source], list[str]]:
+def read_sources(sources: Sequence[Path]) -> tuple[list[ImageSource], list[str]]:
     """What could be read, each folder once, and what is wrong with the rest."""
-    found: dict[str, Source] = {}
+    found: dict[str, ImageSource] = {}
     problems = [] if sources else ["found no source; expected run directories or folders of images"]
     for source in sources:
         try:
@@ -73,7 +70,7 @@ def read_sources(sources: Sequence[Path]) -> tuple[list[Source], list[str]]:
     return list(found.values()), problems
 
 
-def _read_run(folder: Path) -> Source:
+def _read_run(folder: Path) -> ImageSource:
     history = read_run(folder)
     scored = [(evaluation.step, image) for evaluation in history.evaluations for image in evaluation.images]
     metrics = frozenset(METRICS).intersection(*[{name for _, image in scored for name in image.scores}])
@@ -82,7 +79,7 @@ def _read_run(folder: Path) -> Source:
     if not metrics:
         raise UserError(f"{folder}: found no scores of {' or '.join(METRICS)}, so nothing to compare ratings with")
     images = tuple(
-        RatedImage(folder / image.file, metrics, folder, step, image.cell.id)
+        Candidate(folder / image.file, metrics, folder, step, image.cell.id)
         for step, image in scored
         if isinstance(image.file, str) and (folder / image.file).is_file()
     )
@@ -90,7 +87,7 @@ def _read_run(folder: Path) -> Source:
         raise UserError(f"{folder}: none of its {len(scored)} images is there; restore its folder images")
     gone = len(scored) - len(images)
     notes = (f"{folder}: {gone} of {len(scored)} images have no file and are left out",) if gone else ()
-    return Source(folder, images, _recorded_photos(folder, history.run), notes)
+    return ImageSource(folder, images, _recorded_photos(folder, history.run), notes)
 
 
 def _recorded_photos(folder: Path, run: Mapping[str, Any]) -> tuple[tuple[Path, str], ...]:
@@ -101,7 +98,7 @@ def _recorded_photos(folder: Path, run: Mapping[str, Any]) -> tuple[tuple[Path, 
         raise UserError(f"{folder / RUN}: its reference photos are damaged ({error!r}); restore the file") from error
 
 
-def _read_folder(folder: Path) -> list[Source]:
+def _read_folder(folder: Path) -> list[ImageSource]:
     """The folder's own images, or else those of each of its sub-folders."""
     if not folder.is_dir():
         found = "found a file" if folder.exists() else "no such folder"
@@ -109,26 +106,26 @@ def _read_folder(folder: Path) -> list[Source]:
     inner = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     within = [(path, images) for path in inner if (images := _images(path))]
     if own := _images(folder):
-        names = ", ".join(path.name for path, _ in within[:SHOWN])
+        names = ", ".join(path.name for path, _ in within[:EXAMPLES_NAMED])
         notes = (f"{folder}: the images in its sub-folders ({names}) are left out; name them to have them",)
-        return [Source(folder, own, notes=notes if within else ())]
+        return [ImageSource(folder, own, notes=notes if within else ())]
     runs = [str(path) for path in inner if (path / RUN).exists()]
     if runs:
-        raise UserError(f"{folder}: found runs in it; name them themselves, such as {', '.join(runs[:SHOWN])}")
+        raise UserError(f"{folder}: found runs in it; name them themselves, such as {', '.join(runs[:EXAMPLES_NAMED])}")
     if not within:
         raise UserError(f"{folder}: found no images and no {RUN}; expected a run directory or a folder of images")
-    return [Source(path, images) for path, images in within]
+    return [ImageSource(path, images) for path, images in within]
 
 
-def _images(folder: Path) -> tuple[RatedImage, ...]:
+def _images(folder: Path) -> tuple[Candidate, ...]:
     try:
-        return tuple(RatedImage(file, frozenset(METRICS)) for file in list_images(folder))
+        return tuple(Candidate(file, frozenset(METRICS)) for file in list_images(folder))
     except UserError:  # there is none
         return ()
 
 
 def find_persons(
-    sources: Sequence[Source], given: Mapping[str, Path], complete: bool
+    sources: Sequence[ImageSource], given: Mapping[str, Path], complete: bool
 ) -> tuple[list[Person], list[str], list[str]]:
     """Everyone whom the sources show, with notes and problems; `complete` where every source could be read."""
     groups = _group_by_person(sources)
@@ -154,9 +151,9 @@ def find_persons(
     return persons, notes, problems
 
 
-def _group_by_person(sources: Iterable[Source]) -> list[list[Source]]:
+def _group_by_person(sources: Iterable[ImageSource]) -> list[list[ImageSource]]:
     """Sources that are linked by photos with the same SHA-256, directly or through others."""
-    groups: list[tuple[set[str], list[Source]]] = []
+    groups: list[tuple[set[str], list[ImageSource]]] = []
     for source in sources:
         linked, members, apart = {digest for _, digest in source.photos}, [source], []
         for digests, group in groups:
@@ -168,7 +165,7 @@ def _group_by_person(sources: Iterable[Source]) -> list[list[Source]]:
     return [group for _, group in groups]
 
 
-def _home(group: Sequence[Source]) -> Path:
+def _home(group: Sequence[ImageSource]) -> Path:
     """The folder that names a person: where most of the photos lie, or the first source itself."""
     folders = Counter(file.parent for source in group for file, _ in source.photos if file.parent != Path())
     home = folders.most_common(1)[0][0] if folders else group[0].folder
@@ -198,7 +195,7 @@ def _names(homes: Sequence[Path]) -> list[str]:
     return names
 
 
-def _person(name: str, group: Sequence[Source], given: Path | None) -> tuple[Person, list[str]]:
+def _person(name: str, group: Sequence[ImageSource], given: Path | None) -> tuple[Person, list[str]]:
     """One person with notes.
 
     Raises:
@@ -218,7 +215,7 @@ def _person(name: str, group: Sequence[Source], given: Path | None) -> tuple[Per
     return Person(name, images, ()), [remark]
 
 
-def _find_photos(name: str, group: Sequence[Source], given: Path | None) -> tuple[tuple[Path, ...], list[str]]:
+def _find_photos(name: str, group: Sequence[ImageSource], given: Path | None) -> tuple[tuple[Path, ...], list[str]]:
     """The recorded photos, from their place or the given folder; else all of that folder, with a note."""
     places: dict[str, list[Path]] = defaultdict(list)
     for file, digest in chain.from_iterable(source.photos for source in group):
@@ -247,14 +244,14 @@ def _is(file: Path, digest: str) -> bool:
 
 
 def _changes(lost: Sequence[Path]) -> str:
-    shown = [f"{file} ({'changed' if file.exists() else 'gone'})" for file in lost[:SHOWN]]
-    return ", ".join(shown + ["..."] * (len(lost) > SHOWN))
+    shown = [f"{file} ({'changed' if file.exists() else 'gone'})" for file in lost[:EXAMPLES_NAMED]]
+    return ", ".join(shown + ["..."] * (len(lost) > EXAMPLES_NAMED))
 
 
 def _option(name: str) -> str:
     return f"--references {shlex.quote(f'{name}=FOLDER')}"
 
 
-def only(images: Iterable[RatedImage], metrics: Set[str]) -> tuple[RatedImage, ...]:
+def only(images: Iterable[Candidate], metrics: Set[str]) -> tuple[Candidate, ...]:
     """The images that can be rated for these metrics, and for no other."""
     return tuple(replace(one, metrics=one.metrics & metrics) for one in images if one.metrics & metrics)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.image_names import locate_images, without_suffix
-from finetune_monitor.studies.aesthetic_head.ratings import Problem, ProblemKind, Ratings, count_problems, read_ratings
+from finetune_monitor.studies.aesthetic_head.ratings import Ratings, read_ratings
+from finetune_monitor.studies.rating_problems import Problem, ProblemKind
 from support import needs
 from support.places import SHARED
 
@@ -78,7 +79,7 @@ def test_an_ava_row_that_does_not_fit_is_a_problem(write, row, detail):
     ratings = read_ratings(write("\n".join([AVA[0], "", row, AVA[1]])))
     assert ratings.names == ("953619", "953958")
     (problem,) = ratings.problems
-    assert (problem.kind, problem.name) == (BAD, "line 3")
+    assert (problem.kind, problem.where) == (BAD, "line 3")
     with pytest.raises(UserError, match=detail):
         raise UserError(problem.detail)
 
@@ -96,7 +97,7 @@ def test_the_first_row_of_an_image_counts(write):
 def test_the_same_row_again_is_never_fatal(write):
     ratings = read_ratings(write("\n".join(["image,mean", *["a,5"] * 9])))
     assert ratings.names == ("a",)
-    assert count_problems(ratings.problems) == {TWICE: 8}
+    assert [problem.kind for problem in ratings.problems] == [TWICE] * 8
 
 
 @pytest.mark.parametrize(
@@ -163,14 +164,14 @@ def test_a_row_of_a_table_that_does_not_fit_is_a_problem(write, header, row, det
     ratings = read_ratings(write("\n".join([header, row, good])))
     assert ratings.names == ("g",)
     (problem,) = ratings.problems
-    assert (problem.kind, problem.name) == (BAD, "line 2")
+    assert (problem.kind, problem.where) == (BAD, "line 2")
     assert detail in problem.detail
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("image,mean\na,5\n", "found the columns 'image', 'mean'; expected one column of images"),
+        ("motif,mean\na,5\n", "found the columns 'motif', 'mean'; expected one column of images"),
         ("image,nima\na,5\n", "either one of mean ratings"),
         ("image,file,mean\na,a,5\n", "found the columns 'image', 'file', 'mean'"),
         ("image,mean,score\na,5,5\n", "one of mean ratings"),
@@ -241,7 +242,7 @@ def test_rows_are_taken_in_order(write):
     assert ratings.take(np.array([1, 0])).names == ("953958", "953619")
     assert len(ratings.take([])) == 0
     assert read_ratings(write("image,mean\na,5\n")).take([0]).counts is None
-    assert count_problems(ratings.problems) == {BAD: 1, TWICE: 1}
+    assert sorted(problem.kind for problem in ratings.problems) == [BAD, TWICE]
 
 
 FORMATS = {

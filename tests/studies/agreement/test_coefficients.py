@@ -9,7 +9,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from finetune_monitor.studies.agreement.coefficients import (
     BLOCK,
-    MANY,
+    MOST_IMAGES_IN_PAIRS,
     alpha,
     confusion,
     exact,
@@ -88,8 +88,8 @@ def test_an_outlier_that_is_not_drawn_takes_no_value_away():
 
 def test_of_very_many_images_tau_has_no_interval():
     random = np.random.default_rng(0)
-    x, y = random.integers(0, 9, (2, MANY + 1)).astype(float)
-    found = kendall(x, y, np.ones((3, MANY + 1)))
+    x, y = random.integers(0, 9, (2, MOST_IMAGES_IN_PAIRS + 1)).astype(float)
+    found = kendall(x, y, np.ones((3, MOST_IMAGES_IN_PAIRS + 1)))
     assert found == pytest.approx([stats.kendalltau(x, y).statistic, NONE, NONE], nan_ok=True)
 
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from finetune_monitor.studies.agreement.label_matrix import describe_labelers
-from finetune_monitor.studies.agreement.study import study
-from finetune_monitor.studies.agreement_report.files import Section, write_report
+from finetune_monitor.studies.agreement.study import ReportSection, study
+from finetune_monitor.studies.agreement_report.files import write_report
 from support.browser import PHONE, opened_page, started_chromium
 from support.worlds import guesses, sample, truth
 
@@ -41,7 +41,7 @@ def report(tmp_path_factory) -> Path:
         found = study(sample(labels, scores, 4, labelers=names, metric=metric), rounds=100)
         images = dict.fromkeys(found.sample.table.images, image)
         labelers = describe_labelers(found.sample.table)
-        sections.append(Section(found, labelers, ["A note."], images, {"3": "ana, step 300"}))
+        sections.append(ReportSection(found, labelers, ["A note."], images, {"3": "ana, step 300"}))
     write_report(folder, sections, {"file": "/somewhere/" + LONG})
     return folder / "report.html"
 

@@ -23,7 +23,7 @@ from finetune_monitor.base.images import list_images
 from finetune_monitor.record.evaluation import Evaluation, ScoredImage, summarize
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.record.run_directory import RunRecord
-from finetune_monitor.studies.labeling.plan import AESTHETIC, SIMILARITY, Drawn, draw_plan
+from finetune_monitor.studies.labeling.plan import AESTHETIC, SIMILARITY, DrawnPlan, draw_plan
 from finetune_monitor.studies.labeling.tasks import PLAN, TASKS, Task, read_plan
 from support import needs
 
@@ -79,7 +79,7 @@ def run(tmp_path, photos) -> Path:
     return write_run(tmp_path / "runs/a", list_images(photos))
 
 
-def shares(drawn: Drawn) -> dict[str, Counter]:
+def shares(drawn: DrawnPlan) -> dict[str, Counter]:
     """Metric to (run, step) to number of tasks, repeats left aside."""
     found: dict[str, Counter] = {}
     for task in first_time(drawn):
@@ -87,7 +87,7 @@ def shares(drawn: Drawn) -> dict[str, Counter]:
     return found
 
 
-def first_time(drawn: Drawn) -> list[Task]:
+def first_time(drawn: DrawnPlan) -> list[Task]:
     return [task for task in drawn.plan.tasks if task.repeat_of is None]
 
 

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.studies.labeling import questions, serving
+from finetune_monitor.studies.labeling import PAGE, questions, serving
 from finetune_monitor.studies.labeling.images import image_jpeg, open_gallery
 from finetune_monitor.studies.labeling.questions import Question
 from finetune_monitor.studies.labeling.standalone import write_standalone
-from finetune_monitor.studies.labeling.tasks import Plan, write_plan
+from finetune_monitor.studies.labeling.tasks import LabelingPlan, write_plan
 from support.label_plans import AESTHETIC, SECRETS, SIMILARITY, write_small_plan
 
 
@@ -57,7 +57,7 @@ def test_every_image_and_photo_is_within_once(page, plan, gallery):
 
 def test_the_original_stands_before_its_repeat(tmp_path, plan):
     backwards = write_small_plan(tmp_path / "other" / "plan", images=4, repeats=3)
-    write_plan(tmp_path / "other" / "plan", Plan(backwards.tasks[::-1], backwards.references, 0))
+    write_plan(tmp_path / "other" / "plan", LabelingPlan(backwards.tasks[::-1], backwards.references, 0))
     write_standalone(tmp_path / "page.html", open_gallery(tmp_path / "other" / "plan"), [AESTHETIC])
     [question] = content_of((tmp_path / "page.html").read_text())["questions"]
     originals = {task.repeat_of for task in backwards.tasks}
@@ -121,7 +121,7 @@ def test_nothing_is_left_of_a_page_that_cannot_be_made(tmp_path, plan, gallery):
 
 
 def test_the_pages_files_are_all_within_and_all_served(page):
-    names = {path.name for path in serving.PAGE.iterdir()}
+    names = {path.name for path in PAGE.iterdir()}
     assert names == {"label.html", *serving.ASSETS}
     for name in names - {"label.html", "label.svg"}:
-        assert (serving.PAGE / name).read_text(encoding="utf-8") in page
+        assert (PAGE / name).read_text(encoding="utf-8") in page
