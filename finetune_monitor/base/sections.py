@@ -141,9 +141,9 @@ def sections_of(sections: Sequence[type[Section]], key: str) -> list[type[Sectio
 
 
 def _sections_in(annotation: Any) -> list[type[Section]]:
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return [annotation]
-    return [found for inner in get_args(annotation) for found in _sections_in(inner)]
+    if inside := get_args(annotation):  # first: in Python 3.10 list[int] passes for a type
+        return [found for inner in inside for found in _sections_in(inner)]
+    return [annotation] if isinstance(annotation, type) and issubclass(annotation, Section) else []
 
 
 def nearest(found: str, known: Sequence[str]) -> str:
