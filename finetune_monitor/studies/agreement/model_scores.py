@@ -57,7 +57,7 @@ def recorded_scores(tasks: Sequence[Task], metric: str) -> ModelScores:
     problems += [problem for run, history in histories.items() for problem in _unfit(run, history, metric)]
     all_problems(problems, f"{metric}: the scores in the runs' records cannot be used:")
     weights: dict[Path | None, dict[str, Any]] = {
-        run: weights_of(history.run.get("weights", {}).get(metric, {})) for run, history in histories.items()
+        run: weights_of(history.weights.get(metric, {})) for run, history in histories.items()
     }
     first = next(iter(weights), None)
     if others := [str(run) for run in weights if weights[run] != weights[first]]:
@@ -130,10 +130,10 @@ def changed_files(tasks: Sequence[Task]) -> set[str]:
 
 
 def _unfit(run: Path, history: RunHistory, metric: str) -> list[str]:
-    info = history.run.get("metrics", {}).get(metric)
-    if info is None:
-        return [f"{run}: has no scores of {metric}; found {', '.join(history.run.get('metrics', {})) or 'none'}"]
-    return [] if info["higher_is_better"] else [f"{run}: a lower {metric} is better there; stars need the reverse"]
+    column = history.main_columns.get(metric)
+    if column is None:
+        return [f"{run}: has no scores of {metric}; found {', '.join(history.main_columns) or 'none'}"]
+    return [] if column.higher_is_better else [f"{run}: a lower {metric} is better there; stars need the reverse"]
 
 
 def _by_cell(history: RunHistory, metric: str) -> dict[tuple[int | None, str | None], float]:

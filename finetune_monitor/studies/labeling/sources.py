@@ -7,13 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
 
 from finetune_monitor.base.errors import EXAMPLES_NAMED, UserError
 from finetune_monitor.base.files import sha256
 from finetune_monitor.base.images import each_image, list_images
 from finetune_monitor.base.text import printable
-from finetune_monitor.record.run_directory import RUN, read_run
+from finetune_monitor.record.run_directory import RUN, RunHistory, read_run
 
 SIMILARITY, AESTHETIC = "face_similarity", "aesthetic"
 
@@ -120,15 +119,16 @@ def _read_run(folder: Path) -> ImageSource:
         raise UserError(f"{folder}: none of its {len(scored)} images is there; restore its folder images")
     gone = len(scored) - len(images)
     notes = (f"{folder}: {gone} of {len(scored)} images have no file and are left out",) if gone else ()
-    return ImageSource(folder, images, _recorded_photos(folder, history.run), notes)
+    return ImageSource(folder, images, _recorded_photos(history), notes)
 
 
-def _recorded_photos(folder: Path, run: Mapping[str, Any]) -> tuple[tuple[Path, str], ...]:
+def _recorded_photos(history: RunHistory) -> tuple[tuple[Path, str], ...]:
+    photos = history.weights.get(SIMILARITY, {}).get("references", [])
     try:
-        photos = run.get("weights", {}).get(SIMILARITY, {}).get("references", [])
         return tuple((Path(photo["file"]), str(photo["sha256"])) for photo in photos)
     except (AttributeError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / RUN}: its reference photos are damaged ({error!r}); restore the file") from error
+        where = history.output_dir / RUN
+        raise UserError(f"{where}: its reference photos are damaged ({error!r}); restore the file") from error
 
 
 def _read_folder(folder: Path) -> list[ImageSource]:
