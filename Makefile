@@ -1,19 +1,26 @@
-# make demo: the whole job on the embedded models.   make test: lint, types and all tests.
+# make demo: the whole job on the embedded models.
+# make check: lint, types, layers and the fast tests, in two minutes.   make test: the same with all tests, in ten.
 # Each sets up .venv by itself; PYTHON names the interpreter to start from (3.11 or newer, for the versions tested here).
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lock clean
+.PHONY: demo lint check test lock clean
 
 demo: .venv/ready
 	$(BIN)/accelerate launch --quiet --cpu --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 		train.py --config configs/demo.yaml
 
-test: .venv/ready
+lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+
+test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 .venv/ready: pyproject.toml requirements.lock
@@ -21,14 +28,14 @@ test: .venv/ready
 		{ echo "make: $(PYTHON) is older than 3.11; name another one: make PYTHON=python3.12 ..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing into .venv (several minutes the first time) ..."
-	$(BIN)/pip install --disable-pip-version-check -q -e ".[wandb,onnx,sweep,dev]" -c requirements.lock
+	$(BIN)/pip install --disable-pip-version-check -q -e ".[study,wandb,onnx,sweep,dev]" -c requirements.lock
 	touch $@
 
 # Newest versions that pyproject.toml allows, written down; run `make test` before you commit the result.
 lock:
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/pip install -q -e ".[wandb,onnx,sweep,dev]"
+	.venv-lock/bin/pip install -q -e ".[study,wandb,onnx,sweep,dev]"
 	.venv-lock/bin/pip freeze --exclude-editable > requirements.lock
 	rm -rf .venv-lock
 

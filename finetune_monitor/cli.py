@@ -1,4 +1,4 @@
-"""The command `finetune-monitor`: looks at runs, makes aesthetic heads, compares scores with people's ratings."""
+"""The command `finetune-monitor`; each of its commands is a file in commands/."""
 
 import argparse
 import os
@@ -17,6 +17,7 @@ from finetune_monitor.commands.label import add_label
 from finetune_monitor.commands.render import add_render
 from finetune_monitor.commands.report import add_report
 from finetune_monitor.commands.sweep import add_sweep
+from finetune_monitor.commands.train import add_train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "finetune-monitor", description="Looks at runs, makes aesthetic heads, compares scores with people's ratings."
+        "finetune-monitor",
+        description="Trains, looks at runs, makes aesthetic heads, compares scores with people's ratings.",
     )
     parser.set_defaults(kept="")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
@@ -47,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="print a run's scores, its best step and why it ended")
     show.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="the run's output_dir, also while it goes on")
     show.set_defaults(run=_show)
+    add_train(commands)
     add_aesthetic(commands)
     add_label(commands)
     add_agree(commands)

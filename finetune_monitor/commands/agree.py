@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.extras import require
 from finetune_monitor.commands.options import share, whole_number
 from finetune_monitor.studies.agreement.settings import METHOD_NAMES, StudyInputs, StudySettings
 
@@ -70,6 +71,7 @@ def _power(text: str) -> float:
 
 
 def _agree(chosen: argparse.Namespace) -> None:
+    require("jinja2", "agree: its report")
     from finetune_monitor.studies.agreement_report.agree import agree
 
     inputs = StudyInputs(tuple(chosen.ratings), chosen.scores, chosen.metric, chosen.min_coverage)

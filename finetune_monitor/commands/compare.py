@@ -1,4 +1,4 @@
-"""The commands `finetune-monitor compare` and `render`: their options, and what they print."""
+"""The command `finetune-monitor compare`: what changed between two runs, or two steps of one."""
 
 import argparse
 from pathlib import Path
@@ -33,7 +33,7 @@ def add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def _compare(chosen: argparse.Namespace) -> None:
     from finetune_monitor.record.run_directory import read_run
-    from finetune_monitor.report.comparison import UNKNOWN, compare
+    from finetune_monitor.report.comparison import WHAT_INTERVALS_KNOW, compare
 
     first, second = (read_run(folder) for folder in (chosen.first, chosen.second))
     for history in (first, second):
@@ -41,12 +41,12 @@ def _compare(chosen: argparse.Namespace) -> None:
             raise UserError(f"{history.output_dir}: has no evaluation yet; wait for the first one")
     for heading, moments in _pairs(first, second, chosen.step).items():
         _print_comparison(heading, compare(*moments))
-    print(UNKNOWN)
+    print(WHAT_INTERVALS_KNOW)
 
 
 def _pairs(first: "RunHistory", second: "RunHistory", steps: list[int] | None) -> "dict[str, tuple[Moment, Moment]]":
     """The evaluations to compare, by what makes them a pair."""
-    from finetune_monitor.report.comparison import at_step, best_step
+    from finetune_monitor.report.comparison import at_step
 
     if steps is not None:
         if len(steps) > 2:
@@ -55,7 +55,7 @@ def _pairs(first: "RunHistory", second: "RunHistory", steps: list[int] | None) -
     if first.output_dir.resolve() == second.output_dir.resolve():
         raise UserError(f"{first.output_dir}: stands twice; name two steps of it: --step S S")
     found = {}
-    best = best_step(first), best_step(second)
+    best = first.best_step, second.best_step
     if best[0] is not None and best[1] is not None:
         found["each run's best step"] = (at_step(first, best[0]), at_step(second, best[1]))
     last = tuple(history.evaluations[-1].step for history in (first, second))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.extras import require
 from finetune_monitor.base.text import counted
 from finetune_monitor.commands.options import share, whole_number
 from finetune_monitor.studies.labeling.settings import FIRST_PORT, PER_PERSON, REPEATS, SEED
@@ -166,6 +167,8 @@ def _images(tasks: Sequence["Task"]) -> str:
 
 
 def _serve(chosen: argparse.Namespace) -> None:
+    for package in ("flask", "waitress"):
+        require(package, "label serve")
     from finetune_monitor.studies.labeling import addresses
     from finetune_monitor.studies.labeling.images import open_gallery
     from finetune_monitor.studies.labeling.serving import make_app

@@ -2,10 +2,13 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.commands.options import whole_number
-from finetune_monitor.training.rerender import Rendering
+
+if TYPE_CHECKING:
+    from finetune_monitor.training.rerender import Rendering
 
 DIFFERS = 1
 """Exit status where an image is not the recorded one."""

@@ -1,29 +1,15 @@
-"""One file a metric; this is the Protocol they share."""
+"""One file per metric, and what they share: the protocol, and what a metric may say about itself."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from PIL.Image import Image
 
+from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.grid import Cell
 from finetune_monitor.stats.estimate import Estimate, FloatArray
-
-
-@dataclass(frozen=True)
-class MetricInfo:
-    """A score's direction and the bounds of one image's value."""
-
-    higher_is_better: bool
-    bounds: tuple[float, float]
-
-    @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> "MetricInfo":
-        """As `run.json` has it; a bound that is null is none: JSON has no infinity."""
-        low, high = found["bounds"]
-        bounds = (-math.inf if low is None else float(low), math.inf if high is None else float(high))
-        return cls(bool(found["higher_is_better"]), bounds)
 
 
 @runtime_checkable
@@ -34,7 +20,8 @@ class Metric(Protocol):
     higher_is_better: the direction, for plots, tables and stopping rules.
     bounds: least and greatest score of one image.
 
-    The direction and the bounds hold for every column of `score`, unless the metric is `Extended`.
+    A metric that has more to say has a method `describe`, which returns a `Description`. One that a config may name
+    also has a method `for_run` and a dataclass `Options`; see `finetune_monitor.training.registry`.
     """
 
     name: str
@@ -46,57 +33,98 @@ class Metric(Protocol):
         ...
 
 
-@runtime_checkable
-class Calibrated(Protocol):
-    """A metric that knows the score of the real photos: the ceiling of the generated ones."""
+@dataclass(frozen=True)
+class Description:
+    """What a metric says of itself; every part may be left out.
 
-    def ceiling(self) -> Mapping[str, Estimate]: ...
+    columns: its columns by name. The one of the metric's own name has its direction and bounds from the metric; one
+        that is not described here is a side column without a direction.
+    weights: the models and photos that decide what a score means, each with its SHA-256; runs in which they differ
+        are not compared.
+    ceilings: by column, the score of the real photos against each other.
+    thumbnails: small images of the photos, by the SHA-256 that `weights` gives them.
+    notice: a sentence that is shown wherever the scores are ("demo scores ...").
+    """
+
+    columns: Mapping[str, ScoreColumn] = field(default_factory=dict)
+    weights: Mapping[str, Any] = field(default_factory=dict)
+    ceilings: Mapping[str, Estimate] = field(default_factory=dict)
+    thumbnails: Mapping[str, Image] = field(default_factory=dict)
+    notice: str = ""
 
 
 @runtime_checkable
 class Described(Protocol):
-    """A metric that says which weights and references it measures with, for `run.json`.
+    """A metric that says more of itself than its name, direction and bounds."""
 
-    `describe()["notice"]`, where present, is shown wherever the scores are (as "demo scores" are).
+    def describe(self) -> Description: ...
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What a run offers to the metrics that its config names.
+
+    photos: of the person, those that are trained on; None where they cannot be read.
+    held_out: further photos of the person.
+    device: where networks run, as torch names it.
     """
 
-    def describe(self) -> Mapping[str, Any]: ...
+    photos: Sequence[Path] | None
+    held_out: Sequence[Path]
+    device: Any
 
 
-@runtime_checkable
-class Extended(Protocol):
-    """A metric with further columns that are shown as its own is: with an interval, a direction and bounds."""
+@dataclass(frozen=True)
+class Descriptions:
+    """What all metrics of a run say, in the order of the metrics.
 
-    further: Mapping[str, MetricInfo]
+    Raises:
+        ValueError: there is no metric, or two give a main column of the same name.
+    """
+
+    by_metric: Mapping[str, Description]
+
+    @classmethod
+    def of(cls, metrics: Sequence[Metric]) -> "Descriptions":
+        found = [(metric.name, describe(metric)) for metric in metrics]
+        names = [name for _, description in found for name, column in description.columns.items() if column.is_main]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"metrics: found {names}, expected at least one, and each name once")
+        return cls(dict(found))
+
+    @property
+    def columns(self) -> dict[str, ScoreColumn]:
+        """Every column that a metric describes."""
+        return {name: column for each in self.by_metric.values() for name, column in each.columns.items()}
+
+    @property
+    def ceilings(self) -> dict[str, Estimate]:
+        return {name: ceiling for each in self.by_metric.values() for name, ceiling in each.ceilings.items()}
+
+    @property
+    def thumbnails(self) -> dict[str, Image]:
+        return {sha256: image for each in self.by_metric.values() for sha256, image in each.thumbnails.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """What run.json has of the metrics: all that decides whether scores can be compared, and how to show them."""
+        main = {name: column.direction_json() for name, column in self.columns.items() if column.is_main}
+        weights = {name: {**each.weights, **_notice(each)} for name, each in self.by_metric.items()}
+        return {
+            "metrics": main,
+            "weights": {name: found for name, found in weights.items() if found},
+            "columns": {name: column.to_json() for name, column in self.columns.items()},
+        }
 
 
-@runtime_checkable
-class Illustrated(Protocol):
-    """A metric with small images of the photos it compares with, by the SHA-256 that `describe` gives them."""
-
-    thumbnails: Mapping[str, Image]
-
-
-def main_columns(metric: Metric) -> dict[str, MetricInfo]:
-    """A metric's own column, then its further ones; side columns (`faces_found`) are not among them."""
-    own = {metric.name: MetricInfo(metric.higher_is_better, metric.bounds)}
-    return {**own, **metric.further} if isinstance(metric, Extended) else own
+def describe(metric: Metric) -> Description:
+    """What the metric says of itself, its own column first."""
+    said = metric.describe() if isinstance(metric, Described) else Description()
+    own = replace(
+        said.columns.get(metric.name, ScoreColumn()), higher_is_better=metric.higher_is_better, bounds=metric.bounds
+    )
+    columns = {metric.name: own, **{name: column for name, column in said.columns.items() if name != metric.name}}
+    return replace(said, columns={name: replace(column, metric=metric.name) for name, column in columns.items()})
 
 
-def measured_with(metrics: Sequence[Metric]) -> dict[str, Any]:
-    """What decides whether scores can be compared: the metrics, their weights and their references."""
-    return {
-        "metrics": {name: asdict(info) for name, info in columns(metrics).items()},
-        "weights": {m.name: dict(m.describe()) for m in metrics if isinstance(m, Described)},
-    }
-
-
-def columns(metrics: Sequence[Metric]) -> dict[str, MetricInfo]:
-    """Direction and bounds of everything that is shown as a metric."""
-    return {name: info for metric in metrics for name, info in main_columns(metric).items()}
-
-
-def check_names(metrics: Sequence[Metric]) -> None:
-    names = [name for metric in metrics for name in main_columns(metric)]
-    if not names or len(set(names)) != len(names):
-        raise ValueError(f"metrics: found {names}, expected at least one, and each name once")
+def _notice(description: Description) -> dict[str, str]:
+    return {"notice": description.notice} if description.notice else {}

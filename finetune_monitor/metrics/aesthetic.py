@@ -1,19 +1,23 @@
 """How pleasing people would find an image, 0 to 10: a head on CLIP's image embedding, trained on human ratings."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-import torch
 from PIL.Image import Image
 
 from finetune_monitor.base.files import sha256
-from finetune_monitor.metrics.aesthetic_head import check_fit, find_head, read_head, scale_of
-from finetune_monitor.models.clip import ClipEncoder, resolve_clip
+from finetune_monitor.metrics import Description, RunContext
+from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.grid import Cell
 from finetune_monitor.stats.estimate import FloatArray
+
+if TYPE_CHECKING:  # the config reads this file for its options, and torch takes seconds
+    import torch
+
+    from finetune_monitor.models.clip import ClipEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -36,16 +40,30 @@ class Aesthetic:
         UserError: weights that cannot be had, CLIP's activation does not fit them, or the head is for another CLIP.
     """
 
+    name = "aesthetic"
     higher_is_better = True
+
+    @dataclass(frozen=True)
+    class Options:
+        """What a config may set."""
+
+        clip: str = "ViT-L-14-quickgelu"
+        pretrained: str | None = "openai"
+        head: str = "sac+logos+ava1-l14-linearMSE"
+
+    columns: ClassVar = {name: ScoreColumn()}
 
     def __init__(
         self,
-        clip: str | ClipEncoder = "ViT-L-14-quickgelu",
-        pretrained: str | None = "openai",
-        head: str | Path = "sac+logos+ava1-l14-linearMSE",
-        device: str | torch.device = "cpu",
-        name: str = "aesthetic",
+        clip: "str | ClipEncoder" = Options.clip,
+        pretrained: str | None = Options.pretrained,
+        head: str | Path = Options.head,
+        device: "str | torch.device" = "cpu",
+        name: str = name,
     ) -> None:
+        from finetune_monitor.metrics.aesthetic_head import check_fit, find_head, read_head, scale_of
+        from finetune_monitor.models.clip import ClipEncoder, resolve_clip
+
         self.name = name
         source = clip.source if isinstance(clip, ClipEncoder) else resolve_clip(clip, pretrained)
         file = find_head(head)
@@ -55,16 +73,20 @@ class Aesthetic:
         self._head.to(self._clip.device)
         self.bounds = scale_of(metadata)
         self._warned = False
-        self._description = {
+        weights = {
             "clip": {"id": source.id, "sha256": self._clip.sha256},
             "head": {"id": str(head), "sha256": sha256(file)},
-            **{key: metadata[key] for key in ("notice",) if metadata.get(key)},
         }
+        self._description = Description(weights=weights, notice=metadata.get("notice", ""))
+
+    @classmethod
+    def for_run(cls, options: Options, run: RunContext) -> "Aesthetic":
+        """The metric that a run's config asks for."""
+        return cls(options.clip, options.pretrained, options.head, run.device)
 
     def score(self, images: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
         """One column of the metric's name, one rating an image (RGB)."""
-        with torch.inference_mode():
-            ratings = self._head(self._clip.embed(images)).cpu().numpy().astype(np.float64)
+        ratings = self._head.rate(self._clip.embed(images))
         self._warn_outside(ratings)
         return {self.name: ratings}
 
@@ -78,6 +100,6 @@ class Aesthetic:
                 "head was trained on no such images (said once)"
             )
 
-    def describe(self) -> Mapping[str, Any]:
+    def describe(self) -> Description:
         """CLIP and head with the SHA-256 of their weights; the head's notice where it has one."""
         return self._description

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
@@ -130,6 +131,11 @@ class AestheticHead(nn.Module):
     def forward(self, embeddings: Float[Tensor, "n d"]) -> Float[Tensor, "n"]:
         """The rating each embedding would get, on the scale of the head's training data; not clipped to it."""
         return self.mean(self.outputs(embeddings))
+
+    @torch.inference_mode()
+    def rate(self, embeddings: Float[Tensor, "n d"]) -> Float[np.ndarray, "n"]:
+        """The same in NumPy, without a gradient."""
+        return self(embeddings).cpu().numpy().astype(np.float64)
 
     def outputs(self, embeddings: Float[Tensor, "n d"], dropout: float = 0.0) -> Float[Tensor, "n k"]:
         """What the last layer gives; while training, `dropout` is the share of hidden values that are left out."""

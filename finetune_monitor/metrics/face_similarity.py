@@ -2,25 +2,37 @@
 
 import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from PIL.Image import Image
 
 from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.base.files import sha256
 from finetune_monitor.base.images import list_images, read_images, thumbnail
-from finetune_monitor.metrics import MetricInfo
-from finetune_monitor.models.faces import Face, FaceFinder
-from finetune_monitor.models.recognizers import Embeddings, load_recognizer
-from finetune_monitor.record.columns import HELD_OUT
+from finetune_monitor.metrics import Description, RunContext
+from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.grid import Cell
 from finetune_monitor.stats.estimate import MISSING, Estimate, FloatArray
 from finetune_monitor.stats.statistics import bootstrap_mean
+
+if TYPE_CHECKING:  # the config reads this file for its options, and torch takes seconds
+    import torch
+
+    from finetune_monitor.models.faces import Face
+
+NAME = "face_similarity"
+
+FACES_FOUND = "faces_found"
+
+ZERO_FILLED = "face_similarity_zero_filled"
+
+HELD_OUT = "face_similarity_held_out"
+"""Likeness to photos of the person that the model was not trained on; measured where some are held out."""
 
 References: TypeAlias = str | Path | Sequence[str | Path | Image]
 """A folder of photos, or a list of paths or images."""
@@ -46,17 +58,35 @@ class FaceSimilarity:
         UserError: photos that cannot be read or show no face (all are named), or weights that cannot be had.
     """
 
-    name = "face_similarity"
+    name = NAME
     higher_is_better = True
     bounds = (-1.0, 1.0)
+
+    @dataclass(frozen=True)
+    class Options:
+        """What a config may set."""
+
+        recognizer: str = "vggface2"
+
+    columns: ClassVar = {
+        NAME: ScoreColumn(True, bounds, ignores=("held_out",)),
+        FACES_FOUND: ScoreColumn(
+            True, (0.0, 1.0), "side", zero="no face", ignores=("recognizer", "references", "held_out")
+        ),
+        ZERO_FILLED: ScoreColumn(True, bounds, "side", ignores=("held_out",)),
+        HELD_OUT: ScoreColumn(True, bounds, ignores=("references",), needs="data.held_out"),
+    }
 
     def __init__(
         self,
         references: References,
-        recognizer: str | Path = "vggface2",
-        device: str | torch.device = "cpu",
+        recognizer: str | Path = Options.recognizer,
+        device: "str | torch.device" = "cpu",
         held_out: References = (),
     ) -> None:
+        from finetune_monitor.models.faces import FaceFinder
+        from finetune_monitor.models.recognizers import load_recognizer
+
         used, kept = _entries(references), _entries(held_out)
         if not used:
             raise UserError("reference photos: found an empty list, expected at least one photo of the person")
@@ -65,11 +95,20 @@ class FaceSimilarity:
         self._finder = FaceFinder(device)
         photos, images = _described(named), [image for _, image in named]
         faces = _largest_faces([name for name, _ in named], self._finder.find(images))
-        embeddings: Embeddings = self._recognizer.embed(images, faces)
+        embeddings = self._recognizer.embed(images, faces)
         self._references, self._held_out = embeddings[: len(used)], embeddings[len(used) :]
         self._photos, self._held_out_photos = photos[: len(used)], photos[len(used) :]
-        self.further = {HELD_OUT: MetricInfo(self.higher_is_better, self.bounds)} if kept else {}
-        self.thumbnails = {p["sha256"]: thumbnail(image) for p, image in zip(photos, images, strict=True)}
+        self._thumbnails = {p["sha256"]: thumbnail(image) for p, image in zip(photos, images, strict=True)}
+
+    @classmethod
+    def for_run(cls, options: Options, run: RunContext) -> "FaceSimilarity | None":
+        """The metric that a run's config asks for; without photos only the recognizer is looked for."""
+        if run.photos is not None:
+            return cls(run.photos, options.recognizer, run.device, run.held_out)
+        from finetune_monitor.models.recognizers import load_recognizer
+
+        load_recognizer(options.recognizer, run.device)
+        return None
 
     def score(self, images: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
         """The columns, one value an image (RGB)."""
@@ -83,34 +122,39 @@ class FaceSimilarity:
             if len(self._held_out):
                 to_held_out[has_face] = cosines(embeddings, self._held_out).mean(axis=1)
         return {
-            "face_similarity": similarity,
-            "faces_found": has_face.astype(np.float64),
-            "face_similarity_zero_filled": np.where(has_face, similarity, 0.0),
+            NAME: similarity,
+            FACES_FOUND: has_face.astype(np.float64),
+            ZERO_FILLED: np.where(has_face, similarity, 0.0),
             **({HELD_OUT: to_held_out} if len(self._held_out) else {}),
         }
 
-    def ceiling(self) -> Mapping[str, Estimate]:
-        """How alike the photos are among themselves: each against the others, leaving itself out.
+    def describe(self) -> Description:
+        """The recognizer and the photos, each with its SHA-256, and how alike the photos are among themselves.
 
-        So for the references and for the held-out photos; NaN where there are fewer than two.
+        A ceiling is the mean of each photo's cosine with the others, leaving itself out: of the references, and of
+        the held-out photos; NaN where there are fewer than two.
         """
-        held_out = {HELD_OUT: _among(self._held_out)} if len(self._held_out) else {}
-        return {self.name: _among(self._references), **held_out}
+        has_held_out = bool(self._held_out_photos)
+        held_out = {"held_out": self._held_out_photos} if has_held_out else {}
+        return Description(
+            columns={name: column for name, column in self.columns.items() if name != HELD_OUT or has_held_out},
+            weights={
+                "recognizer": {"id": self._recognizer.id, "sha256": self._recognizer.sha256},
+                "references": self._photos,
+                **held_out,
+            },
+            ceilings={NAME: _among(self._references), **({HELD_OUT: _among(self._held_out)} if has_held_out else {})},
+            thumbnails=self._thumbnails,
+            notice=self._recognizer.notice,
+        )
 
-    def describe(self) -> Mapping[str, Any]:
-        """The recognizer with the SHA-256 of its weights, and the photos with theirs."""
-        recognizer = {"id": self._recognizer.id, "sha256": self._recognizer.sha256}
-        held_out = {"held_out": self._held_out_photos} if self._held_out_photos else {}
-        notice = {"notice": self._recognizer.notice} if self._recognizer.notice else {}
-        return {"recognizer": recognizer, "references": self._photos, **held_out, **notice}
 
-
-def cosines(a: Embeddings, b: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "n m"]:
+def cosines(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "n m"]:
     """Cosine of every row of `a` with every row of `b`, both L2-normalized."""
     return np.clip(a.astype(np.float64) @ b.astype(np.float64).T, -1.0, 1.0)
 
 
-def _among(embeddings: Embeddings) -> Estimate:
+def _among(embeddings: Float[np.ndarray, "n d"]) -> Estimate:
     """Each one's mean cosine with the others."""
     count = len(embeddings)
     if count < 2:
@@ -145,7 +189,7 @@ def _described(named: Sequence[tuple[str, Image]]) -> list[dict[str, str]]:
     ]
 
 
-def _largest_faces(names: Sequence[str], found: Sequence[list[Face]]) -> list[Face]:
+def _largest_faces(names: Sequence[str], found: "Sequence[list[Face]]") -> "list[Face]":
     problems = [
         f"{name}: no face found; remove the photo, or crop it so that the face is larger and upright"
         for name, faces in zip(names, found, strict=True)

@@ -4,18 +4,22 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from PIL.Image import Image
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.metrics import Calibrated, Described, Extended, Illustrated, Metric, MetricInfo
+from finetune_monitor.metrics import Description, Metric, describe
 from finetune_monitor.metrics.thresholds import HIGHEST, LOWEST, Thresholds, weights_of
-from finetune_monitor.record.columns import STARS
+from finetune_monitor.record.columns import ScoreColumn, stars_of
 from finetune_monitor.record.grid import Cell
-from finetune_monitor.stats.estimate import Estimate, FloatArray, plain
+from finetune_monitor.stats.estimate import FloatArray, plain
 
 logger = logging.getLogger(__name__)
+
+THRESHOLDS = "thresholds"
+"""Where a description has them among the weights."""
 
 
 class Starred:
@@ -34,39 +38,41 @@ class Starred:
     higher_is_better = True
 
     def __init__(self, metric: Metric, thresholds: Thresholds) -> None:
-        _check(metric, thresholds)
+        said = describe(metric)
+        _check(metric, said, thresholds)
         self.name, self.bounds = metric.name, metric.bounds
-        self._column = metric.name + STARS
-        further = metric.further if isinstance(metric, Extended) else {}
-        self.further = {self._column: MetricInfo(True, (float(LOWEST), float(HIGHEST))), **further}
-        self.thumbnails = metric.thumbnails if isinstance(metric, Illustrated) else {}
-        self._metric, self._thresholds = metric, thresholds
-        self._notices = [str(notice)] if (notice := _described(metric).get("notice")) else []
+        self._metric, self._thresholds, self._stars = metric, thresholds, stars_of(metric.name)
+        notices = [said.notice] if said.notice else []
         if thresholds.weights is None:
-            self._notices.append(f"{self._column}: nobody knows which weights the thresholds were fitted on")
-            logger.warning(f"{self._notices[-1]}; fit them on a run directory, which knows its weights")
+            notices.append(f"{self._stars}: nobody knows which weights the thresholds were fitted on")
+            logger.warning(f"{notices[-1]}; fit them on a run directory, which knows its weights")
+        self._description = replace(
+            said, columns=self._with_stars(said.columns), weights=self._with_thresholds(said), notice="; ".join(notices)
+        )
 
     def score(self, images: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
         """The wrapped metric's columns and the stars."""
         columns = self._metric.score(images, cells)
-        return {**columns, self._column: self._thresholds.stars(columns[self.name])}
+        return {**columns, self._stars: self._thresholds.stars(columns[self.name])}
 
-    def ceiling(self) -> Mapping[str, Estimate]:
-        """As the wrapped metric says, where the wrapped metric knows it: a mean score has no stars."""
-        return self._metric.ceiling() if isinstance(self._metric, Calibrated) else {}
+    def describe(self) -> Description:
+        """What the wrapped metric says, the stars, and their thresholds: stars by others are not to be compared."""
+        return self._description
 
-    def describe(self) -> Mapping[str, Any]:
-        """What the wrapped metric says, and the four thresholds: stars by others are not to be compared."""
+    def _with_stars(self, columns: Mapping[str, ScoreColumn]) -> dict[str, ScoreColumn]:
+        """The metric's own column, its stars, then the others; only the stars depend on the thresholds."""
+        own, *others = (replace(each, ignores=(*each.ignores, THRESHOLDS)) for each in columns.values())
+        scale = (float(LOWEST), float(HIGHEST))
+        stars = ScoreColumn(True, scale, role="stars", of=self.name, ignores=columns[self.name].ignores)
+        names = [name for name in columns if name != self.name]
+        return {self.name: own, self._stars: stars, **dict(zip(names, others, strict=True))}
+
+    def _with_thresholds(self, said: Description) -> dict[str, Any]:
         values = [float(x) if math.isfinite(x) else str(x) for x in self._thresholds.buckets.thresholds]
-        notice = {"notice": "; ".join(self._notices)} if self._notices else {}
-        return {**_described(self._metric), "thresholds": values, **notice}
+        return {**said.weights, THRESHOLDS: values}
 
 
-def _described(metric: Metric) -> Mapping[str, Any]:
-    return metric.describe() if isinstance(metric, Described) else {}
-
-
-def _check(metric: Metric, thresholds: Thresholds) -> None:
+def _check(metric: Metric, said: Description, thresholds: Thresholds) -> None:
     if thresholds.metric != metric.name:
         raise UserError(
             f"{metric.name}: found thresholds of {thresholds.metric}; take those of {metric.name}, or fit them with "
@@ -76,7 +82,7 @@ def _check(metric: Metric, thresholds: Thresholds) -> None:
         raise UserError(f"{metric.name}: lower is better, expected a metric where higher is; leave its stars out")
     if thresholds.weights is None:
         return
-    fitted, own = thresholds.weights, plain(weights_of(_described(metric)))
+    fitted, own = thresholds.weights, plain(weights_of(said.weights))
     changed = [key for key in {**fitted, **own} if _identity(fitted.get(key)) != _identity(own.get(key))]
     if changed:
         before, now = (json.dumps({key: each.get(key) for key in changed}) for each in (fitted, own))

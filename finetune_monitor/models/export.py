@@ -7,6 +7,7 @@ from typing import Any
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 
+from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import staged_folder
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -14,7 +15,7 @@ ADAPTABLE = ("unet", "transformer", "text_encoder", "text_encoder_2")
 """Parts of a pipeline whose LoRA layers diffusers can load."""
 
 NOTE = "finetune_monitor.json"
-"""Which step the weights are of, beside them."""
+"""Beside weights: which step they are of, or a notice that belongs to whatever is made with them."""
 
 
 def export_weights(pipeline: Any, folder: Path, note: dict[str, Any]) -> None:
@@ -31,6 +32,24 @@ def export_weights(pipeline: Any, folder: Path, note: dict[str, Any]) -> None:
         else:
             pipeline.save_pretrained(staged)
         (staged / NOTE).write_text(json.dumps(note, indent=2) + "\n")
+
+
+def identify(pipeline: Any) -> dict[str, str | None]:
+    """The pipeline's class, its hub id or folder, and the notice in its folder where there is one.
+
+    Raises:
+        UserError: the file with the notice is damaged.
+    """
+    name = pipeline.config.get("_name_or_path")
+    found: dict[str, str | None] = {"class": type(pipeline).__name__, "name_or_path": str(name) if name else None}
+    file = Path(str(name or "")) / NOTE
+    if not file.is_file():
+        return found
+    try:
+        notice = json.loads(file.read_bytes()).get("notice")
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{file}: damaged ({error!r}); restore it, or delete it") from error
+    return {**found, "notice": str(notice)} if notice else found
 
 
 def lora_layers(model: nn.Module) -> dict[str, Tensor]:

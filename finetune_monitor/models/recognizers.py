@@ -11,6 +11,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.extras import require
 from finetune_monitor.base.files import sha256
 from finetune_monitor.models.faces import ARCFACE_SIZE, Face, arcface_crop, facenet_crop
 from finetune_monitor.models.weights import RECOGNIZERS, find_weights, read_state_dict, undisturbed_rng
@@ -123,12 +124,7 @@ def load_recognizer(recognizer: str | Path, device: str | torch.device = "cpu") 
 
 
 def _onnx_session(file: Path, device: torch.device) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise UserError(
-            f'{file}: ONNX recognizers need onnxruntime; install it with pip install "finetune_monitor[onnx]"'
-        ) from error
+    onnxruntime = require("onnxruntime", f"{file}: a recognizer in ONNX format")
     wanted = ["CUDAExecutionProvider"] if device.type == "cuda" else []
     providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
     try:

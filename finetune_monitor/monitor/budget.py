@@ -3,6 +3,9 @@
 import math
 import time
 
+EVERY = 300
+"""Steps between evaluations where nothing else is asked for."""
+
 
 class Budget:
     """Decides which steps are evaluated.
@@ -45,7 +48,7 @@ class Budget:
         """Whether an evaluation after `step` keeps to the budget, at the pace of training; True where none is known."""
         if self.max_overhead is None or not self.warm or step == self._step:
             return True
-        return self.share(step - self._evaluated, self._budget(step)) <= self.max_overhead
+        return self.share(step - self._evaluated, self._seconds_a_step(step)) <= self.max_overhead
 
     def share(self, steps: int, seconds_a_step: float) -> float:
         """Which share of the time one evaluation in `steps` steps takes, at the last one's cost."""
@@ -60,8 +63,8 @@ class Budget:
 
     def next_step(self, step: int) -> int:
         """Where the next evaluation will come at the pace of training so far."""
-        return max(step + self.every, self._evaluated + self.interval(self._budget(step)))
+        return max(step + self.every, self._evaluated + self.interval(self._seconds_a_step(step)))
 
-    def _budget(self, step: int) -> float:
+    def _seconds_a_step(self, step: int) -> float:
         """Seconds a step since training went on."""
         return max(self.waited, 1e-9) / max(1, step - self._step)

@@ -16,9 +16,9 @@ from tqdm.auto import tqdm
 from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.versions import device_name, versions
-from finetune_monitor.metrics import Calibrated, Illustrated, Metric, check_names, columns, measured_with
-from finetune_monitor.models.export import NOTE, export_weights
-from finetune_monitor.monitor.budget import Budget
+from finetune_monitor.metrics import Descriptions, Metric
+from finetune_monitor.models.export import NOTE, export_weights, identify
+from finetune_monitor.monitor.budget import EVERY, Budget
 from finetune_monitor.monitor.evaluator import Evaluator, check_images_fit
 from finetune_monitor.monitor.stopping import StoppingRule, decide
 from finetune_monitor.record.evaluation import Decision, Evaluation, RunSummary, StopReason, summarize
@@ -29,7 +29,7 @@ from finetune_monitor.rendering.isolation import isolated
 from finetune_monitor.rendering.renderer import Renderer
 from finetune_monitor.sinks import RunInfo, Sink
 from finetune_monitor.sinks.console import print_summary, scores_in_words
-from finetune_monitor.stats.estimate import Estimate, json_number
+from finetune_monitor.stats.estimate import json_number
 
 
 class FinetuneMonitor:
@@ -60,6 +60,9 @@ class FinetuneMonitor:
         config_yaml: the training's config, kept as `config.yaml`.
         resume_step: go on with a recorded run from this step; later evaluations are dropped from the record.
 
+    Attributes:
+        record: what writes the run directory; None on every process but the first.
+
     Raises:
         UserError: `output_dir` is in use, holds another run, or was recorded with another grid or other metrics; or
             the grid's images do not fit into memory.
@@ -75,7 +78,7 @@ class FinetuneMonitor:
         output_dir: str | Path,
         sinks: Sequence[Sink] = (),
         stopping: StoppingRule | Sequence[StoppingRule] = (),
-        every: int = 300,
+        every: int = EVERY,
         *,
         max_overhead: float | None = None,
         autocast: torch.dtype | None = None,
@@ -86,21 +89,23 @@ class FinetuneMonitor:
     ):
         self.rules = [stopping] if isinstance(stopping, StoppingRule) else list(stopping)
         self.metrics, self._budget = list(metrics), Budget(every, max_overhead)
-        check_names(self.metrics)
+        self._described = Descriptions.of(self.metrics)
+        self._columns = self._described.columns
         self.output_dir = Path(output_dir)
         self.best_metric = self.rules[0].metric if self.rules else self.metrics[0].name
         self._pipeline = pipeline
         self._renderer = Renderer(pipeline, grid, autocast)
         self.grid = self._renderer.grid
         check_images_fit(len(self.grid.cells), self._renderer.size)
-        self._evaluator = Evaluator(self._renderer, self.metrics)
-        name = pipeline.config.get("_name_or_path")
-        self._pipeline_id = {"class": type(pipeline).__name__, "name_or_path": str(name) if name else None}
+        self._evaluator = Evaluator(self._renderer, self.metrics, self._columns)
+        self._pipeline_id = identify(pipeline)
+        said = (self._pipeline_id.get("notice"), *(each.notice for each in self._described.by_metric.values()))
+        self._notices = tuple(dict.fromkeys(str(notice) for notice in said if notice))
         self._live_weights = live_weights
         self.evaluations: tuple[Evaluation, ...] = ()
+        self.record: RunRecord | None = None
         self.sinks: list[Sink] = []
         self._warm = False
-        self._directions = {name: info.higher_is_better for name, info in columns(self.metrics).items()}
         self._begin(sinks, hparams or {}, config_yaml, resume_step)
         if not self.evaluations and not resume_step:
             self.evaluate(0)
@@ -111,7 +116,7 @@ class FinetuneMonitor:
         Returns:
             True where a stopping rule has decided to stop.
         """
-        if self._budget.is_multiple(step) and self._keeps_to_budget(step):
+        if self._is_due(step) and self._keeps_to_budget(step):
             self.evaluate(step, epoch)
         return self.decision.stop
 
@@ -120,23 +125,32 @@ class FinetuneMonitor:
 
         After the first evaluation of a process that is an upper bound: it loads, compiles and encodes for all others.
         """
-        pace = self._budget
-        steps = pace.interval(seconds_a_step) if pace.warm else pace.every
-        share = 100 * pace.share(steps, seconds_a_step)
-        stretched = "" if steps == pace.every else f" (not every {pace.every}: max_overhead)"
-        cost = f"about {pace.cost:.1f} s{'' if pace.warm else ' or less'}"
+        budget = self._budget
+        steps = budget.interval(seconds_a_step) if budget.warm else budget.every
+        share = 100 * budget.share(steps, seconds_a_step)
+        stretched = "" if steps == budget.every else f" (not every {budget.every}: max_overhead)"
+        cost = f"about {budget.cost:.1f} s{'' if budget.warm else ' or less'}"
         return f"evaluation {cost}, every {steps} steps{stretched}, {share:.1f} % of the time"
 
     def evaluate(self, step: int, epoch: float | None = None) -> Evaluation:
-        """Render, score, record and show the grid now, whatever the interval; a step is evaluated once."""
-        if self.latest is not None and self.latest.step >= step:
+        """Render, score, record and show the grid now, whatever the interval; a step is evaluated once.
+
+        Raises:
+            ValueError: a later step has been evaluated; the record goes one way.
+        """
+        if self.latest is not None and self.latest.step == step:
             return self.latest
+        if self.latest is not None and self.latest.step > step:
+            raise ValueError(
+                f"step: found {step} after step {self.latest.step} has been evaluated, expected a later one; count "
+                "the steps of the whole training"
+            )
         waited, start = self._budget.waited, time.monotonic()
         with self._live_weights(), isolated(self._renderer.pipeline):  # what was borrowed is back before weights are
             found = self._evaluator.measure()
             evaluation = Evaluation(step, epoch, time.time(), summarize(found.images), found.images, found.seconds)
             history = (*self.evaluations, evaluation)
-            decision = decide(history, self.rules, self.best_metric, self._directions)
+            decision = decide(history, self.rules, self.best_metric, self._columns)
             evaluation = replace(evaluation, decision=decision)
             if distributed.is_main():
                 evaluation = self._publish(evaluation, found.rendered, waited)
@@ -147,7 +161,7 @@ class FinetuneMonitor:
         self._report(evaluation, spent, waited)
         return evaluation
 
-    def close(self, reason: StopReason | None = None) -> RunSummary:
+    def close(self, reason: StopReason | str | None = None) -> RunSummary:
         """End the sinks and the record, and print the table; `reason`: why the training ended, if by no rule."""
         decision = self.decision
         ended = decision.reason if decision.stop else reason
@@ -167,12 +181,20 @@ class FinetuneMonitor:
     @property
     def decision(self) -> Decision:
         """What the rules say of the evaluations so far; in a resumed run, the rules that it has now."""
-        return decide(self.evaluations, self.rules, self.best_metric, self._directions)
+        return decide(self.evaluations, self.rules, self.best_metric, self._columns)
 
     @property
     def every(self) -> int:
         """Steps between evaluations, where the budget allows."""
         return self._budget.every
+
+    def _is_due(self, step: int) -> bool:
+        """Whether the step is one to evaluate; a count that begins anew with each epoch is warned about once."""
+        if self.latest is not None and step < self.latest.step:
+            text = f"step {step} comes after step {self.latest.step}, which has been evaluated; it is passed over"
+            self._evaluator.warn("order", f"{text}: count the steps of the whole training")
+            return False
+        return self._budget.is_multiple(step)
 
     def _keeps_to_budget(self, step: int) -> bool:
         """As the first process sees it, so that all do the same."""
@@ -207,33 +229,32 @@ class FinetuneMonitor:
     def _open_record(
         self, sinks: Sequence[Sink], hparams: Mapping[str, Any], config_yaml: str | None, resume_step: int | None
     ) -> None:
-        ceilings = {k: v for m in self.metrics if isinstance(m, Calibrated) for k, v in m.ceiling().items()}
-        run = self._run_json(ceilings, hparams)
+        run = self._run_json(hparams)
         self.record = RunRecord(self.output_dir, self.grid)
         self.record.begin(run, config_yaml, resume_step)
-        keep_references(self.output_dir, _thumbnails(self.metrics), self._evaluator.warn)
+        keep_references(self.output_dir, self._described.thumbnails, self._evaluator.warn)
         self.evaluations = self.record.evaluations
         self._drop_stale_best()
         info = RunInfo(
             self.output_dir,
             hparams,
-            columns(self.metrics),
-            ceilings,
-            tuple(dict.fromkeys(str(d["notice"]) for d in run["weights"].values() if d.get("notice"))),
+            self._columns,
+            self._described.ceilings,
+            self._notices,
             resume_step,
         )
         self.sinks = list(sinks)
         for sink in sinks:
             self._guard(sink, sink.start, info)
 
-    def _run_json(self, ceilings: Mapping[str, Estimate], hparams: Mapping[str, Any]) -> dict[str, Any]:
+    def _run_json(self, hparams: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "versions": versions(),
             "device": device_name(self._renderer.pipeline._execution_device),
             "processes": distributed.world_size(),
             "pipeline": self._pipeline_id,
-            **measured_with(self.metrics),
-            "baselines": {name: estimate.to_json() for name, estimate in ceilings.items()},
+            **self._described.to_json(),
+            "baselines": {name: estimate.to_json() for name, estimate in self._described.ceilings.items()},
             "best_metric": self.best_metric,
             "every": self.every,
             "max_overhead": self._budget.max_overhead,
@@ -250,6 +271,7 @@ class FinetuneMonitor:
         return evaluation
 
     def _write_record(self, evaluation: Evaluation, rendered: Sequence[Image | None], waited: float) -> Evaluation:
+        assert self.record is not None
         start = time.monotonic()
         try:
             files = self.record.write_images(evaluation.step, list(rendered))
@@ -284,12 +306,14 @@ class FinetuneMonitor:
             self._evaluator.warn(f"sink {sink.name}", f"sink {sink.name} failed and is off from now on: {error!r}")
 
     def _note_end(self, summary: RunSummary) -> None:
+        assert self.record is not None
         try:
             self.record.end(summary)
         except (OSError, UserError) as error:
             self._evaluator.warn("end", f"{self.output_dir}: how the run ended could not be noted: {error}")
 
     def _close_record(self) -> None:
+        assert self.record is not None
         self.record.close()
         try:
             print_summary(read_run(self.output_dir))
@@ -313,8 +337,6 @@ class FinetuneMonitor:
         if not distributed.is_main():
             return
         share = f", {100 * spent / (spent + waited):.0f} % of the time since the last" if evaluation.step else ""
-        tqdm.write(f"step {evaluation.step}: {scores_in_words(evaluation.scores)} ({spent:.1f} s{share})")
-
-
-def _thumbnails(metrics: Sequence[Metric]) -> dict[str, Image]:
-    return {k: v for metric in metrics if isinstance(metric, Illustrated) for k, v in metric.thumbnails.items()}
+        tqdm.write(
+            f"step {evaluation.step}: {scores_in_words(evaluation.scores, self._columns)} ({spent:.1f} s{share})"
+        )

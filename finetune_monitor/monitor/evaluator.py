@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import psutil
@@ -10,7 +10,8 @@ from PIL.Image import Image
 
 from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.metrics import Metric, main_columns
+from finetune_monitor.metrics import Metric
+from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.evaluation import ScoredImage
 from finetune_monitor.record.grid import Cell
 from finetune_monitor.rendering.renderer import Renderer, is_black
@@ -54,6 +55,7 @@ class Evaluator:
 
     renderer: Renderer
     metrics: Sequence[Metric]
+    columns: Mapping[str, ScoreColumn]
     warn: WarnOnce = field(default_factory=WarnOnce)
 
     def measure(self) -> Measurement:
@@ -94,18 +96,18 @@ class Evaluator:
 
     def _score(self, cells: Sequence[Cell], kept: dict[int, Image]) -> list[dict[str, float]]:
         """One dict a cell; a metric's main columns are always there, NaN where nothing was measured."""
-        names = [name for metric in self.metrics for name in main_columns(metric)]
+        names = [name for name, column in self.columns.items() if column.is_main]
         rows = [dict.fromkeys(names, MISSING) for _ in cells]
         if not kept:
             return rows
         for metric in self.metrics:
-            columns = self._columns(metric, list(kept.values()), [cells[i] for i in kept])
-            for name, values in columns.items():
+            found = self._measured(metric, list(kept.values()), [cells[i] for i in kept])
+            for name, values in found.items():
                 for i, value in zip(kept, values, strict=True):
                     rows[i][name] = float(value)
         return rows
 
-    def _columns(self, metric: Metric, shown: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
+    def _measured(self, metric: Metric, shown: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
         try:
             columns = metric.score(shown, cells)
             if wrong := [name for name, values in columns.items() if len(values) != len(shown)]:

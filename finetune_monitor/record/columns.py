@@ -1,10 +1,68 @@
-"""The columns that metrics write beside their own name; known here without loading a metric."""
+"""What a column of scores is, as data: it stands in run.json, so that every view knows it without the metric."""
 
-STARS = "_stars"
-"""What the name of a score's stars, 1 to 5, ends with."""
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
-HELD_OUT = "face_similarity_held_out"
-"""Likeness to photos of the person that the model was not trained on; measured where some are held out."""
+Role = Literal["score", "side", "stars"]
 
-SIDE_COLUMNS = {"face_similarity": ["faces_found", "face_similarity_zero_filled"], "aesthetic": []}
-"""By metric; a stopping rule may watch them too."""
+
+@dataclass(frozen=True)
+class ScoreColumn:
+    """One column of scores.
+
+    higher_is_better: the direction, for plots, tables and stopping rules; None where neither is better.
+    bounds: least and greatest score of one image; infinite where there is none.
+    role: a `score` is shown with its interval, its ceiling and its direction, a `side` column (the rate of faces
+        found) explains a score and is shown as a mean alone, `stars` grade the score `of` from 1 to 5.
+    of: whose stars these are.
+    metric: the metric that gives the column; filled in where it is "".
+    zero: what an image with the score 0 is marked with, such as "no face"; "" for no mark.
+    ignores: keys of the metric's weights that the column does not depend on.
+    needs: dotted key of the config without which the metric does not give the column.
+    """
+
+    higher_is_better: bool | None = True
+    bounds: tuple[float, float] = (-math.inf, math.inf)
+    role: Role = "score"
+    of: str = ""
+    metric: str = ""
+    zero: str = ""
+    ignores: tuple[str, ...] = ()
+    needs: str = ""
+
+    @property
+    def is_main(self) -> bool:
+        """Whether it is shown with an interval and a direction."""
+        return self.role != "side"
+
+    def direction_json(self) -> dict[str, Any]:
+        """What run.json has of a main column under `metrics`."""
+        return {"higher_is_better": self.higher_is_better, "bounds": self.bounds}
+
+    def to_json(self) -> dict[str, Any]:
+        """What run.json has of it under `columns`: all that is not as usual."""
+        return {each.name: value for each in fields(self) if (value := getattr(self, each.name)) != each.default}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> "ScoreColumn":
+        """As run.json has it, under either key; a bound that is null is infinite: JSON has no infinity."""
+        known = {each.name: found[each.name] for each in fields(cls) if each.name in found}
+        low, high = known.get("bounds") or (None, None)
+        bounds = (-math.inf if low is None else float(low), math.inf if high is None else float(high))
+        return cls(**{**known, "bounds": bounds, "ignores": tuple(known.get("ignores", ()))})
+
+
+SIDE = ScoreColumn(None, role="side")
+"""A column of which nothing is said."""
+
+
+def stars_of(column: str) -> str:
+    """The name of the column with the stars of another."""
+    return f"{column}_stars"
+
+
+def stars_by_score(columns: Mapping[str, ScoreColumn]) -> dict[str, str]:
+    """Which column has a score's stars, where there is one."""
+    return {column.of: name for name, column in columns.items() if column.role == "stars"}

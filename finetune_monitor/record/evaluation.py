@@ -4,22 +4,49 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 
 import numpy as np
 
-from finetune_monitor.record.grid import Cell
+from finetune_monitor.record.grid import Cell, CellContent
 from finetune_monitor.stats.estimate import MISSING, Estimate
 from finetune_monitor.stats.statistics import bootstrap_mean
 
+MEASURED_SHARE = 0.5
+"""An evaluation counts only where at least this share of its images could be measured: one lucky face is no score."""
+
 
 class StopReason(str, Enum):
-    """Why a training ended; the value is what the record holds."""
+    """Why a training ended; the value is what the record holds, `words` is what people read."""
 
-    PATIENCE = "patience"
-    NEVER_MEASURED = "never_measured"
-    MAX_STEPS = "max_steps"
-    NOT_FINITE = "loss_not_finite"
-    INTERRUPTED = "interrupted"
+    words: str
+
+    def __new__(cls, value: str, words: str) -> "StopReason":
+        member = str.__new__(cls, value)
+        member._value_, member.words = value, words
+        return member
+
+    PATIENCE = "patience", "the score stopped improving"
+    NEVER_MEASURED = "never_measured", "the score could not be measured in any evaluation (no face found?)"
+    MAX_STEPS = "max_steps", "the last step was reached"
+    NOT_FINITE = "loss_not_finite", "the loss was no longer a finite number; the last checkpoint before is kept"
+    INTERRUPTED = "interrupted", "it was interrupted; run the same command to resume"
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+def as_reason(text: str | None) -> StopReason | str | None:
+    """A reason as the record holds it; a rule of the user's own may give any text."""
+    known: dict[str, StopReason] = {each.value: each for each in StopReason}
+    return known.get(text, text) if text else None
+
+
+def why(reason: StopReason | str | None) -> str:
+    """The reason in words; None is a loop that just ended."""
+    if reason is None:
+        return "the training loop ended"
+    return reason.words if isinstance(reason, StopReason) else str(reason)
 
 
 @dataclass(frozen=True)
@@ -27,7 +54,7 @@ class Decision:
     """What the stopping rules say after an evaluation."""
 
     stop: bool = False
-    reason: StopReason | None = None
+    reason: StopReason | str | None = None
     best_step: int | None = None
 
 
@@ -57,6 +84,16 @@ class Evaluation:
     decision: Decision = Decision()
     overhead: float | None = None
 
+    @cached_property
+    def by_cell(self) -> Mapping[str, ScoredImage]:
+        """The images by the id of their cell."""
+        return {image.cell.id: image for image in self.images}
+
+    @cached_property
+    def by_content(self) -> Mapping[CellContent, ScoredImage]:
+        """The images by what makes their cell the same in another run of the same sampling."""
+        return {image.cell.content: image for image in self.images}
+
 
 @dataclass(frozen=True)
 class RunSummary:
@@ -65,7 +102,7 @@ class RunSummary:
     evaluations: tuple[Evaluation, ...]
     best_metric: str
     best_step: int | None
-    reason: StopReason | None
+    reason: StopReason | str | None
 
 
 def summarize(images: Sequence[ScoredImage]) -> dict[str, Estimate]:
@@ -81,19 +118,6 @@ def measured_means(evaluations: Sequence[Evaluation], step: int | None) -> dict[
     """The means of one step by score name, without those that could not be measured."""
     found = next((evaluation.scores for evaluation in evaluations if evaluation.step == step), {})
     return {name: estimate.mean for name, estimate in found.items() if not math.isnan(estimate.mean)}
-
-
-REASONS = {
-    StopReason.PATIENCE: "the score stopped improving",
-    StopReason.NEVER_MEASURED: "the score could not be measured in any evaluation (no face found?)",
-    StopReason.MAX_STEPS: "the last step was reached",
-    StopReason.NOT_FINITE: "the loss was no longer a finite number; the last checkpoint before is kept",
-    StopReason.INTERRUPTED: "it was interrupted; run the same command to resume",
-}
-
-
-MEASURED_SHARE = 0.5
-"""An evaluation counts only where at least this share of its images could be measured: one lucky face is no score."""
 
 
 def measured(history: Sequence[Evaluation], metric: str, higher_is_better: bool) -> list[tuple[int, float]]:

@@ -3,7 +3,19 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import TypeAlias
+
+CellContent: TypeAlias = tuple[str, str, int]
+"""Prompt, negative prompt and seed."""
+
+DEFAULT_SAMPLER = "DPMSolverMultistepScheduler"
+"""DPM-Solver++ (Lu et al. 2022): as good in 20 to 25 steps as older schedulers in 50."""
+
+FIRST_FIELDS = frozenset(
+    {"prompts", "seeds", "negative_prompt", "steps", "guidance", "sampler", "karras", "size"},
+)
+"""Always in the fingerprint; a later field only where it is not as usual, so that older records keep theirs."""
 
 
 @dataclass(frozen=True)
@@ -15,6 +27,11 @@ class Cell:
     prompt: str
     negative_prompt: str
     seed: int
+
+    @property
+    def content(self) -> CellContent:
+        """What makes it the same in another grid of the same sampling."""
+        return self.prompt, self.negative_prompt, self.seed
 
 
 @dataclass(frozen=True)
@@ -33,7 +50,7 @@ class PromptGrid:
         size: (height, width) in pixels; None is the model's own size.
 
     Raises:
-        ValueError: for an empty grid, repeated prompts or seeds, or fewer than one step.
+        ValueError: for an empty grid, repeated prompts or seeds, fewer than one step, or negative guidance.
     """
 
     prompts: Sequence[str]
@@ -51,8 +68,11 @@ class PromptGrid:
                 raise ValueError(f"PromptGrid.{name}: found {values!r}, expected a list with at least one entry")
             if len(set(values)) != len(values):
                 raise ValueError(f"PromptGrid.{name}: entries are repeated in {list(values)!r}; each must stand once")
+            object.__setattr__(self, name, tuple(values))  # a range, say, could not be recorded
         if self.steps < 1:
             raise ValueError(f"PromptGrid.steps: found {self.steps}, expected 1 or more")
+        if not self.guidance >= 0:
+            raise ValueError(f"PromptGrid.guidance: found {self.guidance}, expected 0 or more")
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -65,5 +85,7 @@ class PromptGrid:
 
     def fingerprint(self) -> str:
         """SHA-256 of everything that decides what a cell looks like, weights apart."""
-        content = {**asdict(self), "prompts": list(self.prompts), "seeds": list(self.seeds)}
+        usual = {each.name: each.default for each in fields(self)}
+        content = {name: value for name, value in asdict(self).items() if name in FIRST_FIELDS or value != usual[name]}
+        content |= {"prompts": list(self.prompts), "seeds": list(self.seeds)}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.record.columns import SIDE
 from finetune_monitor.record.evaluation import StopReason, best_step
 from finetune_monitor.record.run_directory import RunHistory, read_noting
 from finetune_monitor.stats.estimate import MISSING
 
-UNFINISHED = (None, StopReason.INTERRUPTED.value)
+UNFINISHED = (None, StopReason.INTERRUPTED)
 """How a run ends that is to go on."""
 
 
 @dataclass(frozen=True)
-class Row:
+class Progress:
     """One evaluation.
 
     scores: means by name; NaN where nothing was measured.
@@ -42,30 +43,29 @@ def read_quietly(run_dir: Path) -> RunHistory | None:
         return None
 
 
-def rows(history: RunHistory, goals: Sequence[str] = (), max_steps: int | None = None) -> list[Row]:
+def rows(history: RunHistory, goals: Sequence[str] = (), max_steps: int | None = None) -> list[Progress]:
     """Every complete evaluation, by step; `goals` are there in all of them, also where they were not measured."""
     return [_row(history, index, goals, max_steps) for index in range(len(history.evaluations))]
 
 
 def ended(history: RunHistory | None) -> str | None:
     """Why the run ended; None where it has not, or is to go on."""
-    found = history.run.get("ended", {}).get("reason") if history is not None else None
+    found = history.reason if history is not None else None
     return None if found in UNFINISHED else str(found)
 
 
-def _row(history: RunHistory, index: int, goals: Sequence[str], max_steps: int | None) -> Row:
+def _row(history: RunHistory, index: int, goals: Sequence[str], max_steps: int | None) -> Progress:
     until = history.evaluations[: index + 1]
     evaluation = until[-1]
     scores = {name: estimate.mean for name, estimate in evaluation.scores.items()}
-    metrics = history.run.get("metrics", {})
     goal = {}
     for name in goals:
-        higher = metrics.get(name, {}).get("higher_is_better", True)
+        higher = history.columns.get(name, SIDE).higher_is_better is not False
         step = best_step([found for found in until if found.step > 0], name, higher)
         best = next((found.scores[name].mean for found in until if found.step == step), MISSING)
         goal[name] = best if higher else -best
     is_last = evaluation.decision.stop or (max_steps is not None and evaluation.step >= max_steps)
-    return Row(evaluation.step, scores, goal, is_last)
+    return Progress(evaluation.step, scores, goal, is_last)
 
 
 def in_words(scores: dict[str, float], names: Sequence[str]) -> str:

@@ -5,10 +5,11 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from PIL import PngImagePlugin
 from PIL.Image import Image
@@ -16,41 +17,136 @@ from PIL.Image import Image
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import STAGING, fsync, staged_folder, write_atomic
 from finetune_monitor.base.redaction import redacted, redacted_yaml
-from finetune_monitor.record.evaluation import Decision, Evaluation, RunSummary, ScoredImage, StopReason
+from finetune_monitor.record.columns import SIDE, ScoreColumn
+from finetune_monitor.record.evaluation import (
+    Decision,
+    Evaluation,
+    RunSummary,
+    ScoredImage,
+    StopReason,
+    as_reason,
+    why,
+)
 from finetune_monitor.record.grid import Cell, PromptGrid
 from finetune_monitor.stats.estimate import Estimate, from_json_number, json_number, plain
 
 CONFIG, RUN, EVALUATIONS, IMAGES = "config.yaml", "run.json", "evaluations.jsonl", "images.jsonl"
 
-COMPARED = ("metrics", "weights", "pipeline")
+FIXED_ON_RESUME = ("metrics", "weights", "pipeline")
 """Keys of `run.json` that must not change on a resume: they decide whether scores can be compared."""
+
+
+GREATEST = 2**63
+"""Of steps and seeds, which become file names."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class RunHistory:
-    """A run directory read back: `run.json` and the complete evaluations, by step."""
+    """A run directory read back: `run.json` and the complete evaluations, by step.
+
+    What is read from `run.json` raises UserError where that part of it is damaged.
+    """
 
     output_dir: Path
     run: Mapping[str, Any]
     evaluations: tuple[Evaluation, ...]
 
+    def at(self, step: int) -> Evaluation | None:
+        """The evaluation of a step."""
+        return next((found for found in self.evaluations if found.step == step), None)
+
+    @cached_property
+    def columns(self) -> dict[str, ScoreColumn]:
+        """What is known of each column of scores; one that is not described is a side column."""
+        return self._read("metrics", self._columns)
+
+    @property
+    def main_columns(self) -> dict[str, ScoreColumn]:
+        """The metrics' scores and stars, which are shown with an interval."""
+        return {name: column for name, column in self.columns.items() if column.is_main}
+
+    @cached_property
+    def weights(self) -> dict[str, dict[str, Any]]:
+        """By metric the models and photos that it measures with."""
+        return self._read("weights", lambda found: {str(name): dict(each) for name, each in found.items()})
+
+    @cached_property
+    def grid(self) -> PromptGrid:
+        """The prompt grid; what is no text or no whole number in it could become a file name."""
+        if "grid" not in self.run:
+            raise self._damaged("grid", "it is missing")
+        return self._read("grid", _grid)
+
     @property
     def notices(self) -> tuple[str, ...]:
         """Sentences that belong beside the scores."""
-        weights = self.run.get("weights", {}).values()
-        return tuple(dict.fromkeys(str(found["notice"]) for found in weights if found.get("notice")))
+        described = [self._read("pipeline", dict), *self.weights.values()]
+        return tuple(dict.fromkeys(str(found["notice"]) for found in described if found.get("notice")))
+
+    @property
+    def ceilings(self) -> dict[str, Estimate]:
+        """Scores of the real photos against each other, by column."""
+        return self._read("baselines", lambda found: {name: Estimate.from_json(each) for name, each in found.items()})
+
+    @property
+    def hparams(self) -> dict[str, Any]:
+        """Flat settings of the training; empty where none were given."""
+        return self._read("hparams", dict)
+
+    @property
+    def model(self) -> str | None:
+        """The base model's hub id or folder, where it is known."""
+        name = self._read("pipeline", dict).get("name_or_path") or self.hparams.get("model")
+        return None if name is None else str(name)
+
+    @property
+    def has_ended(self) -> bool:
+        return "ended" in self.run
+
+    @property
+    def reason(self) -> StopReason | str | None:
+        """Why the run ended; None where its loop just ended, or where it has not."""
+        return as_reason(_text(self._ended.get("reason")))
+
+    @property
+    def why(self) -> str:
+        """The same in words."""
+        return why(self.reason) if self.has_ended else "it is running, or was killed"
+
+    @property
+    def best_metric(self) -> str | None:
+        """The column that says which step is best."""
+        return _text(self._ended.get("best_metric", self.run.get("best_metric")))
 
     @property
     def best_step(self) -> int | None:
         """The step that the run calls its best, or that a run which goes on does now."""
-        if "ended" in self.run:
-            return self.run["ended"].get("best_step")
-        return self.evaluations[-1].decision.best_step if self.evaluations else None
+        last = self.evaluations[-1].decision.best_step if self.evaluations else None
+        found = self._ended.get("best_step") if self.has_ended else last
+        return None if found is None else self._read("ended", lambda _: int(found))
 
     @property
-    def ceilings(self) -> dict[str, Estimate]:
-        """Scores of the real photos against each other, by metric."""
-        return {name: Estimate.from_json(found) for name, found in self.run.get("baselines", {}).items()}
+    def _ended(self) -> dict[str, Any]:
+        return self._read("ended", dict)
+
+    def _columns(self, main: Mapping[str, Any]) -> dict[str, ScoreColumn]:
+        described = self.run.get("columns", {})
+        directions = {name: {key: each[key] for key in ("higher_is_better", "bounds")} for name, each in main.items()}
+        found = {**described, **{name: {**described.get(name, {}), **each} for name, each in directions.items()}}
+        names = dict.fromkeys([*main, *found, *(name for each in self.evaluations for name in each.scores)])
+        columns = {str(name): ScoreColumn.from_json(found[name]) if name in found else SIDE for name in names}
+        return {name: replace(column, metric=column.metric or name) for name, column in columns.items()}
+
+    def _read(self, key: str, read: Callable[[Any], T]) -> T:
+        try:
+            return read(self.run.get(key, {}))
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
+            raise self._damaged(key, repr(error)) from error
+
+    def _damaged(self, key: str, problem: str) -> UserError:
+        return UserError(f"{self.output_dir / RUN}: {key}: damaged ({problem}); restore the file from a backup")
 
 
 class RunRecord:
@@ -185,6 +281,23 @@ def described_grid(grid: PromptGrid) -> dict[str, Any]:
     return {"fingerprint": grid.fingerprint(), **asdict(grid)}
 
 
+def _grid(found: Mapping[str, Any]) -> PromptGrid:
+    known = {field.name for field in fields(PromptGrid)}
+    content = {key: value for key, value in found.items() if key in known}
+    prompts, seeds, size = list(content["prompts"]), list(content["seeds"]), content.get("size")
+    texts = [*prompts, content.get("negative_prompt", "")]
+    if not all(isinstance(text, str) for text in texts) or not all(
+        type(seed) is int and abs(seed) < GREATEST for seed in seeds
+    ):
+        raise ValueError(f"found prompts {prompts!r} and seeds {seeds!r}")
+    lists = {"prompts": tuple(prompts), "seeds": tuple(seeds)}
+    return PromptGrid(**{**content, **lists, "size": None if size is None else (int(size[0]), int(size[1]))})
+
+
+def _text(found: Any) -> str | None:
+    return None if found is None else str(found)
+
+
 def read_run(output_dir: Path) -> RunHistory:
     """Read a run directory without its lock, also while the run goes on; nothing is changed.
 
@@ -234,7 +347,7 @@ def check_resume(output_dir: Path, recorded: Mapping[str, Any], new: Mapping[str
             f"{new_grid['fingerprint'][:4]}… (not the same: {', '.join(changed)}); "
             "restore the grid or choose a new output_dir"
         )
-    for key in (key for key in COMPARED if key in new):
+    for key in (key for key in FIXED_ON_RESUME if key in new):
         changes = _differences(recorded.get(key), new[key], key)
         if changes:
             raise UserError(
@@ -307,7 +420,7 @@ def _evaluation(path: Path, number: int, row: Any) -> tuple[Evaluation, int]:
     """An evaluation without its images, and how many there must be."""
     try:
         decision = row["decision"]
-        reason = decision["reason"] and StopReason(decision["reason"])
+        reason = as_reason(decision["reason"])
         scores = {name: Estimate.from_json(found) for name, found in row["scores"].items()}
         evaluation = Evaluation(
             int(row["step"]),

@@ -6,15 +6,14 @@ from typing import Any
 import diffusers
 from diffusers import SchedulerMixin
 
-DEFAULT = "DPMSolverMultistepScheduler"
-"""DPM-Solver++ (Lu et al. 2022): as good in 20 to 25 steps as older schedulers in 50."""
+from finetune_monitor.record.grid import DEFAULT_SAMPLER
 
 REMEDY = "name another sampler"
 
 
 def default_sampler(trained_with: Any) -> str:
     """DPM-Solver++, or the model's own scheduler where it was trained by flow matching."""
-    return type(trained_with).__name__ if does_flow_matching(trained_with) else DEFAULT
+    return type(trained_with).__name__ if does_flow_matching(trained_with) else DEFAULT_SAMPLER
 
 
 def own_scheduler(trained_with: Any, sampler: str, karras: bool = False) -> Any:

@@ -1,27 +1,25 @@
 """What changed between two runs, or two steps of one: paired differences over the images of the cells they share."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.evaluation import Evaluation
-from finetune_monitor.record.run_directory import RUN, RunHistory
+from finetune_monitor.record.grid import CellContent
+from finetune_monitor.record.run_directory import RunHistory
 from finetune_monitor.record.scales import scale
 from finetune_monitor.stats.estimate import MISSING, Estimate, shown
 from finetune_monitor.stats.statistics import t_interval
 
-CellKey = tuple[str, str, int]
-"""Prompt, negative prompt and seed."""
+NOT_SAMPLING = ("prompts", "seeds", "negative_prompt")
+"""Fields of the grid that say which cells there are; the others say how each is sampled."""
 
-NOT_SAMPLING = ("fingerprint", "prompts", "seeds", "negative_prompt")
-"""Keys of the recorded grid that say which cells there are; the others say how each is sampled."""
+PHOTOS_IN_WORDS = {"references": "reference photos", "held_out": "held-out photos"}
 
-WORDS = {"references": "reference photos", "held_out": "held-out photos"}
-
-UNKNOWN = (
+WHAT_INTERVALS_KNOW = (
     "The intervals say how far the differences would move with other images of these two trainings. They know "
     "nothing of another training run: the same settings with another seed may differ as much."
 )
@@ -64,21 +62,14 @@ class Comparison:
     only_in_one: tuple[str, ...]
 
 
-def best_step(history: RunHistory) -> int | None:
-    """The step that the run calls its best, or that a run which goes on does now."""
-    _section(history, "ended")
-    return history.best_step
-
-
 def at_step(history: RunHistory, step: int) -> Moment:
     """The evaluation of a step.
 
     Raises:
         UserError: there was none; names the steps that there are.
     """
-    for evaluation in history.evaluations:
-        if evaluation.step == step:
-            return Moment(history, evaluation)
+    if evaluation := history.at(step):
+        return Moment(history, evaluation)
     steps = ", ".join(str(evaluation.step) for evaluation in history.evaluations)
     raise UserError(f"{history.output_dir}: step {step} was not evaluated; expected one of {steps or 'none yet'}")
 
@@ -89,7 +80,7 @@ def compare(first: Moment, second: Moment) -> Comparison:
     Raises:
         UserError: the runs share no cell, or the grid of one is damaged.
     """
-    a, b = by_cell(first.evaluation), by_cell(second.evaluation)
+    a, b = scores_by_cell(first.evaluation), scores_by_cell(second.evaluation)
     same = [key for key in a if key in b]
     others = _other_sampling(first.history, second.history)
     if others or not same:
@@ -150,9 +141,9 @@ def _difference(
     )
 
 
-def by_cell(evaluation: Evaluation) -> dict[CellKey, Mapping[str, float]]:
+def scores_by_cell(evaluation: Evaluation) -> dict[CellContent, Mapping[str, float]]:
     """The scores of each image by what makes its cell the same in another run of the same sampling."""
-    return {(i.cell.prompt, i.cell.negative_prompt, i.cell.seed): i.scores for i in evaluation.images}
+    return {content: image.scores for content, image in evaluation.by_content.items()}
 
 
 def _other_sampling(first: RunHistory, second: RunHistory) -> list[str]:
@@ -162,27 +153,17 @@ def _other_sampling(first: RunHistory, second: RunHistory) -> list[str]:
 
 
 def _sampling(history: RunHistory) -> dict[str, Any]:
-    return {key: value for key, value in _section(history, "grid").items() if key not in NOT_SAMPLING}
-
-
-def _section(history: RunHistory, key: str) -> Mapping[str, Any]:
-    """A part of `run.json`, empty where it is not there."""
-    found = history.run.get(key, {})
-    if not isinstance(found, Mapping):
-        raise UserError(
-            f"{history.output_dir / RUN}: {key}: found {type(found).__name__}, expected an object; the file is "
-            "damaged, restore it"
-        )
-    return found
+    return {key: value for key, value in asdict(history.grid).items() if key not in NOT_SAMPLING}
 
 
 def _direction(name: str, first: RunHistory, second: RunHistory) -> bool | None:
-    a, b = (_section(run, "metrics").get(name) for run in (first, second))
-    return a.get("higher_is_better") if isinstance(a, Mapping) and a == b else None
+    a, b = (history.main_columns.get(name) for history in (first, second))
+    same = a is not None and b is not None and a.direction_json() == b.direction_json()
+    return a.higher_is_better if a is not None and same else None
 
 
 def _caution(name: str, first: RunHistory, second: RunHistory) -> str | None:
     """Why the runs' scores of this name are not on one scale."""
-    a, b = (scale(name, _section(run, "weights")) for run in (first, second))
-    changed = [WORDS.get(key, key) for key in {**a, **b} if a.get(key) != b.get(key)]
+    a, b = scale(name, first), scale(name, second)
+    changed = [PHOTOS_IN_WORDS.get(key, key) for key in {**a, **b} if a.get(key) != b.get(key)]
     return f"the runs' scores are not on one scale: not the same {', '.join(changed)}" if changed else None

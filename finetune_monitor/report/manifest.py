@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_monitor.base.text import first_line
-from finetune_monitor.record.columns import SIDE_COLUMNS
+from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.evaluation import Evaluation
 from finetune_monitor.record.sweep_directory import TrialState
 from finetune_monitor.report.page_runs import USED, PageRun, Unreadable, photo_count
@@ -21,7 +21,7 @@ FORMAT = 1
 NOT_TRAINED = ("output_dir", "monitor.")
 """Settings, or what they begin with, that make no difference to what is trained."""
 
-SHOWN = 3
+RUNS_NAMED = 3
 """Runs that a sentence names."""
 
 
@@ -35,7 +35,7 @@ def manifest(
     """All that a page shows before an image is asked for.
 
     Args:
-        presences: by run id, as `Plan.presences`.
+        presences: by run id, as `ThumbnailPlan.presences`.
         thumbnails: by run id, one path a reference photo.
         sweep: its trials name run directories as `folder`; here they get the id of their `run`.
     """
@@ -77,8 +77,9 @@ def scores_by_image(run: PageRun, presences: Presences) -> dict[str, Any]:
 
 
 def columns(run: PageRun) -> list[str]:
-    """Names of all scores of a run, its metrics first."""
-    return list(dict.fromkeys([*run.metrics, *(name for found in run.evaluations for name in found.scores)]))
+    """Names of all columns that a run has scores of, or that are shown as metrics, the metrics first."""
+    main = [name for name, column in run.columns.items() if column.is_main]
+    return list(dict.fromkeys([*main, *(name for found in run.evaluations for name in found.scores)]))
 
 
 def cell_keys(run: PageRun) -> list[tuple[str, str, int, str]]:
@@ -87,15 +88,20 @@ def cell_keys(run: PageRun) -> list[tuple[str, str, int, str]]:
 
 
 def metrics(runs: Sequence[PageRun]) -> list[dict[str, Any]]:
-    """The metrics of all runs, then their side columns; where runs contradict each other the first one counts."""
-    main = {name: info for run in reversed(runs) for name, info in run.metrics.items()}
-    names = list(dict.fromkeys(name for run in runs for name in run.metrics))
-    side = [name for name in dict.fromkeys(name for run in runs for name in columns(run)) if name not in main]
-    directions = {column: main[name].higher_is_better for name in main for column in SIDE_COLUMNS.get(name, ())}
-    return [
-        {"name": name, "higher_is_better": main[name].higher_is_better, "bounds": main[name].bounds, "main": True}
-        for name in names
-    ] + [{"name": name, "higher_is_better": directions.get(name), "bounds": None, "main": False} for name in side]
+    """What the page knows of every column, side columns last; where runs contradict each other the first one counts."""
+    known = {name: column for run in reversed(runs) for name, column in run.columns.items()}
+    names = dict.fromkeys(name for run in runs for name in columns(run))
+    return [_column(name, known[name]) for name in sorted(names, key=lambda name: not known[name].is_main)]
+
+
+def _column(name: str, column: ScoreColumn) -> dict[str, Any]:
+    return {
+        "name": name,
+        "higher_is_better": column.higher_is_better,
+        "bounds": column.bounds if column.is_main else None,
+        "main": column.is_main,
+        "zero": column.zero,
+    }
 
 
 def differing_settings(runs: Sequence[PageRun]) -> dict[str, dict[str, Any]]:
@@ -201,8 +207,8 @@ def _curve(estimates: Sequence[Estimate | None]) -> dict[str, list[float | int |
 
 
 def _row(run: PageRun, evaluation: Evaluation, name: str) -> list[float]:
-    scores = {image.cell.id: image.scores for image in evaluation.images}
-    return [scores.get(cell.id, {}).get(name, MISSING) for cell in run.cells]
+    found = [evaluation.by_cell.get(cell.id) for cell in run.cells]
+    return [MISSING if image is None else image.scores.get(name, MISSING) for image in found]
 
 
 def _with_ids(sweep: Mapping[str, Any], runs: Sequence[PageRun]) -> dict[str, Any]:
@@ -240,8 +246,8 @@ def _models(runs: Sequence[PageRun]) -> list[str]:
 
 def _metrics(runs: Sequence[PageRun]) -> list[str]:
     notes = []
-    for metric in dict.fromkeys(name for run in runs for name in run.metrics):
-        having = [run for run in runs if metric in run.metrics]
+    for metric in dict.fromkeys(name for run in runs for name, column in run.columns.items() if column.is_main):
+        having = [run for run in runs if metric in run.columns]
         if len(having) < len(runs):
             notes.append(f"{metric} was measured in {len(having)} of {len(runs)} runs: {_names(having)}")
         groups = _grouped(having, partial(_measured_with, metric))
@@ -255,10 +261,10 @@ def _metrics(runs: Sequence[PageRun]) -> list[str]:
 
 def _measured_with(metric: str, run: PageRun) -> str:
     """A metric's models, direction and bounds in words."""
-    info = run.metrics[metric]
-    direction = "higher is better" if info.higher_is_better else "lower is better"
+    column = run.columns[metric]
+    direction = "higher is better" if column.higher_is_better else "lower is better"
     models = [_model(key, found) for key, found in run.measured_with.get(metric, {}).items()]
-    return ", ".join([*models, direction, f"from {info.bounds[0]:g} to {info.bounds[1]:g}"])
+    return ", ".join([*models, direction, f"from {column.bounds[0]:g} to {column.bounds[1]:g}"])
 
 
 def _model(key: str, found: Any) -> str:
@@ -280,5 +286,5 @@ def _listed(groups: Mapping[str, Sequence[PageRun]]) -> str:
 
 
 def _names(runs: Sequence[PageRun]) -> str:
-    named = ", ".join(run.name for run in runs[:SHOWN])
-    return named if len(runs) <= SHOWN else f"{named} and {len(runs) - SHOWN} more"
+    named = ", ".join(run.name for run in runs[:RUNS_NAMED])
+    return named if len(runs) <= RUNS_NAMED else f"{named} and {len(runs) - RUNS_NAMED} more"

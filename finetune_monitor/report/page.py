@@ -19,7 +19,7 @@ from finetune_monitor.record.run_directory import EVALUATIONS, RUN
 from finetune_monitor.report.data_scripts import call
 from finetune_monitor.report.manifest import FORMAT, manifest, now, scores_by_image
 from finetune_monitor.report.page_runs import PageRun, Unreadable, read_runs
-from finetune_monitor.report.thumbnails import Plan, make_thumbnails, plan_thumbnails, reference_thumbnail
+from finetune_monitor.report.thumbnails import ThumbnailPlan, make_thumbnails, plan_thumbnails, reference_thumbnail
 
 STATIC = Path(__file__).parent / "page"
 INDEX, PLOTLY, LOCK = "index.html", "plotly.min.js", ".lock"
@@ -30,7 +30,7 @@ PLACEHOLDERS = b"<!-- plotly placeholders -->"
 TAKEN = frozenset({"images", "references", "checkpoints", "best", "last", "tensorboard", "wandb"})
 """Folders of a run directory, whose owners may replace or empty them."""
 
-RUN_ID = re.compile("[0-9a-f]{8}")
+RUN_ID_PATTERN = re.compile("[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
@@ -159,10 +159,12 @@ def _reference_thumbnails(run: PageRun, folder: Path) -> list[str | None]:
     return [None if name is None else (place / name).as_posix() for name in names]
 
 
-def _remove_stale(folder: Path, plans: Mapping[str, Plan], references: Mapping[str, Sequence[str | None]]) -> None:
+def _remove_stale(
+    folder: Path, plans: Mapping[str, ThumbnailPlan], references: Mapping[str, Sequence[str | None]]
+) -> None:
     """Remove runs that are no longer on the page, and steps and images that their records no longer have."""
     for path in [*(folder / "data").glob("*.js"), *(folder / "thumbnails").glob("*")]:
-        if RUN_ID.fullmatch(path.stem) and path.stem not in plans:
+        if RUN_ID_PATTERN.fullmatch(path.stem) and path.stem not in plans:
             _remove(path)
     for identity, plan in plans.items():
         photos = {Path(photo).name for photo in references[identity] if photo}

@@ -10,23 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.metrics import MetricInfo
-from finetune_monitor.record.evaluation import REASONS, Evaluation
-from finetune_monitor.record.grid import Cell, PromptGrid
-from finetune_monitor.record.run_directory import EVALUATIONS, RunHistory, read_noting
+from finetune_monitor.record.columns import ScoreColumn
+from finetune_monitor.record.evaluation import Evaluation
+from finetune_monitor.record.grid import FIRST_FIELDS, Cell, PromptGrid
+from finetune_monitor.record.run_directory import EVALUATIONS, GREATEST, RUN, RunHistory, read_noting
 from finetune_monitor.record.scales import scale
 from finetune_monitor.stats.estimate import Estimate
 
 SHA256 = re.compile("[0-9a-f]{64}")
 
 USED, HELD_OUT = "used", "held_out"
-KINDS = {"references": USED, "held_out": HELD_OUT}
+PHOTO_KINDS = {"references": USED, "held_out": HELD_OUT}
 """What a metric's description calls its photos, and what the page does."""
-
-GREATEST = 2**63
-"""Of steps and seeds, which become file names."""
-
-RUNNING = "it is running, or was killed"
 
 
 @dataclass(frozen=True)
@@ -57,6 +52,7 @@ class PageRun:
     name: the shortest tail of its path that no other run of the page has.
     folder: its path as it was given.
     cells: of the grid, in its order; their ids are safe as file names.
+    columns: what is known of each column of scores.
     measured_with: by metric what it measures with, reference photos apart.
     scales: by score a digest of all that it depends on; scores of runs with the same one can be compared.
     problems: sentences on what could not be read.
@@ -68,7 +64,7 @@ class PageRun:
     evaluations: tuple[Evaluation, ...]
     cells: tuple[Cell, ...]
     sampling: str
-    metrics: Mapping[str, MetricInfo]
+    columns: Mapping[str, ScoreColumn]
     measured_with: Mapping[str, Mapping[str, Any]]
     scales: Mapping[str, str]
     references: tuple[Reference, ...]
@@ -144,58 +140,48 @@ def _read(folder: Path, identity: str, name: str) -> PageRun:
         history, problems = read_noting(folder)
     except OSError as error:
         raise UserError(f"{folder}: cannot be read ({error.strerror}); check the path and its permissions") from error
-    try:
-        return _described(history, identity, name, problems)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
-        raise UserError(f"{folder / 'run.json'}: damaged ({error!r}); restore it from a backup") from error
-
-
-def _described(history: RunHistory, identity: str, name: str, problems: tuple[str, ...]) -> PageRun:
-    run = history.run
-    grid = _grid(run["grid"])
     strange = [found.step for found in history.evaluations if not 0 <= found.step < GREATEST]
     if strange:
-        raise UserError(f"{history.output_dir / EVALUATIONS}: found step {strange[0]}, expected 0 to {GREATEST - 1}")
-    weights = {str(metric): dict(found) for metric, found in run.get("weights", {}).items()}
-    apart = {*KINDS, "notice"}
+        raise UserError(f"{folder / EVALUATIONS}: found step {strange[0]}, expected 0 to {GREATEST - 1}")
+    try:
+        references = tuple(dict.fromkeys(photo for found in history.weights.values() for photo in _references(found)))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{folder / RUN}: weights: damaged ({error!r}); restore the file from a backup") from error
+    return _described(history, identity, name, problems, references)
+
+
+def _described(
+    history: RunHistory, identity: str, name: str, problems: tuple[str, ...], references: tuple[Reference, ...]
+) -> PageRun:
+    apart = {*PHOTO_KINDS, "notice"}
+    scored = dict.fromkeys(score for found in history.evaluations for score in found.scores)
     return PageRun(
         identity,
         name,
         history.output_dir,
         history.evaluations,
-        grid.cells,
-        sampling_in_words(grid),
-        {str(metric): MetricInfo.from_json(found) for metric, found in run["metrics"].items()},
-        {metric: {k: v for k, v in found.items() if k not in apart} for metric, found in weights.items()},
-        {name: _digest(scale(name, weights)) for found in history.evaluations for name in found.scores},
-        tuple(dict.fromkeys(photo for found in weights.values() for photo in _references(found))),
+        history.grid.cells,
+        sampling_in_words(history.grid),
+        history.columns,
+        {metric: {k: v for k, v in found.items() if k not in apart} for metric, found in history.weights.items()},
+        {score: _digest(scale(score, history)) for score in scored},
+        references,
         history.ceilings,
         history.notices,
-        dict(run.get("hparams", {})),
-        _model(run),
-        _ending(history),
+        history.hparams,
+        history.model,
+        Ending(history.has_ended, history.reason, history.why, history.best_metric, history.best_step),
         problems,
     )
-
-
-def _grid(found: Mapping[str, Any]) -> PromptGrid:
-    """The grid of `run.json`; what is no text or no whole number in it could become a file name."""
-    known = {field.name for field in fields(PromptGrid)}
-    content = {key: value for key, value in found.items() if key in known}
-    prompts, seeds, size = list(content["prompts"]), list(content["seeds"]), content.get("size")
-    texts = [*prompts, content.get("negative_prompt", "")]
-    if not all(isinstance(text, str) for text in texts) or not all(
-        type(seed) is int and abs(seed) < GREATEST for seed in seeds
-    ):
-        raise ValueError(f"grid: found prompts {prompts!r} and seeds {seeds!r}")
-    return PromptGrid(**{**content, "size": None if size is None else (int(size[0]), int(size[1]))})
 
 
 def sampling_in_words(grid: PromptGrid) -> str:
     """All that decides what a cell looks like, prompts and seed apart."""
     size = "the model's own size" if grid.size is None else f"{grid.size[1]} x {grid.size[0]}"
     sampler = (grid.sampler or "default sampler") + (" with Karras noise levels" if grid.karras else "")
-    return f"{sampler}, {grid.steps} steps, guidance {grid.guidance:g}, {size}"
+    usual = {each.name: each.default for each in fields(grid) if each.name not in FIRST_FIELDS}
+    more = [f", {name} {getattr(grid, name)}" for name in usual if getattr(grid, name) != usual[name]]
+    return f"{sampler}, {grid.steps} steps, guidance {grid.guidance:g}, {size}{''.join(more)}"
 
 
 def _digest(content: Any) -> str:
@@ -203,33 +189,9 @@ def _digest(content: Any) -> str:
 
 
 def _references(found: Mapping[str, Any]) -> list[Reference]:
-    photos = [(kind, photo) for key, kind in KINDS.items() for photo in found.get(key) or ()]
+    photos = [(kind, photo) for key, kind in PHOTO_KINDS.items() for photo in found.get(key) or ()]
     references = [Reference(kind, str(photo["file"]), str(photo["sha256"])) for kind, photo in photos]
     strange = [reference.sha256 for reference in references if not SHA256.fullmatch(reference.sha256)]
     if strange:
         raise ValueError(f"references: found {strange[0]!r}, which is no SHA-256")
     return references
-
-
-def _model(run: Mapping[str, Any]) -> str | None:
-    name = (run.get("pipeline") or {}).get("name_or_path") or (run.get("hparams") or {}).get("model")
-    return None if name is None else str(name)
-
-
-def _ending(history: RunHistory) -> Ending:
-    ended = history.run.get("ended")
-    best = _whole(history.best_step)
-    if ended is None:
-        return Ending(False, None, RUNNING, _text(history.run.get("best_metric")), best)
-    reason = _text(ended.get("reason"))
-    known = {found.value: words for found, words in REASONS.items()}
-    why = known.get(reason, reason) if reason else "the training loop ended"
-    return Ending(True, reason, why, _text(ended.get("best_metric")), best)
-
-
-def _text(found: Any) -> str | None:
-    return None if found is None else str(found)
-
-
-def _whole(found: Any) -> int | None:
-    return None if found is None else int(found)

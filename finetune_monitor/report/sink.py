@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL.Image import Image
@@ -22,6 +23,10 @@ class ReportPage:
     """
 
     name = "report"
+
+    @dataclass(frozen=True)
+    class Options:
+        """What a config may set: nothing."""
 
     def start(self, run: RunInfo) -> None:
         """Write the page of what is recorded already; on a resume it loses what the record has dropped."""

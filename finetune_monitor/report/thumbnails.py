@@ -51,7 +51,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ThumbnailPlan:
     """What one run's thumbnails need.
 
     presences: as far as is known without opening a file; a job that fails changes its entry.
@@ -64,9 +64,9 @@ class Plan:
     kept: dict[str, set[str]]
 
 
-def plan_thumbnails(run: PageRun, folder: Path) -> Plan:
+def plan_thumbnails(run: PageRun, folder: Path) -> ThumbnailPlan:
     """Compare a run's images with the thumbnails in `folder`."""
-    plan = Plan({}, {}, {})
+    plan = ThumbnailPlan({}, {}, {})
     inside = _inside(run.folder)
     for evaluation in run.evaluations:
         files = {image.cell.id: image.file for image in evaluation.images}
@@ -92,7 +92,7 @@ def step_folder(step: int) -> str:
     return f"step-{step:06d}"
 
 
-def make_thumbnails(plans: Iterable[Plan], processes: int = 1) -> None:
+def make_thumbnails(plans: Iterable[ThumbnailPlan], processes: int = 1) -> None:
     """Make what is missing, and note in the plans what cannot be made.
 
     Args:

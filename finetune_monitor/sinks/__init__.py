@@ -1,4 +1,4 @@
-"""Sinks show evaluations to people; each is a view of the record and may fail without harm."""
+"""Where evaluations are shown: TensorBoard, W&B, any Accelerate tracker, the console."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from PIL.Image import Image
 
-from finetune_monitor.metrics import MetricInfo
+from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.evaluation import Evaluation, RunSummary
 from finetune_monitor.stats.estimate import Estimate
 
@@ -18,8 +18,7 @@ class RunInfo:
     """What a sink needs to know before the first evaluation.
 
     hparams: flat, dotted keys (`train.rank`) with plain values.
-    metrics: the metrics by name, and their stars; side columns of `Evaluation.scores` (`faces_found`) are not among
-        them.
+    columns: what is known of each column of `Evaluation.scores`.
     ceilings: scores of the real photos against each other.
     notices: sentences to show beside the scores.
     resume_step: the step from which an interrupted run goes on; None for a new run.
@@ -27,10 +26,15 @@ class RunInfo:
 
     output_dir: Path
     hparams: Mapping[str, Any]
-    metrics: Mapping[str, MetricInfo]
+    columns: Mapping[str, ScoreColumn]
     ceilings: Mapping[str, Estimate]
     notices: tuple[str, ...] = ()
     resume_step: int | None = None
+
+    @property
+    def metrics(self) -> dict[str, ScoreColumn]:
+        """The columns that are shown as metrics: scores and their stars, side columns apart."""
+        return {name: column for name, column in self.columns.items() if column.is_main}
 
 
 @runtime_checkable
@@ -46,6 +50,19 @@ class Sink(Protocol):
         ...
 
     def close(self, summary: RunSummary) -> None: ...
+
+
+@runtime_checkable
+class Tracked(Protocol):
+    """A class of sinks that can share a tracker of Accelerate: losses and scores then stand side by side."""
+
+    def tracker(self, output_dir: Path, options: Mapping[str, Any], resume_step: int | None) -> Any:
+        """A started tracker for a run directory."""
+        ...
+
+    def on_tracker(self, tracker: Any, options: Mapping[str, Any]) -> Sink:
+        """A sink that writes to what the tracker writes to."""
+        ...
 
 
 def scalars(evaluation: Evaluation, run: RunInfo) -> dict[str, float]:

@@ -10,13 +10,12 @@ from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
 from PIL.Image import Image
 
-from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.redaction import redacted
 from finetune_monitor.record.evaluation import Evaluation, RunSummary, measured_means
-from finetune_monitor.sinks import RunInfo, Sink, scalars
+from finetune_monitor.sinks import RunInfo, Sink, Tracked, scalars
 from finetune_monitor.sinks.grid_image import grid_image
 from finetune_monitor.sinks.tensorboard import TensorBoardSink
-from finetune_monitor.sinks.wandb import WandbSink, import_wandb, init_arguments
+from finetune_monitor.sinks.wandb import WandbSink
 from finetune_monitor.stats.estimate import plain
 
 logger = logging.getLogger(__name__)
@@ -43,7 +42,7 @@ class TrackerSink:
         """Log the means and intervals; what was not measured has no key."""
         self._tracker.log(scalars(evaluation, self._run), step=evaluation.step)
         if evaluation.images and hasattr(self._tracker, "log_images"):
-            image = np.asarray(grid_image(evaluation, images, self._run.notices))
+            image = np.asarray(grid_image(evaluation, images, self._run.columns, self._run.notices))
             self._tracker.log_images({"grid": [image]}, step=evaluation.step)
 
     def close(self, summary: RunSummary) -> None:
@@ -54,46 +53,47 @@ class TrackerSink:
             self._tracker.log(found, step=summary.evaluations[-1].step)
 
 
-def start_trackers(
+def start_sinks(
     accelerator: Accelerator,
     output_dir: Path,
-    sinks: Mapping[str, Mapping[str, Any] | None],
+    chosen: Mapping[Any, Mapping[str, Any]],
     resume_step: int | None = None,
 ) -> list[Sink]:
-    """Start the config's trackers on `accelerator` and return the sinks that share them.
+    """Make the sinks of a config, those that can on trackers of `accelerator`; none on other processes than the main.
 
-    `log` then writes beside the scores: to `<output_dir>/tensorboard` itself, without a project's folder
-    in between, and to one W&B run. Make the accelerator without `log_with`, and call `end` after
-    `monitor.close()`. The hyperparameters come with `RunInfo`.
+    `log` then writes beside the scores: to `<output_dir>/tensorboard` itself, without a project's folder in between,
+    and to one W&B run. Make the accelerator without `log_with`, and call `end` after `monitor.close()`. The
+    hyperparameters come with `RunInfo`.
 
     Args:
-        sinks: "tensorboard" and "wandb", each with the arguments of its sink; None where it is off.
+        chosen: classes of sinks with their options.
         resume_step: the checkpoint's step; TensorBoard hides what was written after it, W&B goes on with its run.
 
-    A tracker that cannot start (no network, not installed) is off for this run, with a warning.
-
-    Raises:
-        UserError: another name.
+    A sink that cannot start (no network, not installed) is off for this run, with a warning.
     """
-    chosen = {name: dict(options) for name, options in sinks.items() if options is not None}
-    makers = {"tensorboard": _tensorboard_tracker, "wandb": _wandb_tracker}
-    unknown = chosen.keys() - makers.keys()
-    if unknown:
-        raise UserError(f"sinks: found {', '.join(sorted(unknown))}, expected tensorboard or wandb")
     if not accelerator.is_main_process:
         return []
     started: list[GeneralTracker] = []
-    for name, options in chosen.items():
-        # Ready-made trackers: from names Accelerate would give both one project name, TensorBoard as a subfolder.
+    sinks: list[Sink] = []
+    for kind, options in chosen.items():
         try:
-            accelerator.log_with = [makers[name](output_dir, options, resume_step)]
-            accelerator.trackers = []
-            accelerator.init_trackers("")
-            started += accelerator.trackers
+            if isinstance(kind, Tracked):
+                started += _start(accelerator, kind.tracker(output_dir, options, resume_step))
+                sinks.append(kind.on_tracker(started[-1], options))
+            else:
+                sinks.append(kind(**options))
         except Exception as error:
-            logger.warning("tracker %s cannot start and is off for this run: %r", name, error)
+            logger.warning("sink %s cannot start and is off for this run: %r", kind.name, error)
     accelerator.trackers = started
-    return accelerate_sinks(accelerator, wandb_images=chosen.get("wandb", {}).get("images", True))
+    return sinks
+
+
+def _start(accelerator: Accelerator, tracker: GeneralTracker) -> list[GeneralTracker]:
+    """A ready-made tracker: from names Accelerate would give both one project name, TensorBoard as a subfolder."""
+    accelerator.log_with = [tracker]
+    accelerator.trackers = []
+    accelerator.init_trackers("")
+    return list(accelerator.trackers)
 
 
 def accelerate_sinks(accelerator: Accelerator, wandb_images: bool = True) -> list[Sink]:
@@ -104,7 +104,7 @@ def accelerate_sinks(accelerator: Accelerator, wandb_images: bool = True) -> lis
     """
     if not accelerator.is_main_process:
         return []
-    return [_sink(tracker, wandb_images) for tracker in accelerator.trackers]
+    return [_sink(tracker, {"images": wandb_images}) for tracker in accelerator.trackers]
 
 
 def log(accelerator: Accelerator, values: Mapping[str, float], step: int) -> None:
@@ -128,20 +128,9 @@ def _each(accelerator: Accelerator, action: Callable[[GeneralTracker], None]) ->
             logger.warning("tracker %s failed and is off from now on: %r", tracker.name, error)
 
 
-def _sink(tracker: GeneralTracker, wandb_images: bool) -> Sink:
+def _sink(tracker: GeneralTracker, options: Mapping[str, Any]) -> Sink:
     if isinstance(tracker, TensorBoardTracker):
-        return TensorBoardSink(tracker.writer)
+        return TensorBoardSink.on_tracker(tracker, options)
     if isinstance(tracker, WandBTracker):
-        return WandbSink(run=tracker.run, images=wandb_images)
+        return WandbSink.on_tracker(tracker, options)
     return TrackerSink(tracker)
-
-
-def _tensorboard_tracker(output_dir: Path, options: Mapping[str, Any], resume_step: int | None) -> TensorBoardTracker:
-    purge_step = None if resume_step is None else resume_step + 1
-    return TensorBoardTracker("", output_dir / "tensorboard", purge_step=purge_step, **options)
-
-
-def _wandb_tracker(output_dir: Path, options: Mapping[str, Any], resume_step: int | None) -> WandBTracker:
-    import_wandb()
-    arguments = init_arguments(output_dir, {k: v for k, v in options.items() if k != "images"}, resume_step)
-    return WandBTracker(arguments.pop("project", "finetune-monitor"), **arguments)

@@ -1,27 +1,25 @@
 """What the terminal shows: the scores in words, and the closing table with the best step and where to look."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from finetune_monitor.record.columns import STARS
-from finetune_monitor.record.evaluation import REASONS, StopReason
+from finetune_monitor.record.columns import ScoreColumn, stars_by_score
 from finetune_monitor.record.run_directory import RunHistory
-from finetune_monitor.stats.estimate import Estimate, shown
+from finetune_monitor.stats.estimate import Estimate, number, shown
+
+STARS_FORM = ".2f"
 
 
-def scores_in_words(scores: Mapping[str, Estimate]) -> str:
+def scores_in_words(scores: Mapping[str, Estimate], columns: Mapping[str, ScoreColumn]) -> str:
     """Each mean with its interval, and its stars behind it where it has some."""
-    return ", ".join(f"{name} {_in_words(scores[name], scores.get(name + STARS))}" for name in _without_stars(scores))
-
-
-def _without_stars(names: Collection[str]) -> list[str]:
-    """The names without those that are the stars of another."""
-    stars = {name + STARS for name in names}
-    return [name for name in names if name not in stars]
+    stars = stars_by_score(columns)
+    names = [name for name in scores if name not in stars.values()]
+    return ", ".join(f"{name} {_in_words(scores[name], scores.get(stars.get(name, '')))}" for name in names)
 
 
 def _in_words(estimate: Estimate, stars: Estimate | None) -> str:
@@ -29,14 +27,8 @@ def _in_words(estimate: Estimate, stars: Estimate | None) -> str:
     if not estimate.n:
         return "not measured"
     share = f" ({estimate.n} of {estimate.n + estimate.missing} images)" if estimate.missing else ""
-    graded = f" = {_numbers(stars, 2)} stars" if stars is not None and stars.n else ""
-    return _numbers(estimate, 3) + graded + share
-
-
-def _numbers(estimate: Estimate, digits: int, unit: str = "", gap: str = " ") -> str:
-    """The mean, and its interval where it has one."""
-    mean = f"{estimate.mean:.{digits}f}{unit}"
-    return mean if math.isnan(estimate.low) else f"{mean}{gap}[{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+    graded = f" = {shown(stars, STARS_FORM)} stars" if stars is not None and stars.n else ""
+    return shown(estimate) + graded + share
 
 
 def print_summary(history: RunHistory, console: Console | None = None) -> None:
@@ -73,7 +65,7 @@ def print_estimates(columns: Sequence[str], rows: Mapping[str, Sequence[Estimate
 def _estimates_table(columns: Sequence[str], rows: Mapping[str, Sequence[Estimate]], gap: str) -> Table:
     table = Table("", *(Column(title, justify="right", no_wrap=True) for title in columns))
     for name, found in rows.items():
-        table.add_row(escape(name), *(escape(shown(estimate).replace(" [", f"{gap}[")) for estimate in found))
+        table.add_row(escape(name), *(escape(_broken(shown(estimate), gap)) for estimate in found))
     return table
 
 
@@ -83,64 +75,64 @@ def width_of(console: Console, table: Table) -> int:
 
 
 def _table(history: RunHistory, narrow: bool) -> Table:
-    metrics = history.run.get("metrics", {})
-    found = list(dict.fromkeys(name for evaluation in history.evaluations for name in evaluation.scores))
-    scores = _without_stars(found)
-    names = scores if narrow else found
+    columns, stars = history.columns, stars_by_score(history.columns)
+    measured = dict.fromkeys(name for evaluation in history.evaluations for name in evaluation.scores)
+    names = [name for name in measured if not (narrow and name in stars.values())]
     table = Table()
     table.add_column("step", justify="right", no_wrap=True)
     for name in names:
-        heading = name.replace("_", " ") if name in scores else "stars"
-        table.add_column(heading, justify="right", no_wrap=name in metrics)
+        heading = "stars" if name in stars.values() else name.replace("_", " ")
+        table.add_column(heading, justify="right", no_wrap=columns[name].is_main)
     table.add_column("", no_wrap=True)
     best = history.best_step
     for evaluation in history.evaluations:
-        cells = [_cell(evaluation.scores, name, name in metrics, narrow) for name in names]
+        cells = [_cell(evaluation.scores, name, columns, narrow) for name in names]
         marks = [mark for mark, step in (("floor", 0), ("best", best)) if evaluation.step == step]
         style = "bold green" if evaluation.step == best else None
         table.add_row(str(evaluation.step), *cells, ", ".join(marks), style=style)
     if history.ceilings:
         table.add_section()
-        cells = [_cell(history.ceilings, name, True, narrow) for name in names]
+        cells = [_cell(history.ceilings, name, columns, narrow) for name in names]
         table.add_row("photos", *cells, "ceiling", style="dim")
     return table
 
 
-def _cell(scores: Mapping[str, Estimate], name: str, interval: bool, narrow: bool) -> str:
+def _cell(scores: Mapping[str, Estimate], name: str, columns: Mapping[str, ScoreColumn], narrow: bool) -> str:
     """A score; in a narrow table its interval and its stars stand below it."""
-    estimate, stars = scores.get(name), scores.get(name + STARS)
-    digits, gap = 2 if name.endswith(STARS) else 3, "\n" if narrow else " "
+    estimate, stars = scores.get(name), scores.get(stars_by_score(columns).get(name, ""))
+    form, gap = STARS_FORM if columns[name].role == "stars" else ".3f", "\n" if narrow else " "
     if estimate is None or math.isnan(estimate.mean):
         return "-"
-    if not interval:
-        return f"{estimate.mean:.{digits}f}"
-    below = gap + _numbers(stars, 2, " stars", gap) if narrow and stars is not None and stars.n else ""
-    return escape(_numbers(estimate, digits, gap=gap) + below)
+    if not columns[name].is_main:
+        return number(estimate.mean, form)
+    below = (
+        f"{gap}{_broken(shown(stars, STARS_FORM, ' stars'), gap)}" if narrow and stars is not None and stars.n else ""
+    )
+    return escape(_broken(shown(estimate, form), gap) + below)
+
+
+def _broken(text: str, gap: str) -> str:
+    """An estimate with its interval after the gap."""
+    return text.replace(" [", f"{gap}[")
 
 
 def _closing_lines(history: RunHistory) -> list[str]:
     folder = history.output_dir
-    tensorboard = f"tensorboard --logdir {folder / 'tensorboard'}"
-    lines = [_end(history), _best(history)]
+    ended = history.why if history.has_ended else f"not recorded: {history.why}"
+    lines = [f"why it ended:        {ended}", _best(history)]
     if (page := folder / "page" / "index.html").is_file():
         lines.append(f"page:                {page.resolve().as_uri()}")
     if (folder / "tensorboard").is_dir():
         # TensorBoard keeps ten images a tag unless it is told otherwise.
-        lines.append(f"curves and images: {tensorboard} --samples_per_plugin images=1000")
+        logdir = shlex.quote(str(folder / "tensorboard"))
+        lines.append(f"curves and images: tensorboard --logdir {logdir} --samples_per_plugin images=1000")
     if list((folder / "wandb").glob("offline-run-*")):
-        lines.append(f"send to W&B:         wandb sync {folder / 'wandb' / 'offline-run-*'}")
+        lines.append(f"send to W&B:         wandb sync {shlex.quote(str(folder / 'wandb'))}/offline-run-*")
     if (folder / "best").is_dir():
         lines.append(f"best weights:        {folder / 'best'}")
     return lines
 
 
-def _end(history: RunHistory) -> str:
-    if "ended" not in history.run:
-        return "why it ended:        not recorded: it is running, or was killed"
-    reason = history.run["ended"]["reason"]
-    return f"why it ended:        {REASONS[StopReason(reason)] if reason else 'the training loop ended'}"
-
-
 def _best(history: RunHistory) -> str:
-    step, metric = history.best_step, history.run.get("best_metric", "the first metric")
+    step, metric = history.best_step, history.best_metric or "the first metric"
     return f"best step:           {f'{step}, by {metric}' if step is not None else 'none: nothing was measured'}"

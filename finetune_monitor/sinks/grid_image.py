@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
@@ -12,7 +12,7 @@ from PIL.Image import Image, Resampling
 from PIL.Image import new as new_image
 
 from finetune_monitor.metrics.thresholds import HIGHEST
-from finetune_monitor.record.columns import HELD_OUT, STARS
+from finetune_monitor.record.columns import ScoreColumn, stars_by_score
 from finetune_monitor.record.evaluation import Evaluation, ScoredImage
 from finetune_monitor.sinks.console import scores_in_words
 
@@ -23,7 +23,6 @@ MARGIN, TEXT, LEADING = 12, 12, 1.4
 MAX_TITLE_LINES = 3
 
 PAPER, INK, PALE, GRAY, AMBER = "#ffffff", "#1a1a1a", "#6b6b6b", "#d9d9d9", "#b45309"
-NO_FACE = "no face found"
 FONTS = ("DejaVuSans.ttf", "Arial.ttf", "NotoSansCJK-Regular.ttc", "msgothic.ttc")
 """Looked up among the system's fonts for texts that Pillow's own font, plain Latin letters, cannot show."""
 
@@ -68,25 +67,41 @@ def strip(
 
 
 def prompt_strips(
-    evaluation: Evaluation, images: Sequence[Image | None], notices: Sequence[str] = (), largest: int = LARGEST
+    evaluation: Evaluation,
+    images: Sequence[Image | None],
+    columns: Mapping[str, ScoreColumn],
+    notices: Sequence[str] = (),
+    largest: int = LARGEST,
 ) -> list[tuple[str, Image]]:
     """(prompt, strip) for each prompt of the grid; the seed and every score stand under each image."""
     pairs = zip(evaluation.images, images, strict=True)
     rows = [(prompt, list(row)) for prompt, row in groupby(pairs, key=lambda pair: pair[0].cell.prompt)]
     warning = "".join(f" ({notice})" for notice in notices)
     return [
-        (prompt, strip([image for _, image in row], [_caption(scored) for scored, _ in row], prompt + warning, largest))
+        (
+            prompt,
+            strip(
+                [image for _, image in row], [_caption(scored, columns) for scored, _ in row], prompt + warning, largest
+            ),
+        )
         for prompt, row in rows
     ]
 
 
-def grid_image(evaluation: Evaluation, images: Sequence[Image | None], notices: Sequence[str] = ()) -> Image:
+def grid_image(
+    evaluation: Evaluation,
+    images: Sequence[Image | None],
+    columns: Mapping[str, ScoreColumn],
+    notices: Sequence[str] = (),
+) -> Image:
     """The whole grid: the step, the means and the notices on top, then a strip a prompt."""
-    columns = max(sum(1 for _ in row) for _, row in groupby(scored.cell.prompt for scored in evaluation.images))
-    largest = max(SMALLEST, min(GRID_LARGEST, GRID_WIDTH // columns))
-    strips = [image for _, image in prompt_strips(evaluation, images, largest=largest)]
+    widest = max(sum(1 for _ in row) for _, row in groupby(scored.cell.prompt for scored in evaluation.images))
+    largest = max(SMALLEST, min(GRID_LARGEST, GRID_WIDTH // widest))
+    strips = [image for _, image in prompt_strips(evaluation, images, columns, largest=largest)]
     width = max(image.width for image in strips)
-    heading = [line for text in _headings(evaluation, notices) for line in _wrap(text, TEXT + 2, width - 2 * MARGIN)]
+    heading = [
+        line for text in _headings(evaluation, columns, notices) for line in _wrap(text, TEXT + 2, width - 2 * MARGIN)
+    ]
     top = MARGIN + _height(len(heading), TEXT + 2)
     page = new_image("RGB", (width, top + sum(image.height for image in strips)), PAPER)
     _write_lines(ImageDraw.Draw(page), heading, TEXT + 2)
@@ -96,28 +111,28 @@ def grid_image(evaluation: Evaluation, images: Sequence[Image | None], notices: 
     return page
 
 
-def _headings(evaluation: Evaluation, notices: Sequence[str]) -> list[str]:
+def _headings(evaluation: Evaluation, columns: Mapping[str, ScoreColumn], notices: Sequence[str]) -> list[str]:
     scores = evaluation.scores.items()
     means = {name: replace(found, low=math.nan, high=math.nan) for name, found in scores if found.n}  # no intervals
-    return [f"step {evaluation.step}", scores_in_words(means) or "nothing measured", *notices]
+    return [f"step {evaluation.step}", scores_in_words(means, columns) or "nothing measured", *notices]
 
 
-def _caption(scored: ScoredImage) -> list[Line]:
-    """The seed, then each score with its stars, or why there is none; of `X` and `X_zero_filled` only `X`."""
-    faceless = scored.scores.get("faces_found") == 0
-    seed = Line(f"seed {scored.cell.seed}", NO_FACE if faceless else "", faceless)
-    names = [name for name in scored.scores if name != "faces_found"]
-    sides = [name for name in names for other in names if name not in (other, HELD_OUT) and name.startswith(other)]
-    shown = [name for name in names if name not in sides]
-    return [seed, *(Line(name, _numbers(scored, name)) for name in shown)]
+def _caption(scored: ScoredImage, columns: Mapping[str, ScoreColumn]) -> list[Line]:
+    """The seed with what marks the image, then each score with its stars; columns that only explain are left out."""
+    marks = [column.zero for name, column in columns.items() if column.zero and scored.scores.get(name) == 0]
+    seed = Line(f"seed {scored.cell.seed}", ", ".join(marks), bool(marks))
+    stars = stars_by_score(columns)
+    hidden = {name for name, column in columns.items() if column.role != "score"}
+    shown = [name for name in scored.scores if name not in hidden]
+    return [seed, *(Line(name, _numbers(scored, name, stars.get(name, ""))) for name in shown)]
 
 
-def _numbers(scored: ScoredImage, name: str) -> str:
+def _numbers(scored: ScoredImage, name: str, stars: str) -> str:
     """The score, and its stars as a fraction: few fonts have a star, and five of them would crowd out the name."""
-    value, stars = scored.scores[name], scored.scores.get(name + STARS, math.nan)
+    value, graded = scored.scores[name], scored.scores.get(stars, math.nan)
     if math.isnan(value):
         return "-"
-    return f"{value:.3f}" + ("" if math.isnan(stars) else f"  {stars:.0f}/{HIGHEST}")
+    return f"{value:.3f}" + ("" if math.isnan(graded) else f"  {graded:.0f}/{HIGHEST}")
 
 
 def _cell_size(images: Sequence[Image | None], largest: int) -> tuple[int, int]:

@@ -2,17 +2,24 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from PIL.Image import Image
-from tensorboard.compat.proto.summary_pb2 import Summary
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
 
 from finetune_monitor.base.redaction import redacted
 from finetune_monitor.record.evaluation import Evaluation, RunSummary, measured_means
 from finetune_monitor.sinks import RunInfo, scalars
 from finetune_monitor.sinks.grid_image import grid_image, prompt_strips
+
+if TYPE_CHECKING:  # the config reads this file for its options, and torch takes seconds
+    from accelerate.tracking import TensorBoardTracker
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from torch.utils.tensorboard import SummaryWriter
+
+FOLDER = "tensorboard"
+"""Below the run directory."""
 
 PROMPT_CHARACTERS = 60
 """How much of a prompt stands in a tag."""
@@ -31,14 +38,31 @@ class TensorBoardSink:
 
     name = "tensorboard"
 
-    def __init__(self, writer: SummaryWriter | None = None):
+    @dataclass(frozen=True)
+    class Options:
+        """What a config may set: nothing."""
+
+    def __init__(self, writer: "SummaryWriter | None" = None):
         self._given = writer
+
+    @classmethod
+    def tracker(cls, output_dir: Path, options: Mapping[str, Any], resume_step: int | None) -> "TensorBoardTracker":
+        """A tracker that writes where the sink would."""
+        from accelerate.tracking import TensorBoardTracker
+
+        return TensorBoardTracker("", output_dir / FOLDER, purge_step=_purge_step(resume_step))
+
+    @classmethod
+    def on_tracker(cls, tracker: "TensorBoardTracker", options: Mapping[str, Any]) -> "TensorBoardSink":
+        """A sink with the tracker's writer."""
+        return cls(tracker.writer)
 
     def start(self, run: RunInfo) -> None:
         """Open the writer; on a resume TensorBoard forgets what was written after the checkpoint."""
-        purge_step = None if run.resume_step is None else run.resume_step + 1
-        folder = str(run.output_dir / "tensorboard")
-        self._writer = self._given or SummaryWriter(folder, purge_step=purge_step)
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder = str(run.output_dir / FOLDER)
+        self._writer = self._given or SummaryWriter(folder, purge_step=_purge_step(run.resume_step))
         self._run = run
         self._write_texts(run.resume_step or 0)
         self._writer.add_custom_scalars(_charts(run))
@@ -50,13 +74,18 @@ class TensorBoardSink:
         for tag, value in scalars(evaluation, self._run).items():
             self._writer.add_scalar(tag, value, evaluation.step, walltime=evaluation.wall_time)
         if evaluation.images:
-            for index, (prompt, strip) in enumerate(prompt_strips(evaluation, images, self._run.notices)):
+            for index, (prompt, strip) in enumerate(self._strips(evaluation, images)):
                 self._add_image(f"prompts/{index:02d} {_shortened(prompt)}", strip, evaluation)
-            self._add_image("grid", grid_image(evaluation, images, self._run.notices), evaluation)
+            self._add_image("grid", grid_image(evaluation, images, self._run.columns, self._run.notices), evaluation)
         self._writer.flush()
+
+    def _strips(self, evaluation: Evaluation, images: Sequence[Image | None]) -> list[tuple[str, Image]]:
+        return prompt_strips(evaluation, images, self._run.columns, self._run.notices)
 
     def close(self, summary: RunSummary) -> None:
         """Add the best step's scores for the table of hyperparameters."""
+        from torch.utils.tensorboard.summary import hparams
+
         last = summary.evaluations[-1].step if summary.evaluations else 0
         for name, value in measured_means(summary.evaluations, summary.best_step).items():
             if name in self._run.metrics:
@@ -74,12 +103,16 @@ class TensorBoardSink:
 
     def _write_hparams(self) -> None:
         """Into this very run: `add_hparams` would open a second one, named by the clock."""
+        from torch.utils.tensorboard.summary import hparams
+
         values = {key: _hparam(value) for key, value in redacted(self._run.hparams).items()}
         tags = [tag for name in self._run.metrics for tag in (name, f"best/{name}")]
         self._add_summaries(hparams(values, dict.fromkeys(tags))[:2])
 
     def _add_image(self, tag: str, image: Image, evaluation: Evaluation) -> None:
         """As JPEG, a tenth of `add_image`'s PNG: the record keeps the exact pixels."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
         content = io.BytesIO()
         image.save(content, "JPEG", quality=90)
         encoded = Summary.Image(
@@ -88,9 +121,14 @@ class TensorBoardSink:
         summary = Summary(value=[Summary.Value(tag=tag, image=encoded)])
         self._writer._get_file_writer().add_summary(summary, evaluation.step, evaluation.wall_time)
 
-    def _add_summaries(self, summaries: Sequence[Summary]) -> None:
+    def _add_summaries(self, summaries: "Sequence[Summary]") -> None:
         for summary in summaries:
             self._writer._get_file_writer().add_summary(summary)
+
+
+def _purge_step(resume_step: int | None) -> int | None:
+    """The first step that is written again."""
+    return None if resume_step is None else resume_step + 1
 
 
 def _charts(run: RunInfo) -> dict[str, dict[str, list]]:

@@ -3,12 +3,13 @@
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from PIL.Image import Image
 
-from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.extras import require
 from finetune_monitor.base.files import write_atomic
 from finetune_monitor.base.redaction import redacted
 from finetune_monitor.record.evaluation import Evaluation, RunSummary, ScoredImage, measured_means
@@ -16,12 +17,15 @@ from finetune_monitor.sinks import RunInfo, scalars
 from finetune_monitor.sinks.grid_image import grid_image
 from finetune_monitor.stats.estimate import plain
 
+if TYPE_CHECKING:
+    from accelerate.tracking import WandBTracker
+
 Mode = Literal["online", "offline", "disabled"]
 
 STEP = "training_step"
 """The x axis of every curve: wandb's own step only grows, and would drop the steps repeated after a resume."""
 
-RUN_ID = Path("wandb") / "run-id"
+RUN_ID_FILE = Path("wandb") / "run-id"
 """Where the run directory keeps W&B's id, so that a resume goes on with the same run."""
 
 MODES: tuple[Mode, ...] = ("online", "offline", "disabled")
@@ -51,13 +55,23 @@ class WandbSink:
 
     name = "wandb"
 
+    @dataclass(frozen=True)
+    class Options:
+        """What a config may set."""
+
+        mode: Mode = "offline"
+        project: str = "finetune-monitor"
+        entity: str | None = None
+        name: str | None = None
+        images: bool = True
+
     def __init__(
         self,
-        mode: Mode = "offline",
-        project: str = "finetune-monitor",
-        name: str | None = None,
-        entity: str | None = None,
-        images: bool = True,
+        mode: Mode = Options.mode,
+        project: str = Options.project,
+        name: str | None = Options.name,
+        entity: str | None = Options.entity,
+        images: bool = Options.images,
         run: Any = None,
     ):
         self._wandb = import_wandb()
@@ -66,13 +80,36 @@ class WandbSink:
         self._given = run
         self._defined: set[str] = set()
 
+    @staticmethod
+    def check() -> None:
+        """See that wandb can be imported.
+
+        Raises:
+            UserError: it is not installed.
+        """
+        import_wandb()
+
+    @classmethod
+    def tracker(cls, output_dir: Path, options: Mapping[str, Any], resume_step: int | None) -> "WandBTracker":
+        """A tracker with a run as the sink would open it."""
+        from accelerate.tracking import WandBTracker
+
+        import_wandb()
+        arguments = init_arguments(output_dir, {k: v for k, v in options.items() if k != "images"}, resume_step)
+        return WandBTracker(arguments.pop("project", cls.Options.project), **arguments)
+
+    @classmethod
+    def on_tracker(cls, tracker: "WandBTracker", options: Mapping[str, Any]) -> "WandbSink":
+        """A sink with the tracker's run."""
+        return cls(run=tracker.run, images=options.get("images", cls.Options.images))
+
     def start(self, run: RunInfo) -> None:
         """Open the run, or on a resume the same run again."""
         self._run_info = run
         self._run = self._given
         if self._run is None:
             self._run = self._wandb.init(**init_arguments(run.output_dir, self._options, run.resume_step))
-        write_atomic(run.output_dir / RUN_ID, self._run.id.encode())
+        write_atomic(run.output_dir / RUN_ID_FILE, self._run.id.encode())
         self._run.config.update(plain(redacted(run.hparams)), allow_val_change=True)
         if run.notices and not self._run.disabled:
             self._run.notes = "\n".join(run.notices)
@@ -85,7 +122,7 @@ class WandbSink:
         if evaluation.images:
             found["images"] = self._table([evaluation])
         if evaluation.images and self._images:
-            image = grid_image(evaluation, images, self._run_info.notices)
+            image = grid_image(evaluation, images, self._run_info.columns, self._run_info.notices)
             found["grid"] = self._wandb.Image(image, file_type="jpg")
         self._run.log({STEP: evaluation.step, **found})
 
@@ -95,7 +132,7 @@ class WandbSink:
             self._run.log({"all_images": self._table(summary.evaluations)})
         best = measured_means(summary.evaluations, summary.best_step)
         ended: dict[str, Any] = {f"best/{name}": best[name] for name in self._run_info.metrics if name in best}
-        ended |= {"best/step": summary.best_step, "stop_reason": summary.reason and summary.reason.value}
+        ended |= {"best/step": summary.best_step, "stop_reason": summary.reason and str(summary.reason)}
         self._run.summary.update({key: value for key, value in ended.items() if value is not None})
         if self._given is None:
             self._run.finish()
@@ -130,10 +167,10 @@ def init_arguments(output_dir: Path, options: Mapping[str, Any], resume_step: in
     Args:
         options: `mode`, `project`, `name`, `entity`; None is left to wandb.
     """
-    mode = _most_private(options.get("mode", "offline"))
+    mode = _most_private(options.get("mode", WandbSink.Options.mode))
     arguments = {key: value for key, value in options.items() if value is not None and key != "mode"}
     arguments |= {"mode": mode, "dir": str(output_dir), "settings": _settings(mode)}
-    stored = output_dir / RUN_ID
+    stored = output_dir / RUN_ID_FILE
     if resume_step is not None and stored.exists():
         arguments["id"] = stored.read_text()
         if mode == "online":
@@ -147,14 +184,7 @@ def import_wandb() -> Any:
     Raises:
         UserError: it is not installed.
     """
-    try:
-        import wandb
-    except ImportError:
-        raise UserError(
-            'sink wandb: the package wandb is not installed; pip install "finetune_monitor[wandb]", '
-            "or take the sink out of the config"
-        ) from None
-    return wandb
+    return require("wandb", "sink wandb", otherwise="take the sink out of the config")
 
 
 def _most_private(mode: Mode) -> Mode:

@@ -56,10 +56,10 @@ def from_json_number(value: float | None) -> float:
     return MISSING if value is None else float(value)
 
 
-def shown(estimate: Estimate, form: str = ".3f") -> str:
+def shown(estimate: Estimate, form: str = ".3f", unit: str = "") -> str:
     """A value with its interval, where there is one."""
     value, low, high = (number(each, form) for each in (estimate.mean, estimate.low, estimate.high))
-    return value if low == "—" else f"{value} [{low}, {high}]"
+    return value + unit if low == "—" else f"{value}{unit} [{low}, {high}]"
 
 
 def number(value: float, form: str = ".2f") -> str:

@@ -29,7 +29,7 @@ AROUND = 8
 REFRESH = 1.0
 """Seconds between two drawings of the table."""
 
-WORDS = {TrialState.STOPPED_EARLY: "stopped early: it lagged behind the others"}
+STATES_IN_WORDS = {TrialState.STOPPED_EARLY: "stopped early: it lagged behind the others"}
 
 
 @dataclass
@@ -113,7 +113,7 @@ class SweepTable:
             if found is not None and trial.attempts == 1:
                 self._lengths.append(time.monotonic() - found.since)
             last = "" if found is None else in_words(dict(found.scores or {}), self._names)
-            self._say(f"{trial.name}: {WORDS.get(trial.state, trial.state.value)}{last and f' ({last})'}")
+            self._say(f"{trial.name}: {STATES_IN_WORDS.get(trial.state, trial.state.value)}{last and f' ({last})'}")
 
     def refresh(self) -> None:
         if self._live is not None and time.monotonic() - self._drawn > REFRESH:

@@ -12,12 +12,13 @@ from pydantic import ValidationError
 
 from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.base.files import write_atomic
-from finetune_monitor.record.columns import HELD_OUT
+from finetune_monitor.base.sections import problems_of
+from finetune_monitor.base.yaml_files import read_yaml
 from finetune_monitor.record.run_directory import RUN
 from finetune_monitor.record.sweep_directory import CONFIGS, TRIALS, SweepState, TrialRecord
-from finetune_monitor.sweep.spec import COMPARED, SweepConfig, flat, is_number
+from finetune_monitor.sweep.spec import ONE_VALUE_FOR_ALL, SweepConfig, flat, is_number
 from finetune_monitor.sweep.trials.naming import alike, search_name, trial_name
-from finetune_monitor.training.config import Config, load_config, problems_of, read_yaml
+from finetune_monitor.training.config import Config, recorded_config
 
 UNCOMPARED = (
     "output_dir",
@@ -34,7 +35,7 @@ LENGTH = "a sweep cannot be made longer or shorter, as trials that are over woul
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """A sweep, the content of its base config, and its trials: all of them, or those that a search began before.
 
     set_aside: trials that are known and not among them.
@@ -84,14 +85,12 @@ class Plan:
     def goals(self) -> dict[str, str]:
         """The metrics that decide over trials, by what they decide: `search`, `early_termination`."""
         rules = {"search": self.spec.search, "early_termination": self.spec.early_termination}
-        return {name: rule.metric or self._best_metric for name, rule in rules.items() if rule is not None}
+        return {name: rule.metric or self._first.best_metric for name, rule in rules.items() if rule is not None}
 
     @property
     def shown_metrics(self) -> list[str]:
         """The main scores, that which says what is best first."""
-        first = self._first
-        held_out = [HELD_OUT] if first.data.held_out is not None and first.monitor.metrics.face_similarity else []
-        return list(dict.fromkeys([self._best_metric, *held_out, *first.monitor.metrics.chosen]))
+        return self._first.main_columns
 
     def max_steps(self, trial: TrialRecord) -> int:
         """Of one trial; of the first where a search suggests what the training's config refuses."""
@@ -107,12 +106,6 @@ class Plan:
         return max(map(self.max_steps, trials), default=self._first.train.max_steps)
 
     @property
-    def _best_metric(self) -> str:
-        """The metric that says which step of a trial is best."""
-        monitor = self._first.monitor
-        return monitor.stopping[0].metric if monitor.stopping else monitor.metrics.chosen[0]
-
-    @property
     def grace_steps(self) -> int:
         """Steps before which no trial is stopped early."""
         rule = self.spec.early_termination
@@ -126,7 +119,7 @@ class Plan:
         return Config.model_validate(self.content(trial))
 
 
-def make_plan(spec: SweepConfig, known: SweepState | None) -> Plan:
+def make_plan(spec: SweepConfig, known: SweepState | None) -> SweepPlan:
     """The sweep's trials; those that are known keep what is known of them.
 
     Args:
@@ -136,12 +129,12 @@ def make_plan(spec: SweepConfig, known: SweepState | None) -> Plan:
         UserError: lists everything that would make a trial fail, or that does not agree with what is known.
     """
     base = read_yaml(spec.base)
-    plan = Plan(spec, base, ())
+    plan = SweepPlan(spec, base, ())
     trials = _searched(plan, known) if spec.search else _product(spec)
     all_problems(_names_alike(trials), f"{spec.output_dir}: trials would share a folder:")
     before = {trial.name: trial for trial in (*known.trials, *known.set_aside)} if known else {}
     merged = tuple(replace(before.pop(trial.name, trial), settings=trial.settings) for trial in trials)
-    plan = Plan(spec, base, merged, tuple(trial for trial in before.values() if trial.attempts))
+    plan = SweepPlan(spec, base, merged, tuple(trial for trial in before.values() if trial.attempts))
     all_problems(_problems(plan), f"{spec.output_dir}: the sweep cannot start:")
     all_problems(_changes(plan), f"{spec.output_dir}: trials have begun with another config:")
     return plan
@@ -163,7 +156,7 @@ def _names_alike(trials: Sequence[TrialRecord]) -> list[str]:
     ]
 
 
-def _searched(plan: Plan, known: SweepState | None) -> list[TrialRecord]:
+def _searched(plan: SweepPlan, known: SweepState | None) -> list[TrialRecord]:
     """The trials that a search began before and that lie in its space, as all must that have a record."""
     search = plan.spec.search
     assert search is not None
@@ -176,7 +169,7 @@ def _searched(plan: Plan, known: SweepState | None) -> list[TrialRecord]:
     return within
 
 
-def _has_begun(plan: Plan, trial: TrialRecord) -> bool:
+def _has_begun(plan: SweepPlan, trial: TrialRecord) -> bool:
     """A trial that failed before it had a record has done nothing that another config would not suit."""
     return (plan.folder / TRIALS / trial.name / RUN).exists()
 
@@ -195,7 +188,7 @@ def _first_settings(spec: SweepConfig) -> dict[str, Any]:
     return {key: found[0] if isinstance(found, list) else found["low"] for key, found in space.items()}
 
 
-def _corners(plan: Plan) -> list[TrialRecord]:
+def _corners(plan: SweepPlan) -> list[TrialRecord]:
     """Settings of a search that show whether its values are allowed: each end and each choice once."""
     first = _first_settings(plan.spec)
     space = plan.spec.search.space if plan.spec.search else {}
@@ -203,7 +196,7 @@ def _corners(plan: Plan) -> list[TrialRecord]:
     return [plan.searched({**first, key: value}) for key in values for value in values[key]]
 
 
-def _problems(plan: Plan) -> list[str]:
+def _problems(plan: SweepPlan) -> list[str]:
     trials = _corners(plan) if plan.spec.search else plan.trials
     found, configs = _invalid(plan, trials)
     if not found:
@@ -213,7 +206,7 @@ def _problems(plan: Plan) -> list[str]:
     return found
 
 
-def _invalid(plan: Plan, trials: Sequence[TrialRecord]) -> tuple[list[str], dict[str, Config]]:
+def _invalid(plan: SweepPlan, trials: Sequence[TrialRecord]) -> tuple[list[str], dict[str, Config]]:
     """What is wrong with the trials' configs, in one line each, and those configs with which nothing is."""
     problems: dict[str, list[str]] = {}
     configs = {}
@@ -221,12 +214,12 @@ def _invalid(plan: Plan, trials: Sequence[TrialRecord]) -> tuple[list[str], dict
         try:
             configs[trial.name] = Config.model_validate(plan.content(trial))
         except ValidationError as error:
-            for problem in problems_of(error):
+            for problem in problems_of(error, Config):
                 problems.setdefault(problem, []).append(trial.name)
     return [_placed(plan, problem, names, len(trials)) for problem, names in problems.items()], configs
 
 
-def _placed(plan: Plan, problem: str, names: Sequence[str], total: int) -> str:
+def _placed(plan: SweepPlan, problem: str, names: Sequence[str], total: int) -> str:
     """A problem with the trials that have it, or with the base config where all do."""
     if len(names) == total:
         return f"{plan.spec.base}, with what the sweep sets: {problem}"
@@ -265,16 +258,12 @@ def _class_problems(configs: Mapping[str, Config]) -> list[str]:
     ]
 
 
-def _goal_problems(plan: Plan, config: Config) -> list[str]:
+def _goal_problems(plan: SweepPlan, config: Config) -> list[str]:
     """A metric must be one that a stopping rule may watch, and early termination must have something to stop."""
-    problems = [] if config.monitor.enabled else [f"monitor.enabled: {COMPARED['monitor.enabled']}"]
+    problems = [] if config.monitor.enabled else [f"monitor.enabled: {ONE_VALUE_FOR_ALL['monitor.enabled']}"]
     for place, metric in plan.goals.items():
-        content = config.model_dump(mode="json")
-        content["monitor"]["stopping"] = [{"metric": metric}]
-        try:
-            Config.model_validate(content)
-        except ValidationError as error:
-            problems += [problem.replace("stopping.0.metric", f"{place}.metric") for problem in problems_of(error)]
+        if problem := config.unmeasured(metric):
+            problems.append(f"{place}.metric: {problem}")
     if plan.spec.early_termination and plan.grace_steps >= plan.longest:
         problems.append(
             f"early_termination.grace_steps: found {plan.grace_steps}, expected less than train.max_steps, which is "
@@ -283,7 +272,7 @@ def _goal_problems(plan: Plan, config: Config) -> list[str]:
     return problems
 
 
-def _changes(plan: Plan) -> list[str]:
+def _changes(plan: SweepPlan) -> list[str]:
     """Trials that have begun and whose config now says something else, with the keys."""
     problems = []
     for trial in plan.trials:
@@ -291,7 +280,7 @@ def _changes(plan: Plan) -> list[str]:
         if not path.exists() or not _has_begun(plan, trial):
             continue
         try:
-            before = _compared(load_config(path))
+            before = _compared(recorded_config(path)[0])
         except UserError as error:
             problems.append(f"{trial.name}: {error}")
             continue

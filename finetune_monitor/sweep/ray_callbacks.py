@@ -8,11 +8,11 @@ from ray import tune
 from finetune_monitor.base.interrupts import Interrupt
 from finetune_monitor.record.sweep_directory import TrialRecord, TrialState
 from finetune_monitor.sweep.ledger import Ledger
-from finetune_monitor.sweep.plan import Plan
+from finetune_monitor.sweep.plan import SweepPlan
 from finetune_monitor.sweep.trials.supervisor import Outcome, cause_file
 from finetune_monitor.sweep.trials.trial import TRIAL, name_of, settings_of
 
-PATIENCE = 16.0
+GRACE_SECONDS = 16.0
 """Seconds for the trials to say that they have stopped after an interrupt; then the sweep ends without them."""
 
 STATES = {
@@ -38,7 +38,9 @@ class Board(Protocol):
 class Watch(tune.Callback):
     """Tune's callbacks, which come one at a time in the driver's main thread."""
 
-    def __init__(self, plan: Plan, ledger: Ledger, board: Board, publish: Callable[[], None], interrupt: Interrupt):
+    def __init__(
+        self, plan: SweepPlan, ledger: Ledger, board: Board, publish: Callable[[], None], interrupt: Interrupt
+    ):
         self._plan, self._ledger, self._board = plan, ledger, board
         self._publish, self._interrupt = publish, interrupt
         self.running: set[str] = set()
@@ -123,4 +125,6 @@ class StopWhenAsked(tune.Stopper):
         return False
 
     def stop_all(self) -> bool:
-        return self._interrupt.number is not None and (not self._watch.running or self._interrupt.seconds > PATIENCE)
+        return self._interrupt.number is not None and (
+            not self._watch.running or self._interrupt.seconds > GRACE_SECONDS
+        )

@@ -1,6 +1,5 @@
 """Ray for the time of one sweep: in this process with nothing to set up, or a cluster by its address."""
 
-import importlib.util
 import logging
 import os
 import secrets
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.extras import is_installed, require
 from finetune_monitor.sweep.spec import ResourcesConfig
 
 ANSWER_WITHIN = 5.0
@@ -58,9 +58,10 @@ def prepare_ray(address: str | None) -> None:
         # Ray listens on every interface, and runs what it is sent. A token of our own leaves the home folder alone.
         os.environ[MODE] = "token"
         os.environ.setdefault(SECRET, secrets.token_hex(32))
-    elif importlib.util.find_spec("ray") is not None:
+    elif is_installed("ray"):
         _check_reachable(address)
-    _import_ray()
+    for package in ("optuna", "ray.tune"):
+        require(package, "sweep")
 
 
 @contextmanager
@@ -104,14 +105,6 @@ def resources_of(chosen: ResourcesConfig) -> dict[str, float]:
             "could ever start: lower resources.cpus or resources.gpus"
         )
     return {"cpu": chosen.cpus, "gpu": gpus}
-
-
-def _import_ray() -> None:
-    try:
-        import optuna  # noqa: F401
-        import ray.tune  # noqa: F401
-    except ImportError as error:
-        raise UserError(f'sweep: needs Ray Tune and Optuna ({error}); pip install -e ".[sweep]"') from error
 
 
 def _check_reachable(address: str) -> None:

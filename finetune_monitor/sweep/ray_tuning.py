@@ -12,10 +12,10 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from finetune_monitor.record.progress import Row, read_quietly, rows
+from finetune_monitor.record.progress import Progress, read_quietly, rows
 from finetune_monitor.record.sweep_directory import TRIALS, TrialRecord
 from finetune_monitor.sweep.ledger import Ledger
-from finetune_monitor.sweep.plan import Plan
+from finetune_monitor.sweep.plan import SweepPlan
 from finetune_monitor.sweep.spec import SearchConfig
 from finetune_monitor.sweep.trials.supervisor import SCRATCH, Site
 from finetune_monitor.sweep.trials.trial import PERSON, SEED, SITE, TRIAL, SupervisedTrial, name_of
@@ -28,7 +28,7 @@ TRIES = 100
 
 
 def run_trials(
-    plan: Plan,
+    plan: SweepPlan,
     ledger: Ledger,
     site: Site,
     resources: Mapping[str, float],
@@ -63,7 +63,7 @@ def _id(trial: Any) -> str:
     return trial.trial_id
 
 
-def _space(plan: Plan, todo: Sequence[TrialRecord], site: Site) -> dict[str, Any]:
+def _space(plan: SweepPlan, todo: Sequence[TrialRecord], site: Site) -> dict[str, Any]:
     """The names of the trials as a grid; for a search what all its trials share."""
     if plan.spec.search is None:
         return {SITE: site.to_json(), TRIAL: tune.grid_search([trial.name for trial in todo])}
@@ -71,7 +71,7 @@ def _space(plan: Plan, todo: Sequence[TrialRecord], site: Site) -> dict[str, Any
     return {SITE: site.to_json(), PERSON: alike.person, SEED: alike.seed}
 
 
-def make_scheduler(plan: Plan, trials: Sequence[TrialRecord]) -> "ByName | None":
+def make_scheduler(plan: SweepPlan, trials: Sequence[TrialRecord]) -> "ByName | None":
     """ASHA (Li et al. 2020), told what the trials have recorded until now; None where no rule stops trials early.
 
     What it replies to that is ignored: each of these trials went on then, or was stopped.
@@ -123,12 +123,12 @@ def _named(trial: Any) -> Any:
     return SimpleNamespace(trial_id=name_of(trial.config))
 
 
-def _recorded(plan: Plan, trial: TrialRecord, metric: str) -> list[Row]:
+def _recorded(plan: SweepPlan, trial: TrialRecord, metric: str) -> list[Progress]:
     history = read_quietly(plan.folder / TRIALS / trial.name)
     return rows(history, [metric]) if history is not None else []
 
 
-def _searcher(plan: Plan, todo: Sequence[TrialRecord], over: Sequence[TrialRecord], site: Site) -> Searcher:
+def _searcher(plan: SweepPlan, todo: Sequence[TrialRecord], over: Sequence[TrialRecord], site: Site) -> Searcher:
     """Optuna's TPE (Bergstra et al. 2011), told of the trials that are over; those that are not come first."""
     search = plan.spec.search
     assert search is not None

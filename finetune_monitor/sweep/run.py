@@ -17,7 +17,7 @@ from finetune_monitor.record.run_directory import RUN, lock
 from finetune_monitor.record.sweep_directory import STATE, SweepState, TrialState, read_state
 from finetune_monitor.sweep.ledger import Ledger
 from finetune_monitor.sweep.live_table import SweepTable, counted
-from finetune_monitor.sweep.plan import Plan, make_plan
+from finetune_monitor.sweep.plan import SweepPlan, make_plan
 from finetune_monitor.sweep.publishing import PAGE, Publisher, publish
 from finetune_monitor.sweep.ray_session import prepare_ray, ray_session, remove_temporary, resources_of
 from finetune_monitor.sweep.spec import SweepConfig, load_sweep
@@ -83,17 +83,17 @@ def _taken(folder: Path) -> IO[str]:
         raise UserError(f"{folder}: cannot write there ({error.strerror}); choose another output_dir") from error
 
 
-def _is_work_left(plan: Plan, ledger: Ledger) -> bool:
+def _is_work_left(plan: SweepPlan, ledger: Ledger) -> bool:
     trials = list(ledger)
     return len(trials) < _total(plan, ledger) or not all(trial.state.is_over for trial in trials)
 
 
-def _total(plan: Plan, ledger: Ledger) -> int:
+def _total(plan: SweepPlan, ledger: Ledger) -> int:
     known = len(list(ledger))
     return max(known, plan.spec.search.trials) if plan.spec.search else known
 
 
-def _run(plan: Plan, ledger: Ledger) -> int:
+def _run(plan: SweepPlan, ledger: Ledger) -> int:
     """Start Ray, run the trials, and leave nothing of Ray's behind; returns the status of an interrupt, or 0."""
     site = _prepare(plan)
     scratch = Path(site.folder) / SCRATCH
@@ -111,7 +111,7 @@ def _run(plan: Plan, ledger: Ledger) -> int:
     return interrupt.exit_status
 
 
-def _prepare(plan: Plan) -> Site:
+def _prepare(plan: SweepPlan) -> Site:
     """A fresh folder for what the trials are told; what a command that was killed left behind goes."""
     folder = plan.folder.absolute()
     scratch = folder / SCRATCH
@@ -125,7 +125,7 @@ def _prepare(plan: Plan) -> Site:
     return Site(str(folder), os.getcwd(), token, threads, goals, plan.spec.resources.gpus or 0)
 
 
-def _tune(plan: Plan, ledger: Ledger, site: Site, publisher: Publisher, interrupt: Interrupt) -> None:
+def _tune(plan: SweepPlan, ledger: Ledger, site: Site, publisher: Publisher, interrupt: Interrupt) -> None:
     from finetune_monitor.sweep.ray_callbacks import StopWhenAsked, Watch
     from finetune_monitor.sweep.ray_tuning import run_trials
 
@@ -140,7 +140,7 @@ def _tune(plan: Plan, ledger: Ledger, site: Site, publisher: Publisher, interrup
         board.stop()
 
 
-def _conclude(plan: Plan, state: SweepState) -> int:
+def _conclude(plan: SweepPlan, state: SweepState) -> int:
     """Write the answer, and say what was found and where it is."""
     answer = publish(state)
     failed = [trial for trial in state.trials if trial.state == TrialState.FAILED]

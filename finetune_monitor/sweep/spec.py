@@ -1,24 +1,18 @@
 """What a sweep's YAML file says: its keys, types and defaults, and one message for everything that is wrong with it."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from finetune_monitor.base import sections
 from finetune_monitor.base.errors import all_problems
 from finetune_monitor.base.redaction import redacted
-from finetune_monitor.training.config import (
-    Config,
-    Section,
-    UserPath,
-    nearest,
-    override,
-    problems_of,
-    read_yaml,
-    section_of,
-)
+from finetune_monitor.base.sections import Section, dotted_keys, nearest, problems_of
+from finetune_monitor.base.yaml_files import override, read_yaml
+from finetune_monitor.training.config import Config, UserPath
 
 ONE_FOR_ALL = {
     "output_dir": "the sweep's own output_dir decides",
@@ -26,7 +20,7 @@ ONE_FOR_ALL = {
 }
 """Config keys that a sweep sets itself, with the reason."""
 
-COMPARED = {
+ONE_VALUE_FOR_ALL = {
     "monitor.grid": "one grid for all: scores on other prompts cannot be compared; use set",
     "monitor.metrics": "one set of metrics for all; use set",
     "monitor.enabled": "a trial without evaluations cannot be compared; leave it true",
@@ -118,31 +112,12 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
 
 def flat(content: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted keys with their values, of which none is a mapping with keys but a search's range."""
-    return dict(_flat(content))
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in content.items():
-        if isinstance(value, dict) and value and not (RANGE_KEYS & value.keys()):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    return sections.flat(content, lambda value: bool(RANGE_KEYS & value.keys()))
 
 
 def _flattened(content: dict[str, Any], key: str) -> dict[str, Any]:
     found = content.get(key)
     return {**content, key: flat(found)} if isinstance(found, dict) else content
-
-
-def config_keys(section: type[Section] = Config, prefix: str = "") -> list[str]:
-    """Every dotted key of the training's config, sections among them."""
-    found = []
-    for name in section.model_fields:
-        inner = section_of(section, name)
-        found.append(prefix + name)
-        if isinstance(inner, type) and inner is not section:
-            found += config_keys(inner, f"{prefix}{name}.")
-    return found
 
 
 def _places(spec: SweepConfig) -> dict[str, list[str]]:
@@ -153,15 +128,15 @@ def _places(spec: SweepConfig) -> dict[str, list[str]]:
 
 
 def _key_problems(spec: SweepConfig) -> list[str]:
-    known, places = config_keys(), _places(spec)
+    known, places = dotted_keys(Config), _places(spec)
     problems = []
     for place, keys in {"set": list(spec.set), **places}.items():
         problems += [f"{place}: {key}: unknown key" + nearest_key(key, known) for key in keys if key not in known]
-        refused = {**ONE_FOR_ALL, **(COMPARED if place != "set" else {})}
+        refused = {**ONE_FOR_ALL, **(ONE_VALUE_FOR_ALL if place != "set" else {})}
         refused |= FOR_PEOPLE if place in ("axes", "search.space") else {}
         problems += [f"{place}: {key}: {why}" for key in keys if (why := _refusal(key, refused))]
     if not spec.set.get("monitor.enabled", True):
-        problems.append(f"set: monitor.enabled: {COMPARED['monitor.enabled']}")
+        problems.append(f"set: monitor.enabled: {ONE_VALUE_FOR_ALL['monitor.enabled']}")
     return problems + _repeated_keys(spec, places)
 
 

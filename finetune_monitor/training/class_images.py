@@ -20,14 +20,14 @@ from finetune_monitor.base.images import SUFFIXES, list_images
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.rendering.isolation import isolated
 from finetune_monitor.rendering.renderer import Renderer, is_black
-from finetune_monitor.training.config import DataConfig, GridConfig
+from finetune_monitor.training.config import DataConfig
 from finetune_monitor.training.data import checked_photos
 
 logger = logging.getLogger(__name__)
 
 
 def class_images(
-    pipeline: StableDiffusionPipeline, data: DataConfig, sampling: GridConfig, autocast: torch.dtype | None
+    pipeline: StableDiffusionPipeline, data: DataConfig, sampling: PromptGrid, autocast: torch.dtype | None
 ) -> list[Path]:
     """The first `class_count` class images; what is missing is rendered by the model as it stands and kept.
 
@@ -43,7 +43,7 @@ def class_images(
 
 
 def _generate(
-    pipeline: StableDiffusionPipeline, data: DataConfig, sampling: GridConfig, autocast: torch.dtype | None
+    pipeline: StableDiffusionPipeline, data: DataConfig, sampling: PromptGrid, autocast: torch.dtype | None
 ) -> None:
     """Render what is missing now, and it may be nothing: another run may have generated them while this one waited."""
     seeds = _missing(data)

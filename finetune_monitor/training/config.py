@@ -1,17 +1,32 @@
 """The YAML config: its keys, types and defaults, and one message for everything that is wrong with it."""
 
-import difflib
-import re
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationError, model_validator
 
-from finetune_monitor.base.errors import UserError, all_problems
-from finetune_monitor.record.columns import HELD_OUT, SIDE_COLUMNS, STARS
-from finetune_monitor.record.grid import PromptGrid
+from finetune_monitor.base.errors import all_problems
+from finetune_monitor.base.sections import (
+    Choices,
+    Section,
+    choices,
+    flat,
+    nearest,
+    options_of,
+    problems_of,
+    section_of_options,
+)
+from finetune_monitor.base.yaml_files import override, read_yaml
+from finetune_monitor.monitor.budget import EVERY
+from finetune_monitor.monitor.stopping import Patience
+from finetune_monitor.record.columns import ScoreColumn, stars_of
+from finetune_monitor.record.grid import DEFAULT_SAMPLER, PromptGrid
+from finetune_monitor.training.registry import METRICS, RULES, SINKS
+
+DEFAULT_RULE = Patience.name
 
 PRODIGY_RATE = 0.01
 """A smaller factor on Prodigy's own step size is a rate meant for AdamW: the run would learn next to nothing."""
@@ -40,12 +55,6 @@ def _held_out(found: Any) -> Any:
 
 
 HeldOut = Annotated[int | UserPath | None, BeforeValidator(_held_out)]
-
-
-class Section(BaseModel):
-    """A part of the config: unknown keys are errors, and nothing changes after validation."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class DataConfig(Section):
@@ -107,94 +116,61 @@ class TrainConfig(Section):
         return self
 
 
-class GridConfig(Section):
-    prompts: list[str] = Field(min_length=1)
-    seeds: list[int] = Field([0, 1, 2, 3], min_length=1)
-    negative_prompt: str = ""
-    steps: int = Field(25, ge=1)
-    guidance: float = Field(7.5, ge=0)
-    sampler: str = "DPMSolverMultistepScheduler"
-    karras: bool = False
-
-    @model_validator(mode="after")
-    def _no_repeats(self) -> "GridConfig":
-        for name, values in (("prompts", self.prompts), ("seeds", self.seeds)):
-            if len(set(values)) != len(values):
-                raise ValueError(f"{name} are repeated in {values!r}; each must stand once")
-        return self
+def _rule_of(found: Any) -> str:
+    name = found.get("rule", DEFAULT_RULE) if isinstance(found, dict) else getattr(found, "rule", DEFAULT_RULE)
+    return name if name in RULES else DEFAULT_RULE
 
 
-class FaceSimilarityConfig(Section):
-    recognizer: str = "vggface2"
+def _rules() -> Any:
+    """Any of the rules, told apart by the key `rule`."""
+    sections = {name: section_of_options(options_of(each), rule=(Literal[name], name)) for name, each in RULES.items()}
+    tagged = tuple(Annotated[section, Tag(name)] for name, section in sections.items())
+    return Annotated[Union[tagged], Discriminator(_rule_of)] if tagged[1:] else sections[DEFAULT_RULE]  # noqa: UP007
 
 
-class AestheticConfig(Section):
-    clip: str = "ViT-L-14-quickgelu"
-    pretrained: str | None = "openai"
-    head: str = "sac+logos+ava1-l14-linearMSE"
+if TYPE_CHECKING:
 
+    class GridConfig(Section, PromptGrid): ...
 
-class MetricsConfig(Section):
-    face_similarity: FaceSimilarityConfig | None = FaceSimilarityConfig()
-    aesthetic: AestheticConfig | None = AestheticConfig()
+    class MetricsConfig(Choices): ...
 
-    @property
-    def chosen(self) -> list[str]:
-        return [name for name in SIDE_COLUMNS if getattr(self, name) is not None]
+    class SinksConfig(Choices):
+        tensorboard: Mapping[str, Any] | None = None
 
+    class RuleConfig(Section, Patience):
+        rule: str
 
-class StoppingConfig(Section):
-    rule: Literal["patience"] = "patience"
-    metric: str = "face_similarity"
-    patience: int = Field(4, ge=1)
-    min_delta: float = Field(0.005, ge=0)
-
-
-class TensorBoardConfig(Section):
-    pass
-
-
-class WandbConfig(Section):
-    mode: Literal["online", "offline", "disabled"] = "offline"
-    project: str = "finetune-monitor"
-    entity: str | None = None
-    name: str | None = None
-    images: bool = True
-
-
-class SinksConfig(Section):
-    tensorboard: TensorBoardConfig | None = None
-    wandb: WandbConfig | None = None
+else:
+    # The size is data.resolution; what is trained here is never a model of flow matching, which has its own sampler.
+    GridConfig = section_of_options(PromptGrid, leaving=("size",), sampler=(str, DEFAULT_SAMPLER))
+    MetricsConfig = choices("MetricsConfig", METRICS, wanted=("face_similarity", "aesthetic"))
+    SinksConfig = choices("SinksConfig", SINKS)
+    RuleConfig = _rules()
 
 
 class MonitorConfig(Section):
     enabled: bool = True
-    every: int = Field(300, ge=1)
+    every: int = Field(EVERY, ge=1)
     max_overhead: float | None = Field(None, gt=0, lt=1)
     grid: GridConfig
     metrics: MetricsConfig = MetricsConfig()
     thresholds: UserPath | None = None
-    stopping: list[StoppingConfig] = [StoppingConfig()]
-    sinks: SinksConfig = SinksConfig(tensorboard=TensorBoardConfig())
-    report: bool = False
+    stopping: list[RuleConfig] = Field([{}], validate_default=True)
+    sinks: SinksConfig = SinksConfig(tensorboard={})
+
+    @property
+    def columns(self) -> dict[str, ScoreColumn]:
+        """Every column that the metrics may give, by name; stars where there is a file of thresholds."""
+        found: dict[str, ScoreColumn] = {}
+        for name in self.metrics.chosen:
+            found |= METRICS[name].columns
+            found[stars_of(name)] = ScoreColumn(role="stars", of=name, needs="monitor.thresholds")
+        return found
 
     @model_validator(mode="after")
-    def _rules_watch_what_is_measured(self) -> "MonitorConfig":
-        columns = [column for name in self.metrics.chosen for column in (name, *SIDE_COLUMNS[name])]
-        if not columns:
-            raise ValueError("metrics: found none, expected at least one of " + ", ".join(SIDE_COLUMNS))
-        columns += [HELD_OUT] if self.metrics.face_similarity else []
-        stars = [name + STARS for name in self.metrics.chosen]
-        if self.thresholds is not None:
-            columns += stars
-        for index, rule in enumerate(self.stopping):
-            if rule.metric in stars and self.thresholds is None:
-                raise ValueError(f"stopping.{index}.metric: {rule.metric} needs monitor.thresholds; name the file")
-            if rule.metric not in columns:
-                raise ValueError(
-                    f"stopping.{index}.metric: found {rule.metric!r}, expected one of {', '.join(columns)}"
-                    + nearest(rule.metric, columns)
-                )
+    def _measures_something(self) -> "MonitorConfig":
+        if not self.metrics.chosen:
+            raise ValueError("metrics: found none, expected at least one of " + ", ".join(METRICS))
         return self
 
 
@@ -216,19 +192,45 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _rules_watch_photos_that_are_held_out(self) -> "Config":
-        for index, rule in enumerate(self.monitor.stopping):
-            if rule.metric == HELD_OUT and self.data.held_out is None:
-                raise ValueError(
-                    f"monitor.stopping.{index}.metric: {HELD_OUT} needs data.held_out; give a number of photos or a "
-                    "folder"
-                )
+    def _rules_watch_what_is_measured(self) -> "Config":
+        problems = [
+            f"monitor.stopping.{index}.metric: {problem}"
+            for index, rule in enumerate(self.monitor.stopping)
+            if (problem := self.unmeasured(rule.metric))
+        ]
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
+
+    def unmeasured(self, column: str) -> str:
+        """Why the run does not measure a column, and what to do; "" where it does."""
+        columns = self.monitor.columns
+        if column not in columns:
+            given = [name for name in columns if self._gives(columns[name])]
+            return f"found {column!r}, expected one of {', '.join(given)}{nearest(column, given)}"
+        if not self._gives(columns[column]):
+            return f"{column} needs {columns[column].needs}; give it a value"
+        return ""
+
+    def _gives(self, column: ScoreColumn) -> bool:
+        """Whether what the column needs is set."""
+        return not column.needs or reduce(getattr, column.needs.split("."), self) is not None
+
+    @property
+    def main_columns(self) -> list[str]:
+        """The scores that the run measures, that which says which step is best first; stars are not among them."""
+        found = [name for name, each in self.monitor.columns.items() if each.role == "score" and self._gives(each)]
+        return list(dict.fromkeys([self.best_metric, *found]))
+
+    @property
+    def best_metric(self) -> str:
+        """The column that says which step is best."""
+        return self.monitor.stopping[0].metric if self.monitor.stopping else next(iter(self.monitor.metrics.chosen))
 
     @property
     def prompt_grid(self) -> PromptGrid:
         """The monitor's grid at the training's resolution."""
-        return PromptGrid(**self.monitor.grid.model_dump(), size=(self.data.resolution, self.data.resolution))
+        return PromptGrid(**dict(self.monitor.grid), size=(self.data.resolution, self.data.resolution))
 
     @property
     def prior_preservation(self) -> bool:
@@ -240,7 +242,7 @@ class Config(Section):
 
     def flat(self) -> dict[str, Any]:
         """Dotted keys with plain values, for the trackers' tables of hyperparameters."""
-        return dict(_flatten(self.model_dump(mode="json")))
+        return flattened(self.model_dump(mode="json"))
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -255,104 +257,32 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     try:
         return Config.model_validate(content)
     except ValidationError as error:
-        all_problems(problems_of(error), f"{path}: the config is not valid")
+        all_problems(problems_of(error, Config), f"{path}: the config is not valid")
         raise
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads 1e-4 as a number (YAML 1.1 wants 1.0e-4) and refuses a key that stands twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        repeated = sorted({str(key) for key in keys if keys.count(key) > 1})
-        if repeated:
-            raise yaml.constructor.ConstructorError(None, None, f"found twice: {', '.join(repeated)}", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds.
+def recorded_config(path: Path) -> tuple[Config, list[str]]:
+    """A config.yaml that a run has recorded, and the keys in it that this version does not know, which are left out.
 
     Raises:
-        UserError: the file cannot be read, is not valid YAML or holds something else.
+        UserError: it is no config of a training, but for such keys.
     """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the config ({error.strerror}); check --config") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: found {type(content).__name__}, expected keys such as model, output_dir, data")
-    return content
+    content: Any = read_yaml(path)
+    unknown: list[str] = []
+    while True:
+        try:
+            return Config.model_validate(content), unknown
+        except ValidationError as error:
+            strange = [found["loc"] for found in error.errors() if found["type"] == "extra_forbidden"]
+            if len(strange) < error.error_count():
+                all_problems(problems_of(error, Config), f"{path}: the config is not valid")
+            for location in strange:
+                del reduce(lambda inner, key: inner[key], location[:-1], content)[location[-1]]
+                unknown.append(".".join(map(str, location)))
 
 
-def override(content: dict[str, Any], change: str) -> None:
-    """Apply one `dotted.key=value` to the content of a config, in place."""
-    key, equals, value = change.partition("=")
-    if not equals or not key:
-        raise UserError(f"{change}: expected an override as dotted.key=value, such as train.max_steps=500")
-    *parents, last = key.split(".")
-    for parent in parents:
-        inner = content.get(parent)
-        content[parent] = inner if isinstance(inner, dict) else {}
-        content = content[parent]
-    try:
-        content[last] = yaml.load(value, _Loader)
-    except yaml.YAMLError as error:
-        raise UserError(f"{change}: the value is not valid YAML: {error}") from error
-
-
-def problems_of(error: ValidationError, model: type[Section] = Config) -> list[str]:
-    """Everything that is wrong with the content of a config, in words."""
-    return [_explain(found, model) for found in error.errors()]
-
-
-def _explain(found: Mapping[str, Any], model: type[Section]) -> str:
-    """One problem in words: the key, what was found, what is allowed."""
-    location = [str(part) for part in found["loc"]]
-    key = ".".join(location)
-    if found["type"] == "extra_forbidden":
-        return f"{key}: unknown key" + nearest(location[-1], _keys_beside(location, model))
-    if found["type"] == "missing":
-        return f"{key}: missing; give it a value"
-    if found["type"] == "value_error":
-        return f"{key + ': ' if key else ''}{found['ctx']['error']}"
-    message = found["msg"][0].lower() + found["msg"][1:]
-    return f"{key}: found {found['input']!r}; {message.replace('input', 'it')}"
-
-
-def _keys_beside(location: Sequence[str], model: type[Section]) -> list[str]:
-    section: Any = model
-    for part in location[:-1]:
-        section = section_of(section, part)
-    return list(section.model_fields) if section else []
-
-
-def section_of(section: Any, part: str) -> Any:
-    """The model behind a field's annotation, also inside `X | None` and `list[X]`."""
-    if section is None or part.isdigit() or part not in section.model_fields:
-        return section
-    annotation = section.model_fields[part].annotation
-    candidates = [annotation, *getattr(annotation, "__args__", ())]
-    return next((c for c in candidates if isinstance(c, type) and issubclass(c, Section)), None)
-
-
-def nearest(found: str, known: Sequence[str]) -> str:
-    """` (did you mean X?)`, or the known words where none is near."""
-    close = difflib.get_close_matches(found, known, n=1, cutoff=0.5)
-    return f" (did you mean {close[0]}?)" if close else f" (known here: {', '.join(known)})"
-
-
-def _flatten(node: Any, prefix: str = "") -> Any:
-    for key, value in node.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict) and value:
-            yield from _flatten(value, name + ".")
-        else:
-            yield name, value if isinstance(value, (str, int, float, bool)) else str(value)
+def flattened(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys with plain values: what a tracker takes is kept, all else is text."""
+    return {
+        key: value if isinstance(value, (str, int, float, bool)) else str(value) for key, value in flat(content).items()
+    }

@@ -106,7 +106,7 @@ def batch_indices(seed: int, position: int, count: int, batch_size: int) -> list
 
 def step_seed(*parts: int) -> int:
     """One 63-bit seed for a place in the training, such as (seed, step, micro step, rank)."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0]) >> 1
 
 
 def tokenize(tokenizer, prompts: Sequence[str]) -> Int64[Tensor, "b t"]:

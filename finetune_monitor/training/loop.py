@@ -2,7 +2,6 @@
 
 import math
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import torch
@@ -91,14 +90,16 @@ class Trainer:
     step: int = 0
     loss: float = math.nan
     _window: list[Tensor] = field(default_factory=list)
+    _read_at: float | None = None
+    _told: bool = False
 
-    def run(self, monitor: FinetuneMonitor | None, interrupt: Interrupt) -> StopReason:
+    def run(self, monitor: FinetuneMonitor | None, interrupt: Interrupt) -> StopReason | str:
         """Train from the step after `self.step` until the end, a rule, a signal or a loss that is not finite."""
         total = self.config.train.max_steps
         bar = tqdm(total=total, initial=self.step, desc="training", unit="step", disable=not distributed.is_main())
         with bar:
-            if monitor is not None:
-                self._begin(monitor)
+            if monitor is not None and self.step:
+                monitor.on_step_end(self.step, self.epoch)  # what an interrupted run saved but did not judge
             while self.step < total and not (monitor and monitor.decision.stop):
                 self.step += 1
                 self._window.append(self.train_step(self.step))
@@ -106,6 +107,7 @@ class Trainer:
                 interrupted = self._polls_signals() and interrupt.asked()
                 if (interrupted or self._due()) and not math.isfinite(self._read_loss()):
                     return StopReason.NOT_FINITE
+                self._forecast(monitor)
                 self._show(bar, monitor)
                 stop = monitor is not None and not interrupted and monitor.on_step_end(self.step, self.epoch)
                 if stop or interrupted or self._checkpoint_due():
@@ -115,14 +117,16 @@ class Trainer:
         stopped = monitor.decision.reason if monitor and monitor.decision.stop else None
         return stopped or StopReason.MAX_STEPS
 
-    def _begin(self, monitor: FinetuneMonitor) -> None:
-        """Judge what an interrupted run saved but did not judge, and say what the monitor will cost."""
-        if self.step:
-            monitor.on_step_end(self.step, self.epoch)
-        if self.step < self.config.train.max_steps and not monitor.decision.stop:
-            forecast = monitor.forecast(self.seconds_a_step())
+    def _forecast(self, monitor: FinetuneMonitor | None) -> None:
+        """Say once what the monitor will cost, by the time between two readings of the loss without an evaluation."""
+        if monitor is None or self._told or self.step % LOG_EVERY:
+            return
+        now, last = time.monotonic(), monitor.latest.step if monitor.latest else 0
+        if self._read_at is not None and last < self.step - LOG_EVERY:
+            self._told = True
             if distributed.is_main():
-                tqdm.write(forecast)
+                tqdm.write(monitor.forecast((now - self._read_at) / LOG_EVERY))
+        self._read_at = now
 
     @property
     def epoch(self) -> float:
@@ -152,24 +156,6 @@ class Trainer:
         if self.trainable.ema is not None:
             self.trainable.ema.step(self.trainable.parameters.values())
         return torch.stack(losses).mean()
-
-    def seconds_a_step(self) -> float:
-        """How long a step takes here: the next two are rehearsed, without their updates, and the second is timed."""
-        self._rehearse(self.step + 1)
-        start = time.monotonic()
-        self._rehearse(self.step + 2)
-        return time.monotonic() - start
-
-    def _rehearse(self, step: int) -> None:
-        with ExitStack() as apart:
-            for model in self.prepared.values():
-                apart.enter_context(self.accelerator.no_sync(model))  # what the processes exchange comes in real steps
-            for micro in range(self.config.train.gradient_accumulation):
-                loss = self._loss(step, micro)
-                self.accelerator.backward(loss)
-        for parameter in self.trainable.parameters.values():
-            parameter.grad = None
-        loss.item()  # waits for the device
 
     def _loss(self, step: int, micro: int) -> Float[Tensor, ""]:
         train, device = self.config.train, self.accelerator.device

@@ -3,13 +3,13 @@
 import io
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch.optim import AdamW, Optimizer
 
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.extras import is_installed, needs
 
 PACKAGES = {"adamw8bit": "bitsandbytes", "prodigy": "prodigyopt"}
 
@@ -35,8 +35,8 @@ def check_optimizer(name: str, device: torch.device) -> None:
     """
     package = PACKAGES.get(name)
     problems = []
-    if package and find_spec(package) is None:
-        problems.append(f'needs the package {package}, found none; pip install "finetune_monitor[optimizers]"')
+    if package and not is_installed(package):
+        problems.append(needs(package))
     if name == "adamw8bit" and device.type != "cuda":
         problems.append("needs a GPU, found none; set it to adamw")
     if problems:

@@ -15,15 +15,15 @@ from diffusers import DDPMScheduler
 
 from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError, all_problems
-from finetune_monitor.metrics import Metric, measured_with
+from finetune_monitor.metrics import Descriptions, Metric, RunContext
 from finetune_monitor.metrics.starred import Starred
 from finetune_monitor.metrics.thresholds import Thresholds, read_thresholds
 from finetune_monitor.models.diffusers_hub import resolve_hub_model
 from finetune_monitor.monitor.evaluator import check_images_fit
 from finetune_monitor.record import run_directory
-from finetune_monitor.record.columns import STARS
+from finetune_monitor.record.columns import stars_of
 from finetune_monitor.rendering.schedulers import own_scheduler
-from finetune_monitor.sinks.wandb import import_wandb
+from finetune_monitor.stats.estimate import plain
 from finetune_monitor.training import checkpoints
 from finetune_monitor.training.checkpoints import Checkpoint
 from finetune_monitor.training.compiling import check_compiler
@@ -32,6 +32,7 @@ from finetune_monitor.training.data import checked_photos
 from finetune_monitor.training.loop import CHECKPOINTS, identity
 from finetune_monitor.training.optimizers import STATE_SIZE, check_optimizer
 from finetune_monitor.training.photos import ChosenPhotos, choose_photos
+from finetune_monitor.training.registry import METRICS, SINKS
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ GIB = 2**30
 
 
 @dataclass(frozen=True)
-class Inputs:
+class RunInputs:
     """What a run needs from outside, found and read.
 
     model: the pipeline's folder or hub id.
@@ -70,7 +71,7 @@ class _Attempts:
             return None
 
 
-def find_inputs(config: Config, device: torch.device, held: ExitStack, problems: list[str]) -> Inputs:
+def find_inputs(config: Config, device: torch.device, held: ExitStack, problems: list[str]) -> RunInputs:
     """Take the run directory, read the photos, find the model and load the metrics, on every process.
 
     Args:
@@ -87,7 +88,9 @@ def find_inputs(config: Config, device: torch.device, held: ExitStack, problems:
     photos = attempt(lambda: checked_photos(chosen.training)) if chosen else None
     model = attempt(lambda: _find_model(config.model))
     metrics = _metrics(config, chosen if photos else None, device, attempt) if config.monitor.enabled else []
-    attempt(lambda: _check_tools(config))
+    attempt(lambda: _check_sampler(config))
+    for name in config.monitor.sinks.chosen:
+        attempt(getattr(SINKS[name], "check", lambda: None))
     attempt(lambda: check_images_fit(len(config.prompt_grid.cells), (config.data.resolution, config.data.resolution)))
     attempt(lambda: check_optimizer(config.train.optimizer, device))
     if config.train.compile:
@@ -98,25 +101,15 @@ def find_inputs(config: Config, device: torch.device, held: ExitStack, problems:
     all_problems(list(everyones), "the run cannot start:")
     assert model is not None
     assert photos is not None
-    return Inputs(model, photos, metrics, checkpoint, resume_step)
+    return RunInputs(model, photos, metrics, checkpoint, resume_step)
 
 
 def _metrics(config: Config, photos: ChosenPhotos | None, device: torch.device, attempt: _Attempts) -> list[Metric]:
-    """The metrics that the config names; without photos only the recognizer is looked for."""
-    from finetune_monitor.metrics.aesthetic import Aesthetic
-    from finetune_monitor.metrics.face_similarity import FaceSimilarity
-    from finetune_monitor.models.recognizers import load_recognizer
-
-    chosen = config.monitor.metrics
-    found: list[Metric | None] = []
-    if face := chosen.face_similarity:
-        if photos is None:
-            attempt(lambda: load_recognizer(face.recognizer, device))
-        else:
-            training, held_out = photos.training, photos.held_out
-            found.append(attempt(lambda: FaceSimilarity(training, face.recognizer, device, held_out)))
-    if looks := chosen.aesthetic:
-        found.append(attempt(lambda: Aesthetic(looks.clip, looks.pretrained, looks.head, device)))
+    """The metrics that the config names."""
+    training, held_out = (photos.training, photos.held_out) if photos else (None, [])
+    run = RunContext(training, held_out, device)
+    wanted = {METRICS[name]: dict(section) for name, section in config.monitor.metrics.chosen.items()}
+    found = [attempt(partial(each.for_run, each.Options(**options), run)) for each, options in wanted.items()]
     return _with_stars(config.monitor, [metric for metric in found if metric is not None], attempt)
 
 
@@ -151,7 +144,7 @@ def _thresholds(monitor: MonitorConfig) -> dict[str, Thresholds]:
     has = f"{path} has thresholds of {', '.join(found)}"
     if not found.keys() & set(chosen):
         raise UserError(f"monitor.thresholds: {has}, the run measures {', '.join(chosen)}; name another file, or none")
-    wanted = [name for name in chosen if any(rule.metric == name + STARS for rule in monitor.stopping)]
+    wanted = [name for name in chosen if any(rule.metric == stars_of(name) for rule in monitor.stopping)]
     if missing := [name for name in wanted if name not in found]:
         raise UserError(
             f"monitor.stopping: watches the stars of {', '.join(missing)}, but {has}; watch other stars or a score"
@@ -180,14 +173,12 @@ def _find_model(model: str) -> str | Path:
     return found
 
 
-def _check_tools(config: Config) -> None:
-    """The sampler exists and suits Stable Diffusion, and the package behind each sink exists."""
+def _check_sampler(config: Config) -> None:
+    """The sampler exists and suits Stable Diffusion."""
     try:
-        own_scheduler(DDPMScheduler(), config.monitor.grid.sampler, config.monitor.grid.karras)
+        own_scheduler(DDPMScheduler(), str(config.monitor.grid.sampler), config.monitor.grid.karras)
     except ValueError as error:
         raise UserError(f"monitor.{error}") from error
-    if config.monitor.sinks.wandb is not None:
-        import_wandb()
 
 
 def _find_checkpoint(config: Config) -> Checkpoint | None:
@@ -211,13 +202,14 @@ def _resume_step(config: Config, checkpoint: Checkpoint | None, metrics: list[Me
                 "monitor.enabled=false or choose a new output_dir"
             )
         return None
-    recorded = run_directory.read_run(folder).run
+    recorded = run_directory.read_run(folder)
     if config.train.resume == "never":
         raise UserError(f"{folder}: holds a run, and train.resume is never; choose a new output_dir")
-    if checkpoint is None and "ended" in recorded:
+    if checkpoint is None and recorded.has_ended:
         raise UserError(f"{folder}: holds a run whose checkpoints are gone; choose a new output_dir")
-    new = {"grid": run_directory.described_grid(config.prompt_grid), **measured_with(metrics)}
-    run_directory.check_resume(folder, recorded, run_directory.plain(new))
+    described = Descriptions.of(metrics).to_json() if metrics else {}
+    new = {"grid": run_directory.described_grid(config.prompt_grid), **described}
+    run_directory.check_resume(folder, recorded.run, plain(new))
     return checkpoint.step if checkpoint is not None else 0
 
 

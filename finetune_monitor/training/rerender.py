@@ -4,7 +4,7 @@ import difflib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from finetune_monitor.record.run_directory import CONFIG, RUN, RunHistory, read_
 from finetune_monitor.rendering.isolation import isolated
 from finetune_monitor.rendering.renderer import Renderer
 from finetune_monitor.training.compiling import compile_in_place
-from finetune_monitor.training.config import Config, TrainConfig, load_config
+from finetune_monitor.training.config import Config, TrainConfig, recorded_config
 from finetune_monitor.training.trainable import PRECISIONS, load_pipeline, lower_precision
 
 BASE = "the base model"
@@ -108,17 +108,11 @@ def recorded_grid(history: RunHistory) -> PromptGrid:
     Raises:
         UserError: it is missing or damaged.
     """
-    found = history.run.get("grid")
-    try:
-        settings = {key: value for key, value in found.items() if key != "fingerprint"}  # type: ignore[union-attr]
-        settings["size"] = settings["size"] and tuple(settings["size"])
-        grid = PromptGrid(**settings)
-        if grid.fingerprint() == found["fingerprint"]:  # type: ignore[index]
-            return grid
-        problem = "it does not fit its fingerprint"
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        problem = repr(error)
-    raise UserError(f"{history.output_dir / RUN}: the grid is damaged ({problem}); restore the file")
+    grid = history.grid
+    if grid.fingerprint() != history.run["grid"].get("fingerprint"):
+        where = history.output_dir / RUN
+        raise UserError(f"{where}: grid: damaged (it does not fit its fingerprint); restore the file from a backup")
+    return grid
 
 
 def find_cell(grid: PromptGrid, cell_id: str) -> Cell:
@@ -167,8 +161,9 @@ def find_weights(run_dir: Path, step: int) -> Path | None:
 
 
 def _recorded(history: RunHistory, step: int, cell: Cell) -> Image | None:
-    images = {e.step: {i.cell.id: i.file for i in e.images} for e in history.evaluations}
-    file = images.get(step, {}).get(cell.id)
+    evaluation = history.at(step)
+    image = evaluation.by_cell.get(cell.id) if evaluation else None
+    file = image.file if image else None
     path = None if file is None else history.output_dir / file
     return read_image(path) if path is not None and path.exists() else None
 
@@ -195,10 +190,12 @@ def _open(history: RunHistory, folder: Path | None) -> _Opened:
     if not config.exists():
         return _open_others(history, folder, ())
     try:
-        loaded = load_config(config)
+        loaded, unknown = recorded_config(config)
     except UserError:
         return _open_others(history, folder, (f"{config} is no config of train.py, so its precision is not known",))
-    return _open_trained(loaded, folder)
+    opened = _open_trained(loaded, folder)
+    notes = (f"{config} has keys that this version does not know: {', '.join(unknown)}",) if unknown else ()
+    return replace(opened, notes=(*opened.notes, *notes))
 
 
 def _open_trained(config: Config, folder: Path | None) -> _Opened:

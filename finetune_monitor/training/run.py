@@ -3,6 +3,7 @@
 import logging
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 from diffusers import DDPMScheduler, StableDiffusionPipeline
@@ -13,19 +14,18 @@ from finetune_monitor.base.interrupts import Interrupt, watched_signals
 from finetune_monitor.base.redaction import redacted_yaml
 from finetune_monitor.models.export import export_weights
 from finetune_monitor.monitor.callback import FinetuneMonitor
-from finetune_monitor.monitor.stopping import Patience
 from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.run_directory import CONFIG
-from finetune_monitor.report.sink import ReportPage
 from finetune_monitor.sinks import accelerate as trackers
 from finetune_monitor.training import checkpoints
 from finetune_monitor.training.class_images import class_images
 from finetune_monitor.training.compiling import compile_in_place
-from finetune_monitor.training.config import Config, load_config
+from finetune_monitor.training.config import Config, recorded_config
 from finetune_monitor.training.data import Photos, Views
 from finetune_monitor.training.latents import Latents, open_latents
 from finetune_monitor.training.loop import CHECKPOINTS, Conditioning, Trainer, make_optimizer
-from finetune_monitor.training.preflight import Inputs, check_space, find_inputs
+from finetune_monitor.training.preflight import RunInputs, check_space, find_inputs
+from finetune_monitor.training.registry import RULES, SINKS
 from finetune_monitor.training.trainable import (
     PRECISIONS,
     Trainable,
@@ -79,13 +79,13 @@ def make_trainer(
     config: Config,
     accelerator: Accelerator,
     pipeline: StableDiffusionPipeline,
-    inputs: Inputs,
+    inputs: RunInputs,
 ) -> Trainer:
     """Generate class images, encode all photos, open what is trained and go back to the checkpoint."""
     data, train, checkpoint = config.data, config.train, inputs.checkpoint
     photos, prompts = {"photos": inputs.photos}, [data.instance_prompt]
     if config.prior_preservation:
-        photos["class images"] = class_images(pipeline, data, config.monitor.grid, PRECISIONS[train.mixed_precision])
+        photos["class images"] = class_images(pipeline, data, config.prompt_grid, PRECISIONS[train.mixed_precision])
         prompts.append(data.class_prompt or "")
     latents = _open_latents(config, pipeline, photos)
     trainable = make_trainable(pipeline, train, config.seed)
@@ -126,13 +126,11 @@ def _open_latents(config: Config, pipeline: StableDiffusionPipeline, photos: dic
 
 
 def make_monitor(
-    config: Config, accelerator: Accelerator, pipeline: StableDiffusionPipeline, trainer: Trainer, inputs: Inputs
+    config: Config, accelerator: Accelerator, pipeline: StableDiffusionPipeline, trainer: Trainer, inputs: RunInputs
 ) -> FinetuneMonitor | None:
     """The monitor of the config, sharing Accelerate's trackers; it evaluates step 0 at once in a new run."""
-    chosen = config.monitor.sinks.model_dump()
-    sinks = trackers.start_trackers(accelerator, config.output_dir, chosen, inputs.resume_step)
-    if config.monitor.report:
-        sinks.append(ReportPage())
+    chosen = {SINKS[name]: dict(options) for name, options in config.monitor.sinks.chosen.items()}
+    sinks = trackers.start_sinks(accelerator, config.output_dir, chosen, inputs.resume_step)
     if distributed.is_main():
         checkpoints.drop_after(config.output_dir / CHECKPOINTS, trainer.step)
     if not config.monitor.enabled:
@@ -145,7 +143,7 @@ def make_monitor(
         inputs.metrics,
         config.output_dir,
         sinks,
-        [Patience(rule.metric, rule.patience, rule.min_delta) for rule in config.monitor.stopping],
+        [RULES[rule.rule](**_options(rule)) for rule in config.monitor.stopping],
         config.monitor.every,
         max_overhead=config.monitor.max_overhead,
         autocast=PRECISIONS[config.train.mixed_precision],
@@ -156,12 +154,19 @@ def make_monitor(
     )
 
 
+def _options(section: Any) -> dict[str, Any]:
+    return {name: value for name, value in section if name != "rule"}
+
+
 def _log_changes(config: Config) -> None:
-    """Say which settings a continued run takes from the new config."""
+    """Say which settings a continued run takes from the new config; keys that only one version knows are no change."""
     path = config.output_dir / CONFIG
     if not distributed.is_main() or not path.exists():
         return
-    before, now = load_config(path).flat(), config.flat()
+    recorded, unknown = recorded_config(path)
+    if unknown:
+        logger.warning("%s: this version does not know %s, which it leaves out", path, ", ".join(unknown))
+    before, now = recorded.flat(), config.flat()
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):
             logger.warning("%s: was %s, goes on with %s", key, before.get(key), now.get(key))
@@ -179,7 +184,7 @@ def _finish(
     trainer: Trainer,
     pipeline: StableDiffusionPipeline,
     monitor: FinetuneMonitor | None,
-    reason: StopReason,
+    reason: StopReason | str,
 ) -> None:
     """Judge and export the last weights, and say what was found; an interrupted run leaves that to its continuation."""
     ended = reason not in (StopReason.INTERRUPTED, StopReason.NOT_FINITE)

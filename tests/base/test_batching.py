@@ -60,7 +60,7 @@ def test_the_machines_own_memory_runs_out():
     code = """
 import resource
 import torch
-from finetune_monitor.batching import Batches
+from finetune_monitor.base.batching import Batches
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 700 * 2**20,) * 2)
 batches = Batches(8, "items")

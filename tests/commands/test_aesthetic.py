@@ -18,14 +18,14 @@ from PIL import Image, ImageFilter
 from safetensors import safe_open
 from skimage.data import astronaut
 
-from finetune_monitor.base.errors import UserError
-from finetune_monitor.cli import _parser, main
-from finetune_monitor.commands.aesthetic import KEPT, _clip
+from finetune_monitor.cli import main
+from finetune_monitor.commands.aesthetic import KEPT
 from finetune_monitor.metrics.aesthetic import Aesthetic
 from finetune_monitor.metrics.aesthetic_head import read_head
-from finetune_monitor.studies.aesthetic_head import embedding
+from finetune_monitor.studies.aesthetic_head import embedding, scoring
+from support import needs
 from support.heads import DATA as HEADS
-from support.heads import needs_data, write_head
+from support.heads import METADATA, write_head
 from support.places import DEMO, ROOT, SHARED
 
 CLIP = DEMO / "clip"
@@ -145,7 +145,7 @@ def test_the_metric_scores_with_it_as_the_report_says(fitted, ava):
     found = metric.score(images, ())["aesthetic"]
     assert found == pytest.approx([float(row["head"]) for row in rows.values()], abs=0.01)
     assert metric.bounds == (0, 10)
-    assert metric.describe()["notice"] == "A test's head."
+    assert metric.describe().notice == "A test's head."
 
 
 def test_a_second_fit_embeds_nothing_and_gives_the_same_file(fitted, ava, tmp_path, monkeypatch, capsys):
@@ -403,13 +403,16 @@ def test_eval_takes_the_heads_scale_and_says_where_the_ratings_have_another(ava,
         ),
     ],
 )
-def test_the_clip_is_the_one_named_or_the_heads_own(metadata, words, expected):
-    chosen = _parser().parse_args(["aesthetic", "score", "head", "image", *words])
+def test_the_clip_is_the_one_named_or_the_heads_own(tmp_path, monkeypatch, capsys, metadata, words, expected):
+    taken = []
+    monkeypatch.setattr(scoring, "print_scores", lambda images, head, *clip_and_device: taken.append(clip_and_device))
+    head = write_head(tmp_path / "head.safetensors", metadata={**METADATA, **metadata})
+    status = main(["aesthetic", "score", str(head), "image", "--device", "cpu", *words])
     if isinstance(expected, tuple):
-        assert _clip(chosen, metadata) == expected
+        assert (status, taken) == (0, [(*expected, "cpu")])
     else:
-        with pytest.raises(UserError, match=expected):
-            _clip(chosen, metadata)
+        assert (status, taken) == (2, [])
+        assert expected in capsys.readouterr().err
 
 
 def test_eval_refuses_another_clip_before_anything_is_embedded(fitted, ava, tiny_clip, tmp_path, capsys):
@@ -451,7 +454,7 @@ def test_a_head_that_does_not_name_its_clip_asks_for_it(tmp_path, tiny_clip, cap
     assert main(["aesthetic", "score", str(head), str(photo), "--clip", str(tiny_clip)]) == 0
 
 
-@needs_data
+@needs.shared("aesthetic")
 def test_a_public_head_names_its_clip_by_itself(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FINETUNE_MONITOR_CACHE", str(HEADS / "laion"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
@@ -463,7 +466,7 @@ def test_a_public_head_names_its_clip_by_itself(tmp_path, monkeypatch, capsys):
 # --- real images, real ratings ----------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the rated images beside the checkout are not here")
+@needs.shared("ratings")
 def test_real_ratings_cross_validated_beside_a_constant_and_nima(tmp_path):
     ratings: dict[str, dict[str, int]] = {}
     with (REAL / "avt_2022_per_rater.csv").open(newline="") as file:

@@ -10,12 +10,11 @@ import pytest
 from finetune_monitor.cli import main
 from finetune_monitor.metrics.thresholds import read_thresholds
 from finetune_monitor.studies.labeling.ratings import Rating, to_csv
+from support import needs
 from support.places import SHARED
 from support.worlds import guesses, truth
 
 REAL = SHARED / "ratings"
-
-needs_ratings = pytest.mark.skipif(not REAL.is_dir(), reason="the ratings beside the checkout are not here")
 
 
 @pytest.fixture
@@ -102,7 +101,7 @@ def test_options_out_of_range_are_refused(files, tmp_path, option, capsys):
     assert option[0] in capsys.readouterr().err
 
 
-@needs_ratings
+@needs.shared("ratings")
 @pytest.mark.slow
 def test_the_known_figures_of_real_ratings(tmp_path, capsys):
     """Göring et al. 2023: appeal of 146 images, NIMA as the model, the 22 raters who rated nearly all of them."""

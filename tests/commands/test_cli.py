@@ -43,7 +43,7 @@ def test_statuses_of_the_parser(arguments, status, capsys):
 
 def test_neither_help_nor_show_loads_torch():
     code = (
-        "import sys, finetune_monitor.cli, finetune_monitor.console\n"
+        "import sys, finetune_monitor.cli, finetune_monitor.sinks.console\n"
         "sys.exit('torch' in sys.modules or 'wandb' in sys.modules or 'tensorboard' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

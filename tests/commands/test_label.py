@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
+from finetune_monitor.base.errors import UserError
 from finetune_monitor.cli import main
 from finetune_monitor.commands import label
 from finetune_monitor.studies.labeling import addresses
@@ -138,7 +139,15 @@ def test_references_take_one_person_and_leave_the_sources_alone(tmp_path, capsys
 def test_a_person_and_a_folder_may_have_an_equals_sign_in_their_names(tmp_path, monkeypatch, there, text, person):
     (tmp_path / there).mkdir()
     monkeypatch.chdir(tmp_path)
-    assert label._reference(text) == (person, Path(text[len(person) + 1 :]))
+    given = []
+
+    def draw(sources, output, per_person, repeats, seed, references):
+        given.append(references)
+        raise UserError("enough")
+
+    monkeypatch.setattr("finetune_monitor.studies.labeling.plan.draw_plan", draw)
+    assert main(["label", "plan", "images", "-o", "plan", "--references", text]) == 2
+    assert given == [{person: Path(text[len(person) + 1 :])}]
 
 
 # ---- serve

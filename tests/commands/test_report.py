@@ -80,7 +80,7 @@ def test_a_folder_name_that_is_no_text(capsys):
 
 def test_help_loads_nothing_heavy():
     code = (
-        "import sys, finetune_monitor.report.commands\n"
+        "import sys, finetune_monitor.commands.report\n"
         "sys.exit(any(name in sys.modules for name in ('numpy', 'PIL', 'torch', 'rich')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -13,7 +13,7 @@ from torch import from_numpy
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import sha256
-from finetune_monitor.metrics import Calibrated, Described, Metric
+from finetune_monitor.metrics import Described, Metric
 from finetune_monitor.metrics.face_similarity import FaceSimilarity
 from finetune_monitor.models.faces import FaceFinder, arcface_crop
 from finetune_monitor.models.recognizers import OnnxRecognizer
@@ -97,7 +97,7 @@ def test_references_are_measured_once_and_crops_go_to_the_recognizer_together(fo
     metric = FaceSimilarity(folder, recognizer)
     for _ in range(2):
         metric.score([PHOTO, BLANK, *variants()], CELLS)
-        metric.ceiling()
+        metric.describe()
     assert embedded == [3, 4, 4]  # the references, then the four faces of each call
 
 
@@ -118,12 +118,12 @@ def test_the_largest_face_counts(metric):
 
 def test_the_ceiling_leaves_each_photo_out(metric, references, recognizer):
     others = [[references[i] @ references[j] for j in range(3) if j != i] for i in range(3)]
-    ceiling = metric.ceiling()["face_similarity"]
+    ceiling = metric.describe().ceilings["face_similarity"]
     assert ceiling.mean == pytest.approx(np.mean(others), abs=1e-4)
     assert (ceiling.n, ceiling.missing) == (3, 0)
     assert ceiling.low <= ceiling.mean <= ceiling.high
     single = FaceSimilarity([PHOTO], recognizer)
-    assert np.isnan(single.ceiling()["face_similarity"].mean)
+    assert np.isnan(single.describe().ceilings["face_similarity"].mean)
 
 
 @pytest.mark.parametrize("kind", ["folder", "paths", "images"])
@@ -132,7 +132,7 @@ def test_references_may_be_a_folder_paths_or_images(recognizer, tmp_path, kind):
     references = {"folder": str(tmp_path), "paths": [tmp_path / "photo.png"], "images": [PHOTO.convert("RGBA")]}
     metric = FaceSimilarity(references[kind], recognizer)
     assert metric.score([PHOTO], CELLS[:1])["face_similarity"][0] == pytest.approx(1, abs=1e-5)
-    assert len(metric.describe()["references"]) == 1
+    assert len(metric.describe().weights["references"]) == 1
 
 
 def test_photos_without_a_face_are_all_named(folder, recognizer, tmp_path):
@@ -155,9 +155,9 @@ def test_several_faces_in_a_photo_are_warned_about(recognizer, tmp_path):
 
 
 def test_it_says_what_it_measures_with(metric, folder, recognizer):
-    assert metric.describe() == {
+    assert metric.describe().weights == {
         "recognizer": {"id": str(recognizer), "sha256": sha256(recognizer)},
         "references": [{"file": str(path), "sha256": sha256(path)} for path in sorted(folder.iterdir())],
-        "notice": "demo scores",
     }
-    assert all(isinstance(metric, protocol) for protocol in (Metric, Calibrated, Described))
+    assert metric.describe().notice == "demo scores"
+    assert all(isinstance(metric, protocol) for protocol in (Metric, Described))

@@ -7,11 +7,10 @@ from skimage.data import astronaut
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import sha256
-from finetune_monitor.metrics import Extended, Illustrated, MetricInfo, main_columns
-from finetune_monitor.metrics.face_similarity import FaceSimilarity
+from finetune_monitor.metrics import describe
+from finetune_monitor.metrics.face_similarity import HELD_OUT, FaceSimilarity
 from finetune_monitor.metrics.starred import Starred
 from finetune_monitor.metrics.thresholds import Buckets, Thresholds, weights_of
-from finetune_monitor.record.columns import HELD_OUT
 from finetune_monitor.record.grid import PromptGrid
 from support.places import DEMO
 
@@ -43,12 +42,11 @@ def test_the_column_is_the_mean_cosine_to_the_held_out_photos_alone(metric):
 
 
 def test_it_has_a_direction_bounds_and_a_ceiling_of_its_own(metric):
-    assert main_columns(metric) == {
-        "face_similarity": MetricInfo(True, (-1.0, 1.0)),
-        HELD_OUT: MetricInfo(True, (-1.0, 1.0)),
-    }
-    among = FaceSimilarity([TURNED, MIRRORED], RECOGNIZER).ceiling()["face_similarity"]
-    ceilings = metric.ceiling()
+    columns = {name: column for name, column in describe(metric).columns.items() if column.is_main}
+    assert list(columns) == ["face_similarity", HELD_OUT]
+    assert columns[HELD_OUT].direction_json() == {"higher_is_better": True, "bounds": (-1.0, 1.0)}
+    among = FaceSimilarity([TURNED, MIRRORED], RECOGNIZER).describe().ceilings["face_similarity"]
+    ceilings = metric.describe().ceilings
     assert ceilings[HELD_OUT].mean == pytest.approx(among.mean, abs=1e-5)
     assert ceilings[HELD_OUT].n == 2
     assert np.isnan(ceilings["face_similarity"].mean)  # one photo has no other
@@ -57,8 +55,10 @@ def test_it_has_a_direction_bounds_and_a_ceiling_of_its_own(metric):
 def test_without_held_out_photos_nothing_is_added():
     metric = FaceSimilarity([PHOTO, TURNED], RECOGNIZER)
     assert set(metric.score([PHOTO], CELLS[:1])) == {"face_similarity", "faces_found", "face_similarity_zero_filled"}
-    assert set(main_columns(metric)) == set(metric.ceiling()) == {"face_similarity"}
-    assert set(metric.describe()) == {"recognizer", "references", "notice"}
+    said = metric.describe()
+    assert set(said.columns) == {"face_similarity", "faces_found", "face_similarity_zero_filled"}
+    assert set(said.ceilings) == {"face_similarity"}
+    assert set(said.weights) == {"recognizer", "references"}
 
 
 def test_it_says_which_photos_are_held_out(tmp_path):
@@ -66,11 +66,11 @@ def test_it_says_which_photos_are_held_out(tmp_path):
     PHOTO.save(tmp_path / "used.png")
     TURNED.save(tmp_path / "more/kept.png")
     metric = FaceSimilarity([tmp_path / "used.png"], RECOGNIZER, held_out=tmp_path / "more")
-    described = metric.describe()
+    described = metric.describe().weights
     kept = {"file": str(tmp_path / "more/kept.png"), "sha256": sha256(tmp_path / "more/kept.png")}
     assert described["held_out"] == [kept]
     assert [photo["sha256"] for photo in described["references"]] == [sha256(tmp_path / "used.png")]
-    assert set(metric.thumbnails) == {photo["sha256"] for photo in (*described["references"], kept)}
+    assert set(metric.describe().thumbnails) == {photo["sha256"] for photo in (*described["references"], kept)}
 
 
 def test_held_out_photos_without_a_face_are_named(tmp_path):
@@ -82,13 +82,12 @@ def test_held_out_photos_without_a_face_are_named(tmp_path):
 def test_stars_leave_everything_else_as_it_is(metric):
     fitted = Thresholds(
         "face_similarity", Buckets(np.array([0.1, 0.3, 0.5, 0.7]), 1.0), "least_cost", 1.0, 5, 64, 320,
-        weights_of(FaceSimilarity([PHOTO], RECOGNIZER).describe()),
+        weights_of(FaceSimilarity([PHOTO], RECOGNIZER).describe().weights),
     )  # fmt: skip
     starred = Starred(metric, fitted)
-    assert list(main_columns(starred)) == ["face_similarity", "face_similarity_stars", HELD_OUT]
+    main = [name for name, column in describe(starred).columns.items() if column.is_main]
+    assert main == ["face_similarity", "face_similarity_stars", HELD_OUT]
     found, plain = starred.score(IMAGES, CELLS[:3]), metric.score(IMAGES, CELLS[:3])
     assert np.array_equal(found[HELD_OUT], plain[HELD_OUT], equal_nan=True)
-    assert starred.ceiling() == metric.ceiling()
-    assert starred.thumbnails == metric.thumbnails
-    assert isinstance(starred, Extended)
-    assert isinstance(starred, Illustrated)
+    assert starred.describe().ceilings == metric.describe().ceilings
+    assert starred.describe().thumbnails == metric.describe().thumbnails

@@ -10,9 +10,10 @@ from PIL import Image
 import finetune_monitor
 from finetune_monitor import FinetuneMonitor, Patience, PromptGrid, Starred, TensorBoardSink, read_thresholds
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.metrics import Calibrated, Described, Extended, Metric, MetricInfo, main_columns
+from finetune_monitor.metrics import Described, Description, Metric, describe
 from finetune_monitor.metrics.face_similarity import FaceSimilarity
 from finetune_monitor.metrics.thresholds import Buckets, Thresholds, weights_of, write_thresholds
+from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.run_directory import read_run
 from finetune_monitor.stats.estimate import Estimate, plain
 from support.places import DEMO
@@ -33,11 +34,9 @@ class Brightness:
         gray = np.array([np.asarray(image).mean() for image in images], dtype=np.float64)
         return {self.name: np.where(gray > 0, gray, math.nan), "lit": (gray > 0).astype(np.float64)}
 
-    def ceiling(self) -> dict[str, Estimate]:
-        return {self.name: Estimate(250.0, 240.0, 255.0, 3, 0)}
-
-    def describe(self) -> dict:
-        return {**WEIGHTS, "references": ("a.png",), "notice": "a toy"}
+    def describe(self) -> Description:
+        weights = {**WEIGHTS, "references": ("a.png",)}
+        return Description(weights=weights, ceilings={self.name: Estimate(250.0, 240.0, 255.0, 3, 0)}, notice="a toy")
 
 
 class Bare:
@@ -65,27 +64,29 @@ def test_stars_stand_beside_the_scores_and_are_missing_where_these_are():
 
 def test_it_is_the_wrapped_metric_but_for_its_stars():
     metric = Starred(Brightness(), thresholds((-math.inf, 100.0, 150.5, math.inf)))
-    assert all(isinstance(metric, protocol) for protocol in (Metric, Calibrated, Described, Extended))
+    assert all(isinstance(metric, protocol) for protocol in (Metric, Described))
     assert (metric.name, metric.higher_is_better, metric.bounds) == ("brightness", True, (0.0, 255.0))
-    assert main_columns(metric) == {
-        "brightness": MetricInfo(True, (0.0, 255.0)),
-        "brightness_stars": MetricInfo(True, (1.0, 5.0)),
+    said, bare = describe(metric), describe(Brightness())
+    assert bare.columns == {"brightness": ScoreColumn(True, (0.0, 255.0), metric="brightness")}
+    assert said.columns == {
+        "brightness": ScoreColumn(True, (0.0, 255.0), metric="brightness", ignores=("thresholds",)),
+        "brightness_stars": ScoreColumn(True, (1.0, 5.0), "stars", of="brightness", metric="brightness"),
     }
-    assert main_columns(Brightness()) == {"brightness": MetricInfo(True, (0.0, 255.0))}
-    assert metric.ceiling() == Brightness().ceiling()
-    assert metric.describe() == {**Brightness().describe(), "thresholds": ["-inf", 100.0, 150.5, "inf"]}
-    assert weights_of(metric.describe()) == weights_of(Brightness().describe())
-    assert plain(metric.describe()) == json.loads(json.dumps(plain(metric.describe()), allow_nan=False))
+    assert (said.ceilings, said.notice) == (bare.ceilings, bare.notice)
+    assert said.weights == {**bare.weights, "thresholds": ["-inf", 100.0, 150.5, "inf"]}
+    assert weights_of(said.weights) == weights_of(bare.weights)
+    assert plain(said.weights) == json.loads(json.dumps(plain(said.weights), allow_nan=False))
 
 
 def test_a_metric_that_describes_nothing_has_stars_with_a_notice(caplog):
     metric = Starred(Bare(), thresholds((0.1, 0.2, 0.6, 0.7), "bare", None))
     assert metric.score(GRAYS, CELLS)["bare_stars"].tolist() == [3, 3, 3]
-    assert metric.ceiling() == {}
+    assert metric.describe().ceilings == {}
     notice = "bare_stars: nobody knows which weights the thresholds were fitted on"
-    assert metric.describe() == {"thresholds": [0.1, 0.2, 0.6, 0.7], "notice": notice}
+    assert metric.describe().weights == {"thresholds": [0.1, 0.2, 0.6, 0.7]}
+    assert metric.describe().notice == notice
     assert notice in caplog.text
-    assert Starred(Brightness(), thresholds(weights=None)).describe()["notice"].startswith("a toy; brightness_stars: ")
+    assert Starred(Brightness(), thresholds(weights=None)).describe().notice.startswith("a toy; brightness_stars: ")
 
 
 def test_the_same_weights_may_lie_elsewhere():
@@ -160,7 +161,7 @@ def test_a_name_that_is_the_stars_of_another_is_refused(pipeline, run_folder):
 
 def test_thresholds_from_a_file_fit_the_real_metric_they_were_fitted_to(photos, tmp_path):
     metric = FaceSimilarity(photos, DEMO / "recognizer.onnx")
-    fitted = thresholds((0.1, 0.3, 0.5, 0.7), metric.name, weights_of(metric.describe()))
+    fitted = thresholds((0.1, 0.3, 0.5, 0.7), metric.name, weights_of(metric.describe().weights))
     write_thresholds(tmp_path / "thresholds.json", [fitted])
     starred = finetune_monitor.Starred(metric, read_thresholds(str(tmp_path / "thresholds.json"))["face_similarity"])
     images = [Image.open(path).convert("RGB") for path in sorted(photos.iterdir())]
@@ -168,4 +169,4 @@ def test_thresholds_from_a_file_fit_the_real_metric_they_were_fitted_to(photos, 
     assert np.array_equal(found["face_similarity_stars"], fitted.stars(found["face_similarity"]), equal_nan=True)
     assert math.isnan(found["face_similarity_stars"][-1])
     assert set(found["face_similarity_stars"][:3]) <= {4.0, 5.0}
-    assert starred.ceiling() == metric.ceiling()
+    assert starred.describe().ceilings == metric.describe().ceilings

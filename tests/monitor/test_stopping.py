@@ -4,6 +4,7 @@ import pytest
 
 from finetune_monitor import Patience
 from finetune_monitor.monitor.stopping import decide
+from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.evaluation import Evaluation, StopReason, best_step
 from finetune_monitor.stats.estimate import MISSING, Estimate
 
@@ -53,7 +54,7 @@ def test_a_mean_over_few_of_the_images_is_never_the_best():
 
 def test_the_first_rule_that_stops_gives_the_reason():
     rules = [Patience("x", patience=9), Patience("x", patience=1)]
-    decision = decide(history(0.3, 0.2), rules, "x", {"x": True})
+    decision = decide(history(0.3, 0.2), rules, "x", {"x": ScoreColumn(True)})
     assert (decision.stop, decision.reason, decision.best_step) == (True, StopReason.PATIENCE, 0)
 
 
@@ -65,5 +66,26 @@ def test_a_metric_that_is_never_measured_has_its_own_reason_and_does_not_stop():
 
 @pytest.mark.parametrize("arguments", [{"patience": 0}, {"min_delta": -1}])
 def test_a_rule_that_makes_no_sense_is_refused(arguments):
-    with pytest.raises(ValueError, match="patience"):
+    with pytest.raises(ValueError, match=r"Patience\.(patience|min_delta): found"):
         Patience(**arguments)
+
+
+class Always:
+    """A rule with a reason of its own."""
+
+    metric = "x"
+
+    def decide(self, history, higher_is_better) -> str | None:
+        return "five o'clock" if len(history) > 1 else None
+
+
+def test_a_rule_of_the_users_own_may_give_any_reason():
+    decision = decide(history(0.3, 0.2), [Always()], "x", {})
+    assert (decision.stop, decision.reason) == (True, "five o'clock")
+
+
+def test_a_column_of_which_lower_is_better_is_judged_so():
+    rules = [Patience("x", patience=2)]
+    falling = history(0.9, 0.5, 0.4, 0.3)
+    assert not decide(falling, rules, "x", {"x": ScoreColumn(False)}).stop
+    assert decide(falling, rules, "x", {"x": ScoreColumn(True)}).stop

@@ -8,6 +8,7 @@ from PIL import Image
 
 from finetune_monitor import FinetuneMonitor, PromptGrid
 from finetune_monitor.base.images import thumbnail
+from finetune_monitor.metrics import Description
 from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.references import keep_references, reference_path
 from finetune_monitor.record.run_directory import read_run
@@ -23,10 +24,13 @@ class Toy:
     bounds = (0.0, 1.0)
 
     def __init__(self) -> None:
-        self.thumbnails = {"ab" * 32: Image.new("RGB", (20, 10), "red"), "cd" * 32: Image.new("RGB", (8, 8), "blue")}
+        self._thumbnails = {"ab" * 32: Image.new("RGB", (20, 10), "red"), "cd" * 32: Image.new("RGB", (8, 8), "blue")}
 
     def score(self, images, cells) -> dict[str, np.ndarray]:
         return {self.name: np.full(len(images), 0.5)}
+
+    def describe(self) -> Description:
+        return Description(thumbnails=self._thumbnails)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +41,7 @@ def test_thumbnails_are_at_most_256_pixels_and_never_enlarged(size, small):
     assert thumbnail(Image.new("RGB", size)).size == small
 
 
-def test_a_line_of_pixels_stays_a_image():
+def test_a_line_of_pixels_stays_an_image():
     assert thumbnail(Image.new("RGB", (5000, 1))).size == (256, 1)
 
 
@@ -48,9 +52,7 @@ def test_a_thumbnail_shows_the_photo_and_does_not_say_where_it_was_taken(tmp_pat
     photo.save(tmp_path / "photo.jpg", exif=exif, quality=95)
     opened = Image.open(tmp_path / "photo.jpg")
     assert b"CANARY" in opened.info["exif"]
-    metric = Toy()
-    metric.thumbnails = {"ef" * 32: thumbnail(opened)}
-    keep_references(tmp_path, [metric], lambda *_: None)
+    keep_references(tmp_path, {"ef" * 32: thumbnail(opened)}, lambda *_: None)
     kept = reference_path(tmp_path, "ef" * 32)
     assert kept == tmp_path / "references/efefefefefefefef.webp"
     assert b"CANARY" not in kept.read_bytes()

@@ -242,8 +242,8 @@ def test_a_full_disk_leaves_no_torn_row_between_whole_ones(tmp_path):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from finetune_monitor.grid import PromptGrid
-from finetune_monitor.record import RunRecord
+from finetune_monitor.record.grid import PromptGrid
+from finetune_monitor.record.run_directory import RunRecord
 record = RunRecord(Path(sys.argv[1]), PromptGrid(["a"]))
 print("held", flush=True)
 time.sleep(60)

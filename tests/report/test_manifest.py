@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_monitor.metrics import MetricInfo
+from finetune_monitor.record.columns import SIDE
 from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.report import manifest as content
@@ -15,7 +15,7 @@ from finetune_monitor.report.manifest import comparability
 from finetune_monitor.report.page_runs import PageRun, Reference, Unreadable, read_runs
 from finetune_monitor.report.thumbnails import Presence
 from finetune_monitor.stats.estimate import Estimate
-from support.runs import CEILING, GRID, METRICS, NOTICE, evaluation, write_run
+from support.runs import CEILING, COLUMNS, GRID, NOTICE, evaluation, write_run
 
 
 @pytest.fixture
@@ -38,9 +38,9 @@ def test_one_run(ana):
     found = described(ana)
     assert (found["format"], found["title"], found["live"], found["notes"]) == (1, str(ana.folder), False, [])
     assert found["metrics"] == [
-        {"name": "face_similarity", "higher_is_better": True, "bounds": (-1.0, 1.0), "main": True},
-        {"name": "aesthetic", "higher_is_better": True, "bounds": (1.0, 10.0), "main": True},
-        {"name": "faces_found", "higher_is_better": True, "bounds": None, "main": False},
+        {"name": "face_similarity", "higher_is_better": True, "bounds": (-1.0, 1.0), "main": True, "zero": ""},
+        {"name": "aesthetic", "higher_is_better": True, "bounds": (1.0, 10.0), "main": True, "zero": ""},
+        {"name": "faces_found", "higher_is_better": True, "bounds": None, "main": False, "zero": "no face"},
     ]
     assert found["cells"][1] == {
         "prompt": GRID.prompts[0],
@@ -61,7 +61,7 @@ def test_one_run(ana):
 def test_missing_is_null_and_not_zero(ana):
     few = replace(ana, evaluations=(evaluation(0, faces=0), evaluation(50, faces=2)))
     shown = {0: [Presence.SHOWN] * 4, 50: [Presence.SHOWN, Presence.MISSING, Presence.SHOWN, Presence.UNREADABLE]}
-    found = content.images(few, shown)
+    found = content.scores_by_image(few, shown)
     assert all(math.isnan(value) for value in found["scores"]["face_similarity"][0])
     assert found["scores"]["face_similarity"][1][:2] == [0.5, 0.51]
     assert found["scores"]["faces_found"] == [[0.0] * 4, [1.0, 1.0, 0.0, 0.0]]
@@ -131,12 +131,12 @@ def test_equal_prompts_that_are_sampled_otherwise_are_other_cells(ana):
             "recognizer casia (abababab), higher is better, from -1 to 1 (ben)",
         ),
         (
-            {"metrics": {**METRICS, "aesthetic": MetricInfo(True, (0.0, 10.0))}},
+            {"columns": {**COLUMNS, "aesthetic": replace(COLUMNS["aesthetic"], bounds=(0.0, 10.0))}},
             "scores of aesthetic are not comparable between runs, as they differ in: "
             "higher is better, from 1 to 10 (ana); higher is better, from 0 to 10 (ben)",
         ),
         (
-            {"metrics": {"face_similarity": METRICS["face_similarity"]}},
+            {"columns": {"face_similarity": COLUMNS["face_similarity"]}},
             "aesthetic was measured in 1 of 2 runs: ana",
         ),
         ({"model": "sd"}, "the runs start from different models: an unknown model (ana); sd (ben)"),
@@ -165,14 +165,15 @@ def test_settings_that_differ(ana):
     ]
 
 
-def test_a_side_column_of_an_unknown_metric_has_no_direction(ana):
-    strange = replace(ana, metrics={"aesthetic": METRICS["aesthetic"]})
+def test_a_column_of_which_nothing_is_said_has_no_direction(ana):
+    strange = replace(ana, columns={**COLUMNS, "face_similarity": SIDE})
     found = {metric["name"]: metric for metric in content.metrics([strange])}
     assert found["face_similarity"] == {
         "name": "face_similarity",
         "higher_is_better": None,
         "bounds": None,
         "main": False,
+        "zero": "",
     }
 
 

@@ -10,7 +10,7 @@ import pytest
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.run_directory import RunRecord
-from finetune_monitor.report.page_runs import RUNNING, Reference, distinct_tails, photo_count, read_runs
+from finetune_monitor.report.page_runs import Reference, distinct_tails, photo_count, read_runs
 from support.runs import GRID, NOTICE, RUN, evaluation, write_run
 
 SHA = "ab" * 32
@@ -41,7 +41,7 @@ def test_a_run_that_goes_on_or_was_killed(tmp_path):
     record.begin(RUN, None, None)
     record.append(evaluation(0))
     [run], _ = read_runs([tmp_path / "ana"])
-    assert (run.ending.ended, run.ending.reason, run.ending.why) == (False, None, RUNNING)
+    assert (run.ending.ended, run.ending.reason, run.ending.why) == (False, None, "it is running, or was killed")
     assert run.ending.best_metric == "face_similarity"
     record.close()
 
@@ -87,14 +87,16 @@ DAMAGES = {
     "not valid JSON": lambda run_dir: (run_dir / "run.json").write_text("{"),
     "expected an object": lambda run_dir: (run_dir / "run.json").write_text("[]"),
     "cannot be read": lambda run_dir: [(run_dir / "run.json").unlink(), (run_dir / "run.json").mkdir()],
-    "damaged (KeyError('grid'": lambda run_dir: change(run_dir, grid=None),
-    'damaged (ValueError("grid: found': lambda run_dir: change(run_dir, grid={"prompts": ["a"], "seeds": ["../../b"]}),
-    "damaged (ValueError('grid: found": lambda run_dir: change(run_dir, grid={"prompts": [1], "seeds": [0]}),
+    "grid: damaged (it is missing": lambda run_dir: change(run_dir, grid=None),
+    'grid: damaged (ValueError("found': lambda run_dir: change(run_dir, grid={"prompts": ["a"], "seeds": ["../../b"]}),
+    "grid: damaged (ValueError('found": lambda run_dir: change(run_dir, grid={"prompts": [1], "seeds": [0]}),
     "damaged (ValueError('PromptGrid.prompts": lambda run_dir: change(run_dir, grid={"prompts": [], "seeds": [0]}),
     "evaluations.jsonl: found step 1000": lambda run_dir: rename_step(run_dir, 50, 10**300),
     "evaluations.jsonl: found step -50, expected 0 to": lambda run_dir: rename_step(run_dir, 50, -50),
     "seeds [1000": lambda run_dir: change(run_dir, grid={"prompts": ["a"], "seeds": [10**300]}),
-    "damaged (KeyError('metrics'": lambda run_dir: change(run_dir, metrics=None),
+    "metrics: damaged (KeyError('bounds'": lambda run_dir: change(
+        run_dir, metrics={"aesthetic": {"higher_is_better": True}}
+    ),
     "damaged (AttributeError": lambda run_dir: change(run_dir, weights=["a"]),
     "damaged (ValueError(\"references: found '../../../etc'": lambda run_dir: change(
         run_dir, weights={"face_similarity": {"references": [{"file": "a.png", "sha256": "../../../etc"}]}}
@@ -167,7 +169,7 @@ def test_references_used_and_held_out(tmp_path):
 def test_a_metric_without_a_bound_is_shown(tmp_path):
     write_run(tmp_path / "ana", {0: 0.1})
     change(tmp_path / "ana", metrics={"aesthetic": {"higher_is_better": True, "bounds": [0, None]}})
-    assert read_runs([tmp_path / "ana"])[0][0].metrics["aesthetic"].bounds == (0, math.inf)
+    assert read_runs([tmp_path / "ana"])[0][0].columns["aesthetic"].bounds == (0, math.inf)
 
 
 def test_scores_that_depend_on_other_photos_are_on_another_scale(tmp_path):

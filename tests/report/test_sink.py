@@ -73,7 +73,7 @@ def test_the_page_grows_with_a_loop_of_ones_own_and_says_how_it_ended(pipeline, 
 
 def test_the_config_turns_it_on(write_config, tmp_path):
     AcceleratorState._reset_state(reset_partial_state=True)
-    config = load_config(write_config(), ["monitor.report=true", "train.max_steps=3"])
+    config = load_config(write_config(), ["monitor.sinks.report={}", "train.max_steps=3"])
     assert run(config) == 0
     found = shown(config.output_dir)
     assert (found["steps"], found["reason"]) == ([0, 3], "max_steps")

@@ -15,8 +15,8 @@ from finetune_monitor.report.page_runs import PageRun, Reference, read_runs
 from finetune_monitor.report.thumbnails import (
     MANY,
     Job,
-    Plan,
     Presence,
+    ThumbnailPlan,
     make_thumbnail,
     make_thumbnails,
     plan_thumbnails,
@@ -37,7 +37,7 @@ def read(run_dir: Path) -> PageRun:
     return read_runs([run_dir])[0][0]
 
 
-def written(run: PageRun, folder: Path) -> Plan:
+def written(run: PageRun, folder: Path) -> ThumbnailPlan:
     plan = plan_thumbnails(run, folder)
     make_thumbnails([plan])
     return plan

@@ -7,10 +7,9 @@ from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.evaluation import RunSummary
 from finetune_monitor.sinks import Sink
-from finetune_monitor.sinks.accelerate import TrackerSink, accelerate_sinks, end, log, start_trackers
+from finetune_monitor.sinks.accelerate import TrackerSink, accelerate_sinks, end, log, start_sinks
 from finetune_monitor.sinks.tensorboard import TensorBoardSink
 from finetune_monitor.sinks.wandb import WandbSink
 from support.runs import CEILING, NOTICE, evaluation, images, run_info
@@ -41,7 +40,7 @@ def run(sinks: list[Sink], accelerator: Accelerator, folder: Path, steps: list[i
 
 def test_losses_and_scores_stand_in_one_tensorboard_folder(tmp_path):
     accelerator = Accelerator(cpu=True)
-    sinks = start_trackers(accelerator, tmp_path, {"tensorboard": {}, "wandb": None})
+    sinks = start_sinks(accelerator, tmp_path, {TensorBoardSink: {}})
     assert [type(sink) for sink in sinks] == [TensorBoardSink]
     run(sinks, accelerator, tmp_path, [0, 300], 0.1)
     accelerator.log({"loss": 0.5}, step=301)
@@ -53,9 +52,9 @@ def test_losses_and_scores_stand_in_one_tensorboard_folder(tmp_path):
 
 def test_a_resume_hides_losses_and_scores_after_the_checkpoint(tmp_path):
     first = Accelerator(cpu=True)
-    run(start_trackers(first, tmp_path, {"tensorboard": {}}), first, tmp_path, [0, 300, 600], 0.1)
+    run(start_sinks(first, tmp_path, {TensorBoardSink: {}}), first, tmp_path, [0, 300, 600], 0.1)
     second = Accelerator(cpu=True)
-    run(start_trackers(second, tmp_path, {"tensorboard": {}}, 450), second, tmp_path, [600], 0.2, resume_step=450)
+    run(start_sinks(second, tmp_path, {TensorBoardSink: {}}, 450), second, tmp_path, [600], 0.2, resume_step=450)
     second.end_training()
     assert points(tmp_path / "tensorboard", "loss") == [(0, 0.1), (300, 0.1), (600, 0.2)]
     first.end_training()
@@ -64,7 +63,7 @@ def test_a_resume_hides_losses_and_scores_after_the_checkpoint(tmp_path):
 def test_both_trackers_are_shared_and_the_options_reach_them(tmp_path):
     accelerator = Accelerator(cpu=True)
     options = {"mode": "offline", "project": "mine", "entity": None, "name": "named", "images": False}
-    sinks = start_trackers(accelerator, tmp_path, {"tensorboard": {}, "wandb": options})
+    sinks = start_sinks(accelerator, tmp_path, {TensorBoardSink: {}, WandbSink: options})
     assert [type(sink) for sink in sinks] == [TensorBoardSink, WandbSink]
     wandb_run = accelerator.get_tracker("wandb", unwrap=True)
     assert (wandb_run.project, wandb_run.name) == ("mine", "named")
@@ -77,9 +76,29 @@ def test_both_trackers_are_shared_and_the_options_reach_them(tmp_path):
     assert not [path for path in files if path.suffix in (".png", ".jpg")]
 
 
-def test_an_unknown_tracker_is_refused(tmp_path):
-    with pytest.raises(UserError, match="sinks: found mlflow, expected tensorboard or wandb"):
-        start_trackers(Accelerator(cpu=True), tmp_path, {"mlflow": {}})
+class Diary:
+    """A sink that shares no tracker."""
+
+    name = "diary"
+
+    def __init__(self, page: int = 1) -> None:
+        self.page = page
+        if page < 1:
+            raise ValueError("no such page")
+
+    def start(self, run) -> None: ...
+
+    def write(self, evaluation, images) -> None: ...
+
+    def close(self, summary) -> None: ...
+
+
+def test_a_sink_without_a_tracker_gets_its_options_and_one_that_cannot_start_is_off(tmp_path, caplog):
+    accelerator = Accelerator(cpu=True)
+    [diary] = start_sinks(accelerator, tmp_path, {Diary: {"page": 3}})
+    assert (diary.page, accelerator.trackers) == (3, [])
+    assert start_sinks(accelerator, tmp_path, {Diary: {"page": 0}}) == []
+    assert "sink diary cannot start and is off for this run: ValueError('no such page')" in caplog.text
 
 
 class Notebook(GeneralTracker):
@@ -137,14 +156,14 @@ def test_any_other_tracker_gets_scores_and_images_if_it_takes_them(tmp_path, tra
 def test_only_the_main_process_has_sinks(tmp_path, monkeypatch):
     accelerator = Accelerator(cpu=True)
     monkeypatch.setattr(type(accelerator), "is_main_process", property(lambda self: False))
-    assert start_trackers(accelerator, tmp_path, {"tensorboard": {}}) == []
+    assert start_sinks(accelerator, tmp_path, {TensorBoardSink: {}}) == []
     assert accelerate_sinks(accelerator) == []
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_tracker_that_fails_is_off_and_the_others_go_on(tmp_path, monkeypatch, caplog):
     accelerator = Accelerator(cpu=True)
-    start_trackers(accelerator, tmp_path, {"tensorboard": {}, "wandb": {"mode": "disabled"}})
+    start_sinks(accelerator, tmp_path, {TensorBoardSink: {}, WandbSink: {"mode": "disabled"}})
     tensorboard, wandb = accelerator.trackers
 
     def full(*arguments, **named):

@@ -4,12 +4,15 @@ import io
 import json
 import math
 import re
+import shlex
+import subprocess
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from finetune_monitor.record.evaluation import REASONS, StopReason
+from finetune_monitor.record.columns import ScoreColumn
+from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.run_directory import RunRecord, read_run
 from finetune_monitor.sinks.console import print_summary, scores_in_words
 from finetune_monitor.stats.estimate import Estimate
@@ -43,7 +46,7 @@ def test_a_narrow_terminal_gets_two_lines_an_evaluation(tmp_path):
 @pytest.mark.parametrize("reason", list(StopReason))
 def test_the_reason_is_said_in_words(tmp_path, reason):
     write_run(tmp_path, {0: 0.1}, reason)
-    assert REASONS[reason] in printed(tmp_path)
+    assert reason.words in printed(tmp_path)
 
 
 def test_a_run_that_has_not_ended(tmp_path):
@@ -98,7 +101,9 @@ def starred_run(folder) -> None:
     bounds = {"higher_is_better": True, "bounds": (1.0, 5.0)}
     stars = {f"{name}_stars": bounds for name in RUN["metrics"]}
     record = RunRecord(folder, GRID)
-    record.begin({**RUN, "metrics": {**RUN["metrics"], **stars}}, None, None)
+    told = {f"{name}_stars": {"role": "stars", "of": name} for name in RUN["metrics"]}
+    run = {**RUN, "metrics": {**RUN["metrics"], **stars}, "columns": {**RUN["columns"], **told}}
+    record.begin(run, None, None)
     for step, faces in ((0, 0), (300, 4)):
         found = evaluation(step, 0.4, faces)
         graded = {f"{name}_stars": STARS if found.scores[name].n else found.scores[name] for name in RUN["metrics"]}
@@ -139,13 +144,33 @@ def test_on_a_narrow_terminal_stars_stand_below_their_score(tmp_path):
     ],
 )
 def test_a_score_in_words(score, said):
-    assert scores_in_words({"x": score}) == said
+    assert scores_in_words({"x": score}, {}) == said
 
 
 def test_stars_are_said_with_their_score():
     score, one = Estimate(0.5, 0.4, 0.6, 3, 1), Estimate(2.0, math.nan, math.nan, 1, 3)
-    assert scores_in_words({"x": score, "y_stars": score, "x_stars": STARS, "z": score, "z_stars": one}) == (
+    columns = {f"{name}_stars": ScoreColumn(role="stars", of=name) for name in ("x", "z")}
+    scores = {"x": score, "y_stars": score, "x_stars": STARS, "z": score, "z_stars": one}
+    assert scores_in_words(scores, columns) == (
         "x 0.500 [0.400, 0.600] = 3.50 [3.25, 3.75] stars (3 of 4 images), "
         "y_stars 0.500 [0.400, 0.600] (3 of 4 images), "
         "z 0.500 [0.400, 0.600] = 2.00 stars (3 of 4 images)"
     )
+
+
+def test_a_reason_of_a_rule_of_the_users_own_is_shown_as_it_is(tmp_path):
+    write_run(tmp_path, {0: 0.1}, "five o'clock")
+    assert "why it ended:        five o'clock" in printed(tmp_path)
+
+
+def test_printed_commands_can_be_pasted_into_a_shell(tmp_path):
+    folder = tmp_path / "Ana's run; 2"
+    write_run(folder, {0: 0.1})
+    (folder / "tensorboard").mkdir()
+    (folder / "wandb/offline-run-1").mkdir(parents=True)
+    lines = printed(folder, 400).splitlines()
+    [logdir] = [line.partition("tensorboard --logdir ")[2] for line in lines if "--logdir" in line]
+    assert shlex.split(logdir)[0] == str(folder / "tensorboard")
+    [sync] = [line.partition("wandb sync ")[2] for line in lines if "wandb sync" in line]
+    expanded = subprocess.run(["sh", "-c", f"ls -d {sync}"], capture_output=True, text=True, check=True)
+    assert expanded.stdout.strip() == str(folder / "wandb/offline-run-1")

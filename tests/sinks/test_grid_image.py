@@ -5,6 +5,7 @@ import math
 import pytest
 from PIL import Image, ImageChops
 
+from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.evaluation import Evaluation, ScoredImage, summarize
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.sinks.grid_image import (
@@ -21,7 +22,7 @@ from finetune_monitor.sinks.grid_image import (
     prompt_strips,
     strip,
 )
-from support.runs import GRID, NOTICE, evaluation, images
+from support.runs import COLUMNS, GRID, NOTICE, evaluation, images
 
 
 def contains(image: Image.Image, color: tuple[int, int, int]) -> int:
@@ -47,6 +48,13 @@ def test_cells_are_brought_to_a_readable_size(size, shown):
     assert SMALLEST <= max(shown) <= LARGEST
 
 
+GRADED = {
+    "a": ScoreColumn(),
+    "a_stars": ScoreColumn(role="stars", of="a"),
+    "a_zero_filled": ScoreColumn(role="side"),
+}
+
+
 def test_a_missing_image_is_a_gray_box():
     images = [Image.new("RGB", (64, 64), (255, 0, 0)), None]
     image = strip(images, [[], []])
@@ -60,7 +68,7 @@ def test_a_strip_of_nothing_but_missing_images_can_be_drawn():
 
 def test_a_face_that_was_not_found_is_marked_in_color():
     amber = (0xB4, 0x53, 0x09)
-    with_faces, without = (prompt_strips(evaluation(0, faces=n), images())[0][1] for n in (4, 0))
+    with_faces, without = (prompt_strips(evaluation(0, faces=n), images(), COLUMNS)[0][1] for n in (4, 0))
     assert contains(with_faces, amber) == 0
     assert contains(without, amber) > 3
 
@@ -79,8 +87,8 @@ def test_every_difference_in_words_is_seen():
 
 
 def test_one_strip_a_prompt_with_the_notice_in_it():
-    found = prompt_strips(evaluation(0), images(), [NOTICE])
-    plain = prompt_strips(evaluation(0), images())
+    found = prompt_strips(evaluation(0), images(), COLUMNS, [NOTICE])
+    plain = prompt_strips(evaluation(0), images(), COLUMNS)
     assert [prompt for prompt, _ in found] == list(GRID.prompts)
     assert all(a.tobytes() != b.tobytes() for (_, a), (_, b) in zip(found, plain, strict=True))
 
@@ -89,22 +97,24 @@ def test_the_grid_tells_scores_and_stars_in_the_words_of_the_console():
     cells = PromptGrid(["a"], seeds=(1, 2)).cells
     stars = ({"a": 0.25, "a_stars": 3.0, "b": math.nan}, {"a": 0.75, "a_stars": 4.0, "b": math.nan})
     images = tuple(ScoredImage(cell, None, scores) for cell, scores in zip(cells, stars, strict=True))
-    found = _headings(Evaluation(5, None, 0.0, summarize(images), images), [NOTICE])
+    found = _headings(Evaluation(5, None, 0.0, summarize(images), images), GRADED, [NOTICE])
     assert found == ["step 5", "a 0.500 = 3.50 stars", NOTICE]
-    assert _headings(Evaluation(5, None, 0.0, {}, images), []) == ["step 5", "nothing measured"]
+    assert _headings(Evaluation(5, None, 0.0, {}, images), GRADED, []) == ["step 5", "nothing measured"]
 
 
 @pytest.mark.parametrize("seeds", [1, 4, 40])
 def test_the_whole_grid_stays_portable(seeds):
     cells = PromptGrid(["a", "b"], seeds=tuple(range(seeds))).cells
     images = tuple(ScoredImage(cell, None, {"face_similarity": math.nan}) for cell in cells)
-    found = grid_image(Evaluation(0, None, 0.0, summarize(images), images), [Image.new("RGB", (512, 512))] * len(cells))
+    rendered = [Image.new("RGB", (512, 512))] * len(cells)
+    found = grid_image(Evaluation(0, None, 0.0, summarize(images), images), rendered, COLUMNS)
     assert found.width <= max(GRID_WIDTH * 1.2, seeds * 1.2 * SMALLEST)
     assert found.height < 900
 
 
 def test_the_notice_stands_on_the_grid():
-    assert grid_image(evaluation(0), images(), [NOTICE]).height > grid_image(evaluation(0), images()).height
+    noted = grid_image(evaluation(0), images(), COLUMNS, [NOTICE])
+    assert noted.height > grid_image(evaluation(0), images(), COLUMNS).height
 
 
 @pytest.mark.parametrize(
@@ -143,6 +153,7 @@ def test_the_number_keeps_its_place_beside_a_long_name():
         ({"a": 0.655, "a_stars": 4.0, "b": 2.0}, [Line("a", "0.655  4/5"), Line("b", "2.000")]),
         ({"a": math.nan, "a_stars": math.nan}, [Line("a", "-")]),
         ({"a": 0.5, "a_stars": 1.0, "a_zero_filled": 0.5}, [Line("a", "0.500  1/5")]),
+        ({"a": 0.5, "a_ava": 0.4}, [Line("a", "0.500"), Line("a_ava", "0.400")]),  # no part of `a`
         (
             {"face_similarity": 0.5, "face_similarity_held_out": 0.4},
             [Line("face_similarity", "0.500"), Line("face_similarity_held_out", "0.400")],
@@ -151,4 +162,4 @@ def test_the_number_keeps_its_place_beside_a_long_name():
 )
 def test_stars_stand_beside_the_score_and_take_no_line(scores, lines):
     cell = PromptGrid(["a"], seeds=(7,)).cells[0]
-    assert _caption(ScoredImage(cell, None, scores)) == [Line("seed 7"), *lines]
+    assert _caption(ScoredImage(cell, None, scores), GRADED) == [Line("seed 7"), *lines]

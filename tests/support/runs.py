@@ -6,18 +6,25 @@ from pathlib import Path
 
 from PIL import Image
 
+from finetune_monitor.metrics.face_similarity import FaceSimilarity
+from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.evaluation import Decision, Evaluation, RunSummary, ScoredImage, StopReason, summarize
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.record.run_directory import RunRecord
-from finetune_monitor.sinks import MetricInfo, RunInfo
+from finetune_monitor.sinks import RunInfo
 from finetune_monitor.stats.estimate import Estimate
 
 GRID = PromptGrid(["a photo of sks person", "<script>alert('x')</script> 写真"], seeds=(0, 7), steps=3)
 NOTICE = "demo scores: toy models"
 CEILING = Estimate(0.9, 0.85, 0.95, 6, 0)
-METRICS = {"face_similarity": MetricInfo(True, (-1.0, 1.0)), "aesthetic": MetricInfo(True, (1.0, 10.0))}
+COLUMNS = {
+    "face_similarity": ScoreColumn(True, (-1.0, 1.0), metric="face_similarity"),
+    "faces_found": replace(FaceSimilarity.columns["faces_found"], metric="face_similarity"),
+    "aesthetic": ScoreColumn(True, (1.0, 10.0), metric="aesthetic"),
+}
 RUN = {
-    "metrics": {name: {"higher_is_better": True, "bounds": info.bounds} for name, info in METRICS.items()},
+    "metrics": {name: column.direction_json() for name, column in COLUMNS.items() if column.is_main},
+    "columns": {name: column.to_json() for name, column in COLUMNS.items()},
     "weights": {"face_similarity": {"recognizer": "vggface2", "notice": NOTICE}},
     "baselines": {"face_similarity": CEILING.to_json()},
     "best_metric": "face_similarity",
@@ -64,5 +71,5 @@ def write_run(folder: Path, steps: dict[int, float], reason: StopReason | None =
 
 def run_info(folder: Path, **changes: object) -> RunInfo:
     hparams = {"train.rank": 4, "train.flip": True, "data.name": "sks", "hub.token": "CANARY"}
-    info = RunInfo(folder, hparams, METRICS, {"face_similarity": CEILING}, (NOTICE,))
+    info = RunInfo(folder, hparams, COLUMNS, {"face_similarity": CEILING}, (NOTICE,))
     return replace(info, **changes)

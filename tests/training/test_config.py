@@ -2,13 +2,17 @@
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError, create_model
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.training.config import load_config
+from finetune_monitor.base.sections import Section, problems_of
+from finetune_monitor.training import config as config_module
+from finetune_monitor.training.config import load_config, recorded_config
 from support.places import ROOT
 
 CONFIGS = ROOT / "configs"
@@ -62,7 +66,7 @@ def test_all_problems_are_named_at_once_with_the_nearest_key():
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("monitor.metrics.face_similarity.recognizer=x", "did you mean recognizer?"),
+        ("monitor.metrics.face_similarity.recogniser=x", "did you mean recognizer?"),
         ("monitor.sinks.wandb.mod=offline", "did you mean mode?"),
         ("monitor.sinks.wandb.mode=always", "found 'always'"),
         ("monitor.stopping=[{metric: face_similarty}]", "did you mean face_similarity?"),
@@ -78,6 +82,9 @@ def test_all_problems_are_named_at_once_with_the_nearest_key():
         ("train.optimizer=prodigy", "learning_rate is 0.001, and optimizer is prodigy"),
         ("train={optimizer: prodigy, learning_rate: 1, text_encoder_learning_rate: 0.5}", "prodigy knows one rate"),
         ("data.workers=-1", "data.workers: found -1"),
+        ("monitor.report=true", "monitor.report: unknown key (did you mean monitor.sinks.report?)"),
+        ("monitor.stopping=[{patience: 0}]", "monitor.stopping.0.patience: found 0, expected 1 or more"),
+        ("monitor.stopping=[{metric: face_similarity_held_out}]", "needs data.held_out"),
         ("train.max_steps", "dotted.key=value"),
         ("train.max_steps=[", "not valid YAML"),
     ],
@@ -134,5 +141,46 @@ def test_flat_hyperparameters_are_plain_values():
 
 
 def test_a_wrong_config_is_told_without_loading_what_measures_and_draws():
-    code = "import sys, finetune_monitor.training.config; sys.exit(bool({'numpy', 'PIL', 'torch'} & set(sys.modules)))"
+    code = (
+        "import sys, finetune_monitor.training.config\n"
+        "sys.exit(bool({'torch', 'diffusers', 'open_clip', 'plotly'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_key_that_this_version_does_not_know_is_left_out_of_a_recorded_config(tmp_path):
+    config = load_config(DEMO)
+    content = yaml.safe_load(config.to_yaml())
+    content["monitor"]["grid"]["upscale"] = 2
+    content["tomorrow"] = {"all": "better"}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(content))
+    assert recorded_config(path) == (config, ["monitor.grid.upscale", "tomorrow"])
+    with pytest.raises(UserError, match="upscale: unknown key"):
+        load_config(path)
+    path.write_text(yaml.safe_dump({**content, "train": {"rank": "many"}}))
+    with pytest.raises(UserError, match="found 'many'"):
+        recorded_config(path)
+
+
+class Sharpness:
+    """A rule of another kind, with options of its own."""
+
+    name = "sharpness"
+
+    @dataclass(frozen=True)
+    class Options:
+        metric: str = "aesthetic"
+        least: float = 1.0
+
+
+def test_with_several_rules_each_has_its_own_keys(monkeypatch):
+    monkeypatch.setitem(config_module.RULES, "sharpness", Sharpness)
+    model = create_model("Rules", __base__=Section, stopping=(list[config_module._rules()], ...))
+    given = {"stopping": [{"rule": "sharpness", "least": 2}, {"patience": 3}]}
+    first, second = model.model_validate(given).stopping
+    assert (first.rule, first.metric, first.least) == ("sharpness", "aesthetic", 2.0)
+    assert (second.rule, second.metric, second.patience) == ("patience", "face_similarity", 3)
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate({"stopping": [{"rule": "sharpness", "leest": 2}]})
+    assert problems_of(caught.value, model) == ["stopping.0.leest: unknown key (did you mean least?)"]

@@ -8,9 +8,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from finetune_monitor.training.config import load_config
 from finetune_monitor.training.loop import Trainer
-from finetune_monitor.training.preflight import Inputs
+from finetune_monitor.training.preflight import RunInputs
 from finetune_monitor.training.run import make_accelerator, make_trainer
 from finetune_monitor.training.trainable import load_pipeline
+from support import needs
 
 
 class Waits(TorchDispatchMode):
@@ -34,7 +35,7 @@ def make(write_config, photos, tiny_model):
         AcceleratorState._reset_state(reset_partial_state=True)  # as a new process would find it
         accelerator, _ = make_accelerator(config)
         pipeline = load_pipeline(tiny_model, str(tiny_model)).to(accelerator.device)
-        inputs = Inputs(tiny_model, sorted(photos.iterdir()), [], None, None)
+        inputs = RunInputs(tiny_model, sorted(photos.iterdir()), [], None, None)
         return make_trainer(config, accelerator, pipeline, inputs)
 
     return go
@@ -68,7 +69,7 @@ def test_a_step_that_waits_is_noticed():
     assert len(waits.found) == 2
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA itself says when it waits")
+@needs.gpu  # CUDA itself says when it waits
 @pytest.mark.parametrize("variant", [*STEPS, "fp16"])
 def test_no_step_waits_for_a_gpu(make, variant):
     trainer = make(*STEPS.get(variant, ["train.mixed_precision=fp16"]))
@@ -98,14 +99,3 @@ def test_a_compiled_unet_keeps_the_names_of_its_parameters(make):
     plain, compiled = make(), make("train.compile=true")
     assert list(plain.trainable.parameters) == list(compiled.trainable.parameters)
     assert compiled.trainable.models["unet"]._compiled_call_impl is not None
-
-
-def test_a_rehearsal_tells_the_time_and_changes_nothing(make):
-    def losses(rehearse: bool) -> list[float]:
-        trainer = make("train.lora_dropout=0.5", "train.gradient_accumulation=2")
-        if rehearse:
-            assert trainer.seconds_a_step() > 0
-            assert all(parameter.grad is None for parameter in trainer.trainable.parameters.values())
-        return [trainer.train_step(step).item() for step in (1, 2, 3)]
-
-    assert losses(rehearse=True) == losses(rehearse=False)

@@ -7,6 +7,7 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.training import optimizers
 from finetune_monitor.training.config import TrainConfig
 from finetune_monitor.training.optimizers import PACKAGES, STATE_SIZE, build, check_optimizer
+from support import needs
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -15,10 +16,8 @@ def test_every_name_of_the_config_has_a_size():
     assert set(TrainConfig.model_fields["optimizer"].annotation.__args__) == set(STATE_SIZE) >= set(PACKAGES)
 
 
-@pytest.mark.parametrize("name", ["adamw", "prodigy", "adamw8bit"])
+@pytest.mark.parametrize("name", ["adamw", "prodigy", pytest.param("adamw8bit", marks=needs.bitsandbytes)])
 def test_each_learns_and_keeps_what_the_disk_was_asked_for(name, capsys):
-    if name in PACKAGES:
-        pytest.importorskip(PACKAGES[name])
     weight = torch.nn.Parameter(torch.full((64, 256), 3.0))
     optimizer = build(name, [{"params": [weight], "lr": 1.0 if name == "prodigy" else 0.1}], 0.0)
     for _ in range(300):
@@ -58,7 +57,7 @@ def test_adamw_is_fused_where_torch_can(monkeypatch):
     ],
 )
 def test_what_the_machine_lacks_is_said(monkeypatch, name, device, installed, said):
-    monkeypatch.setattr(optimizers, "find_spec", lambda package: object() if installed else None)
+    monkeypatch.setattr(optimizers, "is_installed", lambda package: installed)
     if not said:
         check_optimizer(name, device)
         return

@@ -153,7 +153,7 @@ def test_a_damaged_grid_is_named(copied, grid):
     content = json.loads((copied / "run.json").read_text())
     content["grid"] = {**content["grid"], **grid} if isinstance(grid, dict) else grid
     (copied / "run.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"run\.json: the grid is damaged"):
+    with pytest.raises(UserError, match=r"run\.json: grid: damaged"):
         rerender(copied, 6, "p00-s0")
 
 

@@ -25,6 +25,7 @@ from finetune_monitor.record.run_directory import lock, read_run
 from finetune_monitor.training import loop
 from finetune_monitor.training.config import load_config
 from finetune_monitor.training.run import run
+from support import needs
 from support.places import DEMO, ROOT
 from support.tiny import stable_diffusion as tiny_pipeline
 
@@ -310,17 +311,15 @@ def test_no_space_is_said_before_training(write_config, monkeypatch):
         run(load_config(write_config(), [OFF]))
 
 
+@needs.no_gpu
 def test_half_precision_that_this_machine_cannot_do_is_said(train):
-    if torch.cuda.is_available():
-        pytest.skip("this machine can")
     with pytest.raises(UserError, match="fp16: needs a GPU"):
         train("run", OFF, "train.mixed_precision=fp16")
 
 
+@needs.no_gpu
 def test_an_optimizer_that_this_machine_cannot_run_is_named_beside_everything_else(write_config, tmp_path):
     overrides = ["train.optimizer=adamw8bit", f"model={tmp_path / 'no-model'}"]
-    if torch.cuda.is_available():
-        pytest.skip("this machine can")
     with pytest.raises(UserError, match=r"(?s)no-model.*adamw8bit: .*needs a GPU"):
         run(load_config(write_config(), [OFF, *overrides]))
 

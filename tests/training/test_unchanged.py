@@ -29,7 +29,7 @@ WATCHED = {
     "other_grid": ["monitor.every=1", "monitor.grid.prompts=[a cat, a dog]", "monitor.grid.seeds=[9]"],
     "other_scheduler": ["monitor.every=3", "monitor.grid.sampler=EulerAncestralDiscreteScheduler"],
     "budget": ["monitor.every=1", "monitor.max_overhead=0.5"],
-    "report": ["monitor.every=1", "monitor.report=true"],
+    "report": ["monitor.every=1", "monitor.sinks.report={}"],
     "broken": ["monitor.every=1"],
 }
 

@@ -117,8 +117,9 @@ function isAbsent(content, place, position) {
   return content?.absent[place]?.includes(position) ?? false;
 }
 
-function isFaceless(content, place, position) {
-  return scoreOf(content, "faces_found", place, position) === 0;
+// What marks an image, such as "no face": the words of the columns in which its score is 0.
+function marksOf(run, content, place, position) {
+  return metricsOf(run).filter(({ name, zero }) => zero && scoreOf(content, name, place, position) === 0).map(({ zero }) => zero);
 }
 
 // {mean, low, high, n, missing} of an evaluation; null each where it was not measured.

@@ -58,8 +58,10 @@ function evaluationInWords(run, place, positions, content) {
   const means = metricsOf(run)
     .filter((metric) => metric.main)
     .map((metric) => `${spoken(metric.name)} ${estimateInWords(estimateAt(run, metric.name, place), metric)}`);
-  const [absent, faceless] = [isAbsent, isFaceless].map((test) => positions.filter((position) => test(content, place, position)).length);
-  const lacks = [absent && `${count(absent, "image")} missing`, faceless && `${faceless} without a face`].filter(Boolean);
+  const absent = positions.filter((position) => isAbsent(content, place, position)).length;
+  const marks = positions.flatMap((position) => marksOf(run, content, place, position));
+  const marked = [...new Set(marks)].map((words) => `${marks.filter((mark) => mark === words).length} with ${words}`);
+  const lacks = [absent && `${count(absent, "image")} missing`, ...marked].filter(Boolean);
   const found = [...means, count(positions.length, "image"), ...lacks].join("; ");
   return `${run.name}, step ${run.steps[place]}: ${found}. The run: ${endOf(run)}.`;
 }

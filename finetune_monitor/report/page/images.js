@@ -55,15 +55,13 @@ function briefPairs(run, content, place, position, order) {
   return shown.map((metric) => [spoken(metric.name), number(scoreOf(content, metric.name, place, position), metric)]);
 }
 
-// What is marked on an image: no face, or nothing known.
+// What is marked on an image: what a metric did not find in it, or that nothing is known.
 function badges(run, content, place, position) {
   if (!content || isAbsent(content, place, position)) {
     return [];
   }
   const made = [];
-  if (isFaceless(content, place, position)) {
-    made.push(element("span", "badge", "no face"));
-  }
+  made.push(...marksOf(run, content, place, position).map((words) => element("span", "badge", words)));
   if (metricsOf(run).every(({ name }) => scoreOf(content, name, place, position) === null)) {
     made.push(element("span", "badge", "not measured"));
   }

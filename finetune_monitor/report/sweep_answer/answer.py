@@ -27,7 +27,7 @@ from finetune_monitor.report.sweep_answer.verdicts import (
     along_axis,
     best_of,
     best_steps,
-    shown,
+    shown_change,
 )
 from finetune_monitor.stats.estimate import Estimate, plain
 
@@ -133,13 +133,15 @@ def _finding(results: Results, curves: Curves, metric: str, at: At, group: int) 
         return change(results, settings[first], settings[last], metric, at)
 
     if levels and len(results.settings) == 1:
-        return Finding(f"it is {shown(levels[0].estimate)}", "none", 0)
+        return Finding(f"it is {shown_change(levels[0].estimate)}", "none", 0)
     if results.axis.scale != "category" and not results.is_search:
         values = [float(setting.value) for setting in settings]
         finding = along_axis(values, compared, "photos" if results.axis.key == PHOTOS else "")
         return _with_steps(finding, results, settings, metric) if at == "best" and settings else finding
     names = [_name(results, setting.results[0]) for setting in settings]
-    return best_of(names, [each.mean for each in levels], compared, results.metrics[metric].higher_is_better)
+    return best_of(
+        names, [each.mean for each in levels], compared, results.metrics[metric].higher_is_better is not False
+    )
 
 
 def _with_steps(finding: Finding, results: Results, settings: Sequence[Setting], metric: str) -> Finding:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from finetune_monitor.record.evaluation import Evaluation
-from finetune_monitor.report.comparison import by_cell
+from finetune_monitor.report.comparison import scores_by_cell
 from finetune_monitor.report.sweep_answer.results import NOTHING, At, Result, Results, Setting, Unit, counted
 from finetune_monitor.stats.estimate import MISSING, Estimate, FloatArray
 from finetune_monitor.stats.statistics import t_interval
@@ -104,7 +104,7 @@ def _replicate(result: Result) -> Replicate:
 
 
 def _over_cells(first: Evaluation, second: Evaluation, metric: str) -> Estimate:
-    one, other = by_cell(first), by_cell(second)
+    one, other = scores_by_cell(first), scores_by_cell(second)
     changes = [other[cell].get(metric, MISSING) - one[cell].get(metric, MISSING) for cell in one if cell in other]
     return t_interval(np.array(changes, dtype=np.float64))
 

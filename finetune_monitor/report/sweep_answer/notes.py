@@ -3,18 +3,15 @@
 from collections.abc import Iterator, Sequence
 
 from finetune_monitor.base.text import first_line
-from finetune_monitor.record.columns import HELD_OUT
 from finetune_monitor.record.sweep_directory import TrialState
-from finetune_monitor.report.sweep_answer.results import PHOTOS, Result, Results
+from finetune_monitor.report.sweep_answer.results import HELD_OUT_PHOTOS, PHOTOS, TRAINING_PHOTOS, Result, Results
 
 FEW_UNITS = 5
 
-NAMED = 5
+TRIALS_NAMED = 5
 """Trials that a note names before it says how many more there are."""
 
-SIMILARITY = "face_similarity"
-
-UNKNOWN = "why is not known"
+NO_CAUSE = "why is not known"
 
 
 def units_in_words(results: Results) -> str:
@@ -75,21 +72,19 @@ def _on_units(results: Results) -> str:
 
 def _on_photos(results: Results) -> Iterator[str]:
     """Likeness to the photos used is another question for each number of photos."""
-    if results.axis.key != PHOTOS or SIMILARITY not in results.metrics:
+    scores = [name for name, column in results.metrics.items() if column.role == "score"]
+    compared = [name for name in scores if results.compares_with(name, TRAINING_PHOTOS)]
+    if results.axis.key != PHOTOS or not compared:
         return
-    used = f"{SIMILARITY} compares with the photos used, which are others for each number of photos"
-    counts = sorted({_held_out(each) for each in results.all if HELD_OUT in each.metrics})
-    if not counts:
+    used = f"{compared[0]} compares with the photos used, which are others for each number of photos"
+    fixed = next((name for name in scores if results.compares_with(name, HELD_OUT_PHOTOS)), None)
+    if fixed is None:
         yield f"{used}; with data.held_out every run would be compared with the same photos, too"
         return
-    those = f"the same {counts[0]}" if len(counts) == 1 and counts[0] else "the same held-out photos"
+    counts = {each.photos_of(fixed, HELD_OUT_PHOTOS) for each in results.all if fixed in each.metrics}
+    those = f"the same {max(counts)}" if len(counts) == 1 else "the same held-out photos"
     each = " of a person" if results.unit == "person" else ""
-    yield f"{used}; {HELD_OUT} compares with {those}{each} for all"
-
-
-def _held_out(result: Result) -> int:
-    run = result.history.run if result.history else {}
-    return len(run.get("weights", {}).get(SIMILARITY, {}).get("held_out", []))
+    yield f"{used}; {fixed} compares with {those}{each} for all"
 
 
 def _on_steps(results: Results) -> Iterator[str]:
@@ -122,7 +117,7 @@ def _on_trials(results: Results) -> Iterator[str]:
             "alone"
         )
     if failed := _in_state(results, TrialState.FAILED):
-        yield from _listed([f"{each.trial.name} failed: {_cause(each.trial.error or UNKNOWN)}" for each in failed])
+        yield from _listed([f"{each.trial.name} failed: {_cause(each.trial.error or NO_CAUSE)}" for each in failed])
     yield from _listed([f"{each.trial.name}: {problem}" for each in results.all for problem in each.problems])
     yield from _listed(list(_unmeasured(results)))
 
@@ -147,8 +142,8 @@ def _in_state(results: Results, state: TrialState) -> list[Result]:
 
 
 def _listed(notes: Sequence[str]) -> list[str]:
-    more = len(notes) - NAMED
-    return [*notes[:NAMED], *([f"and so {_trials(more)} more"] if more > 0 else [])]
+    more = len(notes) - TRIALS_NAMED
+    return [*notes[:TRIALS_NAMED], *([f"and so {_trials(more)} more"] if more > 0 else [])]
 
 
 def _trials(count: int) -> str:

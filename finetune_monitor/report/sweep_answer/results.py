@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.metrics import MetricInfo
-from finetune_monitor.record.columns import HELD_OUT
+from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.evaluation import Evaluation, best_step, counts
 from finetune_monitor.record.run_directory import RUN, RunHistory, read_noting
 from finetune_monitor.record.sweep_directory import SweepState, TrialRecord, TrialState
 from finetune_monitor.stats.estimate import Estimate
 
 PHOTOS = "data.instance_count"
+
+TRAINING_PHOTOS, HELD_OUT_PHOTOS = "references", "held_out"
+"""What the weights of a metric name the photos that it compares with."""
 
 LOG_FROM = 8
 """Ratio of the greatest value to the least from which an axis is logarithmic."""
@@ -60,7 +62,7 @@ class Result:
     value: float | str
     group: int
     history: RunHistory | None
-    metrics: Mapping[str, MetricInfo]
+    metrics: Mapping[str, ScoreColumn]
     problems: tuple[str, ...]
 
     @property
@@ -74,12 +76,19 @@ class Result:
     @property
     def best_step(self) -> int | None:
         """By the run's own best metric, after step 0."""
-        metric = str(self.history.run.get("best_metric")) if self.history else ""
-        return self.best_step_by(metric, self.metrics[metric].higher_is_better) if metric in self.metrics else None
+        metric = self.history.best_metric if self.history else None
+        return None if metric is None or metric not in self.metrics else self.best_step_by(metric)
 
-    def best_step_by(self, metric: str, higher_is_better: bool) -> int | None:
+    def best_step_by(self, metric: str) -> int | None:
         """As a run chooses it, but after step 0, where nothing has been learned."""
+        higher_is_better = self.metrics[metric].higher_is_better is not False
         return best_step([found for found in self.evaluations if found.step > 0], metric, higher_is_better)
+
+    def photos_of(self, column: str, kind: str) -> int:
+        """How many photos of this kind, as the weights of its metric name it, a column compares with."""
+        if self.history is None or column not in self.metrics or kind in self.metrics[column].ignores:
+            return 0
+        return len(self.history.weights.get(self.metrics[column].metric, {}).get(kind, []))
 
 
 @dataclass(frozen=True)
@@ -108,10 +117,14 @@ class Results:
     reached: int | None
 
     @cached_property
-    def metrics(self) -> dict[str, MetricInfo]:
+    def metrics(self) -> dict[str, ScoreColumn]:
         """The main columns of all runs; likeness to held-out photos first, which alone is the same for all."""
         found = {name: info for result in self.all for name, info in result.metrics.items()}
-        return dict(sorted(found.items(), key=lambda item: item[0] != HELD_OUT))
+        return dict(sorted(found.items(), key=lambda item: not self.compares_with(item[0], HELD_OUT_PHOTOS)))
+
+    def compares_with(self, column: str, kind: str) -> bool:
+        """Whether any run's column compares with photos of this kind."""
+        return any(each.photos_of(column, kind) for each in self.all)
 
     @cached_property
     def settings(self) -> list[Setting]:
@@ -130,10 +143,8 @@ class Results:
         """The evaluation that speaks for a trial that is over; None where there is none, or too little was measured."""
         if not result.trial.state.is_over or metric not in result.metrics:
             return None
-        if at == "best":
-            step = result.best_step_by(metric, result.metrics[metric].higher_is_better)
-        else:
-            step = None if self.lags(result) else result.last_step
+        last = None if self.lags(result) else result.last_step
+        step = result.best_step_by(metric) if at == "best" else last
         return next((found for found in counted(result, metric) if found.step == step), None)
 
     def lags(self, result: Result) -> bool:
@@ -208,15 +219,10 @@ def _result(state: SweepState, index: int, trial: TrialRecord, value: Any, group
     folder = state.run_dir(trial)
     history, problems = _read(folder, trial.state)
     try:
-        metrics = _metrics(history)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        history, metrics, problems = None, {}, (f"{folder / RUN}: damaged ({error!r})",)
+        metrics = history.main_columns if history else {}
+    except UserError as error:
+        history, metrics, problems = None, {}, (str(error),)
     return Result(index, trial, folder, value, group, history, metrics, problems)
-
-
-def _metrics(history: RunHistory | None) -> dict[str, MetricInfo]:
-    found = history.run.get("metrics", {}) if history else {}
-    return {name: MetricInfo.from_json(info) for name, info in found.items()}
 
 
 def _read(folder: Path, state: TrialState) -> tuple[RunHistory | None, tuple[str, ...]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Literal
 
-from finetune_monitor.stats.estimate import Estimate, number
+from finetune_monitor.stats.estimate import Estimate, number, shown
 
 Tone = Literal["rise", "fall", "none", "unknown"]
 
@@ -82,7 +82,7 @@ def best_of(names: Sequence[str], levels: Sequence[float], change: Change, highe
     lead, tone = leads[0], tone_of(leads[0])
     text = f"{names[order[0]]} is best ({number(levels[order[0]], '.3f')})"
     told = {"rise": "can be told", "unknown": "has no interval, so it cannot be told"}.get(tone, "cannot be told")
-    text += f"; its lead over {names[order[1]]}, {shown(lead)}, {told}" if not math.isnan(lead.mean) else ""
+    text += f"; its lead over {names[order[1]]}, {shown_change(lead)}, {told}" if not math.isnan(lead.mean) else ""
     open_ones = sum(tone_of(each) != "rise" for each in leads)
     if len(leads) > 1 and open_ones:
         text += f"; {open_ones} of {len(leads)} others cannot be told from it"
@@ -99,13 +99,12 @@ def best_steps(values: Sequence[float], steps: Sequence[Sequence[int]]) -> str:
     return "the best step is " + ", ".join(f"{span} with {value:g}" for span, value in zip(words, values, strict=True))
 
 
-def shown(change: Estimate) -> str:
+def shown_change(change: Estimate) -> str:
     """A change with its interval, in as many digits as its interval needs; a bound that is not 0 is not shown as 0."""
     digits = 2 if change.high - change.low > ROUNDING else 3
     while digits < 5 and _is_coarse(change, digits):
         digits += 1
-    value, low, high = (number(each, f".{digits}f") for each in (change.mean, change.low, change.high))
-    return value if low == "—" else f"{value} [{low}, {high}]"
+    return shown(change, f".{digits}f")
 
 
 def _is_coarse(change: Estimate, digits: int) -> bool:
@@ -158,10 +157,10 @@ def _clause(stretch: Stretch, among: Sequence[Stretch], values: Sequence[float],
         return f"{span} {_unsure(stretch.change)}"
     if stretch.tone == "none":
         if place and stretch is among[-1]:
-            return f"beyond {first} no change can be told ({shown(stretch.change)} from {first} to {last})"
-        return f"{span} no change can be told ({shown(stretch.change)})"
+            return f"beyond {first} no change can be told ({shown_change(stretch.change)} from {first} to {last})"
+        return f"{span} no change can be told ({shown_change(stretch.change)})"
     verb = {"rise": "rises", "fall": "falls"}[stretch.tone]
-    size = shown(_turned(stretch.change, 1.0 if stretch.tone == "rise" else -1.0))
+    size = shown_change(_turned(stretch.change, 1.0 if stretch.tone == "rise" else -1.0))
     by = f"by {size}" if before is not None and before.tone == stretch.tone else f"it {verb} by {size}"
     return f"{span} {by}" + (", though no step between can be told by itself" if stretch.merged else "")
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.extras import require
 from finetune_monitor.base.files import claim, sha256
 from finetune_monitor.base.version import __version__
 from finetune_monitor.metrics.aesthetic_head import check_fit, find_head, read_head, save_head, scale_of
@@ -34,6 +35,8 @@ HEAD, PLAIN, CONSTANT = "head", "unbalanced", "constant"
 """Names of the predictors in a report."""
 
 CONSTANT_NOTE = f"The {CONSTANT} says of every image the mean of the very ratings it is measured on."
+
+FIGURES = ("matplotlib", "the figures of an aesthetic head's report")
 
 HEAD_FILE, REPORT = "head.safetensors", "report.json"
 
@@ -106,6 +109,7 @@ def fit(
     Raises:
         UserError: there is a head or a report in `output` already, or the input cannot be used.
     """
+    require(*FIGURES)
     ratings = inputs.read()
     if settings.loss == "histogram":
         _check_votes(inputs.ratings, ratings)
@@ -134,6 +138,7 @@ def evaluate(head: str | Path, inputs: ExperimentInputs, output: Path, only: Pat
         UserError: the head was trained on another CLIP, there is a report in `output` already, or the input cannot be
             used.
     """
+    require(*FIGURES)
     file = find_head(head)
     network, metadata = read_head(file)
     ratings = inputs.read()

@@ -25,7 +25,7 @@ def print_scores(images: Sequence[Path], head: str, clip: str, pretrained: str |
     """
     files = [file for path in images for file in (_below(path) if path.is_dir() else [path])]
     metric = Aesthetic(clip, pretrained, head, device)
-    if notice := metric.describe().get("notice"):
+    if notice := metric.describe().notice:
         print(f"finetune-monitor: {notice}", file=sys.stderr)
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["image", "score"])

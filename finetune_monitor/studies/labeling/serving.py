@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,13 @@ from flask import Flask, Response, abort, request
 from werkzeug.exceptions import HTTPException, SecurityError
 
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.studies.labeling import PAGE
 from finetune_monitor.studies.labeling.images import Gallery, image_jpeg
 from finetune_monitor.studies.labeling.questions import ordered, question_of
 from finetune_monitor.studies.labeling.ratings import Rating
 from finetune_monitor.studies.labeling.storage import DiskFullError, RatingStore
 
 logger = logging.getLogger(__name__)
-
-PAGE = files("finetune_monitor.studies.labeling") / "page"
 
 KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 

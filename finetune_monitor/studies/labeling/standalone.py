@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import write_atomic
+from finetune_monitor.studies.labeling import PAGE
 from finetune_monitor.studies.labeling.images import Gallery, image_jpeg
 from finetune_monitor.studies.labeling.questions import question_of
-from finetune_monitor.studies.labeling.serving import PAGE
 from finetune_monitor.studies.labeling.tasks import Task
 
 _STYLE = re.compile(r'<link rel="stylesheet" href="/([\w.]+)">')

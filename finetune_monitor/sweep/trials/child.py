@@ -8,9 +8,12 @@ import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
-from finetune_monitor.sweep.trials.process import PREFIX, USER_ERROR
+from finetune_monitor.sweep.trials.process import NAME
+from finetune_monitor.training.main import USER_ERROR
 
-SHOWN = 2000
+PREFIX = f"{NAME}: "
+
+ERROR_LENGTH = 2000
 """Characters of an error that are kept."""
 
 
@@ -63,13 +66,13 @@ class Child:
         status = self._process.returncode
         text = self._output()
         if status == USER_ERROR and PREFIX in text:
-            return text.rpartition(PREFIX)[2].strip()[:SHOWN]
+            return text.rpartition(PREFIX)[2].strip()[:ERROR_LENGTH]
         last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it wrote nothing")
         if status is not None and status < 0:
-            return f"ended by signal {-status} ({signal.Signals(-status).name}); its last line: {last[:SHOWN]}"
-        return f"ended with status {status}: {last[:SHOWN]}"
+            return f"ended by signal {-status} ({signal.Signals(-status).name}); its last line: {last[:ERROR_LENGTH]}"
+        return f"ended with status {status}: {last[:ERROR_LENGTH]}"
 
     def _output(self) -> str:
         with self._log.open("rb") as log:
-            log.seek(max(self._begin, log.seek(0, os.SEEK_END) - 20 * SHOWN))
+            log.seek(max(self._begin, log.seek(0, os.SEEK_END) - 20 * ERROR_LENGTH))
             return log.read().decode(errors="replace")

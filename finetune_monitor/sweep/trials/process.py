@@ -6,27 +6,16 @@ import sys
 import threading
 from pathlib import Path
 
-from finetune_monitor.base.errors import UserError
-from finetune_monitor.training.config import load_config
+from finetune_monitor.training import main as training
 
-USER_ERROR = 2
-"""The exit status where the user can put something right: another attempt would end the same way."""
-
-PREFIX = "finetune-monitor: "
-"""What the message of such an error opens with, in the log."""
+NAME = "finetune-monitor"
+"""What a message of the user's errors opens with, in the log."""
 
 
 def main() -> int:
     """Run the config; the exit status is that of `train.py`."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        config = load_config(Path(sys.argv[1]))
-        from finetune_monitor.training.run import run
-
-        return run(config)
-    except UserError as error:
-        print(f"{PREFIX}{error}", file=sys.stderr)
-        return USER_ERROR
+    return training.main(Path(sys.argv[1]), name=NAME)
 
 
 def _end_with_parent() -> None:

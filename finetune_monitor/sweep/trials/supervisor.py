@@ -10,13 +10,13 @@ from typing import Any
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.evaluation import StopReason
-from finetune_monitor.record.progress import Row, ended, read_quietly, rows
+from finetune_monitor.record.progress import Progress, ended, read_quietly, rows
 from finetune_monitor.record.run_directory import EVALUATIONS, RUN, lock
 from finetune_monitor.record.sweep_directory import CONFIGS, TRIALS
 from finetune_monitor.stats.estimate import MISSING
 from finetune_monitor.sweep.trials.child import Child
-from finetune_monitor.sweep.trials.process import USER_ERROR
 from finetune_monitor.training.config import load_config
+from finetune_monitor.training.main import USER_ERROR
 
 LOGS = "logs"
 """The folder of the trials' logs."""
@@ -90,7 +90,7 @@ class Supervisor:
         self._max_steps: int | None = None
         self._told = -1
         self._size = -1
-        self._latest: Row | None = None
+        self._latest: Progress | None = None
         self._former: tuple[int, int] | None = None
 
     def next_result(self) -> dict[str, Any]:
@@ -173,7 +173,7 @@ class Supervisor:
     def _is_interrupted(self) -> bool:
         return (self._scratch / STOP).exists()
 
-    def _next_row(self) -> Row | None:
+    def _next_row(self) -> Progress | None:
         """The next evaluation that was not told; the last one again and again, until the process has ended."""
         if self._latest is not None and self._latest.is_last:
             return self._latest
@@ -212,7 +212,7 @@ class Supervisor:
         return found.st_ino, found.st_mtime_ns
 
     def _end(self, outcome: Outcome, error: str | None = None) -> dict[str, Any]:
-        nothing = Row(0, {}, dict.fromkeys(self.site.goals, MISSING), True)
+        nothing = Progress(0, {}, dict.fromkeys(self.site.goals, MISSING), True)
         row = self._latest or nothing
         return {**row.to_result(), "done": True, "outcome": outcome.value, "error": error}
 

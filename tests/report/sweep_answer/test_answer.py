@@ -1,10 +1,12 @@
 import math
 import shutil
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 
+from finetune_monitor.metrics.face_similarity import FaceSimilarity
 from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.sweep_directory import SweepState, TrialRecord, TrialState, read_state, write_state
 from finetune_monitor.report.sweep_answer.answer import find_answer, print_answer
@@ -286,14 +288,16 @@ def test_a_sweep_over_seeds_alone_says_how_high_the_score_is(tmp_path):
 
 @pytest.mark.parametrize("held_out", [True, False])
 def test_the_notes_say_what_likeness_is_compared_with(tmp_path, monkeypatch, held_out):
-    name = "face_similarity_held_out"
+    name, photos = "face_similarity_held_out", [{"file": "x", "sha256": "ab" * 32}] * 2
+    run = sweep_folders.runs.RUN
+    weights = {"face_similarity": {**run["weights"]["face_similarity"], "references": photos}}
+    told: dict = {"weights": weights}
     if held_out:
-        run = sweep_folders.runs.RUN
-        similarity = {**run["weights"]["face_similarity"], "held_out": [{"file": "x", "sha256": "y"}] * 2}
-        metrics = {**run["metrics"], name: run["metrics"]["face_similarity"]}
-        monkeypatch.setattr(
-            sweep_folders.runs, "RUN", {**run, "weights": {"face_similarity": similarity}, "metrics": metrics}
-        )
+        described = FaceSimilarity.columns.items()
+        weights["face_similarity"]["held_out"] = photos
+        told["metrics"] = {**run["metrics"], name: run["metrics"]["face_similarity"]}
+        told["columns"] = {key: replace(each, metric="face_similarity").to_json() for key, each in described}
+    monkeypatch.setattr(sweep_folders.runs, "RUN", {**run, **told})
     notes = find_answer(write_sweep(tmp_path / "s", score)).notes
     expected = f"{name} compares with the same 2 for all" if held_out else "with data.held_out every run would be"
     assert any("which are others for each number of photos" in note and expected in note for note in notes)

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from finetune_monitor.report.sweep_answer.verdicts import along_axis, best_of, shown
+from finetune_monitor.report.sweep_answer.verdicts import along_axis, best_of, shown_change
 from finetune_monitor.stats.estimate import Estimate
 from finetune_monitor.stats.statistics import t_interval
 
@@ -109,7 +109,7 @@ def test_sentences_over_categories(levels, higher, change, text):
     ],
 )
 def test_a_bound_that_is_not_zero_is_not_shown_as_zero(change, text):
-    assert shown(Estimate(*change, 3, 0)) == text
+    assert shown_change(Estimate(*change, 3, 0)) == text
 
 
 @pytest.mark.parametrize("units", [2, 3, 5, 8])

@@ -14,6 +14,7 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.image_names import locate_images, without_suffix
 from finetune_monitor.studies.aesthetic_head.ratings import Ratings, read_ratings
 from finetune_monitor.studies.rating_problems import Problem, ProblemKind
+from support import needs
 from support.places import SHARED
 
 REAL = SHARED / "ratings"
@@ -371,7 +372,7 @@ def test_only_a_suffix_of_a_image_is_left_out():
     assert [without_suffix(name) for name in names] == ["a", "a", "a.b", "v1.5", "a", ".jpg", "x.d/a"]
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="the rated images lie beside the repository")
+@needs.shared("ratings")
 def test_real_ratings_and_their_images(write):
     with (REAL / "avt_2022_nima.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

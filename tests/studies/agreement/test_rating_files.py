@@ -13,6 +13,7 @@ from finetune_monitor.studies.agreement.rating_files import Found, read_rating_f
 from finetune_monitor.studies.agreement.rating_rows import moment
 from finetune_monitor.studies.labeling.ratings import Rating, to_csv
 from finetune_monitor.studies.rating_problems import NOTES, ProblemKind
+from support import needs
 from support.places import SHARED
 
 REAL = SHARED / "ratings/avt_2022_per_rater.csv"
@@ -494,7 +495,7 @@ def test_any_file_gives_sound_ratings_or_one_error(content, metric, known):
     to_csv(found.ratings).encode()
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="the real ratings lie beside the repository")
+@needs.shared("ratings")
 def test_the_real_ratings_are_read():
     found = read_rating_files([REAL])
     assert (len(found.ratings), found.problems) == (10155, ())

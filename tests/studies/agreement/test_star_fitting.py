@@ -17,6 +17,7 @@ from finetune_monitor.studies.agreement.star_fitting import (
     match_marginals,
     naive_stars,
 )
+from support import needs
 from support.places import SHARED
 
 REAL = SHARED / "ratings"
@@ -121,8 +122,6 @@ def test_a_hundred_thousand_samples_are_cut_at_the_known_places():
 @pytest.fixture(scope="module")
 def real() -> tuple[np.ndarray, np.ndarray]:
     """NIMA's scores of 146 images, and the appeal that 27 raters saw in them; the last of two ratings counts."""
-    if not REAL.is_dir():
-        pytest.skip("the ratings beside the checkout are not here")
     with (REAL / "avt_2022_per_rater.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["question"] == "image_appeal"]
     with (REAL / "avt_2022_nima.csv").open(newline="") as file:
@@ -136,6 +135,7 @@ def real() -> tuple[np.ndarray, np.ndarray]:
     return np.array([nima[name] for name in images]), labels
 
 
+@needs.shared("ratings")
 def test_each_rater_against_the_others(real):
     _, labels = real
     scores = normalized(labels)
@@ -143,6 +143,7 @@ def test_each_rater_against_the_others(real):
     assert np.mean(found) == pytest.approx(0.58, abs=0.005)
 
 
+@needs.shared("ratings")
 def test_nima_in_buckets_against_the_rater_left_out(real):
     nima, labels = real
     labels = labels[(~np.isnan(labels)).sum(axis=1) >= 140]

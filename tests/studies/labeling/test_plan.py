@@ -25,6 +25,7 @@ from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.record.run_directory import RunRecord
 from finetune_monitor.studies.labeling.plan import AESTHETIC, SIMILARITY, DrawnPlan, draw_plan
 from finetune_monitor.studies.labeling.tasks import PLAN, TASKS, Task, read_plan
+from support import needs
 
 BOTH = (SIMILARITY, AESTHETIC)
 
@@ -210,7 +211,7 @@ def test_the_seed_decides_the_draw(tmp_path, run):
 PROCESS = """
 import sys
 from pathlib import Path
-from finetune_monitor.agreement.labeling.plan import draw_plan
+from finetune_monitor.studies.labeling.plan import draw_plan
 draw_plan([Path(name) for name in sys.argv[2:]], Path(sys.argv[1]), 11, 0.3)
 """
 
@@ -648,7 +649,7 @@ def test_named_photos_that_cannot_be_shown_are_an_error(tmp_path):
     assert "no such folder" in refused([tmp_path / "anna"], tmp_path / "plan", references={"anna": tmp_path / "no"})
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@needs.ordinary_user
 def test_a_folder_that_may_not_be_read(tmp_path):
     write_images(tmp_path / "anna", 4)
     (tmp_path / "anna").chmod(0)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.studies.labeling import questions, serving
+from finetune_monitor.studies.labeling import PAGE, questions, serving
 from finetune_monitor.studies.labeling.images import image_jpeg, open_gallery
 from finetune_monitor.studies.labeling.questions import Question
 from finetune_monitor.studies.labeling.standalone import write_standalone
@@ -121,7 +121,7 @@ def test_nothing_is_left_of_a_page_that_cannot_be_made(tmp_path, plan, gallery):
 
 
 def test_the_pages_files_are_all_within_and_all_served(page):
-    names = {path.name for path in serving.PAGE.iterdir()}
+    names = {path.name for path in PAGE.iterdir()}
     assert names == {"label.html", *serving.ASSETS}
     for name in names - {"label.html", "label.svg"}:
-        assert (serving.PAGE / name).read_text(encoding="utf-8") in page
+        assert (PAGE / name).read_text(encoding="utf-8") in page

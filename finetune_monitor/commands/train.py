@@ -1,0 +1,35 @@
+"""The command `finetune-monitor train`, and train.py, which is the same for `accelerate launch`."""
+
+import argparse
+from pathlib import Path
+
+LAUNCH = "accelerate launch train.py --config configs/X.yaml [key=value ...]"
+
+
+def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `train`."""
+    parser = commands.add_parser(
+        "train",
+        help="fine-tune Stable Diffusion v1.5 with the monitor in it",
+        description=f"Fine-tunes Stable Diffusion v1.5 with the monitor in it. On several devices: {LAUNCH}",
+    )
+    _add_arguments(parser)
+    parser.set_defaults(run=lambda chosen: _train(chosen, "finetune-monitor"))
+
+
+def main() -> int:
+    """The program train.py."""
+    parser = argparse.ArgumentParser("train.py", description=f"Fine-tune Stable Diffusion v1.5, watched: {LAUNCH}")
+    _add_arguments(parser)
+    return _train(parser.parse_args(), "train.py")
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, required=True, help="YAML file, such as configs/sd15_lora.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, such as train.max_steps=500")
+
+
+def _train(chosen: argparse.Namespace, name: str) -> int:
+    from finetune_monitor.training import main as training  # imported here: --help needs no pydantic
+
+    return training.main(chosen.config, chosen.overrides, name)
