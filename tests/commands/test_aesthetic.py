@@ -90,6 +90,7 @@ def predictions(folder: Path) -> dict[str, dict[str, str]]:
 # --- fit ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_head_says_what_it_was_made_with(fitted):
     found = metadata(fitted / "head.safetensors")
     assert json.loads(found["layers"]) == [96, 32, 16, 1]
@@ -148,6 +149,7 @@ def test_the_metric_scores_with_it_as_the_report_says(fitted, ava):
     assert metric.describe().notice == "A test's head."
 
 
+@pytest.mark.slow
 def test_a_second_fit_embeds_nothing_and_gives_the_same_file(fitted, ava, tmp_path, monkeypatch, capsys):
     def refuse(*_, **__):
         raise AssertionError("CLIP was loaded")
@@ -162,6 +164,7 @@ def test_a_second_fit_embeds_nothing_and_gives_the_same_file(fitted, ava, tmp_pa
     assert "left out" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("balance", ["resample", "none"])
 def test_the_loss_on_the_histogram_and_other_balances(ava, tmp_path, balance):
     output = tmp_path / "head"
@@ -173,6 +176,7 @@ def test_the_loss_on_the_histogram_and_other_balances(ava, tmp_path, balance):
     assert list(json.loads((output / "report.json").read_text())["predictors"]) == expected
 
 
+@pytest.mark.slow
 def test_cross_validation_scores_every_image_by_a_head_that_has_not_seen_it(ava, tmp_path):
     assert main(options(ava, tmp_path / "head", "--folds", "4", "--hidden", "16", "--balance", "none")) == 0
     assert len(predictions(tmp_path / "head")) == RATED
@@ -373,6 +377,7 @@ def test_eval_overwrites_no_report_and_embeds_no_other_image(fitted, ava, tmp_pa
     assert "found report.json, which would be overwritten" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_eval_takes_the_heads_scale_and_says_where_the_ratings_have_another(ava, tmp_path):
     rows = [f"{1000 + n},{5 - n / 12}" for n in range(RATED)]
     (tmp_path / "ratings.csv").write_text("\n".join(["image,mean", *rows]))
@@ -466,6 +471,7 @@ def test_a_public_head_names_its_clip_by_itself(tmp_path, monkeypatch, capsys):
 # --- real images, real ratings ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs.shared("ratings")
 def test_real_ratings_cross_validated_beside_a_constant_and_nima(tmp_path):
     ratings: dict[str, dict[str, int]] = {}

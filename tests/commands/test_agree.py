@@ -53,6 +53,7 @@ def test_report_and_thresholds_come_out(files, tmp_path, capsys):
     assert numbers["metrics"][0]["unit"] == "person"
 
 
+@pytest.mark.slow
 def test_a_metric_that_gets_no_stars_does_not_keep_the_other_from_them(files, tmp_path, capsys):
     out = tmp_path / "report"
     assert main(["agree", *files, "-o", str(out)]) == 2
@@ -63,6 +64,7 @@ def test_a_metric_that_gets_no_stars_does_not_keep_the_other_from_them(files, tm
     assert (out / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_nothing_is_overwritten_and_nothing_is_left_of_a_failure(files, tmp_path, capsys):
     out = tmp_path / "report"
     assert main(["agree", *files, "-o", str(out), "--metric", "nothing"]) == 2
@@ -87,6 +89,7 @@ def test_matched_marginals_give_each_star_as_often_as_people_do(files, tmp_path)
     assert starred / 120 == pytest.approx(given / 480, abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_same_ratings_give_the_same_bytes(files, tmp_path):
     for name in ("first", "second"):
         assert main(["agree", *files, "-o", str(tmp_path / name), "--metric", "likeness"]) == 0

@@ -67,6 +67,7 @@ def test_a_killed_process_is_an_error_and_the_next_goes_on_until_it_is_told_to_s
     assert json.loads((tmp_path / "sweep/trials/seed=0/run.json").read_text())["ended"]["reason"] == "interrupted"
 
 
+@pytest.mark.slow
 def test_what_the_user_can_put_right_is_not_tried_again(watch, tmp_path):
     found = watch(model=str(tmp_path / "gone")).next_result()
     assert (found["done"], found["outcome"]) == (True, "failed")

@@ -187,6 +187,7 @@ def test_litter_is_cleared(tmp_path):
     check(store, [0, 1])
 
 
+@pytest.mark.slow
 def test_a_second_writer_is_refused_and_a_reader_is_not(tmp_path):
     code = (
         "import sys; from pathlib import Path; from finetune_monitor.models.clip import resolve_clip\n"

@@ -471,6 +471,7 @@ ANNOTATIONS = st.lists(st.fixed_dictionaries({"result": RESULTS, "completed_by":
 TASKS = st.lists(st.fixed_dictionaries({"data": st.dictionaries(KEYS, NESTED), "annotations": ANNOTATIONS}) | NESTED)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=500)
 @given(
     st.binary(max_size=200) | st.text(max_size=200).map(str.encode) | mutated() | TASKS.map(json.dumps).map(str.encode),

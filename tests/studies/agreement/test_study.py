@@ -56,6 +56,7 @@ def test_people_model_constant_and_shuffle_stand_in_their_order():
     assert found.alternative.passes(0.1)
 
 
+@pytest.mark.slow
 def test_a_model_that_knows_nothing_is_seen_through():
     found = [guessing_world(0.2, 1.0, labelers=3, seed=seed) for seed in range(8)]
     starred = [each for each in found if not each.refused]

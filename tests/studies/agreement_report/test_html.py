@@ -14,6 +14,8 @@ from finetune_monitor.studies.agreement_report.files import write_report
 from support.browser import PHONE, opened_page, started_chromium
 from support.worlds import guesses, sample, truth
 
+pytestmark = pytest.mark.slow
+
 LONG = "a_labeler_whose_name_has_no_place_to_break_" * 4
 
 

@@ -34,6 +34,8 @@ from finetune_monitor.studies.labeling.tasks import LabelingPlan, Task, write_pl
 from support.browser import PHONE, opened_page, started_chromium
 from support.label_plans import AESTHETIC, SECRETS, SIMILARITY, opaque, write_small_plan
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 READY = "shownAt !== null && performance.now() - shownAt > 160"
