@@ -1,4 +1,4 @@
-"""Rated images: read AVA.txt or a CSV table, and find the images that it names."""
+"""Rated images, as AVA.txt or a CSV table has them; what does not fit is listed."""
 
 import io
 import math
