@@ -597,7 +597,7 @@ SOURCES: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda root: write_run(root / "bare", metrics=[SIMILARITY]),
         "bare: found no photos to compare with; name them with --references bare=FOLDER",
     ),
-    "no weights": (lambda root: damaged_run(root / "w", None), "its reference photos are damaged"),
+    "no weights": (lambda root: damaged_run(root / "w", None), "weights: damaged"),
     "odd photos": (lambda root: damaged_run(root / "o", {SIMILARITY: {"references": [3]}}), "photos are damaged"),
     "odd files": (
         lambda root: damaged_run(root / "f", {SIMILARITY: {"references": [{"file": 3, "sha256": ""}]}}),
