@@ -208,7 +208,7 @@ def probe(url: str, headers: Mapping[str, str] | None = None, method: str = "HEA
 def _status(request: urllib.request.Request) -> int | str:
     try:
         with urllib.request.urlopen(request, timeout=PROBE_SECONDS) as response:
-            return response.status
+            return int(response.status)
     except urllib.error.HTTPError as error:
         return error.code
     except (OSError, http.client.HTTPException) as error:

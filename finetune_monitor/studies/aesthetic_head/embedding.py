@@ -163,7 +163,7 @@ def _new(group: Sequence[ImageToEmbed], store: EmbeddingStore) -> dict[str, np.n
 
 
 @dataclass(frozen=True)
-class ImageFiles(Dataset):
+class ImageFiles(Dataset[ImageToEmbed]):
     """Files, each read when it is asked for; a file that cannot be used is a result, never an exception."""
 
     paths: Sequence[Path]

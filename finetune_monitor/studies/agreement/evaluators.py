@@ -120,7 +120,8 @@ def _mean(values: list[Values]) -> Values:
 
 def shuffled(labels: Labels, seed: int) -> Labels:
     """Each labeler's own labels on other images of theirs, drawn at random."""
-    random, found = np.random.default_rng(seed), labels.copy()
+    random = np.random.default_rng(seed)
+    found: Labels = labels.copy()
     for row in found:
         present = ~np.isnan(row)
         row[present] = random.permutation(row[present])
