@@ -1,6 +1,6 @@
 """Work shared between processes: who am I, and what did the others find."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 
@@ -23,7 +23,7 @@ def gather(found: T) -> list[T]:
     """Every process's object, in the order of ranks, on every process."""
     if not _distributed():
         return [found]
-    everyone: list = [None] * world_size()
+    everyone: list[Any] = [None] * world_size()
     dist.all_gather_object(everyone, found)
     return everyone
 
@@ -32,7 +32,7 @@ def gather_to_main(found: T) -> list[T]:
     """Every process's object, in the order of ranks, on the main process; the others get their own alone."""
     if not _distributed():
         return [found]
-    everyone: list | None = [None] * world_size() if is_main() else None
+    everyone: list[Any] | None = [None] * world_size() if is_main() else None
     dist.gather_object(found, everyone)
     return [found] if everyone is None else everyone
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from finetune_monitor.base.errors import UserError, all_problems
 
@@ -122,7 +122,7 @@ def _too_large(path: Path, found: str) -> str:
 
 
 def _unreadable(path: Path, error: Exception) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return f"{path}: not an image that can be read; expected JPEG, PNG, WebP, TIFF, BMP or GIF"
     return f"{path}: the image is damaged ({error}); copy it again from its source"
 

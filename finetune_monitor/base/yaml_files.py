@@ -12,7 +12,7 @@ from finetune_monitor.base.errors import UserError
 class _Loader(yaml.SafeLoader):
     """Reads 1e-4 as a number (YAML 1.1 wants 1.0e-4) and refuses a key that stands twice."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         repeated = sorted({str(key) for key in keys if keys.count(key) > 1})
         if repeated:

@@ -135,7 +135,8 @@ class AestheticHead(nn.Module):
     @torch.inference_mode()
     def rate(self, embeddings: Float[Tensor, "n d"]) -> Float[np.ndarray, "n"]:
         """The same in NumPy, without a gradient."""
-        return self(embeddings).cpu().numpy().astype(np.float64)
+        ratings: np.ndarray = self(embeddings).cpu().numpy().astype(np.float64)
+        return ratings
 
     def outputs(self, embeddings: Float[Tensor, "n d"], dropout: float = 0.0) -> Float[Tensor, "n k"]:
         """What the last layer gives; while training, `dropout` is the share of hidden values that are left out."""

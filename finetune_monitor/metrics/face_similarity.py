@@ -151,7 +151,8 @@ class FaceSimilarity:
 
 def cosines(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "n m"]:
     """Cosine of every row of `a` with every row of `b`, both L2-normalized."""
-    return np.clip(a.astype(np.float64) @ b.astype(np.float64).T, -1.0, 1.0)
+    found: np.ndarray = np.clip(a.astype(np.float64) @ b.astype(np.float64).T, -1.0, 1.0)
+    return found
 
 
 def _among(embeddings: Float[np.ndarray, "n d"]) -> Estimate:

@@ -102,7 +102,8 @@ class ClipEncoder:
     @torch.inference_mode()
     def encode(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         """L2-normalized embeddings of one batch that `preprocess` made, float32, on the encoder's device."""
-        return self._model.encode_image(pixels.to(self.device), normalize=True).float()
+        rows: Tensor = self._model.encode_image(pixels.to(self.device), normalize=True).float()
+        return rows
 
     def _encode(self, images: Sequence[Image]) -> list[Tensor]:
         rows: list[Tensor] = []

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import staged_folder
+from finetune_monitor.models.pipeline import Pipeline
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 ADAPTABLE = ("unet", "transformer", "text_encoder", "text_encoder_2")
@@ -18,7 +19,7 @@ NOTE = "finetune_monitor.json"
 """Beside weights: which step they are of, or a notice that belongs to whatever is made with them."""
 
 
-def export_weights(pipeline: Any, folder: Path, note: dict[str, Any]) -> None:
+def export_weights(pipeline: Pipeline, folder: Path, note: dict[str, Any]) -> None:
     """Write LoRA weights for `pipe.load_lora_weights(folder)`, or the whole pipeline where nothing is adapted.
 
     The folder appears as a whole, with `note` in `finetune_monitor.json` beside the weights, and the notice of the
@@ -31,13 +32,14 @@ def export_weights(pipeline: Any, folder: Path, note: dict[str, Any]) -> None:
     with staged_folder(folder) as staged:
         if adapted:
             layers = {f"{name}_lora_layers": lora_layers(model) for name, model in adapted.items()}
-            pipeline.save_lora_weights(staged, **layers)
+            adaptable: Any = pipeline  # pipelines whose parts have adapters can write them
+            adaptable.save_lora_weights(staged, **layers)
         else:
             pipeline.save_pretrained(staged)
         (staged / NOTE).write_text(json.dumps(note, indent=2) + "\n")
 
 
-def identify(pipeline: Any) -> dict[str, str | None]:
+def identify(pipeline: Pipeline) -> dict[str, str | None]:
     """The pipeline's class, its hub id or folder, and the notice in its folder where there is one.
 
     Raises:

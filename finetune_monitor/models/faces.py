@@ -121,7 +121,8 @@ def _is_usable(face: Face, size: tuple[int, int]) -> bool:
 
 def facenet_crop(image: Image.Image, face: Face) -> Float[Tensor, "3 160 160"]:
     """The face as facenet-pytorch's `MTCNN(image_size=160, margin=14)` cuts it: (x - 127.5) / 128, RGB."""
-    return fixed_image_standardization(extract_face(image, face.box, FACENET_SIZE, FACENET_MARGIN))
+    crop: Tensor = fixed_image_standardization(extract_face(image, face.box, FACENET_SIZE, FACENET_MARGIN))
+    return crop
 
 
 def arcface_crop(image: Image.Image, face: Face, size: int = ARCFACE_SIZE) -> Float[np.ndarray, "size size 3"]:

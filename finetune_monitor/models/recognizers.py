@@ -106,7 +106,8 @@ class OnnxRecognizer:
                 "finite numbers, one vector a face; is this a face recognizer?"
             )
         rows = found.astype(np.float32)
-        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        unit: Embeddings = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        return unit
 
 
 def load_recognizer(recognizer: str | Path, device: str | torch.device = "cpu") -> Recognizer:

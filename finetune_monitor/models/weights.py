@@ -217,7 +217,7 @@ def _by_hand(source: PublishedFile, reason: str) -> str:
 def _status(request: urllib.request.Request) -> int | str:
     try:
         with urllib.request.urlopen(request, timeout=PROBE_SECONDS) as response:
-            return response.status
+            return int(response.status)
     except urllib.error.HTTPError as error:
         return error.code
     except (OSError, http.client.HTTPException) as error:

@@ -18,6 +18,7 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.versions import device_name, versions
 from finetune_monitor.metrics import Descriptions, Metric
 from finetune_monitor.models.export import NOTE, export_weights, identify
+from finetune_monitor.models.pipeline import Pipeline
 from finetune_monitor.monitor.budget import EVERY, Budget
 from finetune_monitor.monitor.evaluator import Evaluator, check_images_fit
 from finetune_monitor.monitor.stopping import StoppingRule, decide
@@ -72,7 +73,7 @@ class FinetuneMonitor:
 
     def __init__(
         self,
-        pipeline: Any,
+        pipeline: Pipeline,
         grid: PromptGrid,
         metrics: Sequence[Metric],
         output_dir: str | Path,
@@ -82,7 +83,7 @@ class FinetuneMonitor:
         *,
         max_overhead: float | None = None,
         autocast: torch.dtype | None = None,
-        live_weights: Callable[[], AbstractContextManager] = nullcontext,
+        live_weights: Callable[[], AbstractContextManager[object]] = nullcontext,
         hparams: Mapping[str, Any] | None = None,
         config_yaml: str | None = None,
         resume_step: int | None = None,

@@ -2,9 +2,9 @@
 
 import random
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,6 +12,14 @@ from torch import Tensor, nn
 
 CONTAINERS = (dict, OrderedDict, list)
 """Where modules keep their parts, hooks and adapters; frozen and other kinds of containers are not touched."""
+
+
+@runtime_checkable
+class Parts(Protocol):
+    """Whatever has parts by name, as a pipeline of diffusers does."""
+
+    @property
+    def components(self) -> Mapping[str, Any]: ...
 
 
 class _Kept:
@@ -51,7 +59,7 @@ class _Kept:
             parameter.grad = grad
 
 
-def _refill(container: dict | list, content: dict | list) -> None:
+def _refill(container: dict[Any, Any] | list[Any], content: dict[Any, Any] | list[Any]) -> None:
     """Put the content back into the very container, which hooks' handles refer to."""
     container.clear()
     if isinstance(container, dict):
@@ -119,7 +127,7 @@ def autocast_apart(modules: Iterable[nn.Module]) -> Iterator[None]:
 
 
 @contextmanager
-def isolated(pipeline: Any) -> Iterator[None]:
+def isolated(pipeline: Parts) -> Iterator[None]:
     """A pipeline's modules in eval mode and without gradients; afterwards all is as it was, also after an error.
 
     Without gradients, but not in torch's inference mode: what a live module remembers from its forward pass (tables of

@@ -1,14 +1,15 @@
 """What differs between diffusers' text-to-image pipelines: how prompts are encoded, and latents decoded."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from finetune_monitor.models.pipeline import Pipeline
 from finetune_monitor.rendering.isolation import modules_kept
 from finetune_monitor.rendering.schedulers import own_scheduler
 
@@ -28,7 +29,24 @@ EMBEDDINGS = {
 """What `encode_prompt` gives, in its order; the same names stand among its parameters."""
 
 
-def own_pipeline(pipeline: Any, sampler: str, karras: bool = False) -> Any:
+@runtime_checkable
+class TextToImage(Pipeline, Protocol):
+    """A pipeline of those in `EMBEDDINGS`, with a VAE."""
+
+    vae: Any
+    vae_scale_factor: int
+    image_processor: Any
+    encode_prompt: Callable[..., Any]
+
+    @property
+    def _execution_device(self) -> torch.device: ...
+
+    def set_progress_bar_config(self, **settings: Any) -> None: ...
+
+    def __call__(self, **arguments: Any) -> Any: ...
+
+
+def own_pipeline(pipeline: Pipeline, sampler: str, karras: bool = False) -> TextToImage:
     """A second pipeline object over the same modules, with its own scheduler and without a safety checker.
 
     Raises:
@@ -41,18 +59,19 @@ def own_pipeline(pipeline: Any, sampler: str, karras: bool = False) -> Any:
     arguments["scheduler"] = own_scheduler(pipeline.scheduler, sampler, karras)
     if "safety_checker" in arguments:
         arguments |= {"safety_checker": None, "requires_safety_checker": False}
-    own = type(pipeline)(**arguments)
+    kind: Any = type(pipeline)
+    own: TextToImage = kind(**arguments)
     own.set_progress_bar_config(disable=True)
     return own
 
 
-def _settings(pipeline: Any) -> dict[str, Any]:
+def _settings(pipeline: Pipeline) -> dict[str, Any]:
     """What the pipeline was made with beside its components, such as how SDXL encodes an empty prompt."""
     names = inspect.signature(type(pipeline)).parameters
     return {name: value for name, value in pipeline.config.items() if name in names}
 
 
-def embedding_names(pipeline: Any) -> tuple[str, ...]:
+def embedding_names(pipeline: Pipeline) -> tuple[str, ...]:
     """Names of the embeddings that `encode_prompt` gives.
 
     Raises:
@@ -67,12 +86,12 @@ def embedding_names(pipeline: Any) -> tuple[str, ...]:
     return names
 
 
-def takes_negative_prompts(pipeline: Any) -> bool:
+def takes_negative_prompts(pipeline: Pipeline) -> bool:
     """Whether guidance compares with a negative prompt; Flux was distilled to do without."""
     return "negative_prompt_embeds" in embedding_names(pipeline)
 
 
-def encode(pipeline: Any, prompt: str, negative_prompt: str, guided: bool) -> Encoded:
+def encode(pipeline: TextToImage, prompt: str, negative_prompt: str, guided: bool) -> Encoded:
     """Embeddings of one prompt, and of the negative one where guidance compares with it."""
     wanted = {
         "prompt": prompt,
@@ -89,29 +108,33 @@ def encode(pipeline: Any, prompt: str, negative_prompt: str, guided: bool) -> En
     return {name: value for name, value in named.items() if value is not None}
 
 
-def image_size(pipeline: Any) -> tuple[int, int]:
+def image_size(pipeline: TextToImage) -> tuple[int, int]:
     """Height and width in pixels that the model generates where nothing else is asked for."""
-    side = getattr(pipeline, "default_sample_size", None) or pipeline.unet.config.sample_size
+    side = getattr(pipeline, "default_sample_size", None) or pipeline.components["unet"].config.sample_size
     height, width = (side, side) if isinstance(side, int) else side
     return height * pipeline.vae_scale_factor, width * pipeline.vae_scale_factor
 
 
-def unpacked(pipeline: Any, latents: Tensor, size: tuple[int, int]) -> Float[Tensor, "n c h w"]:
+def unpacked(pipeline: TextToImage, latents: Tensor, size: tuple[int, int]) -> Float[Tensor, "n c h w"]:
     """Latents as the VAE takes them; Flux's come as a row of patches."""
-    packed = latents.ndim == 3
-    return pipeline._unpack_latents(latents, *size, pipeline.vae_scale_factor) if packed else latents
+    if latents.ndim != 3:
+        return latents
+    flux: Any = pipeline
+    patches: Tensor = flux._unpack_latents(latents, *size, pipeline.vae_scale_factor)
+    return patches
 
 
-def decode(pipeline: Any, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 h8 w8"]:
+def decode(pipeline: TextToImage, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 h8 w8"]:
     """RGB images in [0, 1]; values that are not finite stay so."""
     vae = pipeline.vae
     with _without_overflow(pipeline):
         decoded = vae.decode(_unscaled(latents, vae.config).to(vae.dtype), return_dict=False)[0]
-    return pipeline.image_processor.postprocess(decoded, output_type="pt")
+    images: Tensor = pipeline.image_processor.postprocess(decoded, output_type="pt")
+    return images
 
 
 @contextmanager
-def _without_overflow(pipeline: Any) -> Iterator[None]:
+def _without_overflow(pipeline: TextToImage) -> Iterator[None]:
     """SDXL's VAE, which overflows in float16, in float32; afterwards as it was."""
     vae = pipeline.vae
     is_sdxl = hasattr(pipeline, "unet") and "pooled_prompt_embeds" in embedding_names(pipeline)
@@ -126,14 +149,16 @@ def _without_overflow(pipeline: Any) -> Iterator[None]:
 
 def _unscaled(latents: Float[Tensor, "n c h w"], config: Any) -> Float[Tensor, "n c h w"]:
     """Undo the scaling that the denoiser was trained with: by one factor, or by a mean and a deviation a channel."""
-    mean, std = config.get("latents_mean"), config.get("latents_std")
-    if mean is None or std is None:
-        return latents / config.scaling_factor + (config.get("shift_factor") or 0.0)
-    mean, std = (torch.tensor(values).view(1, -1, 1, 1).to(latents) for values in (mean, std))
-    return latents * std / config.scaling_factor + mean
+    factor: float = config.scaling_factor
+    shift: float = config.get("shift_factor") or 0.0
+    means, stds = config.get("latents_mean"), config.get("latents_std")
+    if means is None or stds is None:
+        return latents / factor + shift
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1).to(latents) for values in (means, stds))
+    return latents * std / factor + mean
 
 
-def text_encoders_are_frozen(pipeline: Any) -> bool:
+def text_encoders_are_frozen(pipeline: Pipeline) -> bool:
     """Whether cached prompt embeddings stay true."""
     encoders = [part for name, part in pipeline.components.items() if name.startswith("text_encoder")]
     return not any(p.requires_grad for part in encoders if isinstance(part, nn.Module) for p in part.parameters())

@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm.auto import tqdm  # its stub is generic, the class takes no type arguments
 
 from finetune_monitor.base import distributed
 from finetune_monitor.base.batching import Batches, OutOfMemoryError
+from finetune_monitor.models.pipeline import Pipeline
 from finetune_monitor.record.grid import Cell, PromptGrid
 from finetune_monitor.rendering.pipelines import (
     Encoded,
@@ -54,7 +55,7 @@ class Renderer:
             not suit the model, or a negative prompt for a model that is guided without one.
     """
 
-    def __init__(self, pipeline: Any, grid: PromptGrid, autocast: torch.dtype | None = None):
+    def __init__(self, pipeline: Pipeline, grid: PromptGrid, autocast: torch.dtype | None = None):
         compares = takes_negative_prompts(pipeline)
         if grid.negative_prompt and not compares:
             raise ValueError(f"grid.negative_prompt: {type(pipeline).__name__} is guided without one; leave it empty")
@@ -82,7 +83,7 @@ class Renderer:
         with self._precision(), bar:
             return self.batches.map(cells, partial(self._render_batch, bar))
 
-    def _render_batch(self, bar: tqdm, cells: Sequence[Cell]) -> list[Image.Image | None]:
+    def _render_batch(self, bar: tqdm, cells: Sequence[Cell]) -> list[Image.Image | None]:  # type: ignore[type-arg]
         before = bar.n
         try:
             return self._decode(self._denoise(bar, cells))
@@ -90,10 +91,10 @@ class Renderer:
             bar.update(before - bar.n)  # a smaller batch may try again
             raise
 
-    def _denoise(self, bar: tqdm, cells: Sequence[Cell]) -> Float[Tensor, "n c h w"]:
+    def _denoise(self, bar: tqdm, cells: Sequence[Cell]) -> Float[Tensor, "n c h w"]:  # type: ignore[type-arg]
         encoded = [self._encode(cell) for cell in cells]
 
-        def on_step_end(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        def on_step_end(pipeline: object, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             bar.update(len(cells) if step < self.grid.steps else 0)  # some schedulers look twice a step
             return tensors
 
@@ -128,7 +129,7 @@ class Renderer:
             self._embeddings[key] = encode(self.pipeline, *key, self._guided)
         return self._embeddings[key]
 
-    def _precision(self) -> AbstractContextManager:
+    def _precision(self) -> AbstractContextManager[object]:
         if self.autocast is None:
             return nullcontext()
         return torch.autocast(self.pipeline._execution_device.type, self.autocast)

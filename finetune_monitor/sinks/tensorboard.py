@@ -131,7 +131,7 @@ def _purge_step(resume_step: int | None) -> int | None:
     return None if resume_step is None else resume_step + 1
 
 
-def _charts(run: RunInfo) -> dict[str, dict[str, list]]:
+def _charts(run: RunInfo) -> dict[str, dict[str, list[Any]]]:
     """For the custom-scalars page: each metric with its interval as a band, and its ceiling; tags are patterns."""
     bands = {name: ["Margin", [name, f"interval/{name}/low", f"interval/{name}/high"]] for name in run.metrics}
     ceilings = {

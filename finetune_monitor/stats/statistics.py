@@ -52,7 +52,8 @@ def plcc(x: Series, y: Series) -> Results:
     if x.shape[-1] < 2:
         return np.full(x.shape[:-1], MISSING)[()]
     x_scaled, y_scaled = _unit(x), _unit(y)
-    return np.clip((x_scaled * y_scaled).sum(axis=-1), -1, 1)
+    found: Results = np.clip((x_scaled * y_scaled).sum(axis=-1), -1, 1)
+    return found
 
 
 def srcc(x: Series, y: Series) -> Results:
@@ -146,4 +147,5 @@ def _unit(x: Series) -> Series:
     constant = (x == x[..., :1]).all(axis=-1, keepdims=True)
     centered = x - x.mean(axis=-1, keepdims=True)
     length = np.linalg.norm(centered, axis=-1, keepdims=True)
-    return centered / np.where(constant | (length == 0), MISSING, length)
+    scaled: Series = centered / np.where(constant | (length == 0), MISSING, length)
+    return scaled

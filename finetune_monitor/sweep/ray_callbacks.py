@@ -45,7 +45,7 @@ class Watch(tune.Callback):
         self._publish, self._interrupt = publish, interrupt
         self.running: set[str] = set()
 
-    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Before the actor is asked for its first result, so that it finds its config."""
         record = self._record(trial)
         if self._interrupt.number is None:
@@ -54,21 +54,23 @@ class Watch(tune.Callback):
             self.running.add(record.name)
             self._board.begun(self._ledger[record.name])
 
-    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         name = name_of(trial.config)
         if name in self.running:
             self._board.evaluated(self._ledger[name], result)
 
-    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A result without an outcome was not the trial's last: the scheduler has stopped it."""
         outcome = trial.last_result.get("outcome")
         state = STATES[Outcome(outcome)] if outcome else TrialState.STOPPED_EARLY
         self._end(name_of(trial.config), state, trial.last_result.get("error") if outcome else None)
 
-    def on_trial_recover(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._end(name_of(trial.config), TrialState.WAITING, self._cause(trial))
 
-    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial whose actor could not be made was never started."""
         record = self._record(trial)
         if record.name in self.running:
@@ -78,7 +80,7 @@ class Watch(tune.Callback):
             self.running.add(record.name)
             self._end(record.name, TrialState.FAILED, _why_no_watcher(trial))
 
-    def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._board.refresh()
 
     def _cause(self, trial: Any) -> str:

@@ -60,7 +60,7 @@ def run_trials(
 
 
 def _id(trial: Any) -> str:
-    return trial.trial_id
+    return str(trial.trial_id)
 
 
 def _space(plan: SweepPlan, todo: Sequence[TrialRecord], site: Site) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class ByName(FIFOScheduler):
     """Tells ASHA of trials by their names, which are the same in every command; Tune's identifiers are not."""
 
     def __init__(self, asha: AsyncHyperBandScheduler):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # mypy's list of exceptions misses super()
         self._asha = asha
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int64
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
+from transformers import CLIPTokenizer
 
 from finetune_monitor.base.images import each_image, read_image
 
@@ -79,7 +80,7 @@ def to_tensor(square: Image.Image) -> Float[Tensor, "3 r r"]:
 
 
 @dataclass(frozen=True)
-class Photos(Dataset):
+class Photos(Dataset[Tensor]):
     """An endless sequence of shuffled epochs over photos, by position; read from the disk each time."""
 
     paths: Sequence[Path]
@@ -109,8 +110,9 @@ def step_seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0]) >> 1
 
 
-def tokenize(tokenizer, prompts: Sequence[str]) -> Int64[Tensor, "b t"]:
+def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Int64[Tensor, "b t"]:
     """Token ids, padded and cut to the tokenizer's length as Stable Diffusion does."""
-    return tokenizer(
+    ids: Tensor = tokenizer(
         list(prompts), padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
     ).input_ids
+    return ids

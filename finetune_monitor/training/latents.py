@@ -67,7 +67,8 @@ def open_latents(
 def cache_size(vae: AutoencoderKL, photos: Photos) -> int:
     """Bytes of mean and deviation in fp32 of every view of every photo."""
     side = photos.views.resolution // 2 ** (len(vae.config.block_out_channels) - 1)
-    return 2 * 4 * vae.config.latent_channels * side * side * photos.views.copies * len(photos.paths)
+    size: int = 2 * 4 * vae.config.latent_channels * side * side * photos.views.copies * len(photos.paths)
+    return size
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,8 @@ class FreshLatents:
         pixels = next(self._batches).to(self.vae.device, self.vae.dtype, non_blocking=True)
         self._next = turn + distributed.world_size()
         posterior = self.vae.encode(pixels).latent_dist
-        return _sample(posterior.mean.float(), posterior.std.float(), generator) * self.vae.config.scaling_factor
+        factor: float = self.vae.config.scaling_factor
+        return _sample(posterior.mean.float(), posterior.std.float(), generator) * factor
 
     def close(self) -> None:
         """Let go of the loader's iterator, which ends its workers."""
@@ -152,7 +154,7 @@ class FreshLatents:
         return _started_deaf(loader) if self.workers else iter(loader)
 
 
-def _started_deaf(loader: DataLoader) -> Iterator[Tensor]:
+def _started_deaf(loader: DataLoader[Tensor]) -> Iterator[Tensor]:
     """Start workers that Ctrl-C and SIGTERM do not reach: the step that is running still needs their photos."""
     resource_tracker.ensure_running()  # its start would lift the mask that the workers are to inherit
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})

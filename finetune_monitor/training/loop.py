@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -10,7 +11,7 @@ from diffusers import DDPMScheduler, StableDiffusionPipeline
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from tqdm.auto import tqdm
+from tqdm.auto import tqdm  # its stub is generic, the class takes no type arguments
 
 from finetune_monitor.base import distributed
 from finetune_monitor.base.interrupts import Interrupt
@@ -72,7 +73,8 @@ class Conditioning:
         return self._encode() if self.cached is None else self.cached
 
     def _encode(self) -> Float[Tensor, "b t d"]:
-        return self.encoder(self.ids)[0][:, None].expand(-1, self.batch_size, -1, -1).flatten(0, 1)
+        rows: Tensor = self.encoder(self.ids)[0][:, None].expand(-1, self.batch_size, -1, -1).flatten(0, 1)
+        return rows
 
 
 @dataclass
@@ -202,7 +204,7 @@ class Trainer:
         """With several processes asking costs a collective, so it is asked at intervals."""
         return distributed.world_size() == 1 or self.step % LOG_EVERY == 0
 
-    def _show(self, bar: tqdm, monitor: FinetuneMonitor | None) -> None:
+    def _show(self, bar: tqdm, monitor: FinetuneMonitor | None) -> None:  # type: ignore[type-arg]
         """Loss, learning rate and the latest scores beside the bar; nothing that is not known yet."""
         numbers = {"loss": self.loss, "lr": self.optimizer.param_groups[0]["lr"]}
         if monitor is not None and monitor.latest is not None:
@@ -225,7 +227,7 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
 
-def identity(config: Config) -> dict:
+def identity(config: Config) -> dict[str, Any]:
     """Settings under which a checkpoint may be continued: what is trained, on what, and in which order."""
     content = config.model_dump(mode="json")
     train = ["method", "rank", "lora_alpha", "lora_layers", "text_encoder", "optimizer", "ema_decay", "batch_size"]

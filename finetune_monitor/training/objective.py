@@ -20,13 +20,14 @@ def target(
     if kind == "epsilon":
         return noise
     if kind == "v_prediction":
-        return scheduler.get_velocity(latents, noise, t)
+        velocity: Tensor = scheduler.get_velocity(latents, noise, t)
+        return velocity
     raise ValueError(f"prediction_type: found {kind!r}, expected epsilon or v_prediction")
 
 
 def min_snr_weights(scheduler: DDPMScheduler, t: Int64[Tensor, "b"], gamma: float) -> Float[Tensor, "b"]:
     """min(SNR, gamma) / SNR for epsilon, / (SNR + 1) for velocity (Hang et al. 2023, arXiv 2303.09556, eq. 6)."""
-    snr = compute_snr(scheduler, t)
+    snr: Tensor = compute_snr(scheduler, t)
     velocity = scheduler.config.prediction_type == "v_prediction"
     return snr.clamp(max=gamma) / (snr + 1 if velocity else snr)
 

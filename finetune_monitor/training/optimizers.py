@@ -56,7 +56,8 @@ def _adamw8bit(groups: list[dict[str, Any]], weight_decay: float) -> Optimizer:
 
     for parameter in (parameter for group in groups for parameter in group["params"]):
         parameter.data = parameter.data.contiguous()  # its kernels go through memory, and blind to channels_last
-    return AdamW8bit(groups, weight_decay=weight_decay)
+    optimizer: Optimizer = AdamW8bit(groups, weight_decay=weight_decay)
+    return optimizer
 
 
 def _prodigy(groups: list[dict[str, Any]], weight_decay: float) -> Optimizer:
@@ -64,4 +65,7 @@ def _prodigy(groups: list[dict[str, Any]], weight_decay: float) -> Optimizer:
     from prodigyopt import Prodigy
 
     with redirect_stdout(io.StringIO()):  # it prints that weights decay
-        return Prodigy(groups, weight_decay=weight_decay, use_bias_correction=True, safeguard_warmup=True)
+        optimizer: Optimizer = Prodigy(
+            groups, weight_decay=weight_decay, use_bias_correction=True, safeguard_warmup=True
+        )
+    return optimizer

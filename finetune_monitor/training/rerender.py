@@ -71,7 +71,7 @@ class Rendering:
 class _Opened:
     """A pipeline with a step's weights, the precision it renders in, and what is not known of the run's."""
 
-    pipeline: Any
+    pipeline: diffusers.DiffusionPipeline
     autocast: torch.dtype | None
     notes: tuple[str, ...] = ()
 
@@ -219,7 +219,7 @@ def _open_trained(config: Config, folder: Path | None) -> _Opened:
     return _Opened(pipeline, dtype, notes)
 
 
-def _unfold_scale(pipeline: Any, train: TrainConfig) -> tuple[str, ...]:
+def _unfold_scale(pipeline: diffusers.StableDiffusionPipeline, train: TrainConfig) -> tuple[str, ...]:
     """Take alpha / rank out of the exported LoRA layers again, and say where that rounds: half precision shows it."""
     scale = (train.lora_alpha or train.rank) / train.rank
     for part in (pipeline.unet, pipeline.text_encoder):
@@ -254,7 +254,7 @@ def _open_others(history: RunHistory, folder: Path | None, notes: tuple[str, ...
     return _Opened(pipeline, None, notes or (f"{history.output_dir}: has no {CONFIG}, so its precision is not known",))
 
 
-def _load_lora(pipeline: Any, folder: Path) -> None:
+def _load_lora(pipeline: diffusers.DiffusionPipeline, folder: Path) -> None:
     try:
         pipeline.load_lora_weights(folder)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:

@@ -70,7 +70,7 @@ class Trainable:
         return {name: parameter for name, parameter in named if parameter.requires_grad}
 
     @property
-    def live_weights(self) -> Callable[[], AbstractContextManager]:
+    def live_weights(self) -> Callable[[], AbstractContextManager[object]]:
         """Puts the averaged weights in place while the monitor looks, where an average is kept."""
         return nullcontext if self.ema is None else self._averaged
 

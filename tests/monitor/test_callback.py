@@ -211,13 +211,13 @@ def test_a_record_that_cannot_be_closed_does_not_end_the_program(pipeline, run_f
     assert "No space left" in caplog.text
 
 
-def test_a_pipeline_that_encodes_prompts_otherwise_is_refused(run_folder):
-    class Other:
+def test_a_pipeline_that_encodes_prompts_otherwise_is_refused(pipeline, run_folder):
+    class Other(type(pipeline)):
         def encode_prompt(self, prompt, prompt_2, device):
             pass
 
     with pytest.raises(ValueError, match="found Other, expected a text-to-image"):
-        make(Other(), run_folder)
+        make(Other(**pipeline.components, requires_safety_checker=False), run_folder)
 
 
 def test_patience_changed_on_resume_is_the_new_one(pipeline, run_folder):

@@ -70,7 +70,7 @@ class ImageToEmbed:
 
 
 @dataclass(frozen=True)
-class ImageFiles(Dataset):
+class ImageFiles(Dataset[ImageToEmbed]):
     """Files, each read when it is asked for; a file that cannot be used is a result, never an exception."""
 
     paths: Sequence[Path]

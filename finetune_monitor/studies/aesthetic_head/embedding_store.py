@@ -347,7 +347,7 @@ def _is_damaged(file: Path) -> bool:
         return False
     try:
         with _database(file) as database:
-            return database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",)
+            return bool(database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",))
     except sqlite3.OperationalError:
         raise
     except sqlite3.DatabaseError:

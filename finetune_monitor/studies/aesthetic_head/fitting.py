@@ -109,14 +109,16 @@ def rarity(
     density = convolve1d(np.sqrt(counts), gaussian_kernel(), mode="constant")
     # Bins far from every training rating have no density; they weigh as much as the rarest that has one.
     inverse = 1 / np.maximum(density, density[density > 0].min())
-    return inverse[_bins(ratings, scale)] / inverse[_bins(train, scale)].mean()
+    weights: np.ndarray = inverse[_bins(ratings, scale)] / inverse[_bins(train, scale)].mean()
+    return weights
 
 
 def gaussian_kernel() -> Float[np.ndarray, "k"]:
     """Values of a Gaussian at the bins around its own, their sum 1."""
     offsets = np.arange(KERNEL_SIZE) - KERNEL_SIZE // 2
     values = np.exp(-np.square(offsets / KERNEL_SIGMA) / 2)
-    return values / values.sum()
+    kernel: np.ndarray = values / values.sum()
+    return kernel
 
 
 class _Fit:

@@ -80,11 +80,13 @@ class Predictions:
     @property
     def edges(self) -> Float[np.ndarray, "21"]:
         """Of equal bins over the scale, as the decimal numbers they are, so that a rating of 1.6 is on an edge."""
-        return np.linspace(*self.scale, REPORT_BINS + 1).round(10)
+        edges: np.ndarray = np.linspace(*self.scale, REPORT_BINS + 1).round(10)
+        return edges
 
     def error(self, name: str) -> Float[np.ndarray, "n"]:
         """Absolute error of a predictor, an image."""
-        return np.abs(self.scores[name] - self.ratings)
+        error: np.ndarray = np.abs(self.scores[name] - self.ratings)
+        return error
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,8 @@ def _difference(predictions: Predictions) -> Float[np.ndarray, "n"] | None:
     if len(predictions.compared) < 2:
         return None
     first, second = predictions.compared
-    return predictions.error(first) - predictions.error(second)
+    difference: np.ndarray = predictions.error(first) - predictions.error(second)
+    return difference
 
 
 def _draw(predictions: Predictions, measured: Measured, images: Sequence[Path] | None) -> "dict[str, Figure]":

@@ -216,7 +216,8 @@ def _correlation(x: Weights, y: Weights, weights: Weights) -> Values:
     total = np.where(total > 0, total, np.nan)
     (x, x_variance), (y, y_variance) = (_centered(each, weights, total) for each in (x, y))
     covariance = np.einsum("rn,rn,rn->r", weights, x, y, optimize=False)
-    return np.clip(covariance / np.sqrt(x_variance * y_variance), -1, 1)
+    found: Values = np.clip(covariance / np.sqrt(x_variance * y_variance), -1, 1)
+    return found
 
 
 def _centered(x: Weights, weights: Weights, total: Values) -> tuple[Weights, Values]:
@@ -250,7 +251,8 @@ def _grouped(x: Series, weights: Weights) -> Float[np.ndarray, "rounds values"]:
 
 def _pairs_apart(x: Series, weights: Weights) -> Values:
     """Pairs of drawn images that differ in `x`."""
-    return (weights.sum(axis=1) ** 2 - (_grouped(x, weights) ** 2).sum(axis=1)) / 2
+    pairs: Values = (weights.sum(axis=1) ** 2 - (_grouped(x, weights) ** 2).sum(axis=1)) / 2
+    return pairs
 
 
 def _mean_over_pairs(
@@ -259,4 +261,5 @@ def _mean_over_pairs(
     """Mean of |x - y|^power over all pairs; equal values of x, as an evaluator's are, are taken together."""
     values, place = np.unique(x, return_inverse=True)
     drawn = shares @ np.eye(len(values))[place]
-    return np.einsum("rn,rn->r", drawn @ np.abs(values[:, None] - y) ** power, shares)
+    found: Values = np.einsum("rn,rn->r", drawn @ np.abs(values[:, None] - y) ** power, shares)
+    return found

@@ -113,7 +113,8 @@ def mean_rows(rows: list[dict[str, Statistics]]) -> dict[str, Statistics]:
 
 def shuffled(labels: Labels, seed: int) -> Labels:
     """Each labeler's own labels on other images of theirs, drawn at random."""
-    random, found = np.random.default_rng(seed), labels.copy()
+    random = np.random.default_rng(seed)
+    found: Labels = labels.copy()
     for row in found:
         present = ~np.isnan(row)
         row[present] = random.permutation(row[present])

@@ -48,7 +48,8 @@ class LabelTable:
     @property
     def coverage(self) -> Float[np.ndarray, "evaluators"]:
         """Share of the images that each labeler labeled."""
-        return (~np.isnan(self.labels)).mean(axis=1)
+        shares: np.ndarray = (~np.isnan(self.labels)).mean(axis=1)
+        return shares
 
     def complete(self, coverage: float) -> "LabelTable":
         """The same without labelers who labeled a smaller share of the images, and images that lose all labels.

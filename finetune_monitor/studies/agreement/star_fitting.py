@@ -92,7 +92,8 @@ def _costs_by_score(
 
 def _both_given(scores: Float[np.ndarray, "samples"], labels: Labels) -> Bool[np.ndarray, "samples"]:
     """What has both a score and a label."""
-    return ~np.isnan(scores) & ~np.isnan(labels).all(axis=0)
+    given: np.ndarray = ~np.isnan(scores) & ~np.isnan(labels).all(axis=0)
+    return given
 
 
 def _first_minimum(x: Float[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
@@ -114,7 +115,8 @@ def _backtrack(starts: list[Int[np.ndarray, "n"]], end: int) -> Int[np.ndarray, 
 def _thresholds(values: Float[np.ndarray, "n"], borders: Int[np.ndarray, "4"]) -> Float[np.ndarray, "4"]:
     middles = values[:-1] / 2 + values[1:] / 2  # each half, lest the sum overflow
     between = np.where(middles > values[:-1], middles, values[1:])  # there is nothing between neighboring numbers
-    return np.concatenate([[-np.inf], between, [np.inf]])[borders]
+    chosen: np.ndarray = np.concatenate([[-np.inf], between, [np.inf]])[borders]
+    return chosen
 
 
 def _stars(

@@ -74,7 +74,8 @@ class Sample:
 
     @property
     def scored(self) -> Bool[np.ndarray, "samples"]:
-        return ~np.isnan(self.scores)
+        scored: np.ndarray = ~np.isnan(self.scores)
+        return scored
 
     @property
     def labels(self) -> Labels:
@@ -300,7 +301,8 @@ def _confusions(lineup: Lineup) -> dict[str, Float[np.ndarray, "5 5"]]:
 def _people_confusion(labels: Labels) -> Float[np.ndarray, "5 5"]:
     """Of each labeler against each other, from how often each label was given to an image."""
     given = (labels[:, :, None] == STEPS).sum(axis=0).astype(np.float64)
-    return given.T @ given - np.diag(given.sum(axis=0))
+    pairs: np.ndarray = given.T @ given - np.diag(given.sum(axis=0))
+    return pairs
 
 
 def _refusal(found: Estimate) -> str | None:

@@ -71,7 +71,8 @@ def disagreements(section: ReportSection) -> dict[str, list[Example]]:
 def deviations(labels: Float[np.ndarray, "evaluators samples"]) -> Float[np.ndarray, "samples"]:
     """Standard deviation of each image's labels (that of a population, ddof 0); NaN for fewer than two."""
     middle = sample_scores(labels, LEAST_OTHERS)
-    return np.sqrt(sample_scores((labels - middle) ** 2))
+    found: np.ndarray = np.sqrt(sample_scores((labels - middle) ** 2))
+    return found
 
 
 def _data_uri(path: Path) -> str | None:

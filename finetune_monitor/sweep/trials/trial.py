@@ -38,7 +38,7 @@ class SupervisedTrial(tune.Trainable):
 def name_of(config: Mapping[str, Any]) -> str:
     """The name of the trial, the same on every machine."""
     if TRIAL in config:
-        return config[TRIAL]
+        return str(config[TRIAL])
     return search_name(settings_of(config), config[PERSON], config[SEED])
 
 
