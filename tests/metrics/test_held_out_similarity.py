@@ -89,5 +89,5 @@ def test_stars_leave_everything_else_as_it_is(metric):
     assert main == ["face_similarity", "face_similarity_stars", HELD_OUT]
     found, plain = starred.score(IMAGES, CELLS[:3]), metric.score(IMAGES, CELLS[:3])
     assert np.array_equal(found[HELD_OUT], plain[HELD_OUT], equal_nan=True)
-    assert starred.describe().ceilings == metric.describe().ceilings
+    assert repr(starred.describe().ceilings) == repr(metric.describe().ceilings)  # one photo: not a number
     assert starred.describe().thumbnails == metric.describe().thumbnails
