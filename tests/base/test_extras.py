@@ -125,6 +125,7 @@ import finetune_monitor.studies.labeling.plan, finetune_monitor.studies.labeling
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code", [IMPORTS, *(f"from finetune_monitor.cli import main; main({words})" for words in HELP)]
 )

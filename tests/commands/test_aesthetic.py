@@ -110,6 +110,7 @@ def test_a_head_says_what_it_was_made_with(fitted):
     assert {"clip_sha256", "data_sha256", "split_sha256", "made_by"} < set(found)
 
 
+@pytest.mark.slow
 def test_the_test_list_is_followed_and_everything_left_out_is_listed(fitted):
     assert set(predictions(fitted)) == {str(1000 + n) for n in range(0, RATED, 4)}
     with (fitted / "problems.csv").open(newline="") as file:
@@ -127,6 +128,7 @@ def test_the_test_list_is_followed_and_everything_left_out_is_listed(fitted):
     assert "problems" in page
 
 
+@pytest.mark.slow
 def test_the_report_holds_images_and_numbers_of_all_predictors(fitted):
     report = json.loads((fitted / "report.json").read_text())
     assert list(report["predictors"]) == ["head", "unbalanced", "constant"]
@@ -139,6 +141,7 @@ def test_the_report_holds_images_and_numbers_of_all_predictors(fitted):
             assert image.width > 800
 
 
+@pytest.mark.slow
 def test_the_metric_scores_with_it_as_the_report_says(fitted, ava):
     metric = Aesthetic(clip=str(CLIP), head=fitted / "head.safetensors")
     rows = predictions(fitted)
@@ -187,6 +190,7 @@ def test_cross_validation_scores_every_image_by_a_head_that_has_not_seen_it(ava,
     assert json.loads(found["scores"])["srcc"]["mean"] > 0.7
 
 
+@pytest.mark.slow
 def test_a_table_of_means_on_another_scale(ava, tmp_path):
     rows = [f"{1000 + n}.jpg,{5 - n / 12:.2f}" for n in range(RATED)]
     (tmp_path / "ratings.csv").write_text("\n".join(["image,mean", *rows]))
@@ -197,6 +201,7 @@ def test_a_table_of_means_on_another_scale(ava, tmp_path):
     assert Aesthetic(clip=str(CLIP), head=tmp_path / "head/head.safetensors").bounds == (1, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -347,6 +352,7 @@ def evaluated(fitted: Path, ava: Path, output: Path, *more: str) -> list[str]:
     return [*words, *more]
 
 
+@pytest.mark.slow
 def test_eval_measures_what_fit_said_and_takes_the_heads_own_clip(fitted, ava, tmp_path):
     assert main(evaluated(fitted, ava, tmp_path, "--only", str(ava / "test.jpgl"))) == 0
     ours, theirs = predictions(tmp_path), predictions(fitted)
@@ -357,12 +363,14 @@ def test_eval_measures_what_fit_said_and_takes_the_heads_own_clip(fitted, ava, t
     assert not (tmp_path / "head.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_eval_on_the_very_images_of_the_fit_says_so(fitted, ava, tmp_path):
     assert main(evaluated(fitted, ava, tmp_path)) == 0
     assert "these numbers flatter it.\n" in (tmp_path / "report.md").read_text()
     assert len(predictions(tmp_path)) == RATED
 
 
+@pytest.mark.slow
 def test_eval_overwrites_no_report_and_embeds_no_other_image(fitted, ava, tmp_path, capsys):
     page = (fitted / "report.md").read_bytes()
     assert main(evaluated(fitted, ava, fitted)) == 2
@@ -420,6 +428,7 @@ def test_the_clip_is_the_one_named_or_the_heads_own(tmp_path, monkeypatch, capsy
         assert expected in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_eval_refuses_another_clip_before_anything_is_embedded(fitted, ava, tiny_clip, tmp_path, capsys):
     embeddings = str(tmp_path / "embeddings")
     assert main(evaluated(fitted, ava, tmp_path, "--clip", str(tiny_clip), "--embeddings", embeddings)) == 2
@@ -427,6 +436,7 @@ def test_eval_refuses_another_clip_before_anything_is_embedded(fitted, ava, tiny
     assert not Path(embeddings).exists()
 
 
+@pytest.mark.slow
 def test_score_prints_a_row_a_image_and_says_what_cannot_be_read(fitted, ava, tmp_path, capsys):
     (tmp_path / "more").mkdir()
     image(3).save(tmp_path / "more/b.png")

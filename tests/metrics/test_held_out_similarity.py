@@ -1,7 +1,5 @@
 """Likeness to held-out photos: a column, a ceiling and small images of its own; nothing where none is held out."""
 
-import json
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -91,6 +89,5 @@ def test_stars_leave_everything_else_as_it_is(metric):
     assert main == ["face_similarity", "face_similarity_stars", HELD_OUT]
     found, plain = starred.score(IMAGES, CELLS[:3]), metric.score(IMAGES, CELLS[:3])
     assert np.array_equal(found[HELD_OUT], plain[HELD_OUT], equal_nan=True)
-    kept, own = (json.dumps(plain(each.describe().ceilings)) for each in (starred, metric))
-    assert kept == own
+    assert repr(starred.describe().ceilings) == repr(metric.describe().ceilings)  # one photo: not a number
     assert starred.describe().thumbnails == metric.describe().thumbnails

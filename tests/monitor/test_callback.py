@@ -329,6 +329,7 @@ def test_what_monitoring_will_cost_is_said_in_words(pipeline, run_folder):
     monitor.close()
 
 
+@pytest.mark.slow
 def test_a_grid_larger_than_memory_is_refused(pipeline, run_folder):
     grid = PromptGrid(["a"], range(400_000), size=(512, 512))
     with pytest.raises(UserError, match=r"400000 images of 512 x 512 pixels need about 1171.9 GiB"):

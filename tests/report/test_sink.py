@@ -71,6 +71,7 @@ def test_the_page_grows_with_a_loop_of_ones_own_and_says_how_it_ended(pipeline, 
         assert image.size == rendered.size
 
 
+@pytest.mark.slow
 def test_the_config_turns_it_on(write_config, tmp_path):
     AcceleratorState._reset_state(reset_partial_state=True)
     config = load_config(write_config(), ["monitor.sinks.report={}", "train.max_steps=3"])

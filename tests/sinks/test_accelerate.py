@@ -60,6 +60,7 @@ def test_a_resume_hides_losses_and_scores_after_the_checkpoint(tmp_path):
     first.end_training()
 
 
+@pytest.mark.slow
 def test_both_trackers_are_shared_and_the_options_reach_them(tmp_path):
     accelerator = Accelerator(cpu=True)
     options = {"mode": "offline", "project": "mine", "entity": None, "name": "named", "images": False}

@@ -5,9 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from filelock import FileLock
 
+from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.rendering.renderer import Renderer
 from finetune_monitor.training.class_images import class_images
-from finetune_monitor.training.config import DataConfig, GridConfig
+from finetune_monitor.training.config import DataConfig
 from support import sweeps
 
 
@@ -22,7 +23,7 @@ def images(tmp_path, pipeline):
         class_prompt="q",
         resolution=64,
     )
-    return lambda: class_images(pipeline, data, GridConfig(prompts=["p"], steps=2), None)
+    return lambda: class_images(pipeline, data, PromptGrid(["p"], steps=2), None)
 
 
 def test_runs_that_share_a_folder_generate_each_image_once(images, monkeypatch):

@@ -135,6 +135,7 @@ def test_training_is_that_on_the_other_photos_alone_bit_for_bit(train, five, tmp
     assert not same(alone, train("all", "monitor.enabled=false"))
 
 
+@pytest.mark.slow
 def test_a_run_records_shows_and_stops_by_the_held_out_photos(train, five, capfd, monkeypatch, tmp_path):
     for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
@@ -160,6 +161,7 @@ def test_a_run_records_shows_and_stops_by_the_held_out_photos(train, five, capfd
     assert "face similarity held out" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_without_held_out_photos_describes_what_it_always_did(train):
     run_json = read_run(train("run")).run
     assert run_json["metrics"].keys() == {"face_similarity"}
@@ -184,6 +186,7 @@ def test_a_run_from_before_there_were_held_out_photos_goes_on(train):
     assert same(train("run"), train("whole"))
 
 
+@pytest.mark.slow
 def test_a_record_refuses_other_held_out_photos(train, five, tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

@@ -95,6 +95,7 @@ def test_convolutions_lie_in_channels_last(tiny_model, part):
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in convolutions)
 
 
+@pytest.mark.slow
 def test_a_compiled_unet_keeps_the_names_of_its_parameters(make):
     plain, compiled = make(), make("train.compile=true")
     assert list(plain.trainable.parameters) == list(compiled.trainable.parameters)

@@ -85,6 +85,7 @@ def test_a_image_made_again_is_the_recorded_one_pixel_for_pixel(trained, trainin
     assert np.array_equal(np.asarray(last.recorded), np.asarray(Image.open(recorded(folder, 6, "p00-s1"))))
 
 
+@pytest.mark.slow
 def test_the_command_says_so_and_writes_the_image(trained, tmp_path, capsys):
     folder = trained("lora")
     assert command(folder, 6, "p00-s1", "-o", tmp_path / "new/again.png") == 0
@@ -207,6 +208,7 @@ def test_a_run_of_a_loop_of_ones_own_is_made_again_by_what_its_record_names(tiny
     assert base.notes == (f"{run_folder}: has no config.yaml, so its precision is not known",)
 
 
+@pytest.mark.slow
 def test_a_pipeline_made_in_memory_has_only_the_weights_that_were_exported_whole(tiny_model, run_folder):
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_model)
     pipeline.register_to_config(_name_or_path=None)

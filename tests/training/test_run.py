@@ -90,6 +90,7 @@ def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(train, varian
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.slow
 def test_the_first_photos_are_used_where_a_count_is_given(train):
     one, all_of_them = (train(f"n{n}", OFF, f"data.instance_count={n}") for n in ("1", "null"))
     assert not same(weights(one, 6), weights(all_of_them, 6))
@@ -140,6 +141,7 @@ def test_an_averaged_run_exports_the_average(train):
     assert not same(*exported)
 
 
+@pytest.mark.slow
 def test_v_prediction_is_read_from_the_model(train, tmp_path):
     tiny_pipeline(prediction_type="v_prediction").save_pretrained(tmp_path / "v")
     velocity, noise = train("v", OFF, f"model={tmp_path / 'v'}"), train("epsilon", OFF)
@@ -233,6 +235,7 @@ def test_a_monitored_run_that_was_cut_short_goes_on(train):
     assert [evaluation.step for evaluation in read_run(parts).evaluations] == [0, 3, 4, 6]
 
 
+@pytest.mark.slow
 def test_going_back_to_an_older_checkpoint_drops_what_came_after(train):
     folder = train("run", "monitor.sinks={}", "monitor.stopping=[]")
     older = folder / "checkpoints/step-000004"
@@ -260,6 +263,7 @@ def test_a_run_that_cannot_be_gone_on_with_is_refused_and_keeps_everything(train
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_a_finished_run_without_its_checkpoints_is_not_wiped(train):
     folder = train("run", "monitor.sinks={}", "monitor.stopping=[]")
     shutil.rmtree(folder / "checkpoints")
@@ -344,6 +348,7 @@ def test_a_monitored_run_records_shows_and_ends(train):
     assert np.isnan(history.evaluations[-1].scores["face_similarity"].mean)
 
 
+@pytest.mark.slow
 def test_a_rule_ends_the_run_with_a_checkpoint_and_the_last_weights(train):
     rule = "monitor.stopping=[{metric: faces_found, patience: 1}]"
     folder = train("run", "monitor.sinks={}", rule, "monitor.every=1", "train.checkpoint_every=100")

@@ -59,6 +59,7 @@ def starred(write_config, run_folder, tmp_path, monkeypatch) -> tuple[Path, Path
     return run_folder, file, go
 
 
+@pytest.mark.slow
 def test_thresholds_turn_scores_into_stars_in_the_record_and_every_view(starred, capfd):
     folder, file, _ = starred
     history, [of_run] = read_run(folder), (folder / "wandb").glob("offline-run-*")
@@ -86,6 +87,7 @@ def test_thresholds_turn_scores_into_stars_in_the_record_and_every_view(starred,
     assert "2.50 [2.00, 3.00]" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_other_thresholds_are_refused_on_resume_and_the_same_are_not(starred):
     folder, file, again = starred
     again()

@@ -61,6 +61,7 @@ def test_every_figure_is_a_image_of_readable_size_with_whole_labels(n):
         assert legible(figure), name
 
 
+@pytest.mark.slow
 def test_the_same_numbers_give_the_same_file_and_others_another():
     first, again, other = all_figures(), all_figures(), all_figures(200)
     for name in first:
@@ -138,6 +139,7 @@ def captions(figure: Figure) -> list[str]:
     return [text for text in texts(figure) if text.endswith(")") and text[0].isdigit()]
 
 
+@pytest.mark.slow
 def test_the_contact_sheet_runs_from_the_lowest_to_the_highest_score(images):
     scores = RNG.permutation(40) / 4
     ratings = np.full(40, 5.0)

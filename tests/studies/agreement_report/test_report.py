@@ -168,6 +168,7 @@ def test_images_with_one_label_are_no_disagreement():
     assert all(example.image != "0" for group in disagreements(section(base)).values() for example in group)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", WORLDS)
 def test_every_world_makes_a_report_without_a_nan(tmp_path, world):
     write_report(tmp_path, [section(found(world))], {"seed": "0"})
