@@ -105,6 +105,8 @@ def test_weights_optimizer_and_average_come_back_bit_for_bit(folder):
 def test_every_optimizer_goes_on_bit_for_bit(tmp_path, name, method):
     if name == "adamw8bit":
         pytest.importorskip("bitsandbytes")
+        if not torch.cuda.is_available():
+            pytest.skip("adamw8bit needs a GPU")
     layers = ["attention", "feed_forward", "convolution"]
 
     def start(seed):
