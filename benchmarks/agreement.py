@@ -22,13 +22,14 @@ from finetune_monitor.stats.estimate import shown
 from finetune_monitor.stats.resampling import ROUNDS, resamples
 from finetune_monitor.studies.agreement.coefficients import kappa, kendall, spearman
 from finetune_monitor.studies.agreement.evaluators import CONSTANT, MODEL, NAIVE, PEOPLE, SHUFFLE
-from finetune_monitor.studies.agreement.inputs import Inputs, load
+from finetune_monitor.studies.agreement.inputs import load
+from finetune_monitor.studies.agreement.settings import StudyInputs
 from finetune_monitor.studies.agreement.star_fitting import fit_buckets
 from finetune_monitor.studies.agreement.study import Study, study
 
-sys.path.insert(0, str(ROOT / "tests/agreement"))
+sys.path.insert(0, str(ROOT / "tests"))
 
-from worlds import guesses, sample, truth
+from support.worlds import guesses, sample, truth
 
 RESULTS = Path(__file__).with_name("AGREEMENT.md")
 PREAMBLE = """# Agreement with people, measured
@@ -140,7 +141,7 @@ def measure_leakage() -> None:
 
 def measure_ratings(data: Path) -> None:
     files = (data / "avt_2022_per_rater.csv",), data / "avt_2022_nima.csv"
-    loaded = load(Inputs(*files, min_coverage=0.95))
+    loaded = load(StudyInputs(*files, min_coverage=0.95))
     parts = ["NIMA's score of 146 images against the raters who rated 95 % of them or more. Persons are not known."]
     for metric, material in loaded.materials.items():
         parts += [f"### {metric}", *described(study(material.sample))]

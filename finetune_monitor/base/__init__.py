@@ -1,1 +1,1 @@
-"""Files, errors, images, processes: knows nothing of the product."""
+"""Files, images, errors, processes, config sections; knows nothing of the product."""

@@ -1,5 +1,8 @@
 """The one error a user is meant to read: what is wrong, where, and what to do."""
 
+EXAMPLES_NAMED = 3
+"""How many examples a message names where there may be many."""
+
 
 class UserError(Exception):
     """Something the user can put right: a file, a key, a folder. Shown without a traceback, exit status 2."""

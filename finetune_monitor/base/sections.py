@@ -148,5 +148,10 @@ def _sections_in(annotation: Any) -> list[type[Section]]:
 
 def nearest(found: str, known: Sequence[str]) -> str:
     """` (did you mean X?)`, or the known words where none is near."""
+    return did_you_mean(found, known) or f" (known here: {', '.join(known)})"
+
+
+def did_you_mean(found: str, known: Sequence[str]) -> str:
+    """` (did you mean X?)`, or "" where none is near."""
     close = difflib.get_close_matches(found, known, n=1, cutoff=0.5)
-    return f" (did you mean {close[0]}?)" if close else f" (known here: {', '.join(known)})"
+    return f" (did you mean {close[0]}?)" if close else ""

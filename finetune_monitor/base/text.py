@@ -1,4 +1,4 @@
-"""Markdown from numbers and foreign text: escaped words, tables, values with their intervals."""
+"""Text for pages and terminals: escaped words, Markdown tables, numbers of things."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,23 @@ PUNCTUATION = str.maketrans({char: f"\\{char}" for char in "\\`*_[]<>|~$#&"})
 
 def escaped(text: str) -> str:
     """Text that means nothing to Markdown, on one line; characters that cannot be seen become a replacement mark."""
-    return (
-        visible(" ".join(text.split())).translate(PUNCTUATION).replace("://", ":\\//")
-    )  # GitHub makes a link of every address
+    quiet = visible(" ".join(text.split())).translate(PUNCTUATION)
+    return quiet.replace("://", ":\\//")  # GitHub makes a link of every address
 
 
 def visible(text: str) -> str:
     """A mark in place of every character that cannot be seen, such as one that would command a terminal."""
     return "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text)
+
+
+def printable(text: str) -> str:
+    """File names may hold bytes that are no text, which a terminal does not take."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def counted(n: int, noun: str) -> str:
+    """A number of things, in the plural where there is not one."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], align: Sequence[str] | None = None) -> str:

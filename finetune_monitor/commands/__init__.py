@@ -1,1 +1,1 @@
-"""One file a command: its options, and what it prints."""
+"""One file per command: its options, and what it prints."""

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.commands.options import whole_number
+from finetune_monitor.models.defaults import CLIP, PRETRAINED, SCALE
 from finetune_monitor.studies.aesthetic_head.settings import BALANCES, LOSSES, FitSettings
 
 if TYPE_CHECKING:
-    from finetune_monitor.studies.aesthetic_head.experiment import Inputs, Outcome
-
-CLIP, PRETRAINED = "ViT-L-14-quickgelu", "openai"
+    from finetune_monitor.studies.aesthetic_head.experiment import ExperimentInputs, ExperimentOutcome
 
 KEPT = "; embeddings made so far are kept, and the same command goes on from there"
 
@@ -28,7 +27,7 @@ def add_aesthetic(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _add_fit(parser: argparse.ArgumentParser) -> None:
-    _add_inputs(parser, clip=CLIP, pretrained=PRETRAINED, scale=(0.0, 10.0))
+    _add_inputs(parser, clip=CLIP, pretrained=PRETRAINED, scale=SCALE)
     parser.add_argument("--train", type=Path, metavar="LIST", help="file with the training images' names, one a line")
     parser.add_argument("--validation", type=Path, metavar="LIST", help="the same for those that stop the fit")
     parser.add_argument(
@@ -40,11 +39,13 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="measure by cross-validation, for few images; fit the head on all",
     )
-    parser.add_argument("--loss", choices=LOSSES, default=LOSSES[0], help="of the mean rating, or of the votes a grade")
+    parser.add_argument(
+        "--loss", choices=LOSSES, default=FitSettings.loss, help="of the mean rating, or of the votes a grade"
+    )
     parser.add_argument(
         "--balance",
         choices=BALANCES,
-        default=BALANCES[0],
+        default=FitSettings.balance,
         help="rare ratings weigh more (label-distribution smoothing), are drawn more often, or neither",
     )
     hidden = FitSettings.hidden
@@ -121,7 +122,7 @@ def _widths(text: str) -> tuple[int, ...]:
 
 
 def _fit(chosen: argparse.Namespace) -> None:
-    from finetune_monitor.studies.aesthetic_head.experiment import FILE, fit
+    from finetune_monitor.studies.aesthetic_head.experiment import HEAD_FILE, fit
     from finetune_monitor.studies.aesthetic_head.splits import Lists
 
     settings = FitSettings(loss=chosen.loss, balance=chosen.balance, hidden=chosen.hidden, seed=chosen.seed)
@@ -131,7 +132,7 @@ def _fit(chosen: argparse.Namespace) -> None:
     inputs = _inputs(chosen, chosen.clip, chosen.pretrained, tuple(chosen.scale))
     _print(fit(inputs, chosen.output, settings, lists, chosen.folds, chosen.notice), chosen.output)
     tag = None if Path(chosen.clip).is_dir() else chosen.pretrained
-    where = {"clip": chosen.clip, "pretrained": tag, "head": str(chosen.output / FILE)}
+    where = {"clip": chosen.clip, "pretrained": tag, "head": str(chosen.output / HEAD_FILE)}
     print(f"in a config:  monitor.metrics.aesthetic: {json.dumps(where)}")
 
 
@@ -191,12 +192,14 @@ def _device(name: str | None) -> str:
     return name
 
 
-def _inputs(chosen: argparse.Namespace, clip: str, pretrained: str | None, scale: tuple[float, float]) -> "Inputs":
+def _inputs(
+    chosen: argparse.Namespace, clip: str, pretrained: str | None, scale: tuple[float, float]
+) -> "ExperimentInputs":
     from finetune_monitor.models.weights import cache_folder
     from finetune_monitor.studies.aesthetic_head.embedding import WORKERS
-    from finetune_monitor.studies.aesthetic_head.experiment import Inputs
+    from finetune_monitor.studies.aesthetic_head.experiment import ExperimentInputs
 
-    return Inputs(
+    return ExperimentInputs(
         ratings=chosen.ratings,
         images=chosen.images,
         clip=clip,
@@ -208,7 +211,7 @@ def _inputs(chosen: argparse.Namespace, clip: str, pretrained: str | None, scale
     )
 
 
-def _print(outcome: "Outcome", output: Path) -> None:
+def _print(outcome: "ExperimentOutcome", output: Path) -> None:
     """The table of all predictors, and where to look."""
     from finetune_monitor.sinks.console import print_estimates
 

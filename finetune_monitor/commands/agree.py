@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.extras import require
 from finetune_monitor.commands.options import share, whole_number
+from finetune_monitor.studies.agreement.settings import METHOD_NAMES, StudyInputs, StudySettings
 
 if TYPE_CHECKING:
-    from finetune_monitor.studies.agreement_report.agree import Outcome
-    from finetune_monitor.studies.agreement_report.files import Section
+    from finetune_monitor.studies.agreement.study import ReportSection
+    from finetune_monitor.studies.agreement_report.agree import AgreementOutcome
 
-BUCKETS = {"least-cost": "least_cost", "marginals": "marginals"}
-"""What the option calls the keys of `folds.METHODS`."""
+BUCKETS = {method.replace("_", "-"): method for method in METHOD_NAMES}
+"""What the option calls the methods."""
 
 GREATEST_POWER = 4.0
 
@@ -33,19 +34,29 @@ def add_agree(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser.add_argument(
         "--buckets",
         choices=list(BUCKETS),
-        default=next(iter(BUCKETS)),
+        default=StudySettings.method.replace("_", "-"),
         help="cut scores into stars nearest to people's labels, or into as many of each as people give",
     )
     parser.add_argument(
-        "--power", type=_power, default=1.0, metavar="P", help="of the distances that are counted; default: 1"
+        "--power",
+        type=_power,
+        default=StudySettings.power,
+        metavar="P",
+        help=f"of the distances that are counted; default: {StudySettings.power:g}",
     )
     parser.add_argument(
         "--standardize", action="store_true", help="make labelers' scales alike before they are averaged and correlated"
     )
     parser.add_argument(
-        "--min-coverage", type=share, default=0.0, metavar="X", help="leave out who rated a smaller share of the images"
+        "--min-coverage",
+        type=share,
+        default=StudyInputs.min_coverage,
+        metavar="X",
+        help="leave out who rated a smaller share of the images",
     )
-    parser.add_argument("--seed", type=whole_number, default=0, metavar="N", help="of the bootstrap and the shuffle")
+    parser.add_argument(
+        "--seed", type=whole_number, default=StudySettings.seed, metavar="N", help="of the bootstrap and the shuffle"
+    )
     parser.set_defaults(run=_agree)
 
 
@@ -61,12 +72,11 @@ def _power(text: str) -> float:
 
 def _agree(chosen: argparse.Namespace) -> None:
     require("jinja2", "agree: its report")
-    from finetune_monitor.studies.agreement.inputs import Inputs
     from finetune_monitor.studies.agreement_report.agree import agree
 
-    inputs = Inputs(tuple(chosen.ratings), chosen.scores, chosen.metric, chosen.min_coverage)
-    method = BUCKETS[chosen.buckets]
-    outcome = agree(inputs, chosen.output, chosen.images, method, chosen.power, chosen.seed, chosen.standardize)
+    inputs = StudyInputs(tuple(chosen.ratings), chosen.scores, chosen.metric, chosen.min_coverage)
+    settings = StudySettings(BUCKETS[chosen.buckets], chosen.power, chosen.seed, chosen.standardize)
+    outcome = agree(inputs, settings, chosen.output, chosen.images)
     for section in outcome.sections:
         _print_section(section)
     _print_closing(outcome, chosen.output)
@@ -75,7 +85,7 @@ def _agree(chosen: argparse.Namespace) -> None:
         raise UserError("\n".join(f"{metric}: no thresholds: {why}" for metric, why in refused.items()))
 
 
-def _print_section(section: "Section") -> None:
+def _print_section(section: "ReportSection") -> None:
     """Who agrees how well with a labeler, mean over the labelers held out, and what that means."""
     from finetune_monitor.base.text import visible
     from finetune_monitor.sinks.console import print_estimates
@@ -93,7 +103,7 @@ def _print_section(section: "Section") -> None:
         print(f"note:         {visible(note)}")
 
 
-def _print_closing(outcome: "Outcome", output: Path) -> None:
+def _print_closing(outcome: "AgreementOutcome", output: Path) -> None:
     from finetune_monitor.studies.agreement_report.agree import REPORTS, THRESHOLDS
     from finetune_monitor.studies.agreement_report.verdicts import Tone, verdict
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.extras import require
+from finetune_monitor.base.text import counted
 from finetune_monitor.commands.options import share, whole_number
+from finetune_monitor.studies.labeling.settings import FIRST_PORT, PER_PERSON, REPEATS, SEED
 
 if TYPE_CHECKING:
     import socket
@@ -43,14 +45,20 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--per-person",
         type=whole_number,
-        default=128,
+        default=PER_PERSON,
         metavar="N",
-        help="images a person, half for each question; 128",
+        help=f"images a person, half for each question; {PER_PERSON}",
     )
     parser.add_argument(
-        "--repeats", type=share, default=0.05, metavar="X", help="share of images that are shown twice; 0.05"
+        "--repeats",
+        type=share,
+        default=REPEATS,
+        metavar="X",
+        help=f"share of images that are shown twice; {REPEATS:g}",
     )
-    parser.add_argument("--seed", type=whole_number, default=0, metavar="N", help="of the draw and of every order; 0")
+    parser.add_argument(
+        "--seed", type=whole_number, default=SEED, metavar="N", help=f"of the draw and of every order; {SEED}"
+    )
     parser.add_argument(
         "--references",
         type=_reference,
@@ -68,8 +76,8 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         "--port",
         type=_port,
         metavar="N",
-        help="0 for any that is free; default: the folder's last one, at first 8760. Answers that wait in a browser, "
-        "as the server was away, are sent only on the port on which they were given",
+        help=f"0 for any that is free; default: the folder's last one, at first {FIRST_PORT}. Answers that wait in a "
+        "browser, as the server was away, are sent only on the port on which they were given",
     )
     parser.add_argument(
         "--host",
@@ -131,7 +139,7 @@ def _print_counts(counts: dict[tuple[str, str], int]) -> None:
     from rich.markup import escape
     from rich.table import Column, Table
 
-    from finetune_monitor.studies.labeling.sources import printable
+    from finetune_monitor.base.text import printable
 
     persons, metrics = (list(dict.fromkeys(names)) for names in zip(*counts, strict=True))
     table = Table("person", *(Column(escape(metric), justify="right") for metric in metrics))
@@ -155,7 +163,7 @@ def _asked(tasks: Mapping[str, Sequence["Task"]]) -> str:
 def _images(tasks: Sequence["Task"]) -> str:
     repeats = sum(task.repeat_of is not None for task in tasks)
     remark = f", {repeats} of them {'a repeat' if repeats == 1 else 'repeats'}" if repeats else ""
-    return _count(len(tasks), "image") + remark
+    return counted(len(tasks), "image") + remark
 
 
 def _serve(chosen: argparse.Namespace) -> None:
@@ -209,17 +217,13 @@ def _open(link: str) -> None:
 
 def _warn(gallery: "Gallery") -> None:
     if gallery.left_out:
-        print(f"finetune-monitor: left out {_count(len(gallery.left_out), 'file')} of the plan:", file=sys.stderr)
+        print(f"finetune-monitor: left out {counted(len(gallery.left_out), 'file')} of the plan:", file=sys.stderr)
         for problem in gallery.left_out:
             print(f"  - {problem}", file=sys.stderr)
 
 
 def _rated(store: "RatingStore") -> str:
-    return f"{_count(len(store.all()), 'rating')} by {_count(len(store.labelers()), 'labeler')}"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+    return f"{counted(len(store.all()), 'rating')} by {counted(len(store.labelers()), 'labeler')}"
 
 
 def _export(chosen: argparse.Namespace) -> None:
@@ -248,7 +252,7 @@ def _export_ratings(folder: Path, output: Path, metric: str | None) -> None:
         write_atomic(output, to_csv(ratings).encode())
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror}); choose another place") from error
-    print(f"wrote:  {output}, {_count(len(ratings), 'rating')}")
+    print(f"wrote:  {output}, {counted(len(ratings), 'rating')}")
 
 
 def _export_page(folder: Path, output: Path, metric: str | None) -> None:

@@ -1,4 +1,4 @@
-"""One file a metric; this is what they share: the Protocol, and what a metric may say of itself."""
+"""One file per metric, and what they share: the protocol, and what a metric may say about itself."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -10,6 +10,7 @@ from PIL.Image import Image
 
 from finetune_monitor.base.files import sha256
 from finetune_monitor.metrics import Description, RunContext
+from finetune_monitor.models.defaults import CLIP, PRETRAINED
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.grid import Cell
 from finetune_monitor.stats.estimate import FloatArray
@@ -47,8 +48,8 @@ class Aesthetic:
     class Options:
         """What a config may set."""
 
-        clip: str = "ViT-L-14-quickgelu"
-        pretrained: str | None = "openai"
+        clip: str = CLIP
+        pretrained: str | None = PRETRAINED
         head: str = "sac+logos+ava1-l14-linearMSE"
 
     columns: ClassVar = {name: ScoreColumn()}

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,13 @@ from torch import Tensor, nn
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import sha256, write_atomic
-from finetune_monitor.models import weights
 from finetune_monitor.models.clip import ClipSource, clip_width
-from finetune_monitor.models.weights import find_weights, read_state_dict, undisturbed_rng
+from finetune_monitor.models.defaults import CLIP, PRETRAINED, SCALE
+from finetune_monitor.models.weights import PublishedFile, find_weights, read_state_dict, undisturbed_rng
 
 logger = logging.getLogger(__name__)
 
-FORMAT, VERSION = "finetune_monitor.aesthetic_head", "1"
+HEAD_FORMAT, HEAD_VERSION = "finetune_monitor.aesthetic_head", "1"
 """What the metadata of a head's `.safetensors` says under `format` and `version`."""
 
 ACTIVATIONS = ("none", "relu")
@@ -33,18 +34,62 @@ ACTIVATIONS = ("none", "relu")
 NORMALIZATION = "l2"
 """How embeddings are scaled before the first layer; there is no other way."""
 
-SCALE = (0.0, 10.0)
-"""Least and greatest rating, where a head does not say otherwise."""
+
+@dataclass(frozen=True)
+class PublicHead:
+    """A head that others have published, whose file says nothing of itself.
+
+    activation: between the layers.
+    clip: the model whose embeddings the head was trained on.
+    """
+
+    file: PublishedFile
+    activation: str
+    clip: str
+
+
+def _public(
+    repository: str, name: str, digest: str, activation: str = "none", clip: str = f"{CLIP}/{PRETRAINED}"
+) -> PublicHead:
+    address = f"https://raw.githubusercontent.com/{repository}/main/{name.replace('+', '%2B')}.pth"
+    return PublicHead(PublishedFile(f"{name}.pth", address, f"the aesthetic head {name}", digest), activation, clip)
+
+
+_IMPROVED, _LAION = "christophschuhmann/improved-aesthetic-predictor", "LAION-AI/aesthetic-predictor"
 
 PUBLIC_HEADS = {
-    "sac+logos+ava1-l14-linearMSE": ("none", "ViT-L-14-quickgelu/openai"),
-    "ava+logos-l14-linearMSE": ("none", "ViT-L-14-quickgelu/openai"),
-    "ava+logos-l14-reluMSE": ("relu", "ViT-L-14-quickgelu/openai"),
-    "sa_0_4_vit_l_14_linear": ("none", "ViT-L-14-quickgelu/openai"),
-    "sa_0_4_vit_b_32_linear": ("none", "ViT-B-32-quickgelu/openai"),
-    "sa_0_4_vit_b_16_linear": ("none", "ViT-B-16-quickgelu/openai"),
+    name: _public(repository, name, *about)
+    for repository, name, *about in (
+        (
+            _IMPROVED,
+            "sac+logos+ava1-l14-linearMSE",
+            "21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
+        ),
+        (_IMPROVED, "ava+logos-l14-linearMSE", "390a3aafaf3b37d57148f9b22f30556de38343064b7d915acfa80d3812b4c9ff"),
+        (
+            _IMPROVED,
+            "ava+logos-l14-reluMSE",
+            "0af3254c651d55b7ea851429c20f26ec880bb0169805a4df85b814bd7966f3e4",
+            "relu",
+        ),
+        (_LAION, "sa_0_4_vit_l_14_linear", "2cd4e60f4f24ae3bcd57b847b13c1f3ba27edc28cc1a7f9ce74ee9f421243cba"),
+        (
+            _LAION,
+            "sa_0_4_vit_b_32_linear",
+            "c7b14cead230694acc7b9447974d3cad78003c72da032e402a303b6c2429e85f",
+            "none",
+            "ViT-B-32-quickgelu/openai",
+        ),
+        (
+            _LAION,
+            "sa_0_4_vit_b_16_linear",
+            "8ad3923d7ecf019df20ecd2ab5542a3075fbba0278d239c0371345f3d7fcbde0",
+            "none",
+            "ViT-B-16-quickgelu/openai",
+        ),
+    )
 }
-"""Activation between the layers, and the CLIP model whose embeddings the head was trained on."""
+"""Public heads on OpenAI's CLIP embeddings (improved-aesthetic-predictor: Apache-2.0; aesthetic-predictor: MIT)."""
 
 
 class AestheticHead(nn.Module):
@@ -116,7 +161,7 @@ def find_head(head: str | Path) -> Path:
         UserError: neither, or a public head that cannot be had.
     """
     if head in PUBLIC_HEADS:
-        return find_weights(weights.AESTHETIC_HEADS[str(head)])
+        return find_weights(PUBLIC_HEADS[str(head)].file)
     file = Path(head).expanduser()
     if not file.is_file():
         raise UserError(f"head: found {str(head)!r}, expected a file or one of {', '.join(PUBLIC_HEADS)}")
@@ -125,22 +170,17 @@ def find_head(head: str | Path) -> Path:
 
 def save_head(file: Path, head: AestheticHead, metadata: Mapping[str, str]) -> None:
     """Write a head with what `read_head` must know of it, and with `metadata` for those who use it."""
-    own = {"format": FORMAT, "version": VERSION, "activation": head.activation, "normalization": NORMALIZATION}
+    own = {
+        "format": HEAD_FORMAT,
+        "version": HEAD_VERSION,
+        "activation": head.activation,
+        "normalization": NORMALIZATION,
+    }
     own["layers"] = json.dumps(head.widths)
     if head.grades is not None:
         own["grades"] = json.dumps(head.grades)
     state = {name: value.detach().float().cpu().contiguous() for name, value in head.state_dict().items()}
     write_atomic(file, _in_order(save(state, {**metadata, **own})))
-
-
-def _in_order(content: bytes) -> bytes:
-    """The same `.safetensors` with its header sorted: the library's order differs from run to run, and so would the
-    SHA-256 by which a head is known.
-    """
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(content[8:end]), sort_keys=True).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + content[end:]
 
 
 def read_head(file: Path) -> tuple[AestheticHead, Mapping[str, str]]:
@@ -159,8 +199,8 @@ def read_head(file: Path) -> tuple[AestheticHead, Mapping[str, str]]:
     if activation not in ACTIVATIONS:
         raise UserError(
             f"{file}: the activation between its {len(layers)} layers is {activation or 'not known'}, expected one of "
-            f"{', '.join(ACTIVATIONS)}; save it as .safetensors with the metadata format={FORMAT}, version={VERSION} "
-            "and activation"
+            f"{', '.join(ACTIVATIONS)}; save it as .safetensors with the metadata format={HEAD_FORMAT}, "
+            f"version={HEAD_VERSION} and activation"
         )
     with undisturbed_rng():
         head = AestheticHead([layers[0][0].shape[1], *(len(bias) for _, bias in layers)], activation, grades)
@@ -207,6 +247,16 @@ def check_fit(file: Path, width: int, metadata: Mapping[str, str], source: ClipS
         )
     if source.tag is None:
         _check_folder(file, metadata, source)
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same `.safetensors` with its header sorted: the library's order differs from run to run, and so would the
+    SHA-256 by which a head is known.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[end:]
 
 
 def _check_folder(file: Path, metadata: Mapping[str, str], source: ClipSource) -> None:
@@ -265,10 +315,10 @@ def _safetensors_metadata(file: Path) -> Mapping[str, str]:
     with safe_open(file, framework="pt") as opened:
         metadata = opened.metadata() or {}
     found = (metadata.get("format"), metadata.get("version"))
-    if found != (FORMAT, VERSION):
+    if found != (HEAD_FORMAT, HEAD_VERSION):
         raise UserError(
-            f"{file}: its metadata says format={found[0]}, version={found[1]}; expected format={FORMAT}, "
-            f"version={VERSION}"
+            f"{file}: its metadata says format={found[0]}, version={found[1]}; expected format={HEAD_FORMAT}, "
+            f"version={HEAD_VERSION}"
         )
     if metadata.get("normalization", NORMALIZATION) != NORMALIZATION:
         raise UserError(
@@ -281,8 +331,5 @@ def _safetensors_metadata(file: Path) -> Mapping[str, str]:
 def _known_metadata(file: Path) -> Mapping[str, str]:
     """A `.pth` says nothing of itself; copies of the public heads are known by their content."""
     digest = sha256(file)
-    for name, source in weights.AESTHETIC_HEADS.items():
-        if source.sha256 == digest:
-            activation, clip = PUBLIC_HEADS[name]
-            return {"activation": activation, "clip": clip}
-    return {}
+    known = [head for head in PUBLIC_HEADS.values() if head.file.sha256 == digest]
+    return {"activation": known[0].activation, "clip": known[0].clip} if known else {}

@@ -21,12 +21,12 @@ LOWEST, HIGHEST = 1, 5
 
 STEPS = np.arange(LOWEST, HIGHEST + 1)
 
-FORMAT = 1
+THRESHOLDS_FORMAT = 1
 
 LARGEST_FILE = 1_000_000
 """Bytes; a metric takes less than a thousand."""
 
-SHOWN = 80
+LONGEST_VALUE = 80
 """Characters of a wrong value that a message repeats."""
 
 NOT_WEIGHTS = ("references", "held_out", "notice", "thresholds")
@@ -83,7 +83,7 @@ def weights_of(description: Mapping[str, Any]) -> dict[str, Any]:
 def write_thresholds(path: Path, found: Sequence[Thresholds]) -> None:
     """Write `thresholds.json`; a threshold beyond every score is null."""
     metrics = {each.metric: _to_json(each) for each in found}
-    content = {"format": FORMAT, "made_by": f"finetune_monitor {__version__}", "metrics": metrics}
+    content = {"format": THRESHOLDS_FORMAT, "made_by": f"finetune_monitor {__version__}", "metrics": metrics}
     write_atomic(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
@@ -174,5 +174,5 @@ def _explained(found: Mapping[str, Any]) -> str:
     """One problem in words: the key, what was found, what is allowed."""
     key = ".".join(str(part) for part in found["loc"])
     value = repr(found["input"])
-    shown = value if len(value) <= SHOWN else value[:SHOWN] + "..."
+    shown = value if len(value) <= LONGEST_VALUE else value[:LONGEST_VALUE] + "..."
     return f"{key + ': ' if key else ''}found {shown}; {found['msg'][0].lower() + found['msg'][1:]}"

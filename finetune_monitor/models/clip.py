@@ -16,6 +16,7 @@ from torch import Tensor
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import sha256
+from finetune_monitor.models.defaults import CLIP, PRETRAINED
 from finetune_monitor.models.diffusers_hub import cached_file, hub_by_hand, hub_problem
 from finetune_monitor.models.weights import undisturbed_rng
 
@@ -67,8 +68,8 @@ class ClipEncoder:
 
     def __init__(
         self,
-        clip: str | ClipSource = "ViT-L-14-quickgelu",
-        pretrained: str | None = "openai",
+        clip: str | ClipSource = CLIP,
+        pretrained: str | None = PRETRAINED,
         device: str | torch.device = "cpu",
     ) -> None:
         self.source = clip if isinstance(clip, ClipSource) else resolve_clip(clip, pretrained)

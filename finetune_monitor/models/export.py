@@ -21,8 +21,11 @@ NOTE = "finetune_monitor.json"
 def export_weights(pipeline: Any, folder: Path, note: dict[str, Any]) -> None:
     """Write LoRA weights for `pipe.load_lora_weights(folder)`, or the whole pipeline where nothing is adapted.
 
-    The folder appears as a whole, with `note` in `finetune_monitor.json` beside the weights.
+    The folder appears as a whole, with `note` in `finetune_monitor.json` beside the weights, and the notice of the
+    pipeline's own folder where it has one.
     """
+    notice = identify(pipeline).get("notice")
+    note = {**note, "notice": notice} if notice else note
     models: dict[str, Any] = {name: getattr(pipeline, name, None) for name in ADAPTABLE}
     adapted = {name: model for name, model in models.items() if getattr(model, "peft_config", None)}
     with staged_folder(folder) as staged:
@@ -42,8 +45,8 @@ def identify(pipeline: Any) -> dict[str, str | None]:
     """
     name = pipeline.config.get("_name_or_path")
     found: dict[str, str | None] = {"class": type(pipeline).__name__, "name_or_path": str(name) if name else None}
-    file = Path(str(name or "")) / NOTE
-    if not file.is_file():
+    file = Path(str(name)) / NOTE
+    if not name or not file.is_file():
         return found
     try:
         notice = json.loads(file.read_bytes()).get("notice")

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from tqdm import tqdm
 
 from finetune_monitor.base.errors import UserError
@@ -27,7 +29,7 @@ READ_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class Source:
+class PublishedFile:
     """A file that is published outside.
 
     filename: its name in the cache.
@@ -50,9 +52,9 @@ class Source:
         return [torch_checkpoints() / self.filename, own] if self.torch_cache else [own]
 
 
-def _facenet(filename: str, trained_on: str, digest: str | None, origin: str) -> Source:
+def _facenet(filename: str, trained_on: str, digest: str | None, origin: str) -> PublishedFile:
     url = f"https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/{filename}"
-    return Source(filename, url, f"the face recognizer InceptionResnetV1 ({trained_on})", digest, origin, True)
+    return PublishedFile(filename, url, f"the face recognizer InceptionResnetV1 ({trained_on})", digest, origin, True)
 
 
 RECOGNIZERS = {
@@ -69,31 +71,6 @@ RECOGNIZERS = {
 """Weights of facenet-pytorch, which itself checks no hash."""
 
 
-def _head(repository: str, name: str, digest: str) -> Source:
-    address = f"https://raw.githubusercontent.com/{repository}/main/{name.replace('+', '%2B')}.pth"
-    return Source(f"{name}.pth", address, f"the aesthetic head {name}", digest)
-
-
-_IMPROVED, _LAION = "christophschuhmann/improved-aesthetic-predictor", "LAION-AI/aesthetic-predictor"
-
-AESTHETIC_HEADS = {
-    name: _head(repository, name, digest)
-    for repository, name, digest in (
-        (
-            _IMPROVED,
-            "sac+logos+ava1-l14-linearMSE",
-            "21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
-        ),
-        (_IMPROVED, "ava+logos-l14-linearMSE", "390a3aafaf3b37d57148f9b22f30556de38343064b7d915acfa80d3812b4c9ff"),
-        (_IMPROVED, "ava+logos-l14-reluMSE", "0af3254c651d55b7ea851429c20f26ec880bb0169805a4df85b814bd7966f3e4"),
-        (_LAION, "sa_0_4_vit_l_14_linear", "2cd4e60f4f24ae3bcd57b847b13c1f3ba27edc28cc1a7f9ce74ee9f421243cba"),
-        (_LAION, "sa_0_4_vit_b_32_linear", "c7b14cead230694acc7b9447974d3cad78003c72da032e402a303b6c2429e85f"),
-        (_LAION, "sa_0_4_vit_b_16_linear", "8ad3923d7ecf019df20ecd2ab5542a3075fbba0278d239c0371345f3d7fcbde0"),
-    )
-}
-"""Public heads on OpenAI's CLIP embeddings (improved-aesthetic-predictor: Apache-2.0; aesthetic-predictor: MIT)."""
-
-
 def cache_folder() -> Path:
     """`$FINETUNE_MONITOR_CACHE`, else `finetune_monitor` in `$XDG_CACHE_HOME` or `~/.cache`."""
     own = os.environ.get("FINETUNE_MONITOR_CACHE")
@@ -106,11 +83,7 @@ def torch_checkpoints() -> Path:
     return (Path(home).expanduser() if home else _user_cache() / "torch") / "checkpoints"
 
 
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-
-
-def find_weights(source: Source) -> Path:
+def find_weights(source: PublishedFile) -> Path:
     """A local copy of the file with the right content: from the caches, else downloaded.
 
     Raises:
@@ -133,10 +106,6 @@ def read_state_dict(path: Path) -> dict[str, Any]:
         UserError: it is damaged, holds anything but tensors by name, or holds code, which is never run
             (`torch.load(weights_only=True)`).
     """
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
         if path.suffix == ".safetensors":
             content = load_file(path)
@@ -155,7 +124,37 @@ def read_state_dict(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def _hash_problem(source: Source, path: Path) -> str | None:
+def probe(url: str, headers: Mapping[str, str] | None = None, method: str = "HEAD") -> int | str:
+    """The HTTP status with which a server answers, or why there is no answer within `PROBE_SECONDS`.
+
+    In a thread of its own, for looking a name up has no timeout.
+    """
+    request = urllib.request.Request(url, method=method)
+    for key, value in (headers or {}).items():
+        request.add_unredirected_header(key, value)  # a token is for this host alone
+    answers: list[int | str] = []
+    thread = threading.Thread(target=lambda: answers.append(_status(request)), daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return answers[0] if answers else f"no answer within {PROBE_SECONDS:g} s"
+
+
+@contextmanager
+def undisturbed_rng() -> Iterator[None]:
+    """Initialize a network without touching torch's random state; its weights are loaded over right after.
+
+    Also hides what torch before 2.6 says about facenet-pytorch's reading of its own three weight files.
+    """
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="You are using `torch.load`", category=FutureWarning)
+        yield
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+
+
+def _hash_problem(source: PublishedFile, path: Path) -> str | None:
     """What is wrong with a file's content; None where nothing is, or nobody has published a hash."""
     found = sha256(path) if source.sha256 else None
     if found == source.sha256:
@@ -164,7 +163,7 @@ def _hash_problem(source: Source, path: Path) -> str | None:
     return f"not {source.purpose}: found sha256 {found}, expected {source.sha256}{origin}"
 
 
-def _download(source: Source, target: Path) -> Path:
+def _download(source: PublishedFile, target: Path) -> Path:
     """Download into `target`: staged, length and hash checked, fsynced, renamed; nothing is left of a failure."""
     answer = probe(source.url)
     if isinstance(answer, str):
@@ -186,7 +185,7 @@ def _download(source: Source, target: Path) -> Path:
     return target
 
 
-def _fetch(source: Source, staged: Path) -> None:
+def _fetch(source: PublishedFile, staged: Path) -> None:
     with urllib.request.urlopen(source.url, timeout=READ_SECONDS) as response, staged.open("wb") as file:
         expected = int(response.headers.get("Content-Length") or 0)
         with tqdm(total=expected or None, unit="B", unit_scale=True, desc=source.filename) as progress:
@@ -202,7 +201,7 @@ def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
         yield chunk
 
 
-def _by_hand(source: Source, reason: str) -> str:
+def _by_hand(source: PublishedFile, reason: str) -> str:
     places = [str(place) for place in source.places()]
     return "\n".join(
         [
@@ -215,21 +214,6 @@ def _by_hand(source: Source, reason: str) -> str:
     )
 
 
-def probe(url: str, headers: Mapping[str, str] | None = None, method: str = "HEAD") -> int | str:
-    """The HTTP status with which a server answers, or why there is no answer within `PROBE_SECONDS`.
-
-    In a thread of its own, for looking a name up has no timeout.
-    """
-    request = urllib.request.Request(url, method=method)
-    for key, value in (headers or {}).items():
-        request.add_unredirected_header(key, value)  # a token is for this host alone
-    answers: list[int | str] = []
-    thread = threading.Thread(target=lambda: answers.append(_status(request)), daemon=True)
-    thread.start()
-    thread.join(PROBE_SECONDS)
-    return answers[0] if answers else f"no answer within {PROBE_SECONDS:g} s"
-
-
 def _status(request: urllib.request.Request) -> int | str:
     try:
         with urllib.request.urlopen(request, timeout=PROBE_SECONDS) as response:
@@ -238,14 +222,3 @@ def _status(request: urllib.request.Request) -> int | str:
         return error.code
     except (OSError, http.client.HTTPException) as error:
         return f"no network or no server: {getattr(error, 'reason', error)}"
-
-
-@contextmanager
-def undisturbed_rng() -> Iterator[None]:
-    """Initialize a network without touching torch's random state; its weights are loaded over right after.
-
-    Also hides what torch before 2.6 says about facenet-pytorch's reading of its own three weight files.
-    """
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="You are using `torch.load`", category=FutureWarning)
-        yield

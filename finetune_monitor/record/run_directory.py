@@ -134,7 +134,8 @@ class RunHistory:
     def _columns(self, main: Mapping[str, Any]) -> dict[str, ScoreColumn]:
         described = self.run.get("columns", {})
         directions = {name: {key: each[key] for key in ("higher_is_better", "bounds")} for name, each in main.items()}
-        found = {**described, **{name: {**described.get(name, {}), **each} for name, each in directions.items()}}
+        found = {name: {**each, "role": "side"} for name, each in described.items()}
+        found |= {name: {**described.get(name, {}), **each} for name, each in directions.items()}
         names = dict.fromkeys([*main, *found, *(name for each in self.evaluations for name in each.scores)])
         columns = {str(name): ScoreColumn.from_json(found[name]) if name in found else SIDE for name in names}
         return {name: replace(column, metric=column.metric or name) for name, column in columns.items()}

@@ -1,1 +1,1 @@
-"""Grid and live weights to images."""
+"""From a grid and live weights to images."""

@@ -41,7 +41,8 @@ class _Kept:
             del vars(self.part)[name]
         vars(self.part).update(self.attributes)
         for container, content in self.contents:
-            _refill(container, content)
+            if container or content:  # most of a module's are empty, and stay so
+                _refill(container, content)
         for tensor, data in self.memory:
             if not _is_same_memory(tensor.data, data):
                 tensor.data = data

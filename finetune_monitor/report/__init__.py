@@ -1,1 +1,1 @@
-"""Pages from run directories: curves with the images behind every point, runs side by side."""
+"""Views of recorded runs: the page, comparisons, the answer of a sweep."""

@@ -1,4 +1,4 @@
-"""Sinks show evaluations to people; each is a view of the record and may fail without harm."""
+"""Where evaluations are shown: TensorBoard, W&B, any Accelerate tracker, the console."""
 
 import math
 from collections.abc import Mapping, Sequence

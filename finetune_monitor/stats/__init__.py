@@ -1,1 +1,1 @@
-"""Estimates, intervals and correlations: one formula each, its source named."""
+"""Estimates, intervals and correlations: one formula each, with its source."""

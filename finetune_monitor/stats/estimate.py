@@ -1,4 +1,4 @@
-"""A mean with its interval, and how missing values are written."""
+"""An estimate with its interval, and how numbers are written: as text for readers and as JSON; missing ones too."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,6 @@ from jaxtyping import Float
 
 FloatArray = Float[np.ndarray, "n"]
 """One value an image; NaN where an image could not be measured."""
-
 
 MISSING = float("nan")
 
@@ -42,6 +41,10 @@ class Estimate:
     def from_json(cls, found: Mapping[str, Any]) -> "Estimate":
         mean, low, high = (from_json_number(found[key]) for key in ("mean", "low", "high"))
         return cls(mean, low, high, int(found["n"]), int(found["missing"]))
+
+
+NO_ESTIMATE = Estimate(MISSING, MISSING, MISSING, 0, 0)
+"""Of what was not measured at all."""
 
 
 def json_number(value: float) -> float | None:

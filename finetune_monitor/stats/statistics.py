@@ -4,22 +4,20 @@ A statistic takes arrays whose last axis is the images and gives one number for 
 thousand resamples are one call. It is NaN where it is undefined or where a value is missing, without a warning.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy.special import stdtrit
 
 from finetune_monitor.stats.estimate import MISSING, Estimate, FloatArray
+from finetune_monitor.stats.resampling import LEVEL, ROUNDS, estimate, resampled_rows
 
-Values: TypeAlias = Float[np.ndarray, "*rounds n"]
+Series: TypeAlias = Float[np.ndarray, "*rounds n"]
 Results: TypeAlias = Float[np.ndarray, "*rounds"] | float
 Statistic: TypeAlias = Callable[..., Results]
-
-CHUNK = 250_000
-"""Numbers resampled at a time: 2 MB an array, which stays in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +37,17 @@ class Bin:
     estimate: Estimate
 
 
-def mean(x: Values) -> Results:
+def mean(x: Series) -> Results:
     """Arithmetic mean; NaN of nothing."""
     return x.mean(axis=-1) if x.shape[-1] else np.full(x.shape[:-1], MISSING)[()]
 
 
-def mae(x: Values, y: Values) -> Results:
+def mae(x: Series, y: Series) -> Results:
     """Mean absolute error, in the unit of `x` and `y`: mean of |x - y|, from 0, lower is better."""
     return mean(np.abs(x - y))
 
 
-def plcc(x: Values, y: Values) -> Results:
+def plcc(x: Series, y: Series) -> Results:
     """Pearson's linear correlation coefficient (Pearson 1895), -1..1; NaN where `x` or `y` is a constant."""
     if x.shape[-1] < 2:
         return np.full(x.shape[:-1], MISSING)[()]
@@ -57,13 +55,13 @@ def plcc(x: Values, y: Values) -> Results:
     return np.clip((x_scaled * y_scaled).sum(axis=-1), -1, 1)
 
 
-def srcc(x: Values, y: Values) -> Results:
+def srcc(x: Series, y: Series) -> Results:
     """Spearman's rank correlation coefficient (Spearman 1904), -1..1: Pearson's of the ranks, ties sharing theirs."""
     missing = np.isnan(x).any(axis=-1) | np.isnan(y).any(axis=-1)
     return np.where(missing, MISSING, plcc(ranks(x), ranks(y)))[()]
 
 
-def ranks(x: Values) -> Values:
+def ranks(x: Series) -> Series:
     """Rank of each number among those of its row, from 1; equal numbers share the mean of their ranks.
 
     What `scipy.stats.rankdata(x, axis=-1)` gives, about five times as fast over many rows.
@@ -82,27 +80,34 @@ def ranks(x: Values) -> Values:
 
 
 def interval(
-    statistic: Statistic, *arrays: Float[np.ndarray, "n"], rounds: int = 1000, level: float = 0.95, seed: int = 0
+    statistic: Statistic, *arrays: Float[np.ndarray, "n"], rounds: int = ROUNDS, level: float = LEVEL, seed: int = 0
 ) -> Estimate:
-    """A statistic over images with its percentile bootstrap interval (Efron 1979).
+    """A statistic over images with its percentile bootstrap interval (`resampling.estimate`).
 
     Images are resampled as wholes: what the arrays say of one image stays together. An image with a NaN in any array
-    is left out and counted as missing. `mean` holds the statistic's value. There is no interval for fewer than two
-    images, nor where over 1 - `level` of the resamples leave the statistic undefined, as two or three images do for a
-    correlation: the others would pretend to a certainty that is not there.
+    is left out and counted as missing. `mean` holds the statistic's value. There is no interval where over 1 - `level`
+    of the resamples leave the statistic undefined, as two or three images do for a correlation: the others would
+    pretend to a certainty that is not there.
     """
     measured = ~np.isnan(np.stack(arrays)).any(axis=0)
     complete = [array[measured].astype(np.float64) for array in arrays]
     n, missing = int(measured.sum()), int((~measured).sum())
-    value = float(statistic(*complete))
-    if n < 2 or np.isnan(value):
-        return Estimate(value, MISSING, MISSING, n, missing)
-    found = [statistic(*(array[draws] for array in complete)) for draws in _draws(n, rounds, seed)]
-    low, high = percentiles(np.concatenate([np.atleast_1d(part) for part in found]), level)
-    return Estimate(value, low, high, n, missing)
+    values = [statistic(*complete)]
+    if n > 1 and not np.isnan(values[0]):
+        values += [statistic(*(array[rows] for array in complete)) for rows in resampled_rows(n, rounds, seed)]
+    return estimate(np.concatenate([np.atleast_1d(part) for part in values]), n, missing, level)
 
 
-def t_interval(values: Float[np.ndarray, "n"], level: float = 0.95) -> Estimate:
+def bootstrap_mean(values: FloatArray, rounds: int = 2000, level: float = LEVEL, seed: int = 0) -> Estimate:
+    """Mean of the measured values with its bootstrap interval, resampling the images.
+
+    The interval speaks of the grid's images: how far the mean would move with other seeds. It knows nothing of
+    another training run.
+    """
+    return interval(mean, values, rounds=rounds, level=level, seed=seed)
+
+
+def t_interval(values: Float[np.ndarray, "n"], level: float = LEVEL) -> Estimate:
     """Mean of the values that are there, with Student's t interval: mean ± t(n - 1) s / √n (Student 1908).
 
     Exact where they are independent draws from a normal distribution, and for few of them nearer to what it says than
@@ -136,43 +141,9 @@ def _bin(values: Float[np.ndarray, "n"], by: Float[np.ndarray, "n"], edges: Floa
     return Bin(float(edges[0]), float(edges[1]), float(by.mean()), len(by), interval(mean, values))
 
 
-def _unit(x: Values) -> Values:
+def _unit(x: Series) -> Series:
     """Centered, and scaled to length 1; NaN for a constant, whose rounding errors must not pass for a spread."""
     constant = (x == x[..., :1]).all(axis=-1, keepdims=True)
     centered = x - x.mean(axis=-1, keepdims=True)
     length = np.linalg.norm(centered, axis=-1, keepdims=True)
     return centered / np.where(constant | (length == 0), MISSING, length)
-
-
-def _draws(n: int, rounds: int, seed: int) -> Iterator[Int[np.ndarray, "some n"]]:
-    """Indices of resampled images, `rounds` rows in all, a chunk at a time."""
-    generator = np.random.default_rng(seed)
-    rows = max(1, CHUNK // n)
-    for start in range(0, rounds, rows):
-        yield generator.integers(0, n, size=(min(rows, rounds - start), n))
-
-
-def percentiles(found: Float[np.ndarray, "rounds"], level: float) -> tuple[float, float]:
-    """The middle `level` of a bootstrap's values; NaN where over 1 - `level` of them are undefined."""
-    defined = found[~np.isnan(found)]
-    if len(defined) < level * len(found):
-        return MISSING, MISSING
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def bootstrap_mean(values: FloatArray, rounds: int = 2000, level: float = 0.95, seed: int = 0) -> Estimate:
-    """Mean of the measured values with a percentile bootstrap interval (Efron 1979), resampling the images.
-
-    The interval speaks of the grid's images: how far the mean would move with other seeds. It knows nothing of
-    another training run.
-    """
-    measured = values[~np.isnan(values)]
-    n, missing = len(measured), len(values) - len(measured)
-    if n == 0:
-        return Estimate(MISSING, MISSING, MISSING, 0, missing)
-    if n == 1:
-        return Estimate(float(measured[0]), MISSING, MISSING, 1, missing)
-    draws = np.random.default_rng(seed).integers(0, n, size=(rounds, n))
-    low, high = np.quantile(measured[draws].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(float(measured.mean()), float(low), float(high), n, missing)

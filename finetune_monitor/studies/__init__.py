@@ -1,1 +1,1 @@
-"""Studies of the metrics themselves; no part of a training."""
+"""Studies that judge the metrics themselves; no part of a training."""

@@ -1,1 +1,1 @@
-"""Experiments: the same training under several settings, on Ray Tune, each trial an ordinary run directory."""
+"""Many trainings on Ray Tune, each an ordinary run directory."""

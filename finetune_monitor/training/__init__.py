@@ -1,1 +1,1 @@
-"""DreamBooth and LoRA training of Stable Diffusion v1.5 on Accelerate, with the monitor in it."""
+"""DreamBooth and LoRA training of Stable Diffusion v1.5, from its config to the exported weights."""

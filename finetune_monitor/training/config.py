@@ -13,8 +13,8 @@ from finetune_monitor.base.sections import (
     Choices,
     Section,
     choices,
+    did_you_mean,
     flat,
-    nearest,
     options_of,
     problems_of,
     section_of_options,
@@ -207,7 +207,7 @@ class Config(Section):
         columns = self.monitor.columns
         if column not in columns:
             given = [name for name in columns if self._gives(columns[name])]
-            return f"found {column!r}, expected one of {', '.join(given)}{nearest(column, given)}"
+            return f"found {column!r}, expected one of {', '.join(given)}{did_you_mean(column, given)}"
         if not self._gives(columns[column]):
             return f"{column} needs {columns[column].needs}; give it a value"
         return ""

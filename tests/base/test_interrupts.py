@@ -5,16 +5,29 @@ import pty
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from finetune_monitor.base.interrupts import watched_signals
 
 
+@contextmanager
+def running(program: str, *arguments: str, **streams) -> Iterator[subprocess.Popen]:
+    """The program in a process of its own, which does not outlive the test."""
+    with subprocess.Popen([sys.executable, "-c", program, *arguments], **streams) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def test_a_closed_terminal_asks_for_the_end_and_what_is_printed_then_is_no_error(tmp_path):
     program = """
 import os, signal, sys, time
 from finetune_monitor.base.interrupts import watched_signals
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where these tests run under nohup
 with watched_signals("ending", tell=lambda: open(sys.argv[1], "w").close()) as interrupt:
     print("ready", flush=True)
     while interrupt.number is None:
@@ -27,9 +40,8 @@ sys.exit(interrupt.exit_status)
 """
     told, survived = tmp_path / "told", tmp_path / "survived"
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-c", program, str(told), str(survived)]
     streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
-    with subprocess.Popen(command, start_new_session=True, **streams) as process:
+    with running(program, str(told), str(survived), start_new_session=True, **streams) as process:
         os.close(theirs)
         assert b"ready" in os.read(ours, 100)
         os.close(ours)
@@ -58,8 +70,7 @@ with watched_signals("ending", forwarded=True) as interrupt:
     while True:
         time.sleep(0.05)
 """
-    command = [sys.executable, "-c", program]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with running(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
         assert process.stderr.readline() == "\n"

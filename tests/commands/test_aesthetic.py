@@ -18,14 +18,14 @@ from PIL import Image, ImageFilter
 from safetensors import safe_open
 from skimage.data import astronaut
 
-from finetune_monitor.base.errors import UserError
-from finetune_monitor.cli import _parser, main
-from finetune_monitor.commands.aesthetic import KEPT, _clip
+from finetune_monitor.cli import main
+from finetune_monitor.commands.aesthetic import KEPT
 from finetune_monitor.metrics.aesthetic import Aesthetic
 from finetune_monitor.metrics.aesthetic_head import read_head
-from finetune_monitor.studies.aesthetic_head import embedding
+from finetune_monitor.studies.aesthetic_head import embedding, scoring
+from support import needs
 from support.heads import DATA as HEADS
-from support.heads import needs_data, write_head
+from support.heads import METADATA, write_head
 from support.places import DEMO, ROOT, SHARED
 
 CLIP = DEMO / "clip"
@@ -90,6 +90,7 @@ def predictions(folder: Path) -> dict[str, dict[str, str]]:
 # --- fit ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_head_says_what_it_was_made_with(fitted):
     found = metadata(fitted / "head.safetensors")
     assert json.loads(found["layers"]) == [96, 32, 16, 1]
@@ -148,6 +149,7 @@ def test_the_metric_scores_with_it_as_the_report_says(fitted, ava):
     assert metric.describe().notice == "A test's head."
 
 
+@pytest.mark.slow
 def test_a_second_fit_embeds_nothing_and_gives_the_same_file(fitted, ava, tmp_path, monkeypatch, capsys):
     def refuse(*_, **__):
         raise AssertionError("CLIP was loaded")
@@ -162,6 +164,7 @@ def test_a_second_fit_embeds_nothing_and_gives_the_same_file(fitted, ava, tmp_pa
     assert "left out" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("balance", ["resample", "none"])
 def test_the_loss_on_the_histogram_and_other_balances(ava, tmp_path, balance):
     output = tmp_path / "head"
@@ -173,6 +176,7 @@ def test_the_loss_on_the_histogram_and_other_balances(ava, tmp_path, balance):
     assert list(json.loads((output / "report.json").read_text())["predictors"]) == expected
 
 
+@pytest.mark.slow
 def test_cross_validation_scores_every_image_by_a_head_that_has_not_seen_it(ava, tmp_path):
     assert main(options(ava, tmp_path / "head", "--folds", "4", "--hidden", "16", "--balance", "none")) == 0
     assert len(predictions(tmp_path / "head")) == RATED
@@ -373,6 +377,7 @@ def test_eval_overwrites_no_report_and_embeds_no_other_image(fitted, ava, tmp_pa
     assert "found report.json, which would be overwritten" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_eval_takes_the_heads_scale_and_says_where_the_ratings_have_another(ava, tmp_path):
     rows = [f"{1000 + n},{5 - n / 12}" for n in range(RATED)]
     (tmp_path / "ratings.csv").write_text("\n".join(["image,mean", *rows]))
@@ -403,13 +408,16 @@ def test_eval_takes_the_heads_scale_and_says_where_the_ratings_have_another(ava,
         ),
     ],
 )
-def test_the_clip_is_the_one_named_or_the_heads_own(metadata, words, expected):
-    chosen = _parser().parse_args(["aesthetic", "score", "head", "image", *words])
+def test_the_clip_is_the_one_named_or_the_heads_own(tmp_path, monkeypatch, capsys, metadata, words, expected):
+    taken = []
+    monkeypatch.setattr(scoring, "print_scores", lambda images, head, *clip_and_device: taken.append(clip_and_device))
+    head = write_head(tmp_path / "head.safetensors", metadata={**METADATA, **metadata})
+    status = main(["aesthetic", "score", str(head), "image", "--device", "cpu", *words])
     if isinstance(expected, tuple):
-        assert _clip(chosen, metadata) == expected
+        assert (status, taken) == (0, [(*expected, "cpu")])
     else:
-        with pytest.raises(UserError, match=expected):
-            _clip(chosen, metadata)
+        assert (status, taken) == (2, [])
+        assert expected in capsys.readouterr().err
 
 
 def test_eval_refuses_another_clip_before_anything_is_embedded(fitted, ava, tiny_clip, tmp_path, capsys):
@@ -451,7 +459,7 @@ def test_a_head_that_does_not_name_its_clip_asks_for_it(tmp_path, tiny_clip, cap
     assert main(["aesthetic", "score", str(head), str(photo), "--clip", str(tiny_clip)]) == 0
 
 
-@needs_data
+@needs.shared("aesthetic")
 def test_a_public_head_names_its_clip_by_itself(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FINETUNE_MONITOR_CACHE", str(HEADS / "laion"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
@@ -463,7 +471,8 @@ def test_a_public_head_names_its_clip_by_itself(tmp_path, monkeypatch, capsys):
 # --- real images, real ratings ----------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the rated images beside the checkout are not here")
+@pytest.mark.slow
+@needs.shared("ratings")
 def test_real_ratings_cross_validated_beside_a_constant_and_nima(tmp_path):
     ratings: dict[str, dict[str, int]] = {}
     with (REAL / "avt_2022_per_rater.csv").open(newline="") as file:

@@ -10,12 +10,11 @@ import pytest
 from finetune_monitor.cli import main
 from finetune_monitor.metrics.thresholds import read_thresholds
 from finetune_monitor.studies.labeling.ratings import Rating, to_csv
+from support import needs
 from support.places import SHARED
 from support.worlds import guesses, truth
 
 REAL = SHARED / "ratings"
-
-needs_ratings = pytest.mark.skipif(not REAL.is_dir(), reason="the ratings beside the checkout are not here")
 
 
 @pytest.fixture
@@ -54,6 +53,7 @@ def test_report_and_thresholds_come_out(files, tmp_path, capsys):
     assert numbers["metrics"][0]["unit"] == "person"
 
 
+@pytest.mark.slow
 def test_a_metric_that_gets_no_stars_does_not_keep_the_other_from_them(files, tmp_path, capsys):
     out = tmp_path / "report"
     assert main(["agree", *files, "-o", str(out)]) == 2
@@ -64,6 +64,7 @@ def test_a_metric_that_gets_no_stars_does_not_keep_the_other_from_them(files, tm
     assert (out / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_nothing_is_overwritten_and_nothing_is_left_of_a_failure(files, tmp_path, capsys):
     out = tmp_path / "report"
     assert main(["agree", *files, "-o", str(out), "--metric", "nothing"]) == 2
@@ -88,6 +89,7 @@ def test_matched_marginals_give_each_star_as_often_as_people_do(files, tmp_path)
     assert starred / 120 == pytest.approx(given / 480, abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_same_ratings_give_the_same_bytes(files, tmp_path):
     for name in ("first", "second"):
         assert main(["agree", *files, "-o", str(tmp_path / name), "--metric", "likeness"]) == 0
@@ -102,7 +104,7 @@ def test_options_out_of_range_are_refused(files, tmp_path, option, capsys):
     assert option[0] in capsys.readouterr().err
 
 
-@needs_ratings
+@needs.shared("ratings")
 @pytest.mark.slow
 def test_the_known_figures_of_real_ratings(tmp_path, capsys):
     """Göring et al. 2023: appeal of 146 images, NIMA as the model, the 22 raters who rated nearly all of them."""

@@ -15,10 +15,11 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
+from finetune_monitor.base.errors import UserError
 from finetune_monitor.cli import main
 from finetune_monitor.commands import label
 from finetune_monitor.studies.labeling import addresses
-from finetune_monitor.studies.labeling.ratings import COLUMNS, Rating
+from finetune_monitor.studies.labeling.ratings import RATING_COLUMNS, Rating
 from finetune_monitor.studies.labeling.storage import RATINGS, RatingStore
 from finetune_monitor.studies.labeling.tasks import read_plan
 from support.label_plans import AESTHETIC, SIMILARITY, write_small_plan
@@ -138,7 +139,15 @@ def test_references_take_one_person_and_leave_the_sources_alone(tmp_path, capsys
 def test_a_person_and_a_folder_may_have_an_equals_sign_in_their_names(tmp_path, monkeypatch, there, text, person):
     (tmp_path / there).mkdir()
     monkeypatch.chdir(tmp_path)
-    assert label._reference(text) == (person, Path(text[len(person) + 1 :]))
+    given = []
+
+    def draw(sources, output, per_person, repeats, seed, references):
+        given.append(references)
+        raise UserError("enough")
+
+    monkeypatch.setattr("finetune_monitor.studies.labeling.plan.draw_plan", draw)
+    assert main(["label", "plan", "images", "-o", "plan", "--references", text]) == 2
+    assert given == [{person: Path(text[len(person) + 1 :])}]
 
 
 # ---- serve
@@ -303,7 +312,7 @@ def test_export_writes_every_rating_oldest_first(rated, tmp_path, capsys, metric
     assert main(["label", "export", str(rated), "-o", str(tmp_path / "out.CSV"), *chosen]) == 0
     with (tmp_path / "out.CSV").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == RATING_COLUMNS
     found = [Rating(**{**row, "label": int(row["label"]), "duration_ms": int(row["duration_ms"])}) for row in rows]
     assert found == expected
     assert f"{len(expected)} ratings" in capsys.readouterr().out

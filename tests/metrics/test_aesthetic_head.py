@@ -21,7 +21,6 @@ from finetune_monitor.metrics.aesthetic_head import (
     scale_of,
 )
 from finetune_monitor.models.clip import ClipSource, resolve_clip
-from finetune_monitor.models.weights import AESTHETIC_HEADS
 from support.heads import DATA, METADATA, WIDTH, needs_data, public, write_clip, write_head
 
 # --- the public heads on real embeddings --------------------------------------------------------------------------
@@ -59,16 +58,21 @@ def test_the_default_head_collapses_to_the_known_affine_map():
 
 
 @needs_data
-@pytest.mark.parametrize("name", AESTHETIC_HEADS)
+@pytest.mark.parametrize("name", PUBLIC_HEADS)
 @torch.no_grad()
 def test_public_heads_agree_with_the_modules_of_their_authors(name):
     file = public(name)
-    assert sha256(file) == AESTHETIC_HEADS[name].sha256
+    assert sha256(file) == PUBLIC_HEADS[name].file.sha256
     state = torch.load(file, weights_only=True, map_location="cpu")
     head, metadata = read_head(file)
     embeddings = nn.functional.normalize(torch.randn(4, head.width, generator=torch.Generator().manual_seed(0)))
     assert torch.allclose(head(embeddings), authors_module(name, state)(embeddings)[:, 0], atol=1e-5)
-    assert metadata["clip"] == PUBLIC_HEADS[name][1]
+    assert metadata["clip"] == PUBLIC_HEADS[name].clip
+
+
+def test_addresses_of_the_public_heads():
+    assert all("+" not in head.file.url for head in PUBLIC_HEADS.values())
+    assert all(len(head.file.sha256) == 64 for head in PUBLIC_HEADS.values())
 
 
 def authors_module(name: str, state: dict[str, torch.Tensor]) -> nn.Module:

@@ -27,10 +27,8 @@ def encoder() -> ClipEncoder:
 def encoded(encoder, monkeypatch) -> list[int]:
     """Sizes of the batches that the network sees."""
     sizes: list[int] = []
-    plain = encoder._model.encode_image
-    monkeypatch.setattr(
-        encoder._model, "encode_image", lambda batch, **kw: sizes.append(len(batch)) or plain(batch, **kw)
-    )
+    plain = encoder.encode
+    monkeypatch.setattr(encoder, "encode", lambda batch: sizes.append(len(batch)) or plain(batch))
     return sizes
 
 
@@ -66,10 +64,18 @@ def test_nothing_is_kept_of_images_that_are_gone(encoder):
     for color in ("red", "green", "blue"):  # one after the other, so that Python gives the same id again
         alone = ClipEncoder(str(CLIP)).embed([Image.new("RGB", (64, 64), color)])
         assert np.allclose(encoder.embed([Image.new("RGB", (64, 64), color)]), alone, atol=1e-5)
-    encoder.embed(images(8))
-    gc.collect()
     encoder.embed([PHOTO])
-    assert len(encoder._rows) == len(encoder._images) == 1
+    before = embeddings(encoder.width)
+    encoder.embed(images(8))
+    assert embeddings(encoder.width) > before
+    encoder.embed([PHOTO])
+    assert embeddings(encoder.width) == before
+
+
+def embeddings(width: int) -> int:
+    """How many embeddings there are in memory."""
+    gc.collect()
+    return sum(type(each) is torch.Tensor and each.shape == (width,) for each in gc.get_objects())
 
 
 def test_the_two_steps_of_embedding_can_be_taken_alone(encoder):

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from facenet_pytorch import MTCNN, InceptionResnetV1
@@ -25,9 +26,9 @@ from finetune_monitor.models.faces import (
     similarity_transform,
 )
 from finetune_monitor.models.recognizers import InceptionResnet, OnnxRecognizer, load_recognizer
+from support import needs
 from support.places import DEMO, SHARED
 
-onnx = pytest.importorskip("onnx")
 PEOPLE = SHARED / "faces/face_recognition/examples"
 DEMO_PHOTOS = DEMO / "photos/astronaut"
 FACE_AT = (175, 60, 275, 175)  # the astronaut's face, by eye
@@ -94,7 +95,7 @@ def test_the_largest_face_comes_first(finder, photo):
     assert faces[0].box[0] > 250 > faces[1].box[0]
 
 
-@pytest.mark.skipif(not PEOPLE.is_dir(), reason="photos beside the checkout are not here")
+@needs.shared("faces")
 @pytest.mark.parametrize(("name", "count"), [("two_people.jpg", 2), ("biden.jpg", 1), ("obama-1080p.jpg", 1)])
 def test_people_are_counted(finder, name, count):
     assert len(finder.find([Image.open(PEOPLE / name).convert("RGB")])[0]) == count

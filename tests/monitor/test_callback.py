@@ -1,14 +1,17 @@
 """The monitor in a loop of the user's own: what it records, shows, decides and survives."""
 
 import json
+import shutil
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from finetune_monitor import FinetuneMonitor, Patience, PromptGrid, TensorBoardSink
+from finetune_monitor import FinetuneMonitor, Patience, PromptGrid, ReportPage, TensorBoardSink
+from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.run_directory import read_run
@@ -330,3 +333,63 @@ def test_a_grid_larger_than_memory_is_refused(pipeline, run_folder):
     grid = PromptGrid(["a"], range(400_000), size=(512, 512))
     with pytest.raises(UserError, match=r"400000 images of 512 x 512 pixels need about 1171.9 GiB"):
         make(pipeline, run_folder, grid=grid)
+
+
+def test_a_step_before_the_last_one_evaluated_is_refused_and_not_taken_for_it(pipeline, run_folder):
+    monitor = make(pipeline, run_folder)
+    ten = monitor.evaluate(10)
+    assert monitor.evaluate(10) is ten
+    with pytest.raises(ValueError, match="found 5 after step 10 has been evaluated"):
+        monitor.evaluate(5)
+    monitor.close()
+    assert [evaluation.step for evaluation in read_run(run_folder).evaluations] == [0, 10]
+
+
+def test_a_count_that_begins_anew_is_warned_about_once_and_training_goes_on(pipeline, run_folder, caplog):
+    monitor = make(pipeline, run_folder)
+    for step in (1, 2, 3, 4, 1, 2, 3):
+        assert not monitor.on_step_end(step)
+    monitor.close()
+    assert [evaluation.step for evaluation in read_run(run_folder).evaluations] == [0, 2, 4]
+    assert caplog.text.count("count the steps of the whole training") == 1
+
+
+def test_the_other_processes_have_no_record(pipeline, run_folder, monkeypatch):
+    monkeypatch.setattr(distributed, "is_main", lambda: False)
+    monitor = make(pipeline, run_folder)
+    assert monitor.record is None
+    assert not monitor.on_step_end(2)
+    monitor.close()
+    assert not run_folder.exists()
+
+
+class AtFive:
+    """A rule with a reason of its own."""
+
+    metric = "brightness"
+
+    def decide(self, history, higher_is_better) -> str | None:
+        return "it is five o'clock" if len(history) > 1 else None
+
+
+def test_a_rule_of_the_users_own_ends_the_training_with_its_own_reason(pipeline, run_folder, capsys):
+    monitor = make(pipeline, run_folder, stopping=AtFive(), sinks=[TensorBoardSink(), ReportPage()])
+    assert monitor.on_step_end(2)
+    assert monitor.close().reason == "it is five o'clock"
+    assert "why it ended:        it is five o'clock" in capsys.readouterr().out
+    history = read_run(run_folder)
+    assert (history.reason, history.why) == ("it is five o'clock", "it is five o'clock")
+    assert history.evaluations[-1].decision.reason == "it is five o'clock"
+
+
+def test_a_notice_in_the_models_folder_stands_beside_the_scores(tiny_model, tmp_path, run_folder, capsys):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    (folder / "finetune_monitor.json").write_text('{"notice": "toy images"}')
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    make(pipeline, run_folder).close()
+    assert read_run(run_folder).notices == ("toy images",)
+    assert "toy images" in capsys.readouterr().out
+    (folder / "finetune_monitor.json").write_text("{")
+    with pytest.raises(UserError, match=r"finetune_monitor\.json: damaged"):
+        make(pipeline, tmp_path / "other")

@@ -1,6 +1,6 @@
 """The grid's cells, its fingerprint, and what it refuses."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -27,7 +27,7 @@ def test_cells_stand_prompt_by_prompt_with_unique_ids():
         {"size": (64, 64)},
     ],
 )
-def test_whatever_changes_a_image_changes_the_fingerprint(change):
+def test_whatever_changes_an_image_changes_the_fingerprint(change):
     assert replace(GRID, **change).fingerprint() != GRID.fingerprint()
 
 
@@ -48,3 +48,31 @@ def test_the_fingerprint_does_not_depend_on_the_kind_of_sequence():
 def test_a_grid_that_cannot_be_rendered_is_refused(change, named):
     with pytest.raises(ValueError, match=named):
         replace(GRID, **change)
+
+
+RECORDED = {
+    "prompts": ["a photo of sks person", "sks person, oil painting"],
+    "seeds": [0, 1, 2, 3],
+    "sampler": "DPMSolverMultistepScheduler",
+    "size": (512, 512),
+}
+
+
+@dataclass(frozen=True)
+class Tomorrow(PromptGrid):
+    """The grid with a field that a later version may add."""
+
+    clip_skip: int = 0
+
+
+@pytest.mark.parametrize("kind", [PromptGrid, Tomorrow])
+def test_grids_recorded_before_keep_their_fingerprint(kind):
+    assert kind(**RECORDED).fingerprint() == "e8cc993c6232afa9cd931be45c5705cf0d64976a0237fbe95f515079148c2b76"
+
+
+def test_a_later_field_is_in_the_fingerprint_where_it_is_not_as_usual():
+    assert Tomorrow(**RECORDED, clip_skip=1).fingerprint() != Tomorrow(**RECORDED).fingerprint()
+
+
+def test_a_range_of_seeds_is_kept_as_numbers():
+    assert PromptGrid(["a"], range(3)).seeds == (0, 1, 2)

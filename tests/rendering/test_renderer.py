@@ -9,9 +9,9 @@ import torch
 from diffusers import DDPMPipeline, DDPMScheduler, FluxPipeline, StableDiffusionImg2ImgPipeline
 
 from finetune_monitor import PromptGrid
-from finetune_monitor.rendering import renderer as module
 from finetune_monitor.rendering import schedulers
 from finetune_monitor.rendering.isolation import isolated
+from finetune_monitor.rendering.pipelines import decode
 from finetune_monitor.rendering.renderer import Renderer, is_black, to_images
 from support import tiny
 from support.tiny import stable_diffusion as tiny_pipeline
@@ -119,41 +119,32 @@ def test_dropout_is_off_while_rendering():
 
 def test_out_of_memory_halves_the_batch_and_is_remembered(pipeline, monkeypatch, caplog):
     renderer = Renderer(pipeline, GRID)
-    tried, call = [], renderer.pipeline
+    tried, call = [], type(pipeline).__call__
 
-    def small_memory(**arguments):
+    @wraps(call)
+    def small_memory(self, **arguments):
         tried.append(len(arguments["generator"]))
         if tried[-1] > 2:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate")
-        return call(**arguments)
+        return call(self, **arguments)
 
-    monkeypatch.setattr(renderer, "pipeline", _standing_in_for(call, small_memory))
+    monkeypatch.setattr(type(pipeline), "__call__", small_memory)
     assert len(render(renderer)) == 6
     assert len(render(renderer)) == 6
     assert tried == [6, 3, 1, 1, 1, 1, 1, 1] + [1] * 6
     assert "out of memory with 6 cells" in caplog.text
 
 
-def _standing_in_for(pipeline, call):
-    """The pipeline with another `__call__`."""
-    stand_in = wraps(type(pipeline).__call__)(lambda self, **arguments: call(**arguments))
-    kind = type("Standing", (type(pipeline),), {"__call__": stand_in})
-    standing = object.__new__(kind)
-    vars(standing).update(vars(pipeline))
-    return standing
-
-
 def test_images_too_large_to_decode_whole_are_decoded_in_tiles(pipeline, monkeypatch, caplog):
     renderer = Renderer(pipeline, replace(GRID, size=(64, 64)))
     whole = render(renderer)
-    decode = module.decode
 
     def small_memory(own, latents):
         if not own.vae.use_tiling:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried")
         return decode(own, latents)
 
-    monkeypatch.setattr(module, "decode", small_memory)
+    monkeypatch.setattr("finetune_monitor.rendering.renderer.decode", small_memory)
     tiled = render(renderer)
     assert np.abs(whole - tiled).mean() < 8
     assert not pipeline.vae.use_tiling

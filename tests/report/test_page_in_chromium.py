@@ -13,6 +13,8 @@ from finetune_monitor.stats.statistics import t_interval
 from support.browser import PHONE, opened_page, started_chromium
 from support.page_folders import GRID, HOSTILE, NAME, OTHER_GRID, PLAIN, Recording, sweep_of, write_run
 
+pytestmark = pytest.mark.slow
+
 WATCH = """
   window.flashes = [];
   new MutationObserver(() => {

@@ -1,5 +1,6 @@
-"""A real Chromium for tests of pages; tests that use it are skipped where there is none."""
+"""A real Chromium for tests of pages; where there is none, tests that use it are skipped or, in `.ci/run`, fail."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,8 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from playwright.sync_api import sync_playwright
+
+from support import needs
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+REQUIRED = "REQUIRE_CHROMIUM"
+"""The environment variable by which a missing browser is a failure."""
 
 QUIET = (
     "--no-sandbox",
@@ -26,11 +33,11 @@ PHONE = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobil
 @contextmanager
 def started_chromium() -> Iterator[Any]:
     """Playwright's `Browser`; every test opens contexts of its own in it."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
     found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
-        pytest.skip(f"needs one of {', '.join(NAMES)}")
-    with playwright.sync_playwright() as driver:
+        missing = pytest.fail if os.environ.get(REQUIRED) else pytest.skip
+        missing(needs.CHROMIUM)
+    with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=found, args=list(QUIET))
         try:
             yield browser

@@ -4,15 +4,15 @@ import json
 from pathlib import Path
 
 import open_clip
-import pytest
 import torch
 from safetensors.torch import save_file
 
 from finetune_monitor.metrics.aesthetic_head import AestheticHead
+from support import needs
 from support.places import SHARED
 
 DATA = SHARED / "aesthetic"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the public heads beside the checkout are not here")
+needs_data = needs.shared("aesthetic")
 METADATA = {"format": "finetune_monitor.aesthetic_head", "version": "1", "activation": "relu", "notice": "demo scores"}
 WIDTH = 8
 """Of the embeddings of `write_clip`."""

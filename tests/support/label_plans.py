@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from finetune_monitor.studies.labeling.tasks import Plan, Task, write_plan
+from finetune_monitor.studies.labeling.tasks import LabelingPlan, Task, write_plan
 
 SECRETS = ("CANARY-prompt", "CANARY-person", "CANARY-run", "CANARY-cell", "CANARY-gps", "987654")
 """What the plan and its files hold of persons, runs, prompts, steps and scores."""
@@ -26,7 +26,7 @@ def write_small_plan(
     metrics: tuple[str, ...] = (SIMILARITY, AESTHETIC),
     photos: int = 3,
     seed: int = 0,
-) -> Plan:
+) -> LabelingPlan:
     """A plan with `images` images and `repeats` of them again for each metric, of two persons."""
     source = folder.parent / "CANARY-run"
     tasks = []
@@ -35,7 +35,7 @@ def write_small_plan(
         own += [_repeat(task) for task in own[:repeats]]
         tasks += own
     references = {f"CANARY-person-{n}": tuple(_photo(source, n, k) for k in range(photos)) for n in range(2)}
-    plan = Plan(tuple(tasks), references, seed)
+    plan = LabelingPlan(tuple(tasks), references, seed)
     write_plan(folder, plan)
     return plan
 

@@ -1,4 +1,4 @@
-"""What tests/test_two_processes.py launches on every process: each scenario writes what its process saw as JSON."""
+"""Launched by tests/monitor/test_two_processes.py on every process: each scenario writes what it saw as JSON."""
 
 import json
 import sys

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from finetune_monitor.studies.agreement.label_matrix import describe_labelers, table_notes
-from finetune_monitor.studies.agreement.study import Study, study
-from finetune_monitor.studies.agreement_report.files import Section
+from finetune_monitor.studies.agreement.study import ReportSection, Study, study
 from support.worlds import guesses, sample, truth
 
 NAN = float("nan")
@@ -49,6 +48,6 @@ def found(world: str) -> Study:
     return study(sample(labels, likes, persons), rounds=200)
 
 
-def section(found: Study, **named: Any) -> Section:
+def section(found: Study, **named: Any) -> ReportSection:
     table = found.sample.table
-    return Section(found, describe_labelers(table), table_notes(table), **named)
+    return ReportSection(found, describe_labelers(table), table_notes(table), **named)

@@ -44,18 +44,29 @@ def refused(tmp_path_factory, tiny_model, photos):
         yield commands
 
 
+ATTEMPTS = 4
+"""At starting the cluster: Ray gives each of its own processes 30 seconds, which a busy machine may exceed."""
+
+
 @pytest.fixture
-def cluster():
+def cluster(tmp_path):
     """Two nodes, by their address and what removes the second."""
-    folder = tempfile.mkdtemp(prefix="two-", dir="/tmp")  # the names of Ray's sockets must be short
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
-    with subprocess.Popen([sys.executable, TWO_NODES, folder], text=True, env=environment, **pipes) as nodes:
-        lines = (line.strip() for line in nodes.stdout)
-        yield next(line for line in lines if ":" in line), nodes
-        nodes.stdin.close()
-        nodes.wait(100)
-    shutil.rmtree(folder, ignore_errors=True)
+    log, pipes = tmp_path / "two_nodes.txt", {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    for _ in range(ATTEMPTS):
+        folder = tempfile.mkdtemp(prefix="two-", dir="/tmp")  # the names of Ray's sockets must be short
+        environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": folder}  # it need not have /tmp/ray
+        with log.open("w") as errors:
+            nodes = subprocess.Popen([sys.executable, TWO_NODES], text=True, env=environment, stderr=errors, **pipes)
+        with nodes:
+            address = next((line.strip() for line in nodes.stdout if ":" in line), None)
+            if address is not None:
+                yield address, nodes
+                nodes.stdin.close()
+                nodes.wait(100)
+        shutil.rmtree(folder, ignore_errors=True)
+        if address is not None:
+            return
+    pytest.fail(f"the cluster did not start in {ATTEMPTS} attempts: {log.read_text()[-2000:]}")
 
 
 def test_trials_run_on_both_nodes_and_one_lost_with_its_node_runs_elsewhere(tmp_path, tiny_model, photos, cluster):

@@ -22,7 +22,7 @@ def write(tmp_path, tiny_model, photos):
     return lambda **keys: sweeps.write_sweep(tmp_path, tiny_model, photos, **keys)
 
 
-def test_one_of_four_trials_is_killed_and_comes_back_while_a_fifth_fails_at_once(write, tmp_path, photos):
+def test_one_of_two_trials_is_killed_and_comes_back_while_a_third_fails_at_once(write, tmp_path, photos):
     path = write(set={"train.checkpoint_every": 10, "monitor.every": 30}, people=people(tmp_path, photos))
     driver = sweeps.start(path)
     try:
@@ -36,25 +36,25 @@ def test_one_of_four_trials_is_killed_and_comes_back_while_a_fifth_fails_at_once
     assert (failed.state, failed.attempts) == (TrialState.FAILED, 1)  # another one would end the same way
     assert "damaged" in failed.error
     assert f"failed: {failed.error.splitlines()[0]}" in output
-    assert "4 of 5 finished, 1 failed" in output
+    assert "2 of 3 finished, 1 failed" in output
     assert "ana.log" in output
     assert {trial.state for trial in found.values()} == {TrialState.FINISHED}
-    assert {name: trial.attempts for name, trial in found.items()} == {"ben": 2, "cy": 1, "dora": 1, "eve": 1}
+    assert {name: trial.attempts for name, trial in found.items()} == {"ben": 2, "cy": 1}
     assert "ben: tried again from its checkpoint: ended by signal 9 (SIGKILL)" in output
     first, second = sweeps.begun_at(path, "ben")
     assert first == 0 < second
-    assert {name: sweeps.steps(path, name)[-1] for name in found} == {"ben": 150, "cy": 30, "dora": 30, "eve": 30}
-    assert sweeps.steps(path, "ben") == [0, 30, 60, 90, 120, 150]
-    assert (tmp_path / "sweep/sweep.csv").read_text().count("\n") == 1 + 1 + 6 + 3 * 2  # the failed one has a row too
+    assert {name: sweeps.steps(path, name)[-1] for name in found} == {"ben": 90, "cy": 30}
+    assert sweeps.steps(path, "ben") == [0, 30, 60, 90]
+    assert (tmp_path / "sweep/sweep.csv").read_text().count("\n") == 1 + 1 + 4 + 2  # the failed one has a row too
     assert not (tmp_path / "sweep/.ray").exists()
-    assert same_as_alone(tmp_path, "ben", 150)
+    assert same_as_alone(tmp_path, "ben", 90)
 
 
 def people(folder: Path, photos: Path) -> dict[str, dict[str, object]]:
-    """Five, of whom the first has a damaged photo and the second trains for long enough to be killed."""
+    """Three, of whom the first has a damaged photo and the second trains for long enough to be killed."""
     (folder / "damaged").mkdir()
     (folder / "damaged/1.png").write_bytes(b"no image")
-    steps = {"ana": 30, "ben": 150, "cy": 30, "dora": 30, "eve": 30}
+    steps = {"ana": 30, "ben": 90, "cy": 30}
     images = {name: folder / "damaged" if name == "ana" else photos for name in steps}
     return {name: {"data.instance_images": str(images[name]), "train.max_steps": steps[name]} for name in steps}
 

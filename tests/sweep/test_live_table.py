@@ -1,7 +1,9 @@
 """The sweep on the console: what is said, the time left, and a table that fits, however many trials there are."""
 
+import re
+from types import SimpleNamespace
+
 import pytest
-from rich.console import Console
 
 from finetune_monitor.record.sweep_directory import TrialRecord, TrialState, read_state
 from finetune_monitor.sweep.ledger import Ledger
@@ -13,8 +15,26 @@ def ledger(tmp_path):
     return Ledger(tmp_path, {}, tuple(TrialRecord(f"rank={n}", {"train.rank": n}) for n in range(100)))
 
 
-def result(step, score):
-    return {"step": step, "scores": {"face_similarity": score}}
+@pytest.fixture
+def terminal(monkeypatch, capsys):
+    """Makes the console a terminal of this size; returns what shows a board's table, as a text."""
+
+    def make(width=80, height=24):
+        for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": width, "LINES": height}.items():
+            monkeypatch.setenv(name, str(value))
+        return table
+
+    def table(board):
+        capsys.readouterr()
+        board.start()
+        board.stop()
+        return re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", capsys.readouterr().out).strip()
+
+    return make
+
+
+def result(step, score=0.5, again=False):
+    return {"step": step, "scores": {"face_similarity": score}, "again": again}
 
 
 def test_without_a_terminal_each_event_is_a_line(ledger, capsys):
@@ -35,21 +55,77 @@ def test_without_a_terminal_each_event_is_a_line(ledger, capsys):
     assert "\x1b" not in lines[3]
 
 
-def test_a_hundred_trials_fit(ledger, capsys):
+def test_a_hundred_trials_fit(ledger, terminal):
+    table = terminal(width=80, height=24)
     board = SweepTable(ledger, ["face_similarity"], 100, lambda trial: 200)
     for trial in list(ledger)[:60]:
         ledger.begin(trial)
         board.begun(trial)
         board.evaluated(trial, result(0, 0.1))
         board.evaluated(trial, result(100, 0.1))
-    console = Console(width=80, height=24, record=True)
-    board._console = console
-    capsys.readouterr()
-    console.print(board._draw())
-    text = console.export_text()
+    text = table(board)
     assert len(text.splitlines()) <= 24
     assert "0 of 100 finished, 60 running, 40 waiting; 44 more run" in text
     assert "100/200" in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_trials_can_be_told_apart_in_a_narrow_terminal(tmp_path, terminal, width):
+    table = terminal(width)
+    names = [f"instance_count=5_learning_rate=0.0001_rank={rank}_ana_seed=0" for rank in (8, 16)]
+    ledger = Ledger(tmp_path, {}, tuple(TrialRecord(name, {}) for name in names))
+    scores = ["face_similarity_held_out", "face_similarity", "aesthetic"]
+    board = SweepTable(ledger, scores, 2, lambda trial: 1500)
+    for trial in ledger:
+        ledger.begin(trial)
+        board.begun(trial)
+        board.evaluated(ledger[trial.name], {"step": 100, "scores": dict.fromkeys(scores, 0.5)})
+    text = table(board)
+    first = "".join(line.split("│")[1].strip() for line in text.splitlines() if "│" in line)
+    assert first == "".join(names)
+    assert "100/1500" in text
+    assert text.count("0.500") == 2 * {60: 0, 80: 1, 120: 3}[width]
+
+
+@pytest.fixture
+def board(tmp_path, monkeypatch, terminal, capsys):
+    """Three trials of 200 steps, and a clock that stands where each event sets it: lines printed, and the time left."""
+    clock = SimpleNamespace(monotonic=lambda: clock.now, now=0.0)
+    monkeypatch.setattr("finetune_monitor.sweep.live_table.time", clock)
+    table = terminal()
+    states = {"a": TrialState.WAITING, "b": TrialState.WAITING, "c": TrialState.FAILED}
+    ledger = Ledger(tmp_path, {}, tuple(TrialRecord(name, {}, state=state) for name, state in states.items()))
+    made = SweepTable(ledger, ["face_similarity"], 3, lambda trial: 200)
+
+    def at(now, event, name, *given):
+        clock.now = now
+        if event == "begun":
+            ledger.begin(ledger[name])
+        if event == "ended":
+            ledger.end(name, *given)
+        getattr(made, event)(ledger[name], *(given if event == "evaluated" else ()))
+        said = capsys.readouterr().out.splitlines()
+        left = re.search(r"about (\S+) left", table(made))
+        return said, left and left[1]
+
+    return at
+
+
+def test_what_was_recorded_before_is_no_news_and_no_speed(board):
+    assert board(0, "begun", "a") == (["a: begins"], None)
+    assert board(1, "evaluated", "a", result(100, again=True)) == ([], None)
+    assert board(30, "evaluated", "a", result(120)) == (["a: step 120, face_similarity 0.500"], None)
+    # 60 more steps at a second each, then two trials as long as this one: 50 seconds gone by and 60 to come.
+    assert board(50, "evaluated", "a", result(140))[1] == duration(60 + 2 * (50 + 60))
+
+
+def test_a_trial_that_failed_before_counts_as_to_be_run_until_it_fails_again(board):
+    board(0, "begun", "a")
+    board(0, "evaluated", "a", result(0))
+    board(200, "evaluated", "a", result(200))
+    assert board(200, "ended", "a", TrialState.FINISHED)[1] == duration(200 + 2 * 200)
+    board(200, "begun", "c")
+    assert board(200, "ended", "c", TrialState.FAILED)[1] == duration(200 + 200)
 
 
 def test_the_time_left_is_that_of_the_steps_since_this_attempt_began():

@@ -1,10 +1,8 @@
 """What a sweep remembers when its config changes between two commands, and what it never writes down."""
 
 import stat
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from filelock import FileLock
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.evaluation import StopReason
@@ -13,7 +11,6 @@ from finetune_monitor.sweep.ledger import Ledger
 from finetune_monitor.sweep.plan import make_plan
 from finetune_monitor.sweep.spec import load_sweep
 from finetune_monitor.sweep.trials.naming import search_name
-from finetune_monitor.training.class_images import _alone
 from finetune_monitor.training.config import load_config
 from support import sweeps
 from support.sweep_folders import write_trial
@@ -157,12 +154,3 @@ def test_early_termination_has_something_to_stop_if_one_trial_is_long_enough(pla
     assert plan(axes={"train.max_steps": [6, 12]}, early_termination=rule).longest == 12
     space = {"train.max_steps": [6, 12]}
     assert plan(search={"trials": 2, "space": space}, early_termination=rule).longest == 12
-
-
-def test_a_run_says_that_it_waits_for_the_class_images_of_another(tmp_path, caplog):
-    with ThreadPoolExecutor(1) as pool:
-        with FileLock(tmp_path / ".lock"):
-            waiting = pool.submit(lambda: _alone(tmp_path).__enter__())
-            sweeps.wait_for(lambda: f"{tmp_path}: waiting for the run that generates class images" in caplog.text, 10)
-            assert not waiting.done()
-        waiting.result(10)

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 from contextlib import nullcontext
 
 import pytest
@@ -49,7 +50,18 @@ REFUSED = "ray.exceptions.AuthenticationError: RPC error: InvalidAuthToken: Auth
 )
 def test_a_cluster_that_asks_for_a_token_is_given_one(environment, monkeypatch, without, with_token, message):
     answers = {None: without, "token": with_token}
-    monkeypatch.setattr(ray_session, "_health_problem", lambda address: answers[os.environ.get("RAY_AUTH_MODE")])
-    with pytest.raises(UserError, match=message) if message else nullcontext():
-        ray_session._check_is_ray("host:6379")
+    run = subprocess.run
+
+    def health_check(command, **options):
+        if "health-check" not in command:
+            return run(command, **options)
+        problem = answers[os.environ.get("RAY_AUTH_MODE")]
+        return subprocess.CompletedProcess(command, int(problem is not None), "", problem)
+
+    monkeypatch.setattr(subprocess, "run", health_check)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as cluster,
+        pytest.raises(UserError, match=message) if message else nullcontext(),
+    ):
+        ray_session.prepare_ray(f"127.0.0.1:{cluster.getsockname()[1]}")
     assert os.environ.get("RAY_AUTH_MODE") == ("token" if without == REFUSED else None)

@@ -4,17 +4,20 @@ import errno
 import json
 import os
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYetError
 from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from rich.console import Console
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import write_atomic
 from finetune_monitor.base.interrupts import Interrupt
 from finetune_monitor.record.evaluation import StopReason
+from finetune_monitor.record.run_directory import lock
 from finetune_monitor.record.sweep_directory import TrialRecord, TrialState
 from finetune_monitor.sweep import run
 from finetune_monitor.sweep.ledger import Ledger
@@ -58,10 +61,23 @@ def test_a_trial_whose_watcher_cannot_start_has_failed(plan, searched, capsys):
     assert f"{trial.name}: failed: {trial.error}" in capsys.readouterr().out
 
 
-def test_the_status_is_not_0_while_a_trial_is_not_over(plan, capsys):
-    plan = plan()
-    ledger = Ledger(plan.folder, {}, plan.trials)
-    assert run._conclude(plan, ledger.state) == 1
+@pytest.fixture
+def command(plan, monkeypatch, tmp_path):
+    """The command for a sweep of two trials, with something else in the place of Ray."""
+
+    def go(run_trials):
+        monkeypatch.setattr(run, "prepare_ray", lambda address: None)
+        monkeypatch.setattr(run, "ray_session", lambda address, scratch: nullcontext())
+        monkeypatch.setattr(run, "resources_of", lambda chosen: {"cpu": 1, "gpu": 0})
+        monkeypatch.setattr("finetune_monitor.sweep.ray_tuning.run_trials", run_trials)
+        return run.run_sweep(tmp_path / "sweep.yaml")
+
+    plan()
+    return go
+
+
+def test_the_status_is_not_0_while_a_trial_is_not_over(command, capsys):
+    assert command(lambda *given: None) == 1
     assert "2 waiting; the same command goes on" in capsys.readouterr().out
 
 
@@ -160,11 +176,16 @@ def test_the_end_of_a_former_attempt_says_nothing_of_this_one(watched, tmp_path,
         supervisor.next_result()
 
 
-def test_an_interrupted_trial_does_not_start_its_process(watched, tmp_path, monkeypatch):
+def test_an_interrupted_trial_does_not_start_its_process(watched, tmp_path):
     begun = []
     supervisor = watched(None, begun.append)
-    monkeypatch.setattr(supervisor, "_wait_until_free", (tmp_path / "sweep/.ray" / STOP).touch)
-    assert supervisor.next_result()["outcome"] == "interrupted"
+    (run_dir := tmp_path / "sweep/trials/seed=0").mkdir(parents=True)
+    with lock(run_dir), ThreadPoolExecutor(1) as pool:  # a former attempt's process is still dying
+        waiting = pool.submit(supervisor.next_result)
+        with pytest.raises(NotYetError):
+            waiting.result(0.5)
+        (tmp_path / "sweep/.ray" / STOP).touch()
+        assert waiting.result(20)["outcome"] == "interrupted"
     assert not begun
 
 
@@ -177,88 +198,19 @@ def test_a_trial_without_gpus_sees_none(tmp_path, monkeypatch, gpus, seen):
     assert given["CUDA_VISIBLE_DEVICES"] == seen
 
 
-@pytest.fixture
-def board(tmp_path, monkeypatch):
-    """A board of three trials of 200 steps, whose clock stands where `at` sets it."""
-    clock = SimpleNamespace(monotonic=lambda: clock.now, now=0.0)
-    monkeypatch.setattr("finetune_monitor.sweep.live_table.time", clock)
-    states = {"a": TrialState.WAITING, "b": TrialState.WAITING, "c": TrialState.FAILED}
-    ledger = Ledger(tmp_path, {}, tuple(TrialRecord(name, {}, state=state) for name, state in states.items()))
-    made = SweepTable(ledger, ["face_similarity"], 3, lambda trial: 200)
-
-    def at(now, event, name, *given):
-        clock.now = now
-        if event == "begun":
-            ledger.begin(ledger[name])
-        if event == "ended":
-            ledger.end(name, *given)
-        getattr(made, event)(ledger[name], *(given if event == "evaluated" else ()))
-        return made._left(now)
-
-    return at
-
-
-def evaluated(step, again=False):
-    return {"step": step, "scores": {"face_similarity": 0.5}, "again": again}
-
-
-def test_what_was_recorded_before_is_no_news_and_no_speed(board, capsys):
-    board(0, "begun", "a")
-    assert board(1, "evaluated", "a", evaluated(100, again=True)) is None
-    assert board(30, "evaluated", "a", evaluated(120)) is None
-    assert capsys.readouterr().out.splitlines() == ["a: begins", "a: step 120, face_similarity 0.500"]
-    # 60 more steps at a second each, then two trials as long as this one: 70 seconds gone by and 60 to come.
-    assert board(50, "evaluated", "a", evaluated(140)) == pytest.approx(60 + 2 * (50 + 60))
-
-
-def test_a_trial_that_failed_before_counts_as_to_be_run_until_it_fails_again(board):
-    board(0, "begun", "a")
-    board(0, "evaluated", "a", evaluated(0))
-    board(200, "evaluated", "a", evaluated(200))
-    assert board(200, "ended", "a", TrialState.FINISHED) == pytest.approx(200 + 2 * 200)
-    board(200, "begun", "c")
-    assert board(200, "ended", "c", TrialState.FAILED) == pytest.approx(200 + 200)
-
-
-@pytest.mark.parametrize("width", [60, 80, 120])
-def test_trials_can_be_told_apart_in_a_narrow_terminal(tmp_path, width):
-    names = [f"instance_count=5_learning_rate=0.0001_rank={rank}_ana_seed=0" for rank in (8, 16)]
-    ledger = Ledger(tmp_path, {}, tuple(TrialRecord(name, {}) for name in names))
-    scores = ["face_similarity_held_out", "face_similarity", "aesthetic"]
-    made = SweepTable(ledger, scores, 2, lambda trial: 1500)
-    for trial in ledger:
-        ledger.begin(trial)
-        made.begun(trial)
-        made.evaluated(ledger[trial.name], {"step": 100, "scores": dict.fromkeys(scores, 0.5)})
-    made._console = Console(width=width, height=24, record=True)
-    made._console.print(made._draw())
-    text = made._console.export_text()
-    first = "".join(line.split("│")[1].strip() for line in text.splitlines() if "│" in line)
-    assert first == "".join(names)
-    assert "100/1500" in text
-    assert text.count("0.500") == 2 * {60: 0, 80: 1, 120: 3}[width]
-
-
-def test_a_full_disk_is_told_and_nothing_of_the_session_is_left(plan, monkeypatch, tmp_path):
-    plan()
-
+def test_a_full_disk_is_told_and_nothing_of_the_session_is_left(command, monkeypatch, tmp_path):
     def full(*given):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "sweep.json")
 
-    closed = []
-    monkeypatch.setattr(run, "ray_session", lambda *given: nullcontext())
-    monkeypatch.setattr(run, "prepare_ray", lambda address: None)
-    monkeypatch.setattr(run, "_tune", full)
-    monkeypatch.setattr(run.Publisher, "close", lambda publisher, seconds: closed.append(seconds))
+    threads = threading.active_count()
     monkeypatch.setattr(Ledger, "close", full)
     with pytest.raises(UserError, match=r"sweep.json: cannot be written or read \(No space left"):
-        run.run_sweep(tmp_path / "sweep.yaml")
-    assert closed
+        command(full)
+    assert threading.active_count() == threads
     assert not (tmp_path / "sweep/.ray").exists()
 
 
-def test_a_plan_is_made_once(plan, monkeypatch, tmp_path):
-    plan()
+def test_a_plan_is_made_once(command, monkeypatch):
     made = []
 
     def counted(spec, known):
@@ -266,8 +218,6 @@ def test_a_plan_is_made_once(plan, monkeypatch, tmp_path):
         return make_plan(spec, known)
 
     monkeypatch.setattr(run, "make_plan", counted)
-    monkeypatch.setattr(run, "prepare_ray", lambda address: None)
-    monkeypatch.setattr(run, "_run", lambda plan, ledger: 130)
-    assert run.run_sweep(tmp_path / "sweep.yaml") == 130
-    assert run.run_sweep(tmp_path / "sweep.yaml") == 130
-    assert len(made) == 2
+    for number in (1, 2):
+        command(lambda *given: None)
+        assert len(made) == number

@@ -6,14 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
 
 from finetune_monitor.sweep.plan import make_plan
 from finetune_monitor.sweep.spec import load_sweep
-from finetune_monitor.sweep.trials.process import PREFIX, USER_ERROR
+from finetune_monitor.sweep.trials.child import PREFIX, USER_ERROR
 from finetune_monitor.sweep.trials.supervisor import STOP, TOKEN, Site, Supervisor, TrialDiedError
 from support import sweeps
 from support.places import ROOT
@@ -68,6 +67,7 @@ def test_a_killed_process_is_an_error_and_the_next_goes_on_until_it_is_told_to_s
     assert json.loads((tmp_path / "sweep/trials/seed=0/run.json").read_text())["ended"]["reason"] == "interrupted"
 
 
+@pytest.mark.slow
 def test_what_the_user_can_put_right_is_not_tried_again(watch, tmp_path):
     found = watch(model=str(tmp_path / "gone")).next_result()
     assert (found["done"], found["outcome"]) == (True, "failed")
@@ -100,30 +100,3 @@ def test_a_config_that_is_not_valid_is_the_users_error(tmp_path):
     with subprocess.Popen(command, cwd=ROOT, **pipes) as child:
         assert child.wait(60) == USER_ERROR
         assert child.stderr.read().startswith(f"{PREFIX}{tmp_path / 'config.yaml'}: the config is not valid")
-
-
-def test_runs_that_share_class_images_draw_each_once(tmp_path, pipeline):
-    from finetune_monitor.training import class_images
-    from finetune_monitor.training.config import DataConfig, GridConfig
-
-    data = DataConfig(
-        instance_images=tmp_path,
-        instance_prompt="p",
-        class_images=tmp_path / "class",
-        class_count=3,
-        class_prompt="q",
-        resolution=64,
-    )
-    drawn, render = [], class_images._render_share
-
-    def counted(renderer, folder):
-        drawn.append(len(renderer.grid.cells))
-        render(renderer, folder)
-
-    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
-        patch.setattr(class_images, "_render_share", counted)
-        grid = GridConfig(prompts=["p"], steps=2)
-        found = list(pool.map(lambda _: class_images.class_images(pipeline, data, grid, None), range(2)))
-    assert drawn == [3]
-    assert found[0] == found[1]
-    assert len(found[0]) == 3

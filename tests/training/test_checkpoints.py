@@ -12,6 +12,7 @@ from finetune_monitor.training import checkpoints
 from finetune_monitor.training.config import TrainConfig
 from finetune_monitor.training.loop import make_optimizer
 from finetune_monitor.training.trainable import average, make_trainable
+from support import needs
 from support.tiny import stable_diffusion as tiny_pipeline
 
 STEADY = [7] * 20
@@ -101,12 +102,8 @@ def test_weights_optimizer_and_average_come_back_bit_for_bit(folder):
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
-@pytest.mark.parametrize("name", ["adamw", "prodigy", "adamw8bit", "eight_bit"])
+@pytest.mark.parametrize("name", ["adamw", "prodigy", pytest.param("adamw8bit", marks=needs.bitsandbytes), "eight_bit"])
 def test_every_optimizer_goes_on_bit_for_bit(tmp_path, name, method):
-    if name == "adamw8bit":
-        pytest.importorskip("bitsandbytes")
-        if not torch.cuda.is_available():
-            pytest.skip("adamw8bit needs a GPU")
     layers = ["attention", "feed_forward", "convolution"]
 
     def start(seed):

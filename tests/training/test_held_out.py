@@ -120,6 +120,7 @@ def test_the_config_keeps_a_number_and_a_folder(write_config, tmp_path):
         assert load_config(tmp_path / "again.yaml") == config
 
 
+@pytest.mark.slow
 def test_training_is_that_on_the_other_photos_alone_bit_for_bit(train, five, tmp_path):
     (tmp_path / "three").mkdir()
     for index in range(3):
@@ -173,6 +174,7 @@ def test_a_checkpoint_refuses_other_training_photos(train):
         train("run", "monitor.enabled=false")
 
 
+@pytest.mark.slow
 def test_a_run_from_before_there_were_held_out_photos_goes_on(train):
     folder = train("run", "train.max_steps=2")
     manifest = folder / "checkpoints/step-000002/manifest.json"

@@ -11,6 +11,7 @@ from finetune_monitor.training.loop import Trainer
 from finetune_monitor.training.preflight import RunInputs
 from finetune_monitor.training.run import make_accelerator, make_trainer
 from finetune_monitor.training.trainable import load_pipeline
+from support import needs
 
 
 class Waits(TorchDispatchMode):
@@ -68,7 +69,7 @@ def test_a_step_that_waits_is_noticed():
     assert len(waits.found) == 2
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA itself says when it waits")
+@needs.gpu  # CUDA itself says when it waits
 @pytest.mark.parametrize("variant", [*STEPS, "fp16"])
 def test_no_step_waits_for_a_gpu(make, variant):
     trainer = make(*STEPS.get(variant, ["train.mixed_precision=fp16"]))

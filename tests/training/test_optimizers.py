@@ -7,6 +7,7 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.training import optimizers
 from finetune_monitor.training.config import TrainConfig
 from finetune_monitor.training.optimizers import PACKAGES, STATE_SIZE, build, check_optimizer
+from support import needs
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -15,12 +16,8 @@ def test_every_name_of_the_config_has_a_size():
     assert set(TrainConfig.model_fields["optimizer"].annotation.__args__) == set(STATE_SIZE) >= set(PACKAGES)
 
 
-@pytest.mark.parametrize("name", ["adamw", "prodigy", "adamw8bit"])
+@pytest.mark.parametrize("name", ["adamw", "prodigy", pytest.param("adamw8bit", marks=needs.bitsandbytes)])
 def test_each_learns_and_keeps_what_the_disk_was_asked_for(name, capsys):
-    if name in PACKAGES:
-        pytest.importorskip(PACKAGES[name])
-    if name == "adamw8bit" and not torch.cuda.is_available():
-        pytest.skip("adamw8bit needs a GPU")
     weight = torch.nn.Parameter(torch.full((64, 256), 3.0))
     optimizer = build(name, [{"params": [weight], "lr": 1.0 if name == "prodigy" else 0.1}], 0.0)
     for _ in range(300):

@@ -72,10 +72,8 @@ def command(folder: Path, step: int = 6, cell: str = "p00-s1", *more: object) ->
     return main(["render", str(folder), "--step", str(step), "--cell", cell, *map(str, more)])
 
 
-BY_SPEED = [pytest.param(name, marks=pytest.mark.slow if name == "compile" else ()) for name in TRAININGS]
-
-
-@pytest.mark.parametrize("training", BY_SPEED)
+@pytest.mark.slow
+@pytest.mark.parametrize("training", TRAININGS)
 def test_a_image_made_again_is_the_recorded_one_pixel_for_pixel(trained, training):
     folder = trained(training)
     assert exported_steps(folder) == {0: None, 6: folder / "last"}

@@ -25,6 +25,7 @@ from finetune_monitor.record.run_directory import lock, read_run
 from finetune_monitor.training import loop
 from finetune_monitor.training.config import load_config
 from finetune_monitor.training.run import run
+from support import needs
 from support.places import DEMO, ROOT
 from support.tiny import stable_diffusion as tiny_pipeline
 
@@ -72,10 +73,10 @@ VARIANTS = {
     "workers": ["train.cache_latents=never", "train.lora_dropout=0.3", "train.gradient_accumulation=2"],
     "compile": ["train.compile=true", "train.ema_decay=0.9", "train.gradient_checkpointing=true"],
 }
-SLOW = ["workers", "compile"]
+QUICK = ["lora", "full"]
 MUST_NOT_CHANGE = ["train.rank=3", "data.instance_prompt=a cat", "train.method=full", "train.optimizer=adamw8bit"]
 MUST_NOT_CHANGE += ["train.cache_latents=always", "data.random_crop=true"]
-BY_SPEED = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in VARIANTS]
+BY_SPEED = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in VARIANTS]
 
 
 @pytest.mark.parametrize("variant", BY_SPEED)
@@ -94,6 +95,7 @@ def test_the_first_photos_are_used_where_a_count_is_given(train):
     assert not same(weights(one, 6), weights(all_of_them, 6))
 
 
+@pytest.mark.slow
 def test_class_images_are_drawn_once_and_used(train, tmp_path):
     options = [OFF, "train.prior_loss_weight=1", f"data.class_images={tmp_path / 'class'}"]
     options += ["data.class_prompt=a photo of a person", "data.class_count=3"]
@@ -157,6 +159,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoi
     assert not (folder / "last").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"])
 def test_a_signal_saves_a_checkpoint_and_the_same_command_goes_on(write_config, tmp_path, number, status):
     folder = tmp_path / "run"
@@ -219,6 +222,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run(train, monkeypatch):
     assert list((folder / "checkpoints").glob("step-*")) == []
 
 
+@pytest.mark.slow
 def test_a_monitored_run_that_was_cut_short_goes_on(train):
     quiet = ["monitor.sinks={}", "monitor.stopping=[]"]
     whole = train("whole", *quiet)
@@ -237,6 +241,7 @@ def test_going_back_to_an_older_checkpoint_drops_what_came_after(train):
     assert [evaluation.step for evaluation in read_run(folder).evaluations] == [0, 3, 5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -310,17 +315,15 @@ def test_no_space_is_said_before_training(write_config, monkeypatch):
         run(load_config(write_config(), [OFF]))
 
 
+@needs.no_gpu
 def test_half_precision_that_this_machine_cannot_do_is_said(train):
-    if torch.cuda.is_available():
-        pytest.skip("this machine can")
     with pytest.raises(UserError, match="fp16: needs a GPU"):
         train("run", OFF, "train.mixed_precision=fp16")
 
 
+@needs.no_gpu
 def test_an_optimizer_that_this_machine_cannot_run_is_named_beside_everything_else(write_config, tmp_path):
     overrides = ["train.optimizer=adamw8bit", f"model={tmp_path / 'no-model'}"]
-    if torch.cuda.is_available():
-        pytest.skip("this machine can")
     with pytest.raises(UserError, match=r"(?s)no-model.*adamw8bit: .*needs a GPU"):
         run(load_config(write_config(), [OFF, *overrides]))
 

@@ -11,6 +11,8 @@ from finetune_monitor.training.config import load_config
 from finetune_monitor.training.run import run
 from support.tiny import tiny_config
 
+pytestmark = pytest.mark.slow
+
 TRAININGS = {
     "lora": ["train.lora_dropout=0.3", "train.lora_layers=[attention, feed_forward, convolution]"],
     "full": ["train.method=full", "train.learning_rate=1e-4", "train.gradient_checkpointing=true"],
@@ -37,7 +39,7 @@ PAIRS = [
     *(("lora", watched) for watched in WATCHED),
     *((training, "other_interval") for training in TRAININGS if training not in ("lora", "compile")),
     *((training, "broken") for training in ("full", "text_encoder", "accumulation", "ema")),
-    pytest.param("compile", "other_interval", marks=pytest.mark.slow),
+    ("compile", "other_interval"),
 ]
 
 

@@ -1,1 +1,1 @@
-"""Fit, measure and read aesthetic heads: what turns a CLIP embedding into the rating that people would give."""
+"""Fit an aesthetic head on human ratings, measure it, and score images with it."""

@@ -1,6 +1,5 @@
 """Rated images with their embeddings: what a head is fitted on or measured with; what cannot be used is listed."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,13 +7,12 @@ import numpy as np
 import torch
 from jaxtyping import Float16
 
-from finetune_monitor.base.csv_files import csv_text
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.base.files import write_atomic
 from finetune_monitor.base.image_names import locate_images
 from finetune_monitor.models.clip import ClipSource
 from finetune_monitor.studies.aesthetic_head.embedding import embed_images
-from finetune_monitor.studies.aesthetic_head.ratings import Problem, ProblemKind, Ratings
+from finetune_monitor.studies.aesthetic_head.ratings import Ratings
+from finetune_monitor.studies.rating_problems import Problem, ProblemKind
 
 
 @dataclass(frozen=True)
@@ -77,9 +75,3 @@ def _left_out(ratings: Ratings, row: int, same_as: int | None, problem: str | No
         f"the same file as {ratings.names[same_as]}; rated {ratings.means[row]:.3g} and {ratings.means[same_as]:.3g}"
     )
     return Problem(ProblemKind.DUPLICATE_IMAGE, name, detail)
-
-
-def write_problems(file: Path, problems: Sequence[Problem]) -> None:
-    """All that was left out, one line each, as CSV."""
-    rows = ((problem.kind.value, problem.name, problem.detail) for problem in problems)
-    write_atomic(file, csv_text(["kind", "image", "detail"], rows).encode("utf-8", "surrogateescape"))

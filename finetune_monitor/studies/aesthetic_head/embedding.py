@@ -55,6 +55,52 @@ class Embedded:
     problems: dict[Path, str]
 
 
+@dataclass(frozen=True)
+class ImageToEmbed:
+    """A file as a worker read it.
+
+    state: None where the failure may pass, as that of a network drive, so that the file is tried again next time.
+    pixels: for CLIP; None where it cannot be used, or its embedding is known.
+    """
+
+    path: Path
+    seen: Seen
+    state: FileState | None = None
+    pixels: Float32[np.ndarray, "3 h w"] | None = None
+
+
+@dataclass(frozen=True)
+class ImageFiles(Dataset):
+    """Files, each read when it is asked for; a file that cannot be used is a result, never an exception."""
+
+    paths: Sequence[Path]
+    preprocess: Callable[[Image], Tensor]
+    known: frozenset[str]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> ImageToEmbed:
+        path = self.paths[index]
+        try:
+            return self._read(path)
+        except Exception as error:  # one odd file in a quarter of a million must not end the work
+            return ImageToEmbed(path, Seen(problem=f"{path}: cannot be read ({error!r}); check the file"))
+
+    def _read(self, path: Path) -> ImageToEmbed:
+        state, digest = file_state(path), sha256(path)
+        image = ImageToEmbed(path, Seen(digest), state)
+        if digest not in self.known:
+            try:  # the second reading is from memory: the system has just read the file
+                image = replace(image, pixels=self.preprocess(_not_too_narrow(path, read_image(path))).numpy())
+            except UserError as error:
+                passing = getattr(error.__cause__, "errno", None) is not None  # the system's failure, not the file's
+                image = ImageToEmbed(path, Seen(problem=str(error)), None if passing else state)
+        if file_state(path) != state:
+            return ImageToEmbed(path, Seen(problem=f"{path}: it changed while it was read; run the same command again"))
+        return image
+
+
 def embed_images(
     paths: Sequence[Path],
     clip: ClipSource,
@@ -138,20 +184,6 @@ def _embed(
         yield {image.path: image.seen for image in group}
 
 
-@dataclass(frozen=True)
-class ImageToEmbed:
-    """A file as a worker read it.
-
-    state: None where the failure may pass, as that of a network drive, so that the file is tried again next time.
-    pixels: for CLIP; None where it cannot be used, or its embedding is known.
-    """
-
-    path: Path
-    seen: Seen
-    state: FileState | None = None
-    pixels: Float32[np.ndarray, "3 h w"] | None = None
-
-
 def _new(group: Sequence[ImageToEmbed], store: EmbeddingStore) -> dict[str, np.ndarray]:
     """The pixels to encode: a content that several files share is encoded once."""
     new = {}
@@ -160,38 +192,6 @@ def _new(group: Sequence[ImageToEmbed], store: EmbeddingStore) -> dict[str, np.n
         if digest is not None and image.pixels is not None and digest not in store:
             new[digest] = image.pixels
     return new
-
-
-@dataclass(frozen=True)
-class ImageFiles(Dataset):
-    """Files, each read when it is asked for; a file that cannot be used is a result, never an exception."""
-
-    paths: Sequence[Path]
-    preprocess: Callable[[Image], Tensor]
-    known: frozenset[str]
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> ImageToEmbed:
-        path = self.paths[index]
-        try:
-            return self._read(path)
-        except Exception as error:  # one odd file in a quarter of a million must not end the work
-            return ImageToEmbed(path, Seen(problem=f"{path}: cannot be read ({error!r}); check the file"))
-
-    def _read(self, path: Path) -> ImageToEmbed:
-        state, digest = file_state(path), sha256(path)
-        image = ImageToEmbed(path, Seen(digest), state)
-        if digest not in self.known:
-            try:  # the second reading is from memory: the system has just read the file
-                image = replace(image, pixels=self.preprocess(_not_too_narrow(path, read_image(path))).numpy())
-            except UserError as error:
-                passing = getattr(error.__cause__, "errno", None) is not None  # the system's failure, not the file's
-                image = ImageToEmbed(path, Seen(problem=str(error)), None if passing else state)
-        if file_state(path) != state:
-            return ImageToEmbed(path, Seen(problem=f"{path}: it changed while it was read; run the same command again"))
-        return image
 
 
 def _not_too_narrow(path: Path, image: Image) -> Image:

@@ -25,7 +25,7 @@ from finetune_monitor.models.clip import ClipSource, clip_width
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+STORE_VERSION = 1
 
 SHARD_ROWS = 8192
 """12 MB of ViT-L/14: rewriting the newest shard every minute is cheap, and a quarter of a million rows are 32 files."""
@@ -175,7 +175,7 @@ class EmbeddingStore:
 
     def _description(self) -> bytes:
         content = {
-            "version": VERSION,
+            "version": STORE_VERSION,
             "clip": self.clip.id,
             "sha256": self.clip.sha256,
             "width": self.width,
@@ -291,10 +291,10 @@ def _check_version(folder: Path) -> None:
         version = json.loads(file.read_text())["version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: damaged ({error!r}); remove {folder}, and its embeddings are made again") from error
-    if version != VERSION:
+    if version != STORE_VERSION:
         raise UserError(
-            f"{file}: found version {version}, expected {VERSION}; use the version of finetune_monitor that wrote it, "
-            f"or remove {folder}, and its embeddings are made again"
+            f"{file}: found version {version}, expected {STORE_VERSION}; use the version of finetune_monitor that "
+            f"wrote it, or remove {folder}, and its embeddings are made again"
         )
 
 

@@ -1,4 +1,4 @@
-"""The whole way of a head: rated images in, head and report out; and an existing head measured on rated images."""
+"""Fit a head: rated images in, head and report out; and measure an existing head on rated images."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,9 +15,9 @@ from finetune_monitor.base.version import __version__
 from finetune_monitor.metrics.aesthetic_head import check_fit, find_head, read_head, save_head, scale_of
 from finetune_monitor.models.clip import ClipSource, resolve_clip
 from finetune_monitor.stats.estimate import MISSING
-from finetune_monitor.studies.aesthetic_head.dataset import RatedImages, load_rated_images, write_problems
+from finetune_monitor.studies.aesthetic_head.dataset import RatedImages, load_rated_images
 from finetune_monitor.studies.aesthetic_head.fitting import Fitted, Targets, fit_head, predict
-from finetune_monitor.studies.aesthetic_head.ratings import Problem, Ratings, count_problems, read_ratings
+from finetune_monitor.studies.aesthetic_head.ratings import Ratings, read_ratings
 from finetune_monitor.studies.aesthetic_head.report import Measured, Predictions, measure, write_report
 from finetune_monitor.studies.aesthetic_head.settings import FitSettings
 from finetune_monitor.studies.aesthetic_head.splits import (
@@ -29,6 +29,7 @@ from finetune_monitor.studies.aesthetic_head.splits import (
     wanted_rows,
     without_test,
 )
+from finetune_monitor.studies.rating_problems import Problem, left_out, write_problems
 
 HEAD, PLAIN, CONSTANT = "head", "unbalanced", "constant"
 """Names of the predictors in a report."""
@@ -37,11 +38,11 @@ CONSTANT_NOTE = f"The {CONSTANT} says of every image the mean of the very rating
 
 FIGURES = ("matplotlib", "the figures of an aesthetic head's report")
 
-FILE, REPORT, PROBLEMS = "head.safetensors", "report.json", "problems.csv"
+HEAD_FILE, REPORT = "head.safetensors", "report.json"
 
 
 @dataclass(frozen=True)
-class Inputs:
+class ExperimentInputs:
     """Where rated images come from, and the CLIP they are embedded with.
 
     ratings: AVA.txt or a CSV. images: folder with the images. store: folder of the embeddings.
@@ -70,7 +71,7 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ExperimentOutcome:
     """Every number of a report, how many images and rows of which kind were left out, and what must be said."""
 
     measured: Measured
@@ -89,13 +90,13 @@ class _Found:
 
 
 def fit(
-    inputs: Inputs,
+    inputs: ExperimentInputs,
     output: Path,
     settings: FitSettings,
     lists: Lists,
     fold_count: int | None = None,
     notice: str | None = None,
-) -> Outcome:
+) -> ExperimentOutcome:
     """Fit a head and write `head.safetensors`, the report and `problems.csv` into the folder `output`.
 
     With balancing, a second head is fitted without it, to compare with. With `fold_count`, what the report measures is
@@ -114,7 +115,7 @@ def fit(
         _check_votes(inputs.ratings, ratings)
     _check_folds(fold_count, len(ratings))
     rows, unlisted = wanted_rows(ratings.names, lists)
-    claim(output, (FILE, REPORT))
+    claim(output, (HEAD_FILE, REPORT))
     clip = resolve_clip(inputs.clip, inputs.pretrained)
     data = inputs.load(ratings.take(rows), clip)
     data.problems.extend(unlisted)
@@ -124,13 +125,13 @@ def fit(
     measured = measure(predictions)
     facts = {**_made_with(inputs, clip, data), **_fitted_with(settings, found, fold_count)}
     notes = {"notice": notice} if notice else {}
-    save_head(output / FILE, found.fitted.head, {**facts, **notes, "scores": _agreement(measured)})
+    save_head(output / HEAD_FILE, found.fitted.head, {**facts, **notes, "scores": _agreement(measured)})
     images = [data.paths[row] for row in found.rows]
     title = f"Aesthetic head {output.resolve().name}"
     return _write_report(output, title, predictions, measured, facts, images, data.problems, list(notes.values()))
 
 
-def evaluate(head: str | Path, inputs: Inputs, output: Path, only: Path | None = None) -> Outcome:
+def evaluate(head: str | Path, inputs: ExperimentInputs, output: Path, only: Path | None = None) -> ExperimentOutcome:
     """Measure a head on rated images, all or those in the list `only`, and write the report into `output`.
 
     Raises:
@@ -142,14 +143,14 @@ def evaluate(head: str | Path, inputs: Inputs, output: Path, only: Path | None =
     network, metadata = read_head(file)
     ratings = inputs.read()
     rows, unlisted = (np.arange(len(ratings)), []) if only is None else listed_rows(only, ratings.names)
-    claim(output, (FILE, REPORT))
+    claim(output, (HEAD_FILE, REPORT))
     clip = resolve_clip(inputs.clip, inputs.pretrained)
     check_fit(file, network.width, metadata, clip)
     data = inputs.load(ratings.take(rows), clip)
     data.problems.extend(unlisted)
     predictions = _predictions(data, {HEAD: predict(network, data.embeddings)}, np.arange(len(data.paths)))
     facts = {"head": str(head), "head_sha256": sha256(file), **_made_with(inputs, clip, data)}
-    name = file.resolve().parent.name if file.name == FILE else file.stem
+    name = file.resolve().parent.name if file.name == HEAD_FILE else file.stem
     notes = _doubts(metadata, ratings, only)
     measured = measure(predictions)
     title = f"Aesthetic head {name}"
@@ -242,17 +243,15 @@ def _write_report(
     images: Sequence[Path],
     problems: Sequence[Problem],
     notes: Sequence[str],
-) -> Outcome:
+) -> ExperimentOutcome:
     """The report, and the list of all that was left out."""
-    counts = ", ".join(f"{count} {kind.value}" for kind, count in count_problems(problems).items())
-    left_out = f"{counts} (see {PROBLEMS})" if counts else "nothing"
-    write_problems(output / PROBLEMS, problems)
-    facts = {**facts, "left out": left_out}
+    write_problems(output, problems, ("kind", "image", "detail"))
+    facts = {**facts, "left out": left_out(problems)}
     write_report(output, title, predictions, measured, facts, images, [*notes, CONSTANT_NOTE])
-    return Outcome(measured, left_out, tuple(notes))
+    return ExperimentOutcome(measured, left_out(problems), tuple(notes))
 
 
-def _made_with(inputs: Inputs, clip: ClipSource, data: RatedImages) -> dict[str, str]:
+def _made_with(inputs: ExperimentInputs, clip: ClipSource, data: RatedImages) -> dict[str, str]:
     """CLIP and data, as the head's metadata and the report name them."""
     low, high = data.ratings.scale
     return {

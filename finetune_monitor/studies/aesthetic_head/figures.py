@@ -17,27 +17,27 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+WIDTH, DPI = 8.8, 140
+"""Inches and dots an inch: 1,232 pixels wide."""
+
 SHEET_DPI = 110
 """Dots an inch of the contact sheet, which would be a large file otherwise."""
 
-ROWS, COLUMNS = 6, 5
-
-WIDTH, DPI = 8.8, 140
-"""Inches and dots an inch: 1,232 pixels wide."""
+SHEET_ROWS, SHEET_COLUMNS, SHEET_SIDE = 6, 5, 240
+"""Images of the contact sheet, and the pixels of one's side."""
 
 LOOKS = (("#0072B2", "o", "-"), ("#D55E00", "s", "--"), ("#555555", "^", ":"), ("#009E73", "D", "-."))
 """Color (Okabe and Ito 2008, told apart by the color-blind), marker and line of each series, in turn."""
 
 GRAY = "#C9CDD2"
 
-THUMBNAIL = 240
-
 LONGEST_NAME = 28
+"""Letters of a predictor in a legend."""
 
 
 def calibration(panels: Mapping[str, Sequence[Bin]], scale: tuple[float, float]) -> "Figure":
     """Mean rating against mean score in bins of the score, one panel a predictor, with the images counted below."""
-    figure = new_figure(5.6)
+    figure = _new_figure(5.6)
     axes = figure.subplots(
         2, len(panels), sharex=True, sharey="row", squeeze=False, gridspec_kw={"height_ratios": [3.2, 1]}
     )
@@ -45,7 +45,7 @@ def calibration(panels: Mapping[str, Sequence[Bin]], scale: tuple[float, float])
     for (name, bins), look, (above, below) in zip(panels.items(), LOOKS, axes.T, strict=False):
         above.plot(limits, limits, color="black", linewidth=1, label="score = rating")
         _means(above, [b.middle for b in bins], bins, look, f"mean rating, {_distance(bins):.2f} off on average")
-        above.set_title(plain(name), fontsize=11)
+        above.set_title(_legend_name(name), fontsize=11)
         above.legend(loc="upper left", frameon=False, fontsize=9)
         _counts(below, bins, rotation=90 if len(panels) > 1 else 0)
         below.set_xlabel(f"predicted score, {_span(scale)}")
@@ -62,14 +62,14 @@ def histograms(
     outer: tuple[float, float],
 ) -> "Figure":
     """Ratings against each predictor's scores in the same bins, and the share of each beyond the bounds `outer`."""
-    figure = new_figure(4.8)
+    figure = _new_figure(4.8)
     axes = figure.subplots()
     heights, legend = _shares(ratings, edges), _beyond(ratings, outer)
     axes.stairs(
         100 * heights, edges, fill=True, color=GRAY, label=f"ratings of people (n = {len(ratings):,}): {legend}"
     )
     for (name, found), (color, _, line) in zip(scores.items(), LOOKS, strict=False):
-        label = f"{plain(name)}: {_beyond(found, outer)}"
+        label = f"{_legend_name(name)}: {_beyond(found, outer)}"
         axes.stairs(100 * _shares(found, edges), edges, color=color, linestyle=line, linewidth=2.2, label=label)
     label = f"5th and 95th percentile of the ratings: {outer[0]:.2f} and {outer[1]:.2f}"
     for bound, shown in zip(outer, (label, None), strict=True):
@@ -86,13 +86,13 @@ def histograms(
 
 def errors(panels: Mapping[str, Sequence[Bin]], scale: tuple[float, float]) -> "Figure":
     """Mean absolute error of each predictor in bins of the rating, with the images counted below."""
-    figure = new_figure(5.6)
+    figure = _new_figure(5.6)
     above, below = figure.subplots(2, sharex=True, gridspec_kw={"height_ratios": [3.2, 1]})
     bins = next(iter(panels.values()))
     shift = 0.12 * (bins[0].high - bins[0].low)  # beside one another, so that no interval hides another
     for index, (name, found) in enumerate(panels.items()):
         places = [(b.low + b.high) / 2 + shift * (index - (len(panels) - 1) / 2) for b in found]
-        label = f"{plain(name)}: {_mean_of_bins(found):.2f} on average over the bins"
+        label = f"{_legend_name(name)}: {_mean_of_bins(found):.2f} on average over the bins"
         _means(above, places, found, LOOKS[index % len(LOOKS)], label)
     above.set_ylim(bottom=0)
     above.set_ylabel("mean absolute error, points")
@@ -110,16 +110,49 @@ def examples(images: Sequence[Path], ratings: Float[np.ndarray, "n"], scores: Fl
     An image that cannot be read, or has no score, is left out.
     """
     rows = [*_steps(scores), *_disagreements(scores, ratings)]
-    figure = new_figure(1.75 * len(rows) + 0.6, SHEET_DPI)
+    figure = _new_figure(1.75 * len(rows) + 0.6, SHEET_DPI)
     figure.suptitle("Images by predicted score (people's mean rating in brackets)", fontsize=13, fontweight="bold")
-    axes = figure.subplots(max(1, len(rows)), COLUMNS, squeeze=False)
+    axes = figure.subplots(max(1, len(rows)), SHEET_COLUMNS, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     for line, (label, chosen) in zip(axes, rows, strict=False):
         line[0].text(-0.12, 0.5, label, transform=line[0].transAxes, rotation=90, ha="right", va="center", fontsize=9)
         for axis, index in zip(line, chosen, strict=False):
-            show_image(axis, images[index], f"{scores[index]:.2f} ({ratings[index]:.2f})")
+            _show_image(axis, images[index], f"{scores[index]:.2f} ({ratings[index]:.2f})")
     return figure
+
+
+def png(figure: "Figure") -> bytes:
+    """A figure as a PNG file, the same bytes for the same figure."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", metadata={"Software": None})
+    return content.getvalue()
+
+
+def _new_figure(height: float, dpi: int = DPI, width: float = WIDTH) -> "Figure":
+    """An empty figure, sizes in inches."""
+    from matplotlib.figure import Figure  # not pyplot: nothing global is touched
+
+    return Figure(figsize=(width, height), dpi=dpi, layout="constrained", facecolor="white")
+
+
+def _show_image(axis: "Axes", path: Path, caption: str) -> None:
+    """An image file with words below it; nothing where it cannot be read."""
+    try:
+        image = read_image(path)
+    except UserError:
+        return
+    square = ImageOps.pad(image, (SHEET_SIDE, SHEET_SIDE), Image.Resampling.LANCZOS, color="white")
+    axis.imshow(np.asarray(square))
+    axis.annotate(
+        caption, (0.5, 0), (0, -4), "axes fraction", textcoords="offset points", ha="center", va="top", fontsize=9
+    )
+
+
+def _legend_name(name: str) -> str:
+    """A name that fits a legend and holds no formula."""
+    short = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+    return short.replace("$", r"\$")
 
 
 def _span(scale: tuple[float, float]) -> str:
@@ -181,12 +214,12 @@ def _beyond(x: Float[np.ndarray, "n"], outer: tuple[float, float]) -> str:
 
 
 def _steps(scores: Float[np.ndarray, "n"]) -> list[tuple[str, Int[np.ndarray, "some"]]]:
-    """At most `ROWS` rows of `COLUMNS` images, evenly spread over the order of their scores, both ends included."""
+    """At most `SHEET_ROWS` rows of images, evenly spread over the order of their scores, both ends included."""
     order = np.argsort(scores, kind="stable")[: int((~np.isnan(scores)).sum())]
-    starts: Sequence[int] = range(0, len(order), COLUMNS)
-    if len(starts) > ROWS:
-        starts = [round(step * (len(order) - COLUMNS) / (ROWS - 1)) for step in range(ROWS)]
-    rows = [order[start : start + COLUMNS] for start in starts]
+    starts: Sequence[int] = range(0, len(order), SHEET_COLUMNS)
+    if len(starts) > SHEET_ROWS:
+        starts = [round(step * (len(order) - SHEET_COLUMNS) / (SHEET_ROWS - 1)) for step in range(SHEET_ROWS)]
+    rows = [order[start : start + SHEET_COLUMNS] for start in starts]
     ends = [dict.fromkeys(f"{scores[index]:.1f}" for index in (row[0], row[-1])) for row in rows]
     return [(f"score {' to '.join(found)}", row) for found, row in zip(ends, rows, strict=True)]
 
@@ -199,43 +232,5 @@ def _disagreements(
     rows = []
     for label, distance in (("furthest above people", excess), ("furthest below people", -excess)):
         order = np.argsort(-distance, kind="stable")[: int((distance > 0).sum())]
-        rows.append((label, order[:COLUMNS]))
+        rows.append((label, order[:SHEET_COLUMNS]))
     return [(label, row) for label, row in rows if len(row)]
-
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-
-def new_figure(height: float, dpi: int = DPI, width: float = WIDTH) -> "Figure":
-    """An empty figure, sizes in inches."""
-    from matplotlib.figure import Figure  # not pyplot: nothing global is touched
-
-    return Figure(figsize=(width, height), dpi=dpi, layout="constrained", facecolor="white")
-
-
-def png(figure: "Figure") -> bytes:
-    """A figure as a PNG file, the same bytes for the same figure."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", metadata={"Software": None})
-    return content.getvalue()
-
-
-def plain(name: str) -> str:
-    """A name that fits a legend and holds no formula."""
-    short = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
-    return short.replace("$", r"\$")
-
-
-def show_image(axis: "Axes", path: Path, caption: str) -> None:
-    """An image file with words below it; nothing where it cannot be read."""
-    try:
-        image = read_image(path)
-    except UserError:
-        return
-    square = ImageOps.pad(image, (THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS, color="white")
-    axis.imshow(np.asarray(square))
-    axis.annotate(
-        caption, (0.5, 0), (0, -4), "axes fraction", textcoords="offset points", ha="center", va="top", fontsize=9
-    )

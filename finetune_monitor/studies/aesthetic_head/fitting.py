@@ -22,7 +22,7 @@ LEAST_STEPS = 50
 CHUNK = 8192
 """Embeddings that are held in single precision at once."""
 
-BINS = 20
+RARITY_BINS = 20
 """To a scale: half a point on 0 to 10."""
 
 KERNEL_SIZE, KERNEL_SIGMA = 5, 2.0
@@ -79,6 +79,44 @@ def fit_head(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(settings.seed)
         return _Fit(embeddings, targets, train, validation, settings, device).run()
+
+
+@torch.no_grad()
+def predict(head: AestheticHead, embeddings: Float16[np.ndarray, "n d"]) -> Float[np.ndarray, "n"]:
+    """The head's score of each row, in chunks."""
+    chunks = [head(torch.from_numpy(part).float()) for part in np.array_split(embeddings, len(embeddings) // CHUNK + 1)]
+    return torch.cat(chunks).double().numpy()
+
+
+def earth_movers_distance(predicted: Float[Tensor, "n k"], voted: Float[Tensor, "n k"]) -> Float[Tensor, "n"]:
+    """Distance of two distributions over ordered grades: root mean square difference of their cumulative sums.
+
+    With r = 2, as NIMA trains (Talebi and Milanfar 2018, equation 1).
+    """
+    difference = predicted.cumsum(dim=1) - voted.cumsum(dim=1)
+    return (difference.square().mean(dim=1) + 1e-12).sqrt()  # the root has no gradient at 0
+
+
+def rarity(
+    ratings: Float[np.ndarray, "n"], train: Float[np.ndarray, "m"], scale: tuple[float, float]
+) -> Float[np.ndarray, "n"]:
+    """One over the smoothed density of the training ratings at each rating, mean 1 over the training ratings.
+
+    Label-distribution smoothing (Yang et al. 2021, Delving into Deep Imbalanced Regression): counts by bin, their
+    square root, smoothed by a Gaussian, since what is learned at one rating serves its neighbors too.
+    """
+    counts = np.bincount(_bins(train, scale), minlength=RARITY_BINS)
+    density = convolve1d(np.sqrt(counts), gaussian_kernel(), mode="constant")
+    # Bins far from every training rating have no density; they weigh as much as the rarest that has one.
+    inverse = 1 / np.maximum(density, density[density > 0].min())
+    return inverse[_bins(ratings, scale)] / inverse[_bins(train, scale)].mean()
+
+
+def gaussian_kernel() -> Float[np.ndarray, "k"]:
+    """Values of a Gaussian at the bins around its own, their sum 1."""
+    offsets = np.arange(KERNEL_SIZE) - KERNEL_SIZE // 2
+    values = np.exp(-np.square(offsets / KERNEL_SIGMA) / 2)
+    return values / values.sum()
 
 
 class _Fit:
@@ -197,15 +235,6 @@ class _Fit:
         last.bias.mul_(self.unit).add_(self.center)
 
 
-def earth_movers_distance(predicted: Float[Tensor, "n k"], voted: Float[Tensor, "n k"]) -> Float[Tensor, "n"]:
-    """Distance of two distributions over ordered grades: root mean square difference of their cumulative sums.
-
-    With r = 2, as NIMA trains (Talebi and Milanfar 2018, equation 1).
-    """
-    difference = predicted.cumsum(dim=1) - voted.cumsum(dim=1)
-    return (difference.square().mean(dim=1) + 1e-12).sqrt()  # the root has no gradient at 0
-
-
 def _standard(
     embeddings: Float16[Tensor, "n d"], rows: Int[Tensor, "t"]
 ) -> tuple[Float[Tensor, "d"], Float[Tensor, "d"]]:
@@ -231,41 +260,12 @@ def _grades(targets: Targets) -> list[float]:
     return [float(grade) for grade in targets.grades]
 
 
+def _bins(ratings: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
+    low, high = scale
+    return np.clip((ratings - low) / (high - low) * RARITY_BINS, 0, RARITY_BINS - 1).astype(np.int64)
+
+
 def _best(losses: Sequence[float]) -> int:
     """Number of the best round, counted from 1; 0 where there is none yet."""
     finite = [loss if math.isfinite(loss) else math.inf for loss in losses]
     return int(np.argmin(finite)) + 1 if losses else 0
-
-
-@torch.no_grad()
-def predict(head: AestheticHead, embeddings: Float16[np.ndarray, "n d"]) -> Float[np.ndarray, "n"]:
-    """The head's score of each row, in chunks."""
-    chunks = [head(torch.from_numpy(part).float()) for part in np.array_split(embeddings, len(embeddings) // CHUNK + 1)]
-    return torch.cat(chunks).double().numpy()
-
-
-def rarity(
-    ratings: Float[np.ndarray, "n"], train: Float[np.ndarray, "m"], scale: tuple[float, float]
-) -> Float[np.ndarray, "n"]:
-    """One over the smoothed density of the training ratings at each rating, mean 1 over the training ratings.
-
-    Label-distribution smoothing (Yang et al. 2021, Delving into Deep Imbalanced Regression): counts by bin, their
-    square root, smoothed by a Gaussian, since what is learned at one rating serves its neighbors too.
-    """
-    counts = np.bincount(_bins(train, scale), minlength=BINS)
-    density = convolve1d(np.sqrt(counts), gaussian_kernel(), mode="constant")
-    # Bins far from every training rating have no density; they weigh as much as the rarest that has one.
-    inverse = 1 / np.maximum(density, density[density > 0].min())
-    return inverse[_bins(ratings, scale)] / inverse[_bins(train, scale)].mean()
-
-
-def gaussian_kernel() -> Float[np.ndarray, "k"]:
-    """Values of a Gaussian at the bins around its own, their sum 1."""
-    offsets = np.arange(KERNEL_SIZE) - KERNEL_SIZE // 2
-    values = np.exp(-np.square(offsets / KERNEL_SIGMA) / 2)
-    return values / values.sum()
-
-
-def _bins(ratings: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
-    low, high = scale
-    return np.clip((ratings - low) / (high - low) * BINS, 0, BINS - 1).astype(np.int64)

@@ -1,13 +1,11 @@
-"""Rated images: read AVA.txt or a CSV table, and find the images that it names."""
+"""Rated images, as AVA.txt or a CSV table has them; what does not fit is listed."""
 
 import io
 import math
 import re
 import reprlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +15,8 @@ from jaxtyping import Float, Int
 from finetune_monitor.base.csv_files import read_text, shown_columns, table_rows
 from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.base.image_names import IMAGE_COLUMNS
+from finetune_monitor.models.defaults import SCALE
+from finetune_monitor.studies.rating_problems import Problem, ProblemKind, examples
 
 MEAN_COLUMNS = frozenset({"mean", "mean_rating", "mean_score", "mos", "rating", "score"})
 COUNT_COLUMN = re.compile(r"(?:(?:counts?|votes?)_)?(\d+(?:\.\d+)?)", re.ASCII)
@@ -30,30 +30,6 @@ AVA_COLUMNS = 15
 AVA_GRADES = tuple(float(grade) for grade in range(1, 11))
 MAX_VOTES = 1_000_000_000
 """For one image; more is damage, and would not add up exactly."""
-
-SHOWN = 3
-"""How many examples an error names."""
-
-
-class ProblemKind(str, Enum):
-    """Why a row or an image is not used."""
-
-    BAD_ROW = "bad row"
-    DUPLICATE_ROW = "duplicate row"
-    CONFLICTING_ROW = "conflicting row"
-    MISSING_IMAGE = "missing image"
-    UNREADABLE_IMAGE = "unreadable image"
-    DUPLICATE_IMAGE = "duplicate image"
-    NOT_RATED = "not rated"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One row or image that is left out."""
-
-    kind: ProblemKind
-    name: str  # of the image, or "line 12" where the row has none
-    detail: str  # what was found
 
 
 @dataclass(frozen=True)
@@ -85,7 +61,7 @@ class _Table:
     grades: tuple[float, ...] | None
 
 
-def read_ratings(path: str | Path, scale: tuple[float, float] = (0.0, 10.0)) -> Ratings:
+def read_ratings(path: str | Path, scale: tuple[float, float] = SCALE) -> Ratings:
     """Read AVA.txt as it is distributed, or a CSV table with a header; the first line that is not empty tells which.
 
     AVA.txt has a row an image without a header: index, image id, votes for 1 to 10, two tags, challenge. A table is
@@ -109,11 +85,6 @@ def read_ratings(path: str | Path, scale: tuple[float, float] = (0.0, 10.0)) -> 
     grades = np.array(table.grades)
     means = np.clip(values @ grades / values.sum(axis=1), grades[0], grades[-1])  # rounding may leave the range
     return Ratings(names, means, values, grades, scale, digest, tuple(problems))
-
-
-def count_problems(problems: Sequence[Problem]) -> dict[ProblemKind, int]:
-    """How many problems there are of each kind that occurs."""
-    return dict(Counter(problem.kind for problem in problems))
 
 
 def _open_table(path: Path, text: str, scale: tuple[float, float]) -> _Table:
@@ -185,7 +156,7 @@ def _refuse_mostly_bad(path: Path, rated: int, problems: list[Problem], scale: t
     unusable = [problem for problem in problems if problem.kind != ProblemKind.DUPLICATE_ROW]
     if len(unusable) > rated:
         all_problems(
-            [f"{problem.name}: {problem.detail}" for problem in unusable[:SHOWN]],
+            examples(unusable),
             f"{path}: {len(unusable)} of {rated + len(problems)} rows cannot be used; expected one row an image and "
             f"ratings from {scale[0]:g} to {scale[1]:g}; for another scale give --scale LOW HIGH; the first are:",
         )

@@ -21,7 +21,7 @@ from finetune_monitor.studies.aesthetic_head.figures import png
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BINS = 20
+REPORT_BINS = 20
 """Bins over the scale: half points where it is 0 to 10."""
 
 OUTER = (0.05, 0.95)
@@ -80,7 +80,7 @@ class Predictions:
     @property
     def edges(self) -> Float[np.ndarray, "21"]:
         """Of equal bins over the scale, as the decimal numbers they are, so that a rating of 1.6 is on an edge."""
-        return np.linspace(*self.scale, BINS + 1).round(10)
+        return np.linspace(*self.scale, REPORT_BINS + 1).round(10)
 
     def error(self, name: str) -> Float[np.ndarray, "n"]:
         """Absolute error of a predictor, an image."""

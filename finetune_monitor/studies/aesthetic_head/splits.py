@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Int
 
 from finetune_monitor.base.csv_files import read_text
-from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.errors import EXAMPLES_NAMED, UserError
 from finetune_monitor.base.image_names import without_suffix
-from finetune_monitor.studies.aesthetic_head.ratings import SHOWN, Problem, ProblemKind
+from finetune_monitor.studies.rating_problems import Problem, ProblemKind
 
 TEST = 0.1
 VALIDATION = 0.1
@@ -56,9 +56,9 @@ def read_list(path: str | Path) -> list[str]:
 def make_split(names: Sequence[str], digests: Sequence[str], lists: Lists = Lists()) -> Split:
     """Divide images into training, validation and test.
 
-    Without lists, the SHA-256 of an image's file alone decides: a tenth each for test and validation, so that a
-    image has the same place on every machine, in any order, under any name, and beside any other images. Only
-    where a part would be empty does the image next to it in the order of the digests move.
+    Without lists, the SHA-256 of an image's file alone decides: a tenth each for test and validation, so that an image
+    has the same place on every machine, in any order, under any name, and beside any other images. Only where a part
+    would be empty does the image next to it in the order of the digests move.
     A list says which images its part has; what a missing test or validation list leaves open is divided as above,
     from the images of the training list, or from all that are in no list where there is none.
 
@@ -175,7 +175,7 @@ def _refuse_overlaps(names: Sequence[str], listed: dict[str, set[int]]) -> None:
     for position, part in enumerate(parts):
         for other in parts[position + 1 :]:
             if both := sorted(listed[part] & listed[other]):
-                examples = ", ".join(reprlib.repr(names[row]) for row in both[:SHOWN])
+                examples = ", ".join(reprlib.repr(names[row]) for row in both[:EXAMPLES_NAMED])
                 raise UserError(
                     f"--{part} and --{other}: found {len(both)} of the images in both, such as {examples}; "
                     "expected each in one list; take them out of the other"

@@ -11,10 +11,10 @@ from finetune_monitor.studies.agreement.coefficients import Labels
 EPSILONS = (0.1, 0.15, 0.2)
 """What a model's lower price is worth, as the paper has it: against the crowd, skilled people, experts."""
 
-LEAST_IMAGES = 30
+LEAST_SHARED_IMAGES = 30
 """Images that a labeler must share with the others to be compared with."""
 
-LEAST_LABELERS = 3
+LEAST_COMPARED = 3
 FALSE_DISCOVERIES = 0.05
 PASSED = 0.5
 
@@ -50,10 +50,10 @@ def alternative_test(stars: Labels, labels: Labels) -> AlternativeTest | None:
         None where fewer than three labelers share 30 images with another one.
     """
     compared = [_compare(stars[labeler], labels, labeler) for labeler in range(len(labels))]
-    used = [(model, human) for model, human in compared if len(model) >= LEAST_IMAGES]
-    if len(used) < LEAST_LABELERS:
+    used = [(model, human) for model, human in compared if len(model) >= LEAST_SHARED_IMAGES]
+    if len(used) < LEAST_COMPARED:
         return None
-    advantages = np.array([model.mean() if len(model) >= LEAST_IMAGES else np.nan for model, _ in compared])
+    advantages = np.array([model.mean() if len(model) >= LEAST_SHARED_IMAGES else np.nan for model, _ in compared])
     rates = {}
     for epsilon in EPSILONS:
         p_values = [_p_value(human - model, epsilon) for model, human in used]

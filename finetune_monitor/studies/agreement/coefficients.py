@@ -1,9 +1,9 @@
-"""How two series of an image each agree, under many weightings of the images at once.
+"""How two series of values an image agree, under many weightings of the images at once; and labels as scores.
 
 `statistics` resamples single images by index; here whole persons are resampled, and one set of weights serves hundreds
 of coefficients.
 
-Each function takes series of n images, and weights of rounds by n images (`resampling.resamples`): how often an image
+A coefficient takes series of n images, and weights of rounds by n images (`resampling.resamples`): how often an image
 is drawn in a round. It gives one number a round, NaN where it is undefined. Images that lack a value are left out.
 """
 
@@ -23,15 +23,17 @@ Coefficient: TypeAlias = Callable[[Series, Series, Weights], Values]
 BLOCK = 512
 """Rows of the matrix of all pairs that are in memory at a time."""
 
-MANY = 4000
+MOST_IMAGES_IN_PAIRS = 4000
 """Images above which a coefficient of all pairs has no interval: a thousand resamples would take minutes."""
 
 LEAST_OTHERS = 2
 """Evaluators that a sample score without one must rest on."""
 
 Labels = Float[np.ndarray, "evaluators samples"]
+"""1 to 5; NaN where an evaluator gave none."""
 
 Scores = Float[np.ndarray, "evaluators samples"]
+"""Labels from 0 to 1, or standardized."""
 
 
 def pearson(x: Series, y: Series, weights: Weights) -> Values:
@@ -50,10 +52,10 @@ def spearman(x: Series, y: Series, weights: Weights) -> Values:
 def kendall(x: Series, y: Series, weights: Weights) -> Values:
     """Kendall's tau-b (Kendall 1945), -1..1: concordant less discordant pairs, corrected for ties in either.
 
-    Takes time of the order of n times n; of more than `MANY` images only the first round is measured.
+    Takes time of the order of n times n; of more than `MOST_IMAGES_IN_PAIRS` images only the first round is measured.
     """
     x, y, weights = _both(x, y, weights)
-    if len(x) > MANY and len(weights) > 1:
+    if len(x) > MOST_IMAGES_IN_PAIRS and len(weights) > 1:
         return np.concatenate([kendall(x, y, weights[:1]), np.full(len(weights) - 1, np.nan)])
     difference = np.zeros(len(weights))
     for start in range(0, len(x), BLOCK):
@@ -120,6 +122,29 @@ def alpha(labels: Labels, weights: Weights) -> Values:
     return 1 - _over(observed * (n - 1), expected)
 
 
+def grades(
+    own: Float[np.ndarray, "samples"],
+    others: Float[np.ndarray, "samples"],
+    weights: Float[np.ndarray, "rounds samples"],
+    power: float = 1.0,
+) -> tuple[Float[np.ndarray, "rounds"], Float[np.ndarray, "rounds"]]:
+    """Raw and corrected grade of scores 0 to 1 against the sample scores of others, for each weighting of the samples.
+
+    With d the mean of |own - others|^power over the samples: the raw grade is 1 - d^(1/power), up to 1; never to be
+    shown alone, as who always says "3" gets a high one. The corrected one is 1 - d / c, where c is the same mean over
+    all pairs of a sample of one and a sample of the other: 1 for the same scores, 0 for agreement by chance; with power
+    2 it is Lin's concordance coefficient (Lin 1989).
+    """
+    both = ~np.isnan(own) & ~np.isnan(others)
+    x, y, weights = own[both], others[both], weights[:, both]
+    total = weights.sum(axis=1)
+    total = np.where(total > 0, total, MISSING)
+    distance = weights @ np.abs(x - y) ** power / total
+    chance = _mean_over_pairs(x, y, weights / total[:, None], power)
+    corrected = 1 - distance / np.where(chance > 0, chance, MISSING)
+    return 1 - distance ** (1 / power), corrected
+
+
 def within(coefficient: Coefficient, groups: Int[np.ndarray, "samples"]) -> Coefficient:
     """The coefficient inside each group (person), averaged over the groups by the images drawn of each."""
 
@@ -135,6 +160,37 @@ def within(coefficient: Coefficient, groups: Int[np.ndarray, "samples"]) -> Coef
         return _over(total, count)
 
     return averaged
+
+
+def normalized(labels: Float[np.ndarray, "*axes"]) -> Float[np.ndarray, "*axes"]:
+    """Labels from 1 to 5 as scores from 0 to 1."""
+    return (labels - LOWEST) / (HIGHEST - LOWEST)
+
+
+def standardized(scores: Scores) -> tuple[Scores, Bool[np.ndarray, "evaluators"]]:
+    """Each evaluator's scores less their mean, over their standard deviation (that of a population, ddof 0).
+
+    Who always says the same has no deviation: their scores become 0, and their flag is True.
+    """
+    present = ~np.isnan(scores)
+    count = np.maximum(present.sum(axis=1, keepdims=True), 1)
+    centered = scores - np.where(present, scores, 0).sum(axis=1, keepdims=True) / count
+    spread = np.sqrt(np.where(present, centered**2, 0).sum(axis=1, keepdims=True) / count)
+    flat = ~(spread > 1e-12)
+    return np.where(flat & present, 0.0, centered / np.where(flat, 1.0, spread)), flat[:, 0]
+
+
+def sample_scores(scores: Scores, least: int = 1) -> Float[np.ndarray, "samples"]:
+    """Mean score of each sample over the evaluators present; NaN where there are fewer than `least`."""
+    present = ~np.isnan(scores)
+    count = present.sum(axis=0)
+    total = np.where(present, scores, 0).sum(axis=0)
+    return np.where(count >= least, total / np.maximum(count, 1), MISSING)
+
+
+def without(scores: Scores, evaluator: int) -> Float[np.ndarray, "samples"]:
+    """Mean score of each sample over the other evaluators; NaN where fewer than two of them gave one."""
+    return sample_scores(np.delete(scores, evaluator, axis=0), LEAST_OTHERS)
 
 
 def _both(
@@ -195,60 +251,6 @@ def _grouped(x: Series, weights: Weights) -> Float[np.ndarray, "rounds values"]:
 def _pairs_apart(x: Series, weights: Weights) -> Values:
     """Pairs of drawn images that differ in `x`."""
     return (weights.sum(axis=1) ** 2 - (_grouped(x, weights) ** 2).sum(axis=1)) / 2
-
-
-def normalized(labels: Float[np.ndarray, "*axes"]) -> Float[np.ndarray, "*axes"]:
-    """Labels from 1 to 5 as scores from 0 to 1."""
-    return (labels - LOWEST) / (HIGHEST - LOWEST)
-
-
-def standardized(scores: Scores) -> tuple[Scores, Bool[np.ndarray, "evaluators"]]:
-    """Each evaluator's scores less their mean, over their standard deviation (that of a population, ddof 0).
-
-    Who always says the same has no deviation: their scores become 0, and their flag is True.
-    """
-    present = ~np.isnan(scores)
-    count = np.maximum(present.sum(axis=1, keepdims=True), 1)
-    centered = scores - np.where(present, scores, 0).sum(axis=1, keepdims=True) / count
-    spread = np.sqrt(np.where(present, centered**2, 0).sum(axis=1, keepdims=True) / count)
-    flat = ~(spread > 1e-12)
-    return np.where(flat & present, 0.0, centered / np.where(flat, 1.0, spread)), flat[:, 0]
-
-
-def sample_scores(scores: Scores, least: int = 1) -> Float[np.ndarray, "samples"]:
-    """Mean score of each sample over the evaluators present; NaN where there are fewer than `least`."""
-    present = ~np.isnan(scores)
-    count = present.sum(axis=0)
-    total = np.where(present, scores, 0).sum(axis=0)
-    return np.where(count >= least, total / np.maximum(count, 1), MISSING)
-
-
-def without(scores: Scores, evaluator: int) -> Float[np.ndarray, "samples"]:
-    """Mean score of each sample over the other evaluators; NaN where fewer than two of them gave one."""
-    return sample_scores(np.delete(scores, evaluator, axis=0), LEAST_OTHERS)
-
-
-def grades(
-    own: Float[np.ndarray, "samples"],
-    others: Float[np.ndarray, "samples"],
-    weights: Float[np.ndarray, "rounds samples"],
-    power: float = 1.0,
-) -> tuple[Float[np.ndarray, "rounds"], Float[np.ndarray, "rounds"]]:
-    """Raw and corrected grade of scores 0 to 1 against the sample scores of others, for each weighting of the samples.
-
-    With d the mean of |own - others|^power over the samples: the raw grade is 1 - d^(1/power), up to 1; never to be
-    shown alone, as who always says "3" gets a high one. The corrected one is 1 - d / c, where c is the same mean over
-    all pairs of a sample of one and a sample of the other: 1 for the same scores, 0 for agreement by chance; with power
-    2 it is Lin's concordance coefficient (Lin 1989).
-    """
-    both = ~np.isnan(own) & ~np.isnan(others)
-    x, y, weights = own[both], others[both], weights[:, both]
-    total = weights.sum(axis=1)
-    total = np.where(total > 0, total, MISSING)
-    distance = weights @ np.abs(x - y) ** power / total
-    chance = _mean_over_pairs(x, y, weights / total[:, None], power)
-    corrected = 1 - distance / np.where(chance > 0, chance, MISSING)
-    return 1 - distance ** (1 / power), corrected
 
 
 def _mean_over_pairs(

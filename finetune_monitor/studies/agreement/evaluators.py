@@ -33,7 +33,8 @@ it is tested on, which flatters; the one label that costs least; people's own la
 DISTANCES: Mapping[str, Coefficient] = {"mae": mae, "exact": exact, "within_one": within_one, "kappa": kappa}
 RANKINGS: Mapping[str, Coefficient] = {"spearman": spearman, "pearson": pearson, "kendall": kendall}
 
-Row = dict[str, Values]
+Statistics = dict[str, Values]
+"""Of one evaluator, by name."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +57,20 @@ class Lineup:
     rankings: Mapping[str, Coefficient]
     power: float
 
-    def correlations(self, x: Series, y: Series) -> Row:
+    def correlations(self, x: Series, y: Series) -> Statistics:
         return {name: each(x, y, self.weights) for name, each in self.rankings.items()}
 
-    def distances(self, x: Series, y: Series) -> Row:
+    def distances(self, x: Series, y: Series) -> Statistics:
         return {name: each(x, y, self.weights) for name, each in DISTANCES.items()}
 
-    def graded(self, stars: Series, others: Float[np.ndarray, "samples"]) -> Row:
+    def graded(self, stars: Series, others: Float[np.ndarray, "samples"]) -> Statistics:
         """Mean absolute error in steps, and both grades, of stars against mean scores 0..1 of others."""
         own = normalized(stars)
         raw, corrected = grades(own, others, self.weights, self.power)
         return {"mae": 4 * mae(own, others, self.weights), "raw": raw, "corrected": corrected}
 
 
-def people_rows(lineup: Lineup) -> list[Row]:
+def people_rows(lineup: Lineup) -> list[Statistics]:
     """For each labeler, the others' agreement with them: the mean over all who share images with them."""
     labels = lineup.labels
     found = [{name: Average() for name in (*lineup.rankings, *DISTANCES)} for _ in labels]
@@ -85,7 +86,7 @@ def people_rows(lineup: Lineup) -> list[Row]:
     return [{name: each.mean(rounds) for name, each in row.items()} for row in found]
 
 
-def against_labeler(lineup: Lineup, seat: int) -> dict[str, Row]:
+def against_labeler(lineup: Lineup, seat: int) -> dict[str, Statistics]:
     """Everyone else than people against the held-out labels."""
     own = lineup.labels[seat]
     rows = {name: lineup.distances(stars[seat], own) for name, stars in lineup.stars.items()}
@@ -94,7 +95,7 @@ def against_labeler(lineup: Lineup, seat: int) -> dict[str, Row]:
     return rows
 
 
-def against_others(lineup: Lineup, seat: int) -> dict[str, Row]:
+def against_others(lineup: Lineup, seat: int) -> dict[str, Statistics]:
     """Everyone against the mean of the other labelers; people are the held-out labeler."""
     own, others = lineup.labels[seat], without(normalized(lineup.labels), seat)
     stars = {PEOPLE: own, **{name: each[seat] for name, each in lineup.stars.items()}}
@@ -105,16 +106,9 @@ def against_others(lineup: Lineup, seat: int) -> dict[str, Row]:
     return rows
 
 
-def mean_rows(rows: list[dict[str, Row]]) -> dict[str, Row]:
+def mean_rows(rows: list[dict[str, Statistics]]) -> dict[str, Statistics]:
     """Mean of each statistic over the seats."""
     return {name: {key: _mean([row[name][key] for row in rows]) for key in rows[0][name]} for name in rows[0]}
-
-
-def _mean(values: list[Values]) -> Values:
-    average = Average()
-    for each in values:
-        average.add(each)
-    return average.mean(len(values[0]))
 
 
 def shuffled(labels: Labels, seed: int) -> Labels:
@@ -124,3 +118,10 @@ def shuffled(labels: Labels, seed: int) -> Labels:
         present = ~np.isnan(row)
         row[present] = random.permutation(row[present])
     return found
+
+
+def _mean(values: list[Values]) -> Values:
+    average = Average()
+    for each in values:
+        average.add(each)
+    return average.mean(len(values[0]))

@@ -2,38 +2,28 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.studies.agreement.label_matrix import LabelTable, label_tables, listed, table_notes
-from finetune_monitor.studies.agreement.model_scores import Scores, changed_files, matched, read_scores, recorded_scores
+from finetune_monitor.studies.agreement.model_scores import (
+    ModelScores,
+    changed_files,
+    matched,
+    read_scores,
+    recorded_scores,
+)
 from finetune_monitor.studies.agreement.rating_files import read_rating_files
-from finetune_monitor.studies.agreement.rating_rows import NOTES, Problem
+from finetune_monitor.studies.agreement.settings import StudyInputs
 from finetune_monitor.studies.agreement.study import Sample
 from finetune_monitor.studies.labeling.storage import RATINGS, RatingStore
 from finetune_monitor.studies.labeling.tasks import Task, read_plan
+from finetune_monitor.studies.rating_problems import NOTES, Problem
 
 LEAST_LABELERS, LEAST_IMAGES = 3, 10
 """A labeler is compared with the mean of at least two others."""
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What is compared.
-
-    ratings: folders of plans, of which there may be one, and files as `read_rating_files` takes them.
-    scores: a CSV with the model's scores; None takes those in the records of the plan's runs.
-    metric: the one to compare, where the ratings are of several; also what was asked where a file does not say it.
-    min_coverage: labelers who labeled a smaller share of the images, 0..1, are left out.
-    """
-
-    ratings: tuple[Path, ...]
-    scores: Path | None = None
-    metric: str | None = None
-    min_coverage: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -65,7 +55,7 @@ class Loaded:
     problems: tuple[Problem, ...]
 
 
-def load(inputs: Inputs) -> Loaded:
+def load(inputs: StudyInputs) -> Loaded:
     """Read everything.
 
     Raises:
@@ -104,7 +94,7 @@ def _wanted(tables: Mapping[str, LabelTable], metric: str | None) -> Mapping[str
     return {metric: tables[metric]}
 
 
-def _material(table: LabelTable, tasks: Mapping[str, Task], inputs: Inputs) -> Material:
+def _material(table: LabelTable, tasks: Mapping[str, Task], inputs: StudyInputs) -> Material:
     table, notes = _without_changed(table, tasks)
     if inputs.min_coverage:
         complete = table.complete(inputs.min_coverage)
@@ -141,7 +131,7 @@ def _without_changed(table: LabelTable, tasks: Mapping[str, Task]) -> tuple[Labe
     return table.only(~np.isnan(table.labels[:, kept]).all(axis=1), kept), [note]
 
 
-def _scores(table: LabelTable, tasks: Mapping[str, Task], inputs: Inputs) -> Scores:
+def _scores(table: LabelTable, tasks: Mapping[str, Task], inputs: StudyInputs) -> ModelScores:
     if inputs.scores is not None:
         return matched(read_scores(inputs.scores, table.metric), table.images, tasks)
     chosen = [tasks[image] for image in table.images if image in tasks]

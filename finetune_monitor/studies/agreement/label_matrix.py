@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.text import counted
 from finetune_monitor.metrics.thresholds import HIGHEST, LOWEST
 from finetune_monitor.stats.estimate import MISSING
 from finetune_monitor.stats.statistics import srcc
@@ -21,7 +22,7 @@ HASTY_MS = 300
 HASTY_SHARE = 0.2
 LOW_COVERAGE = 0.5
 
-NAMED = 5
+NAMES_LISTED = 5
 """How many names a note holds."""
 
 
@@ -132,6 +133,12 @@ def table_notes(table: LabelTable) -> list[str]:
     return [*_missing_notes(table), *_labeler_notes(describe_labelers(table))]
 
 
+def listed(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - NAMES_LISTED:,} more" if len(names) > NAMES_LISTED else ""
+    return ", ".join(names[:NAMES_LISTED]) + more
+
+
 def _table(metric: str, ratings: Sequence[Rating], repeat_of: Mapping[str, str]) -> LabelTable:
     latest = _latest(ratings)
     originals = [rating for rating in latest if rating.image_id not in repeat_of]
@@ -205,23 +212,23 @@ def _missing_notes(table: LabelTable) -> Iterator[str]:
         yield f"{gaps.sum():,} of {gaps.size:,} labels are missing ({_percent(gaps.mean())})."
     if table.replaced:
         again = "of the same image by the same labeler left out: the latest counts"
-        yield f"{_count(table.replaced, 'earlier rating')} {again}."
+        yield f"{counted(table.replaced, 'earlier rating')} {again}."
     if thin.any():
         named = listed(_chosen(table.images, thin))
-        yield f"{_count(int(thin.sum()), 'image')} with fewer than {LEAST_OTHERS} labels: {named}."
+        yield f"{counted(int(thin.sum()), 'image')} with fewer than {LEAST_OTHERS} labels: {named}."
 
 
 def _labeler_notes(labelers: Sequence[Labeler]) -> Iterator[str]:
     if found := [each.name for each in labelers if each.constant]:
-        yield f"{_count(len(found), 'labeler')} with always the same answer: {listed(found)}."
+        yield f"{counted(len(found), 'labeler')} with always the same answer: {listed(found)}."
     if found := [f"{each.name} ({_percent(each.coverage)})" for each in labelers if each.coverage < LOW_COVERAGE]:
-        yield f"{_count(len(found), 'labeler')} with labels for less than half of the images: {listed(found)}."
+        yield f"{counted(len(found), 'labeler')} with labels for less than half of the images: {listed(found)}."
     if found := [f"{each.name} ({each.others:.2f})" for each in labelers if each.others < 0]:
         against = "Spearman against the mean of the others is negative; is the scale reversed?"
-        yield f"{_count(len(found), 'labeler')} whose {against} {listed(found)}."
+        yield f"{counted(len(found), 'labeler')} whose {against} {listed(found)}."
     if found := [f"{each.name} ({_percent(each.hasty)})" for each in labelers if each.hasty >= HASTY_SHARE]:
         often = f"a fifth or more of the answers in under {HASTY_MS} ms"
-        yield f"{_count(len(found), 'labeler')} with {often}: {listed(found)}."
+        yield f"{counted(len(found), 'labeler')} with {often}: {listed(found)}."
 
 
 def _percent(share: float) -> str:
@@ -229,16 +236,6 @@ def _percent(share: float) -> str:
     if 0 < share < 0.01 or 0.99 < share < 1:
         return "under 1 %" if share < 0.5 else "over 99 %"
     return f"{100 * share:.0f} %"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
 
 
 def _chosen(names: Sequence[str], chosen: Bool[np.ndarray, "n"]) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from urllib.parse import unquote
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.image_names import without_suffix
-from finetune_monitor.studies.agreement.rating_rows import WHOLE, Problem, ProblemKind, Row
+from finetune_monitor.studies.agreement.rating_rows import WHOLE, RatingRow
+from finetune_monitor.studies.rating_problems import Problem, ProblemKind
 
 RESULTS = ("rating", "number", "choices")
 """Types of results that hold an answer; its value stands under the same name."""
@@ -37,7 +38,7 @@ class _Answer:
 
 def read_label_studio(
     path: Path, text: str, metric: str | None, known: Collection[str] | None
-) -> Iterator[Row | Problem]:
+) -> Iterator[RatingRow | Problem]:
     """Every answer of every annotation that was not cancelled.
 
     A metric is the name of its control (`from_name`). An image is `data.image_id`, or else the name of the file in
@@ -60,7 +61,7 @@ def read_label_studio(
     answers = [each for each in found if isinstance(each, _Answer)]
     others = _not_ratings(answers)
     yield from (
-        Problem(ProblemKind.IGNORED_COLUMN, path, f"control {name}", "most of its answers are no whole numbers")
+        Problem(ProblemKind.IGNORED_COLUMN, f"control {name}", "most of its answers are no whole numbers", path)
         for name in others
     )
     renamed = metric if len({each.metric for each in answers} - others.keys()) == 1 else None
@@ -88,7 +89,7 @@ def _answers(path: Path, tasks: list[Any]) -> Iterator[_Answer | Problem]:
         elif _is_flat(task):
             yield from _flat_answers(where, task)
         else:
-            yield Problem(ProblemKind.BAD_ROW, path, where, "found no task of Label Studio")
+            yield Problem(ProblemKind.BAD_ROW, where, "found no task of Label Studio", path)
 
 
 def _full_answers(path: Path, task_where: str, task: Mapping[str, Any]) -> Iterator[_Answer | Problem]:
@@ -97,7 +98,7 @@ def _full_answers(path: Path, task_where: str, task: Mapping[str, Any]) -> Itera
         if isinstance(annotation, dict) and annotation.get("was_cancelled"):
             continue
         if not isinstance(annotation, dict) or not isinstance(annotation.get("result"), list):
-            yield Problem(ProblemKind.BAD_ROW, path, where, "found no annotation with a list of results")
+            yield Problem(ProblemKind.BAD_ROW, where, "found no annotation with a list of results", path)
             continue
         for result in annotation["result"]:
             if isinstance(result, dict) and result.get("type") in RESULTS:
@@ -130,9 +131,9 @@ def _is_list_of_values(found: Any) -> bool:
     return bool(values) and all(isinstance(value, dict) and not value.keys().isdisjoint(RESULTS) for value in values)
 
 
-def _row(answer: _Answer, metric: str | None, known: Collection[str] | None, depth: int) -> Row:
+def _row(answer: _Answer, metric: str | None, known: Collection[str] | None, depth: int) -> RatingRow:
     given = answer.given
-    return Row(
+    return RatingRow(
         answer.where,
         _text(answer.data.get("image_id")) or _image_name(_path_of(answer.data), known, depth),
         _labeler(answer.labeler),

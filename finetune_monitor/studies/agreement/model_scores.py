@@ -1,4 +1,4 @@
-"""A model's score of each labeled image: from the records of the runs that drew them, or from a table."""
+"""A model's score of each labeled image: from the records of the runs that generated them, or from a table."""
 
 import math
 import reprlib
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_monitor.base.csv_files import read_text, shown_columns, table_rows
-from finetune_monitor.base.errors import UserError, all_problems
+from finetune_monitor.base.errors import EXAMPLES_NAMED, UserError, all_problems
 from finetune_monitor.base.files import sha256
 from finetune_monitor.base.image_names import IMAGE_COLUMNS
 from finetune_monitor.metrics.thresholds import weights_of
@@ -17,19 +17,18 @@ from finetune_monitor.record.run_directory import RunHistory, read_run
 from finetune_monitor.stats.estimate import MISSING
 from finetune_monitor.studies.labeling.tasks import Task
 
-PERSON = "person"
-SHOWN = 3
+PERSON_COLUMN = "person"
 
 GREATEST = 1e100
 """Score that the figures and sums can take."""
 EXPECTED = (
     f"expected one column of images ({', '.join(sorted(IMAGE_COLUMNS))}) and one of scores, named by the metric or the "
-    f"only other one; a column {PERSON} may say whom each image shows"
+    f"only other one; a column {PERSON_COLUMN} may say whom each image shows"
 )
 
 
 @dataclass(frozen=True)
-class Scores:
+class ModelScores:
     """What a model says of images.
 
     by_image: by image_id, or by the name that a table gives; NaN where it could not be measured.
@@ -42,7 +41,7 @@ class Scores:
     weights: Mapping[str, Any] | None = None
 
 
-def recorded_scores(tasks: Sequence[Task], metric: str) -> Scores:
+def recorded_scores(tasks: Sequence[Task], metric: str) -> ModelScores:
     """Scores of a plan's tasks from the records of their runs.
 
     Raises:
@@ -58,7 +57,7 @@ def recorded_scores(tasks: Sequence[Task], metric: str) -> Scores:
     problems += [problem for run, history in histories.items() for problem in _unfit(run, history, metric)]
     all_problems(problems, f"{metric}: the scores in the runs' records cannot be used:")
     weights: dict[Path | None, dict[str, Any]] = {
-        run: weights_of(history.run.get("weights", {}).get(metric, {})) for run, history in histories.items()
+        run: weights_of(history.weights.get(metric, {})) for run, history in histories.items()
     }
     first = next(iter(weights), None)
     if others := [str(run) for run in weights if weights[run] != weights[first]]:
@@ -68,10 +67,10 @@ def recorded_scores(tasks: Sequence[Task], metric: str) -> Scores:
         )
     found = {run: _by_cell(history, metric) for run, history in histories.items()}
     cells = {task.image_id: found[task.run].get((task.step, task.cell), MISSING) for task in tasks if task.run}
-    return Scores(cells, {}, weights[first] if first else None)
+    return ModelScores(cells, {}, weights[first] if first else None)
 
 
-def read_scores(path: Path, metric: str) -> Scores:
+def read_scores(path: Path, metric: str) -> ModelScores:
     """Scores from a CSV table with a header; an empty cell is an image that could not be measured.
 
     Raises:
@@ -96,11 +95,11 @@ def read_scores(path: Path, metric: str) -> Scores:
         scores[name] = value
         if person is not None and cells[person]:
             persons[name] = cells[person]
-    all_problems(problems[:SHOWN], f"{path}: {len(problems)} rows cannot be used; the first are:")
-    return Scores(scores, persons)
+    all_problems(problems[:EXAMPLES_NAMED], f"{path}: {len(problems)} rows cannot be used; the first are:")
+    return ModelScores(scores, persons)
 
 
-def matched(scores: Scores, images: Sequence[str], tasks: Mapping[str, Task]) -> Scores:
+def matched(scores: ModelScores, images: Sequence[str], tasks: Mapping[str, Task]) -> ModelScores:
     """The scores by image_id. A table may name an image by its id, its file's path, or the end of either.
 
     Raises:
@@ -111,18 +110,18 @@ def matched(scores: Scores, images: Sequence[str], tasks: Mapping[str, Task]) ->
     if not any(found.values()):
         raise UserError(
             f"none of the {len(images)} labeled images has a score; looked for {reprlib.repr(images[0])}, the scores "
-            f"are of {', '.join(map(reprlib.repr, list(scores.by_image)[:SHOWN]))}; expected the same names in both"
+            f"are of {_examples(scores.by_image)}; expected the same names in both"
         )
     shared = [name for name, count in Counter(filter(None, found.values())).items() if count > 1]
     if shared:
         several = [image for image, name in found.items() if name == shared[0]]
         raise UserError(
-            f"the score of {reprlib.repr(shared[0])} fits {', '.join(map(reprlib.repr, several[:SHOWN]))}; name the "
-            "images in the table by their ids or by more of their paths"
+            f"the score of {reprlib.repr(shared[0])} fits {_examples(several)}; name the images in the table by their "
+            "ids or by more of their paths"
         )
     by_image = {image: scores.by_image[name] if name else MISSING for image, name in found.items()}
     persons = {image: scores.persons[name] for image, name in found.items() if name and name in scores.persons}
-    return Scores(by_image, persons, scores.weights)
+    return ModelScores(by_image, persons, scores.weights)
 
 
 def changed_files(tasks: Sequence[Task]) -> set[str]:
@@ -131,10 +130,10 @@ def changed_files(tasks: Sequence[Task]) -> set[str]:
 
 
 def _unfit(run: Path, history: RunHistory, metric: str) -> list[str]:
-    info = history.run.get("metrics", {}).get(metric)
-    if info is None:
-        return [f"{run}: has no scores of {metric}; found {', '.join(history.run.get('metrics', {})) or 'none'}"]
-    return [] if info["higher_is_better"] else [f"{run}: a lower {metric} is better there; stars need the reverse"]
+    column = history.main_columns.get(metric)
+    if column is None:
+        return [f"{run}: has no scores of {metric}; found {', '.join(history.main_columns) or 'none'}"]
+    return [] if column.higher_is_better else [f"{run}: a lower {metric} is better there; stars need the reverse"]
 
 
 def _by_cell(history: RunHistory, metric: str) -> dict[tuple[int | None, str | None], float]:
@@ -149,7 +148,7 @@ def _columns(path: Path, header: list[str], metric: str) -> tuple[int, int, int 
     """Where image, score and person stand."""
     names = [cell.lower() for cell in header]
     images = [place for place, name in enumerate(names) if name in IMAGE_COLUMNS]
-    person = names.index(PERSON) if PERSON in names else None
+    person = names.index(PERSON_COLUMN) if PERSON_COLUMN in names else None
     others = [place for place in range(len(names)) if place not in (*images, person)]
     scores = [place for place in others if names[place] == metric.lower()] or others
     if len(images) != 1 or len(scores) != 1:
@@ -167,6 +166,10 @@ def _scored(cells: list[str], width: int, image: int, score: int) -> tuple[str, 
     if abs(value) > GREATEST:
         raise ValueError(f"found {reprlib.repr(cells[score])}, expected a number of at most {GREATEST:g}")
     return cells[image], value
+
+
+def _examples(names: Iterable[str]) -> str:
+    return ", ".join(map(reprlib.repr, list(names)[:EXAMPLES_NAMED]))
 
 
 def _same(a: float, b: float) -> bool:

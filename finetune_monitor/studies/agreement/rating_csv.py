@@ -7,18 +7,19 @@ from pathlib import Path
 
 from finetune_monitor.base.csv_files import shown_columns, table_rows
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.studies.agreement.rating_rows import Problem, ProblemKind, Row, is_label
-from finetune_monitor.studies.labeling.ratings import COLUMNS
+from finetune_monitor.studies.agreement.rating_rows import RatingRow, is_label
+from finetune_monitor.studies.labeling.ratings import RATING_COLUMNS
+from finetune_monitor.studies.rating_problems import Problem, ProblemKind
 
 OTHER_NAMES = {
     "image_id": ("image", "file", "filename", "item", "task_id"),
-    "labeler": ("labeler", "rater", "annotator", "evaluator", "worker", "worker_id", "user", "participant"),
+    "labeler": ("labeller", "rater", "annotator", "evaluator", "worker", "worker_id", "user", "participant"),
     "metric": ("question", "dimension", "task"),
     "label": ("rating", "score", "value", "answer"),
     "timestamp": ("time", "date", "created_at"),
     "duration_ms": (),
 }
-"""What other tools call the columns of the long CSV."""
+"""What other tools call the columns of the long CSV, in their own spelling."""
 
 EXPECTED_COLUMNS = (
     "expected a column a labeler beside one of images, or one column each of "
@@ -33,7 +34,7 @@ Cells = tuple[int, list[str]]
 """Where a row ends in the file, and its cells without the spaces around them."""
 
 
-def read_table(path: Path, text: str, metric: str | None) -> Iterator[Row | Problem]:
+def read_table(path: Path, text: str, metric: str | None) -> Iterator[RatingRow | Problem]:
     """Every answer in a table separated by commas, semicolons or tabs, and what is no row of it.
 
     metric: what was asked, where no column says it.
@@ -59,7 +60,7 @@ def _places(path: Path, header: list[str]) -> dict[str, int]:
     """Where each column of the long CSV stands; its own name counts before the names that others give it."""
     names = [cell.lower() for cell in header]
     places = {}
-    for column in COLUMNS:
+    for column in RATING_COLUMNS:
         found = [place for place, name in enumerate(names) if name == column]
         found = found or [place for place, name in enumerate(names) if name in OTHER_NAMES[column]]
         if len(found) > 1:
@@ -82,18 +83,18 @@ def _require_metric(path: Path, header: list[str], places: dict[str, int], metri
 
 def _long(
     path: Path, header: list[str], places: dict[str, int], rows: Iterator[Cells], metric: str | None
-) -> Iterator[Row | Problem]:
+) -> Iterator[RatingRow | Problem]:
     for number, cells in rows:
         if len(cells) != len(header):
             yield _wrong_width(path, number, cells, header)
             continue
         values = {"metric": metric or "", **{column: cells[place] for column, place in places.items()}}
-        yield Row(f"line {number}", **values)
+        yield RatingRow(f"line {number}", **values)
 
 
 def _wide(
     path: Path, header: list[str], places: dict[str, int], rows: list[Cells], metric: str | None
-) -> Iterator[Row | Problem]:
+) -> Iterator[RatingRow | Problem]:
     fitting = [cells for _, cells in rows if len(cells) == len(header)]
     others = [place for place in range(len(header)) if place not in places.values()]
     named = [place for place in others if header[place] and header[place].lower() not in NO_LABELERS]
@@ -105,7 +106,7 @@ def _wide(
         raise UserError(f"{path}: found two columns {reprlib.repr(twice)}; expected one a labeler; rename one")
     _require_metric(path, header, places, metric)
     ignored = [
-        Problem(ProblemKind.IGNORED_COLUMN, path, f"column {header[place] or place + 1}", "not read as a labeler's")
+        Problem(ProblemKind.IGNORED_COLUMN, f"column {header[place] or place + 1}", "not read as a labeler's", path)
         for place in others
         if place not in labelers and any(cells[place] for cells in fitting)
     ]
@@ -114,7 +115,7 @@ def _wide(
 
 def _wide_rows(
     path: Path, header: list[str], places: dict[str, int], rows: list[Cells], labelers: list[int], metric: str | None
-) -> Iterator[Row | Problem]:
+) -> Iterator[RatingRow | Problem]:
     for number, cells in rows:
         if len(cells) != len(header):
             yield _wrong_width(path, number, cells, header)
@@ -123,7 +124,7 @@ def _wide_rows(
         for place in labelers:
             if cells[place]:
                 where = f"line {number}, column {header[place]}"
-                yield Row(where, cells[places["image_id"]], header[place], asked, cells[place])
+                yield RatingRow(where, cells[places["image_id"]], header[place], asked, cells[place])
 
 
 def _holds_labels(cells: list[str]) -> bool:
@@ -134,4 +135,4 @@ def _holds_labels(cells: list[str]) -> bool:
 
 def _wrong_width(path: Path, number: int, cells: list[str], header: list[str]) -> Problem:
     detail = f"found {len(cells)} columns, expected {len(header)}"
-    return Problem(ProblemKind.BAD_ROW, path, f"line {number}", detail)
+    return Problem(ProblemKind.BAD_ROW, f"line {number}", detail, path)

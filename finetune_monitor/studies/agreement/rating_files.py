@@ -8,19 +8,9 @@ from finetune_monitor.base.csv_files import read_text
 from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.studies.agreement.label_studio import read_label_studio
 from finetune_monitor.studies.agreement.rating_csv import read_table
-from finetune_monitor.studies.agreement.rating_rows import (
-    EXPECTED_LABEL,
-    NOTES,
-    Problem,
-    ProblemKind,
-    Row,
-    checked,
-    moment,
-)
+from finetune_monitor.studies.agreement.rating_rows import EXPECTED_LABEL, RatingRow, checked, moment
 from finetune_monitor.studies.labeling.ratings import Rating
-
-SHOWN = 3
-"""How many examples an error names."""
+from finetune_monitor.studies.rating_problems import NOTES, Problem, ProblemKind, examples
 
 
 @dataclass(frozen=True)
@@ -66,12 +56,12 @@ def read_rating_files(paths: Sequence[Path], metric: str | None = None, known: C
 
 def _read_file(
     path: Path, metric: str | None, known: Collection[str] | None
-) -> tuple[list[tuple[Row, Rating]], list[Problem]]:
-    kept: list[tuple[Row, Rating]] = []
+) -> tuple[list[tuple[RatingRow, Rating]], list[Problem]]:
+    kept: list[tuple[RatingRow, Rating]] = []
     problems = []
     for row in _rows(path, metric, known):
         found = row if isinstance(row, Problem) else checked(row, path, known)
-        if isinstance(found, Rating) and isinstance(row, Row):
+        if isinstance(found, Rating) and isinstance(row, RatingRow):
             kept.append((row, found))
         elif isinstance(found, Problem):
             problems.append(found)
@@ -79,7 +69,7 @@ def _read_file(
     return kept, [*problems, *_unreadable_times(path, kept)]
 
 
-def _rows(path: Path, metric: str | None, known: Collection[str] | None) -> Iterator[Row | Problem]:
+def _rows(path: Path, metric: str | None, known: Collection[str] | None) -> Iterator[RatingRow | Problem]:
     text, _ = read_text(path, "ratings as CSV or as Label Studio's JSON")
     if text.lstrip()[:1] in ("[", "{"):
         return read_label_studio(path, text, metric, known)
@@ -91,7 +81,7 @@ def _refuse_mostly_bad(path: Path, kept: int, bad: list[Problem]) -> None:
         raise UserError(f"{path}: found no ratings; expected at least one")
     if len(bad) > kept:
         all_problems(
-            [f"{problem.where}: {problem.detail}" for problem in bad[:SHOWN]],
+            examples(bad),
             f"{path}: {len(bad)} of {kept + len(bad)} ratings cannot be used; expected an image, a labeler and "
             f"{EXPECTED_LABEL} in each; the first are:",
         )
@@ -104,7 +94,7 @@ def _refuse(refused: list[str], files: int) -> None:
     all_problems(indented, f"{len(refused)} of {files} files of ratings cannot be used:")
 
 
-def _unreadable_times(path: Path, kept: list[tuple[Row, Rating]]) -> Iterator[Problem]:
+def _unreadable_times(path: Path, kept: list[tuple[RatingRow, Rating]]) -> Iterator[Problem]:
     """One note a file and column, for they tend to be all alike."""
     stamps = [(row, row.timestamp) for row, rating in kept if row.timestamp and not rating.timestamp]
     durations = [(row, row.duration_ms) for row, rating in kept if row.duration_ms and rating.duration_ms is None]
@@ -112,7 +102,7 @@ def _unreadable_times(path: Path, kept: list[tuple[Row, Rating]]) -> Iterator[Pr
         if found:
             row, text = found[0]
             detail = f"found the {what} {text[:40]!r}, expected {expected}; not known for {len(found)} ratings"
-            yield Problem(ProblemKind.UNREADABLE_TIME, path, row.where, detail)
+            yield Problem(ProblemKind.UNREADABLE_TIME, row.where, detail, path)
 
 
 def _by_time(ratings: list[Rating]) -> list[Rating]:
@@ -127,4 +117,4 @@ def _similar_names(first_seen: dict[str, tuple[Path, str]]) -> Iterator[Problem]
         earlier = spelled.setdefault(name.casefold(), name)
         if earlier != name:
             detail = f"found the labelers {earlier!r} and {name!r}; they count as two: write one name one way"
-            yield Problem(ProblemKind.SIMILAR_NAMES, path, where, detail)
+            yield Problem(ProblemKind.SIMILAR_NAMES, where, detail, path)

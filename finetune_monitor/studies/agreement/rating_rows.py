@@ -3,14 +3,13 @@
 import re
 import reprlib
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import datetime, timezone
-from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
 from finetune_monitor.metrics.thresholds import HIGHEST, LOWEST
 from finetune_monitor.studies.labeling.ratings import Rating
+from finetune_monitor.studies.rating_problems import Problem, ProblemKind
 
 WHOLE = re.compile(r"[+-]?[0-9]+(?:\.0*)?")
 """`4`, `4.` and `4.0`."""
@@ -22,38 +21,7 @@ MILLISECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]*)?")
 SECOND_FRACTION = re.compile(r"(?<=:[0-9]{2})\.([0-9]+)")
 
 
-class ProblemKind(str, Enum):
-    """Why a row is left out, or what to know of those that are not."""
-
-    BAD_ROW = "bad row"
-    UNKNOWN_LABEL = "unknown label"
-    OUT_OF_RANGE = "out of range"
-    UNKNOWN_IMAGE = "unknown image"
-    NO_LABELER = "no labeler"
-    SIMILAR_NAMES = "similar names"
-    UNREADABLE_TIME = "unreadable time"
-    IGNORED_COLUMN = "ignored column"
-
-
-NOTES = frozenset({ProblemKind.SIMILAR_NAMES, ProblemKind.UNREADABLE_TIME, ProblemKind.IGNORED_COLUMN})
-"""Kinds that leave no row out."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is wrong with one row, or a note on a file.
-
-    where: such as `line 12`, `line 12, column Eva` or `task 7, annotation 3`; a table's header is a line, too.
-    detail: what was found and what was expected.
-    """
-
-    kind: ProblemKind
-    file: Path
-    where: str
-    detail: str
-
-
-class Row(NamedTuple):
+class RatingRow(NamedTuple):
     """One answer as text, not checked yet; empty where the file says nothing."""
 
     where: str
@@ -69,18 +37,28 @@ def is_label(text: str) -> bool:
     return WHOLE.fullmatch(text) is not None and LOWEST <= float(text) <= HIGHEST
 
 
-def checked(row: Row, file: Path, known: Collection[str] | None) -> Rating | Problem:
+def checked(row: RatingRow, file: Path, known: Collection[str] | None) -> Rating | Problem:
     """The rating that a row holds, or why it holds none; a time that cannot be read counts as not known."""
     if misfit := _misfit(row, known):
         kind, detail = misfit
-        return Problem(kind, file, row.where, detail)
+        return Problem(kind, row.where, detail, file)
     label = int(float(row.label))
     return Rating(
         row.image_id, row.labeler, row.metric, label, _timestamp(row.timestamp), _milliseconds(row.duration_ms)
     )
 
 
-def _misfit(row: Row, known: Collection[str] | None) -> tuple[ProblemKind, str] | None:
+def moment(timestamp: str) -> datetime | None:
+    """An ISO 8601 time in UTC, taken as UTC where it names no zone; None where it is none."""
+    text = timestamp[:-1] + "+00:00" if timestamp.endswith(("Z", "z")) else timestamp
+    try:  # Python 3.10 knows no Z, and only three or six decimals
+        found = datetime.fromisoformat(SECOND_FRACTION.sub(lambda found: f".{found[1][:6]:0<6}", text))
+        return found.replace(tzinfo=timezone.utc) if found.tzinfo is None else found.astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _misfit(row: RatingRow, known: Collection[str] | None) -> tuple[ProblemKind, str] | None:
     if not row.labeler:
         return ProblemKind.NO_LABELER, "found no labeler"
     if not row.image_id:
@@ -94,16 +72,6 @@ def _misfit(row: Row, known: Collection[str] | None) -> tuple[ProblemKind, str] 
     if known is not None and row.image_id not in known:
         return ProblemKind.UNKNOWN_IMAGE, f"found the image {reprlib.repr(row.image_id)}, which is not one of the known"
     return None
-
-
-def moment(timestamp: str) -> datetime | None:
-    """An ISO 8601 time in UTC, taken as UTC where it names no zone; None where it is none."""
-    text = timestamp[:-1] + "+00:00" if timestamp.endswith(("Z", "z")) else timestamp
-    try:  # Python 3.10 knows no Z, and only three or six decimals
-        found = datetime.fromisoformat(SECOND_FRACTION.sub(lambda found: f".{found[1][:6]:0<6}", text))
-        return found.replace(tzinfo=timezone.utc) if found.tzinfo is None else found.astimezone(timezone.utc)
-    except (ValueError, OverflowError):
-        return None
 
 
 def _timestamp(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Cut a model's scores into the five steps of the Likert scale, exactly as near to people's labels as it can be."""
+"""Cut a model's scores into stars by thresholds fitted to people's labels, of the same images or of other folds."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
@@ -11,6 +11,8 @@ from finetune_monitor.studies.agreement.coefficients import Labels
 
 BLOCKS = 5
 """Groups of images that stand in for persons where nothing tells which belong together."""
+
+Fit: TypeAlias = Callable[[Float[np.ndarray, "samples"], Labels, float], Buckets]
 
 
 def fit_buckets(scores: Float[np.ndarray, "samples"], labels: Labels, power: float = 1.0) -> Buckets:
@@ -37,7 +39,7 @@ def match_marginals(scores: Float[np.ndarray, "samples"], labels: Labels, power:
     Least cost squeezes the extremes; these do not.
     """
     values, costs = _costs_by_score(scores, labels, power)
-    used = both_given(scores, labels)
+    used = _both_given(scores, labels)
     given = labels[:, used][~np.isnan(labels[:, used])]
     shares = np.array([(given < step).mean() for step in STEPS[1:]])
     measured = np.sort(scores[used])
@@ -47,48 +49,6 @@ def match_marginals(scores: Float[np.ndarray, "samples"], labels: Labels, power:
     steps = np.searchsorted(borders, np.arange(len(values)), side="right")
     return Buckets(_thresholds(values, borders), float(costs[np.arange(len(values)), steps].sum()))
 
-
-def _costs_by_score(
-    scores: Float[np.ndarray, "samples"], labels: Labels, power: float
-) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n 5"]]:
-    """The distinct scores, ascending, and what each step would cost for the samples that have it."""
-    used = both_given(scores, labels)
-    values, place = np.unique(scores[used], return_inverse=True)
-    if not len(values):
-        raise ValueError("found no sample that has both a score and a label")
-    distances = np.abs(STEPS[:, None, None] - labels[None, :, used]) ** power
-    each = np.nansum(distances, axis=1)
-    return values, np.stack([np.bincount(place, row, len(values)) for row in each], axis=1)
-
-
-def both_given(scores: Float[np.ndarray, "samples"], labels: Labels) -> Bool[np.ndarray, "samples"]:
-    """What has both a score and a label."""
-    return ~np.isnan(scores) & ~np.isnan(labels).all(axis=0)
-
-
-def _first_minimum(x: Float[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
-    """For each place, the first place up to it that holds the least value so far."""
-    least = np.minimum.accumulate(x)
-    fresh = np.concatenate([[True], least[1:] < least[:-1]])
-    return np.maximum.accumulate(np.where(fresh, np.arange(len(x)), 0))
-
-
-def _backtrack(starts: list[Int[np.ndarray, "n"]], end: int) -> Int[np.ndarray, "4"]:
-    """Where each step after the first begins, in distinct scores."""
-    borders = []
-    for start in reversed(starts[1:]):
-        end = int(start[end])
-        borders.append(end)
-    return np.array(borders[::-1])
-
-
-def _thresholds(values: Float[np.ndarray, "n"], borders: Int[np.ndarray, "4"]) -> Float[np.ndarray, "4"]:
-    middles = values[:-1] / 2 + values[1:] / 2  # each half, lest the sum overflow
-    between = np.where(middles > values[:-1], middles, values[1:])  # there is nothing between neighboring numbers
-    return np.concatenate([[-np.inf], between, [np.inf]])[borders]
-
-
-Fit: TypeAlias = Callable[[Float[np.ndarray, "samples"], Labels, float], Buckets]
 
 METHODS: Mapping[str, Fit] = {"least_cost": fit_buckets, "marginals": match_marginals}
 
@@ -117,6 +77,46 @@ def clean_stars(
     return _stars(scores, labels, [(groups != group, groups == group) for group in np.unique(groups)], fit, power)
 
 
+def _costs_by_score(
+    scores: Float[np.ndarray, "samples"], labels: Labels, power: float
+) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n 5"]]:
+    """The distinct scores, ascending, and what each step would cost for the samples that have it."""
+    used = _both_given(scores, labels)
+    values, place = np.unique(scores[used], return_inverse=True)
+    if not len(values):
+        raise ValueError("found no sample that has both a score and a label")
+    distances = np.abs(STEPS[:, None, None] - labels[None, :, used]) ** power
+    each = np.nansum(distances, axis=1)
+    return values, np.stack([np.bincount(place, row, len(values)) for row in each], axis=1)
+
+
+def _both_given(scores: Float[np.ndarray, "samples"], labels: Labels) -> Bool[np.ndarray, "samples"]:
+    """What has both a score and a label."""
+    return ~np.isnan(scores) & ~np.isnan(labels).all(axis=0)
+
+
+def _first_minimum(x: Float[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+    """For each place, the first place up to it that holds the least value so far."""
+    least = np.minimum.accumulate(x)
+    fresh = np.concatenate([[True], least[1:] < least[:-1]])
+    return np.maximum.accumulate(np.where(fresh, np.arange(len(x)), 0))
+
+
+def _backtrack(starts: list[Int[np.ndarray, "n"]], end: int) -> Int[np.ndarray, "4"]:
+    """Where each step after the first begins, in distinct scores."""
+    borders = []
+    for start in reversed(starts[1:]):
+        end = int(start[end])
+        borders.append(end)
+    return np.array(borders[::-1])
+
+
+def _thresholds(values: Float[np.ndarray, "n"], borders: Int[np.ndarray, "4"]) -> Float[np.ndarray, "4"]:
+    middles = values[:-1] / 2 + values[1:] / 2  # each half, lest the sum overflow
+    between = np.where(middles > values[:-1], middles, values[1:])  # there is nothing between neighboring numbers
+    return np.concatenate([[-np.inf], between, [np.inf]])[borders]
+
+
 def _stars(
     scores: Float[np.ndarray, "samples"],
     labels: Labels,
@@ -131,7 +131,7 @@ def _stars(
     stars = np.full(labels.shape, np.nan)
     for labeler in range(len(labels)):
         others = np.delete(labels, labeler, axis=0)
-        usable = both_given(scores, others)
+        usable = _both_given(scores, others)
         for train, test in folds:
             if usable[train].any():
                 stars[labeler, test] = fit(scores[train], others[:, train], power).steps(scores[test])

@@ -1,4 +1,4 @@
-"""One metric against its labelers: every number of the report, people, model, constant and shuffle side by side."""
+"""One metric against its labelers: people, model, constant and shuffle side by side, as a section of the report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +30,7 @@ from finetune_monitor.studies.agreement.evaluators import (
     RANKINGS,
     SHUFFLE,
     Lineup,
-    Row,
+    Statistics,
     against_labeler,
     against_others,
     mean_rows,
@@ -38,20 +38,25 @@ from finetune_monitor.studies.agreement.evaluators import (
     shuffled,
 )
 from finetune_monitor.studies.agreement.label_matrix import Labeler, LabelTable
-from finetune_monitor.studies.agreement.star_fitting import METHODS, Fit, clean_stars, fold_groups, naive_stars
+from finetune_monitor.studies.agreement.settings import DEFAULTS, METHOD_NAMES, StudySettings
+from finetune_monitor.studies.agreement.star_fitting import METHODS, clean_stars, fold_groups, naive_stars
 
 PERSON, CELL, IMAGE = "person", "cell", "image"
 """What folds hold out and the bootstrap draws: persons; prompts with their seeds, as images of one at several steps
 are near copies; or images, where nothing tells which belong together.
 """
 
-WITHIN = "_within_person"
+UNIT_NAMES = {PERSON: "person, then image", CELL: "prompt and seed, then image", IMAGE: "image"}
+"""The same in words."""
 
-Fold = tuple[dict[str, Row], dict[str, Row]]
+WITHIN = "_within_person"
+"""Ends the name of a correlation inside each person."""
+
+Fold = tuple[dict[str, Statistics], dict[str, Statistics]]
 """Everyone against the labeler held out, and against the mean of the others."""
 
-Table = dict[str, dict[str, Estimate]]
-"""Evaluator (`seats.PEOPLE` and so on) to statistic to estimate."""
+StatisticTable = dict[str, dict[str, Estimate]]
+"""Evaluator (`evaluators.PEOPLE` and so on) to statistic to estimate."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Sample:
     """What is compared: labels of images, a model's score of each, and what belongs together.
 
     scores: NaN where the model has none: such an image is compared with nothing; higher is better.
-    persons, cells: whom each image shows, and which prompt with which seed drew it; None where that is not known.
+    persons, cells: whom each image shows, and which prompt with which seed generated it; None where that is not known.
     """
 
     table: LabelTable
@@ -106,8 +111,8 @@ class Seat:
 
     labeler: str
     n: int
-    against_labeler: Table
-    against_others: Table
+    against_labeler: StatisticTable
+    against_others: StatisticTable
 
 
 @dataclass(frozen=True)
@@ -150,22 +155,51 @@ class Study:
         return sample_scores(self.sample.table.labels)
 
 
-def study(
-    sample: Sample,
-    method: str = "least_cost",
-    power: float = 1.0,
-    seed: int = 0,
-    rounds: int = ROUNDS,
-    standardize: bool = False,
-) -> Study:
-    """Measure everything.
+@dataclass(frozen=True)
+class ReportSection:
+    """One metric's findings, and what a reader needs beside them.
 
-    Args:
-        method: how thresholds are chosen, a key of `folds.METHODS`.
-        power: of the distances that grades and thresholds count.
-        seed: of the resamples, the shuffle, and the blocks where nothing tells which images belong together.
-        rounds: resamples of the bootstrap.
-        standardize: give each labeler's labels mean 0 and deviation 1 before they are averaged for correlations.
+    labelers: as `label_matrix.describe_labelers` has them, in the order of the study's table.
+    notes: sentences on gaps, duplicates and the like.
+    images: the file of each image; None where there are none to show.
+    captions: what an image is, such as "ana, step 300"; None where only its id is known.
+    """
+
+    study: Study
+    labelers: Sequence[Labeler]
+    notes: Sequence[str] = ()
+    images: Mapping[str, Path] | None = None
+    captions: Mapping[str, str] | None = None
+
+    @property
+    def metric(self) -> str:
+        return self.study.sample.table.metric
+
+    @property
+    def persons(self) -> int:
+        """How many are known among the images with a score; 0 where they are not known."""
+        sample = self.study.sample
+        return 0 if sample.persons is None else len(set(compress(sample.persons, sample.scored)))
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """How much was compared, and how."""
+        study, labels = self.study, self.study.sample.table.labels
+        given, images = int((~np.isnan(labels)).sum()), labels.shape[1]
+        scored = int((~np.isnan(study.sample.scores)).sum())
+        return {
+            "images": f"{images:,}, {'all' if scored == images else f'{scored:,} of them'} with a score",
+            "labelers": f"{len(labels):,}",
+            "labels": f"{given:,} of {labels.size:,} possible",
+            "persons": f"{self.persons:,}" if self.persons else "not known",
+            "folds and intervals": f"by {UNIT_NAMES[study.sample.unit]}",
+            "thresholds chosen by": METHOD_NAMES[study.method],
+            "power of the distances": f"{study.power:g}",
+        }
+
+
+def study(sample: Sample, settings: StudySettings = DEFAULTS, rounds: int = ROUNDS) -> Study:
+    """Measure everything, in `rounds` resamples of the bootstrap.
 
     Raises:
         ValueError: fewer than two labelers.
@@ -173,13 +207,13 @@ def study(
     labels, scores = sample.labels, sample.scores[sample.scored]
     if len(labels) < 2:
         raise ValueError(f"expected the labels of two labelers at least, found {len(labels)}")
-    lineup = _lineup(sample, power, seed, rounds, standardize)
+    lineup = _lineup(sample, settings, rounds)
     unscored = int((~sample.scored).sum())
     overall = _estimates(lineup.correlations(scores, sample_scores(lineup.shared)), len(scores), unscored)
     refused = _refusal(overall["spearman"])
     starred = np.full(len(scores), np.nan) if refused else scores
-    lineup = replace(lineup, stars=_stars(starred, labels, sample, METHODS[method], power, seed))
-    return _measured(sample, lineup, overall, method, refused)
+    lineup = replace(lineup, stars=_stars(starred, labels, sample, settings))
+    return _measured(sample, lineup, overall, settings.method, refused)
 
 
 def _measured(sample: Sample, lineup: Lineup, overall: dict[str, Estimate], method: str, refused: str | None) -> Study:
@@ -208,7 +242,7 @@ def _measured(sample: Sample, lineup: Lineup, overall: dict[str, Estimate], meth
     )
 
 
-def _lineup(sample: Sample, power: float, seed: int, rounds: int, standardize: bool) -> Lineup:
+def _lineup(sample: Sample, settings: StudySettings, rounds: int) -> Lineup:
     """Nobody in the seats yet."""
     labels, scores = sample.labels, sample.scores[sample.scored]
     clusters = (
@@ -217,20 +251,22 @@ def _lineup(sample: Sample, power: float, seed: int, rounds: int, standardize: b
     rankings = dict(RANKINGS)
     if sample.unit == PERSON:
         rankings |= {name + WITHIN: within(each, clusters) for name, each in RANKINGS.items()}
-    shared = standardized(normalized(labels))[0] if standardize else normalized(labels)
-    return Lineup(labels, shared, scores, {}, resamples(clusters, rounds, seed), rankings, power)
+    shared = standardized(normalized(labels))[0] if settings.standardize else normalized(labels)
+    weights = resamples(clusters, rounds, settings.seed)
+    return Lineup(labels, shared, scores, {}, weights, rankings, settings.power)
 
 
 def _stars(
-    scores: Float[np.ndarray, "samples"], labels: Labels, sample: Sample, fit: Fit, power: float, seed: int
+    scores: Float[np.ndarray, "samples"], labels: Labels, sample: Sample, settings: StudySettings
 ) -> dict[str, Labels]:
     """Who sits in the seats."""
-    groups = fold_groups(sample.groups, len(scores), seed)
+    fit, power = METHODS[settings.method], settings.power
+    groups = fold_groups(sample.groups, len(scores), settings.seed)
     return {
         MODEL: clean_stars(scores, labels, groups, fit, power),
         NAIVE: naive_stars(scores, labels, fit, power),
         CONSTANT: naive_stars(np.zeros(len(scores)), labels, METHODS["least_cost"], power),
-        SHUFFLE: shuffled(labels, seed),
+        SHUFFLE: shuffled(labels, settings.seed),
     }
 
 
@@ -278,55 +314,5 @@ def _refusal(found: Estimate) -> str | None:
     return None
 
 
-def _estimates(row: Row, n: int, missing: int = 0) -> dict[str, Estimate]:
+def _estimates(row: Statistics, n: int, missing: int = 0) -> dict[str, Estimate]:
     return {name: estimate(values, n, missing) for name, values in row.items()}
-
-
-@dataclass(frozen=True)
-class Section:
-    """One metric's findings, and what a reader needs beside them.
-
-    labelers: as `labels.describe_labelers` has them, in the order of the study's table.
-    notes: sentences on gaps, duplicates and the like.
-    images: the file of each image; None where there are none to show.
-    captions: what an image is, such as "ana, step 300"; None where only its id is known.
-    """
-
-    study: Study
-    labelers: Sequence[Labeler]
-    notes: Sequence[str] = ()
-    images: Mapping[str, Path] | None = None
-    captions: Mapping[str, str] | None = None
-
-    @property
-    def metric(self) -> str:
-        return self.study.sample.table.metric
-
-    @property
-    def persons(self) -> int:
-        """How many are known among the images with a score; 0 where they are not known."""
-        sample = self.study.sample
-        return 0 if sample.persons is None else len(set(compress(sample.persons, sample.scored)))
-
-    @property
-    def facts(self) -> dict[str, str]:
-        """How much was compared, and how."""
-        study, labels = self.study, self.study.sample.table.labels
-        given, images = int((~np.isnan(labels)).sum()), labels.shape[1]
-        scored = int((~np.isnan(study.sample.scores)).sum())
-        return {
-            "images": f"{images:,}, {'all' if scored == images else f'{scored:,} of them'} with a score",
-            "labelers": f"{len(labels):,}",
-            "labels": f"{given:,} of {labels.size:,} possible",
-            "persons": f"{self.persons:,}" if self.persons else "not known",
-            "folds and intervals": f"by {UNIT_NAMES[study.sample.unit]}",
-            "thresholds chosen by": METHOD_NAMES[study.method],
-            "power of the distances": f"{study.power:g}",
-        }
-
-
-METHOD_NAMES = {"least_cost": "least cost", "marginals": "people's shares"}
-"""The methods of `folds.METHODS` in words."""
-
-UNIT_NAMES = {PERSON: "person, then image", CELL: "prompt and seed, then image", IMAGE: "image"}
-"""What folds hold out and the bootstrap draws, in words."""

@@ -1,1 +1,1 @@
-"""The pages that say how well scores agree with people: verdict, tables, figures, images."""
+"""The report of an agreement study: verdicts, tables, figures and images."""

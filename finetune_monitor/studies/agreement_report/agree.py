@@ -1,79 +1,67 @@
 """The whole of `agree`: labels and scores in; a report and thresholds out."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from finetune_monitor.base.csv_files import csv_text
-from finetune_monitor.base.files import claim, write_atomic
+from finetune_monitor.base.files import claim
 from finetune_monitor.base.image_names import locate_images
-from finetune_monitor.base.text import encoded
 from finetune_monitor.metrics.thresholds import Thresholds, write_thresholds
 from finetune_monitor.stats.resampling import ROUNDS
-from finetune_monitor.studies.agreement.inputs import Inputs, Loaded, Material, load
+from finetune_monitor.studies.agreement.inputs import Loaded, Material, load
 from finetune_monitor.studies.agreement.label_matrix import describe_labelers
-from finetune_monitor.studies.agreement.rating_rows import Problem
-from finetune_monitor.studies.agreement.study import Study, study
-from finetune_monitor.studies.agreement_report.files import Section, write_report
+from finetune_monitor.studies.agreement.settings import StudyInputs, StudySettings
+from finetune_monitor.studies.agreement.study import ReportSection, Study, study
+from finetune_monitor.studies.agreement_report.files import write_report
 from finetune_monitor.studies.labeling.tasks import Task
+from finetune_monitor.studies.rating_problems import PROBLEMS, left_out, write_problems
 
 REPORTS = ("report.html", "report.md", "report.json", "predictions.csv")
 
-THRESHOLDS, PROBLEMS = "thresholds.json", "problems.csv"
+THRESHOLDS = "thresholds.json"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AgreementOutcome:
     """What was found: a section of the report a metric, and in words the rows that could not be used."""
 
-    sections: Sequence[Section]
+    sections: Sequence[ReportSection]
     left_out: str
 
 
-def agree(
-    inputs: Inputs,
-    output: Path,
-    images: Path | None = None,
-    method: str = "least_cost",
-    power: float = 1.0,
-    seed: int = 0,
-    standardize: bool = False,
-) -> Outcome:
+def agree(inputs: StudyInputs, settings: StudySettings, output: Path, images: Path | None = None) -> AgreementOutcome:
     """Compare, and write the report, and the thresholds where there are any, into `output`.
 
     Args:
         images: folder with the images, where no plan says where they lie; None shows none.
-        method, power, seed, standardize: as `study.study` takes them.
 
     Raises:
         UserError: `output` holds a report already, or the input cannot be used; lists everything.
     """
     loaded = load(inputs)
-    chosen: dict[str, Any] = {"method": method, "power": power, "seed": seed, "standardize": standardize}
-    sections = [_section(material, loaded, images, chosen) for material in loaded.materials.values()]
+    sections = [_section(material, loaded, images, settings) for material in loaded.materials.values()]
     claim(output, (*REPORTS, THRESHOLDS, PROBLEMS))
-    _write_problems(output / PROBLEMS, loaded.problems)
+    write_problems(output, loaded.problems, ("kind", "file", "where", "detail"))
     weights = [material.weights for material in loaded.materials.values()]
     pairs = [(each.study, found) for each, found in zip(sections, weights, strict=True) if not each.study.refused]
     if pairs:
         write_thresholds(output / THRESHOLDS, [_thresholds(*pair) for pair in pairs])
-    write_report(output, sections, _facts(inputs, loaded, chosen))
-    return Outcome(sections, _left_out(loaded.problems))
+    write_report(output, sections, _facts(inputs, settings, loaded))
+    return AgreementOutcome(sections, left_out(loaded.problems))
 
 
-def _section(material: Material, loaded: Loaded, images: Path | None, chosen: Mapping[str, Any]) -> Section:
+def _section(material: Material, loaded: Loaded, images: Path | None, settings: StudySettings) -> ReportSection:
     sample, tasks = material.sample, loaded.tasks
     planned = [tasks[image] for image in sample.table.images if image in tasks]
     files = {task.image_id: task.file for task in planned}
     if images is not None:
         located = zip(sample.table.images, locate_images(sample.table.images, images), strict=True)
         files |= {image: path for image, path in located if path is not None}
-    return Section(
-        study(sample, **chosen),
+    return ReportSection(
+        study(sample, settings),
         describe_labelers(sample.table),
         material.notes,
         files or None,
@@ -86,20 +74,14 @@ def _caption(task: Task) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _facts(inputs: Inputs, loaded: Loaded, chosen: Mapping[str, Any]) -> dict[str, str]:
+def _facts(inputs: StudyInputs, settings: StudySettings, loaded: Loaded) -> dict[str, str]:
     return {
         "ratings": f"{loaded.ratings:,} from {', '.join(map(str, inputs.ratings))}",
-        "rows left out": _left_out(loaded.problems),
+        "rows left out": left_out(loaded.problems),
         "scores": str(inputs.scores) if inputs.scores else "the runs' records",
         "resamples": f"{ROUNDS:,}",
-        **{name: str(value) for name, value in chosen.items()},
+        **{name: str(value) for name, value in asdict(settings).items()},
     }
-
-
-def _left_out(problems: Sequence[Problem]) -> str:
-    counts = Counter(problem.kind.value for problem in problems)
-    listed = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-    return f"{listed} (see {PROBLEMS})" if listed else "nothing"
 
 
 def _thresholds(found: Study, weights: Mapping[str, Any] | None) -> Thresholds:
@@ -114,9 +96,3 @@ def _thresholds(found: Study, weights: Mapping[str, Any] | None) -> Thresholds:
         int((~np.isnan(table.labels[:, scored])).sum()),
         weights,
     )
-
-
-def _write_problems(file: Path, problems: Sequence[Problem]) -> None:
-    """All rows that were left out, and why, as CSV."""
-    rows = ((problem.kind.value, problem.file.name, problem.where, problem.detail) for problem in problems)
-    write_atomic(file, encoded(csv_text(["kind", "file", "where", "detail"], rows)))

@@ -14,15 +14,15 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.images import read_image
 from finetune_monitor.metrics.thresholds import HIGHEST, LOWEST
 from finetune_monitor.studies.agreement.coefficients import LEAST_OTHERS, sample_scores
-from finetune_monitor.studies.agreement.study import Section, Study
+from finetune_monitor.studies.agreement.study import ReportSection, Study
 
-SHOWN = 6
+IMAGES_A_GROUP = 6
 """Images a group."""
 
-THUMBNAIL = 256
+EXAMPLE_SIDE = 256
 """Pixels of the longer side."""
 
-QUALITY = 82
+EXAMPLE_QUALITY = 82
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ def seat_stars(study: Study) -> Float[np.ndarray, "samples"]:
     return sample_scores(study.stars)
 
 
-def disagreements(section: Section) -> dict[str, list[Example]]:
-    """Groups of at most `SHOWN` images, furthest apart first; groups without any are left out.
+def disagreements(section: ReportSection) -> dict[str, list[Example]]:
+    """Groups of at most `IMAGES_A_GROUP` images, furthest apart first; groups without any are left out.
 
     Only images with two labels or more.
     """
@@ -74,25 +74,25 @@ def deviations(labels: Float[np.ndarray, "evaluators samples"]) -> Float[np.ndar
     return np.sqrt(sample_scores((labels - middle) ** 2))
 
 
-def thumbnail(path: Path) -> str | None:
+def _data_uri(path: Path) -> str | None:
     """A small JPEG as a data URI; None where the file cannot be read."""
     try:
         image = read_image(path)
     except UserError:
         return None
-    image.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    image.thumbnail((EXAMPLE_SIDE, EXAMPLE_SIDE), Image.Resampling.LANCZOS)
     content = io.BytesIO()
-    image.save(content, format="JPEG", quality=QUALITY)
+    image.save(content, format="JPEG", quality=EXAMPLE_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()
 
 
 def _largest(distances: Float[np.ndarray, "samples"]) -> list[int]:
     """Places of the largest distances above 0, in that order."""
-    order = np.argsort(-np.where(np.isnan(distances), -np.inf, distances), kind="stable")[:SHOWN]
+    order = np.argsort(-np.where(np.isnan(distances), -np.inf, distances), kind="stable")[:IMAGES_A_GROUP]
     return [int(place) for place in order if distances[place] > 1e-9]
 
 
-def _example(section: Section, place: int) -> Example:
+def _example(section: ReportSection, place: int) -> Example:
     study = section.study
     table = study.sample.table
     image, labels = table.images[place], table.labels[:, place]
@@ -100,7 +100,7 @@ def _example(section: Section, place: int) -> Example:
     return Example(
         image,
         (section.captions or {}).get(image, ""),
-        thumbnail(path) if path else None,
+        _data_uri(path) if path else None,
         float(study.sample.scores[place]),
         float(seat_stars(study)[place]),
         float(study.mean_labels[place]),

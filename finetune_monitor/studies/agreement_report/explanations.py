@@ -11,8 +11,7 @@ TITLE = "Do the scores agree with people?"
 FOLDS = (
     "In each fold one labeler is held out, and the model sits in their seat: thresholds are fitted to the other "
     "labelers on images of other persons (other prompts and seeds, or other images, where there are no two persons). "
-    "Spearman is that of "
-    "the continuous score, the rest of the stars. G is never to be read without G*."
+    "Spearman is that of the continuous score, the rest of the stars. G is never to be read without G*."
 )
 GRADES = (
     "G* of each labeler against the mean of the others, and of the model, a constant and a shuffle in their seats, "
@@ -21,8 +20,8 @@ GRADES = (
 )
 SQUEEZED = (
     "Least cost squeezes the extremes: where scores and labels agree imperfectly, a star near the middle costs less, "
-    "so 1 and 5 tend to be given less often than by people. Thresholds that match "
-    "people's shares do not, and cost more."
+    "so 1 and 5 tend to be given less often than by people. Thresholds that match people's shares do not, and cost "
+    "more."
 )
 ALTERNATIVE = (
     "For each labeler and image: is the model at least as near to the other labelers' labels as this labeler is (root "
@@ -55,8 +54,8 @@ READING = {
     "G*": "The same corrected for chance: 1 less the distance over that of unrelated images; with power 2 it is the "
     "concordance coefficient (Lin 1989).",
     "Spearman, Pearson, Kendall": "Rank and linear correlation, and tau-b, which counts pairs in the same order.",
-    "Constant and shuffle": "The one label that costs least; and people's own labels on other images of "
-    "theirs. What does not beat them knows nothing of an image.",
+    "Constant and shuffle": "The one label that costs least; and people's own labels on other images of theirs. "
+    "What does not beat them knows nothing of an image.",
     "Naive fold": "Thresholds fitted on the very images that they are tested on. That leaks, and flatters the model.",
     "Alternative annotator test": "Calderon et al. 2025, arXiv 2501.10970.",
     "The verdict": "Better and worse mean that the interval of the difference on the same images leaves out 0; about "

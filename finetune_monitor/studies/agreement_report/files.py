@@ -1,4 +1,4 @@
-"""Write down how well scores agree with people: a html, its tables as Markdown, every number, every prediction."""
+"""Write down how well scores agree with people: a page, its tables as Markdown, every number, every prediction."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,24 +15,23 @@ from finetune_monitor.metrics.thresholds import buckets_json
 from finetune_monitor.stats.estimate import MISSING, Estimate, json_number
 from finetune_monitor.studies.agreement.alternative import AlternativeTest
 from finetune_monitor.studies.agreement.label_matrix import Labeler
-from finetune_monitor.studies.agreement.study import Seat, Table
-from finetune_monitor.studies.agreement.study import Section as Section
+from finetune_monitor.studies.agreement.study import ReportSection, Seat, StatisticTable
 from finetune_monitor.studies.agreement_report import html, markdown
 from finetune_monitor.studies.agreement_report.examples import seat_stars
 from finetune_monitor.studies.agreement_report.verdicts import verdict
 
-FORMAT = 1
+REPORT_FORMAT = 1
 
-COLUMNS = ("metric", "image_id", "person", "score", "stars", "held_out_stars", "mean_label")
+PREDICTION_COLUMNS = ("metric", "image_id", "person", "score", "stars", "held_out_stars", "mean_label")
 """Of `predictions.csv`, before the labelers' own."""
 
 
-def write_report(folder: Path, sections: Sequence[Section], facts: Mapping[str, str]) -> None:
+def write_report(folder: Path, sections: Sequence[ReportSection], facts: Mapping[str, str]) -> None:
     """Write `report.html`, `report.md`, `report.json` and `predictions.csv` into `folder`.
 
     facts: what a reader must know of the whole, by name, such as the files and the seed.
     """
-    numbers = {"format": FORMAT, "facts": dict(facts), "metrics": [to_json(section) for section in sections]}
+    numbers = {"format": REPORT_FORMAT, "facts": dict(facts), "metrics": [to_json(section) for section in sections]}
     content = {
         "report.html": encoded(html.render(sections, facts)),
         "report.md": encoded(markdown.render(sections, facts)),
@@ -43,7 +42,7 @@ def write_report(folder: Path, sections: Sequence[Section], facts: Mapping[str, 
         write_atomic(folder / name, found)
 
 
-def to_json(section: Section) -> dict[str, Any]:
+def to_json(section: ReportSection) -> dict[str, Any]:
     """Every number of the study as plain values; what is missing is None."""
     study, said = section.study, verdict(section)
     return {
@@ -75,7 +74,7 @@ def _seat(seat: Seat) -> dict[str, Any]:
     return {"labeler": seat.labeler, "n": seat.n, **sides}
 
 
-def _table(rows: Table) -> dict[str, Any]:
+def _table(rows: StatisticTable) -> dict[str, Any]:
     return {who: _row(row) for who, row in rows.items()}
 
 
@@ -97,13 +96,13 @@ def _labeler(found: Labeler) -> dict[str, Any]:
     return {name: json_number(value) if isinstance(value, float) else value for name, value in asdict(found).items()}
 
 
-def _csv(sections: Sequence[Section]) -> str:
+def _csv(sections: Sequence[ReportSection]) -> str:
     labelers = list(dict.fromkeys(name for section in sections for name in section.study.sample.table.labelers))
     rows = (row for section in sections for row in _predictions(section, labelers))
-    return csv_text([*COLUMNS, *(f"label_{name}" for name in labelers)], rows)
+    return csv_text([*PREDICTION_COLUMNS, *(f"label_{name}" for name in labelers)], rows)
 
 
-def _predictions(section: Section, labelers: Sequence[str]) -> Iterator[list[str]]:
+def _predictions(section: ReportSection, labelers: Sequence[str]) -> Iterator[list[str]]:
     """A row an image: stars by the final thresholds, and the mean of those that other labelers' thresholds give it."""
     study = section.study
     sample, table = study.sample, study.sample.table

@@ -15,13 +15,13 @@ from markupsafe import Markup
 
 from finetune_monitor.base.text import visible
 from finetune_monitor.metrics.thresholds import STEPS
-from finetune_monitor.stats.estimate import Estimate, number
+from finetune_monitor.stats.estimate import NO_ESTIMATE, Estimate, number, shown
 from finetune_monitor.studies.agreement.evaluators import MODEL, PEOPLE
-from finetune_monitor.studies.agreement.study import Section, Study
+from finetune_monitor.studies.agreement.study import ReportSection, Study
 from finetune_monitor.studies.agreement_report import explanations, figures, tables
 from finetune_monitor.studies.agreement_report.examples import disagreements
 from finetune_monitor.studies.agreement_report.tables import Cell, Column
-from finetune_monitor.studies.agreement_report.verdicts import UNKNOWN, verdict
+from finetune_monitor.studies.agreement_report.verdicts import verdict
 
 HERE = Path(__file__).parent
 TEMPLATE, STYLE = "page.html.jinja", "page.css"
@@ -30,7 +30,7 @@ SHADES = 10
 """Steps of a confusion matrix's shading, as the style sheet has them."""
 
 
-def render(sections: Sequence[Section], facts: Mapping[str, str]) -> str:
+def render(sections: Sequence[ReportSection], facts: Mapping[str, str]) -> str:
     """The page; all foreign text in it is escaped."""
     style = (HERE / STYLE).read_text(encoding="utf-8")
     loader = FileSystemLoader(HERE)
@@ -52,7 +52,7 @@ def render(sections: Sequence[Section], facts: Mapping[str, str]) -> str:
     )
 
 
-def describe(section: Section) -> dict[str, Any]:
+def describe(section: ReportSection) -> dict[str, Any]:
     """Everything that the template shows of one metric."""
     study, histograms = section.study, tables.histograms(section.study)
     return {
@@ -88,7 +88,7 @@ def finalized(value: Any) -> Any:
 
 
 def cell(content: Cell, column: Column) -> Markup:
-    """A cell's inside: explanations, a number, a number over its interval, or a bar of shares."""
+    """A cell's inside: words, a number, a number over its interval, or a bar of shares."""
     if isinstance(content, str):
         return Markup("{}").format(visible(content))
     if isinstance(content, tuple):
@@ -100,10 +100,8 @@ def cell(content: Cell, column: Column) -> Markup:
 
 def interval(estimate: Estimate, form: str = ".2f") -> Markup:
     """A number with its interval, where there is one."""
-    value, low, high = (number(each, form) for each in (estimate.mean, estimate.low, estimate.high))
-    if math.isnan(estimate.low):
-        return Markup("{}").format(value)
-    return Markup('{} <span class="interval">[{}, {}]</span>').format(value, low, high)
+    value, _, bounds = shown(estimate, form).partition(" ")
+    return Markup("{}").format(value) + (Markup(' <span class="interval">{}</span>').format(bounds) if bounds else "")
 
 
 def groups(columns: Sequence[Column]) -> list[tuple[str, int]]:
@@ -134,7 +132,7 @@ def _kappas(study: Study) -> list[tuple[str, str, Estimate, None]]:
     rows = study.mean.against_labeler
     used = [PEOPLE] if study.refused else [PEOPLE, MODEL]
     names = {PEOPLE: "another labeler", MODEL: "the model"}
-    return [(names[who], who, rows[who].get("kappa", UNKNOWN), None) for who in used]
+    return [(names[who], who, rows[who].get("kappa", NO_ESTIMATE), None) for who in used]
 
 
 def _grades(study: Study) -> dict[str, Any]:

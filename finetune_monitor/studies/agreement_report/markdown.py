@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 
 from finetune_monitor.base.text import escaped, table
 from finetune_monitor.stats.estimate import Estimate, number, shown
-from finetune_monitor.studies.agreement.study import Section, Study
+from finetune_monitor.studies.agreement.study import ReportSection, Study
 from finetune_monitor.studies.agreement_report import explanations, tables
 from finetune_monitor.studies.agreement_report.tables import Cell, Column, Table
-from finetune_monitor.studies.agreement_report.verdicts import Verdict, verdict
+from finetune_monitor.studies.agreement_report.verdicts import AgreementVerdict, verdict
 
 
-def render(sections: Sequence[Section], facts: Mapping[str, str]) -> str:
+def render(sections: Sequence[ReportSection], facts: Mapping[str, str]) -> str:
     """The page; all foreign text in it is escaped."""
     found = [(section, verdict(section)) for section in sections]
     parts = [
@@ -25,11 +25,11 @@ def render(sections: Sequence[Section], facts: Mapping[str, str]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _said(found: Verdict) -> str:
+def _said(found: AgreementVerdict) -> str:
     return " ".join(map(escaped, found.sentences))
 
 
-def _section(section: Section, said: Verdict) -> str:
+def _section(section: ReportSection, said: AgreementVerdict) -> str:
     study = section.study
     stars = f"{explanations.NO_STARS}{escaped(study.refused)}." if study.refused else ""
     parts = [

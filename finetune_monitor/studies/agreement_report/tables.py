@@ -2,20 +2,19 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 
 from finetune_monitor.metrics.thresholds import STEPS, Buckets
-from finetune_monitor.stats.estimate import Estimate
+from finetune_monitor.stats.estimate import NO_ESTIMATE, Estimate
 from finetune_monitor.studies.agreement.alternative import EPSILONS
 from finetune_monitor.studies.agreement.evaluators import CONSTANT, MODEL, NAIVE, PEOPLE, RANKINGS, SHUFFLE
 from finetune_monitor.studies.agreement.label_matrix import HASTY_SHARE, LOW_COVERAGE, Labeler
-from finetune_monitor.studies.agreement.study import METHOD_NAMES, PERSON, WITHIN, Seat, Study
-from finetune_monitor.studies.agreement.study import Table as Rows
-from finetune_monitor.studies.agreement_report.verdicts import UNKNOWN
+from finetune_monitor.studies.agreement.settings import METHOD_NAMES
+from finetune_monitor.studies.agreement.study import PERSON, WITHIN, Seat, StatisticTable, Study
 
 Shares: TypeAlias = tuple[float, ...]
 """Of the labels 1 to 5, 0..1."""
@@ -25,6 +24,14 @@ Cell: TypeAlias = str | float | Estimate | Shares
 Line: TypeAlias = tuple[Cell, ...]
 
 EVALUATORS = (PEOPLE, MODEL, NAIVE, CONSTANT, SHUFFLE)
+
+COEFFICIENTS = {"spearman": "Spearman", "pearson": "Pearson", "kendall": "Kendall tau-b"}
+
+IN_SEAT = ("spearman", "kappa", "mae", "exact", "within_one")
+"""Statistics against the labeler held out; the first is there without stars, too."""
+
+GRADES = ("corrected", "raw")
+"""Statistics against the mean of the others."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +55,7 @@ class Table:
     note: str = ""
 
 
-COEFFICIENTS = {"spearman": "Spearman", "pearson": "Pearson", "kendall": "Kendall tau-b"}
-
-COLUMNS = {
+STATISTIC_COLUMNS = {
     "spearman": Column("Spearman"),
     "kappa": Column("kappa"),
     "mae": Column("MAE"),
@@ -63,15 +68,10 @@ COLUMNS = {
 
 def folds_table(study: Study) -> Table:
     """A row a fold: the model in the seat of the labeler held out; without stars where those were refused."""
-    groups = "model and the labeler", "model and the others", "labeler and the others"
-    own = [Column("Spearman", group=groups[0])]
-    stars = [Column("kappa"), Column("MAE"), Column("exact", ".0%"), Column("within 1", ".0%")]
-    grades = [Column("G*", group=groups[1]), Column("G", group=groups[1])]
-    people = [Column("G*", group=groups[2]), Column("G", group=groups[2])]
-    if not study.refused:
-        own += [Column(column.name, column.form, groups[0]) for column in stars]
-        people = grades + people
-    columns = (Column("held out", words=True), Column("labels", ",.0f"), *own, *people)
+    own = _in_group("model and the labeler", IN_SEAT[:1] if study.refused else IN_SEAT)
+    model = [] if study.refused else _in_group("model and the others", GRADES)
+    people = _in_group("labeler and the others", GRADES)
+    columns = (Column("held out", words=True), Column("labels", ",.0f"), *own, *model, *people)
     rows = [_fold(seat, bool(study.refused)) for seat in (*study.seats, study.mean)]
     return Table("One labeler held out in each fold", columns, tuple(rows), len(study.seats))
 
@@ -80,8 +80,8 @@ def side_by_side(study: Study) -> list[Table]:
     """People, model, constant and shuffle against the labeler held out, and against the mean of the others."""
     used = [name for name in EVALUATORS if not (study.refused and name in (MODEL, NAIVE))]
     statistics = {
-        "against_labeler": ("spearman", "kappa", "mae", "exact", "within_one"),
-        "against_others": ("spearman", "corrected", "raw", "mae"),
+        "against_labeler": IN_SEAT,
+        "against_others": ("spearman", *GRADES, "mae"),
     }
     captions = {
         "against_labeler": "Against the labeler held out",
@@ -93,8 +93,8 @@ def side_by_side(study: Study) -> list[Table]:
     }
     found = []
     for side, names in statistics.items():
-        columns = (Column("who", words=True), *(COLUMNS[name] for name in names))
-        rows: Rows = getattr(study.mean, side)
+        columns = (Column("who", words=True), *(STATISTIC_COLUMNS[name] for name in names))
+        rows: StatisticTable = getattr(study.mean, side)
         lines: list[Line] = [(who, *_picked(rows[who], names)) for who in used]
         found.append(
             Table(captions[side], columns, tuple(lines), None if study.refused else used.index(MODEL), notes[side])
@@ -119,8 +119,8 @@ def score_table(study: Study) -> Table:
         names |= {statistic + WITHIN: f"{COEFFICIENTS[statistic]}, within a person" for statistic in RANKINGS}
     rows: list[Line] = []
     for statistic, shown in names.items():
-        beside = [side[who].get(statistic, UNKNOWN) for side, who in correlated]
-        rows.append((shown, study.overall.get(statistic, UNKNOWN), *beside))
+        beside = [side[who].get(statistic, NO_ESTIMATE) for side, who in correlated]
+        rows.append((shown, study.overall.get(statistic, NO_ESTIMATE), *beside))
     return Table("Correlation of the continuous score, before it is cut into stars", columns, tuple(rows))
 
 
@@ -129,8 +129,8 @@ def agreement_table(study: Study) -> Table:
     pairs = study.mean.against_labeler[PEOPLE]
     rows = (
         ("Krippendorff's alpha, ordinal", study.alpha),
-        ("kappa of two labelers, mean", pairs.get("kappa", UNKNOWN)),
-        ("Spearman of two labelers, mean", pairs.get("spearman", UNKNOWN)),
+        ("kappa of two labelers, mean", pairs.get("kappa", NO_ESTIMATE)),
+        ("Spearman of two labelers, mean", pairs.get("spearman", NO_ESTIMATE)),
         ("Spearman of a labeler and the mean of the others", study.mean.against_others[PEOPLE]["spearman"]),
     )
     return Table("Agreement of the labelers", (Column("statistic", words=True), Column("value")), rows)
@@ -221,14 +221,18 @@ def grades(study: Study) -> list[tuple[str, str, Estimate, Estimate]]:
     return sorted(graded, key=lambda each: -math.inf if math.isnan(each[2].mean) else each[2].mean, reverse=True)
 
 
+def _in_group(group: str, names: Sequence[str]) -> list[Column]:
+    return [replace(STATISTIC_COLUMNS[name], group=group) for name in names]
+
+
 def _picked(row: Mapping[str, Estimate], names: Sequence[str]) -> list[Estimate]:
-    return [row.get(name, UNKNOWN) for name in names]
+    return [row.get(name, NO_ESTIMATE) for name in names]
 
 
 def _fold(seat: Seat, refused: bool) -> Line:
-    own = ("spearman",) if refused else ("spearman", "kappa", "mae", "exact", "within_one")
-    model = [] if refused else _picked(seat.against_others[MODEL], ("corrected", "raw"))
-    people = _picked(seat.against_others[PEOPLE], ("corrected", "raw"))
+    own = IN_SEAT[:1] if refused else IN_SEAT
+    model = [] if refused else _picked(seat.against_others[MODEL], GRADES)
+    people = _picked(seat.against_others[PEOPLE], GRADES)
     return (seat.labeler, float(seat.n), *_picked(seat.against_labeler[MODEL], own), *model, *people)
 
 

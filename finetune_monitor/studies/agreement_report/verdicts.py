@@ -5,10 +5,10 @@ from enum import Enum
 
 import numpy as np
 
-from finetune_monitor.stats.estimate import MISSING, Estimate, shown
+from finetune_monitor.stats.estimate import NO_ESTIMATE, Estimate, shown
 from finetune_monitor.studies.agreement.alternative import EPSILONS
 from finetune_monitor.studies.agreement.evaluators import CONSTANT, MODEL, PEOPLE
-from finetune_monitor.studies.agreement.study import CELL, IMAGE, PERSON, Section, Study
+from finetune_monitor.studies.agreement.study import CELL, IMAGE, PERSON, ReportSection, Study
 
 MARGIN = 0.1
 """Two kappas are called alike where the whole interval of their difference lies within this of 0."""
@@ -19,8 +19,6 @@ _UNITS = {CELL: "prompt and seed", IMAGE: "image"}
 
 LOOSE = 0.667
 """Krippendorff's customary least alpha for tentative conclusions (2018, Content Analysis, 4th edition)."""
-
-UNKNOWN = Estimate(MISSING, MISSING, MISSING, 0, 0)
 
 
 class Tone(str, Enum):
@@ -42,7 +40,7 @@ class Relation(Enum):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class AgreementVerdict:
     """The answer to the question of the report, for one metric.
 
     headline: a few words; sentences: the numbers behind it; cautions: why to trust them less.
@@ -54,11 +52,11 @@ class Verdict:
     cautions: tuple[str, ...]
 
 
-def verdict(section: Section) -> Verdict:
+def verdict(section: ReportSection) -> AgreementVerdict:
     """What the numbers show, with their intervals; what they do not show is said not to be shown."""
     study = section.study
     tone, headline, sentences = _refused(section) if study.refused else _compared(section)
-    return Verdict(tone, headline, tuple(sentences), tuple(_cautions(section)))
+    return AgreementVerdict(tone, headline, tuple(sentences), tuple(_cautions(section)))
 
 
 def compare(gain: Estimate) -> Relation:
@@ -87,17 +85,17 @@ def _listed(epsilons: list[float]) -> str:
     return "epsilon " + ", ".join(f"{epsilon:g}" for epsilon in epsilons)
 
 
-def _refused(section: Section) -> tuple[Tone, str, list[str]]:
+def _refused(section: ReportSection) -> tuple[Tone, str, list[str]]:
     sentences = [f"{section.metric} gets no stars: {section.study.refused}."]
     if section.study.overall["spearman"].high >= 0:
         sentences.append("That interval holds 0, so scores and labels are not shown to be related at all.")
     return Tone.POOR, "No stars", sentences
 
 
-def _compared(section: Section) -> tuple[Tone, str, list[str]]:
+def _compared(section: ReportSection) -> tuple[Tone, str, list[str]]:
     study = section.study
     rows = study.mean.against_labeler
-    model, people = (rows[name].get("kappa", UNKNOWN) for name in (MODEL, PEOPLE))
+    model, people = (rows[name].get("kappa", NO_ESTIMATE) for name in (MODEL, PEOPLE))
     if np.isnan([model.low, people.mean]).any():
         why = "that takes two labelers, and more images that both labeled and that have a score"
         return Tone.UNCLEAR, "Cannot be compared", [f"{section.metric} cannot be compared with people: {why}."]
@@ -128,7 +126,7 @@ def _judged(model: Estimate, people: Estimate, relation: Relation, beaten: bool)
     return Tone.UNCLEAR, "Better than chance; too uncertain to say more"
 
 
-def _against_people(section: Section, model: Estimate, people: Estimate, relation: Relation) -> str:
+def _against_people(section: ReportSection, model: Estimate, people: Estimate, relation: Relation) -> str:
     how = {
         Relation.BETTER: "agrees with a labeler better than another labeler does",
         Relation.ALIKE: "agrees with a labeler about as well as another labeler does",
@@ -156,7 +154,7 @@ def _hollow(people: Estimate) -> list[str]:
     return ["Labelers are not shown to agree with one another beyond chance, so there is little to agree with."]
 
 
-def _cautions(section: Section) -> list[str]:
+def _cautions(section: ReportSection) -> list[str]:
     study = section.study
     found = []
     if study.sample.unit == PERSON and section.persons < FEW_PERSONS:

@@ -1,4 +1,4 @@
-"""Ask people: draw the images, show them one at a time, keep every rating."""
+"""Ask people: choose the images, show them one at a time, keep every rating."""
 
 from importlib.resources import files
 

@@ -9,13 +9,12 @@ from pathlib import Path
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import write_atomic
+from finetune_monitor.base.text import printable
 from finetune_monitor.studies.labeling.serving import Access, is_loopback
-from finetune_monitor.studies.labeling.sources import printable
+from finetune_monitor.studies.labeling.settings import FIRST_PORT
 
 KEY, PORT = "access.key", "last.port"
 """Files in a plan's folder."""
-
-FIRST_PORT = 8760
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -15,9 +15,9 @@ from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.base.files import sha256
 from finetune_monitor.base.images import read_image
 from finetune_monitor.studies.labeling.questions import question_of
-from finetune_monitor.studies.labeling.tasks import Plan, Task, read_plan
+from finetune_monitor.studies.labeling.tasks import LabelingPlan, Task, read_plan
 
-QUALITY = 95
+JPEG_QUALITY = 95
 
 PHOTOS, PHOTO_SIDE = 6, 512
 """Reference photos of a person, and the pixels of a photo's longer side."""
@@ -33,7 +33,7 @@ class Gallery:
     left_out: why any other task or photo is not shown, for whoever runs the page.
     """
 
-    plan: Plan
+    plan: LabelingPlan
     tasks: tuple[Task, ...]
     photos: Mapping[str, tuple[str, ...]]
     encoded: Mapping[str, bytes]
@@ -103,7 +103,7 @@ def photo_jpeg(path: Path) -> bytes:
     return _jpeg(photo)
 
 
-def _photos(plan: Plan) -> tuple[dict[str, tuple[str, ...]], dict[str, bytes], list[str]]:
+def _photos(plan: LabelingPlan) -> tuple[dict[str, tuple[str, ...]], dict[str, bytes], list[str]]:
     """The first photos of every person who is asked about: their names, their JPEGs, and what cannot be read."""
     asked = {task.person for task in plan.tasks if question_of(task.metric).with_photos}
     names: dict[str, tuple[str, ...]] = {}
@@ -140,5 +140,5 @@ def _change(task: Task) -> str | None:
 def _jpeg(image: Image.Image) -> bytes:
     """The pixels alone: Pillow would carry some of an image's notes, such as a comment, from file to file."""
     content = io.BytesIO()
-    Image.frombytes("RGB", image.size, image.tobytes()).save(content, "JPEG", quality=QUALITY, subsampling=0)
+    Image.frombytes("RGB", image.size, image.tobytes()).save(content, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return content.getvalue()

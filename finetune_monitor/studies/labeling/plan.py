@@ -11,33 +11,34 @@ from pathlib import Path
 from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.base.files import sha256
 from finetune_monitor.base.images import read_image
+from finetune_monitor.base.text import printable
+from finetune_monitor.studies.labeling.settings import PER_PERSON, REPEATS, SEED
 from finetune_monitor.studies.labeling.sources import (
     AESTHETIC,
     METRICS,
     SIMILARITY,
+    Candidate,
     Person,
-    RatedImage,
     Stratum,
     find_persons,
     only,
-    printable,
     read_sources,
 )
-from finetune_monitor.studies.labeling.tasks import PLAN, TASKS, Plan, Task, read_plan, write_plan
+from finetune_monitor.studies.labeling.tasks import PLAN, TASKS, LabelingPlan, Task, read_plan, write_plan
 
 ENOUGH_TO_REPEAT = 10
 """Of so many images at least one is shown twice, however small the share."""
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnPlan:
     """A plan as it was written.
 
     counts: how many images of a person are rated for a metric, repeats not counted.
     notes: sentences for who drew it: what is left out, and what there is too little of.
     """
 
-    plan: Plan
+    plan: LabelingPlan
     counts: dict[tuple[str, str], int]
     notes: tuple[str, ...]
 
@@ -45,11 +46,11 @@ class Drawn:
 def draw_plan(
     sources: Sequence[Path],
     folder: Path,
-    per_person: int = 128,
-    repeats: float = 0.05,
-    seed: int = 0,
+    per_person: int = PER_PERSON,
+    repeats: float = REPEATS,
+    seed: int = SEED,
     references: Mapping[str, Path] | None = None,
-) -> Drawn:
+) -> DrawnPlan:
     """Draw the images that people will rate, and write `tasks.csv` and `plan.json`; nothing is copied.
 
     Each person's images are divided between the two metrics, no image being rated for both. Every step of every run
@@ -76,7 +77,7 @@ def draw_plan(
         write_plan(folder, plan)
     except OSError as error:
         raise UserError(f"{folder}: the plan cannot be made ({error}); choose another folder, or try again") from error
-    return Drawn(read_plan(folder), counts, tuple(map(printable, [*notes, *left_out])))
+    return DrawnPlan(read_plan(folder), counts, tuple(map(printable, [*notes, *left_out])))
 
 
 def _unfit_settings(folder: Path, per_person: int, repeats: float) -> list[str]:
@@ -114,9 +115,9 @@ def _contents(files: Iterable[Path]) -> dict[Path, str]:
     return {file: sha256(file) if file in readable else str(file) for file in sizes}
 
 
-def _once(images: Sequence[RatedImage], contents: Mapping[Path, str], rng: random.Random) -> tuple[RatedImage, ...]:
+def _once(images: Sequence[Candidate], contents: Mapping[Path, str], rng: random.Random) -> tuple[Candidate, ...]:
     """One of each content: the one fit for most metrics, from the step that has the fewest so far."""
-    copies: dict[str, list[RatedImage]] = defaultdict(list)
+    copies: dict[str, list[Candidate]] = defaultdict(list)
     for image in rng.sample(images, len(images)):
         copies[contents[image.file]].append(image)
     load = Counter[Stratum]()
@@ -148,7 +149,7 @@ def _without_others(person: Person, contents: Mapping[Path, str], owners: Mappin
 
 def _draw(
     persons: Sequence[Person], per_person: int, repeats: float, seed: int
-) -> tuple[Plan, dict[tuple[str, str], int], list[str]]:
+) -> tuple[LabelingPlan, dict[tuple[str, str], int], list[str]]:
     """The plan, the number of images by person and metric, and notes of what is left out."""
     rng = random.Random(f"plan {seed}")  # a number would lose its sign
     ids = _ids(rng)
@@ -166,11 +167,11 @@ def _draw(
     tasks += _repeat(tasks, repeats, rng, ids)
     compared = {task.person for task in tasks if task.metric == SIMILARITY}
     photos = {person.name: person.photos for person in persons if person.name in compared}
-    return Plan(tuple(sorted(tasks, key=lambda task: task.image_id)), photos, seed), counts, notes
+    return LabelingPlan(tuple(sorted(tasks, key=lambda task: task.image_id)), photos, seed), counts, notes
 
 
 def _shortages(
-    name: str, drawn: Mapping[str, Sequence[RatedImage]], unreadable: Sequence[str], wanted: int
+    name: str, drawn: Mapping[str, Sequence[Candidate]], unreadable: Sequence[str], wanted: int
 ) -> list[str]:
     notes = [f"{name}: {len(unreadable)} images cannot be read and are left out: {unreadable[0]}"] if unreadable else []
     if sum(map(len, drawn.values())) < wanted:
@@ -179,21 +180,19 @@ def _shortages(
     return notes
 
 
-def _deal(
-    images: Sequence[RatedImage], number: int, rng: random.Random
-) -> tuple[dict[str, list[RatedImage]], list[str]]:
+def _deal(images: Sequence[Candidate], number: int, rng: random.Random) -> tuple[dict[str, list[Candidate]], list[str]]:
     """Images for each metric, in equal parts and from each stratum alike; and why others cannot be used.
 
     The metric that has fewer is next, and takes from the stratum that gave it the fewest so far.
     """
-    piles: dict[str, dict[Stratum, list[RatedImage]]] = {metric: defaultdict(list) for metric in METRICS}
+    piles: dict[str, dict[Stratum, list[Candidate]]] = {metric: defaultdict(list) for metric in METRICS}
     # The last of a pile goes first: what can be rated for one metric alone.
     for one in sorted(rng.sample(images, len(images)), key=lambda one: -len(one.metrics)):
         for metric in one.metrics:
             piles[metric][one.stratum].append(one)
     open_ = [metric for metric in METRICS if piles[metric]]
     wanted = {metric: (number + place) // len(open_) for place, metric in enumerate(reversed(open_))}
-    drawn: dict[str, list[RatedImage]] = {metric: [] for metric in open_}
+    drawn: dict[str, list[Candidate]] = {metric: [] for metric in open_}
     given, used, unreadable = Counter[tuple[str, Stratum]](), set[Path](), []
     while open_ := [metric for metric in open_ if len(drawn[metric]) < wanted[metric]]:
         metric = min(open_, key=lambda metric: len(drawn[metric]))
@@ -213,8 +212,8 @@ def _deal(
 
 
 def _next(
-    metric: str, piles: Mapping[Stratum, list[RatedImage]], used: Set[Path], given: Mapping[tuple[str, Stratum], int]
-) -> RatedImage | None:
+    metric: str, piles: Mapping[Stratum, list[Candidate]], used: Set[Path], given: Mapping[tuple[str, Stratum], int]
+) -> Candidate | None:
     for pile in piles.values():
         while pile and pile[-1].file in used:
             pile.pop()
@@ -224,7 +223,7 @@ def _next(
     return piles[min(ranks, key=lambda key: ranks[key])].pop() if ranks else None
 
 
-def _task(image_id: str, metric: str, person: str, image: RatedImage) -> Task:
+def _task(image_id: str, metric: str, person: str, image: Candidate) -> Task:
     place = (image.run, image.step, image.cell)
     return Task(image_id, metric, person, image.file, sha256(image.file), *place)
 

@@ -42,7 +42,7 @@ QUESTIONS = {
     ),
     "aesthetic": Question(
         "aesthetic",
-        "RatedImage quality",
+        "Image quality",
         "How good is this image?",
         "Light, color, composition, and whether anything looks wrong. Whom it shows does not count.",
         ("Bad", "Poor", "Fair", "Good", "Excellent"),

@@ -23,9 +23,9 @@ class Rating:
     duration_ms: int | None = None
 
 
-COLUMNS = tuple(field.name for field in fields(Rating))
+RATING_COLUMNS = tuple(field.name for field in fields(Rating))
 
 
 def to_csv(ratings: Iterable[Rating]) -> str:
     """The long CSV, one row a rating, in the order given."""
-    return csv_text(COLUMNS, map(astuple, ratings))
+    return csv_text(RATING_COLUMNS, map(astuple, ratings))

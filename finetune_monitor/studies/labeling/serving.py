@@ -104,6 +104,11 @@ def make_app(gallery: Gallery, store: RatingStore, access: Access) -> Flask:
     return app
 
 
+def is_loopback(address: str) -> bool:
+    """Whether an address of an IP socket is reached from its own machine alone."""
+    return address.startswith("127.") or address == "::1"
+
+
 def _guard(access: Access, cookie: str) -> None:
     """Refuse who may not ask, and whatever another site's page might send through a labeler's browser."""
     if access.key is None:
@@ -117,11 +122,6 @@ def _guard(access: Access, cookie: str) -> None:
             abort(403, "Ratings are taken only from this page itself.")
         if request.mimetype != "application/json":
             abort(415, "Expected application/json.")
-
-
-def is_loopback(address: str) -> bool:
-    """Whether an address of an IP socket is reached from its own machine alone."""
-    return address.startswith("127.") or address == "::1"
 
 
 def _equal(key: str, shown: str | None) -> bool:

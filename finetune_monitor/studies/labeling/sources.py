@@ -7,26 +7,23 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
 
-from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.errors import EXAMPLES_NAMED, UserError
 from finetune_monitor.base.files import sha256
 from finetune_monitor.base.images import each_image, list_images
-from finetune_monitor.record.run_directory import RUN, read_run
+from finetune_monitor.base.text import printable
+from finetune_monitor.record.run_directory import RUN, RunHistory, read_run
 
 SIMILARITY, AESTHETIC = "face_similarity", "aesthetic"
 
 METRICS = (SIMILARITY, AESTHETIC)
-
-SHOWN = 3
-"""How many examples a message names."""
 
 Stratum = tuple[Path | None, int | None]
 """Run and step."""
 
 
 @dataclass(frozen=True)
-class RatedImage:
+class Candidate:
     """An image that may be drawn, and what it may be rated for."""
 
     file: Path
@@ -41,11 +38,11 @@ class RatedImage:
 
 
 @dataclass(frozen=True)
-class Source:
+class ImageSource:
     """A run or a folder of images, of one person; `photos` are file and SHA-256 of what a run was compared with."""
 
     folder: Path
-    images: tuple[RatedImage, ...]
+    images: tuple[Candidate, ...]
     photos: tuple[tuple[Path, str], ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -55,13 +52,13 @@ class Person:
     """All that is there of one person; `photos` is empty where there is nothing to compare with."""
 
     name: str
-    images: tuple[RatedImage, ...]
+    images: tuple[Candidate, ...]
     photos: tuple[Path, ...]
 
 
-def read_sources(sources: Sequence[Path]) -> tuple[list[Source], list[str]]:
+def read_sources(sources: Sequence[Path]) -> tuple[list[ImageSource], list[str]]:
     """What could be read, each folder once, and what is wrong with the rest."""
-    found: dict[str, Source] = {}
+    found: dict[str, ImageSource] = {}
     problems = [] if sources else ["found no source; expected run directories or folders of images"]
     for source in sources:
         try:
@@ -73,62 +70,8 @@ def read_sources(sources: Sequence[Path]) -> tuple[list[Source], list[str]]:
     return list(found.values()), problems
 
 
-def _read_run(folder: Path) -> Source:
-    history = read_run(folder)
-    scored = [(evaluation.step, image) for evaluation in history.evaluations for image in evaluation.images]
-    metrics = frozenset(METRICS).intersection(*[{name for _, image in scored for name in image.scores}])
-    if not scored:
-        raise UserError(f"{folder}: found a run without images; wait for its first evaluation, or leave it out")
-    if not metrics:
-        raise UserError(f"{folder}: found no scores of {' or '.join(METRICS)}, so nothing to compare ratings with")
-    images = tuple(
-        RatedImage(folder / image.file, metrics, folder, step, image.cell.id)
-        for step, image in scored
-        if isinstance(image.file, str) and (folder / image.file).is_file()
-    )
-    if not images:
-        raise UserError(f"{folder}: none of its {len(scored)} images is there; restore its folder images")
-    gone = len(scored) - len(images)
-    notes = (f"{folder}: {gone} of {len(scored)} images have no file and are left out",) if gone else ()
-    return Source(folder, images, _recorded_photos(folder, history.run), notes)
-
-
-def _recorded_photos(folder: Path, run: Mapping[str, Any]) -> tuple[tuple[Path, str], ...]:
-    try:
-        photos = run.get("weights", {}).get(SIMILARITY, {}).get("references", [])
-        return tuple((Path(photo["file"]), str(photo["sha256"])) for photo in photos)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / RUN}: its reference photos are damaged ({error!r}); restore the file") from error
-
-
-def _read_folder(folder: Path) -> list[Source]:
-    """The folder's own images, or else those of each of its sub-folders."""
-    if not folder.is_dir():
-        found = "found a file" if folder.exists() else "no such folder"
-        raise UserError(f"{folder}: {found}; expected a run directory or a folder of images")
-    inner = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    within = [(path, images) for path in inner if (images := _images(path))]
-    if own := _images(folder):
-        names = ", ".join(path.name for path, _ in within[:SHOWN])
-        notes = (f"{folder}: the images in its sub-folders ({names}) are left out; name them to have them",)
-        return [Source(folder, own, notes=notes if within else ())]
-    runs = [str(path) for path in inner if (path / RUN).exists()]
-    if runs:
-        raise UserError(f"{folder}: found runs in it; name them themselves, such as {', '.join(runs[:SHOWN])}")
-    if not within:
-        raise UserError(f"{folder}: found no images and no {RUN}; expected a run directory or a folder of images")
-    return [Source(path, images) for path, images in within]
-
-
-def _images(folder: Path) -> tuple[RatedImage, ...]:
-    try:
-        return tuple(RatedImage(file, frozenset(METRICS)) for file in list_images(folder))
-    except UserError:  # there is none
-        return ()
-
-
 def find_persons(
-    sources: Sequence[Source], given: Mapping[str, Path], complete: bool
+    sources: Sequence[ImageSource], given: Mapping[str, Path], complete: bool
 ) -> tuple[list[Person], list[str], list[str]]:
     """Everyone whom the sources show, with notes and problems; `complete` where every source could be read."""
     groups = _group_by_person(sources)
@@ -154,9 +97,69 @@ def find_persons(
     return persons, notes, problems
 
 
-def _group_by_person(sources: Iterable[Source]) -> list[list[Source]]:
+def only(images: Iterable[Candidate], metrics: Set[str]) -> tuple[Candidate, ...]:
+    """The images that can be rated for these metrics, and for no other."""
+    return tuple(replace(one, metrics=one.metrics & metrics) for one in images if one.metrics & metrics)
+
+
+def _read_run(folder: Path) -> ImageSource:
+    history = read_run(folder)
+    scored = [(evaluation.step, image) for evaluation in history.evaluations for image in evaluation.images]
+    metrics = frozenset(METRICS).intersection(*[{name for _, image in scored for name in image.scores}])
+    if not scored:
+        raise UserError(f"{folder}: found a run without images; wait for its first evaluation, or leave it out")
+    if not metrics:
+        raise UserError(f"{folder}: found no scores of {' or '.join(METRICS)}, so nothing to compare ratings with")
+    images = tuple(
+        Candidate(folder / image.file, metrics, folder, step, image.cell.id)
+        for step, image in scored
+        if isinstance(image.file, str) and (folder / image.file).is_file()
+    )
+    if not images:
+        raise UserError(f"{folder}: none of its {len(scored)} images is there; restore its folder images")
+    gone = len(scored) - len(images)
+    notes = (f"{folder}: {gone} of {len(scored)} images have no file and are left out",) if gone else ()
+    return ImageSource(folder, images, _recorded_photos(history), notes)
+
+
+def _recorded_photos(history: RunHistory) -> tuple[tuple[Path, str], ...]:
+    photos = history.weights.get(SIMILARITY, {}).get("references", [])
+    try:
+        return tuple((Path(photo["file"]), str(photo["sha256"])) for photo in photos)
+    except (AttributeError, KeyError, TypeError) as error:
+        where = history.output_dir / RUN
+        raise UserError(f"{where}: its reference photos are damaged ({error!r}); restore the file") from error
+
+
+def _read_folder(folder: Path) -> list[ImageSource]:
+    """The folder's own images, or else those of each of its sub-folders."""
+    if not folder.is_dir():
+        found = "found a file" if folder.exists() else "no such folder"
+        raise UserError(f"{folder}: {found}; expected a run directory or a folder of images")
+    inner = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    within = [(path, images) for path in inner if (images := _images(path))]
+    if own := _images(folder):
+        names = ", ".join(path.name for path, _ in within[:EXAMPLES_NAMED])
+        notes = (f"{folder}: the images in its sub-folders ({names}) are left out; name them to have them",)
+        return [ImageSource(folder, own, notes=notes if within else ())]
+    runs = [str(path) for path in inner if (path / RUN).exists()]
+    if runs:
+        raise UserError(f"{folder}: found runs in it; name them themselves, such as {', '.join(runs[:EXAMPLES_NAMED])}")
+    if not within:
+        raise UserError(f"{folder}: found no images and no {RUN}; expected a run directory or a folder of images")
+    return [ImageSource(path, images) for path, images in within]
+
+
+def _images(folder: Path) -> tuple[Candidate, ...]:
+    try:
+        return tuple(Candidate(file, frozenset(METRICS)) for file in list_images(folder))
+    except UserError:  # there is none
+        return ()
+
+
+def _group_by_person(sources: Iterable[ImageSource]) -> list[list[ImageSource]]:
     """Sources that are linked by photos with the same SHA-256, directly or through others."""
-    groups: list[tuple[set[str], list[Source]]] = []
+    groups: list[tuple[set[str], list[ImageSource]]] = []
     for source in sources:
         linked, members, apart = {digest for _, digest in source.photos}, [source], []
         for digests, group in groups:
@@ -168,7 +171,7 @@ def _group_by_person(sources: Iterable[Source]) -> list[list[Source]]:
     return [group for _, group in groups]
 
 
-def _home(group: Sequence[Source]) -> Path:
+def _home(group: Sequence[ImageSource]) -> Path:
     """The folder that names a person: where most of the photos lie, or the first source itself."""
     folders = Counter(file.parent for source in group for file, _ in source.photos if file.parent != Path())
     home = folders.most_common(1)[0][0] if folders else group[0].folder
@@ -177,11 +180,6 @@ def _home(group: Sequence[Source]) -> Path:
 
 def _name(home: Path) -> str:
     return printable(home.name or str(home))
-
-
-def printable(text: str) -> str:
-    """File names may hold bytes that are no text, which a terminal does not take."""
-    return text.encode(errors="backslashreplace").decode()
 
 
 def _names(homes: Sequence[Path]) -> list[str]:
@@ -198,7 +196,7 @@ def _names(homes: Sequence[Path]) -> list[str]:
     return names
 
 
-def _person(name: str, group: Sequence[Source], given: Path | None) -> tuple[Person, list[str]]:
+def _person(name: str, group: Sequence[ImageSource], given: Path | None) -> tuple[Person, list[str]]:
     """One person with notes.
 
     Raises:
@@ -218,7 +216,7 @@ def _person(name: str, group: Sequence[Source], given: Path | None) -> tuple[Per
     return Person(name, images, ()), [remark]
 
 
-def _find_photos(name: str, group: Sequence[Source], given: Path | None) -> tuple[tuple[Path, ...], list[str]]:
+def _find_photos(name: str, group: Sequence[ImageSource], given: Path | None) -> tuple[tuple[Path, ...], list[str]]:
     """The recorded photos, from their place or the given folder; else all of that folder, with a note."""
     places: dict[str, list[Path]] = defaultdict(list)
     for file, digest in chain.from_iterable(source.photos for source in group):
@@ -247,14 +245,9 @@ def _is(file: Path, digest: str) -> bool:
 
 
 def _changes(lost: Sequence[Path]) -> str:
-    shown = [f"{file} ({'changed' if file.exists() else 'gone'})" for file in lost[:SHOWN]]
-    return ", ".join(shown + ["..."] * (len(lost) > SHOWN))
+    shown = [f"{file} ({'changed' if file.exists() else 'gone'})" for file in lost[:EXAMPLES_NAMED]]
+    return ", ".join(shown + ["..."] * (len(lost) > EXAMPLES_NAMED))
 
 
 def _option(name: str) -> str:
     return f"--references {shlex.quote(f'{name}=FOLDER')}"
-
-
-def only(images: Iterable[RatedImage], metrics: Set[str]) -> tuple[RatedImage, ...]:
-    """The images that can be rated for these metrics, and for no other."""
-    return tuple(replace(one, metrics=one.metrics & metrics) for one in images if one.metrics & metrics)

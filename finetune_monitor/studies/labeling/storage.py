@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.studies.labeling.ratings import COLUMNS, Rating
+from finetune_monitor.studies.labeling.ratings import RATING_COLUMNS, Rating
 
 RATINGS = "ratings.sqlite"
 
-FORMAT = 1
+RATINGS_FORMAT = 1
 
 PATIENCE = 10.0
 """Seconds to wait for another process that is writing."""
@@ -24,9 +24,11 @@ _TABLE = (
     "duration_ms INTEGER)"
 )
 
-_ADD = f"INSERT INTO ratings (key, {', '.join(COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"
+_ADD = (
+    f"INSERT INTO ratings (key, {', '.join(RATING_COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING"
+)
 
-_ALL = f"SELECT {', '.join(COLUMNS)} FROM ratings ORDER BY number"
+_ALL = f"SELECT {', '.join(RATING_COLUMNS)} FROM ratings ORDER BY number"
 
 _OWN = "SELECT metric, image_id, label FROM ratings WHERE labeler = ? ORDER BY timestamp, number"
 
@@ -53,15 +55,15 @@ class RatingStore:
             if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
                 raise sqlite3.DatabaseError("its check fails")
             version = database.execute("PRAGMA user_version").fetchone()[0]
-            if version not in (0, FORMAT):
+            if version not in (0, RATINGS_FORMAT):
                 raise UserError(
-                    f"{self.file}: found format {version}, expected {FORMAT}; "
+                    f"{self.file}: found format {version}, expected {RATINGS_FORMAT}; "
                     "use the version of finetune_monitor that wrote it"
                 )
             with database:
                 database.execute("BEGIN IMMEDIATE")
                 database.execute(_TABLE)
-                database.execute(f"PRAGMA user_version = {FORMAT}")
+                database.execute(f"PRAGMA user_version = {RATINGS_FORMAT}")
 
     def add(self, key: str, rating: Rating) -> None:
         """Append a rating; when this returns it is on the disk.

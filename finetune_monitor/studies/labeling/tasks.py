@@ -17,12 +17,12 @@ from finetune_monitor.base.version import __version__
 
 TASKS, PLAN = "tasks.csv", "plan.json"
 
-FORMAT = 1
+PLAN_FORMAT = 1
 
 LONGEST_PATH, LONGEST_NAME = 4095, 255
 """Bytes that a file system takes; more is damage."""
 
-COLUMNS = ("image_id", "metric", "person", "file", "sha256", "run", "step", "cell", "repeat_of")
+TASK_COLUMNS = ("image_id", "metric", "person", "file", "sha256", "run", "step", "cell", "repeat_of")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Plan:
+class LabelingPlan:
     """All tasks, and each person's photos; `seed` also decides every labeler's order."""
 
     tasks: tuple[Task, ...]
@@ -67,23 +67,23 @@ class Plan:
         return {task.image_id: task for task in self.tasks}
 
 
-def write_plan(folder: Path, plan: Plan) -> None:
+def write_plan(folder: Path, plan: LabelingPlan) -> None:
     """Write `tasks.csv` and `plan.json` into `folder`; paths are relative to it, so that both may move together."""
     text = io.StringIO()
     writer = csv.writer(text)  # lines end in CR LF, so that a name with either is quoted
-    writer.writerow(COLUMNS)
+    writer.writerow(TASK_COLUMNS)
     for task in plan.tasks:
         places = [_relative(folder, task.file), task.sha256, _relative(folder, task.run)]
         writer.writerow([task.image_id, task.metric, task.person, *places, task.step, task.cell, task.repeat_of])
     references = {person: [_relative(folder, photo) for photo in found] for person, found in plan.references.items()}
     made_by = f"finetune_monitor {__version__}"
-    content = {"format": FORMAT, "made_by": made_by, "seed": plan.seed, "tasks": len(plan.tasks)}
+    content = {"format": PLAN_FORMAT, "made_by": made_by, "seed": plan.seed, "tasks": len(plan.tasks)}
     about = json.dumps({**content, "references": references}, indent=2) + "\n"
     write_atomic(folder / PLAN, about.encode())
     write_atomic(folder / TASKS, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
-def read_plan(folder: Path) -> Plan:
+def read_plan(folder: Path) -> LabelingPlan:
     """Read a plan's folder; paths come back absolute.
 
     Raises:
@@ -100,7 +100,7 @@ def read_plan(folder: Path) -> Plan:
     if len(rows) != number:
         problems.append(f"found {len(rows)} rows, expected {number}")
     all_problems([*problems, *_mismatches(tasks)], f"{folder / TASKS}: damaged; make the plan again")
-    return Plan(tuple(tasks), references, seed)
+    return LabelingPlan(tuple(tasks), references, seed)
 
 
 def _read_about(folder: Path) -> tuple[int, int, dict[str, tuple[Path, ...]]]:
@@ -108,8 +108,8 @@ def _read_about(folder: Path) -> tuple[int, int, dict[str, tuple[Path, ...]]]:
     path = folder / PLAN
     try:
         found = json.loads(path.read_bytes())
-        if found["format"] != FORMAT:
-            raise UserError(f"{path}: found format {found['format']}, expected {FORMAT}; make the plan again")
+        if found["format"] != PLAN_FORMAT:
+            raise UserError(f"{path}: found format {found['format']}, expected {PLAN_FORMAT}; make the plan again")
         references = {person: _photos(folder, photos) for person, photos in found["references"].items()}
         return _whole(found["tasks"]), _whole(found["seed"]), references
     except (FileNotFoundError, NotADirectoryError):
@@ -129,14 +129,14 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
         raise UserError(f"{path}: {error.strerror}; make the plan again") from error
     except csv.Error as error:
         raise UserError(f"{path}: damaged ({error}); make the plan again") from error
-    if not rows or set(COLUMNS) - set(rows[0]):
-        raise UserError(f"{path}: expected the columns {', '.join(COLUMNS)} and at least one row")
+    if not rows or set(TASK_COLUMNS) - set(rows[0]):
+        raise UserError(f"{path}: expected the columns {', '.join(TASK_COLUMNS)} and at least one row")
     return rows
 
 
 def _task(folder: Path, row: Mapping[str, str]) -> Task:
     if None in row or None in row.values():
-        raise ValueError(f"found too few or too many columns, expected {len(COLUMNS)}")
+        raise ValueError(f"found too few or too many columns, expected {len(TASK_COLUMNS)}")
     missing = [name for name in ("image_id", "metric", "person", "file", "sha256") if not row[name]]
     if missing:
         raise ValueError(f"no {', '.join(missing)}")

@@ -1,1 +1,1 @@
-"""One trial of a sweep: the training in a process of its own, and who watches over it."""
+"""One trial of a sweep: the training in a process of its own, and what watches over it."""

@@ -276,9 +276,8 @@ def test_two_at_once_are_refused_unless_nothing_remains(tmp_path, root):
 SLOW = """
 import sys, time
 from pathlib import Path
-from finetune_monitor.aesthetics import embedding, store
-from finetune_monitor.clip import ClipEncoder
-from finetune_monitor.hub import resolve_clip
+from finetune_monitor.studies.aesthetic_head import embedding, embedding_store
+from finetune_monitor.models.clip import ClipEncoder, resolve_clip
 
 clip, folder, root = sys.argv[1:]
 plain, sizes = ClipEncoder.encode, []
@@ -289,7 +288,7 @@ def slow(self, pixels):
     time.sleep(0.3 if len(sizes) < 6 else 60)
     return plain(self, pixels)
 
-ClipEncoder.encode, store.SAVE_SECONDS = slow, 0.5
+ClipEncoder.encode, embedding_store.SAVE_SECONDS = slow, 0.5
 embedding.embed_images(sorted(Path(folder).iterdir()), resolve_clip(clip, None), Path(root), "cpu", 2)
 """
 

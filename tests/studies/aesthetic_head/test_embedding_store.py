@@ -19,6 +19,7 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.models.clip import ClipSource, resolve_clip
 from finetune_monitor.studies.aesthetic_head import embedding_store as module
 from finetune_monitor.studies.aesthetic_head.embedding_store import EmbeddingStore, FileState, Seen
+from support import needs
 from support.mortal import die_at, in_a_child
 from support.places import DEMO, ROOT, SHARED
 
@@ -186,10 +187,11 @@ def test_litter_is_cleared(tmp_path):
     check(store, [0, 1])
 
 
+@pytest.mark.slow
 def test_a_second_writer_is_refused_and_a_reader_is_not(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from finetune_monitor.hub import resolve_clip\n"
-        "from finetune_monitor.aesthetics.store import EmbeddingStore\n"
+        "import sys; from pathlib import Path; from finetune_monitor.models.clip import resolve_clip\n"
+        "from finetune_monitor.studies.aesthetic_head.embedding_store import EmbeddingStore\n"
         "with EmbeddingStore(Path(sys.argv[1]), resolve_clip(sys.argv[2], None)).writing(): pass"
     )
     store = EmbeddingStore(tmp_path, CLIP)
@@ -279,7 +281,7 @@ def test_killed_at_every_point_of_writing(tmp_path):
     assert point > 15
 
 
-@pytest.mark.skipif(not PUBLIC.is_dir(), reason="needs LAION's embeddings and public heads")
+@needs.shared("aesthetic")
 def test_float16_moves_a_score_by_less_than_people_could_tell():
     files = sorted(PUBLIC.glob("laion/embeddings/vit_l_14_embeddings_rating*.npy"))
     plain = torch.from_numpy(np.concatenate([np.load(file).reshape(-1, 768) for file in files])).float()

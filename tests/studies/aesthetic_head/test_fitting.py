@@ -9,7 +9,14 @@ from scipy.stats import spearmanr, wasserstein_distance
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.metrics.aesthetic_head import AestheticHead, read_head, save_head
-from finetune_monitor.studies.aesthetic_head.fitting import Targets, earth_movers_distance, fit_head, predict
+from finetune_monitor.studies.aesthetic_head.fitting import (
+    Targets,
+    earth_movers_distance,
+    fit_head,
+    gaussian_kernel,
+    predict,
+    rarity,
+)
 from finetune_monitor.studies.aesthetic_head.settings import FitSettings
 
 WIDTH, SCALE = 24, (0.0, 10.0)
@@ -179,3 +186,39 @@ def test_predictions_in_chunks_are_those_of_the_whole(monkeypatch):
     monkeypatch.setattr("finetune_monitor.studies.aesthetic_head.fitting.CHUNK", 7)
     assert predict(head, x) == pytest.approx(whole, abs=1e-6)
     assert predict(head, x[:0]).shape == (0,)
+
+
+# --- balancing ----------------------------------------------------------------------------------------------------
+
+
+def test_the_kernel_is_the_gaussian_of_five_bins_with_a_spread_of_two():
+    expected = np.exp([-0.5, -0.125, 0, -0.125, -0.5])
+    assert gaussian_kernel() == pytest.approx(expected / expected.sum())
+
+
+def test_weights_are_one_over_the_smoothed_root_of_the_counts():
+    train = np.repeat([4.25, 5.25, 6.25], [4, 100, 9])
+    counts = np.zeros(24)
+    counts[[10, 12, 14]] = 2, 10, 3  # roots of the counts in bins of half a point, two empty bins before them
+    density = np.array([np.dot(counts[bin : bin + 5], gaussian_kernel()) for bin in range(20)])
+    expected = 1 / density[[8, 10, 12]]
+    found = rarity(np.array([4.25, 5.25, 6.25]), train, SCALE)
+    assert found / found[1] == pytest.approx(expected / expected[1])
+
+
+def test_the_training_weights_have_mean_one_and_rare_ratings_weigh_more():
+    train = np.clip(np.random.default_rng(0).normal(5.4, 0.7, 20_000), 1, 10)
+    weights = rarity(train, train, SCALE)
+    assert weights.mean() == pytest.approx(1)
+    assert weights[train < 3.5].min() > 3 * weights[np.abs(train - 5.4) < 0.3].max()
+
+
+@pytest.mark.parametrize("rating", [0.0, 10.0, 9.9])
+def test_a_rating_far_from_all_training_ratings_weighs_as_much_as_the_rarest(rating):
+    train = np.repeat([4.25, 5.25], [1, 100])
+    assert rarity(np.array([rating]), train, SCALE) == pytest.approx(rarity(np.array([3.25]), train, SCALE).max())
+
+
+def test_ratings_on_another_scale_have_the_same_weights():
+    train = np.random.default_rng(1).uniform(2, 7, 300)
+    assert rarity(train * 0.4 + 1, train * 0.4 + 1, (1.0, 5.0)) == pytest.approx(rarity(train, train, SCALE))

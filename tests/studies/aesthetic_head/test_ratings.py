@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.base.image_names import locate_images, without_suffix
-from finetune_monitor.studies.aesthetic_head.ratings import Problem, ProblemKind, Ratings, count_problems, read_ratings
+from finetune_monitor.base.image_names import locate_images
+from finetune_monitor.studies.aesthetic_head.ratings import Ratings, read_ratings
+from finetune_monitor.studies.rating_problems import Problem, ProblemKind
+from support import needs
 from support.places import SHARED
 
 REAL = SHARED / "ratings"
@@ -77,7 +79,7 @@ def test_an_ava_row_that_does_not_fit_is_a_problem(write, row, detail):
     ratings = read_ratings(write("\n".join([AVA[0], "", row, AVA[1]])))
     assert ratings.names == ("953619", "953958")
     (problem,) = ratings.problems
-    assert (problem.kind, problem.name) == (BAD, "line 3")
+    assert (problem.kind, problem.where) == (BAD, "line 3")
     with pytest.raises(UserError, match=detail):
         raise UserError(problem.detail)
 
@@ -95,7 +97,7 @@ def test_the_first_row_of_an_image_counts(write):
 def test_the_same_row_again_is_never_fatal(write):
     ratings = read_ratings(write("\n".join(["image,mean", *["a,5"] * 9])))
     assert ratings.names == ("a",)
-    assert count_problems(ratings.problems) == {TWICE: 8}
+    assert [problem.kind for problem in ratings.problems] == [TWICE] * 8
 
 
 @pytest.mark.parametrize(
@@ -162,14 +164,14 @@ def test_a_row_of_a_table_that_does_not_fit_is_a_problem(write, header, row, det
     ratings = read_ratings(write("\n".join([header, row, good])))
     assert ratings.names == ("g",)
     (problem,) = ratings.problems
-    assert (problem.kind, problem.name) == (BAD, "line 2")
+    assert (problem.kind, problem.where) == (BAD, "line 2")
     assert detail in problem.detail
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("image,mean\na,5\n", "found the columns 'image', 'mean'; expected one column of images"),
+        ("motif,mean\na,5\n", "found the columns 'motif', 'mean'; expected one column of images"),
         ("image,nima\na,5\n", "either one of mean ratings"),
         ("image,file,mean\na,a,5\n", "found the columns 'image', 'file', 'mean'"),
         ("image,mean,score\na,5,5\n", "one of mean ratings"),
@@ -240,7 +242,7 @@ def test_rows_are_taken_in_order(write):
     assert ratings.take(np.array([1, 0])).names == ("953958", "953619")
     assert len(ratings.take([])) == 0
     assert read_ratings(write("image,mean\na,5\n")).take([0]).counts is None
-    assert count_problems(ratings.problems) == {BAD: 1, TWICE: 1}
+    assert sorted(problem.kind for problem in ratings.problems) == [BAD, TWICE]
 
 
 FORMATS = {
@@ -300,77 +302,7 @@ def check(ratings: Ratings) -> None:
         assert np.all(np.diff(ratings.grades) > 0)
 
 
-@pytest.mark.parametrize(
-    ("name", "file"),
-    [
-        ("flat.jpg", "flat.jpg"),
-        ("sub/deep/1", "sub/deep/1.JPG"),
-        ("sub/p.png", "sub/p.jpg"),
-        ("sub/p", "sub/p.jpg"),
-        ("both", "both.jpg"),
-        ("both.png", "both.png"),
-        ("both.tif", "both.jpg"),
-        ("v1.5", "v1.5.WebP"),
-        ("bare", "bare"),
-        ("./flat.jpg", "flat.jpg"),
-        ("images/flat.jpg", "flat.jpg"),
-        ("images/in.jpg", "images/in.jpg"),
-        ("{folder}/flat.png", "flat.jpg"),
-        ("v1", None),
-        ("1", None),
-        ("note", None),
-        ("flat.txt", None),
-        (".hidden", None),
-        (".hidden.jpg", None),
-        (".cache/c.jpg", None),
-        ("sub", None),
-        ("", None),
-        ("../outside.jpg", None),
-        ("sub/../../outside", None),
-        ("{folder}/../outside.jpg", None),
-        ("/etc/passwd", None),
-    ],
-)
-def test_a_name_leads_to_a_file_below_the_folder(tmp_path, name, file):
-    folder = tmp_path / "images"
-    inside = ["flat.jpg", "sub/deep/1.JPG", "sub/p.jpg", "both.png", "both.jpg", "v1.5.WebP", "bare", "note.txt"]
-    for path in [*inside, "images/in.jpg", ".hidden.jpg", ".cache/c.jpg", "../outside.jpg"]:
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text("")
-    found = locate_images([name.format(folder=folder), "flat.jpg"], folder)
-    assert found == [folder / file if file else None, folder / "flat.jpg"]
-
-
-def test_names_may_begin_with_the_folder_as_given(tmp_path, monkeypatch):
-    (tmp_path / "all" / "ava").mkdir(parents=True)
-    (tmp_path / "all" / "ava" / "1.jpg").write_text("")
-    monkeypatch.chdir(tmp_path)
-    relative = [("all/ava", "all/ava/1"), ("./all/ava", "all/ava/1"), (".", "all/ava/1"), ("all", "./ava/1")]
-    for folder, name in [*relative, ("all", f"{tmp_path}/all/ava/1")]:
-        assert [path.resolve() for path in locate_images([name], folder)] == [tmp_path / "all/ava/1.jpg"]
-
-
-def test_a_folder_without_the_images_is_refused(tmp_path):
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "z.jpg").write_text("")
-    for folder, reason in [
-        ("gone", "no such folder"),
-        ("other/z.jpg", "found a file"),
-        ("empty", "none of the 2 .* looked for '7', the folder has no files"),
-        ("other", r"none of the 2 .* looked for '7', found 'z\.jpg'"),
-    ]:
-        with pytest.raises(UserError, match=f"{folder}: {reason}"):
-            locate_images(["7", "8"], tmp_path / folder)
-    assert locate_images([], tmp_path / "empty") == []
-
-
-def test_only_a_suffix_of_a_image_is_left_out():
-    names = ["a.jpg", "a.JPEG", "a.b.png", "v1.5", "a", ".jpg", "x.d/a"]
-    assert [without_suffix(name) for name in names] == ["a", "a", "a.b", "v1.5", "a", ".jpg", "x.d/a"]
-
-
-@pytest.mark.skipif(not REAL.exists(), reason="the rated images lie beside the repository")
+@needs.shared("ratings")
 def test_real_ratings_and_their_images(write):
     with (REAL / "avt_2022_nima.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.studies.aesthetic_head.ratings import Problem, ProblemKind
 from finetune_monitor.studies.aesthetic_head.splits import (
     Lists,
     Split,
@@ -20,6 +19,7 @@ from finetune_monitor.studies.aesthetic_head.splits import (
     wanted_rows,
     without_test,
 )
+from finetune_monitor.studies.rating_problems import Problem, ProblemKind
 
 
 def digests(names: list[str]) -> list[str]:
@@ -210,7 +210,7 @@ def test_the_rows_of_a_list(tmp_path):
     (tmp_path / "list").write_text("7\n3.jpg\nnowhere\n7\n")
     rows, problems = listed_rows(tmp_path / "list", NAMES)
     assert rows.tolist() == [3, 7]
-    assert [(problem.kind, problem.name) for problem in problems] == [(ProblemKind.NOT_RATED, "nowhere")]
+    assert [(problem.kind, problem.where) for problem in problems] == [(ProblemKind.NOT_RATED, "nowhere")]
 
 
 def test_only_images_that_a_split_uses_are_wanted(write):

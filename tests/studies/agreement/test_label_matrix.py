@@ -13,6 +13,7 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.studies.agreement.label_matrix import LabelTable, describe_labelers, label_tables, table_notes
 from finetune_monitor.studies.agreement.rating_files import read_rating_files
 from finetune_monitor.studies.labeling.ratings import Rating
+from support import needs
 from support.places import SHARED
 
 REAL = SHARED / "ratings/avt_2022_per_rater.csv"
@@ -217,7 +218,7 @@ def test_any_table_is_described_without_a_warning(labelers, images, share, seed)
         assert all(note.endswith((".", ")")) for note in table_notes(table))
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="the real ratings lie beside the repository")
+@needs.shared("ratings")
 def test_the_real_ratings_are_those_that_are_known():
     tables = label_tables(read_rating_files([REAL]).ratings)
     assert list(tables) == ["image_appeal", "prompt_matching", "realism"]

@@ -1,4 +1,4 @@
-"""Scores come from the records of the runs that drew the images, or from a table whose names are matched with care."""
+"""Scores come from the records of the runs that generated the images, or from a table, by names matched with care."""
 
 import json
 import math

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.studies.agreement.rating_files import Found, read_rating_files
-from finetune_monitor.studies.agreement.rating_rows import NOTES, ProblemKind, moment
+from finetune_monitor.studies.agreement.rating_rows import moment
 from finetune_monitor.studies.labeling.ratings import Rating, to_csv
+from finetune_monitor.studies.rating_problems import NOTES, ProblemKind
+from support import needs
 from support.places import SHARED
 
 REAL = SHARED / "ratings/avt_2022_per_rater.csv"
@@ -159,7 +161,7 @@ def test_half_of_the_rows_may_be_bad(read):
         (LONG, "found no ratings"),
         ("image,rater\na,Eva\n", "found the columns 'image', 'rater'; expected a column a labeler.*or one column each"),
         ("image,label\na,4\n", "found the columns 'image', 'label'; expected"),
-        ("image,rater,label\na,Eva,4\n", "found the columns 'image', 'rater', 'label'; expected"),
+        ("motif,rater,label\na,Eva,4\n", "found the columns 'motif', 'rater', 'label'; expected"),
         ("image,rater,label\na,Eva,4\n", "none of which says what was asked.*--metric"),
         ("image,Eva,Jon\na,4,4\n", "none of which says what was asked.*--metric"),
         ("image,rater,user,label\na,b,c,4\n", "'rater' and 'user' may each be the labeler"),
@@ -469,6 +471,7 @@ ANNOTATIONS = st.lists(st.fixed_dictionaries({"result": RESULTS, "completed_by":
 TASKS = st.lists(st.fixed_dictionaries({"data": st.dictionaries(KEYS, NESTED), "annotations": ANNOTATIONS}) | NESTED)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=500)
 @given(
     st.binary(max_size=200) | st.text(max_size=200).map(str.encode) | mutated() | TASKS.map(json.dumps).map(str.encode),
@@ -493,7 +496,7 @@ def test_any_file_gives_sound_ratings_or_one_error(content, metric, known):
     to_csv(found.ratings).encode()
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="the real ratings lie beside the repository")
+@needs.shared("ratings")
 def test_the_real_ratings_are_read():
     found = read_rating_files([REAL])
     assert (len(found.ratings), found.problems) == (10155, ())

@@ -10,6 +10,7 @@ from sklearn.metrics import cohen_kappa_score
 from finetune_monitor.stats.resampling import estimate, resamples
 from finetune_monitor.studies.agreement.coefficients import kappa, normalized, without
 from finetune_monitor.studies.agreement.evaluators import CONSTANT, MODEL, NAIVE, PEOPLE, SHUFFLE
+from finetune_monitor.studies.agreement.settings import StudySettings
 from finetune_monitor.studies.agreement.study import Study, study
 from support.worlds import EACH, PERSONS, guesses, sample, truth
 
@@ -55,6 +56,7 @@ def test_people_model_constant_and_shuffle_stand_in_their_order():
     assert found.alternative.passes(0.1)
 
 
+@pytest.mark.slow
 def test_a_model_that_knows_nothing_is_seen_through():
     found = [guessing_world(0.2, 1.0, labelers=3, seed=seed) for seed in range(8)]
     starred = [each for each in found if not each.refused]
@@ -224,7 +226,8 @@ def test_standardized_labels_take_a_labelers_scale_out_of_the_mean():
     random, level = np.random.default_rng(9), truth()
     quiet = np.clip(np.rint(3 + 0.4 * (level - 3)), 1, 5)
     labels = np.stack([quiet, quiet, random.choice([1.0, 5.0], len(level))])
-    plain, alike = (study(sample(labels, level.astype(float)), rounds=20, standardize=each) for each in (False, True))
+    settings = (StudySettings(standardize=each) for each in (False, True))
+    plain, alike = (study(sample(labels, level.astype(float)), each, 20) for each in settings)
     assert alike.overall["pearson"].mean > plain.overall["pearson"].mean + 0.1
 
 

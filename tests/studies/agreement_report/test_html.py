@@ -9,10 +9,12 @@ import pytest
 from PIL import Image
 
 from finetune_monitor.studies.agreement.label_matrix import describe_labelers
-from finetune_monitor.studies.agreement.study import study
-from finetune_monitor.studies.agreement_report.files import Section, write_report
+from finetune_monitor.studies.agreement.study import ReportSection, study
+from finetune_monitor.studies.agreement_report.files import write_report
 from support.browser import PHONE, opened_page, started_chromium
 from support.worlds import guesses, sample, truth
+
+pytestmark = pytest.mark.slow
 
 LONG = "a_labeler_whose_name_has_no_place_to_break_" * 4
 
@@ -39,7 +41,7 @@ def report(tmp_path_factory) -> Path:
         found = study(sample(labels, scores, 4, labelers=names, metric=metric), rounds=100)
         images = dict.fromkeys(found.sample.table.images, image)
         labelers = describe_labelers(found.sample.table)
-        sections.append(Section(found, labelers, ["A note."], images, {"3": "ana, step 300"}))
+        sections.append(ReportSection(found, labelers, ["A note."], images, {"3": "ana, step 300"}))
     write_report(folder, sections, {"file": "/somewhere/" + LONG})
     return folder / "report.html"
 

@@ -16,9 +16,9 @@ from PIL import Image
 
 from finetune_monitor.studies.agreement.evaluators import CONSTANT, MODEL, NAIVE, PEOPLE, SHUFFLE
 from finetune_monitor.studies.agreement.label_matrix import describe_labelers
-from finetune_monitor.studies.agreement.study import study
+from finetune_monitor.studies.agreement.study import ReportSection, study
 from finetune_monitor.studies.agreement_report.examples import deviations, disagreements, seat_stars
-from finetune_monitor.studies.agreement_report.files import Section, to_json, write_report
+from finetune_monitor.studies.agreement_report.files import to_json, write_report
 from finetune_monitor.studies.agreement_report.tables import (
     alternative_table,
     folds_table,
@@ -231,7 +231,7 @@ def test_no_name_breaks_the_report(tmp_path):
     table = replace(made.table, images=(*HOSTILE, *made.table.images[6:]))
     base = study(replace(made, table=table, persons=tuple(HOSTILE[i % 3] for i in range(images))), rounds=50)
     captions = dict.fromkeys(HOSTILE, "<img src=x onerror=alert(1)>")
-    picked = Section(base, describe_labelers(table), [*HOSTILE], None, captions)
+    picked = ReportSection(base, describe_labelers(table), [*HOSTILE], None, captions)
     write_report(tmp_path, [picked], {HOSTILE[1]: HOSTILE[2], "path": '"/><b>'})
     page = (tmp_path / "report.html").read_text()
     assert not re.search(r"<(script|img src=x|b>)", page)

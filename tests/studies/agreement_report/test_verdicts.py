@@ -103,6 +103,7 @@ def test_simulated_worlds_get_the_verdict_that_is_true_of_them(world, tone, said
     assert answer.tone is tone
 
 
+@pytest.mark.slow
 def test_a_random_model_is_hardly_ever_called_good():
     """A model that knows nothing, in forty worlds; by chance one may look better than chance."""
     tones = []

@@ -26,13 +26,15 @@ from waitress import create_server
 from finetune_monitor.base.files import sha256
 from finetune_monitor.studies.labeling.images import open_gallery
 from finetune_monitor.studies.labeling.questions import ordered
-from finetune_monitor.studies.labeling.ratings import COLUMNS, Rating
+from finetune_monitor.studies.labeling.ratings import RATING_COLUMNS, Rating
 from finetune_monitor.studies.labeling.serving import Access, make_app
 from finetune_monitor.studies.labeling.standalone import write_standalone
 from finetune_monitor.studies.labeling.storage import RATINGS, RatingStore
-from finetune_monitor.studies.labeling.tasks import Plan, Task, write_plan
+from finetune_monitor.studies.labeling.tasks import LabelingPlan, Task, write_plan
 from support.browser import PHONE, opened_page, started_chromium
 from support.label_plans import AESTHETIC, SECRETS, SIMILARITY, opaque, write_small_plan
+
+pytestmark = pytest.mark.slow
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -182,7 +184,7 @@ def test_keys_and_buttons_answer_and_the_end_leads_on(page, server, plan):
     server.wait_for(5)
     assert server.labels() == given
     assert {image_id for image_id, _ in given} == {task.image_id for task in plan.tasks if task.metric == SIMILARITY}
-    page.get_by_role("button", name="Go on with: RatedImage quality").click()
+    page.get_by_role("button", name="Go on with: Image quality").click()
     rate(page, 1, 2, 3, 4, 5)
     until(lambda: page.locator("#finished").is_visible())
     assert Counter(rating.metric for rating in server.wait_for(10)) == {SIMILARITY: 5, AESTHETIC: 5}
@@ -792,7 +794,7 @@ def astronaut_plan(folder):
         image.save(folder / f"{name}.png")
     file, digest = folder / "painted.png", sha256(folder / "painted.png")
     tasks = tuple(Task(opaque(str(number)), SIMILARITY, "astronaut", file, digest) for number in range(64))
-    return Plan(tasks, {"astronaut": tuple(sorted(folder.glob("photo *.png")))}, 0)
+    return LabelingPlan(tasks, {"astronaut": tuple(sorted(folder.glob("photo *.png")))}, 0)
 
 
 def test_the_readmes_image_can_be_made(chromium, tmp_path):
@@ -815,7 +817,7 @@ def downloaded(page, selector):
     with page.expect_download() as waiting:
         page.locator(selector).click()
     rows = list(csv.DictReader(io.StringIO(Path(waiting.value.path()).read_bytes().decode())))
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == RATING_COLUMNS
     return [Rating(**{**row, "label": int(row["label"]), "duration_ms": int(row["duration_ms"])}) for row in rows]
 
 

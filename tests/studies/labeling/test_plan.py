@@ -23,8 +23,9 @@ from finetune_monitor.base.images import list_images
 from finetune_monitor.record.evaluation import Evaluation, ScoredImage, summarize
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.record.run_directory import RunRecord
-from finetune_monitor.studies.labeling.plan import AESTHETIC, SIMILARITY, Drawn, draw_plan
+from finetune_monitor.studies.labeling.plan import AESTHETIC, SIMILARITY, DrawnPlan, draw_plan
 from finetune_monitor.studies.labeling.tasks import PLAN, TASKS, Task, read_plan
+from support import needs
 
 BOTH = (SIMILARITY, AESTHETIC)
 
@@ -78,7 +79,7 @@ def run(tmp_path, photos) -> Path:
     return write_run(tmp_path / "runs/a", list_images(photos))
 
 
-def shares(drawn: Drawn) -> dict[str, Counter]:
+def shares(drawn: DrawnPlan) -> dict[str, Counter]:
     """Metric to (run, step) to number of tasks, repeats left aside."""
     found: dict[str, Counter] = {}
     for task in first_time(drawn):
@@ -86,7 +87,7 @@ def shares(drawn: Drawn) -> dict[str, Counter]:
     return found
 
 
-def first_time(drawn: Drawn) -> list[Task]:
+def first_time(drawn: DrawnPlan) -> list[Task]:
     return [task for task in drawn.plan.tasks if task.repeat_of is None]
 
 
@@ -210,7 +211,7 @@ def test_the_seed_decides_the_draw(tmp_path, run):
 PROCESS = """
 import sys
 from pathlib import Path
-from finetune_monitor.agreement.labeling.plan import draw_plan
+from finetune_monitor.studies.labeling.plan import draw_plan
 draw_plan([Path(name) for name in sys.argv[2:]], Path(sys.argv[1]), 11, 0.3)
 """
 
@@ -596,7 +597,7 @@ SOURCES: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda root: write_run(root / "bare", metrics=[SIMILARITY]),
         "bare: found no photos to compare with; name them with --references bare=FOLDER",
     ),
-    "no weights": (lambda root: damaged_run(root / "w", None), "its reference photos are damaged"),
+    "no weights": (lambda root: damaged_run(root / "w", None), "weights: damaged"),
     "odd photos": (lambda root: damaged_run(root / "o", {SIMILARITY: {"references": [3]}}), "photos are damaged"),
     "odd files": (
         lambda root: damaged_run(root / "f", {SIMILARITY: {"references": [{"file": 3, "sha256": ""}]}}),
@@ -648,7 +649,7 @@ def test_named_photos_that_cannot_be_shown_are_an_error(tmp_path):
     assert "no such folder" in refused([tmp_path / "anna"], tmp_path / "plan", references={"anna": tmp_path / "no"})
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@needs.ordinary_user
 def test_a_folder_that_may_not_be_read(tmp_path):
     write_images(tmp_path / "anna", 4)
     (tmp_path / "anna").chmod(0)

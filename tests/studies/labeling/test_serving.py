@@ -122,7 +122,7 @@ def test_nothing_that_a_labeler_receives_tells_anything(client):
 def test_a_repeat_looks_like_any_other_image(client, plan):
     [again] = [task for task in plan.tasks if task.repeat_of and task.metric == SIMILARITY]
     shapes = {tuple(sorted(task)) for task in questions(client)[0]["tasks"]}
-    assert shapes == {("image_id", "label", "photos", "image")}
+    assert shapes == {("image", "image_id", "label", "photos")}
     assert again.repeat_of not in json.dumps(
         [t for t in questions(client)[0]["tasks"] if t["image_id"] == again.image_id]
     )

@@ -14,7 +14,7 @@ from finetune_monitor.studies.labeling import PAGE, questions, serving
 from finetune_monitor.studies.labeling.images import image_jpeg, open_gallery
 from finetune_monitor.studies.labeling.questions import Question
 from finetune_monitor.studies.labeling.standalone import write_standalone
-from finetune_monitor.studies.labeling.tasks import Plan, write_plan
+from finetune_monitor.studies.labeling.tasks import LabelingPlan, write_plan
 from support.label_plans import AESTHETIC, SECRETS, SIMILARITY, write_small_plan
 
 
@@ -57,7 +57,7 @@ def test_every_image_and_photo_is_within_once(page, plan, gallery):
 
 def test_the_original_stands_before_its_repeat(tmp_path, plan):
     backwards = write_small_plan(tmp_path / "other" / "plan", images=4, repeats=3)
-    write_plan(tmp_path / "other" / "plan", Plan(backwards.tasks[::-1], backwards.references, 0))
+    write_plan(tmp_path / "other" / "plan", LabelingPlan(backwards.tasks[::-1], backwards.references, 0))
     write_standalone(tmp_path / "page.html", open_gallery(tmp_path / "other" / "plan"), [AESTHETIC])
     [question] = content_of((tmp_path / "page.html").read_text())["questions"]
     originals = {task.repeat_of for task in backwards.tasks}

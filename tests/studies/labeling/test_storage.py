@@ -22,8 +22,8 @@ NOBODY = 65534
 WRITER = """
 import sys, time
 from pathlib import Path
-from finetune_monitor.agreement.labeling.storage import RatingStore
-from finetune_monitor.agreement.ratings import Rating
+from finetune_monitor.studies.labeling.storage import RatingStore
+from finetune_monitor.studies.labeling.ratings import Rating
 store = RatingStore(Path(sys.argv[1]))
 for number in range(10_000):
     key = f"{sys.argv[2]}-{number:06d}"

@@ -1,0 +1,34 @@
+"""What only some machines have: a test that needs it is skipped elsewhere, and the summary says how to get it."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+import torch
+
+from support.places import SHARED
+
+CHROMIUM = "needs Chromium: apt install chromium"
+
+bitsandbytes = pytest.mark.skipif(
+    find_spec("bitsandbytes") is None or not torch.cuda.is_available(),
+    reason="needs a GPU and bitsandbytes: pip install bitsandbytes",
+)
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+ordinary_user = pytest.mark.skipif(os.geteuid() == 0, reason="needs a user other than root")
+no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA GPU")
+
+
+def shared(name: str) -> pytest.MarkDecorator:
+    """For tests that read the file or folder `name` of ../shared/data."""
+    reason = "needs ../shared/data beside the checkout, which is not part of the repository"
+    return pytest.mark.skipif(not (SHARED / name).exists(), reason=reason)
+
+
+def skipped(reports: Iterable[Any]) -> list[str]:
+    """A line for each reason why tests were skipped, the most frequent first."""
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in reports)
+    return [f"{count} skipped: {reason}" for reason, count in reasons.most_common()]
