@@ -14,7 +14,8 @@ from support.places import SHARED
 CHROMIUM = "needs Chromium: apt install chromium"
 
 bitsandbytes = pytest.mark.skipif(
-    find_spec("bitsandbytes") is None, reason="needs bitsandbytes: pip install bitsandbytes"
+    find_spec("bitsandbytes") is None or not torch.cuda.is_available(),
+    reason="needs a GPU and bitsandbytes: pip install bitsandbytes",
 )
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 ordinary_user = pytest.mark.skipif(os.geteuid() == 0, reason="needs a user other than root")
