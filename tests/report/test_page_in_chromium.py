@@ -208,7 +208,7 @@ def test_faceless_missing_and_unmeasured_are_said_and_never_zero(chromium, pair)
         page.select_option("#timeline-cell", index=1)
         assert texts(page, "#film .badge") == ["no face"]
         assert page.get_attribute("#film li:nth-child(2) button", "aria-label").endswith(", no face")
-        assert "1 image missing; 1 without a face" in page.inner_text("#images-state")
+        assert "1 image missing; 1 with no face" in page.inner_text("#images-state")
         assert "1 of 4 images" in page.text_content("#remarks")
 
 
