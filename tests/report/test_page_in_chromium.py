@@ -416,6 +416,7 @@ def test_a_sweep_answers_first_and_its_points_open_trials(chromium, sweep):
         assert texts(page, "#ladder li > button > strong") == ["1", "2"]
         assert texts(page, "#ladder li .soft") == ["step 50", "step 50"], "best by the metric, not by the run"
         page.click("#answer-values summary")
+        page.wait_for_selector("#answer-values tbody tr:first-child > :nth-child(3)")
         assert texts(page, "#answer-values tbody tr:first-child > *")[2] == "2", "runs, not images"
         page.focus("#ladder select")
         page.keyboard.press("ArrowDown")
