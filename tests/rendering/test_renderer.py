@@ -13,7 +13,7 @@ from finetune_monitor.rendering import schedulers
 from finetune_monitor.rendering.isolation import isolated
 from finetune_monitor.rendering.pipelines import decode
 from finetune_monitor.rendering.renderer import Renderer, is_black, to_images
-from support import tiny
+from support import needs, tiny
 from support.tiny import stable_diffusion as tiny_pipeline
 
 GRID = PromptGrid(["a photo of sks person", "a cat"], [0, 1, 2], steps=3, guidance=4.0, size=(32, 32))
@@ -191,7 +191,7 @@ def test_black_is_told_from_dark():
     [
         ("sd1", None, "DPMSolverMultistepScheduler"),
         ("sd3", None, "FlowMatchEulerDiscreteScheduler"),
-        ("flux", "DPMSolverMultistepScheduler", "DPMSolverMultistepScheduler"),
+        pytest.param("flux", "DPMSolverMultistepScheduler", "DPMSolverMultistepScheduler", marks=needs.flux_samplers),
     ],
 )
 def test_the_sampler_suits_the_model(kind, sampler, used):

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterable
+from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
 
@@ -16,6 +17,9 @@ CHROMIUM = "needs Chromium: apt install chromium"
 bitsandbytes = pytest.mark.skipif(
     find_spec("bitsandbytes") is None or not torch.cuda.is_available(),
     reason="needs a GPU and bitsandbytes: pip install bitsandbytes",
+)
+flux_samplers = pytest.mark.skipif(
+    metadata.version("diffusers").startswith(("0.33.", "0.34.")), reason="needs diffusers 0.35: Flux takes one sampler"
 )
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 ordinary_user = pytest.mark.skipif(os.geteuid() == 0, reason="needs a user other than root")
