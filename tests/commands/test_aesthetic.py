@@ -437,7 +437,7 @@ def test_eval_refuses_another_clip_before_anything_is_embedded(fitted, ava, tiny
 
 
 @pytest.mark.slow
-def test_score_prints_a_row_a_image_and_says_what_cannot_be_read(fitted, ava, tmp_path, capsys):
+def test_score_prints_a_row_an_image_and_says_what_cannot_be_read(fitted, ava, tmp_path, capsys):
     (tmp_path / "more").mkdir()
     image(3).save(tmp_path / "more/b.png")
     (tmp_path / "more/a").mkdir()

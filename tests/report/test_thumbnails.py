@@ -62,7 +62,7 @@ def test_at_most_256_pixels_and_never_enlarged(tmp_path, size, small):
     assert [path.name for path in (tmp_path / "x").iterdir()] == ["a.webp"]
 
 
-def test_one_a_image_and_each_is_its_own(run, tmp_path):
+def test_one_an_image_and_each_is_its_own(run, tmp_path):
     plan = written(run, tmp_path / "page")
     assert plan.presences == {0: [Presence.SHOWN] * 4, 50: [Presence.SHOWN] * 4}
     for step in (0, 50):

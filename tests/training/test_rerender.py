@@ -74,7 +74,7 @@ def command(folder: Path, step: int = 6, cell: str = "p00-s1", *more: object) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize("training", TRAININGS)
-def test_a_image_made_again_is_the_recorded_one_pixel_for_pixel(trained, training):
+def test_an_image_made_again_is_the_recorded_one_pixel_for_pixel(trained, training):
     folder = trained(training)
     assert exported_steps(folder) == {0: None, 6: folder / "last"}
     base, last = (rerender(folder, step, "p00-s1") for step in (0, 6))
@@ -96,7 +96,7 @@ def test_the_command_says_so_and_writes_the_image(trained, tmp_path, capsys):
     assert np.array_equal(np.asarray(written), np.asarray(original))
 
 
-def test_a_image_that_was_changed_differs(copied, capsys):
+def test_an_image_that_was_changed_differs(copied, capsys):
     path = recorded(copied, 6, "p00-s1")
     pixels = np.asarray(Image.open(path)).copy()
     pixels[0, :4, 1] ^= 128

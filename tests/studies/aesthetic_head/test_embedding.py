@@ -92,7 +92,7 @@ def test_images_are_read_as_everywhere(tmp_path, root):
     check(*embed_images(paths, CLIP, root), paths)
 
 
-def test_a_second_call_neither_loads_clip_nor_reads_a_image(tmp_path, root, monkeypatch):
+def test_a_second_call_neither_loads_clip_nor_reads_an_image(tmp_path, root, monkeypatch):
     paths = save_images(tmp_path / "photos", 20)
     (tmp_path / "text.jpg").write_text("not an image")
     paths.append(tmp_path / "text.jpg")

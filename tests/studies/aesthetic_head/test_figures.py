@@ -51,7 +51,7 @@ def legible(figure: Figure) -> bool:
 
 
 @pytest.mark.parametrize("n", [1, 3, 300])
-def test_every_figure_is_a_image_of_readable_size_with_whole_labels(n):
+def test_every_figure_is_an_image_of_readable_size_with_whole_labels(n):
     for name, figure in all_figures(n).items():
         found = pixels(figure)
         assert 900 <= found.shape[1] <= 1400, name
@@ -160,7 +160,7 @@ def test_the_sheet_shows_the_image_of_each_score(images):
     assert shown == [6, 12, 0]
 
 
-def test_a_image_that_cannot_be_read_or_has_no_score_is_left_out(images):
+def test_an_image_that_cannot_be_read_or_has_no_score_is_left_out(images):
     images[0].write_bytes(b"nothing")
     scores = np.array([1.0, 2.0, np.nan, 4.0])
     figure = figures.examples(images[:4], np.array([1.0, 2.0, 3.0, 4.0]), scores)

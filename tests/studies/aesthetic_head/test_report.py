@@ -221,7 +221,7 @@ def test_images_become_a_contact_sheet(tmp_path):
     assert (tmp_path / "out/examples.png").is_file()
 
 
-def test_a_image_for_each_name_is_expected(tmp_path):
+def test_an_image_for_each_name_is_expected(tmp_path):
     predictions = small([1, 3], head=[2, 3])
     with pytest.raises(ValueError, match="expected 2 images, found 1"):
         write_report(tmp_path, "t", predictions, measure(predictions), {}, [Path("a.png")])

@@ -623,7 +623,7 @@ def test_without_the_browsers_storage_it_works_with_a_warning(chromium, server, 
         assert server.labels() == given
 
 
-def test_a_image_that_does_not_load_is_tried_again_or_skipped(chromium, server):
+def test_an_image_that_does_not_load_is_tried_again_or_skipped(chromium, server):
     with opened_page(chromium) as (page, _):
         page.context.route("**/images/**", lambda route: route.abort())
         page.goto(server.url)

@@ -298,7 +298,7 @@ def test_a_person_may_be_left_with_nothing(tmp_path):
     assert f"{other}: there are fewer than 128 images: none of its own" in drawn.notes
 
 
-def test_a_image_without_a_file_is_left_out(tmp_path, run):
+def test_an_image_without_a_file_is_left_out(tmp_path, run):
     for cell in ("p00-s0", "p00-s1"):
         (run / f"images/step-000300/{cell}.png").unlink()
     rows = [json.loads(line) for line in (run / "images.jsonl").read_text().splitlines()]

@@ -454,13 +454,13 @@ def test_a_changed_image_is_left_out_and_the_others_stay(plan, tmp_path):
     assert gallery.key == open_gallery(tmp_path / "plan").key
 
 
-def test_a_rating_of_a_image_that_has_changed_since_is_still_kept(plan, tmp_path, store, rating):
+def test_a_rating_of_an_image_that_has_changed_since_is_still_kept(plan, tmp_path, store, rating):
     plan.by_id[rating["image_id"]].file.unlink()
     client = make_app(open_gallery(tmp_path / "plan"), store, Access(HERE)).test_client()
     assert client.post("/api/ratings", json=rating).status_code == 204
 
 
-def test_a_image_that_changes_while_it_is_served_is_not_shown(client, plan, caplog):
+def test_an_image_that_changes_while_it_is_served_is_not_shown(client, plan, caplog):
     plan.tasks[0].file.write_bytes(plan.tasks[1].file.read_bytes())
     [shown] = [task for task in questions(client)[0]["tasks"] if task["image_id"] == plan.tasks[0].image_id]
     response = client.get(shown["image"])
@@ -469,7 +469,7 @@ def test_a_image_that_changes_while_it_is_served_is_not_shown(client, plan, capl
     assert "has changed since" in caplog.text
 
 
-def test_without_a_image_left_there_is_nothing_to_open(plan, tmp_path):
+def test_without_an_image_left_there_is_nothing_to_open(plan, tmp_path):
     for task in plan.tasks:
         task.file.unlink(missing_ok=True)
     with pytest.raises(UserError, match="no image of the plan can be shown"):
