@@ -195,9 +195,7 @@ def _most_private(mode: Mode) -> Mode:
 
 def _settings(mode: Mode) -> dict[str, Any]:
     """Few lines on the console, and no command line, user name, host name or git remote in the run's metadata."""
-    known = getattr(import_wandb().Settings, "model_fields", {})
-    private = "x_disable_meta" if "x_disable_meta" in known else "_disable_meta"  # renamed in wandb 0.19
-    return {"console": "off", "quiet": True, "silent": mode != "online", private: True}
+    return {"console": "off", "quiet": True, "silent": mode != "online", "x_disable_meta": True}
 
 
 def _number(value: float) -> float | None:
