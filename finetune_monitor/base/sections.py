@@ -46,12 +46,11 @@ def section_of_options(options: type, *, leaving: Sequence[str] = (), **more: An
         more: further keys, or other defaults, as pydantic's `create_model` takes them.
     """
     hints = get_type_hints(options, include_extras=True)
-    names = [each.name for each in fields(options) if each.name not in leaving]
-    keys = {each.name: (hints[each.name], _default(each)) for each in fields(options) if each.name in names}
+    keys = {each.name: (hints[each.name], _default(each)) for each in fields(options) if each.name not in leaving}
 
     def checked(section: Section) -> Section:
         try:
-            options(**{name: getattr(section, name) for name in names})
+            options(**{name: getattr(section, name) for name in keys})
         except ValueError as error:
             raise ValueError(str(error).removeprefix(f"{options.__name__}.")) from error
         return section

@@ -97,8 +97,17 @@ class FaceSimilarity:
         faces = _largest_faces([name for name, _ in named], self._finder.find(images))
         embeddings = self._recognizer.embed(images, faces)
         self._references, self._held_out = embeddings[: len(used)], embeddings[len(used) :]
-        self._photos, self._held_out_photos = photos[: len(used)], photos[len(used) :]
-        self._thumbnails = {p["sha256"]: thumbnail(image) for p, image in zip(photos, images, strict=True)}
+        self._description = Description(
+            columns={name: column for name, column in self.columns.items() if name != HELD_OUT or kept},
+            weights={
+                "recognizer": {"id": self._recognizer.id, "sha256": self._recognizer.sha256},
+                "references": photos[: len(used)],
+                **({"held_out": photos[len(used) :]} if kept else {}),
+            },
+            ceilings={NAME: _among(self._references), **({HELD_OUT: _among(self._held_out)} if kept else {})},
+            thumbnails={p["sha256"]: thumbnail(image) for p, image in zip(photos, images, strict=True)},
+            notice=self._recognizer.notice,
+        )
 
     @classmethod
     def for_run(cls, options: Options, run: RunContext) -> "FaceSimilarity | None":
@@ -134,19 +143,7 @@ class FaceSimilarity:
         A ceiling is the mean of each photo's cosine with the others, leaving itself out: of the references, and of
         the held-out photos; NaN where there are fewer than two.
         """
-        has_held_out = bool(self._held_out_photos)
-        held_out = {"held_out": self._held_out_photos} if has_held_out else {}
-        return Description(
-            columns={name: column for name, column in self.columns.items() if name != HELD_OUT or has_held_out},
-            weights={
-                "recognizer": {"id": self._recognizer.id, "sha256": self._recognizer.sha256},
-                "references": self._photos,
-                **held_out,
-            },
-            ceilings={NAME: _among(self._references), **({HELD_OUT: _among(self._held_out)} if has_held_out else {})},
-            thumbnails=self._thumbnails,
-            notice=self._recognizer.notice,
-        )
+        return self._description
 
 
 def cosines(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "n m"]:

@@ -61,11 +61,10 @@ class Starred:
 
     def _with_stars(self, columns: Mapping[str, ScoreColumn]) -> dict[str, ScoreColumn]:
         """The metric's own column, its stars, then the others; only the stars depend on the thresholds."""
-        own, *others = (replace(each, ignores=(*each.ignores, THRESHOLDS)) for each in columns.values())
+        known = {name: replace(each, ignores=(*each.ignores, THRESHOLDS)) for name, each in columns.items()}
         scale = (float(LOWEST), float(HIGHEST))
         stars = ScoreColumn(True, scale, role="stars", of=self.name, ignores=columns[self.name].ignores)
-        names = [name for name in columns if name != self.name]
-        return {self.name: own, self._stars: stars, **dict(zip(names, others, strict=True))}
+        return {self.name: known.pop(self.name), self._stars: stars, **known}
 
     def _with_thresholds(self, said: Description) -> dict[str, Any]:
         values = [float(x) if math.isfinite(x) else str(x) for x in self._thresholds.buckets.thresholds]

@@ -241,8 +241,9 @@ class Config(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     def flat(self) -> dict[str, Any]:
-        """Dotted keys with plain values, for the trackers' tables of hyperparameters."""
-        return flattened(self.model_dump(mode="json"))
+        """Dotted keys with plain values, for the trackers' tables: what a tracker takes is kept, all else is text."""
+        values = flat(self.model_dump(mode="json"))
+        return {key: each if isinstance(each, (str, int, float, bool)) else str(each) for key, each in values.items()}
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -279,10 +280,3 @@ def recorded_config(path: Path) -> tuple[Config, list[str]]:
             for location in strange:
                 del reduce(lambda inner, key: inner[key], location[:-1], content)[location[-1]]
                 unknown.append(".".join(map(str, location)))
-
-
-def flattened(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys with plain values: what a tracker takes is kept, all else is text."""
-    return {
-        key: value if isinstance(value, (str, int, float, bool)) else str(value) for key, value in flat(content).items()
-    }
