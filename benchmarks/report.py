@@ -25,7 +25,7 @@ from PIL import Image
 
 from finetune_monitor.record.evaluation import Decision, Evaluation, ScoredImage, summarize
 from finetune_monitor.record.grid import PromptGrid
-from finetune_monitor.record.run_directory import RunRecord
+from finetune_monitor.record.run_record import RunRecord
 from finetune_monitor.report.page import INDEX, write_page
 
 sys.path.insert(0, str(ROOT / "tests"))

@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _show(chosen: argparse.Namespace) -> None:
-    from finetune_monitor.record.run_directory import read_run
+    from finetune_monitor.record.history import read_run
     from finetune_monitor.sinks.console import print_summary
 
     print_summary(read_run(chosen.run_dir))

@@ -13,7 +13,7 @@ from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from finetune_monitor.record.run_directory import RunHistory, read_run
+from finetune_monitor.record.history import RunHistory, read_run
 from support.places import ROOT
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ from accelerate.state import AcceleratorState
 
 from finetune_monitor.cli import main
 from finetune_monitor.metrics.thresholds import read_thresholds
-from finetune_monitor.record.run_directory import read_run
+from finetune_monitor.record.history import read_run
 from finetune_monitor.training.config import load_config
 from finetune_monitor.training.run import run
 from support.browser import opened_page, started_chromium

@@ -10,7 +10,7 @@ from finetune_monitor.commands.options import whole_number
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from finetune_monitor.record.run_directory import RunHistory
+    from finetune_monitor.record.history import RunHistory
     from finetune_monitor.report.comparison import Comparison, Moment
 
 DIRECTIONS = {True: "higher", False: "lower", None: ""}
@@ -32,7 +32,7 @@ def add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _compare(chosen: argparse.Namespace) -> None:
-    from finetune_monitor.record.run_directory import read_run
+    from finetune_monitor.record.history import read_run
     from finetune_monitor.report.comparison import WHAT_INTERVALS_KNOW, compare
 
     first, second = (read_run(folder) for folder in (chosen.first, chosen.second))

@@ -47,14 +47,24 @@ def identify(pipeline: Pipeline) -> dict[str, str | None]:
     """
     name = pipeline.config.get("_name_or_path")
     found: dict[str, str | None] = {"class": type(pipeline).__name__, "name_or_path": str(name) if name else None}
-    file = Path(str(name)) / NOTE
-    if not name or not file.is_file():
-        return found
+    notice = notice_of(Path(str(name))) if name else None
+    return {**found, "notice": notice} if notice else found
+
+
+def notice_of(folder: Path) -> str | None:
+    """The notice in a model's folder; None where it has none, as a hub id does.
+
+    Raises:
+        UserError: the file with the notice is damaged.
+    """
+    file = folder / NOTE
+    if not file.is_file():
+        return None
     try:
         notice = json.loads(file.read_bytes()).get("notice")
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{file}: damaged ({error!r}); restore it, or delete it") from error
-    return {**found, "notice": str(notice)} if notice else found
+    return str(notice) if notice else None
 
 
 def lora_layers(model: nn.Module) -> dict[str, Tensor]:

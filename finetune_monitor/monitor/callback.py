@@ -24,8 +24,9 @@ from finetune_monitor.monitor.evaluator import Evaluator, check_images_fit
 from finetune_monitor.monitor.stopping import StoppingRule, decide
 from finetune_monitor.record.evaluation import Decision, Evaluation, RunSummary, StopReason, summarize
 from finetune_monitor.record.grid import PromptGrid
+from finetune_monitor.record.history import read_run
 from finetune_monitor.record.references import keep_references
-from finetune_monitor.record.run_directory import RunRecord, read_run
+from finetune_monitor.record.run_record import RunRecord
 from finetune_monitor.rendering.isolation import isolated
 from finetune_monitor.rendering.renderer import Renderer
 from finetune_monitor.sinks import RunInfo, Sink

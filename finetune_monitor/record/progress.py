@@ -9,7 +9,7 @@ from typing import Any
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.columns import SIDE
 from finetune_monitor.record.evaluation import StopReason, best_step
-from finetune_monitor.record.run_directory import RunHistory, read_noting
+from finetune_monitor.record.history import RunHistory, read_noting
 from finetune_monitor.stats.estimate import MISSING
 
 UNFINISHED = (None, StopReason.INTERRUPTED)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from finetune_monitor.record.columns import SIDE
-from finetune_monitor.record.run_directory import RunHistory
+from finetune_monitor.record.history import RunHistory
 
 
 def scale(name: str, history: RunHistory) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.evaluation import Evaluation
 from finetune_monitor.record.grid import CellContent
-from finetune_monitor.record.run_directory import RunHistory
+from finetune_monitor.record.history import RunHistory
 from finetune_monitor.record.scales import scale
 from finetune_monitor.stats.estimate import MISSING, Estimate, shown
 from finetune_monitor.stats.statistics import t_interval

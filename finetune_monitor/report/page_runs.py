@@ -13,7 +13,8 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.evaluation import Evaluation
 from finetune_monitor.record.grid import FIRST_FIELDS, Cell, PromptGrid
-from finetune_monitor.record.run_directory import EVALUATIONS, GREATEST, RUN, RunHistory, read_noting
+from finetune_monitor.record.history import GREATEST, RunHistory, read_noting
+from finetune_monitor.record.run_directory import EVALUATIONS, RUN
 from finetune_monitor.record.scales import scale
 from finetune_monitor.stats.estimate import Estimate
 

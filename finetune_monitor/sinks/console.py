@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from finetune_monitor.record.columns import ScoreColumn, stars_by_score
-from finetune_monitor.record.run_directory import RunHistory
+from finetune_monitor.record.history import RunHistory
 from finetune_monitor.stats.estimate import Estimate, number, shown
 
 STARS_FORM = ".2f"

@@ -19,9 +19,12 @@ from finetune_monitor.metrics import Descriptions, Metric, RunContext
 from finetune_monitor.metrics.starred import Starred
 from finetune_monitor.metrics.thresholds import Thresholds, read_thresholds
 from finetune_monitor.models.diffusers_hub import resolve_hub_model
+from finetune_monitor.models.export import notice_of
 from finetune_monitor.monitor.evaluator import check_images_fit
-from finetune_monitor.record import run_directory
 from finetune_monitor.record.columns import stars_of
+from finetune_monitor.record.history import read_run
+from finetune_monitor.record.run_directory import RUN, lock
+from finetune_monitor.record.run_record import check_resume, described_grid
 from finetune_monitor.rendering.schedulers import own_scheduler
 from finetune_monitor.stats.estimate import plain
 from finetune_monitor.training import checkpoints
@@ -157,7 +160,7 @@ def _take(output_dir: Path) -> IO[str]:
     folder = output_dir / CHECKPOINTS
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return run_directory.lock(folder)
+        return lock(folder)
     except OSError as error:
         raise UserError(f"{output_dir}: cannot write there ({error.strerror}); choose another output_dir") from error
 
@@ -170,6 +173,7 @@ def _find_model(model: str) -> str | Path:
             raise UserError(
                 f"{model}: found a {kind}, expected a StableDiffusionPipeline (Stable Diffusion 1.x or 2.x)"
             )
+        notice_of(found)  # every export reads it: where it is damaged, that is said before training
     return found
 
 
@@ -195,21 +199,21 @@ def _resume_step(config: Config, checkpoint: Checkpoint | None, metrics: list[Me
         UserError: the record and the checkpoints, or the record and the config, do not belong together.
     """
     folder = config.output_dir
-    if not config.monitor.enabled or not (folder / run_directory.RUN).exists():
+    if not config.monitor.enabled or not (folder / RUN).exists():
         if checkpoint is not None and config.monitor.enabled:
             raise UserError(
                 f"{folder}: has checkpoints but no record, so no floor to compare with; go on with "
                 "monitor.enabled=false or choose a new output_dir"
             )
         return None
-    recorded = run_directory.read_run(folder)
+    recorded = read_run(folder)
     if config.train.resume == "never":
         raise UserError(f"{folder}: holds a run, and train.resume is never; choose a new output_dir")
     if checkpoint is None and recorded.has_ended:
         raise UserError(f"{folder}: holds a run whose checkpoints are gone; choose a new output_dir")
     described = Descriptions.of(metrics).to_json() if metrics else {}
-    new = {"grid": run_directory.described_grid(config.prompt_grid), **described}
-    run_directory.check_resume(folder, recorded.run, plain(new))
+    new = {"grid": described_grid(config.prompt_grid), **described}
+    check_resume(folder, recorded.run, plain(new))
     return checkpoint.step if checkpoint is not None else 0
 
 

@@ -22,7 +22,8 @@ from finetune_monitor.base.versions import device_name, versions
 from finetune_monitor.models.diffusers_hub import resolve_hub_model
 from finetune_monitor.models.export import LORA_FILE, NOTE
 from finetune_monitor.record.grid import Cell, PromptGrid
-from finetune_monitor.record.run_directory import CONFIG, RUN, RunHistory, read_run
+from finetune_monitor.record.history import RunHistory, read_run
+from finetune_monitor.record.run_directory import CONFIG, RUN
 from finetune_monitor.rendering.isolation import isolated
 from finetune_monitor.rendering.renderer import Renderer
 from finetune_monitor.training.compiling import compile_in_place

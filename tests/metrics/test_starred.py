@@ -14,7 +14,7 @@ from finetune_monitor.metrics import Described, Description, Metric, describe
 from finetune_monitor.metrics.face_similarity import FaceSimilarity
 from finetune_monitor.metrics.thresholds import Buckets, Thresholds, weights_of, write_thresholds
 from finetune_monitor.record.columns import ScoreColumn
-from finetune_monitor.record.run_directory import read_run
+from finetune_monitor.record.history import read_run
 from finetune_monitor.stats.estimate import Estimate, plain
 from support.places import DEMO
 

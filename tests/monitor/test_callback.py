@@ -14,7 +14,7 @@ from finetune_monitor import FinetuneMonitor, Patience, PromptGrid, ReportPage, 
 from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.evaluation import StopReason
-from finetune_monitor.record.run_directory import read_run
+from finetune_monitor.record.history import read_run
 from support import tiny
 from support.tiny import stable_diffusion as tiny_pipeline
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from finetune_monitor.record.run_directory import read_run
+from finetune_monitor.record.history import read_run
 from support.places import ROOT
 from support.processes import GRID, TRAININGS, WATCHED, Brightness, watch
 from support.tiny import tiny_config

@@ -10,8 +10,8 @@ from finetune_monitor import FinetuneMonitor, PromptGrid
 from finetune_monitor.base.images import thumbnail
 from finetune_monitor.metrics import Description
 from finetune_monitor.record.evaluation import StopReason
+from finetune_monitor.record.history import read_run
 from finetune_monitor.record.references import keep_references, reference_path
-from finetune_monitor.record.run_directory import read_run
 
 GRID = PromptGrid(["a cat"], [0], steps=1)
 

@@ -17,7 +17,8 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.redaction import REDACTED, redacted
 from finetune_monitor.record.evaluation import Decision, Evaluation, StopReason
 from finetune_monitor.record.grid import PromptGrid
-from finetune_monitor.record.run_directory import RunRecord, read_run
+from finetune_monitor.record.history import read_run
+from finetune_monitor.record.run_record import RunRecord
 from finetune_monitor.stats.estimate import plain
 from support.runs import GRID, NOTICE, RUN, evaluation, images, write_run
 
@@ -243,7 +244,7 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 from finetune_monitor.record.grid import PromptGrid
-from finetune_monitor.record.run_directory import RunRecord
+from finetune_monitor.record.run_record import RunRecord
 record = RunRecord(Path(sys.argv[1]), PromptGrid(["a"]))
 print("held", flush=True)
 time.sleep(60)

@@ -15,7 +15,8 @@ from finetune_monitor.metrics.face_similarity import FaceSimilarity
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.evaluation import Decision, Evaluation, RunSummary, ScoredImage, StopReason, summarize
 from finetune_monitor.record.grid import PromptGrid
-from finetune_monitor.record.run_directory import RunRecord, read_run
+from finetune_monitor.record.history import read_run
+from finetune_monitor.record.run_record import RunRecord
 from finetune_monitor.report.comparison import Difference, at_step, compare, verdict
 from finetune_monitor.stats.estimate import Estimate
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.record.run_directory import RunRecord
+from finetune_monitor.record.run_record import RunRecord
 from finetune_monitor.report.page import STATIC, write_page
 from support.runs import GRID, RUN, evaluation, images, write_run
 

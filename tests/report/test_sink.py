@@ -16,7 +16,7 @@ from PIL import Image
 
 from finetune_monitor import FinetuneMonitor, PromptGrid
 from finetune_monitor.record.evaluation import RunSummary, StopReason
-from finetune_monitor.record.run_directory import RunRecord
+from finetune_monitor.record.run_record import RunRecord
 from finetune_monitor.report.sink import ReportPage
 from finetune_monitor.sinks import Sink
 from finetune_monitor.training.config import load_config

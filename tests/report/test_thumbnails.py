@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from finetune_monitor.record.run_directory import RunRecord
+from finetune_monitor.record.run_record import RunRecord
 from finetune_monitor.report import thumbnails
 from finetune_monitor.report.page_runs import PageRun, Reference, read_runs
 from finetune_monitor.report.thumbnails import (

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.evaluation import StopReason
-from finetune_monitor.record.run_directory import RunRecord, read_run
+from finetune_monitor.record.history import read_run
+from finetune_monitor.record.run_record import RunRecord
 from finetune_monitor.sinks.console import print_summary, scores_in_words
 from finetune_monitor.stats.estimate import Estimate
 from support.runs import CEILING, GRID, NOTICE, RUN, evaluation, write_run

@@ -13,7 +13,7 @@ from wandb.proto import wandb_internal_pb2
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.evaluation import Evaluation, RunSummary, StopReason
-from finetune_monitor.record.run_directory import RunRecord
+from finetune_monitor.record.run_record import RunRecord
 from finetune_monitor.sinks import Sink
 from finetune_monitor.sinks.wandb import STEP, WandbSink, init_arguments
 from support.runs import GRID, NOTICE, evaluation, images, run_info

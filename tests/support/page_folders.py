@@ -9,7 +9,7 @@ from PIL import Image
 
 from finetune_monitor.record.evaluation import Decision, Evaluation, RunSummary, ScoredImage, StopReason, summarize
 from finetune_monitor.record.grid import PromptGrid
-from finetune_monitor.record.run_directory import RunRecord
+from finetune_monitor.record.run_record import RunRecord
 from support.runs import RUN
 
 HOSTILE = '<img src=x onerror="alert(1)"> </script> <b>\'&amp; %{x}'

@@ -10,7 +10,7 @@ from finetune_monitor.metrics.face_similarity import FaceSimilarity
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.evaluation import Decision, Evaluation, RunSummary, ScoredImage, StopReason, summarize
 from finetune_monitor.record.grid import PromptGrid
-from finetune_monitor.record.run_directory import RunRecord
+from finetune_monitor.record.run_record import RunRecord
 from finetune_monitor.sinks import RunInfo
 from finetune_monitor.stats.estimate import Estimate
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from finetune_monitor.record.evaluation import Evaluation, RunSummary, StopReason, summarize
-from finetune_monitor.record.run_directory import RunRecord
+from finetune_monitor.record.run_record import RunRecord
 from finetune_monitor.record.sweep_directory import SweepState, TrialRecord, TrialState, write_state
 from support import runs
 

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import sha256
 from finetune_monitor.metrics.face_similarity import HELD_OUT
-from finetune_monitor.record.run_directory import read_run
+from finetune_monitor.record.history import read_run
 from finetune_monitor.sinks.console import print_summary
 from finetune_monitor.training.config import DataConfig, load_config
 from finetune_monitor.training.photos import ChosenPhotos, choose_photos

@@ -21,7 +21,8 @@ from safetensors.torch import load_file
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.evaluation import StopReason
-from finetune_monitor.record.run_directory import lock, read_run
+from finetune_monitor.record.history import read_run
+from finetune_monitor.record.run_directory import lock
 from finetune_monitor.training import loop
 from finetune_monitor.training.config import load_config
 from finetune_monitor.training.run import run
@@ -283,6 +284,14 @@ def test_what_cannot_be_trained_or_drawn_is_said_at_once(write_config, tmp_path,
     index.write_text(index.read_text().replace("StableDiffusionPipeline", "StableDiffusionXLPipeline"))
     with pytest.raises(UserError, match=said):
         run(load_config(write_config(), [OFF, override.replace("SDXL", str(other))]))
+
+
+def test_a_damaged_notice_of_the_model_is_said_before_training_and_not_after_it(write_config, tmp_path, tiny_model):
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    (model / "finetune_monitor.json").write_text("{")
+    with pytest.raises(UserError, match=r"finetune_monitor\.json: damaged"):
+        run(load_config(write_config(), [f"model={model}", OFF]))
+    assert not list(tmp_path.glob("*/checkpoints/step-*"))
 
 
 def test_changed_settings_that_may_change_are_said(train, caplog):

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import sha256
 from finetune_monitor.metrics.thresholds import Buckets, Thresholds, read_thresholds, write_thresholds
-from finetune_monitor.record.run_directory import read_run
+from finetune_monitor.record.history import read_run
 from finetune_monitor.sinks.console import print_summary
 from finetune_monitor.training.config import load_config
 from finetune_monitor.training.run import run

@@ -5,7 +5,7 @@ import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
-from finetune_monitor.record.run_directory import read_run
+from finetune_monitor.record.history import read_run
 from finetune_monitor.training import loop
 from finetune_monitor.training.config import load_config
 from finetune_monitor.training.run import run

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.evaluation import Evaluation, best_step, counts
-from finetune_monitor.record.run_directory import RUN, RunHistory, read_noting
+from finetune_monitor.record.history import RunHistory, read_noting
+from finetune_monitor.record.run_directory import RUN
 from finetune_monitor.record.sweep_directory import SweepState, TrialRecord, TrialState
 from finetune_monitor.stats.estimate import Estimate
 

@@ -13,7 +13,7 @@ from finetune_monitor.base.errors import EXAMPLES_NAMED, UserError, all_problems
 from finetune_monitor.base.files import sha256
 from finetune_monitor.base.image_names import IMAGE_COLUMNS
 from finetune_monitor.metrics.thresholds import weights_of
-from finetune_monitor.record.run_directory import RunHistory, read_run
+from finetune_monitor.record.history import RunHistory, read_run
 from finetune_monitor.stats.estimate import MISSING
 from finetune_monitor.studies.labeling.tasks import Task
 

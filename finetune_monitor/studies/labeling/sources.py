@@ -12,7 +12,8 @@ from finetune_monitor.base.errors import EXAMPLES_NAMED, UserError
 from finetune_monitor.base.files import sha256
 from finetune_monitor.base.images import each_image, list_images
 from finetune_monitor.base.text import printable
-from finetune_monitor.record.run_directory import RUN, RunHistory, read_run
+from finetune_monitor.record.history import RunHistory, read_run
+from finetune_monitor.record.run_directory import RUN
 
 SIMILARITY, AESTHETIC = "face_similarity", "aesthetic"
 

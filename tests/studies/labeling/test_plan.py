@@ -22,7 +22,7 @@ from finetune_monitor.base.files import sha256
 from finetune_monitor.base.images import list_images
 from finetune_monitor.record.evaluation import Evaluation, ScoredImage, summarize
 from finetune_monitor.record.grid import PromptGrid
-from finetune_monitor.record.run_directory import RunRecord
+from finetune_monitor.record.run_record import RunRecord
 from finetune_monitor.studies.labeling.plan import AESTHETIC, SIMILARITY, DrawnPlan, draw_plan
 from finetune_monitor.studies.labeling.tasks import PLAN, TASKS, Task, read_plan
 from support import needs

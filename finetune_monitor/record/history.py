@@ -1,0 +1,163 @@
+"""A run directory read back: what every curve, table and page is built on."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.record.columns import SIDE, ScoreColumn
+from finetune_monitor.record.evaluation import Evaluation, StopReason, as_reason, why
+from finetune_monitor.record.grid import PromptGrid
+from finetune_monitor.record.rows import read_evaluations
+from finetune_monitor.record.run_directory import RUN, read_json
+from finetune_monitor.stats.estimate import Estimate
+
+GREATEST = 2**63
+"""Of steps and seeds, which become file names."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RunHistory:
+    """A run directory read back: `run.json` and the complete evaluations, by step.
+
+    What is read from `run.json` raises UserError where that part of it is damaged.
+    """
+
+    output_dir: Path
+    run: Mapping[str, Any]
+    evaluations: tuple[Evaluation, ...]
+
+    def at(self, step: int) -> Evaluation | None:
+        """The evaluation of a step."""
+        return next((found for found in self.evaluations if found.step == step), None)
+
+    @cached_property
+    def columns(self) -> dict[str, ScoreColumn]:
+        """What is known of each column of scores; one that is not described is a side column."""
+        return self._read("metrics", self._columns)
+
+    @property
+    def main_columns(self) -> dict[str, ScoreColumn]:
+        """The metrics' scores and stars, which are shown with an interval."""
+        return {name: column for name, column in self.columns.items() if column.is_main}
+
+    @cached_property
+    def weights(self) -> dict[str, dict[str, Any]]:
+        """By metric the models and photos that it measures with."""
+        return self._read("weights", lambda found: {str(name): dict(each) for name, each in found.items()})
+
+    @cached_property
+    def grid(self) -> PromptGrid:
+        """The prompt grid; what is no text or no whole number in it could become a file name."""
+        if "grid" not in self.run:
+            raise self._damaged("grid", "it is missing")
+        return self._read("grid", _grid)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Sentences that belong beside the scores."""
+        described = [self._read("pipeline", dict), *self.weights.values()]
+        return tuple(dict.fromkeys(str(found["notice"]) for found in described if found.get("notice")))
+
+    @property
+    def ceilings(self) -> dict[str, Estimate]:
+        """Scores of the real photos against each other, by column."""
+        return self._read("baselines", lambda found: {name: Estimate.from_json(each) for name, each in found.items()})
+
+    @property
+    def hparams(self) -> dict[str, Any]:
+        """Flat settings of the training; empty where none were given."""
+        return self._read("hparams", dict)
+
+    @property
+    def model(self) -> str | None:
+        """The base model's hub id or folder, where it is known."""
+        name = self._read("pipeline", dict).get("name_or_path") or self.hparams.get("model")
+        return None if name is None else str(name)
+
+    @property
+    def has_ended(self) -> bool:
+        return "ended" in self.run
+
+    @property
+    def reason(self) -> StopReason | str | None:
+        """Why the run ended; None where its loop just ended, or where it has not."""
+        return as_reason(_text(self._ended.get("reason")))
+
+    @property
+    def why(self) -> str:
+        """The same in words."""
+        return why(self.reason) if self.has_ended else "it is running, or was killed"
+
+    @property
+    def best_metric(self) -> str | None:
+        """The column that says which step is best."""
+        return _text(self._ended.get("best_metric", self.run.get("best_metric")))
+
+    @property
+    def best_step(self) -> int | None:
+        """The step that the run calls its best, or that a run which goes on does now."""
+        last = self.evaluations[-1].decision.best_step if self.evaluations else None
+        found = self._ended.get("best_step") if self.has_ended else last
+        return None if found is None else self._read("ended", lambda _: int(found))
+
+    @property
+    def _ended(self) -> dict[str, Any]:
+        return self._read("ended", dict)
+
+    def _columns(self, main: Mapping[str, Any]) -> dict[str, ScoreColumn]:
+        described = self.run.get("columns", {})
+        directions = {name: {key: each[key] for key in ("higher_is_better", "bounds")} for name, each in main.items()}
+        found = {name: {**each, "role": "side"} for name, each in described.items()}
+        found |= {name: {**described.get(name, {}), **each} for name, each in directions.items()}
+        names = dict.fromkeys([*main, *found, *(name for each in self.evaluations for name in each.scores)])
+        columns = {str(name): ScoreColumn.from_json(found[name]) if name in found else SIDE for name in names}
+        return {name: replace(column, metric=column.metric or name) for name, column in columns.items()}
+
+    def _read(self, key: str, read: Callable[[Any], T]) -> T:
+        try:
+            return read(self.run.get(key, {}))
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
+            raise self._damaged(key, repr(error)) from error
+
+    def _damaged(self, key: str, problem: str) -> UserError:
+        return UserError(f"{self.output_dir / RUN}: {key}: damaged ({problem}); restore the file from a backup")
+
+
+def read_run(output_dir: Path) -> RunHistory:
+    """Read a run directory without its lock, also while the run goes on; nothing is changed.
+
+    Raises:
+        UserError: the folder is missing or no run directory, or a row before the last is damaged.
+    """
+    return RunHistory(output_dir, read_json(output_dir / RUN), tuple(read_evaluations(output_dir)))
+
+
+def read_noting(output_dir: Path) -> tuple[RunHistory, tuple[str, ...]]:
+    """As `read_run`, with what it warns of as sentences in place of warnings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        history = read_run(output_dir)
+    return history, tuple(str(warning.message) for warning in caught)
+
+
+def _grid(found: Mapping[str, Any]) -> PromptGrid:
+    known = {field.name for field in fields(PromptGrid)}
+    content = {key: value for key, value in found.items() if key in known}
+    prompts, seeds, size = list(content["prompts"]), list(content["seeds"]), content.get("size")
+    texts = [*prompts, content.get("negative_prompt", "")]
+    if not all(isinstance(text, str) for text in texts) or not all(
+        type(seed) is int and abs(seed) < GREATEST for seed in seeds
+    ):
+        raise ValueError(f"found prompts {prompts!r} and seeds {seeds!r}")
+    lists = {"prompts": tuple(prompts), "seeds": tuple(seeds)}
+    return PromptGrid(**{**content, **lists, "size": None if size is None else (int(size[0]), int(size[1]))})
+
+
+def _text(found: Any) -> str | None:
+    return None if found is None else str(found)

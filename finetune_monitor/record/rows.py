@@ -1,0 +1,135 @@
+"""The rows of the record: evaluations and images as lines of JSON, written and read back."""
+
+import json
+import os
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.files import fsync
+from finetune_monitor.record.evaluation import Decision, Evaluation, ScoredImage, as_reason
+from finetune_monitor.record.grid import Cell
+from finetune_monitor.record.run_directory import EVALUATIONS, IMAGES
+from finetune_monitor.stats.estimate import Estimate, from_json_number, plain
+
+
+def read_evaluations(output_dir: Path) -> list[Evaluation]:
+    """The evaluations that have all their image rows, by step."""
+    found = [_evaluation(output_dir / EVALUATIONS, *row) for row in _read_rows(output_dir / EVALUATIONS)]
+    images = _read_images(output_dir / IMAGES)
+    complete = []
+    for evaluation, expected in sorted(found, key=lambda pair: pair[0].step):
+        rows = tuple(images.get(evaluation.step, {}).values())
+        if len(rows) == expected:
+            complete.append(replace(evaluation, images=rows))
+        else:
+            _warn(f"{output_dir}: step {evaluation.step} has {len(rows)} of {expected} image rows and is dropped")
+    return complete
+
+
+def _read_images(path: Path) -> dict[int, dict[str, ScoredImage]]:
+    """Step to cell id to image; the last row counts, as an evaluation that failed half-way may be repeated."""
+    images: dict[int, dict[str, ScoredImage]] = {}
+    for number, row in _read_rows(path):
+        step, image = _scored_image(path, number, row)
+        cells = images.setdefault(step, {})
+        index = cells[image.cell.id].cell.index if image.cell.id in cells else len(cells)
+        cells[image.cell.id] = replace(image, cell=replace(image.cell, index=index))
+    return images
+
+
+def _read_rows(path: Path) -> list[tuple[int, Any]]:
+    """(line number, row); a last line that a crash cut short is left out with a warning."""
+    lines = [(n, line) for n, line in enumerate(path.read_bytes().split(b"\n"), 1) if line] if path.exists() else []
+    rows = []
+    for position, (number, line) in enumerate(lines):
+        try:
+            rows.append((number, json.loads(line)))
+        except ValueError:
+            if position < len(lines) - 1:
+                raise _damaged(path, number, "not valid JSON") from None
+            _warn(f"{path}:{number}: the last line was cut short and is dropped")
+    return rows
+
+
+def _evaluation(path: Path, number: int, row: Any) -> tuple[Evaluation, int]:
+    """An evaluation without its images, and how many there must be."""
+    try:
+        decision = row["decision"]
+        reason = as_reason(decision["reason"])
+        scores = {name: Estimate.from_json(found) for name, found in row["scores"].items()}
+        evaluation = Evaluation(
+            int(row["step"]),
+            row["epoch"],
+            row["wall_time"],
+            scores,
+            seconds=row["seconds"],
+            overhead=row.get("overhead"),
+            decision=Decision(decision["stop"], reason, decision["best_step"]),
+        )
+        return evaluation, int(row["images"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(path, number, repr(error)) from error
+
+
+def _scored_image(path: Path, number: int, row: Any) -> tuple[int, ScoredImage]:
+    try:
+        cell = Cell(0, row["cell"], row["prompt"], row["negative_prompt"], row["seed"])
+        scores = {name: from_json_number(value) for name, value in row["scores"].items()}
+        return int(row["step"]), ScoredImage(cell, row["file"], scores)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(path, number, repr(error)) from error
+
+
+def _damaged(path: Path, number: int, found: str) -> UserError:
+    return UserError(f"{path}:{number}: damaged row ({found}); restore the file, or choose a new output_dir")
+
+
+def evaluation_row(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "step": evaluation.step,
+        "epoch": evaluation.epoch,
+        "wall_time": evaluation.wall_time,
+        "scores": {name: estimate.to_json() for name, estimate in evaluation.scores.items()},
+        "seconds": dict(evaluation.seconds),
+        "overhead": evaluation.overhead,
+        "decision": plain(asdict(evaluation.decision)),
+        "images": len(evaluation.images),
+    }
+
+
+def append(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add rows and flush them to the disk; rows that do not fit leave no torn line for the next ones to follow."""
+    with path.open("ab", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        content = memoryview(lines(rows))
+        try:
+            while content:
+                content = content[file.write(content) :]
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(end)
+            raise
+    if end == 0:
+        fsync(path.parent)
+
+
+def lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    return b"".join(_json(row) for row in rows)
+
+
+def pretty(content: Mapping[str, Any]) -> bytes:
+    return _json(content, indent=2)
+
+
+def _json(content: Mapping[str, Any], indent: int | None = None) -> bytes:
+    """UTF-8; what a file name holds beyond Unicode becomes JSON's own escape, and is read back as it was."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=indent) + "\n"
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, RuntimeWarning, stacklevel=2)
