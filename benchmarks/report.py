@@ -149,7 +149,7 @@ class SyntheticRun:
             similarity = 0.7 - 0.6 * np.exp(-step / 800) + self._random.normal(0, 0.05)
             scores = {"face_similarity": similarity, "faces_found": 1.0, "aesthetic": self._random.normal(6, 0.5)}
             images.append(ScoredImage(cell, str(file), scores))
-        scores = summarize(images)
+        scores = summarize(images, {})
         self._record.append(Evaluation(step, step / 10, float(step), scores, tuple(images), {}, Decision()))
 
 

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from finetune_monitor.metrics.thresholds import read_thresholds as read_thresholds
     from finetune_monitor.models.clip import ClipEncoder as ClipEncoder
     from finetune_monitor.monitor.callback import FinetuneMonitor as FinetuneMonitor
-    from finetune_monitor.monitor.stopping import Patience as Patience
+    from finetune_monitor.monitor.rules.divergence import Divergence as Divergence
+    from finetune_monitor.monitor.rules.guard import Guard as Guard
+    from finetune_monitor.monitor.rules.patience import Patience as Patience
+    from finetune_monitor.monitor.rules.plateau import Plateau as Plateau
+    from finetune_monitor.monitor.rules.target import Target as Target
     from finetune_monitor.record.grid import Cell as Cell
     from finetune_monitor.record.grid import PromptGrid as PromptGrid
     from finetune_monitor.report.sink import ReportPage as ReportPage
@@ -25,7 +29,11 @@ _HOME = {
     "ClipEncoder": "models.clip",
     "FaceSimilarity": "metrics.face_similarity",
     "FinetuneMonitor": "monitor.callback",
-    "Patience": "monitor.stopping",
+    "Divergence": "monitor.rules.divergence",
+    "Guard": "monitor.rules.guard",
+    "Plateau": "monitor.rules.plateau",
+    "Target": "monitor.rules.target",
+    "Patience": "monitor.rules.patience",
     "PromptGrid": "record.grid",
     "ReportPage": "report.sink",
     "Starred": "metrics.starred",

@@ -50,9 +50,12 @@ def section_of_options(options: type, *, leaving: Sequence[str] = (), **more: An
 
     def checked(section: Section) -> Section:
         try:
-            options(**{name: getattr(section, name) for name in keys})
+            made = options(**{name: getattr(section, name) for name in keys})
         except ValueError as error:
             raise ValueError(str(error).removeprefix(f"{options.__name__}.")) from error
+        for name in keys:  # what the dataclass has found for what was left open
+            if getattr(section, name) is None:
+                object.__setattr__(section, name, getattr(made, name))
         return section
 
     title = options.__qualname__.replace(".", "")

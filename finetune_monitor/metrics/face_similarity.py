@@ -18,7 +18,7 @@ from finetune_monitor.metrics import Description, RunContext
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.grid import Cell
 from finetune_monitor.stats.estimate import MISSING, Estimate, FloatArray
-from finetune_monitor.stats.statistics import bootstrap_mean
+from finetune_monitor.stats.intervals import jackknife
 
 if TYPE_CHECKING:  # the config reads this file for its options, and torch takes seconds
     import torch
@@ -71,7 +71,12 @@ class FaceSimilarity:
     columns: ClassVar = {
         NAME: ScoreColumn(True, bounds, ignores=("held_out",)),
         FACES_FOUND: ScoreColumn(
-            True, (0.0, 1.0), "side", zero="no face", ignores=("recognizer", "references", "held_out")
+            True,
+            (0.0, 1.0),
+            "side",
+            zero="no face",
+            ignores=("recognizer", "references", "held_out"),
+            is_share=True,
         ),
         ZERO_FILLED: ScoreColumn(True, bounds, "side", ignores=("held_out",)),
         HELD_OUT: ScoreColumn(True, bounds, ignores=("references",), needs="data.held_out"),
@@ -140,8 +145,8 @@ class FaceSimilarity:
     def describe(self) -> Description:
         """The recognizer and the photos, each with its SHA-256, and how alike the photos are among themselves.
 
-        A ceiling is the mean of each photo's cosine with the others, leaving itself out: of the references, and of
-        the held-out photos; NaN where there are fewer than two.
+        A ceiling is the mean cosine of two photos: of the references, and of the held-out photos; NaN where there are
+        fewer than two, and without an interval where there are fewer than three.
         """
         return self._description
 
@@ -153,13 +158,16 @@ def cosines(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) -> Float[n
 
 
 def _among(embeddings: Float[np.ndarray, "n d"]) -> Estimate:
-    """Each one's mean cosine with the others."""
+    """The mean cosine of two of them, with its interval over other photos of the same kind."""
     count = len(embeddings)
     if count < 2:
-        return bootstrap_mean(np.full(count, MISSING))
+        return Estimate(MISSING, MISSING, MISSING, count, 0)
     among = cosines(embeddings, embeddings)
-    np.fill_diagonal(among, 0.0)
-    return bootstrap_mean(among.sum(axis=1) / (count - 1))
+
+    def of_pairs(chosen: Sequence[int]) -> float:
+        return float(among[np.ix_(chosen, chosen)][np.triu_indices(len(chosen), k=1)].mean())
+
+    return jackknife(of_pairs, count).interval(count, bounds=FaceSimilarity.bounds)
 
 
 def _entries(photos: References) -> list[str | Path | Image]:

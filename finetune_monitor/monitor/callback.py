@@ -1,7 +1,6 @@
 """FinetuneMonitor: every N steps render the grid, score it, record it, show it, and say whether to stop."""
 
-import json
-import shutil
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,11 +16,14 @@ from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.versions import device_name, versions
 from finetune_monitor.metrics import Descriptions, Metric
-from finetune_monitor.models.export import NOTE, export_weights, identify
+from finetune_monitor.models.export import identify
 from finetune_monitor.models.pipeline import Pipeline
+from finetune_monitor.monitor.best_weights import BestWeights
 from finetune_monitor.monitor.budget import EVERY, Budget
 from finetune_monitor.monitor.evaluator import Evaluator, check_images_fit
-from finetune_monitor.monitor.stopping import StoppingRule, decide
+from finetune_monitor.monitor.stopping import StoppingRule, Watched, check_rules, decide
+from finetune_monitor.record.columns import ScoreColumn
+from finetune_monitor.record.curve import contenders, resolution, way_in_words, ways
 from finetune_monitor.record.evaluation import Decision, Evaluation, RunSummary, StopReason, summarize
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.record.history import read_run
@@ -47,7 +49,7 @@ class FinetuneMonitor:
     Args:
         pipeline: text-to-image pipeline of diffusers (Stable Diffusion 1.x, 2.x, 3.x, SDXL, Flux) over the modules
             being trained.
-        grid: prompts x seeds.
+        grid: prompts, each with its seeds.
         metrics: what to measure, `Starred` ones among them; the first stopping rule's metric (or the first metric) says
             which step is best.
         output_dir: the run directory; must not hold another run unless `resume_step` is given.
@@ -64,12 +66,13 @@ class FinetuneMonitor:
 
     Attributes:
         record: what writes the run directory; None on every process but the first.
+        decision: what the rules say of the evaluations so far.
 
     Raises:
         UserError: `output_dir` is in use, holds another run, or was recorded with another grid or other metrics; or
             the grid's images do not fit into memory.
-        ValueError: no metric, metrics of one name, `every` below 1, `max_overhead` not between 0 and 1, or a pipeline,
-            sampler or negative prompt that `Renderer` refuses.
+        ValueError: no metric, metrics of one name, `every` below 1, `max_overhead` not between 0 and 1, a rule that the
+            grid or the metrics cannot serve, or a pipeline, sampler or negative prompt that `Renderer` refuses.
     """
 
     def __init__(
@@ -98,8 +101,10 @@ class FinetuneMonitor:
         self._pipeline = pipeline
         self._renderer = Renderer(pipeline, grid, autocast)
         self.grid = self._renderer.grid
+        check_rules(self.rules, self.grid, self._columns, self._described.ceilings)
         check_images_fit(len(self.grid.cells), self._renderer.size)
         self._evaluator = Evaluator(self._renderer, self.metrics, self._columns)
+        self._weights = BestWeights(pipeline, self.output_dir, self._evaluator.warn)
         self._pipeline_id = identify(pipeline)
         said = (self._pipeline_id.get("notice"), *(each.notice for each in self._described.by_metric.values()))
         self._notices = tuple(dict.fromkeys(str(notice) for notice in said if notice))
@@ -108,22 +113,29 @@ class FinetuneMonitor:
         self.record: RunRecord | None = None
         self.sinks: list[Sink] = []
         self._warm = False
+        self._loss: float | None = None
         self._begin(sinks, hparams or {}, config_yaml, resume_step)
         if not self.evaluations and not resume_step:
             self.evaluate(0)
 
-    def on_step_end(self, step: int, epoch: float | None = None) -> bool:
+    def on_step_end(self, step: int, epoch: float | None = None, loss: float | None = None) -> bool:
         """Evaluate where `step` is a multiple of `every` and the budget allows it.
+
+        Args:
+            epoch: recorded with the evaluation.
+            loss: of this step, for rules that watch it; with several processes give it on all of them.
 
         Returns:
             True where a stopping rule has decided to stop.
         """
+        if loss is not None:
+            self._watch_loss(loss)
         if self._is_due(step) and self._keeps_to_budget(step):
             self.evaluate(step, epoch)
         return self.decision.stop
 
     def forecast(self, seconds_a_step: float) -> str:
-        """What monitoring will cost, in words, at this speed of training and the last evaluation's cost.
+        """What monitoring will cost, at this speed of training and the last evaluation's cost, and what it can tell.
 
         After the first evaluation of a process that is an upper bound: it loads, compiles and encodes for all others.
         """
@@ -132,7 +144,9 @@ class FinetuneMonitor:
         share = 100 * budget.share(steps, seconds_a_step)
         stretched = "" if steps == budget.every else f" (not every {budget.every}: max_overhead)"
         cost = f"about {budget.cost:.1f} s{'' if budget.warm else ' or less'}"
-        return f"evaluation {cost}, every {steps} steps{stretched}, {share:.1f} % of the time"
+        shows = resolution(self.evaluations, self.best_metric)
+        told = f"; {self.best_metric}: {shows}" if shows is not None else ""
+        return f"evaluation {cost}, every {steps} steps{stretched}, {share:.1f} % of the time{told}"
 
     def evaluate(self, step: int, epoch: float | None = None) -> Evaluation:
         """Render, score, record and show the grid now, whatever the interval; a step is evaluated once.
@@ -150,10 +164,10 @@ class FinetuneMonitor:
         waited, start = self._budget.waited, time.monotonic()
         with self._live_weights(), isolated(self._renderer.pipeline):  # what was borrowed is back before weights are
             found = self._evaluator.measure()
-            evaluation = Evaluation(step, epoch, time.time(), summarize(found.images), found.images, found.seconds)
-            history = (*self.evaluations, evaluation)
-            decision = decide(history, self.rules, self.best_metric, self._columns)
-            evaluation = replace(evaluation, decision=decision)
+            scores = summarize(found.images, self._columns)
+            evaluation = Evaluation(step, epoch, time.time(), scores, found.images, found.seconds)
+            self.decision = self._decide((*self.evaluations, evaluation))
+            evaluation = replace(evaluation, decision=self.decision)
             if distributed.is_main():
                 evaluation = self._publish(evaluation, found.rendered, waited)
         self.evaluations = (*self.evaluations, evaluation)
@@ -166,8 +180,9 @@ class FinetuneMonitor:
     def close(self, reason: StopReason | str | None = None) -> RunSummary:
         """End the sinks and the record, and print the table; `reason`: why the training ended, if by no rule."""
         decision = self.decision
-        ended = decision.reason if decision.stop else reason
-        summary = RunSummary(self.evaluations, self.best_metric, decision.best_step, ended)
+        ended, detail = (decision.reason, decision.detail) if decision.stop else (reason, "")
+        best = decision.best_step, decision.best_score
+        summary = RunSummary(self.evaluations, self.best_metric, best[0], ended, detail, best[1])
         if distributed.is_main():
             self._note_end(summary)  # first, so that a sink which reads the record finds it
             for sink in list(self.sinks):
@@ -181,14 +196,21 @@ class FinetuneMonitor:
         return self.evaluations[-1] if self.evaluations else None
 
     @property
-    def decision(self) -> Decision:
-        """What the rules say of the evaluations so far; in a resumed run, the rules that it has now."""
-        return decide(self.evaluations, self.rules, self.best_metric, self._columns)
-
-    @property
     def every(self) -> int:
         """Steps between evaluations, where the budget allows."""
         return self._budget.every
+
+    def _decide(self, history: Sequence[Evaluation]) -> Decision:
+        """What the rules say; in a resumed run, the rules that it has now."""
+        watched = Watched(history, self._columns, self._described.ceilings, self._loss)
+        return decide(watched, self.rules, self.best_metric)
+
+    def _watch_loss(self, loss: float) -> None:
+        """All processes decide from the same one: the first that is not finite, or the first process's."""
+        found = distributed.gather(loss)
+        self._loss = watched = next((each for each in found if not math.isfinite(each)), found[0])
+        if not math.isfinite(watched):
+            self.decision = self._decide(self.evaluations)
 
     def _is_due(self, step: int) -> bool:
         """Whether the step is one to evaluate; a count that begins anew with each epoch is warned about once."""
@@ -225,6 +247,7 @@ class FinetuneMonitor:
         failed, self.evaluations = distributed.gather((failed, self.evaluations))[0]
         if failed is not None:
             raise failed
+        self.decision = self._decide(self.evaluations)
         if self.latest is not None:
             self._budget.train_from(resume_step or 0, self.latest.step, sum(self.latest.seconds.values()))
 
@@ -236,7 +259,7 @@ class FinetuneMonitor:
         self.record.begin(run, config_yaml, resume_step)
         keep_references(self.output_dir, self._described.thumbnails, self._evaluator.warn)
         self.evaluations = self.record.evaluations
-        self._drop_stale_best()
+        self._weights.begin([evaluation.step for evaluation in self.evaluations])
         info = RunInfo(
             self.output_dir,
             hparams,
@@ -264,12 +287,11 @@ class FinetuneMonitor:
         }
 
     def _publish(self, evaluation: Evaluation, rendered: Sequence[Image | None], waited: float) -> Evaluation:
-        """Record, then show, then keep the weights if they are the best so far."""
+        """Record, then show, then keep the weights if they are the best, or may turn out to be."""
         evaluation = self._write_record(evaluation, rendered, waited)
         for sink in list(self.sinks):
             self._guard(sink, sink.write, evaluation, rendered)
-        if evaluation.decision.best_step == evaluation.step > 0:
-            self._keep_best(evaluation)
+        self._keep_best(evaluation)
         return evaluation
 
     def _write_record(self, evaluation: Evaluation, rendered: Sequence[Image | None], waited: float) -> Evaluation:
@@ -294,10 +316,13 @@ class FinetuneMonitor:
             "scores": {name: json_number(estimate.mean) for name, estimate in evaluation.scores.items()},
             "grid": self.grid.fingerprint(),
         }
+        history = (*self.evaluations, evaluation)
+        higher = self._columns.get(self.best_metric, ScoreColumn()).higher_is_better is not False
         try:
-            export_weights(self._pipeline, self.output_dir / "best", note)
+            self._weights.keep(evaluation.step, contenders(history, self.best_metric, higher), note)
+            self._weights.choose(evaluation.decision.best_step)
         except Exception as error:
-            self._evaluator.warn("best", f"{self.output_dir / 'best'}: the best weights could not be kept: {error!r}")
+            self._evaluator.warn("best", f"{self._weights.best}: the best weights could not be kept: {error!r}")
 
     def _guard(self, sink: Sink, action: Callable[..., None], *arguments: Any) -> None:
         """A sink that fails is off for the rest of the run, with one warning."""
@@ -322,23 +347,14 @@ class FinetuneMonitor:
         except (OSError, UserError) as error:
             self._evaluator.warn("summary", f"{self.output_dir}: the record cannot be read back: {error}")
 
-    def _drop_stale_best(self) -> None:
-        """Weights of a step that the resumed record has dropped are not the best of anything; they are set aside."""
-        best = self.output_dir / "best"
-        if not (best / NOTE).is_file():
-            return
-        step = json.loads((best / NOTE).read_text())["step"]
-        if step not in {evaluation.step for evaluation in self.evaluations}:
-            aside = self.output_dir / f"best-step-{step:06d}"
-            shutil.rmtree(aside, ignore_errors=True)
-            best.rename(aside)
-            self._evaluator.warn("stale", f"{best}: of step {step}, which the resumed run repeats; moved to {aside}")
-
     def _report(self, evaluation: Evaluation, spent: float, waited: float) -> None:
         """One line on the console, past any progress bar: the scores and what the evaluation cost, sinks included."""
         if not distributed.is_main():
             return
         share = f", {100 * spent / (spent + waited):.0f} % of the time since the last" if evaluation.step else ""
-        tqdm.write(
-            f"step {evaluation.step}: {scores_in_words(evaluation.scores, self._columns)} ({spent:.1f} s{share})"
-        )
+        reached = ways(self.evaluations, evaluation.step, self._described.ceilings)
+        far = "".join(f", {name}: {way_in_words(found)}" for name, found in reached.items())
+        scores = scores_in_words(evaluation.scores, self._columns)
+        tqdm.write(f"step {evaluation.step}: {scores}{far} ({spent:.1f} s{share})")
+        if evaluation.decision.stop:
+            tqdm.write(f"step {evaluation.step}: stopping, {evaluation.decision.why}")

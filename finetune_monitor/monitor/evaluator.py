@@ -132,5 +132,5 @@ def check_images_fit(count: int, size: tuple[int, int]) -> None:
     if needed > free:
         raise UserError(
             f"grid: {count} images of {size[1]} x {size[0]} pixels need about {needed / GIB:.1f} GiB of memory, "
-            f"{free / GIB:.1f} GiB are free; name fewer prompts or seeds"
+            f"{free / GIB:.1f} GiB are free; name fewer prompts or images"
         )

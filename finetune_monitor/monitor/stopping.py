@@ -2,16 +2,57 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 from finetune_monitor.record.columns import ScoreColumn
-from finetune_monitor.record.evaluation import Decision, Evaluation, StopReason, as_reason, best_step, measured
+from finetune_monitor.record.curve import Point, best_of, points
+from finetune_monitor.record.evaluation import Decision, Evaluation, StopReason, as_reason
+from finetune_monitor.record.grid import PromptGrid
+from finetune_monitor.stats.estimate import Estimate
+
+FEWEST_SEEDS = 2
+"""That a rule may watch: of one draw of noise nobody knows how much it moves by chance."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """That training ends now.
+
+    reason: one of the known ones, or a text of the rule's own, which is recorded and shown as it is.
+    detail: what was seen, with its numbers, in a sentence without a full stop.
+    """
+
+    reason: StopReason | str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a rule decides from: the whole history, so that a resumed run decides as if it had not been interrupted.
+
+    columns: what is known of each column of scores.
+    ceilings: scores of the real photos against each other, by column.
+    loss: of the last step, where the training loop tells it.
+    """
+
+    history: Sequence[Evaluation]
+    columns: Mapping[str, ScoreColumn] = field(default_factory=dict)
+    ceilings: Mapping[str, Estimate] = field(default_factory=dict)
+    loss: float | None = None
+
+    def points(self, metric: str, prompts: Sequence[int] | None = None) -> list[Point]:
+        """The evaluations of a score that count, over the whole grid or over some of its prompts."""
+        return points(self.history, metric, prompts)
+
+    def sign(self, metric: str) -> float:
+        """1 where more is better, -1 where less is; 1 where nothing is said of the column."""
+        return -1.0 if self.columns.get(metric, ScoreColumn()).higher_is_better is False else 1.0
 
 
 @runtime_checkable
 class StoppingRule(Protocol):
-    """Decides from the whole history, so that a resumed run decides as if it had never been interrupted.
+    """Decides whether training ends.
 
     metric: the column that it watches; the first rule's says which step is best.
     """
@@ -19,56 +60,78 @@ class StoppingRule(Protocol):
     @property
     def metric(self) -> str: ...
 
-    def decide(self, history: Sequence[Evaluation], higher_is_better: bool) -> StopReason | str | None:
-        """Why training ends now; None where it goes on. A text is recorded and shown as it is."""
+    def decide(self, watched: Watched) -> Stop | str | None:
+        """That training ends now, and why; None where it goes on."""
         ...
 
 
-@dataclass(frozen=True)
-class Patience:
-    """Stop after `patience` evaluations in a row that did not beat the best by more than `min_delta`.
-
-    An evaluation in which the metric was not measured neither counts nor starts the count anew.
-
-    Raises:
-        ValueError: `patience` below 1 or `min_delta` below 0.
-    """
-
-    name: ClassVar[str] = "patience"
-
-    metric: str = "face_similarity"
-    patience: int = 4
-    min_delta: float = 0.005
-
-    def __post_init__(self) -> None:
-        if self.patience < 1:
-            raise ValueError(f"Patience.patience: found {self.patience}, expected 1 or more evaluations")
-        if self.min_delta < 0:
-            raise ValueError(f"Patience.min_delta: found {self.min_delta:g}, expected 0 or more")
-
-    def decide(self, history: Sequence[Evaluation], higher_is_better: bool = True) -> StopReason | None:
-        best, waited = -math.inf, 0
-        for _, mean in measured(history, self.metric, higher_is_better):
-            best, waited = (mean, 0) if mean > best + self.min_delta else (best, waited + 1)
-        return StopReason.PATIENCE if waited >= self.patience else None
-
-
-def decide(
-    history: Sequence[Evaluation], rules: Sequence[StoppingRule], metric: str, columns: Mapping[str, ScoreColumn]
-) -> Decision:
+def decide(watched: Watched, rules: Sequence[StoppingRule], metric: str) -> Decision:
     """Ask every rule; the first that wants to stop gives the reason. `metric` names the best step's metric.
 
     Where that metric was never measured after step 0 the reason is `never_measured`, and training goes on.
     """
-    best = best_step(history, metric, _is_better_higher(columns, metric))
+    best = best_of(watched.history, metric, watched.sign(metric) > 0)
+    step, score = best if best is not None else (None, None)
     for rule in rules:
-        reason = rule.decide(history, _is_better_higher(columns, rule.metric))
-        if reason is not None:
-            return Decision(True, as_reason(reason), best)
-    blind = best is None and any(evaluation.step > 0 for evaluation in history)
-    return Decision(False, StopReason.NEVER_MEASURED if blind else None, best)
+        found = rule.decide(watched)
+        if found is not None:
+            stop = found if isinstance(found, Stop) else Stop(found)
+            return Decision(True, as_reason(stop.reason), step, stop.detail, score)
+    blind = best is None and any(evaluation.step > 0 for evaluation in watched.history)
+    return Decision(False, StopReason.NEVER_MEASURED if blind else None, step, best_score=score)
 
 
-def _is_better_higher(columns: Mapping[str, ScoreColumn], name: str) -> bool:
-    """Where nothing is said of a column, as if more were better."""
-    return columns.get(name, ScoreColumn()).higher_is_better is not False
+def check_rules(
+    rules: Sequence[StoppingRule],
+    grid: PromptGrid,
+    columns: Mapping[str, ScoreColumn],
+    ceilings: Mapping[str, Estimate] | None = None,
+) -> None:
+    """See that the grid and the metrics can serve every rule.
+
+    Args:
+        ceilings: None where they are not known yet.
+
+    Raises:
+        ValueError: names every rule that they cannot serve, and why.
+    """
+    found = [
+        f"stopping.{index}.{problem}"
+        for index, rule in enumerate(rules)
+        for problem in problems_of_rule(rule, grid, columns, ceilings)
+    ]
+    if found:
+        raise ValueError("; ".join(found))
+
+
+def problems_of_rule(
+    rule: StoppingRule,
+    grid: PromptGrid,
+    columns: Mapping[str, ScoreColumn],
+    ceilings: Mapping[str, Estimate] | None = None,
+) -> list[str]:
+    """Why the grid and the metrics cannot serve a rule, each reason led by the option that it is about."""
+    places = getattr(rule, "prompts", None)
+    count = len(grid.prompts)
+    if strange := [place for place in places or () if place >= count]:
+        return [f"prompts: found {strange[0]}, expected 0 to {count - 1}: the grid has {count} prompts, counted from 0"]
+    draws = {seed for place in (range(count) if places is None else places) for seed in grid.seeds_of(place)}
+    problems = []
+    if len(draws) < FEWEST_SEEDS:
+        problems.append(
+            f"metric: the rule watches images of {len(draws)} seed, expected {FEWEST_SEEDS} or more to tell a change "
+            "from chance; raise images_per_prompt, or leave the rule out"
+        )
+    low, high = columns.get(rule.metric, ScoreColumn()).bounds
+    for option in ("score", "level"):
+        found = getattr(rule, option, None)
+        if found is not None and not low <= found <= high:
+            problems.append(f"{option}: found {found:g}, expected {low:g} to {high:g}, the bounds of {rule.metric}")
+    if getattr(rule, "share", None) is not None and ceilings is not None and rule.metric not in _known(ceilings):
+        names = ", ".join(_known(ceilings)) or "no metric"
+        problems.append(f"share: {rule.metric} has no ceiling that a way leads to, {names} has; name a score instead")
+    return problems
+
+
+def _known(ceilings: Mapping[str, Estimate]) -> list[str]:
+    return [name for name, ceiling in ceilings.items() if not math.isnan(ceiling.mean)]

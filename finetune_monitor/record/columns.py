@@ -21,6 +21,7 @@ class ScoreColumn:
     zero: what an image with the score 0 is marked with, such as "no face"; "" for no mark.
     ignores: keys of the metric's weights that the column does not depend on.
     needs: dotted key of the config without which the metric does not give the column.
+    is_share: whether an image has either 1 or 0, so that the mean is a share of the images.
     """
 
     higher_is_better: bool | None = True
@@ -31,6 +32,7 @@ class ScoreColumn:
     zero: str = ""
     ignores: tuple[str, ...] = ()
     needs: str = ""
+    is_share: bool = False
 
     @property
     def is_main(self) -> bool:

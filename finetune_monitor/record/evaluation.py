@@ -8,12 +8,10 @@ from functools import cached_property
 
 import numpy as np
 
+from finetune_monitor.record.columns import SIDE, ScoreColumn
 from finetune_monitor.record.grid import Cell, CellContent
-from finetune_monitor.stats.estimate import MISSING, Estimate
-from finetune_monitor.stats.statistics import bootstrap_mean
-
-MEASURED_SHARE = 0.5
-"""An evaluation counts only where at least this share of its images could be measured: one lucky face is no score."""
+from finetune_monitor.stats.estimate import MISSING, Estimate, FloatArray
+from finetune_monitor.stats.intervals import Draws, t_interval, wilson
 
 
 class StopReason(str, Enum):
@@ -26,7 +24,11 @@ class StopReason(str, Enum):
         member._value_, member.words = value, words
         return member
 
+    PLATEAU = "plateau", "the score no longer rises"
     PATIENCE = "patience", "the score stopped improving"
+    TARGET = "target", "the target was reached"
+    GUARD = "guard", "a score fell too far"
+    DIVERGENCE = "divergence", "the training has diverged"
     NEVER_MEASURED = "never_measured", "the score could not be measured in any evaluation (no face found?)"
     MAX_STEPS = "max_steps", "the last step was reached"
     NOT_FINITE = "loss_not_finite", "the loss was no longer a finite number; the last checkpoint before is kept"
@@ -42,20 +44,32 @@ def as_reason(text: str | None) -> StopReason | str | None:
     return known.get(text, text) if text else None
 
 
-def why(reason: StopReason | str | None) -> str:
-    """The reason in words; None is a loop that just ended."""
+def why(reason: StopReason | str | None, detail: str = "") -> str:
+    """The reason in words, and what the rule says of it; None is a loop that just ended."""
     if reason is None:
         return "the training loop ended"
-    return reason.words if isinstance(reason, StopReason) else str(reason)
+    words = reason.words if isinstance(reason, StopReason) else str(reason)
+    return f"{words}: {detail}" if detail else words
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What the stopping rules say after an evaluation."""
+    """What the stopping rules say after an evaluation.
+
+    detail: what the rule that stops has seen, with its numbers.
+    best_step, best_score: where the smoothed curve of the first rule's metric is best, and how good it is there.
+    """
 
     stop: bool = False
     reason: StopReason | str | None = None
     best_step: int | None = None
+    detail: str = ""
+    best_score: float | None = None
+
+    @property
+    def why(self) -> str:
+        """Why training ends, in words."""
+        return why(self.reason, self.detail)
 
 
 @dataclass(frozen=True)
@@ -97,43 +111,44 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """How a run ended."""
+    """How a run ended; the last four as in `Decision`."""
 
     evaluations: tuple[Evaluation, ...]
     best_metric: str
     best_step: int | None
     reason: StopReason | str | None
+    detail: str = ""
+    best_score: float | None = None
+
+    @property
+    def why(self) -> str:
+        """Why the run ended, in words."""
+        return why(self.reason, self.detail)
 
 
-def summarize(images: Sequence[ScoredImage]) -> dict[str, Estimate]:
-    """One estimate a score name, over all images of an evaluation."""
+def summarize(images: Sequence[ScoredImage], columns: Mapping[str, ScoreColumn]) -> dict[str, Estimate]:
+    """One estimate a score name, over all images of an evaluation; images of one seed are one draw of noise."""
     names = dict.fromkeys(name for image in images for name in image.scores)
-    return {
-        name: bootstrap_mean(np.array([image.scores.get(name, MISSING) for image in images], dtype=np.float64))
-        for name in names
-    }
+    draws = seeds(images)
+    return {name: _estimate(values_of(images, name), draws, columns.get(name, SIDE)) for name in names}
+
+
+def values_of(images: Sequence[ScoredImage], name: str) -> FloatArray:
+    """One score of each image; NaN where it was not measured."""
+    return np.array([image.scores.get(name, MISSING) for image in images], dtype=np.float64)
+
+
+def seeds(images: Sequence[ScoredImage]) -> Draws:
+    """By image the place of its seed among all: which draw of noise it is of."""
+    places: dict[int, int] = {}
+    return np.array([places.setdefault(image.cell.seed, len(places)) for image in images], dtype=np.int64)
+
+
+def _estimate(values: FloatArray, draws: Draws, column: ScoreColumn) -> Estimate:
+    return wilson(values, draws) if column.is_share else t_interval(values, draws, column.bounds)
 
 
 def measured_means(evaluations: Sequence[Evaluation], step: int | None) -> dict[str, float]:
     """The means of one step by score name, without those that could not be measured."""
     found = next((evaluation.scores for evaluation in evaluations if evaluation.step == step), {})
     return {name: estimate.mean for name, estimate in found.items() if not math.isnan(estimate.mean)}
-
-
-def measured(history: Sequence[Evaluation], metric: str, higher_is_better: bool) -> list[tuple[int, float]]:
-    """(step, mean) of the evaluations that count, the mean turned so that more is better."""
-    sign = 1.0 if higher_is_better else -1.0
-    found = ((evaluation.step, evaluation.scores.get(metric)) for evaluation in history)
-    return [(step, sign * estimate.mean) for step, estimate in found if estimate is not None and counts(estimate)]
-
-
-def counts(estimate: Estimate) -> bool:
-    """Whether enough images were measured for the mean to be compared."""
-    total = estimate.n + estimate.missing
-    return total > 0 and math.isfinite(estimate.mean) and estimate.n >= MEASURED_SHARE * total
-
-
-def best_step(history: Sequence[Evaluation], metric: str, higher_is_better: bool = True) -> int | None:
-    """The earliest step with the best mean; None where nothing was measured."""
-    pairs = measured(history, metric, higher_is_better)
-    return max(pairs, key=lambda pair: (pair[1], -pair[0]))[0] if pairs else None

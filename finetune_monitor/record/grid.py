@@ -1,4 +1,4 @@
-"""The fixed prompt grid: prompts x seeds give the cells that every evaluation renders."""
+"""The fixed prompt grid: its prompts, each with its seeds, give the cells that every evaluation renders."""
 
 import hashlib
 import json
@@ -16,6 +16,13 @@ FIRST_FIELDS = frozenset(
     {"prompts", "seeds", "negative_prompt", "steps", "guidance", "sampler", "karras", "size"},
 )
 """Always in the fingerprint; a later field only where it is not as usual, so that older records keep theirs."""
+
+
+IMAGES_PER_PROMPT = 4
+"""Where nothing else is asked for."""
+
+SEEDS_APART = 1000
+"""From the first seed of a prompt to that of the next, so that another number of images keeps the seeds."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +43,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class PromptGrid:
-    """Prompts x seeds, and how they are sampled.
+    """Prompts, how many images of each, and how they are sampled.
+
+    Every prompt has seeds of its own, so that all images are independent draws of noise. With an explicit list all
+    prompts share its seeds: images of one seed resemble each other, and only the seeds count as the sample.
 
     Args:
         prompts: one row of the grid each; at least one, none twice.
-        seeds: one column each; a cell's noise depends on its seed alone.
+        seeds: of every prompt; None gives each prompt seeds of its own. A cell's noise depends on its seed alone.
         negative_prompt: what guidance steers away from, for every cell.
         steps: scheduler steps.
         guidance: classifier-free guidance scale; 1 or less turns guidance off.
@@ -48,27 +58,37 @@ class PromptGrid:
             it was trained by flow matching.
         karras: noise levels spaced as in Karras et al. 2022, by a sampler that can do so.
         size: (height, width) in pixels; None is the model's own size.
+        images_per_prompt: 4 where neither this nor `seeds` is given.
 
     Raises:
-        ValueError: for an empty grid, repeated prompts or seeds, fewer than one step, or negative guidance.
+        ValueError: for an empty grid, repeated prompts or seeds, both `seeds` and `images_per_prompt`, fewer than one
+            image or step, or negative guidance.
     """
 
     prompts: Sequence[str]
-    seeds: Sequence[int] = (0, 1, 2, 3)
+    seeds: Sequence[int] | None = None
     negative_prompt: str = ""
     steps: int = 25
     guidance: float = 7.5
     sampler: str | None = None
     karras: bool = False
     size: tuple[int, int] | None = None
+    images_per_prompt: int | None = None
 
     def __post_init__(self) -> None:
-        for name, values in (("prompts", self.prompts), ("seeds", self.seeds)):
-            if isinstance(values, str) or not values:
-                raise ValueError(f"PromptGrid.{name}: found {values!r}, expected a list with at least one entry")
-            if len(set(values)) != len(values):
-                raise ValueError(f"PromptGrid.{name}: entries are repeated in {list(values)!r}; each must stand once")
-            object.__setattr__(self, name, tuple(values))  # a range, say, could not be recorded
+        self._keep_list("prompts", self.prompts)
+        if self.seeds is not None:
+            self._keep_list("seeds", self.seeds)
+        if self.seeds is not None and self.images_per_prompt is not None:
+            raise ValueError(
+                f"PromptGrid.images_per_prompt: found {self.images_per_prompt} beside a list of seeds; name one of them"
+            )
+        if self.seeds is None and self.images_per_prompt is None:
+            object.__setattr__(self, "images_per_prompt", IMAGES_PER_PROMPT)
+        if self.images_per_prompt is not None and not 1 <= self.images_per_prompt <= SEEDS_APART:
+            raise ValueError(
+                f"PromptGrid.images_per_prompt: found {self.images_per_prompt}, expected 1 to {SEEDS_APART}"
+            )
         if self.steps < 1:
             raise ValueError(f"PromptGrid.steps: found {self.steps}, expected 1 or more")
         if not self.guidance >= 0:
@@ -77,15 +97,31 @@ class PromptGrid:
     @property
     def cells(self) -> tuple[Cell, ...]:
         """All cells, prompt by prompt."""
-        pairs = ((p, prompt, seed) for p, prompt in enumerate(self.prompts) for seed in self.seeds)
+        pairs = ((p, prompt, seed) for p, prompt in enumerate(self.prompts) for seed in self.seeds_of(p))
         return tuple(
             Cell(index, f"p{p:02d}-s{seed}", prompt, self.negative_prompt, seed)
             for index, (p, prompt, seed) in enumerate(pairs)
         )
 
+    def seeds_of(self, prompt: int) -> Sequence[int]:
+        """The seeds of a prompt, given by its place; the first prompt's begin with 0, the second's with 1000."""
+        if self.seeds is not None:
+            return self.seeds
+        first = prompt * SEEDS_APART
+        return range(first, first + (self.images_per_prompt or 0))
+
     def fingerprint(self) -> str:
         """SHA-256 of everything that decides what a cell looks like, weights apart."""
         usual = {each.name: each.default for each in fields(self)}
         content = {name: value for name, value in asdict(self).items() if name in FIRST_FIELDS or value != usual[name]}
-        content |= {"prompts": list(self.prompts), "seeds": list(self.seeds)}
+        content["prompts"] = list(self.prompts)
+        content["seeds"] = None if self.seeds is None else list(self.seeds)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def _keep_list(self, name: str, values: Sequence[object]) -> None:
+        """A range, say, could not be recorded."""
+        if isinstance(values, str) or not values:
+            raise ValueError(f"PromptGrid.{name}: found {values!r}, expected a list with at least one entry")
+        if len(set(values)) != len(values):
+            raise ValueError(f"PromptGrid.{name}: entries are repeated in {list(values)!r}; each must stand once")
+        object.__setattr__(self, name, tuple(values))

@@ -92,7 +92,8 @@ class RunHistory:
     @property
     def why(self) -> str:
         """The same in words."""
-        return why(self.reason) if self.has_ended else "it is running, or was killed"
+        detail = _text(self._ended.get("detail")) or ""
+        return why(self.reason, detail) if self.has_ended else "it is running, or was killed"
 
     @property
     def best_metric(self) -> str | None:
@@ -105,6 +106,13 @@ class RunHistory:
         last = self.evaluations[-1].decision.best_step if self.evaluations else None
         found = self._ended.get("best_step") if self.has_ended else last
         return None if found is None else self._read("ended", lambda _: int(found))
+
+    @property
+    def best_score(self) -> float | None:
+        """The value of the smoothed curve there; None where it is not known, as of a run recorded long ago."""
+        last = self.evaluations[-1].decision.best_score if self.evaluations else None
+        found = self._ended.get("best_score") if self.has_ended else last
+        return None if found is None else self._read("ended", lambda _: float(found))
 
     @property
     def _ended(self) -> dict[str, Any]:
@@ -149,13 +157,14 @@ def read_noting(output_dir: Path) -> tuple[RunHistory, tuple[str, ...]]:
 def _grid(found: Mapping[str, Any]) -> PromptGrid:
     known = {field.name for field in fields(PromptGrid)}
     content = {key: value for key, value in found.items() if key in known}
-    prompts, seeds, size = list(content["prompts"]), list(content["seeds"]), content.get("size")
-    texts = [*prompts, content.get("negative_prompt", "")]
+    prompts, size = tuple(content["prompts"]), content.get("size")
+    seeds = None if content["seeds"] is None else tuple(content["seeds"])
+    texts, numbers = (*prompts, content.get("negative_prompt", "")), (*(seeds or ()), content.get("images_per_prompt"))
     if not all(isinstance(text, str) for text in texts) or not all(
-        type(seed) is int and abs(seed) < GREATEST for seed in seeds
+        each is None or (type(each) is int and abs(each) < GREATEST) for each in numbers
     ):
-        raise ValueError(f"found prompts {prompts!r} and seeds {seeds!r}")
-    lists = {"prompts": tuple(prompts), "seeds": tuple(seeds)}
+        raise ValueError(f"found prompts {prompts!r} and seeds {numbers!r}")
+    lists = {"prompts": prompts, "seeds": seeds}
     return PromptGrid(**{**content, **lists, "size": None if size is None else (int(size[0]), int(size[1]))})
 
 

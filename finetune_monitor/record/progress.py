@@ -8,7 +8,8 @@ from typing import Any
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.columns import SIDE
-from finetune_monitor.record.evaluation import StopReason, best_step
+from finetune_monitor.record.curve import best_of
+from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.history import RunHistory, read_noting
 from finetune_monitor.stats.estimate import MISSING
 
@@ -21,8 +22,8 @@ class Progress:
     """One evaluation.
 
     scores: means by name; NaN where nothing was measured.
-    goal: by the names of the metrics that decide, the mean at the best step until then, after step 0, where nothing
-        has been learned; NaN where none was measured; turned so that more is better.
+    goal: by the names of the metrics that decide, the smoothed curve's best value until then, after step 0, where
+        nothing has been learned; NaN where none was measured; turned so that more is better.
     is_last: whether a stopping rule said so, or the last step was reached.
     """
 
@@ -61,9 +62,8 @@ def _row(history: RunHistory, index: int, goals: Sequence[str], max_steps: int |
     goal = {}
     for name in goals:
         higher = history.columns.get(name, SIDE).higher_is_better is not False
-        step = best_step([found for found in until if found.step > 0], name, higher)
-        best = next((found.scores[name].mean for found in until if found.step == step), MISSING)
-        goal[name] = best if higher else -best
+        best = best_of([found for found in until if found.step > 0], name, higher)
+        goal[name] = MISSING if best is None else best[1] if higher else -best[1]
     is_last = evaluation.decision.stop or (max_steps is not None and evaluation.step >= max_steps)
     return Progress(evaluation.step, scores, goal, is_last)
 

@@ -68,7 +68,13 @@ def _evaluation(path: Path, number: int, row: Any) -> tuple[Evaluation, int]:
             scores,
             seconds=row["seconds"],
             overhead=row.get("overhead"),
-            decision=Decision(decision["stop"], reason, decision["best_step"]),
+            decision=Decision(
+                decision["stop"],
+                reason,
+                decision["best_step"],
+                str(decision.get("detail", "")),
+                decision.get("best_score"),
+            ),
         )
         return evaluation, int(row["images"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:

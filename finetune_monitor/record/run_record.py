@@ -97,7 +97,13 @@ class RunRecord:
 
     def end(self, summary: RunSummary) -> None:
         """Note how the run ended."""
-        ended = {"reason": summary.reason, "best_metric": summary.best_metric, "best_step": summary.best_step}
+        ended = {
+            "reason": summary.reason,
+            "detail": summary.detail,
+            "best_metric": summary.best_metric,
+            "best_step": summary.best_step,
+            "best_score": summary.best_score,
+        }
         run = read_json(self.output_dir / RUN)
         write_atomic(self.output_dir / RUN, pretty({**run, "ended": plain(ended)}))
 

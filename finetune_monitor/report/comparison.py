@@ -1,20 +1,18 @@
 """What changed between two runs, or two steps of one: paired differences over the images of the cells they share."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.record.evaluation import Evaluation
-from finetune_monitor.record.grid import CellContent
+from finetune_monitor.record.evaluation import Evaluation, ScoredImage, seeds, values_of
 from finetune_monitor.record.history import RunHistory
 from finetune_monitor.record.scales import scale
 from finetune_monitor.stats.estimate import MISSING, Estimate, shown
-from finetune_monitor.stats.statistics import t_interval
+from finetune_monitor.stats.intervals import t_interval
 
-NOT_SAMPLING = ("prompts", "seeds", "negative_prompt")
+NOT_SAMPLING = ("prompts", "seeds", "images_per_prompt", "negative_prompt")
 """Fields of the grid that say which cells there are; the others say how each is sampled."""
 
 PHOTOS_IN_WORDS = {"references": "reference photos", "held_out": "held-out photos"}
@@ -80,7 +78,7 @@ def compare(first: Moment, second: Moment) -> Comparison:
     Raises:
         UserError: the runs share no cell, or the grid of one is damaged.
     """
-    a, b = scores_by_cell(first.evaluation), scores_by_cell(second.evaluation)
+    a, b = first.evaluation.by_content, second.evaluation.by_content
     same = [key for key in a if key in b]
     others = _other_sampling(first.history, second.history)
     if others or not same:
@@ -89,7 +87,7 @@ def compare(first: Moment, second: Moment) -> Comparison:
             f"{first.history.output_dir} and {second.history.output_dir}: the runs share no cell of their grids, "
             f"because {why}; only images of one prompt, seed and sampling can be compared"
         )
-    of_a, of_b = (dict.fromkeys(name for scores in cells.values() for name in scores) for cells in (a, b))
+    of_a, of_b = (dict.fromkeys(name for image in cells.values() for name in image.scores) for cells in (a, b))
     pairs = [(a[key], b[key]) for key in same]
     differences = tuple(_difference(name, first, second, pairs) for name in of_a if name in of_b)
     alone = tuple(name for name in {**of_a, **of_b} if name not in of_a or name not in of_b)
@@ -125,25 +123,18 @@ def _for_better(found: Difference) -> str:
     return ", which is better" if (found.change.mean > 0) == found.higher_is_better else ", which is worse"
 
 
-def _difference(
-    name: str, first: Moment, second: Moment, pairs: list[tuple[Mapping[str, float], Mapping[str, float]]]
-) -> Difference:
-    values = np.array([[a.get(name, MISSING), b.get(name, MISSING)] for a, b in pairs], dtype=np.float64)
+def _difference(name: str, first: Moment, second: Moment, pairs: list[tuple[ScoredImage, ScoredImage]]) -> Difference:
+    values = np.stack([values_of([pair[side] for pair in pairs], name) for side in (0, 1)], axis=1)
     measured = values[~np.isnan(values).any(axis=1)]
     means = measured.mean(axis=0) if len(measured) else (MISSING, MISSING)
     return Difference(
         name,
         float(means[0]),
         float(means[1]),
-        t_interval(values[:, 1] - values[:, 0]),
+        t_interval(values[:, 1] - values[:, 0], seeds([after for _, after in pairs])),
         _direction(name, first.history, second.history),
         _caution(name, first.history, second.history),
     )
-
-
-def scores_by_cell(evaluation: Evaluation) -> dict[CellContent, Mapping[str, float]]:
-    """The scores of each image by what makes its cell the same in another run of the same sampling."""
-    return {content: image.scores for content, image in evaluation.by_content.items()}
 
 
 def _other_sampling(first: RunHistory, second: RunHistory) -> list[str]:

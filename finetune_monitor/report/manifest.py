@@ -15,6 +15,7 @@ from finetune_monitor.record.sweep_directory import TrialState
 from finetune_monitor.report.page_runs import USED, PageRun, Unreadable, photo_count
 from finetune_monitor.report.thumbnails import Presence, Presences
 from finetune_monitor.stats.estimate import MISSING, Estimate
+from finetune_monitor.stats.intervals import WHAT_THEY_KNOW
 
 FORMAT = 1
 
@@ -50,6 +51,7 @@ def manifest(
         "metrics": metrics(runs),
         "cells": [dict(zip(("prompt", "negative_prompt", "seed", "sampling"), key, strict=True)) for key in cells],
         "notes": comparability(runs),
+        "intervals": WHAT_THEY_KNOW,
         "unreadable": [{"folder": str(found.folder), "problem": found.problem} for found in unreadable],
         "runs": [
             {
@@ -147,7 +149,8 @@ def _facts(run: PageRun, presences: Presences) -> dict[str, Any]:
         "state": "ended" if ending.ended else "running",
         "reason": ending.reason,
         "why": ending.why,
-        "best": {"metric": ending.best_metric, "step": ending.best_step},
+        "best": {"metric": ending.best_metric, "step": ending.best_step, "score": ending.best_score},
+        "findings": run.findings,
         "notices": run.notices,
         "problems": [*run.problems, *image_problems(presences)],
         "photos": photo_count(run),

@@ -27,7 +27,7 @@ MANIFEST = Path("data") / "runs.js"
 
 PLACEHOLDERS = b"<!-- plotly placeholders -->"
 
-TAKEN = frozenset({"images", "references", "checkpoints", "best", "last", "tensorboard", "wandb"})
+TAKEN = frozenset({"images", "references", "checkpoints", "best", "candidates", "last", "tensorboard", "wandb"})
 """Folders of a run directory, whose owners may replace or empty them."""
 
 RUN_ID_PATTERN = re.compile("[0-9a-f]{8}")

@@ -11,6 +11,7 @@ from typing import Any
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.columns import ScoreColumn
+from finetune_monitor.record.curve import resolution, way_in_words, ways
 from finetune_monitor.record.evaluation import Evaluation
 from finetune_monitor.record.grid import FIRST_FIELDS, Cell, PromptGrid
 from finetune_monitor.record.history import GREATEST, RunHistory, read_noting
@@ -43,6 +44,7 @@ class Ending:
     why: str
     best_metric: str | None
     best_step: int | None
+    best_score: float | None
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class PageRun:
     columns: what is known of each column of scores.
     measured_with: by metric what it measures with, reference photos apart.
     scales: by score a digest of all that it depends on; scores of runs with the same one can be compared.
+    findings: sentences on how far its best step came, and what its grid can tell.
     problems: sentences on what could not be read.
     """
 
@@ -74,6 +77,7 @@ class PageRun:
     hparams: Mapping[str, Any]
     model: str | None
     ending: Ending
+    findings: tuple[str, ...]
     problems: tuple[str, ...]
 
 
@@ -171,9 +175,27 @@ def _described(
         history.notices,
         history.hparams,
         history.model,
-        Ending(history.has_ended, history.reason, history.why, history.best_metric, history.best_step),
+        Ending(
+            history.has_ended,
+            history.reason,
+            history.why,
+            history.best_metric,
+            history.best_step,
+            history.best_score,
+        ),
+        findings(history),
         problems,
     )
+
+
+def findings(history: RunHistory) -> tuple[str, ...]:
+    """How far the best step came, and the smallest change that the grid shows, in sentences."""
+    shares = ways(history.evaluations, history.best_step, history.ceilings)
+    found = [f"{name.replace('_', ' ')}: {way_in_words(share)}" for name, share in shares.items()]
+    metric = history.best_metric or ""
+    if shows := resolution(history.evaluations, metric):
+        found.append(f"{metric.replace('_', ' ')}: {shows}")
+    return tuple(found)
 
 
 def sampling_in_words(grid: PromptGrid) -> str:

@@ -9,8 +9,10 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from finetune_monitor.record.columns import ScoreColumn, stars_by_score
+from finetune_monitor.record.curve import resolution, way_in_words, ways
 from finetune_monitor.record.history import RunHistory
 from finetune_monitor.stats.estimate import Estimate, number, shown
+from finetune_monitor.stats.intervals import WHAT_THEY_KNOW
 
 STARS_FORM = ".2f"
 
@@ -48,6 +50,8 @@ def print_summary(history: RunHistory, console: Console | None = None) -> None:
     for notice in history.notices:
         console.print(f"[bold yellow]{escape(notice)}[/]", soft_wrap=True)
     console.print(table)
+    if history.evaluations:
+        console.print(escape(WHAT_THEY_KNOW), soft_wrap=True, highlight=False)
     for line in _closing_lines(history):
         console.print(escape(line), soft_wrap=True, highlight=False)
 
@@ -120,6 +124,11 @@ def _closing_lines(history: RunHistory) -> list[str]:
     folder = history.output_dir
     ended = history.why if history.has_ended else f"not recorded: {history.why}"
     lines = [f"why it ended:        {ended}", _best(history)]
+    for name, share in ways(history.evaluations, history.best_step, history.ceilings).items():
+        lines.append(f"how far it came:     {name}: {way_in_words(share)}")
+    metric = history.best_metric or ""
+    if shows := resolution(history.evaluations, metric):
+        lines.append(f"what it can tell:    {metric}: {shows}")
     if (page := folder / "page" / "index.html").is_file():
         lines.append(f"page:                {page.resolve().as_uri()}")
     if (folder / "tensorboard").is_dir():
@@ -135,4 +144,17 @@ def _closing_lines(history: RunHistory) -> list[str]:
 
 def _best(history: RunHistory) -> str:
     step, metric = history.best_step, history.best_metric or "the first metric"
-    return f"best step:           {f'{step}, by {metric}' if step is not None else 'none: nothing was measured'}"
+    return f"best step:           {_best_in_words(history, step, metric)}"
+
+
+def _best_in_words(history: RunHistory, step: int | None, metric: str) -> str:
+    """The step, and its score on the smoothed curve beside the one that was measured there."""
+    if step is None:
+        return "none: nothing was measured"
+    if step == 0 and len(history.evaluations) > 1:
+        return f"none: by {metric} no step is better than the base model"
+    evaluation = history.at(step)
+    if history.best_score is None or evaluation is None or metric not in evaluation.scores:
+        return f"{step}, by {metric}"
+    measured = number(evaluation.scores[metric].mean, ".3f")
+    return f"{step}, by {metric}: {number(history.best_score, '.3f')} on the smoothed curve, measured {measured}"

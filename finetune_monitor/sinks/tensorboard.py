@@ -30,7 +30,7 @@ class TensorBoardSink:
 
     Tags: each score's name (its mean; no point where it was not measured), `interval/NAME/low` and `high`,
     `ceiling/NAME`, `monitor/seconds_*`, `monitor/overhead`, `prompts/00 PROMPT` and `grid` (images), `best/NAME` (the
-    scores of the best step). The step is the training step.
+    scores of the best step), `run/ended` (why it ended, in words). The step is the training step.
 
     Args:
         writer: used as it is and left open at the end; on a resume it must have been made with `purge_step`.
@@ -90,6 +90,7 @@ class TensorBoardSink:
         for name, value in measured_means(summary.evaluations, summary.best_step).items():
             if name in self._run.metrics:
                 self._writer.add_scalar(f"best/{name}", value, last)
+        self._writer.add_text("run/ended", f"{summary.why}; best step: {summary.best_step}", last)
         self._add_summaries(hparams({}, {})[2:])
         self._writer.flush()
         if self._given is None:

@@ -132,7 +132,8 @@ class WandbSink:
             self._run.log({"all_images": self._table(summary.evaluations)})
         best = measured_means(summary.evaluations, summary.best_step)
         ended: dict[str, Any] = {f"best/{name}": best[name] for name in self._run_info.metrics if name in best}
-        ended |= {"best/step": summary.best_step, "stop_reason": summary.reason and str(summary.reason)}
+        ended |= {"best/step": summary.best_step, "best/smoothed": summary.best_score}
+        ended |= {"stop_reason": summary.reason and str(summary.reason), "stop_why": summary.why}
         self._run.summary.update({key: value for key, value in ended.items() if value is not None})
         if self._given is None:
             self._run.finish()

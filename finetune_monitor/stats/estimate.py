@@ -17,9 +17,9 @@ MISSING = float("nan")
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over the grid with its 95 % bootstrap interval.
+    """A value with its 95 % interval, such as a mean over the grid (`stats.intervals`).
 
-    `mean` is NaN where nothing was measured; `low` and `high` are NaN where fewer than two images were.
+    `mean` is NaN where nothing was measured; `low` and `high` are NaN where too little was.
     """
 
     mean: float

@@ -10,9 +10,8 @@ from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import stdtrit
 
-from finetune_monitor.stats.estimate import MISSING, Estimate, FloatArray
+from finetune_monitor.stats.estimate import MISSING, Estimate
 from finetune_monitor.stats.resampling import LEVEL, ROUNDS, estimate, resampled_rows
 
 Series: TypeAlias = Float[np.ndarray, "*rounds n"]
@@ -97,30 +96,6 @@ def interval(
     if n > 1 and not np.isnan(values[0]):
         values += [statistic(*(array[rows] for array in complete)) for rows in resampled_rows(n, rounds, seed)]
     return estimate(np.concatenate([np.atleast_1d(part) for part in values]), n, missing, level)
-
-
-def bootstrap_mean(values: FloatArray, rounds: int = 2000, level: float = LEVEL, seed: int = 0) -> Estimate:
-    """Mean of the measured values with its bootstrap interval, resampling the images.
-
-    The interval speaks of the grid's images: how far the mean would move with other seeds. It knows nothing of
-    another training run.
-    """
-    return interval(mean, values, rounds=rounds, level=level, seed=seed)
-
-
-def t_interval(values: Float[np.ndarray, "n"], level: float = LEVEL) -> Estimate:
-    """Mean of the values that are there, with Student's t interval: mean ± t(n - 1) s / √n (Student 1908).
-
-    Exact where they are independent draws from a normal distribution, and for few of them nearer to what it says than
-    a bootstrap; NaN for fewer than two.
-    """
-    there = values[~np.isnan(values)]
-    n, missing = len(there), len(values) - len(there)
-    mean = float(there.mean()) if n else MISSING
-    if n < 2:
-        return Estimate(mean, MISSING, MISSING, n, missing)
-    half = float(stdtrit(n - 1, (1 + level) / 2) * there.std(ddof=1) / np.sqrt(n))
-    return Estimate(mean, mean - half, mean + half, n, missing)
 
 
 def binned(

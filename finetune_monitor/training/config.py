@@ -21,12 +21,13 @@ from finetune_monitor.base.sections import (
 )
 from finetune_monitor.base.yaml_files import override, read_yaml
 from finetune_monitor.monitor.budget import EVERY
-from finetune_monitor.monitor.stopping import Patience
+from finetune_monitor.monitor.rules.plateau import Plateau
+from finetune_monitor.monitor.stopping import problems_of_rule
 from finetune_monitor.record.columns import ScoreColumn, stars_of
 from finetune_monitor.record.grid import DEFAULT_SAMPLER, PromptGrid
 from finetune_monitor.training.registry import METRICS, RULES, SINKS
 
-DEFAULT_RULE = Patience.name
+DEFAULT_RULE = Plateau.name
 
 PRODIGY_RATE = 0.01
 """A smaller factor on Prodigy's own step size is a rate meant for AdamW: the run would learn next to nothing."""
@@ -137,7 +138,7 @@ if TYPE_CHECKING:
     class SinksConfig(Choices):
         tensorboard: Mapping[str, Any] | None = None
 
-    class RuleConfig(Section, Patience):
+    class RuleConfig(Section, Plateau):
         rule: str
 
 else:
@@ -194,13 +195,18 @@ class Config(Section):
     @model_validator(mode="after")
     def _rules_watch_what_is_measured(self) -> "Config":
         problems = [
-            f"monitor.stopping.{index}.metric: {problem}"
+            f"monitor.stopping.{index}.{problem}"
             for index, rule in enumerate(self.monitor.stopping)
-            if (problem := self.unmeasured(rule.metric))
+            for problem in self._problems_of_rule(rule)
         ]
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _problems_of_rule(self, rule: "RuleConfig") -> list[str]:
+        if unmeasured := self.unmeasured(rule.metric):
+            return [f"metric: {unmeasured}"]
+        return problems_of_rule(rule, self.prompt_grid, self.monitor.columns)
 
     def unmeasured(self, column: str) -> str:
         """Why the run does not measure a column, and what to do; "" where it does."""
@@ -278,5 +284,16 @@ def recorded_config(path: Path) -> tuple[Config, list[str]]:
             if len(strange) < error.error_count():
                 all_problems(problems_of(error, Config), f"{path}: the config is not valid")
             for location in strange:
-                del reduce(lambda inner, key: inner[key], location[:-1], content)[location[-1]]
-                unknown.append(".".join(map(str, location)))
+                unknown.append(_leave_out(location, content))
+
+
+def _leave_out(location: Sequence[Any], content: Any) -> str:
+    """Take a key out of the content; its dotted name. Of several kinds of section pydantic names one on the way."""
+    *way, last = location
+    walked = []
+    for key in way:
+        if isinstance(content, list) or key in content:
+            content = content[key]
+            walked.append(key)
+    del content[last]
+    return ".".join(map(str, (*walked, last)))

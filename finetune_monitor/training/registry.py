@@ -30,5 +30,9 @@ SINKS = _named(
 )
 
 RULES = _named(
-    "monitor.stopping:Patience",
+    "monitor.rules.plateau:Plateau",
+    "monitor.rules.patience:Patience",
+    "monitor.rules.target:Target",
+    "monitor.rules.guard:Guard",
+    "monitor.rules.divergence:Divergence",
 )

@@ -136,7 +136,8 @@ def find_cell(grid: PromptGrid, cell_id: str) -> Cell:
 def exported_steps(run_dir: Path) -> dict[int, Path | None]:
     """Steps whose weights can be had, with their folder; None is the base model, which step 0 is."""
     found: dict[int, Path | None] = {}
-    for folder in (run_dir / "last", run_dir / "best", *sorted(run_dir.glob("best-step-*"))):
+    kept = (sorted(run_dir.glob(pattern)) for pattern in ("last", "best", "best-step-*", "candidates/step-*"))
+    for folder in (folder for found in kept for folder in found):
         try:
             step = json.loads((folder / NOTE).read_bytes())["step"]
         except (OSError, ValueError, KeyError, TypeError):

@@ -53,7 +53,7 @@ def write(folder: Path, scores: dict[int, dict[str, list[float]]], grid: PromptG
             for cell in grid.cells
         )
         decision = Decision(False, None, best)
-        record.append(Evaluation(step, None, 1.0, summarize(images), images, {}, decision))
+        record.append(Evaluation(step, None, 1.0, summarize(images, {}), images, {}, decision))
     record.end(RunSummary(record.evaluations, "face_similarity", best, StopReason.MAX_STEPS))
     record.close()
     return folder

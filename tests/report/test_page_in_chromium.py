@@ -1,5 +1,6 @@
 """The report page in a real Chromium: points, steps, pairs, filters, keys, phones, hostile names, live runs."""
 
+import itertools
 import shutil
 import time
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from finetune_monitor.report.page import write_page
-from finetune_monitor.stats.statistics import t_interval
+from finetune_monitor.stats.intervals import t_interval
 from support.browser import PHONE, opened_page, started_chromium
 from support.page_folders import GRID, HOSTILE, NAME, OTHER_GRID, PLAIN, Recording, sweep_of, write_run
 
@@ -281,9 +282,11 @@ def test_pairs_compare_shared_cells_only_and_say_so(chromium, pair):
 def test_the_page_gives_the_interval_that_the_command_gives(chromium, pair):
     with opened_page(chromium) as (page, _):
         page.goto((pair / "index.html").as_uri())
-        for count in (2, 3, 6, 7, 12, 64):
+        for count, is_own in itertools.product((2, 3, 6, 7, 12, 64), (True, False)):
             values = np.random.default_rng(count).normal(0.1, 0.3, count)
-            found, expected = page.evaluate(f"meanInterval({values.tolist()})"), t_interval(values)
+            seeds = np.arange(count) if is_own else np.arange(count) % 2
+            found = page.evaluate(f"meanInterval({values.tolist()}, {seeds.tolist()})")
+            expected = t_interval(values, seeds)
             assert [found["mean"], found["low"], found["high"]] == pytest.approx(
                 [expected.mean, expected.low, expected.high], abs=5e-5 * (expected.high - expected.low)
             )

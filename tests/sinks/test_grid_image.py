@@ -97,7 +97,7 @@ def test_the_grid_tells_scores_and_stars_in_the_words_of_the_console():
     cells = PromptGrid(["a"], seeds=(1, 2)).cells
     stars = ({"a": 0.25, "a_stars": 3.0, "b": math.nan}, {"a": 0.75, "a_stars": 4.0, "b": math.nan})
     images = tuple(ScoredImage(cell, None, scores) for cell, scores in zip(cells, stars, strict=True))
-    found = _headings(Evaluation(5, None, 0.0, summarize(images), images), GRADED, [NOTICE])
+    found = _headings(Evaluation(5, None, 0.0, summarize(images, {}), images), GRADED, [NOTICE])
     assert found == ["step 5", "a 0.500 = 3.50 stars", NOTICE]
     assert _headings(Evaluation(5, None, 0.0, {}, images), GRADED, []) == ["step 5", "nothing measured"]
 
@@ -107,7 +107,7 @@ def test_the_whole_grid_stays_portable(seeds):
     cells = PromptGrid(["a", "b"], seeds=tuple(range(seeds))).cells
     images = tuple(ScoredImage(cell, None, {"face_similarity": math.nan}) for cell in cells)
     rendered = [Image.new("RGB", (512, 512))] * len(cells)
-    found = grid_image(Evaluation(0, None, 0.0, summarize(images), images), rendered, COLUMNS)
+    found = grid_image(Evaluation(0, None, 0.0, summarize(images, {}), images), rendered, COLUMNS)
     assert found.width <= max(GRID_WIDTH * 1.2, seeds * 1.2 * SMALLEST)
     assert found.height < 900
 

@@ -10,8 +10,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from finetune_monitor.stats import resampling
-from finetune_monitor.stats.estimate import Estimate
-from finetune_monitor.stats.statistics import Bin, binned, bootstrap_mean, interval, mae, mean, plcc, ranks, srcc
+from finetune_monitor.stats.statistics import Bin, binned, interval, mae, mean, plcc, ranks, srcc
 
 NAN = float("nan")
 RNG = np.random.default_rng(3)
@@ -87,9 +86,8 @@ def test_the_interval_is_that_of_a_plain_loop(monkeypatch):
     assert (found.mean, found.n, found.missing) == (pytest.approx(stats.spearmanr(x, y).statistic), 40, 0)
 
 
-def test_a_recorded_mean_and_a_reported_correlation_take_the_same_resamples_as_ever():
+def test_a_reported_correlation_takes_the_same_resamples_as_ever():
     x, y = np.array([0.1, 0.2, 0.4, 0.8, 0.3, 0.9]), np.array([1.0, 2, 2, 4, 1, 3])
-    assert bootstrap_mean(np.array([*x[:4], NAN])) == Estimate(0.375, 0.15, 0.65, 4, 1)
     found = interval(plcc, x, y)
     expected = (0.8629601675285047, 0.1740776559556979, 0.9937387677856532)
     assert (found.mean, found.low, found.high) == pytest.approx(expected, abs=1e-14)

@@ -42,7 +42,7 @@ class Recording:
             for cell, file in zip(cells, files, strict=True)
         )
         decision = Decision(False, None, self.best)
-        self.record.append(Evaluation(step, step / 10, 1000.0 + step, summarize(images), images, {}, decision))
+        self.record.append(Evaluation(step, step / 10, 1000.0 + step, summarize(images, {}), images, {}, decision))
 
     def end(self, reason: StopReason = StopReason.PATIENCE) -> None:
         self.record.end(RunSummary(self.record.evaluations, "face_similarity", self.best, reason))

@@ -52,7 +52,7 @@ def evaluation(step: int, score: float = 0.5, faces: int = 4) -> Evaluation:
         )
         for cell in GRID.cells
     )
-    return Evaluation(step, step / 10, 1000.0 + step, summarize(images), images, {"render": 1.5}, Decision())
+    return Evaluation(step, step / 10, 1000.0 + step, summarize(images, {}), images, {"render": 1.5}, Decision())
 
 
 def write_run(folder: Path, steps: dict[int, float], reason: StopReason | None = None) -> RunSummary:

@@ -73,7 +73,7 @@ def evaluation(step: int, score: float, spread: float) -> Evaluation:
         replace(image, scores={**image.scores, "face_similarity": score + float(offset)})
         for image, offset in zip(made.images, offsets, strict=True)
     )
-    return replace(made, images=images, scores=summarize(images))
+    return replace(made, images=images, scores=summarize(images, {}))
 
 
 def with_trial(sweep: SweepState, name: str, **changes: Any) -> SweepState:

@@ -10,6 +10,7 @@ function drawHead() {
   write("state", manifest.live ? "Live" : "");
   at("state").classList.toggle("live", manifest.live);
   write("overview", overview(manifest));
+  write("intervals", manifest.intervals ?? "");
   drawOnce("notices", noticesOf(manifest), drawNotices);
   drawOnce("remarks", remarksOf(manifest), drawRemarks);
 }
@@ -25,7 +26,7 @@ function overview({ runs, notes }) {
     return `${runs.length} runs with ${count(evaluations, "evaluation")}.${states}`;
   }
   const [run] = runs;
-  return `${capital(endOf(run))}. ${bestOf(run)}`;
+  return [endOf(run), bestOf(run), ...(run.findings ?? [])].map((text) => `${capital(text)}.`).join(" ");
 }
 
 // Why a run is where it is, in words.
@@ -36,11 +37,16 @@ function endOf(run) {
 
 // The best step with its score, in words.
 function bestOf(run) {
-  const { metric, step } = run.best ?? {};
+  const { metric, step, score } = run.best ?? {};
   if (!isNumber(step)) {
-    return "No best step: nothing was measured.";
+    return "no best step: nothing was measured";
   }
-  return `Best step ${step}, ${spoken(metric)} ${estimateInWords(estimateAt(run, metric, run.steps.indexOf(step)), metricOf(metric))}.`;
+  if (step === 0 && run.steps.length > 1) {
+    return `no step is better than the base model by ${spoken(metric)}`;
+  }
+  const measured = estimateInWords(estimateAt(run, metric, run.steps.indexOf(step)), metricOf(metric));
+  const smooth = isNumber(score) ? `, ${number(score, metricOf(metric))} on the smoothed curve` : "";
+  return `best step ${step}, ${spoken(metric)} ${measured}${smooth}`;
 }
 
 // Each notice once, with the runs that it is of where it is not of all.

@@ -22,14 +22,16 @@ function mean(values) {
   return values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
 }
 
-// {mean, low, high}; no interval of fewer than two values, nothing of none.
-function meanInterval(values) {
+// {mean, low, high} over the draws of noise, which are the seeds: values of one seed are one draw (Cochran 1977, 6.3).
+// No interval of fewer than two draws, nothing of no value.
+function meanInterval(values, seeds) {
   const middle = mean(values);
-  if (values.length < 2) {
+  const sums = new Map();
+  values.forEach((value, index) => sums.set(seeds[index], (sums.get(seeds[index]) ?? 0) + value - middle));
+  if (sums.size < 2) {
     return { mean: middle, low: null, high: null };
   }
-  const degrees = values.length - 1;
-  const variance = values.reduce((sum, value) => sum + (value - middle) ** 2, 0) / degrees;
-  const half = reach(degrees) * Math.sqrt(variance / values.length);
+  const squares = [...sums.values()].reduce((sum, deviation) => sum + deviation ** 2, 0);
+  const half = reach(sums.size - 1) * Math.sqrt((sums.size / (sums.size - 1)) * squares) / values.length;
   return { mean: middle, low: middle - half, high: middle + half };
 }

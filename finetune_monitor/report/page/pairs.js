@@ -76,8 +76,10 @@ function pairScores(sides, { places }, name) {
 
 function differencesTable(sides, pairs) {
   const rows = bothMetrics(sides).map((metric) => {
-    const scores = pairs.map((pair) => pairScores(sides, pair, metric.name)).filter(([a, b]) => a !== null && b !== null);
-    const difference = meanInterval(scores.map(([a, b]) => b - a));
+    const measured = pairs.filter((pair) => !pairScores(sides, pair, metric.name).includes(null));
+    const scores = measured.map((pair) => pairScores(sides, pair, metric.name));
+    const seeds = measured.map(({ cell }) => page.manifest.cells[cell].seed);
+    const difference = meanInterval(scores.map(([a, b]) => b - a), seeds);
     return [
       metricName(sides, metric),
       ...[0, 1].map((index) => number(mean(scores.map((both) => both[index])), metric)),

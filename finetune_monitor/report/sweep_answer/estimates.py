@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from finetune_monitor.record.curve import changes
 from finetune_monitor.record.evaluation import Evaluation
-from finetune_monitor.report.comparison import scores_by_cell
 from finetune_monitor.report.sweep_answer.results import NOTHING, At, Result, Results, Setting, Unit, counted
-from finetune_monitor.stats.estimate import MISSING, Estimate, FloatArray
-from finetune_monitor.stats.statistics import t_interval
+from finetune_monitor.stats.estimate import Estimate, FloatArray
+from finetune_monitor.stats.intervals import t_interval
 
 Replicate = tuple[str | None, int | None]
 """Person and seed of a trial."""
@@ -104,9 +104,7 @@ def _replicate(result: Result) -> Replicate:
 
 
 def _over_cells(first: Evaluation, second: Evaluation, metric: str) -> Estimate:
-    one, other = scores_by_cell(first), scores_by_cell(second)
-    changes = [other[cell].get(metric, MISSING) - one[cell].get(metric, MISSING) for cell in one if cell in other]
-    return t_interval(np.array(changes, dtype=np.float64))
+    return t_interval(*changes(first.images, second.images, metric))
 
 
 def _whole(scored: Mapping[Result, Estimate], unit: Unit, bounds: tuple[float, float]) -> Estimate:

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.columns import ScoreColumn
-from finetune_monitor.record.evaluation import Evaluation, best_step, counts
+from finetune_monitor.record.curve import best_of, counts
+from finetune_monitor.record.evaluation import Evaluation
 from finetune_monitor.record.history import RunHistory, read_noting
 from finetune_monitor.record.run_directory import RUN
 from finetune_monitor.record.sweep_directory import SweepState, TrialRecord, TrialState
@@ -83,7 +84,8 @@ class Result:
     def best_step_by(self, metric: str) -> int | None:
         """As a run chooses it, but after step 0, where nothing has been learned."""
         higher_is_better = self.metrics[metric].higher_is_better is not False
-        return best_step([found for found in self.evaluations if found.step > 0], metric, higher_is_better)
+        best = best_of([found for found in self.evaluations if found.step > 0], metric, higher_is_better)
+        return None if best is None else best[0]
 
     def photos_of(self, column: str, kind: str) -> int:
         """How many photos of this kind, as the weights of its metric name it, a column compares with."""

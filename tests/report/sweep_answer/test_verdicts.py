@@ -5,7 +5,7 @@ import pytest
 
 from finetune_monitor.report.sweep_answer.verdicts import along_axis, best_of, shown_change
 from finetune_monitor.stats.estimate import Estimate
-from finetune_monitor.stats.statistics import t_interval
+from finetune_monitor.stats.intervals import t_interval
 
 NAN = math.nan
 

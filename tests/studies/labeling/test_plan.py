@@ -63,7 +63,7 @@ def write_run(
         scores = dict.fromkeys(metrics, 0.5)
         files = record.write_images(step, shown)
         images = tuple(ScoredImage(cell, file, scores) for cell, file in zip(grid.cells, files, strict=True))
-        record.append(Evaluation(step, None, 0.0, summarize(images), images))
+        record.append(Evaluation(step, None, 0.0, summarize(images, {}), images))
     record.close()
     return folder
 

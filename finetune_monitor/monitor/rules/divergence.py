@@ -1,0 +1,45 @@
+"""Stop when the training has come apart."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from finetune_monitor.monitor.rules.watching import at_least
+from finetune_monitor.monitor.stopping import Stop, Watched
+from finetune_monitor.record.evaluation import Evaluation, StopReason
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Stop when the training has come apart: a loss that is not finite, or a score that can no longer be measured.
+
+    Args:
+        evaluations: in so many in a row the score, which was measured before, is measured in no image. The loss is
+            looked at in every step where the loop tells it (`on_step_end(step, loss=...)`; train.py always does).
+
+    Raises:
+        ValueError: `evaluations` below 1.
+    """
+
+    name: ClassVar[str] = "divergence"
+
+    metric: str = "face_similarity"
+    evaluations: int = 2
+
+    def __post_init__(self) -> None:
+        at_least(self, evaluations=1)
+
+    def decide(self, watched: Watched) -> Stop | None:
+        if watched.loss is not None and not math.isfinite(watched.loss):
+            return Stop(StopReason.DIVERGENCE, f"the loss is {watched.loss}")
+        measured = [self._is_measured(evaluation) for evaluation in watched.history]
+        if len(measured) <= self.evaluations or not any(measured) or any(measured[-self.evaluations :]):
+            return None
+        return Stop(
+            StopReason.DIVERGENCE,
+            f"{self.metric} could be measured before, and in no image of the last {self.evaluations} evaluations",
+        )
+
+    def _is_measured(self, evaluation: Evaluation) -> bool:
+        found = evaluation.scores.get(self.metric)
+        return found is not None and found.n > 0

@@ -1,0 +1,76 @@
+"""Stop when a score gets worse than it may."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from finetune_monitor.monitor.rules.watching import at_least, check_prompts, holds, named, worse_end
+from finetune_monitor.monitor.stopping import Stop, Watched
+from finetune_monitor.record.curve import Point, change_between
+from finetune_monitor.record.evaluation import StopReason
+from finetune_monitor.stats.estimate import shown
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Stop when a score gets worse: by more than `fall` since step 0, or beyond `level`.
+
+    Chance alone must not do it: the interval is beyond the level, or leaves no change since step 0 out; or else the
+    means of two evaluations in a row are too bad.
+
+    Args:
+        fall: how much worse than at step 0 it may become, in the metric's unit.
+        level: which score it may not be worse than.
+        prompts: places of the grid's prompts that are watched, from 0; None for all.
+
+    Raises:
+        ValueError: neither `fall` nor `level`, `fall` below 0, or prompts that are not places.
+    """
+
+    name: ClassVar[str] = "guard"
+
+    metric: str = "face_similarity"
+    fall: float | None = None
+    level: float | None = None
+    prompts: list[int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.fall is None and self.level is None:
+            raise ValueError("Guard.fall: found neither fall nor level, expected one of them or both")
+        if self.fall is not None:
+            at_least(self, fall=0)
+        check_prompts(self, self.prompts)
+
+    def decide(self, watched: Watched) -> Stop | None:
+        found, sign = watched.points(self.metric, self.prompts), watched.sign(self.metric)
+        trained = [point for point in found if point.step > 0]
+        if not trained:
+            return None
+        detail = self._below_level(trained, sign) or self._fallen(found, sign)
+        return Stop(StopReason.GUARD, detail) if detail else None
+
+    def _below_level(self, trained: Sequence[Point], sign: float) -> str:
+        if self.level is None:
+            return ""
+        last = trained[-1].score
+        beyond = [sign * (point.score.mean - self.level) < 0 for point in trained]
+        if not holds(beyond, sure=worse_end(last, -sign) > -sign * self.level):
+            return ""
+        return f"{self._named} is {shown(last)}, the limit was {self.level:g}"
+
+    def _fallen(self, found: Sequence[Point], sign: float) -> str:
+        first, *trained = found
+        if self.fall is None or first.step != 0:
+            return ""
+        beyond = [sign * (first.score.mean - point.score.mean) > self.fall for point in trained]
+        change = change_between(first, trained[-1], self.metric)
+        if not holds(beyond, sure=worse_end(change, -sign) > 0):
+            return ""
+        return (
+            f"{self._named} is {shown(trained[-1].score)}, it was {first.score.mean:.3f} at step 0 and may be worse "
+            f"by {self.fall:g}"
+        )
+
+    @property
+    def _named(self) -> str:
+        return named(self.metric, self.prompts)

@@ -1,0 +1,56 @@
+"""Stop when the last evaluations are on average no better than those before: the default."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from finetune_monitor.monitor.rules.watching import at_least, check_prompts, named
+from finetune_monitor.monitor.stopping import Stop, Watched
+from finetune_monitor.record.evaluation import StopReason
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """Stop when the last `window` evaluations are on average no better than the `window` before them by `min_delta`.
+
+    Step 0 is not among them. Measured in benchmarks/SIGNALS.md: it takes a slow rise for a plateau less often than
+    patience does, as it compares averages and not single evaluations.
+
+    Args:
+        min_steps: never before this step.
+        prompts: places of the grid's prompts that are watched, from 0; None for all.
+
+    Raises:
+        ValueError: `window` below 1, `min_delta` or `min_steps` below 0, or prompts that are not places.
+    """
+
+    name: ClassVar[str] = "plateau"
+
+    metric: str = "face_similarity"
+    window: int = 3
+    min_delta: float = 0.005
+    min_steps: int = 0
+    prompts: list[int] | None = None
+
+    def __post_init__(self) -> None:
+        at_least(self, window=1, min_delta=0, min_steps=0)
+        check_prompts(self, self.prompts)
+
+    def decide(self, watched: Watched) -> Stop | None:
+        trained = [point for point in watched.points(self.metric, self.prompts) if point.step > 0]
+        if len(trained) < 2 * self.window or trained[-1].step < self.min_steps:
+            return None
+        means = [point.score.mean for point in trained]
+        last = math.fsum(means[-self.window :]) / self.window
+        before = math.fsum(means[-2 * self.window : -self.window]) / self.window
+        if watched.sign(self.metric) * (last - before) > self.min_delta:
+            return None
+        return Stop(
+            StopReason.PLATEAU,
+            f"{self._named} was {last:.3f} on average over the last {self.window} evaluations and {before:.3f} over "
+            f"the {self.window} before, which is not better by more than {self.min_delta:g}",
+        )
+
+    @property
+    def _named(self) -> str:
+        return named(self.metric, self.prompts)

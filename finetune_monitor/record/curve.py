@@ -1,0 +1,177 @@
+"""A score over the steps: what of it counts, what is left of it without noise, where it is best, what it can show."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from finetune_monitor.record.evaluation import Evaluation, ScoredImage, seeds, values_of
+from finetune_monitor.stats.estimate import Estimate, FloatArray, shown
+from finetune_monitor.stats.intervals import Draws, Spread, share_of_way, smallest_change, spread, t_interval
+
+MEASURED_SHARE = 0.5
+"""An evaluation counts only where at least this share of its images could be measured: one lucky face is no score."""
+
+MORE_IMAGES = 4
+"""How many times the grid's images the sentence on what more of them would show speaks of."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A score at a step, with the images that it is the mean of."""
+
+    step: int
+    score: Estimate
+    images: tuple[ScoredImage, ...]
+
+
+def points(history: Sequence[Evaluation], column: str, prompts: Sequence[int] | None = None) -> list[Point]:
+    """The evaluations that count, over the whole grid or over the prompts at these places."""
+    found = [_point(evaluation, column, prompts) for evaluation in history]
+    return [point for point in found if point is not None and counts(point.score)]
+
+
+def counts(estimate: Estimate) -> bool:
+    """Whether enough images were measured for the mean to be compared."""
+    total = estimate.n + estimate.missing
+    return total > 0 and math.isfinite(estimate.mean) and estimate.n >= MEASURED_SHARE * total
+
+
+def smoothed(found: Sequence[Point]) -> list[float]:
+    """The means, each drawn half-way to those of its neighbors: (1, 2, 1) / 4, and (2, 1) / 3 at the ends.
+
+    The best of many noisy means is too good by the noise that made it the best (the winner's curse); most of that goes
+    with the noise, and a trend stays. Step 0 is no neighbor: it is of the untouched model, and is left as it is.
+    """
+    trained = [point.score.mean for point in found if point.step > 0]
+    padded = np.array([math.nan, *trained, math.nan])
+    around = np.stack([padded[:-2], padded[1:-1], padded[2:]])
+    weights = np.array([[1.0], [2.0], [1.0]]) * ~np.isnan(around)
+    smooth = np.nansum(weights * around, axis=0) / weights.sum(axis=0)
+    return [*(point.score.mean for point in found if point.step == 0), *smooth.tolist()]
+
+
+def best_of(history: Sequence[Evaluation], column: str, higher_is_better: bool = True) -> tuple[int, float] | None:
+    """The earliest step where the smoothed curve is best, and its value there; None where nothing was measured."""
+    found = points(history, column)
+    if not found:
+        return None
+    sign = 1.0 if higher_is_better else -1.0
+    steps = [point.step for point in found]
+    return max(zip(steps, smoothed(found), strict=True), key=lambda pair: (sign * pair[1], -pair[0]))
+
+
+def change_between(first: Point, second: Point, column: str) -> Estimate:
+    """Mean of second minus first over the cells that were measured in both, with its interval."""
+    return t_interval(*changes(first.images, second.images, column))
+
+
+def way(floor: Evaluation, reached: Evaluation, column: str, ceiling: Estimate) -> Estimate:
+    """How far a score has come from step 0 (0) to what the real photos reach among each other (1)."""
+    old, new = _paired(floor.images, reached.images)
+    return share_of_way(values_of(new, column), values_of(old, column), seeds(new), Spread.of(ceiling))
+
+
+def ways(history: Sequence[Evaluation], step: int | None, ceilings: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    """The same of every column with a ceiling, at a step after 0; without those of which it cannot be said."""
+    by_step = {evaluation.step: evaluation for evaluation in history}
+    if not step or 0 not in by_step or step not in by_step:
+        return {}
+    found = {column: way(by_step[0], by_step[step], column, ceiling) for column, ceiling in ceilings.items()}
+    return {column: share for column, share in found.items() if not math.isnan(share.mean)}
+
+
+def way_in_words(share: Estimate) -> str:
+    """Such as `61 % [48 %, 74 %] of the way from the base model to your photos`."""
+    return f"{shown(share, '.0%').replace('%', ' %')} of the way from the base model to your photos"
+
+
+def changes(first: Sequence[ScoredImage], second: Sequence[ScoredImage], column: str) -> tuple[FloatArray, Draws]:
+    """Second minus first of every cell that both have, and which draw of noise each is of."""
+    old, new = _paired(first, second)
+    return values_of(new, column) - values_of(old, column), seeds(new)
+
+
+def _paired(first: Sequence[ScoredImage], second: Sequence[ScoredImage]) -> tuple[list[ScoredImage], list[ScoredImage]]:
+    """The images of the cells that both have, in the same order."""
+    before = {image.cell.content: image for image in first}
+    after = [image for image in second if image.cell.content in before]
+    return [before[image.cell.content] for image in after], after
+
+
+def contenders(history: Sequence[Evaluation], column: str, higher_is_better: bool = True) -> list[int]:
+    """The steps of which one is the best now, or may be after the next evaluation.
+
+    The newest one changes with the next; of all others, whose smoothed values stay, the best one remains so.
+    """
+    found = points(history, column)
+    if not found:
+        return []
+    sign = 1.0 if higher_is_better else -1.0
+    *settled, newest = zip((point.step for point in found), smoothed(found), strict=True)
+    best = [max(settled, key=lambda pair: (sign * pair[1], -pair[0]))[0]] if settled else []
+    return [*best, newest[0]]
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """The smallest change between two evaluations that a grid shows (80 % power, paired 95 % interval).
+
+    draws: of noise in the grid: its seeds.
+    change: with these.
+    with_more: with four times as many images.
+    is_guess: only one evaluation is there, and its images were taken for independent of the next one's.
+    """
+
+    images: int
+    change: float
+    with_more: float
+    is_guess: bool
+
+    def __str__(self) -> str:
+        """In words; the numbers are in the score's own unit."""
+        guess = " (a guess from one evaluation)" if self.is_guess else ""
+        more = f"; {MORE_IMAGES * self.images} images would tell {self.with_more:.2g}"
+        return f"this grid of {self.images} images can tell a change of {self.change:.2g}{guess}{more}"
+
+
+def resolution(history: Sequence[Evaluation], column: str) -> Resolution | None:
+    """From the noise in the record: how the same cells moved between neighboring evaluations, apart from their mean.
+
+    None where that cannot be known, as with a single seed.
+    """
+    found = points(history, column)
+    trained = [point for point in found if point.step > 0] if len(found) > 2 else found
+    pairs = list(pairwise(trained))
+    deviations = [_deviation(*pair, column) for pair in pairs] or [_deviation(found[0], None, column)] if found else []
+    known = [each for each in deviations if not math.isnan(each)]
+    if not known:
+        return None
+    images = len(found[-1].images)
+    draws = len(np.unique(seeds(found[-1].images)))
+    deviation = math.sqrt(sum(each**2 for each in known) / len(known))
+    change, more = (smallest_change(deviation, times * draws, times * draws - 1) for times in (1, MORE_IMAGES))
+    return Resolution(images, change, more, not pairs)
+
+
+def _deviation(first: Point, second: Point | None, column: str) -> float:
+    """Standard deviation of a draw's change, from the standard error of the mean change; of one point √2 of its own."""
+    if second is None:
+        found = spread(values_of(first.images, column), seeds(first.images))
+        return found.error * math.sqrt(2 * (found.freedom + 1))
+    found = spread(*changes(first.images, second.images, column))
+    return found.error * math.sqrt(found.freedom + 1)
+
+
+def _point(evaluation: Evaluation, column: str, prompts: Sequence[int] | None) -> Point | None:
+    if prompts is None:
+        score = evaluation.scores.get(column)
+        return None if score is None else Point(evaluation.step, score, evaluation.images)
+    order = list(dict.fromkeys(image.cell.prompt for image in evaluation.images))
+    wanted = {order[place] for place in prompts if place < len(order)}
+    images = tuple(image for image in evaluation.images if image.cell.prompt in wanted)
+    if not any(column in image.scores for image in images):
+        return None
+    return Point(evaluation.step, t_interval(values_of(images, column), seeds(images)), images)

@@ -1,0 +1,98 @@
+"""The smoothed curve, its best step, the way to the photos, and the smallest change that a grid shows."""
+
+import numpy as np
+import pytest
+
+from benchmarks.noise import METRIC, history
+from finetune_monitor.record.curve import best_of, change_between, contenders, points, resolution, smoothed, way, ways
+from finetune_monitor.record.evaluation import Evaluation
+from finetune_monitor.record.grid import PromptGrid
+from finetune_monitor.stats.estimate import MISSING, Estimate
+
+NAN = MISSING
+GRID = PromptGrid(["a", "b"])
+
+
+def evaluations(*means: float, n: int = 4, missing: int = 0) -> list[Evaluation]:
+    estimates = [Estimate(m, m, m, 0 if m != m else n, 4 if m != m else missing) for m in means]
+    return [Evaluation(300 * i, None, 0.0, {"x": estimate}) for i, estimate in enumerate(estimates)]
+
+
+def test_each_mean_is_drawn_half_way_to_its_neighbors_and_step_0_is_left_alone():
+    found = smoothed(points(evaluations(0.1, 0.4, 0.8, 0.6), "x"))
+    assert found == pytest.approx([0.1, (0.8 + 0.8) / 3, (0.4 + 1.6 + 0.6) / 4, (1.2 + 0.8) / 3])
+
+
+def test_the_best_step_is_that_of_the_smoothed_curve():
+    lucky = evaluations(0.0, 0.3, 0.62, 0.3, 0.55, 0.6, 0.55)
+    assert best_of(lucky, "x") == (1500, pytest.approx((0.55 + 1.2 + 0.55) / 4))
+    assert best_of(evaluations(0.9, 0.5, 0.4, 0.3), "x", higher_is_better=False)[0] == 900
+
+
+def test_the_best_step_is_the_earliest_of_equals_and_never_a_missing_one():
+    assert best_of(evaluations(NAN, 0.3, 0.3, 0.3, NAN), "x") == (300, pytest.approx(0.3))
+    assert best_of(evaluations(NAN, NAN), "x") is None
+
+
+def test_a_mean_over_few_of_the_images_is_never_the_best():
+    lucky = [*evaluations(0.1, 0.2), *evaluations(0.0, 0.0, 0.9, n=1, missing=3)[2:]]
+    assert best_of(lucky, "x")[0] == 300
+
+
+def test_the_weights_that_must_be_kept_are_those_of_two_steps_whatever_comes():
+    """The best step is always one of the contenders, and each was the newest or a contender before."""
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        means, held = rng.random(9), set()
+        for count in range(1, 10):
+            found = evaluations(*means[:count])
+            wanted = contenders(found, "x")
+            newest = found[-1].step
+            assert set(wanted) <= held | {newest}
+            assert best_of(found, "x")[0] in wanted
+            assert len(wanted) <= 2
+            held = set(wanted)
+
+
+def test_a_change_is_over_the_cells_that_both_have():
+    first, second = history(np.random.default_rng(1), [0.1, 0.5], GRID)
+    pair = points([first, second], METRIC)
+    change = change_between(*pair, METRIC)
+    assert change.mean == pytest.approx(pair[1].score.mean - pair[0].score.mean)
+    assert change.low < 0.4 < change.high
+
+
+def test_some_prompts_alone_can_be_watched():
+    found = history(np.random.default_rng(0), [0.1, 0.5], GRID)
+    second = points(found, METRIC, prompts=[1])[1]
+    assert {image.cell.prompt for image in second.images} == {"b"}
+    assert second.score.mean == pytest.approx(np.mean([image.scores[METRIC] for image in found[1].images[4:]]))
+    assert second.score.n == 4
+
+
+def test_how_far_the_best_step_came():
+    found = history(np.random.default_rng(1), [0.1, 0.5], PromptGrid(["a", "b"], images_per_prompt=50))
+    ceiling = Estimate(0.9, 0.85, 0.95, 8, 0)
+    share = way(*found, METRIC, ceiling)
+    assert share.low < 0.5 < share.high
+    assert ways(found, 300, {METRIC: ceiling}) == {METRIC: share}
+    assert ways(found, 0, {METRIC: ceiling}) == {}
+    assert ways(found, 300, {METRIC: Estimate(NAN, NAN, NAN, 1, 0)}) == {}
+
+
+def test_the_smallest_change_comes_from_how_the_same_cells_move():
+    """About 2.9 standard errors of a paired difference (two-sided 5 %, power 80 %, large samples)."""
+    many = PromptGrid(["a", "b"], images_per_prompt=200)
+    found = resolution(history(np.random.default_rng(2), [0.0, 0.4, 0.5, 0.5, 0.5], many), METRIC)
+    expected = 2.8 * np.sqrt(2 * (0.102**2 + 0.087**2) / 400)
+    assert found.change == pytest.approx(expected, rel=0.05)
+    assert found.with_more == pytest.approx(found.change / 2, rel=0.01)
+    assert "400 images can tell a change of 0.027; 1600 images would tell 0.013" in str(found)
+
+
+def test_from_one_evaluation_the_smallest_change_is_a_guess_and_from_one_seed_there_is_none():
+    start = history(np.random.default_rng(2), [0.0], GRID)
+    assert resolution(start, METRIC).is_guess
+    assert "a guess from one evaluation" in str(resolution(start, METRIC))
+    assert resolution(history(np.random.default_rng(2), [0.0, 0.3], PromptGrid(["a", "b"], seeds=[0])), METRIC) is None
+    assert resolution([], METRIC) is None
