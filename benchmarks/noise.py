@@ -62,7 +62,8 @@ def photos(
     cosines = embeddings @ embeddings.T
 
     def of_pairs(chosen: Sequence[int]) -> float:
-        return float(cosines[np.ix_(chosen, chosen)][np.triu_indices(len(chosen), k=1)].mean())
+        among = cosines[np.ix_(chosen, chosen)]
+        return float((among.sum() - np.trace(among)) / (len(chosen) * (len(chosen) - 1)))
 
     return of_pairs, LIKENESS**2
 

@@ -134,7 +134,9 @@ def of_ceiling(rng: np.random.Generator, count: int, shape: Shape) -> tuple[Esti
 def of_leave_one_out(rng: np.random.Generator, count: int, shape: Shape) -> tuple[Estimate, float]:
     """What was used before: a percentile bootstrap over each photo's mean with the others."""
     of_pairs, truth = photos(rng, count, shape)
-    means = [np.mean([of_pairs([one, other]) for other in range(count) if other != one]) for one in range(count)]
+    pairs, every = count * (count - 1) / 2, of_pairs(range(count))
+    without = [of_pairs([other for other in range(count) if other != one]) for one in range(count)]
+    means = [(pairs * every - (pairs - count + 1) * found) / (count - 1) for found in without]
     return interval(mean, np.array(means), rounds=400), truth
 
 
@@ -183,18 +185,18 @@ def percent(share: float) -> str:
 
 def report() -> str:
     """The content of SIGNALS.md."""
-    grids = [f"{p} × {s}, {shape}" for p, s in DESIGNS for shape in SHAPES]
+    grids = [f"{p} x {s}, {shape}" for p, s in DESIGNS for shape in SHAPES]
     counts = [f"{count} photos, {shape}" for count in PHOTOS for shape in SHAPES]
     stops = ["rule", "curve", "stopped early", "not stopped", "lost gain", "bias of the best", "bias of the raw best"]
     return f"""# How often the signals are right
 
 Written by `python -m benchmarks.signals`: {RUNS:,} simulated runs a cell, seeds fixed. The noise is that of the demo's
-images: standard deviations of {SEED:g} with the seed, {SEED_AND_STEP:g} with seed and step, {RESIDUAL:g} with neither; skewed noise
-is a gamma distribution turned to the left (most images near the top, some fail).
+images: standard deviations of {SEED:g} with the seed, {SEED_AND_STEP:g} with seed and step, {RESIDUAL:g} with neither;
+skewed noise is a gamma distribution turned to the left (most images near the top, some fail).
 
 ## Intervals of 95 %: how many hold the truth, in %
 
-Grids are prompts × images a prompt. Where seeds are crossed, the same seeds are rendered with every prompt.
+Grids are prompts x images a prompt. Where seeds are crossed, the same seeds are rendered with every prompt.
 
 {table(["interval", *grids], list(coverage_rows()))}
 
@@ -207,8 +209,8 @@ The ceiling is the mean cosine of two photos. Photos are drawn around one direct
 Ten evaluations after step 0, a gain of {GAIN:g}, seeds of its own for every prompt. *Plateau*: the gain is there at the
 first evaluation. *Slow rise*: over all ten. *Over-fitting*: at the fifth, then .02 less at each. *Jumps*: in four, with
 two flat evaluations between them. *Stopped early*: before a step within a tenth of the gain of the best, in % of runs.
-*Lost gain*: at the step that is called the best, in % of the gain. *Bias*: the reported score of the best step, which is
-that of the smoothed curve, less its true score; beside it the same of the raw means.
+*Lost gain*: at the step that is called the best, in % of the gain. *Bias*: the reported score of the best step, which
+is that of the smoothed curve, less its true score; beside it the same of the raw means.
 
 With {len(GRID.cells)} images:
 

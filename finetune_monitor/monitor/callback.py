@@ -203,7 +203,11 @@ class FinetuneMonitor:
     def _decide(self, history: Sequence[Evaluation]) -> Decision:
         """What the rules say; in a resumed run, the rules that it has now."""
         watched = Watched(history, self._columns, self._described.ceilings, self._loss)
-        return decide(watched, self.rules, self.best_metric)
+        return decide(watched, self.rules, self.best_metric, self._rule_failed)
+
+    def _rule_failed(self, rule: StoppingRule, error: Exception) -> None:
+        name = type(rule).__name__
+        self._evaluator.warn(f"rule {name}", f"stopping rule {name} failed, and stops nothing: {error!r}")
 
     def _watch_loss(self, loss: float) -> None:
         """All processes decide from the same one: the first that is not finite, or the first process's."""

@@ -1,7 +1,7 @@
 """Rules over evaluations: which step is best, and whether training goes on."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -65,20 +65,40 @@ class StoppingRule(Protocol):
         ...
 
 
-def decide(watched: Watched, rules: Sequence[StoppingRule], metric: str) -> Decision:
+def decide(
+    watched: Watched,
+    rules: Sequence[StoppingRule],
+    metric: str,
+    failed: Callable[[StoppingRule, Exception], None] | None = None,
+) -> Decision:
     """Ask every rule; the first that wants to stop gives the reason. `metric` names the best step's metric.
 
-    Where that metric was never measured after step 0 the reason is `never_measured`, and training goes on.
+    A rule that fails, or returns neither a `Stop` nor a text, is told to `failed` and stops nothing. Where the metric was
+    never measured after step 0 the reason is `never_measured`, and training goes on.
     """
     best = best_of(watched.history, metric, watched.sign(metric) > 0)
     step, score = best if best is not None else (None, None)
     for rule in rules:
-        found = rule.decide(watched)
-        if found is not None:
-            stop = found if isinstance(found, Stop) else Stop(found)
+        try:
+            stop = _asked(rule, watched)
+        except Exception as error:
+            if failed is None:
+                raise
+            failed(rule, error)
+            continue
+        if stop is not None:
             return Decision(True, as_reason(stop.reason), step, stop.detail, score)
     blind = best is None and any(evaluation.step > 0 for evaluation in watched.history)
     return Decision(False, StopReason.NEVER_MEASURED if blind else None, step, best_score=score)
+
+
+def _asked(rule: StoppingRule, watched: Watched) -> Stop | None:
+    found: object = rule.decide(watched)
+    if found is None or isinstance(found, Stop):
+        return found
+    if not isinstance(found, str) or not found:
+        raise ValueError(f"decide: found {found!r}, expected a Stop, a text or None")
+    return Stop(found)
 
 
 def check_rules(

@@ -140,14 +140,14 @@ class Resolution:
 def resolution(history: Sequence[Evaluation], column: str) -> Resolution | None:
     """From the noise in the record: how the same cells moved between neighboring evaluations, apart from their mean.
 
-    None where that cannot be known, as with a single seed.
+    None where that cannot be known, as with a single seed, or where nothing moves.
     """
     found = points(history, column)
     trained = [point for point in found if point.step > 0] if len(found) > 2 else found
     pairs = list(pairwise(trained))
     deviations = [_deviation(*pair, column) for pair in pairs] or [_deviation(found[0], None, column)] if found else []
     known = [each for each in deviations if not math.isnan(each)]
-    if not known:
+    if not any(known):
         return None
     images = len(found[-1].images)
     draws = len(np.unique(seeds(found[-1].images)))

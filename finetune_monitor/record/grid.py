@@ -81,7 +81,8 @@ class PromptGrid:
             self._keep_list("seeds", self.seeds)
         if self.seeds is not None and self.images_per_prompt is not None:
             raise ValueError(
-                f"PromptGrid.images_per_prompt: found {self.images_per_prompt} beside a list of seeds; name one of them"
+                f"PromptGrid.images_per_prompt: found {self.images_per_prompt} beside a list of seeds; name one of "
+                "them, and leave the other out or null"
             )
         if self.seeds is None and self.images_per_prompt is None:
             object.__setattr__(self, "images_per_prompt", IMAGES_PER_PROMPT)

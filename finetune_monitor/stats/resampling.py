@@ -58,15 +58,15 @@ def estimate(values: Values, n: int, missing: int = 0, level: float = LEVEL) -> 
 
 
 class Average:
-    """Mean of a statistic over folds; a fold in which a resample leaves it undefined is not in that resample's mean."""
+    """Weighted mean of a statistic over folds; one that a resample leaves undefined is not in that resample's mean."""
 
     def __init__(self) -> None:
         self._total: Values | None = None
         self._count: Values | None = None
 
-    def add(self, values: Values) -> None:
+    def add(self, values: Values, weight: float = 1.0) -> None:
         defined = ~np.isnan(values)
-        total, count = np.where(defined, values, 0), defined.astype(np.float64)
+        total, count = np.where(defined, weight * values, 0), weight * defined
         self._total = total if self._total is None else self._total + total
         self._count = count if self._count is None else self._count + count
 
@@ -74,7 +74,7 @@ class Average:
         """NaN in a round in which nothing was defined."""
         if self._total is None or self._count is None:
             return np.full(rounds, np.nan)
-        return np.where(self._count, self._total / np.maximum(self._count, 1), np.nan)
+        return np.where(self._count, self._total / np.where(self._count, self._count, 1), np.nan)
 
 
 def _percentiles(found: Values, level: float) -> tuple[float, float]:

@@ -22,7 +22,7 @@ from finetune_monitor.base.sections import (
 from finetune_monitor.base.yaml_files import override, read_yaml
 from finetune_monitor.monitor.budget import EVERY
 from finetune_monitor.monitor.rules.plateau import Plateau
-from finetune_monitor.monitor.stopping import problems_of_rule
+from finetune_monitor.monitor.stopping import StoppingRule, problems_of_rule
 from finetune_monitor.record.columns import ScoreColumn, stars_of
 from finetune_monitor.record.grid import DEFAULT_SAMPLER, PromptGrid
 from finetune_monitor.training.registry import METRICS, RULES, SINKS
@@ -168,6 +168,12 @@ class MonitorConfig(Section):
             found[stars_of(name)] = ScoreColumn(role="stars", of=name, needs="monitor.thresholds")
         return found
 
+    @property
+    def rules(self) -> list[StoppingRule]:
+        """The stopping rules that the config names."""
+        options = [dict(section) for section in self.stopping]
+        return [RULES[each.pop("rule")](**each) for each in options]
+
     @model_validator(mode="after")
     def _measures_something(self) -> "MonitorConfig":
         if not self.metrics.chosen:
@@ -196,14 +202,14 @@ class Config(Section):
     def _rules_watch_what_is_measured(self) -> "Config":
         problems = [
             f"monitor.stopping.{index}.{problem}"
-            for index, rule in enumerate(self.monitor.stopping)
+            for index, rule in enumerate(self.monitor.rules)
             for problem in self._problems_of_rule(rule)
         ]
         if problems:
             raise ValueError("; ".join(problems))
         return self
 
-    def _problems_of_rule(self, rule: "RuleConfig") -> list[str]:
+    def _problems_of_rule(self, rule: StoppingRule) -> list[str]:
         if unmeasured := self.unmeasured(rule.metric):
             return [f"metric: {unmeasured}"]
         return problems_of_rule(rule, self.prompt_grid, self.monitor.columns)

@@ -21,6 +21,7 @@ from finetune_monitor.metrics.thresholds import Thresholds, read_thresholds
 from finetune_monitor.models.diffusers_hub import resolve_hub_model
 from finetune_monitor.models.export import notice_of
 from finetune_monitor.monitor.evaluator import check_images_fit
+from finetune_monitor.monitor.stopping import check_rules
 from finetune_monitor.record.columns import stars_of
 from finetune_monitor.record.history import read_run
 from finetune_monitor.record.run_directory import RUN, lock
@@ -92,6 +93,8 @@ def find_inputs(config: Config, device: torch.device, held: ExitStack, problems:
     model = attempt(lambda: _find_model(config.model))
     metrics = _metrics(config, chosen if photos else None, device, attempt) if config.monitor.enabled else []
     attempt(lambda: _check_sampler(config))
+    if config.monitor.enabled and len(metrics) == len(config.monitor.metrics.chosen):
+        attempt(lambda: _check_ceilings(config, metrics))
     for name in config.monitor.sinks.chosen:
         attempt(getattr(SINKS[name], "check", lambda: None))
     attempt(lambda: check_images_fit(len(config.prompt_grid.cells), (config.data.resolution, config.data.resolution)))
@@ -181,6 +184,15 @@ def _check_sampler(config: Config) -> None:
     """The sampler exists and suits Stable Diffusion."""
     try:
         own_scheduler(DDPMScheduler(), str(config.monitor.grid.sampler), config.monitor.grid.karras)
+    except ValueError as error:
+        raise UserError(f"monitor.{error}") from error
+
+
+def _check_ceilings(config: Config, metrics: list[Metric]) -> None:
+    """A rule that asks for a share of the way has one; all else of the rules was seen when the config was read."""
+    described = Descriptions.of(metrics)
+    try:
+        check_rules(config.monitor.rules, config.prompt_grid, config.monitor.columns, described.ceilings)
     except ValueError as error:
         raise UserError(f"monitor.{error}") from error
 

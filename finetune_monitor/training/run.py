@@ -3,7 +3,6 @@
 import logging
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
 from diffusers import DDPMScheduler, StableDiffusionPipeline
@@ -25,7 +24,7 @@ from finetune_monitor.training.data import Photos, Views
 from finetune_monitor.training.latents import Latents, open_latents
 from finetune_monitor.training.loop import CHECKPOINTS, Conditioning, Trainer, make_optimizer
 from finetune_monitor.training.preflight import RunInputs, check_space, find_inputs
-from finetune_monitor.training.registry import RULES, SINKS
+from finetune_monitor.training.registry import SINKS
 from finetune_monitor.training.trainable import (
     PRECISIONS,
     Trainable,
@@ -143,7 +142,7 @@ def make_monitor(
         inputs.metrics,
         config.output_dir,
         sinks,
-        [RULES[rule.rule](**_options(rule)) for rule in config.monitor.stopping],
+        config.monitor.rules,
         config.monitor.every,
         max_overhead=config.monitor.max_overhead,
         autocast=PRECISIONS[config.train.mixed_precision],
@@ -152,10 +151,6 @@ def make_monitor(
         config_yaml=config.to_yaml(),
         resume_step=inputs.resume_step,
     )
-
-
-def _options(section: Any) -> dict[str, Any]:
-    return {name: value for name, value in section if name != "rule"}
 
 
 def _log_changes(config: Config) -> None:

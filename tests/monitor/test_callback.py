@@ -1,6 +1,7 @@
 """The monitor in a loop of the user's own: what it records, shows, decides and survives."""
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
 
@@ -10,7 +11,15 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from finetune_monitor import FinetuneMonitor, Patience, PromptGrid, ReportPage, TensorBoardSink
+from finetune_monitor import (
+    Divergence,
+    FinetuneMonitor,
+    Patience,
+    Plateau,
+    PromptGrid,
+    ReportPage,
+    TensorBoardSink,
+)
 from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.evaluation import StopReason
@@ -58,7 +67,8 @@ def test_the_three_lines_of_the_readme_in_a_loop_of_ones_own(pipeline, run_folde
         if monitor.on_step_end(step):
             break
     summary = monitor.close()
-    assert (step, summary.reason, summary.best_step) == (8, StopReason.PATIENCE, 4)
+    assert (step, summary.reason, summary.best_step) == (8, StopReason.PATIENCE, 6)
+    assert "2 evaluations in a row did not beat" in summary.why
     run = read_run(run_folder)
     assert [evaluation.step for evaluation in run.evaluations] == [0, 2, 4, 6, 8]
     for evaluation in run.evaluations:
@@ -66,7 +76,7 @@ def test_the_three_lines_of_the_readme_in_a_loop_of_ones_own(pipeline, run_folde
         assert all((run_folder / image.file).is_file() for image in evaluation.images)
     assert list((run_folder / "tensorboard").glob("events*"))
     note = json.loads((run_folder / "best/finetune_monitor.json").read_text())
-    assert note["step"] == 4
+    assert note["step"] == 6
 
 
 def test_scores_in_the_record_are_those_of_the_recorded_images(pipeline, run_folder):
@@ -152,7 +162,7 @@ def test_best_weights_are_those_of_the_best_step(pipeline, run_folder):
     expected = pipeline.vae.decoder.conv_out.bias.clone()
     monitor.on_step_end(2)
     with torch.no_grad():
-        pipeline.vae.decoder.conv_out.bias -= 0.5
+        pipeline.vae.decoder.conv_out.bias -= 0.05
     monitor.on_step_end(4)
     monitor.close()
     best = type(pipeline).from_pretrained(run_folder / "best")
@@ -320,7 +330,9 @@ def test_a_budget_puts_evaluations_off_and_a_resumed_run_keeps_to_it(pipeline, r
 def test_what_monitoring_will_cost_is_said_in_words(pipeline, run_folder):
     monitor = make(pipeline, run_folder, every=300, max_overhead=0.05)
     monitor._budget.train_from(0, 0, 14.0)
-    assert monitor.forecast(1.0) == "evaluation about 14.0 s, every 300 steps, 4.5 % of the time"
+    said = monitor.forecast(1.0)
+    assert said.startswith("evaluation about 14.0 s, every 300 steps, 4.5 % of the time; brightness: this grid of 4 ")
+    assert "(a guess from one evaluation); 16 images would tell" in said
     assert monitor.forecast(0.5) == (
         "evaluation about 14.0 s, every 600 steps (not every 300: max_overhead), 4.5 % of the time"
     )
@@ -369,8 +381,8 @@ class AtFive:
 
     metric = "brightness"
 
-    def decide(self, history, higher_is_better) -> str | None:
-        return "it is five o'clock" if len(history) > 1 else None
+    def decide(self, watched) -> str | None:
+        return "it is five o'clock" if len(watched.history) > 1 else None
 
 
 def test_a_rule_of_the_users_own_ends_the_training_with_its_own_reason(pipeline, run_folder, capsys):
@@ -381,6 +393,42 @@ def test_a_rule_of_the_users_own_ends_the_training_with_its_own_reason(pipeline,
     history = read_run(run_folder)
     assert (history.reason, history.why) == ("it is five o'clock", "it is five o'clock")
     assert history.evaluations[-1].decision.reason == "it is five o'clock"
+
+
+class Careless:
+    """A rule that fails, or returns what makes no sense."""
+
+    metric = "brightness"
+
+    def __init__(self, found=None) -> None:
+        self._found = found
+
+    def decide(self, watched):
+        if self._found is None:
+            raise IndexError("no third evaluation")
+        return self._found
+
+
+@pytest.mark.parametrize("rule", [Careless(), Careless(3), Careless(True)], ids=["fails", "a number", "a truth value"])
+def test_a_rule_that_fails_is_warned_about_once_and_ends_nothing(pipeline, run_folder, caplog, rule):
+    monitor = make(pipeline, run_folder, stopping=[rule, AtFive()])
+    assert monitor.on_step_end(2)  # the next rule is asked all the same
+    monitor.close()
+    assert caplog.text.count("stopping rule Careless failed") == 1
+
+
+def test_a_loss_that_is_not_finite_stops_where_a_rule_watches_it(pipeline, run_folder):
+    monitor = make(pipeline, run_folder, stopping=Divergence("brightness"), every=10)
+    assert not monitor.on_step_end(1, loss=0.5)
+    assert monitor.on_step_end(2, loss=math.nan)
+    summary = monitor.close()
+    assert (summary.reason, summary.why) == (StopReason.DIVERGENCE, "the training has diverged: the loss is nan")
+
+
+def test_rules_that_the_grid_cannot_serve_are_refused_before_anything_is_rendered(pipeline, run_folder):
+    with pytest.raises(ValueError, match=r"stopping\.0\.prompts: found 7"):
+        make(pipeline, run_folder, stopping=Plateau("brightness", prompts=[7]))
+    assert not run_folder.exists()
 
 
 def test_a_notice_in_the_models_folder_stands_beside_the_scores(tiny_model, tmp_path, run_folder, capsys):

@@ -61,7 +61,7 @@ def test_the_files_keep_the_contract(tmp_path):
     [row] = rows(tmp_path / "evaluations.jsonl")
     assert {"step", "epoch", "wall_time", "scores", "seconds", "decision"} <= row.keys()
     assert row["scores"]["face_similarity"] == {"mean": None, "low": None, "high": None, "n": 0, "missing": 4}
-    assert row["decision"] == {"stop": False, "reason": None, "best_step": None}
+    assert row["decision"] == {"stop": False, "reason": None, "best_step": None, "detail": "", "best_score": None}
     image = rows(tmp_path / "images.jsonl")[3]
     assert (image["cell"], image["seed"], image["sampler"], image["steps"]) == ("p01-s7", 7, GRID.sampler, 3)
     assert image["scores"]["face_similarity"] is None
@@ -276,8 +276,10 @@ def test_the_end_is_noted(tmp_path):
     write_run(tmp_path, {0: 0.1, 300: 0.4}, StopReason.MAX_STEPS)
     assert read_run(tmp_path).run["ended"] == {
         "reason": "max_steps",
+        "detail": "",
         "best_metric": "face_similarity",
         "best_step": 300,
+        "best_score": None,
     }
     begun(tmp_path, resume_step=300).close()
     assert "ended" not in read_run(tmp_path).run

@@ -181,7 +181,7 @@ def test_the_page_says_that_it_is_being_written_before_the_long_work(ana, page, 
     assert (first["runs"], first["live"], first["notes"]) == ([], True, ["the page is being written"])
     monkeypatch.undo()
     write_page(page, [ana])
-    assert told(page).keys() == first.keys()
+    assert told(page).keys() >= first.keys()
 
 
 def mine(folder: Path) -> None:

@@ -93,7 +93,7 @@ DAMAGES = {
     "damaged (ValueError('PromptGrid.prompts": lambda run_dir: change(run_dir, grid={"prompts": [], "seeds": [0]}),
     "evaluations.jsonl: found step 1000": lambda run_dir: rename_step(run_dir, 50, 10**300),
     "evaluations.jsonl: found step -50, expected 0 to": lambda run_dir: rename_step(run_dir, 50, -50),
-    "seeds [1000": lambda run_dir: change(run_dir, grid={"prompts": ["a"], "seeds": [10**300]}),
+    "seeds (1000": lambda run_dir: change(run_dir, grid={"prompts": ["a"], "seeds": [10**300]}),
     "metrics: damaged (KeyError('bounds'": lambda run_dir: change(
         run_dir, metrics={"aesthetic": {"higher_is_better": True}}
     ),

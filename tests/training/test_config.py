@@ -27,9 +27,9 @@ def test_the_configs_that_we_ship_are_valid_and_open_with_their_command(path):
 
 
 def test_overrides_are_yaml_values_at_dotted_keys():
-    config = load_config(DEMO, ["train.max_steps=7", "monitor.grid.seeds=[4, 5]", "train.learning_rate=1e-5"])
+    config = load_config(DEMO, ["train.max_steps=7", "monitor.grid.images_per_prompt=5", "train.learning_rate=1e-5"])
     assert config.train.max_steps == 7
-    assert config.monitor.grid.seeds == [4, 5]
+    assert config.monitor.grid.images_per_prompt == 5
     assert config.train.learning_rate == 1e-5
 
 
@@ -83,7 +83,17 @@ def test_all_problems_are_named_at_once_with_the_nearest_key():
         ("train={optimizer: prodigy, learning_rate: 1, text_encoder_learning_rate: 0.5}", "prodigy knows one rate"),
         ("data.workers=-1", "data.workers: found -1"),
         ("monitor.report=true", "monitor.report: unknown key (did you mean monitor.sinks.report?)"),
-        ("monitor.stopping=[{patience: 0}]", "monitor.stopping.0.patience: found 0, expected 1 or more"),
+        (
+            "monitor.stopping=[{rule: patience, patience: 0}]",
+            "monitor.stopping.0.patience: found 0, expected 1 or more",
+        ),
+        ("monitor.stopping=[{patience: 3}]", "monitor.stopping.0.patience: unknown key"),
+        ("monitor.stopping=[{rule: plato}]", "monitor.stopping.0.rule: found 'plato'"),
+        ("monitor.stopping=[{prompts: [0, 2]}]", "monitor.stopping.0.prompts: found 2, expected 0 to 1"),
+        ("monitor.stopping=[{rule: target, score: 1.5}]", "monitor.stopping.0.score: found 1.5, expected -1 to 1"),
+        ("monitor.stopping=[{rule: target}]", "monitor.stopping.0.score: found both or neither of score and share"),
+        ("monitor.grid.seeds=[4]", "found 4 beside a list of seeds; name one of them"),
+        ("monitor.grid.images_per_prompt=0", "monitor.grid.images_per_prompt: found 0, expected 1 to 1000"),
         ("monitor.stopping=[{metric: face_similarity_held_out}]", "needs data.held_out"),
         ("train.max_steps", "dotted.key=value"),
         ("train.max_steps=[", "not valid YAML"),
@@ -177,7 +187,7 @@ class Sharpness:
 def test_with_several_rules_each_has_its_own_keys(monkeypatch):
     monkeypatch.setitem(config_module.RULES, "sharpness", Sharpness)
     model = create_model("Rules", __base__=Section, stopping=(list[config_module._rules()], ...))
-    given = {"stopping": [{"rule": "sharpness", "least": 2}, {"patience": 3}]}
+    given = {"stopping": [{"rule": "sharpness", "least": 2}, {"rule": "patience", "patience": 3}]}
     first, second = model.model_validate(given).stopping
     assert (first.rule, first.metric, first.least) == ("sharpness", "aesthetic", 2.0)
     assert (second.rule, second.metric, second.patience) == ("patience", "face_similarity", 3)

@@ -44,8 +44,8 @@ class Patience:
             return None
         return Stop(
             StopReason.PATIENCE,
-            f"{counted(waited, 'evaluation')} in a row did not beat the {sign * best:.3f} of {self._named} at step {step} by "
-            f"more than {self.min_delta:g}",
+            f"{counted(waited, 'evaluation')} in a row did not beat the {sign * best:.3f} of {self._named} at step "
+            f"{step} by more than {self.min_delta:g}",
         )
 
     @property

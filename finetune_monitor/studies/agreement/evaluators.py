@@ -1,6 +1,6 @@
 """Who sits in a labeler's seat, and how well they agree with that labeler and with the others."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -26,9 +26,9 @@ from finetune_monitor.studies.agreement.coefficients import (
     without,
 )
 
-PEOPLE, MODEL, NAIVE, CONSTANT, SHUFFLE = "people", "model", "model, naive fold", "constant", "shuffle"
+PEOPLE, MODEL, NAIVE, CONSTANT, SHUFFLE = "people", "model", "model, naive fold", "constant", "model, shuffled"
 """The held-out labeler, or each of the others; the model with clean thresholds; with thresholds fitted on the images
-it is tested on, which flatters; the one label that costs least; people's own labels on shuffled images."""
+it is tested on, which flatters; the one label that costs least; the model's stars on shuffled images."""
 
 DISTANCES: Mapping[str, Coefficient] = {"mae": mae, "exact": exact, "within_one": within_one, "kappa": kappa}
 RANKINGS: Mapping[str, Coefficient] = {"spearman": spearman, "pearson": pearson, "kendall": kendall}
@@ -71,17 +71,18 @@ class Lineup:
 
 
 def people_rows(lineup: Lineup) -> list[Statistics]:
-    """For each labeler, the others' agreement with them: the mean over all who share images with them."""
+    """For each labeler, the others' agreement with them: the mean by the images that each shares with them."""
     labels = lineup.labels
     found = [{name: Average() for name in (*lineup.rankings, *DISTANCES)} for _ in labels]
     chosen = list(combinations(range(len(labels)), 2))
     for pair in tqdm(chosen, desc="labelers against each other", unit="pair", leave=False, disable=None):
         x, y = (labels[labeler] for labeler in pair)
-        if np.isnan(x + y).all():
+        common = int((~np.isnan(x + y)).sum())
+        if not common:
             continue
         for name, values in {**lineup.correlations(x, y), **lineup.distances(x, y)}.items():
             for labeler in pair:
-                found[labeler][name].add(values)
+                found[labeler][name].add(values, common)
     rounds = len(lineup.weights)
     return [{name: each.mean(rounds) for name, each in row.items()} for row in found]
 
@@ -106,23 +107,23 @@ def against_others(lineup: Lineup, seat: int) -> dict[str, Statistics]:
     return rows
 
 
-def mean_rows(rows: list[dict[str, Statistics]]) -> dict[str, Statistics]:
-    """Mean of each statistic over the seats."""
-    return {name: {key: _mean([row[name][key] for row in rows]) for key in rows[0][name]} for name in rows[0]}
+def mean_rows(rows: list[dict[str, Statistics]], counts: Sequence[int]) -> dict[str, Statistics]:
+    """Mean of each statistic over the seats, each by its number of labels: who gave few says little."""
+    return {name: {key: _mean([row[name][key] for row in rows], counts) for key in rows[0][name]} for name in rows[0]}
 
 
-def shuffled(labels: Labels, seed: int) -> Labels:
-    """Each labeler's own labels on other images of theirs, drawn at random."""
+def shuffled(stars: Labels, seed: int) -> Labels:
+    """The same stars on other images, drawn at random: what their shares alone are worth."""
     random = np.random.default_rng(seed)
-    found: Labels = labels.copy()
+    found: Labels = stars.copy()
     for row in found:
         present = ~np.isnan(row)
         row[present] = random.permutation(row[present])
     return found
 
 
-def _mean(values: list[Values]) -> Values:
+def _mean(values: Sequence[Values], counts: Sequence[int]) -> Values:
     average = Average()
-    for each in values:
-        average.add(each)
+    for each, count in zip(values, counts, strict=True):
+        average.add(each, count)
     return average.mean(len(values[0]))

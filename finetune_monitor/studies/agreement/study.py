@@ -221,8 +221,8 @@ def _measured(sample: Sample, lineup: Lineup, overall: dict[str, Estimate], meth
     """Everything, from who sits in the seats."""
     labels, scores, stars, power = lineup.labels, lineup.scores, lineup.stars, lineup.power
     seats = _seats(lineup)
-    own, others = (mean_rows(list(side)) for side in zip(*seats, strict=True))
     counts = [int(n) for n in (~np.isnan(labels)).sum(axis=1)]
+    own, others = (mean_rows(list(side), counts) for side in zip(*seats, strict=True))
     total = sum(counts)
     return Study(
         sample=sample,
@@ -263,11 +263,12 @@ def _stars(
     """Who sits in the seats."""
     fit, power = METHODS[settings.method], settings.power
     groups = fold_groups(sample.groups, len(scores), settings.seed)
+    model = clean_stars(scores, labels, groups, fit, power)
     return {
-        MODEL: clean_stars(scores, labels, groups, fit, power),
+        MODEL: model,
         NAIVE: naive_stars(scores, labels, fit, power),
         CONSTANT: naive_stars(np.zeros(len(scores)), labels, METHODS["least_cost"], power),
-        SHUFFLE: shuffled(labels, settings.seed),
+        SHUFFLE: shuffled(model, settings.seed),
     }
 
 

@@ -14,8 +14,9 @@ FOLDS = (
     "Spearman is that of the continuous score, the rest of the stars. G is never to be read without G*."
 )
 GRADES = (
-    "G* of each labeler against the mean of the others, and of the model, a constant and a shuffle in their seats, "
-    "mean over the folds. 1 is the same score for every image, 0 agreement by chance. G stands beside it because it "
+    "G* of each labeler against the mean of the others, and of the model, a constant and the model's stars shuffled in "
+    "their seats, mean over the folds by their numbers of labels. 1 is the same score for every image, 0 agreement by "
+    "chance. G stands beside it because it "
     "is the article's own; alone it misleads, as the constant's shows."
 )
 SQUEEZED = (
@@ -54,8 +55,8 @@ READING = {
     "G*": "The same corrected for chance: 1 less the distance over that of unrelated images; with power 2 it is the "
     "concordance coefficient (Lin 1989).",
     "Spearman, Pearson, Kendall": "Rank and linear correlation, and tau-b, which counts pairs in the same order.",
-    "Constant and shuffle": "The one label that costs least; and people's own labels on other images of theirs. "
-    "What does not beat them knows nothing of an image.",
+    "Constant, and model shuffled": "The one label that costs least; and the model's own stars on other images, which "
+    "is what its shares of each star alone are worth. What does not beat them knows nothing of an image.",
     "Naive fold": "Thresholds fitted on the very images that they are tested on. That leaks, and flatters the model.",
     "Alternative annotator test": "Calderon et al. 2025, arXiv 2501.10970.",
     "The verdict": "Better and worse mean that the interval of the difference on the same images leaves out 0; about "

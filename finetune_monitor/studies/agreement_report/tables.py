@@ -24,6 +24,7 @@ Cell: TypeAlias = str | float | Estimate | Shares
 Line: TypeAlias = tuple[Cell, ...]
 
 EVALUATORS = (PEOPLE, MODEL, NAIVE, CONSTANT, SHUFFLE)
+OF_STARS = (MODEL, NAIVE, SHUFFLE)
 
 COEFFICIENTS = {"spearman": "Spearman", "pearson": "Pearson", "kendall": "Kendall tau-b"}
 
@@ -78,7 +79,7 @@ def folds_table(study: Study) -> Table:
 
 def side_by_side(study: Study) -> list[Table]:
     """People, model, constant and shuffle against the labeler held out, and against the mean of the others."""
-    used = [name for name in EVALUATORS if not (study.refused and name in (MODEL, NAIVE))]
+    used = [name for name in EVALUATORS if not (study.refused and name in OF_STARS)]
     statistics = {
         "against_labeler": IN_SEAT,
         "against_others": ("spearman", *GRADES, "mae"),
@@ -215,7 +216,7 @@ def shares(labels: Float[np.ndarray, "*any"]) -> Shares:
 def grades(study: Study) -> list[tuple[str, str, Estimate, Estimate]]:
     """Name, kind, G* and G of every labeler, the model, constant and shuffle, the highest G* first."""
     found = [(seat.labeler, PEOPLE, seat.against_others[PEOPLE]) for seat in study.seats]
-    used = (CONSTANT, SHUFFLE) if study.refused else (MODEL, CONSTANT, SHUFFLE)
+    used = (CONSTANT,) if study.refused else (MODEL, CONSTANT, SHUFFLE)
     found += [(name, name, study.mean.against_others[name]) for name in used]
     graded = [(name, kind, row["corrected"], row["raw"]) for name, kind, row in found]
     return sorted(graded, key=lambda each: -math.inf if math.isnan(each[2].mean) else each[2].mean, reverse=True)

@@ -88,8 +88,8 @@ def test_refused_stars_leave_people_and_correlations():
     base = found("reversed")
     assert [column.name for column in folds_table(base).columns] == ["held out", "labels", "Spearman", "G*", "G"]
     for table in side_by_side(base):
-        assert [row[0] for row in table.rows] == [PEOPLE, CONSTANT, SHUFFLE]
-    assert {kind for _, kind, _, _ in grades(base)} == {PEOPLE, CONSTANT, SHUFFLE}
+        assert [row[0] for row in table.rows] == [PEOPLE, CONSTANT]
+    assert {kind for _, kind, _, _ in grades(base)} == {PEOPLE, CONSTANT}
     assert score_table(base).rows[0][1].mean < -0.5
     assert list(histograms(base)) == ["labels of people"]
     assert list(disagreements(section(base))) == ["People differ most among themselves"]
