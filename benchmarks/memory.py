@@ -76,7 +76,11 @@ def main() -> None:
     if gpu():
         tables.append(comparison(runs.gpu, GIB, "peak memory of the GPU, as torch counts it"))
     reduced = f" Reduced for the CPU: {runs.chosen.pixels} px instead of 512." if runs.chosen.reduced else ""
-    networks = "the demo's" if options.size == "demo" else "InceptionResnetV1 and CLIP ViT-L/14, random weights"
+    networks = (
+        "dlib's ResNet and the demo's CLIP"
+        if options.size == "demo"
+        else "InceptionResnetV1 and CLIP ViT-L/14, random weights"
+    )
     tables.append(
         f"- LoRA as in {runs.chosen.config.name}, batch {batch}, {runs.chosen.pixels} px, precision "
         f"{runs.chosen.precision}, {options.steps} steps; evaluations render the config's grid with 2 steps and "
