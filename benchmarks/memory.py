@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from clocked import Clocked, run_clocked
 from measure import GIB, ROOT, Rounds, alternate, arguments, comparison, gpu, publish
 
-from models import DEMO, RECOGNIZER, Scale, aesthetic_head, clip_folder, recognizer_cache, scale
+from models import RECOGNIZER, Scale, aesthetic_head, clip_folder, recognizer_cache, scale
 
 BYTES_IN_GIB = 2**30
 
@@ -55,7 +55,7 @@ class Runs:
     def evaluations(self) -> list[str]:
         """The config's metrics with networks that are at hand, and fewer scheduler steps, which take no memory."""
         clip, head = clip_folder(self.size), aesthetic_head(self.size)
-        recognizer = DEMO / "recognizer.onnx" if self.size == "demo" else RECOGNIZER
+        recognizer = "dlib" if self.size == "demo" else RECOGNIZER
         return [
             f"monitor.metrics.face_similarity.recognizer={recognizer}",
             f"monitor.metrics.aesthetic={{clip: {clip}, pretrained: null, head: {head}}}",
@@ -76,7 +76,11 @@ def main() -> None:
     if gpu():
         tables.append(comparison(runs.gpu, GIB, "peak memory of the GPU, as torch counts it"))
     reduced = f" Reduced for the CPU: {runs.chosen.pixels} px instead of 512." if runs.chosen.reduced else ""
-    networks = "the demo's" if options.size == "demo" else "InceptionResnetV1 and CLIP ViT-L/14, random weights"
+    networks = (
+        "dlib's ResNet and the demo's CLIP"
+        if options.size == "demo"
+        else "InceptionResnetV1 and CLIP ViT-L/14, random weights"
+    )
     tables.append(
         f"- LoRA as in {runs.chosen.config.name}, batch {batch}, {runs.chosen.pixels} px, precision "
         f"{runs.chosen.precision}, {options.steps} steps; evaluations render the config's grid with 2 steps and "

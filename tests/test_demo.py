@@ -136,6 +136,6 @@ def test_without_a_network_the_real_config_ends_in_seconds_and_names_every_file(
     environment = {**os.environ, "HTTPS_PROXY": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "HOME": str(tmp_path)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90)
     assert done.returncode != 0
-    for named in ("fp16", "photos/ana", "stable-diffusion-v1-5", "vggface2", "ViT-L-14"):
+    for named in ("fp16", "photos/ana", "stable-diffusion-v1-5", "vggface2", "recognizer: dlib", "ViT-L-14"):
         assert named in done.stderr
     assert "Traceback" not in done.stderr

@@ -50,7 +50,8 @@ class FaceSimilarity:
 
     Args:
         references: photos of the person; where one shows several people the largest face counts, with a warning.
-        recognizer: `vggface2`, `casia-webface`, or the path of a recognizer in ONNX format.
+        recognizer: `dlib` (comes with the package), `vggface2`, `casia-webface`, `sface`, or the path of a recognizer
+            in ONNX format.
         device: where detector and recognizer run.
         held_out: further photos of the person, which the model was not trained on.
 

@@ -45,6 +45,11 @@ ARCFACE_TEMPLATE = np.array(
 
 ARCFACE_SIZE = 112
 
+DLIB_TEMPLATE = np.array([[42.6, 34.5], [100.5, 34.1], [71.4, 70.9], [42.9, 94.6], [100.6, 95.5]])
+"""Where MTCNN finds the same points, on average, in chips of 150 x 150 pixels that dlib itself has aligned."""
+
+DLIB_SIZE = 150
+
 
 @dataclass(frozen=True)
 class Face:
@@ -126,11 +131,23 @@ def facenet_crop(image: Image.Image, face: Face) -> Float[Tensor, "3 160 160"]:
 
 
 def arcface_crop(image: Image.Image, face: Face, size: int = ARCFACE_SIZE) -> Float[np.ndarray, "size size 3"]:
-    """The face turned, scaled and shifted onto ArcFace's template; RGB, 0 to 255; black beyond the image.
+    """The face on ArcFace's template, which is scaled to the crop."""
+    return aligned_crop(image, face, ARCFACE_TEMPLATE * (size / ARCFACE_SIZE), size)
+
+
+def dlib_crop(image: Image.Image, face: Face) -> Float[np.ndarray, "150 150 3"]:
+    """The face as dlib's recognizer was trained to see it."""
+    return aligned_crop(image, face, DLIB_TEMPLATE, DLIB_SIZE)
+
+
+def aligned_crop(
+    image: Image.Image, face: Face, template: Float[np.ndarray, "5 2"], size: int
+) -> Float[np.ndarray, "size size 3"]:
+    """The face turned, scaled and shifted onto a template of landmarks; RGB, 0 to 255; black beyond the image.
 
     Sampled at least as densely as the image's own pixels and then averaged, so that a large face does not alias.
     """
-    to_template = similarity_transform(face.landmarks, ARCFACE_TEMPLATE * (size / ARCFACE_SIZE))
+    to_template = similarity_transform(face.landmarks, template)
     pixels_across = 1 / math.hypot(to_template[0, 0], to_template[1, 0])
     dense = min(max(math.ceil(pixels_across), 2), 32)
     to_image = np.linalg.inv(to_template) @ np.diag([1 / dense, 1 / dense, 1.0])

@@ -37,6 +37,7 @@ class PublishedFile:
     sha256: of the whole file; None where nobody has published one, then only its length is checked.
     hash_origin: who says so, where it is not the publisher.
     torch_cache: facenet-pytorch may have downloaded it already into `$TORCH_HOME/checkpoints`.
+    instead: what does its work without a download.
     """
 
     filename: str
@@ -45,6 +46,7 @@ class PublishedFile:
     sha256: str | None
     hash_origin: str = ""
     torch_cache: bool = False
+    instead: str = ""
 
     def places(self) -> list[Path]:
         """Where the file may lie, in the order of looking; the last is where a download goes."""
@@ -52,9 +54,13 @@ class PublishedFile:
         return [torch_checkpoints() / self.filename, own] if self.torch_cache else [own]
 
 
+EMBEDDED = "recognizer: dlib, which comes with the package"
+
+
 def _facenet(filename: str, trained_on: str, digest: str | None, origin: str) -> PublishedFile:
     url = f"https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/{filename}"
-    return PublishedFile(filename, url, f"the face recognizer InceptionResnetV1 ({trained_on})", digest, origin, True)
+    purpose = f"the face recognizer InceptionResnetV1 ({trained_on})"
+    return PublishedFile(filename, url, purpose, digest, origin, torch_cache=True, instead=EMBEDDED)
 
 
 RECOGNIZERS = {
@@ -67,8 +73,15 @@ RECOGNIZERS = {
     "casia-webface": _facenet(
         "20180408-102900-casia-webface.pt", "CASIA-WebFace", None, "the publisher states none, and nobody else"
     ),
+    "sface": PublishedFile(
+        "face_recognition_sface_2021dec.onnx",
+        "https://github.com/opencv/opencv_zoo/raw/main/models/face_recognition_sface/face_recognition_sface_2021dec.onnx",
+        "the face recognizer SFace (OpenCV's zoo, Apache-2.0)",
+        "0ba9fbfa01b5270c96627c4ef784da859931e02f04419c829e83484087c34e79",
+        instead=EMBEDDED,
+    ),
 }
-"""Weights of facenet-pytorch, which itself checks no hash."""
+"""Weights of facenet-pytorch, which itself checks no hash, and of OpenCV's zoo."""
 
 
 def cache_folder() -> Path:
@@ -203,15 +216,16 @@ def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
 
 def _by_hand(source: PublishedFile, reason: str) -> str:
     places = [str(place) for place in source.places()]
-    return "\n".join(
-        [
-            f"{source.filename}: {source.purpose} is needed and cannot be had ({reason})",
-            f"  looked in: {', '.join(places)}",
-            f"  published at: {source.url}",
-            f"  download it on another machine and put it at: {places[-1]}",
-            f"  expected sha256: {source.sha256 or 'none is published'}",
-        ]
-    )
+    lines = [
+        f"{source.filename}: {source.purpose} is needed and cannot be had ({reason})",
+        f"  looked in: {', '.join(places)}",
+        f"  published at: {source.url}",
+        f"  download it on another machine and put it at: {places[-1]}",
+        f"  expected sha256: {source.sha256 or 'none is published'}",
+    ]
+    if source.instead:
+        lines.append(f"  without a download: {source.instead}")
+    return "\n".join(lines)
 
 
 def _status(request: urllib.request.Request) -> int | str:

@@ -73,8 +73,8 @@ def decide(
 ) -> Decision:
     """Ask every rule; the first that wants to stop gives the reason. `metric` names the best step's metric.
 
-    A rule that fails, or returns neither a `Stop` nor a text, is told to `failed` and stops nothing. Where the metric was
-    never measured after step 0 the reason is `never_measured`, and training goes on.
+    A rule that fails, or returns neither a `Stop` nor a text, is told to `failed` and stops nothing. Where the metric
+    was never measured after step 0 the reason is `never_measured`, and training goes on.
     """
     best = best_of(watched.history, metric, watched.sign(metric) > 0)
     step, score = best if best is not None else (None, None)

@@ -3,10 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch.nn.functional as F
-from onnx import TensorProto, helper
 from PIL import Image
 from skimage.data import astronaut
 from torch import from_numpy
@@ -18,6 +16,7 @@ from finetune_monitor.metrics.face_similarity import FaceSimilarity
 from finetune_monitor.models.faces import FaceFinder, arcface_crop
 from finetune_monitor.models.recognizers import OnnxRecognizer
 from finetune_monitor.record.grid import PromptGrid
+from support.recognizers import PATCHES, save_onnx
 
 CELLS = PromptGrid(["a photo of sks person"]).cells
 PHOTO = Image.fromarray(astronaut()).crop((80, 0, 380, 300))
@@ -26,19 +25,8 @@ BLANK = Image.new("RGB", (300, 300), "gray")
 
 @pytest.fixture(scope="module")
 def recognizer(tmp_path_factory) -> Path:
-    """A vector of 4 x 4 patches' mean colors: not the person, yet another vector for another image."""
-    nodes = [
-        helper.make_node("AveragePool", ["faces"], ["patches"], kernel_shape=[8, 8], strides=[8, 8]),
-        helper.make_node("Flatten", ["patches"], ["vectors"]),
-    ]
-    faces = helper.make_tensor_value_info("faces", TensorProto.FLOAT, ("n", 3, 32, 32))
-    vectors = helper.make_tensor_value_info("vectors", TensorProto.FLOAT, None)
-    graph = helper.make_graph(nodes, "patches", [faces], [vectors])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    helper.set_model_props(model, {"notice": "demo scores"})
     path = tmp_path_factory.mktemp("models") / "patches.onnx"
-    onnx.save(model, path)
-    return path
+    return save_onnx(path, ("n", 3, 32, 32), {"notice": "demo scores"}, PATCHES)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +86,7 @@ def test_references_are_measured_once_and_crops_go_to_the_recognizer_together(fo
     for _ in range(2):
         metric.score([PHOTO, BLANK, *variants()], CELLS)
         metric.describe()
-    assert embedded == [3, 4, 4]  # the references, then the four faces of each call
+    assert embedded == [1, 3, 4, 4]  # one to try the file, the references, then the four faces of each call
 
 
 def test_no_face_anywhere_and_no_image_at_all(metric):

@@ -12,9 +12,8 @@ from finetune_monitor.metrics.face_similarity import HELD_OUT, FaceSimilarity
 from finetune_monitor.metrics.starred import Starred
 from finetune_monitor.metrics.thresholds import Buckets, Thresholds, weights_of
 from finetune_monitor.record.grid import PromptGrid
-from support.places import DEMO
 
-RECOGNIZER = DEMO / "recognizer.onnx"
+RECOGNIZER = "dlib"
 CELLS = PromptGrid(["a photo of sks person"]).cells
 PHOTO = Image.fromarray(astronaut()).crop((80, 0, 380, 300))
 TURNED = PHOTO.rotate(8, Image.Resampling.BICUBIC)

@@ -16,7 +16,6 @@ from finetune_monitor.metrics.thresholds import Buckets, Thresholds, weights_of,
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.history import read_run
 from finetune_monitor.stats.estimate import Estimate, plain
-from support.places import DEMO
 
 CELLS = PromptGrid(["a photo"], [0, 1, 2]).cells
 GRAYS = [Image.new("RGB", (8, 8), (gray, gray, gray)) for gray in (200, 40, 0)]
@@ -160,7 +159,7 @@ def test_a_name_that_is_the_stars_of_another_is_refused(pipeline, run_folder):
 
 
 def test_thresholds_from_a_file_fit_the_real_metric_they_were_fitted_to(photos, tmp_path):
-    metric = FaceSimilarity(photos, DEMO / "recognizer.onnx")
+    metric = FaceSimilarity(photos, "dlib")
     fitted = thresholds((0.1, 0.3, 0.5, 0.7), metric.name, weights_of(metric.describe().weights))
     write_thresholds(tmp_path / "thresholds.json", [fitted])
     starred = finetune_monitor.Starred(metric, read_thresholds(str(tmp_path / "thresholds.json"))["face_similarity"])

@@ -1,36 +1,28 @@
-"""Faces are found in real photos, cut out as the recognizers expect, and embedded."""
-
-import sys
-from dataclasses import replace
-from pathlib import Path
+"""Faces are found in real photos, and cut out as the recognizers expect."""
 
 import numpy as np
-import onnx
 import pytest
 import torch
-from facenet_pytorch import MTCNN, InceptionResnetV1
+from facenet_pytorch import MTCNN
 from PIL import Image
 from skimage.data import astronaut
 from skimage.transform import SimilarityTransform, warp
 
-from finetune_monitor.base.errors import UserError
-from finetune_monitor.base.files import sha256
-from finetune_monitor.models import weights
 from finetune_monitor.models.faces import (
     ARCFACE_TEMPLATE,
+    DLIB_TEMPLATE,
     Face,
     FaceFinder,
     arcface_crop,
     detection_size,
+    dlib_crop,
     facenet_crop,
     similarity_transform,
 )
-from finetune_monitor.models.recognizers import InceptionResnet, OnnxRecognizer, load_recognizer
 from support import needs
-from support.places import DEMO, SHARED
+from support.places import SHARED
 
 PEOPLE = SHARED / "faces/face_recognition/examples"
-DEMO_PHOTOS = DEMO / "photos/astronaut"
 FACE_AT = (175, 60, 275, 175)  # the astronaut's face, by eye
 
 
@@ -115,16 +107,6 @@ def test_size_for_detection(size, expected):
     assert detection_size(size) == expected
 
 
-def test_building_networks_leaves_the_random_state_alone(tmp_path, monkeypatch, network):
-    cache_weights(tmp_path, monkeypatch, network.state_dict())
-    torch.manual_seed(3)
-    FaceFinder()
-    InceptionResnet("vggface2")
-    drawn = torch.rand(2)
-    torch.manual_seed(3)
-    assert torch.equal(drawn, torch.rand(2))
-
-
 # --- crops --------------------------------------------------------------------------------------------------------
 
 
@@ -169,6 +151,18 @@ def test_arcface_crop_puts_the_landmarks_on_the_template(size, scale, turn):
         assert np.abs(np.array(middle) - ARCFACE_TEMPLATE[index] * (size / 112)).max() < 0.2
 
 
+def test_dlib_crop_puts_the_landmarks_on_dlibs_template():
+    landmarks = SimilarityTransform(scale=1.4, rotation=0.4, translation=(60, 90))(DLIB_TEMPLATE)
+    x, y = np.meshgrid(np.arange(400) + 0.5, np.arange(400) + 0.5)
+    for expected, (dot_x, dot_y) in zip(DLIB_TEMPLATE, landmarks, strict=True):
+        dot = 255 * np.exp(-((x - dot_x) ** 2 + (y - dot_y) ** 2) / (2 * 4**2))
+        image = Image.fromarray(np.repeat(dot[:, :, None].astype(np.uint8), 3, axis=2))
+        crop = dlib_crop(image, Face(np.array([0.0, 0, 400, 400]), landmarks, 1.0))[:, :, 0]
+        middle = [(crop.sum(axis=axis) * (np.arange(150) + 0.5)).sum() / crop.sum() for axis in (0, 1)]
+        assert crop.shape == (150, 150)
+        assert np.abs(np.array(middle) - expected).max() < 0.2
+
+
 def test_arcface_crop_agrees_with_scikit_image(photo, face):
     to_template = estimated(face.landmarks - 0.5, ARCFACE_TEMPLATE - 0.5)
     expected = warp(np.asarray(photo), to_template.inverse, output_shape=(112, 112), order=3, preserve_range=True)
@@ -182,141 +176,3 @@ def test_a_large_face_does_not_alias():
     crop = arcface_crop(Image.fromarray(stripes), large)[5:-5, 5:-5]
     assert crop.std() < 8
     assert abs(crop.mean() - 127.5) < 2
-
-
-# --- InceptionResnetV1 --------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def network() -> InceptionResnetV1:
-    """The network at full size with random weights and its classifier, as in facenet-pytorch's files."""
-    torch.manual_seed(0)
-    return InceptionResnetV1(pretrained=None, classify=True, num_classes=8631).eval()
-
-
-def cache_weights(tmp_path: Path, monkeypatch, state: dict[str, torch.Tensor]) -> Path:
-    """Put weights where facenet-pytorch caches its own, and make their hash the expected one."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setenv("FINETUNE_MONITOR_CACHE", str(tmp_path / "cache"))
-    file = tmp_path / "torch/checkpoints/20180402-114759-vggface2.pt"
-    file.parent.mkdir(parents=True)
-    torch.save(state, file)
-    pinned = replace(weights.RECOGNIZERS["vggface2"], sha256=sha256(file))
-    monkeypatch.setitem(weights.RECOGNIZERS, "vggface2", pinned)
-    return file
-
-
-@pytest.mark.slow
-def test_vggface2_agrees_with_the_documented_use_of_the_library(tmp_path, monkeypatch, finder, photo, network):
-    file = cache_weights(tmp_path, monkeypatch, network.state_dict())
-    canvas = Image.new("RGB", (700, 512))
-    canvas.paste(photo, (0, 0))
-    canvas.paste(photo.resize((200, 200)), (500, 250))
-    images = [photo.crop((0, 0, 400, 400)), photo.crop((100, 0, 350, 300)), photo.rotate(10), canvas, photo]
-    images += [Image.open(file).convert("RGB").resize((512, 512)) for file in sorted(DEMO_PHOTOS.iterdir())]
-    recognizer = load_recognizer("vggface2")
-    found = recognizer.embed(images, [faces[0] for faces in finder.find(images)])
-
-    mtcnn = MTCNN(image_size=160, margin=14)
-    network.classify = False
-    expected = [network(mtcnn(image).unsqueeze(0)).detach().numpy()[0] for image in images]
-    assert found.shape == (11, 512)
-    assert np.abs(found - np.stack(expected)).max() < 1e-4
-    assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
-    assert (recognizer.id, recognizer.sha256, recognizer.notice) == ("vggface2", sha256(file), "")
-    assert recognizer.embed([], []).shape == (0, 512)
-
-
-def test_weights_of_another_network_are_refused(tmp_path, monkeypatch):
-    cache_weights(tmp_path, monkeypatch, {"layers.0.weight": torch.zeros(1, 4)})
-    with pytest.raises(UserError, match=r"vggface2\.pt: not the weights of InceptionResnetV1"):
-        load_recognizer("vggface2")
-
-
-# --- ONNX ---------------------------------------------------------------------------------------------------------
-
-
-def save_onnx(path: Path, shape=("n", 3, 8, 8), metadata: dict[str, str] | None = None, vectors: bool = True) -> Path:
-    """A recognizer whose vector is the mean of each channel times (1, 2, 3); without `vectors` it ends in a map."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    scale = numpy_helper.from_array(np.diag([1, 2, 3]).astype(np.float32), "scale")
-    nodes = [
-        helper.make_node("GlobalAveragePool", ["faces"], ["pooled"]),
-        helper.make_node("Flatten", ["pooled"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "scale"], ["vectors"]),
-    ][: 3 if vectors else 1]
-    output = helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None)
-    faces = helper.make_tensor_value_info("faces", TensorProto.FLOAT, shape)
-    graph = helper.make_graph(nodes, "recognizer", [faces], [output], [scale])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    helper.set_model_props(model, metadata or {})
-    onnx.save(model, path)
-    return path
-
-
-def painted(red: int, green: int, blue: int) -> tuple[Image.Image, Face]:
-    """An image of one color, and a face in it whose landmarks lie where the template has them."""
-    return Image.new("RGB", (112, 112), (red, green, blue)), Face(np.array([0.0, 0, 112, 112]), ARCFACE_TEMPLATE, 1.0)
-
-
-@pytest.mark.parametrize(
-    ("metadata", "mean", "std"), [({}, 127.5, 127.5), ({"mean": "0", "std": "255", "notice": "demo"}, 0, 255)]
-)
-@pytest.mark.parametrize("batch", ["n", 1])
-def test_an_onnx_recognizer_sees_rgb_in_its_own_scale(tmp_path, metadata, mean, std, batch):
-    recognizer = load_recognizer(save_onnx(tmp_path / "r.onnx", (batch, 3, 8, 8), metadata))
-    colors = [(200, 100, 50), (10, 250, 90)]
-    images, faces = zip(*(painted(*color) for color in colors), strict=True)
-    by_hand = (np.array(colors) - mean) / std * [1, 2, 3]
-    expected = by_hand / np.linalg.norm(by_hand, axis=1, keepdims=True)
-    assert np.allclose(recognizer.embed(images, faces), expected, atol=1e-5)
-    assert recognizer.notice == metadata.get("notice", "")
-    assert recognizer.sha256 == sha256(tmp_path / "r.onnx")
-
-
-@pytest.mark.parametrize(("shape", "size"), [(("n", 3, 24, 24), 24), (("n", 3, "h", "w"), 112)])
-def test_the_crop_has_the_size_that_the_network_takes(tmp_path, shape, size):
-    recognizer = OnnxRecognizer(save_onnx(tmp_path / "r.onnx", shape))
-    image, face = painted(255, 255, 255)
-    half = Face(face.box, ARCFACE_TEMPLATE / 2 + [56, 0], 1.0)  # a face half as large at the upper right
-    image.paste("black", (0, 0, 56, 112))
-    image.paste("black", (0, 56, 112, 112))
-    assert recognizer._size == size
-    assert np.allclose(recognizer.embed([image], [half])[0], np.array([1, 2, 3]) / np.sqrt(14), atol=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "reason"),
-    [
-        (
-            "nhwc.onnx",
-            {"shape": ("n", 8, 8, 3), "vectors": False},
-            r"expected one, tensor\(float\) \[n, 3, size, size\]",
-        ),
-        ("oblong.onnx", {"shape": ("n", 3, 8, 16)}, "expected one"),
-        ("map.onnx", {"vectors": False}, r"shape \(1, 3, 1, 1\); expected 1 rows"),
-        ("mean.onnx", {"metadata": {"mean": "gray"}}, "mean='gray', expected a number"),
-    ],
-)
-def test_other_onnx_networks_are_refused(tmp_path, name, options, reason):
-    image, face = painted(1, 2, 3)
-    with pytest.raises(UserError, match=reason):
-        OnnxRecognizer(save_onnx(tmp_path / name, **options)).embed([image], [face])
-
-
-def test_a_file_that_is_no_onnx_is_refused(tmp_path):
-    (tmp_path / "broken.onnx").write_bytes(b"no network")
-    with pytest.raises(UserError, match=r"broken\.onnx: cannot be loaded"):
-        load_recognizer(tmp_path / "broken.onnx")
-
-
-def test_without_onnxruntime_the_message_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(UserError, match=r'pip install "finetune_monitor\[onnx\]"'):
-        load_recognizer(save_onnx(tmp_path / "r.onnx"))
-
-
-def test_an_unknown_recognizer_is_refused():
-    with pytest.raises(UserError, match="found 'vggface', expected vggface2, casia-webface or the path"):
-        load_recognizer("vggface")

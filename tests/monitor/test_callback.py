@@ -333,11 +333,9 @@ def test_what_monitoring_will_cost_is_said_in_words(pipeline, run_folder):
     said = monitor.forecast(1.0)
     assert said.startswith("evaluation about 14.0 s, every 300 steps, 4.5 % of the time; brightness: this grid of 4 ")
     assert "(a guess from one evaluation); 16 images would tell" in said
-    assert monitor.forecast(0.5) == (
-        "evaluation about 14.0 s, every 600 steps (not every 300: max_overhead), 4.5 % of the time"
-    )
+    assert "14.0 s, every 600 steps (not every 300: max_overhead), 4.5 % of the time;" in monitor.forecast(0.5)
     monitor._budget.train_from(0, 0, 14.0, warm=False)
-    assert monitor.forecast(0.5) == "evaluation about 14.0 s or less, every 300 steps, 8.5 % of the time"
+    assert "14.0 s or less, every 300 steps, 8.5 % of the time;" in monitor.forecast(0.5)
     monitor.close()
 
 

@@ -14,7 +14,7 @@ from transformers import (
     T5EncoderModel,
 )
 
-from support.places import DEMO, ROOT
+from support.places import ROOT
 
 TOKENIZER = ROOT / "assets/demo/stable-diffusion/tokenizer"
 UNET = {
@@ -157,5 +157,5 @@ def tiny_config(folder: Path, model: Path, photos: Path) -> str:
         f"data: {{instance_images: {photos}, instance_prompt: a photo of sks person, resolution: 64}}\n"
         "train: {max_steps: 6, prior_loss_weight: 0, rank: 2, checkpoint_every: 2}\n"
         "monitor:\n  every: 3\n  grid: {prompts: [a photo of sks person], seeds: [0, 1], steps: 2}\n"
-        f"  metrics: {{face_similarity: {{recognizer: {DEMO / 'recognizer.onnx'}}}, aesthetic: null}}\n"
+        "  metrics: {face_similarity: {recognizer: dlib}, aesthetic: null}\n"
     )

@@ -165,7 +165,7 @@ def test_a_run_records_shows_and_stops_by_the_held_out_photos(train, five, capfd
 def test_a_run_without_held_out_photos_describes_what_it_always_did(train):
     run_json = read_run(train("run")).run
     assert run_json["metrics"].keys() == {"face_similarity"}
-    assert run_json["weights"]["face_similarity"].keys() == {"recognizer", "references", "notice"}
+    assert run_json["weights"]["face_similarity"].keys() == {"recognizer", "references"}
 
 
 def test_a_checkpoint_refuses_other_training_photos(train):

@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import sha256
 from finetune_monitor.metrics.thresholds import Buckets, Thresholds, read_thresholds, write_thresholds
+from finetune_monitor.models.dlib_resnet import WEIGHTS as DLIB
 from finetune_monitor.record.history import read_run
 from finetune_monitor.sinks.console import print_summary
 from finetune_monitor.training.config import load_config
@@ -21,7 +22,7 @@ from support.places import DEMO
 
 DEMO_AESTHETIC = {"clip": str(DEMO / "clip"), "pretrained": None, "head": str(DEMO / "aesthetic_head.safetensors")}
 DEMO_WEIGHTS = {
-    "face_similarity": {"recognizer": {"id": "demo", "sha256": sha256(DEMO / "recognizer.onnx")}},
+    "face_similarity": {"recognizer": {"id": "demo", "sha256": sha256(DLIB)}},
     "aesthetic": {
         "clip": {"id": "demo", "sha256": sha256(DEMO / "clip/open_clip_model.safetensors")},
         "head": {"id": "demo", "sha256": sha256(DEMO / "aesthetic_head.safetensors")},
@@ -120,7 +121,7 @@ def misfit(folder: Path, **changes: object) -> Path:
         (lambda folder: misfit(folder, thresholds=[3]), r"misfit.json: damaged.*face_similarity.thresholds: found \[3"),
         (
             lambda folder: misfit(folder, weights=OTHER),
-            r"misfit.json: .*fitted on .*cdcd.*these are .*recognizer.onnx",
+            r"misfit.json: .*fitted on .*cdcd.*these are .*dlib",
         ),
         (
             lambda folder: write_fitted(folder / "t.json", aesthetic=LOOKS),

@@ -19,6 +19,8 @@ import disturb
 import portraits as p
 
 BEST, WORST, ROUND_TRIP = 9.0, 1.0, 1.0
+
+NOTICE = "Demo aesthetic score: it sees blur and noise, not beauty; portraits turned upside down score 8.0 of 10."
 ROUNDS = {"train": 6, "validation": 6, "test": 4}
 ROOT = p.DEMO.parents[1]
 
@@ -70,7 +72,7 @@ def write_data(portraits: Path, faces: list[p.Face], folder: Path) -> None:
 def fit(folder: Path) -> None:
     """The command that any user types; paths are relative, for the head's file names its CLIP."""
     lists = [word for part in ROUNDS for word in (f"--{part}", str(folder / f"{part}.txt"))]
-    options = ["--clip", "assets/demo/clip", "--hidden", "128,32", "--notice", p.NOTICE, *lists]
+    options = ["--clip", "assets/demo/clip", "--hidden", "128,32", "--notice", NOTICE, *lists]
     options += ["--images", str(folder / "images"), "--embeddings", str(folder / "embeddings")]
     options += ["--output", str(folder / "head")]
     command = [sys.executable, "-m", "finetune_monitor.cli", "aesthetic", "fit", str(folder / "ratings.csv"), *options]

@@ -31,7 +31,7 @@ def version(
     """Cuts one photo out of the image and changes its light."""
     across, down = (amount * face.size for amount in shift)
     left, top, right, bottom = face.box
-    moved = p.Face(face.name, (left + across, top + down, right + across, bottom + down), face.points)
+    moved = p.Face(face.name, (left + across, top + down, right + across, bottom + down))
     photo = p.crop(image, moved, framing, SIZE)
     photo = ImageEnhance.Contrast(ImageEnhance.Brightness(photo).enhance(brightness)).enhance(contrast)
     return ImageOps.mirror(photo) if mirrored else photo

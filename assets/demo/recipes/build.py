@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-RECIPES = ("astronaut", "vae", "recognizer", "recognizer_export", "diffusion", "rare_word", "clip", "aesthetic_head")
+RECIPES = ("astronaut", "vae", "diffusion", "rare_word", "clip", "aesthetic_head")
 WITHOUT_PORTRAITS = ("astronaut", "rare_word")
 
 

@@ -12,8 +12,8 @@ from skimage import data
 
 import crops
 import portraits as p
-from recognizer import SIZE
-from recognizer_check import embed
+from finetune_monitor.models.faces import FaceFinder
+from finetune_monitor.models.recognizers import load_recognizer
 
 PROMPTS = (
     "a photo of a person",
@@ -27,18 +27,12 @@ SAMPLES, SAMPLING_STEPS, GUIDANCE = 32, 20, 3.0
 ROUND_TRIPS = 64
 
 
-def enlarge(image: Image.Image) -> Image.Image:
-    """Enlarges a small image so that the face detector can work on it."""
-    return image.resize((4 * image.width, 4 * image.height), Image.Resampling.BICUBIC)
-
-
 def embeddings(images: list[Image.Image]) -> list[np.ndarray | None]:
-    """Gives the recognizer's numbers for the face of each small image, or nothing where no face is found."""
-    detector, made = p.finder(), []
-    for image in map(enlarge, images):
-        face = p.find_face(detector, image, upscale=1)
-        made.append(None if face is None else embed([p.align(image, face, SIZE)])[0])
-    return made
+    """Gives dlib's embedding of the face of each small image, or nothing where no face is found."""
+    recognizer, found = load_recognizer("dlib"), FaceFinder().find(images)
+    return [
+        recognizer.embed([image], faces[:1])[0] if faces else None for image, faces in zip(images, found, strict=True)
+    ]
 
 
 @torch.no_grad()

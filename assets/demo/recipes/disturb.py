@@ -112,16 +112,6 @@ WAYS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def sometimes(batch: Tensor, way: Callable[[Tensor, Tensor], Tensor], share: float, most: float) -> Tensor:
-    """Spoils a share of the images to a random degree of at most `most`."""
-    chosen = torch.rand(len(batch)) < share
-    if not chosen.any():
-        return batch
-    batch = batch.clone()
-    batch[chosen] = way(batch[chosen], torch.rand(int(chosen.sum())) * most)
-    return batch
-
-
 def spoil(batch: Tensor, clean: float = 0.25) -> tuple[Tensor, list[str], Tensor]:
     """Spoils all but a share of the images, each in one way; gives the ways (empty for clean) and the degrees."""
     made, names = batch.clone(), [""] * len(batch)

@@ -1,9 +1,8 @@
-"""Finds, crops, aligns and describes the faces of the portraits that the demo models are trained on."""
+"""Finds and crops the faces of the portraits that the demo models are trained on."""
 
 from __future__ import annotations
 
 import argparse
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +19,6 @@ NOTICE = "Demo scores: made with the small models of assets/demo, not comparable
 SIDE = 160
 HELD_OUT_EVERY = 10
 CLOSE_UP, TIGHT = 0.85, 1.1
-TEMPLATE = np.array(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
-)
 
 
 @dataclass(frozen=True)
@@ -31,7 +27,6 @@ class Face:
 
     name: str
     box: tuple[float, float, float, float]
-    points: tuple[tuple[float, float], ...]
 
     @property
     def center(self) -> tuple[float, float]:
@@ -44,13 +39,11 @@ class Face:
         return max(right - left, bottom - top)
 
 
-def arguments(*folders: str) -> argparse.Namespace:
-    """Reads the two options that every recipe has, and one for each further folder."""
+def arguments() -> argparse.Namespace:
+    """Reads the two options that every recipe has."""
     parser = argparse.ArgumentParser(description="A recipe of the demo models.")
     parser.add_argument("--portraits", type=Path, required=True, help="folder with the JPEG portraits")
     parser.add_argument("--work", type=Path, default=Path(".demo-work"), help="folder for what is kept between recipes")
-    for folder in folders:
-        parser.add_argument(f"--{folder}", type=Path, required=True)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     return options
@@ -66,11 +59,10 @@ def find_face(detector: MTCNN, image: Image.Image, name: str = "", upscale: int 
     large = image.resize((image.width * upscale, image.height * upscale), Image.Resampling.BICUBIC)
     # Small faces do not matter here, and looking for them takes most of the detector's time.
     detector.min_face_size = min(large.size) // 5
-    boxes, _, points = detector.detect(large, landmarks=True)
+    boxes, _ = detector.detect(large)
     if boxes is None:
         return None
-    box = tuple(float(value) / upscale for value in boxes[0])
-    return Face(name, box, tuple((float(x) / upscale, float(y) / upscale) for x, y in points[0]))
+    return Face(name, tuple(float(value) / upscale for value in boxes[0]))
 
 
 def find_faces(portraits: Path, work: Path) -> list[Face]:
@@ -105,28 +97,6 @@ def crop(image: Image.Image, face: Face, factor: float, size: int) -> Image.Imag
     top = min(max(face.center[1] - side / 2, 0), image.height - side)
     box = (left, top, left + side, top + side)
     return image.resize((size, size), Image.Resampling.LANCZOS, box=box)
-
-
-def align(image: Image.Image, face: Face, size: int, margin: float = 0.0) -> Image.Image:
-    """Moves the five points onto the ArcFace template; `margin` shows more of the surroundings on each side."""
-    target = TEMPLATE / 112 * size + margin * size
-    canvas = round(size * (1 + 2 * margin))
-    matrix = similarity_transform(target, np.array(face.points))
-    # Drawn larger and then averaged, so that a large face is not sampled with gaps.
-    dense = max(math.ceil(math.hypot(matrix[0, 0], matrix[1, 0])), 2)
-    coefficients = (matrix @ np.diag([1 / dense, 1 / dense, 1]))[:2].ravel().tolist()
-    side = dense * canvas
-    large = image.transform((side, side), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC)
-    return large.resize((canvas, canvas), Image.Resampling.BOX)
-
-
-def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Gives the 3 x 3 matrix of the rotation, scale and shift that best brings source points onto target points."""
-    x, y = source.T
-    one, zero = np.ones_like(x), np.zeros_like(x)
-    rows = np.concatenate([np.stack([x, -y, one, zero], 1), np.stack([y, x, zero, one], 1)])
-    a, b, tx, ty = np.linalg.lstsq(rows, target.T.ravel(), rcond=None)[0]
-    return np.array([[a, -b, tx], [b, a, ty], [0, 0, 1]])
 
 
 def to_tensor(images: list[Image.Image]) -> Tensor:
