@@ -10,6 +10,7 @@ from typing import Any
 
 from finetune_monitor.base.text import first_line
 from finetune_monitor.record.columns import ScoreColumn
+from finetune_monitor.record.curve import points, smoothed
 from finetune_monitor.record.evaluation import Evaluation
 from finetune_monitor.record.sweep_directory import TrialState
 from finetune_monitor.report.page_runs import USED, PageRun, Unreadable, photo_count
@@ -193,7 +194,15 @@ def _curves(run: PageRun) -> dict[str, Any]:
         "steps": [found.step for found in run.evaluations],
         "epochs": _epochs(run.evaluations),
         "scores": {name: _curve([found.scores.get(name) for found in run.evaluations]) for name in columns(run)},
+        "smoothed": {name: _smoothed(run, name) for name, column in run.columns.items() if column.is_main},
     }
+
+
+def _smoothed(run: PageRun, name: str) -> list[float | None]:
+    """The curve that says which step is best; None where an evaluation does not count."""
+    found = points(run.evaluations, name)
+    by_step = dict(zip((point.step for point in found), smoothed(found), strict=True))
+    return [by_step.get(evaluation.step) for evaluation in run.evaluations]
 
 
 def _epochs(evaluations: Sequence[Evaluation]) -> list[float | None]:

@@ -134,7 +134,7 @@ def _closing_lines(history: RunHistory) -> list[str]:
     if (folder / "tensorboard").is_dir():
         # TensorBoard keeps ten images a tag unless it is told otherwise.
         logdir = shlex.quote(str(folder / "tensorboard"))
-        lines.append(f"curves and images: tensorboard --logdir {logdir} --samples_per_plugin images=1000")
+        lines.append(f"curves and images:   tensorboard --logdir {logdir} --samples_per_plugin images=1000")
     if list((folder / "wandb").glob("offline-run-*")):
         lines.append(f"send to W&B:         wandb sync {shlex.quote(str(folder / 'wandb'))}/offline-run-*")
     if (folder / "best").is_dir():

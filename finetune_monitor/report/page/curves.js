@@ -42,13 +42,14 @@ function runsChart(metric, runs) {
   const own = runs.filter((run) => run.scores[metric.name]);
   const ordered = [...own.filter((run) => run !== chosen), ...own.filter((run) => run === chosen)];
   const across = choices.get("x") === "epochs" ? "epoch" : "step";
+  const smooth = own.includes(chosen) ? [smoothLine(chosen, metric)] : [];
   const bands = ordered.filter((run) => own.length <= FEW || run === chosen).map((run) => runBand(run, metric));
   const levels = own.includes(chosen) ? levelsOf(chosen, metric) : [];
   return {
     title: capital(spoken(metric.name)),
     note: levels.length && own.length > 1 ? `${direction(metric)}; floor and ceiling of ${shortened(chosen.name, 32)}` : direction(metric),
     label: `${spoken(metric.name)} of ${count(own.length, "run")} against the ${across}s; the table below has the numbers`,
-    traces: [...bands, ...ordered.map((run) => runLine(run, metric, run === chosen, own.length)), ...marks(ordered, metric)],
+    traces: [...bands, ...smooth, ...ordered.map((run) => runLine(run, metric, run === chosen, own.length)), ...marks(ordered, metric)],
     layout: {
       xaxis: timeAxis(across, ordered.flatMap(positionsOf)),
       yaxis: axis(),
@@ -72,6 +73,12 @@ function runLine(run, metric, isChosen, many) {
   const trace = lineTrace(positionsOf(run), run.scores[metric.name].mean, runStyle(run), texts, points, isChosen);
   const isOneOfMany = many > SEVERAL && !isChosen;
   return { ...trace, opacity: isOneOfMany ? 0.55 : 1, marker: { ...trace.marker, size: isOneOfMany ? 4 : trace.marker.size } };
+}
+
+// The curve by which the best step is chosen.
+function smoothLine(run, metric) {
+  const line = { color: runStyle(run).color, dash: "dot", width: 1.6 };
+  return { x: positionsOf(run), y: run.smoothed?.[metric.name] ?? [], mode: "lines", line, connectgaps: true, hoverinfo: "skip" };
 }
 
 function runBand(run, metric) {
