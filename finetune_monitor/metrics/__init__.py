@@ -1,15 +1,18 @@
 """One file per metric, and what they share: the protocol, and what a metric may say about itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from PIL.Image import Image
 
 from finetune_monitor.record.columns import ScoreColumn
+from finetune_monitor.record.evaluation import Evaluation
 from finetune_monitor.record.grid import Cell
 from finetune_monitor.stats.estimate import Estimate, FloatArray
+
+Made = TypeVar("Made")
 
 
 @runtime_checkable
@@ -60,6 +63,28 @@ class Described(Protocol):
     def describe(self) -> Description: ...
 
 
+@runtime_checkable
+class Compares(Protocol):
+    """A metric that compares images with each other: with several processes, also those of another one."""
+
+    def features(self, images: Sequence[Image], cells: Sequence[Cell]) -> Sequence[FloatArray | None]:
+        """What it needs of each image; None where there is nothing."""
+        ...
+
+    def compare(self, features: Sequence[FloatArray | None], cells: Sequence[Cell]) -> dict[str, FloatArray]:
+        """The columns, one value an image, from the features of the whole grid."""
+        ...
+
+
+@runtime_checkable
+class Derives(Protocol):
+    """A metric with scores that are of an evaluation, and of no single image."""
+
+    def derive(self, history: Sequence[Evaluation]) -> Mapping[str, Estimate]:
+        """Its scores at the last evaluation; one that cannot be said is left out."""
+        ...
+
+
 @dataclass(frozen=True)
 class RunContext:
     """What a run offers to the metrics that its config names.
@@ -67,11 +92,24 @@ class RunContext:
     photos: of the person, those that are trained on; None where they cannot be read.
     held_out: further photos of the person.
     device: where networks run, as torch names it.
+    options: of all metrics that the config names, by name.
+    class_images: where images of other people are, or will be before the first evaluation.
+    shared: networks that several metrics use, by what made them.
     """
 
     photos: Sequence[Path] | None
     held_out: Sequence[Path]
     device: Any
+    options: Mapping[str, Any] = field(default_factory=dict)
+    class_images: Path | None = None
+    shared: dict[Any, Any] = field(default_factory=dict)
+
+    def share(self, key: Any, make: Callable[[], Made]) -> Made:
+        """What was made for this key before, or what is made now."""
+        if key not in self.shared:
+            self.shared[key] = make()
+        found: Made = self.shared[key]
+        return found
 
 
 @dataclass(frozen=True)

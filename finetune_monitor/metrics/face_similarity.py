@@ -23,7 +23,9 @@ from finetune_monitor.stats.intervals import jackknife
 if TYPE_CHECKING:  # the config reads this file for its options, and torch takes seconds
     import torch
 
+    from finetune_monitor.models.face_reader import FaceReader
     from finetune_monitor.models.faces import Face
+    from finetune_monitor.models.recognizers import Embeddings
 
 NAME = "face_similarity"
 
@@ -33,6 +35,8 @@ ZERO_FILLED = "face_similarity_zero_filled"
 
 HELD_OUT = "face_similarity_held_out"
 """Likeness to photos of the person that the model was not trained on; measured where some are held out."""
+
+NO_PHOTOS = "reference photos: found an empty list, expected at least one photo of the person"
 
 References: TypeAlias = str | Path | Sequence[str | Path | Image]
 """A folder of photos, or a list of paths or images."""
@@ -50,7 +54,8 @@ class FaceSimilarity:
 
     Args:
         references: photos of the person; where one shows several people the largest face counts, with a warning.
-        recognizer: `dlib` (comes with the package), `vggface2`, `casia-webface`, `sface`, or the path of a recognizer
+        recognizer: a `FaceReader` that other metrics use too, or what one takes: `dlib` (comes with the package),
+            `vggface2`, `casia-webface`, `sface`, or the path of a recognizer
             in ONNX format.
         device: where detector and recognizer run.
         held_out: further photos of the person, which the model was not trained on.
@@ -86,53 +91,43 @@ class FaceSimilarity:
     def __init__(
         self,
         references: References,
-        recognizer: str | Path = Options.recognizer,
+        recognizer: "str | Path | FaceReader" = Options.recognizer,
         device: "str | torch.device" = "cpu",
         held_out: References = (),
     ) -> None:
-        from finetune_monitor.models.faces import FaceFinder
-        from finetune_monitor.models.recognizers import load_recognizer
+        from finetune_monitor.models.face_reader import FaceReader
 
+        self._reader = recognizer if isinstance(recognizer, FaceReader) else FaceReader(recognizer, device)
         used, kept = _entries(references), _entries(held_out)
+        embeddings, photos, images = _read_faces([*used, *kept], self._reader)
         if not used:
-            raise UserError("reference photos: found an empty list, expected at least one photo of the person")
-        named = _named([*used, *kept])
-        self._recognizer = load_recognizer(recognizer, device)
-        self._finder = FaceFinder(device)
-        photos, images = _described(named), [image for _, image in named]
-        faces = _largest_faces([name for name, _ in named], self._finder.find(images))
-        embeddings = self._recognizer.embed(images, faces)
+            raise UserError(NO_PHOTOS)
         self._references, self._held_out = embeddings[: len(used)], embeddings[len(used) :]
         self._description = Description(
             columns={name: column for name, column in self.columns.items() if name != HELD_OUT or kept},
             weights={
-                "recognizer": {"id": self._recognizer.id, "sha256": self._recognizer.sha256},
+                "recognizer": self._reader.identity,
                 "references": photos[: len(used)],
                 **({"held_out": photos[len(used) :]} if kept else {}),
             },
             ceilings={NAME: _among(self._references), **({HELD_OUT: _among(self._held_out)} if kept else {})},
             thumbnails={p["sha256"]: thumbnail(image) for p, image in zip(photos, images, strict=True)},
-            notice=self._recognizer.notice,
+            notice=self._reader.recognizer.notice,
         )
 
     @classmethod
     def for_run(cls, options: Options, run: RunContext) -> "FaceSimilarity | None":
         """The metric that a run's config asks for; without photos only the recognizer is looked for."""
-        if run.photos is not None:
-            return cls(run.photos, options.recognizer, run.device, run.held_out)
-        from finetune_monitor.models.recognizers import load_recognizer
-
-        load_recognizer(options.recognizer, run.device)
-        return None
+        reader = shared_reader(options.recognizer, run)
+        return None if run.photos is None else cls(run.photos, reader, held_out=run.held_out)
 
     def score(self, images: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
         """The columns, one value an image (RGB)."""
-        found = self._finder.find(images)
-        has_face = np.array([bool(faces) for faces in found], dtype=bool)
+        found = self._reader.read(images)
+        has_face = np.array([len(faces) > 0 for faces in found], dtype=bool)
         similarity, to_held_out = np.full((2, len(images)), MISSING)
         if has_face.any():
-            chosen = [image for image, faces in zip(images, found, strict=True) if faces]
-            embeddings = self._recognizer.embed(chosen, [faces[0] for faces in found if faces])
+            embeddings = np.stack([faces[0] for faces in found if len(faces)])
             similarity[has_face] = cosines(embeddings, self._references).mean(axis=1)
             if len(self._held_out):
                 to_held_out[has_face] = cosines(embeddings, self._held_out).mean(axis=1)
@@ -150,6 +145,46 @@ class FaceSimilarity:
         fewer than two, and without an interval where there are fewer than three.
         """
         return self._description
+
+
+def reference_embeddings(references: References, reader: "FaceReader") -> "tuple[Embeddings, list[dict[str, str]]]":
+    """The embedding of each photo's largest face, and what a description says of the photos.
+
+    Raises:
+        UserError: photos that cannot be read or show no face (all are named).
+    """
+    embeddings, photos, _ = _read_faces(_entries(references), reader)
+    if not photos:
+        raise UserError(NO_PHOTOS)
+    return embeddings, photos
+
+
+def described_photos(references: References) -> tuple[list[dict[str, str]], list[Image]]:
+    """What a description says of the photos, and the photos.
+
+    Raises:
+        UserError: photos that cannot be read.
+    """
+    named = _named(_entries(references))
+    return _described(named), [image for _, image in named]
+
+
+def _read_faces(
+    entries: Sequence[str | Path | Image], reader: "FaceReader"
+) -> "tuple[Embeddings, list[dict[str, str]], list[Image]]":
+    named = _named(entries)
+    images = [image for _, image in named]
+    faces = _largest_faces([name for name, _ in named], reader.find(images))
+    return reader.embed(images, faces), _described(named), images
+
+
+def shared_reader(recognizer: str | None, run: RunContext) -> "FaceReader":
+    """One for all metrics of a run that name the same recognizer; None names that of the face similarity."""
+    from finetune_monitor.models.face_reader import FaceReader
+
+    if recognizer is None:
+        recognizer = run.options.get(NAME, FaceSimilarity.Options()).recognizer
+    return run.share(("faces", recognizer), lambda: FaceReader(recognizer, run.device))
 
 
 def cosines(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "n m"]:

@@ -22,6 +22,7 @@ from finetune_monitor.monitor.best_weights import BestWeights
 from finetune_monitor.monitor.budget import EVERY, Budget
 from finetune_monitor.monitor.evaluator import Evaluator, check_images_fit
 from finetune_monitor.monitor.stopping import StoppingRule, Watched, check_rules, decide
+from finetune_monitor.record.alarms import alarms, alarms_of
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.curve import contenders, resolution, way_in_words, ways
 from finetune_monitor.record.evaluation import Decision, Evaluation, RunSummary, StopReason, summarize
@@ -166,8 +167,7 @@ class FinetuneMonitor:
             found = self._evaluator.measure()
             scores = summarize(found.images, self._columns)
             evaluation = Evaluation(step, epoch, time.time(), scores, found.images, found.seconds)
-            self.decision = self._decide((*self.evaluations, evaluation))
-            evaluation = replace(evaluation, decision=self.decision)
+            evaluation = self._judged(evaluation)
             if distributed.is_main():
                 evaluation = self._publish(evaluation, found.rendered, waited)
         self.evaluations = (*self.evaluations, evaluation)
@@ -199,6 +199,14 @@ class FinetuneMonitor:
     def every(self) -> int:
         """Steps between evaluations, where the budget allows."""
         return self._budget.every
+
+    def _judged(self, evaluation: Evaluation) -> Evaluation:
+        """With the scores that come of the whole history, the alarms and the decision."""
+        derived = self._evaluator.derive((*self.evaluations, evaluation))
+        evaluation = replace(evaluation, scores={**evaluation.scores, **derived})
+        evaluation = replace(evaluation, alarms=alarms((*self.evaluations, evaluation), self._columns))
+        self.decision = self._decide((*self.evaluations, evaluation))
+        return replace(evaluation, decision=self.decision)
 
     def _decide(self, history: Sequence[Evaluation]) -> Decision:
         """What the rules say; in a resumed run, the rules that it has now."""
@@ -360,5 +368,7 @@ class FinetuneMonitor:
         far = "".join(f", {name}: {way_in_words(found)}" for name, found in reached.items())
         scores = scores_in_words(evaluation.scores, self._columns)
         tqdm.write(f"step {evaluation.step}: {scores}{far} ({spent:.1f} s{share})")
+        for alarm in alarms_of(evaluation, self._columns):
+            tqdm.write(f"step {evaluation.step}: ALARM: {alarm}")
         if evaluation.decision.stop:
             tqdm.write(f"step {evaluation.step}: stopping, {evaluation.decision.why}")

@@ -2,20 +2,22 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 import psutil
 from PIL.Image import Image
 
 from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.metrics import Metric
-from finetune_monitor.record.columns import ScoreColumn
-from finetune_monitor.record.evaluation import ScoredImage
+from finetune_monitor.metrics import Compares, Derives, Metric
+from finetune_monitor.record.columns import SIDE, ScoreColumn
+from finetune_monitor.record.evaluation import Evaluation, ScoredImage
 from finetune_monitor.record.grid import Cell
 from finetune_monitor.rendering.renderer import Renderer, is_black
-from finetune_monitor.stats.estimate import MISSING, FloatArray
+from finetune_monitor.stats.estimate import MISSING, Estimate, FloatArray
 
 GIB = 2**30
 
@@ -23,6 +25,8 @@ COPIES = 4
 """How often an image is in memory at once: as rendered, sent between processes, and gathered for the sinks."""
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class WarnOnce:
@@ -65,12 +69,15 @@ class Evaluator:
         start = time.monotonic()
         rendered = self._render(mine)
         after_render = time.monotonic()
-        scores = self._score(mine, self._measurable(mine, rendered))
+        kept = self._measurable(mine, rendered)
+        scores, features = self._score(mine, kept), self._features(mine, kept)
         seconds = (after_render - start, time.monotonic() - after_render)
-        shards = distributed.gather((seconds, {cell.index: row for cell, row in zip(mine, scores, strict=True)}))
-        rows = {index: row for _, shard in shards for index, row in shard.items()}
+        own = {cell.index: row for cell, row in zip(mine, scores, strict=True)}
+        shards = distributed.gather((seconds, own, features))
+        rows = {index: row for _, shard, _ in shards for index, row in shard.items()}
+        self._compare(rows, [shard for _, _, shard in shards])
         images = tuple(ScoredImage(cell, None, rows[cell.index]) for cell in cells)
-        render, score = (max(each) for each in zip(*(spent for spent, _ in shards), strict=True))
+        render, score = (max(each) for each in zip(*(spent for spent, _, _ in shards), strict=True))
         gathered = distributed.gather_to_main({cell.index: p for cell, p in zip(mine, rendered, strict=True)})
         found = {index: image for shard in gathered for index, image in shard.items()}
         return Measurement([found.get(cell.index) for cell in cells], images, {"render": render, "score": score})
@@ -96,16 +103,64 @@ class Evaluator:
 
     def _score(self, cells: Sequence[Cell], kept: dict[int, Image]) -> list[dict[str, float]]:
         """One dict a cell; a metric's main columns are always there, NaN where nothing was measured."""
-        names = [name for name, column in self.columns.items() if column.is_main]
-        rows = [dict.fromkeys(names, MISSING) for _ in cells]
+        main = [name for name, column in self.columns.items() if column.is_main]
+        rows = [dict.fromkeys((name for name in main if self._is_of(name, cell)), MISSING) for cell in cells]
         if not kept:
             return rows
         for metric in self.metrics:
             found = self._measured(metric, list(kept.values()), [cells[i] for i in kept])
             for name, values in found.items():
                 for i, value in zip(kept, values, strict=True):
-                    rows[i][name] = float(value)
+                    if self._is_of(name, cells[i]):
+                        rows[i][name] = float(value)
         return rows
+
+    def _is_of(self, name: str, cell: Cell) -> bool:
+        """Whether a column is of images such as this one: of the subject's prompts, or a probe."""
+        return self.columns.get(name, SIDE).over == ("probes" if cell.is_probe else "prompts")
+
+    def _features(self, cells: Sequence[Cell], kept: dict[int, Image]) -> dict[str, dict[int, FloatArray | None]]:
+        """By metric and cell what a metric needs that compares images with each other."""
+        shown, of = list(kept.values()), [cells[i] for i in kept]
+        found: dict[str, dict[int, FloatArray | None]] = {}
+        for metric in self.metrics:
+            if isinstance(metric, Compares):
+                features = self._guarded(metric, partial(metric.features, shown, of)) or [None] * len(shown)
+                found[metric.name] = dict(zip((cell.index for cell in of), features, strict=True))
+        return found
+
+    def _compare(
+        self, rows: dict[int, dict[str, float]], shards: Sequence[dict[str, dict[int, FloatArray | None]]]
+    ) -> None:
+        """Add to the rows of the whole grid what comes of comparing its images."""
+        cells = self.renderer.grid.cells
+        for metric in self.metrics:
+            if not isinstance(metric, Compares):
+                continue
+            known = {index: each for shard in shards for index, each in shard.get(metric.name, {}).items()}
+            columns = self._guarded(metric, partial(metric.compare, [known.get(cell.index) for cell in cells], cells))
+            for name, values in (columns or {}).items():
+                for cell, value in zip(cells, values, strict=True):
+                    if self._is_of(name, cell):
+                        rows[cell.index][name] = float(value)
+
+    def derive(self, history: Sequence[Evaluation]) -> dict[str, Estimate]:
+        """Scores of the last evaluation that are of no single image."""
+        found: dict[str, Estimate] = {}
+        for metric in self.metrics:
+            if isinstance(metric, Derives):
+                found |= self._guarded(metric, partial(metric.derive, history)) or {}
+        return found
+
+    def _guarded(self, metric: Metric, action: Callable[[], T]) -> T | None:
+        try:
+            return action()
+        except Exception as error:
+            self._failed(metric, error)
+            return None
+
+    def _failed(self, metric: Metric, error: Exception) -> None:
+        self.warn(metric.name, f"metric {metric.name} failed; its scores are recorded as missing: {error!r}")
 
     def _measured(self, metric: Metric, shown: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
         try:
@@ -113,7 +168,7 @@ class Evaluator:
             if wrong := [name for name, values in columns.items() if len(values) != len(shown)]:
                 raise ValueError(f"columns {', '.join(wrong)}: expected {len(shown)} values each")
         except Exception as error:
-            self.warn(metric.name, f"metric {metric.name} failed; its scores are recorded as missing: {error!r}")
+            self._failed(metric, error)
             return {}
         return columns
 

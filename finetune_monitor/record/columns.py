@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-Role = Literal["score", "side", "stars"]
+Role = Literal["score", "side", "stars", "note"]
+
+Over = Literal["prompts", "probes", "run"]
 
 
 @dataclass(frozen=True)
@@ -15,13 +17,17 @@ class ScoreColumn:
     higher_is_better: the direction, for plots, tables and stopping rules; None where neither is better.
     bounds: least and greatest score of one image; infinite where there is none.
     role: a `score` is shown with its interval, its ceiling and its direction, a `side` column (the rate of faces
-        found) explains a score and is shown as a mean alone, `stars` grade the score `of` from 1 to 5.
+        found) explains a score and is shown as a mean alone, `stars` grade the score `of` from 1 to 5, a `note` says
+        something of an image that has no mean, such as which photo is nearest.
     of: whose stars these are.
     metric: the metric that gives the column; filled in where it is "".
     zero: what an image with the score 0 is marked with, such as "no face"; "" for no mark.
     ignores: keys of the metric's weights that the column does not depend on.
     needs: dotted key of the config without which the metric does not give the column.
     is_share: whether an image has either 1 or 0, so that the mean is a share of the images.
+    over: whether its images are those of the subject's prompts or the probes; or whether it is of a whole evaluation.
+    alarm: the value beyond which something is wrong, on the side that is not better; None where nothing is.
+    says: what is wrong then, in a sentence without its full stop.
     """
 
     higher_is_better: bool | None = True
@@ -33,11 +39,18 @@ class ScoreColumn:
     ignores: tuple[str, ...] = ()
     needs: str = ""
     is_share: bool = False
+    over: Over = "prompts"
+    alarm: float | None = None
+    says: str = ""
 
     @property
     def is_main(self) -> bool:
         """Whether it is shown with an interval and a direction."""
-        return self.role != "side"
+        return self.role in ("score", "stars")
+
+    def with_alarm(self, alarm: float) -> "ScoreColumn":
+        """The same with another level."""
+        return replace(self, alarm=alarm)
 
     def direction_json(self) -> dict[str, Any]:
         """What run.json has of a main column under `metrics`."""

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from finetune_monitor.record.evaluation import Evaluation, ScoredImage, seeds, values_of
+from finetune_monitor.record.evaluation import Evaluation, ScoredImage, of_column, seeds, values_of
 from finetune_monitor.stats.estimate import Estimate, FloatArray, shown
 from finetune_monitor.stats.intervals import Draws, Spread, share_of_way, smallest_change, spread, t_interval
 
@@ -70,7 +70,7 @@ def change_between(first: Point, second: Point, column: str) -> Estimate:
 
 def way(floor: Evaluation, reached: Evaluation, column: str, ceiling: Estimate) -> Estimate:
     """How far a score has come from step 0 (0) to what the real photos reach among each other (1)."""
-    old, new = _paired(floor.images, reached.images)
+    old, new = _paired(floor.images, of_column(reached.images, column))
     return share_of_way(values_of(new, column), values_of(old, column), seeds(new), Spread.of(ceiling))
 
 
@@ -90,7 +90,7 @@ def way_in_words(share: Estimate) -> str:
 
 def changes(first: Sequence[ScoredImage], second: Sequence[ScoredImage], column: str) -> tuple[FloatArray, Draws]:
     """Second minus first of every cell that both have, and which draw of noise each is of."""
-    old, new = _paired(first, second)
+    old, new = _paired(first, of_column(second, column))
     return values_of(new, column) - values_of(old, column), seeds(new)
 
 
@@ -168,8 +168,8 @@ def _deviation(first: Point, second: Point | None, column: str) -> float:
 def _point(evaluation: Evaluation, column: str, prompts: Sequence[int] | None) -> Point | None:
     if prompts is None:
         score = evaluation.scores.get(column)
-        return None if score is None else Point(evaluation.step, score, evaluation.images)
-    order = list(dict.fromkeys(image.cell.prompt for image in evaluation.images))
+        return None if score is None else Point(evaluation.step, score, tuple(of_column(evaluation.images, column)))
+    order = list(dict.fromkeys(image.cell.prompt for image in evaluation.images if not image.cell.is_probe))
     wanted = {order[place] for place in prompts if place < len(order)}
     images = tuple(image for image in evaluation.images if image.cell.prompt in wanted)
     if not any(column in image.scores for image in images):

@@ -85,6 +85,7 @@ class ScoredImage:
 class Evaluation:
     """One evaluation: `scores` are means over the grid, `images` stand in the grid's order.
 
+    alarms: columns that say that something is wrong (`record.alarms`).
     overhead: share of the wall time since the evaluation before that rendering, scoring and writing took; None for
         the first.
     """
@@ -97,6 +98,7 @@ class Evaluation:
     seconds: Mapping[str, float] = field(default_factory=dict)
     decision: Decision = Decision()
     overhead: float | None = None
+    alarms: tuple[str, ...] = ()
 
     @cached_property
     def by_cell(self) -> Mapping[str, ScoredImage]:
@@ -127,10 +129,16 @@ class RunSummary:
 
 
 def summarize(images: Sequence[ScoredImage], columns: Mapping[str, ScoreColumn]) -> dict[str, Estimate]:
-    """One estimate a score name, over all images of an evaluation; images of one seed are one draw of noise."""
+    """One estimate a column, over its images of an evaluation; images of one seed are one draw of noise."""
     names = dict.fromkeys(name for image in images for name in image.scores)
-    draws = seeds(images)
-    return {name: _estimate(values_of(images, name), draws, columns.get(name, SIDE)) for name in names}
+    known = {name: columns.get(name, SIDE) for name in names}
+    return {name: _estimate(images, name, column) for name, column in known.items() if column.role != "note"}
+
+
+def of_column(images: Sequence[ScoredImage], name: str) -> list[ScoredImage]:
+    """The images that a column is of: those of the subject's prompts, or the probes."""
+    kinds = {image.cell.is_probe for image in images if name in image.scores}
+    return [image for image in images if image.cell.is_probe in kinds]
 
 
 def values_of(images: Sequence[ScoredImage], name: str) -> FloatArray:
@@ -144,7 +152,9 @@ def seeds(images: Sequence[ScoredImage]) -> Draws:
     return np.array([places.setdefault(image.cell.seed, len(places)) for image in images], dtype=np.int64)
 
 
-def _estimate(values: FloatArray, draws: Draws, column: ScoreColumn) -> Estimate:
+def _estimate(images: Sequence[ScoredImage], name: str, column: ScoreColumn) -> Estimate:
+    own = of_column(images, name)
+    values, draws = values_of(own, name), seeds(own)
     return wilson(values, draws) if column.is_share else t_interval(values, draws, column.bounds)
 
 

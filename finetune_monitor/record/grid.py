@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import TypeAlias
 
 CellContent: TypeAlias = tuple[str, str, int]
@@ -21,19 +21,26 @@ FIRST_FIELDS = frozenset(
 IMAGES_PER_PROMPT = 4
 """Where nothing else is asked for."""
 
+IMAGES_PER_PROBE = 6
+"""With three probe prompts 18 images, so that a change among them can be told."""
+
+FIRST_PROBE_SEED = 1_000_000
+"""Beyond those of the prompts: no image of a probe shares its noise with one of the subject."""
+
 SEEDS_APART = 1000
 """From the first seed of a prompt to that of the next, so that another number of images keeps the seeds."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One image of the grid: a prompt and the seed of its noise."""
+    """One image of the grid: a prompt and the seed of its noise; a probe's prompt does not name the subject."""
 
     index: int
     id: str
     prompt: str
     negative_prompt: str
     seed: int
+    is_probe: bool = False
 
     @property
     def content(self) -> CellContent:
@@ -59,6 +66,9 @@ class PromptGrid:
         karras: noise levels spaced as in Karras et al. 2022, by a sampler that can do so.
         size: (height, width) in pixels; None is the model's own size.
         images_per_prompt: 4 where neither this nor `seeds` is given.
+        probe_prompts: further prompts, which do not name the subject: what the model makes of other people. Their
+            images are in no mean of the subject's.
+        images_per_probe: each with a seed of its own.
 
     Raises:
         ValueError: for an empty grid, repeated prompts or seeds, both `seeds` and `images_per_prompt`, fewer than one
@@ -74,6 +84,8 @@ class PromptGrid:
     karras: bool = False
     size: tuple[int, int] | None = None
     images_per_prompt: int | None = None
+    probe_prompts: Sequence[str] = field(default_factory=list)
+    images_per_probe: int = IMAGES_PER_PROBE
 
     def __post_init__(self) -> None:
         self._keep_list("prompts", self.prompts)
@@ -90,6 +102,13 @@ class PromptGrid:
             raise ValueError(
                 f"PromptGrid.images_per_prompt: found {self.images_per_prompt}, expected 1 to {SEEDS_APART}"
             )
+        if self.probe_prompts:
+            self._keep_list("probe_prompts", self.probe_prompts)
+        object.__setattr__(self, "probe_prompts", tuple(self.probe_prompts))
+        if shared := set(self.prompts) & set(self.probe_prompts):
+            raise ValueError(f"PromptGrid.probe_prompts: {shared.pop()!r} is a prompt of the subject too; take it out")
+        if not 1 <= self.images_per_probe <= SEEDS_APART:
+            raise ValueError(f"PromptGrid.images_per_probe: found {self.images_per_probe}, expected 1 to {SEEDS_APART}")
         if self.steps < 1:
             raise ValueError(f"PromptGrid.steps: found {self.steps}, expected 1 or more")
         if not self.guidance >= 0:
@@ -97,11 +116,16 @@ class PromptGrid:
 
     @property
     def cells(self) -> tuple[Cell, ...]:
-        """All cells, prompt by prompt."""
-        pairs = ((p, prompt, seed) for p, prompt in enumerate(self.prompts) for seed in self.seeds_of(p))
+        """All cells, prompt by prompt; the probes last."""
+        own = ((f"p{p:02d}", prompt, seed, False) for p, prompt in enumerate(self.prompts) for seed in self.seeds_of(p))
+        probes = (
+            (f"q{q:02d}", prompt, FIRST_PROBE_SEED + q * SEEDS_APART + image, True)
+            for q, prompt in enumerate(self.probe_prompts)
+            for image in range(self.images_per_probe)
+        )
         return tuple(
-            Cell(index, f"p{p:02d}-s{seed}", prompt, self.negative_prompt, seed)
-            for index, (p, prompt, seed) in enumerate(pairs)
+            Cell(index, f"{place}-s{seed}", prompt, self.negative_prompt, seed, is_probe)
+            for index, (place, prompt, seed, is_probe) in enumerate((*own, *probes))
         )
 
     def seeds_of(self, prompt: int) -> Sequence[int]:
@@ -117,6 +141,8 @@ class PromptGrid:
         content = {name: value for name, value in asdict(self).items() if name in FIRST_FIELDS or value != usual[name]}
         content["prompts"] = list(self.prompts)
         content["seeds"] = None if self.seeds is None else list(self.seeds)
+        if not self.probe_prompts:
+            content.pop("images_per_probe", None)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def _keep_list(self, name: str, values: Sequence[object]) -> None:

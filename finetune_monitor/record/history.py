@@ -159,12 +159,14 @@ def _grid(found: Mapping[str, Any]) -> PromptGrid:
     content = {key: value for key, value in found.items() if key in known}
     prompts, size = tuple(content["prompts"]), content.get("size")
     seeds = None if content["seeds"] is None else tuple(content["seeds"])
-    texts, numbers = (*prompts, content.get("negative_prompt", "")), (*(seeds or ()), content.get("images_per_prompt"))
+    probes = tuple(content.get("probe_prompts", ()))
+    texts = (*prompts, *probes, content.get("negative_prompt", ""))
+    numbers = (*(seeds or ()), *(content.get(key) for key in ("images_per_prompt", "images_per_probe")))
     if not all(isinstance(text, str) for text in texts) or not all(
         each is None or (type(each) is int and abs(each) < GREATEST) for each in numbers
     ):
         raise ValueError(f"found prompts {prompts!r} and seeds {numbers!r}")
-    lists = {"prompts": prompts, "seeds": seeds}
+    lists = {"prompts": prompts, "seeds": seeds, "probe_prompts": probes}
     return PromptGrid(**{**content, **lists, "size": None if size is None else (int(size[0]), int(size[1]))})
 
 

@@ -75,6 +75,7 @@ def _evaluation(path: Path, number: int, row: Any) -> tuple[Evaluation, int]:
                 str(decision.get("detail", "")),
                 decision.get("best_score"),
             ),
+            alarms=tuple(map(str, row.get("alarms", ()))),
         )
         return evaluation, int(row["images"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -83,7 +84,8 @@ def _evaluation(path: Path, number: int, row: Any) -> tuple[Evaluation, int]:
 
 def _scored_image(path: Path, number: int, row: Any) -> tuple[int, ScoredImage]:
     try:
-        cell = Cell(0, row["cell"], row["prompt"], row["negative_prompt"], row["seed"])
+        is_probe = row.get("probe", False) is True
+        cell = Cell(0, row["cell"], row["prompt"], row["negative_prompt"], row["seed"], is_probe)
         scores = {name: from_json_number(value) for name, value in row["scores"].items()}
         return int(row["step"]), ScoredImage(cell, row["file"], scores)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -103,6 +105,7 @@ def evaluation_row(evaluation: Evaluation) -> dict[str, Any]:
         "seconds": dict(evaluation.seconds),
         "overhead": evaluation.overhead,
         "decision": plain(asdict(evaluation.decision)),
+        **({"alarms": list(evaluation.alarms)} if evaluation.alarms else {}),
         "images": len(evaluation.images),
     }
 

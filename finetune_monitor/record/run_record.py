@@ -139,6 +139,7 @@ class RunRecord:
                 "prompt": image.cell.prompt,
                 "negative_prompt": image.cell.negative_prompt,
                 "seed": image.cell.seed,
+                **({"probe": True} if image.cell.is_probe else {}),
                 **sampling,
                 "file": image.file,
                 "scores": {name: json_number(value) for name, value in image.scores.items()},

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.record.evaluation import Evaluation, ScoredImage, seeds, values_of
+from finetune_monitor.record.evaluation import Evaluation, ScoredImage, of_column, seeds, values_of
 from finetune_monitor.record.history import RunHistory
 from finetune_monitor.record.scales import scale
 from finetune_monitor.stats.estimate import MISSING, Estimate, shown
 from finetune_monitor.stats.intervals import t_interval
 
-NOT_SAMPLING = ("prompts", "seeds", "images_per_prompt", "negative_prompt")
+NOT_SAMPLING = ("prompts", "seeds", "images_per_prompt", "probe_prompts", "images_per_probe", "negative_prompt")
 """Fields of the grid that say which cells there are; the others say how each is sampled."""
 
 PHOTOS_IN_WORDS = {"references": "reference photos", "held_out": "held-out photos"}
@@ -124,6 +124,8 @@ def _for_better(found: Difference) -> str:
 
 
 def _difference(name: str, first: Moment, second: Moment, pairs: list[tuple[ScoredImage, ScoredImage]]) -> Difference:
+    kept = {image.cell.content for image in of_column([after for _, after in pairs], name)}
+    pairs = [pair for pair in pairs if pair[1].cell.content in kept]
     values = np.stack([values_of([pair[side] for pair in pairs], name) for side in (0, 1)], axis=1)
     measured = values[~np.isnan(values).any(axis=1)]
     means = measured.mean(axis=0) if len(measured) else (MISSING, MISSING)

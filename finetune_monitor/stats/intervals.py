@@ -33,7 +33,7 @@ class Spread:
 
     mean: float
     error: float
-    freedom: int
+    freedom: float
 
     @classmethod
     def of(cls, found: Estimate) -> "Spread":
@@ -166,9 +166,42 @@ def share_of_way(scores: FloatArray, floors: FloatArray, draws: Draws, ceiling: 
     images = spread(np.where(pairs, scores - (1 - share) * floors, MISSING), draws)
     parts = np.array([images.error, share * ceiling.error])
     error = float(np.hypot(*parts)) / way
-    freedom = (parts**2).sum() ** 2 / (parts**4 / [images.freedom, ceiling.freedom]).sum() if error else 1.0
-    half = quantile(freedom) * error
+    half = quantile(_welch(parts, [images.freedom, ceiling.freedom])) * error if error else 0.0
     return Estimate(share, share - half, share + half, n, missing)
+
+
+def ratio(numerators: FloatArray, denominators: FloatArray, draws: Draws) -> Estimate:
+    """The ratio of two means over the same images, to first order (Cochran 1977, 6.3): the error of the mean of
+    numerator - ratio denominator, over the mean denominator. Nothing where the denominator cannot be told from 0.
+    """
+    pairs = ~np.isnan(numerators) & ~np.isnan(denominators)
+    n, missing = int(pairs.sum()), int((~pairs).sum())
+    below = spread(np.where(pairs, denominators, MISSING), draws)
+    if not (below.freedom and abs(below.mean) > below.half_width):
+        return Estimate(MISSING, MISSING, MISSING, n, missing)
+    found = float(numerators[pairs].mean()) / below.mean
+    rest = spread(np.where(pairs, numerators - found * denominators, MISSING), draws)
+    return Spread(found, rest.error / abs(below.mean), rest.freedom).interval(n, missing)
+
+
+def ratio_of_spreads(numerator: Spread, denominator: Spread, n: int, missing: int = 0) -> Estimate:
+    """The ratio of two independent means, to first order: errors add as squares, the second times the ratio.
+
+    The degrees of freedom follow Welch (1947).
+    """
+    if math.isnan(numerator.mean) or not denominator.mean:
+        return Estimate(MISSING, MISSING, MISSING, n, missing)
+    found = numerator.mean / denominator.mean
+    parts = np.array([numerator.error, found * denominator.error])
+    if not (numerator.freedom and denominator.freedom and parts.any()):
+        return Estimate(found, MISSING, MISSING, n, missing)
+    error = float(np.hypot(*parts)) / abs(denominator.mean)
+    return Spread(found, error, _welch(parts, [numerator.freedom, denominator.freedom])).interval(n, missing)
+
+
+def _welch(errors: Float[np.ndarray, "parts"], freedoms: Sequence[float]) -> float:
+    """Degrees of freedom of a sum of independent parts with these standard errors (Welch 1947)."""
+    return float((errors**2).sum() ** 2 / (errors**4 / freedoms).sum())
 
 
 def smallest_change(deviation: float, draws: int, freedom: int) -> float:

@@ -29,6 +29,9 @@ from finetune_monitor.training.registry import METRICS, RULES, SINKS
 
 DEFAULT_RULE = Plateau.name
 
+EVERYDAY_PROMPTS = ("a photo of a man", "a photo of a woman")
+"""Probes beside the class prompt: what everybody asks of a model that knows people."""
+
 PRODIGY_RATE = 0.01
 """A smaller factor on Prodigy's own step size is a rate meant for AdamW: the run would learn next to nothing."""
 
@@ -199,6 +202,24 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _probes_leave_the_subject_out(self) -> "Config":
+        words = set((self.data.class_prompt or "").split())
+        tokens = set(self.data.instance_prompt.split()) - words if words else set()
+        for prompt in self.probe_prompts:
+            if found := tokens & set(prompt.split()):
+                raise ValueError(
+                    f"monitor.grid.probe_prompts: {prompt!r} has {found.pop()!r}, which names the subject; probes ask "
+                    "for other people"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _leakage_is_of_a_similarity(self) -> "Config":
+        if "leakage" in self.monitor.metrics.chosen and "face_similarity" not in self.monitor.metrics.chosen:
+            raise ValueError("monitor.metrics.leakage: needs face_similarity, whose rise it is a share of; name it too")
+        return self
+
+    @model_validator(mode="after")
     def _rules_watch_what_is_measured(self) -> "Config":
         problems = [
             f"monitor.stopping.{index}.{problem}"
@@ -242,7 +263,16 @@ class Config(Section):
     @property
     def prompt_grid(self) -> PromptGrid:
         """The monitor's grid at the training's resolution."""
-        return PromptGrid(**dict(self.monitor.grid), size=(self.data.resolution, self.data.resolution))
+        options = {**dict(self.monitor.grid), "probe_prompts": self.probe_prompts}
+        return PromptGrid(**options, size=(self.data.resolution, self.data.resolution))
+
+    @property
+    def probe_prompts(self) -> Sequence[str]:
+        """What the config says, or else the class prompt and two everyday ones where a metric looks at probes."""
+        given = self.monitor.grid.probe_prompts
+        if given or not any(getattr(METRICS[name], "needs_probes", False) for name in self.monitor.metrics.chosen):
+            return given
+        return list(dict.fromkeys(filter(None, (self.data.class_prompt, *EVERYDAY_PROMPTS))))
 
     @property
     def prior_preservation(self) -> bool:

@@ -21,6 +21,10 @@ def _named(*places: str) -> Mapping[str, Any]:
 METRICS = _named(
     "metrics.face_similarity:FaceSimilarity",
     "metrics.aesthetic:Aesthetic",
+    "metrics.leakage:Leakage",
+    "metrics.diversity:Diversity",
+    "metrics.recognized:Recognized",
+    "metrics.copying:Copying",
 )
 
 SINKS = _named(

@@ -1,0 +1,125 @@
+"""How much of what was learned leaks into prompts that do not name the subject: other people become the subject."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from PIL.Image import Image
+
+from finetune_monitor.metrics import Description, RunContext
+from finetune_monitor.metrics.face_similarity import NAME as SUBJECT
+from finetune_monitor.metrics.face_similarity import References, cosines, reference_embeddings, shared_reader
+from finetune_monitor.record.columns import ScoreColumn
+from finetune_monitor.record.curve import changes
+from finetune_monitor.record.evaluation import Evaluation
+from finetune_monitor.record.grid import Cell
+from finetune_monitor.stats.estimate import MISSING, Estimate, FloatArray
+from finetune_monitor.stats.intervals import ratio_of_spreads, spread
+
+if TYPE_CHECKING:  # the config reads this file for its options, and torch takes seconds
+    import torch
+
+    from finetune_monitor.models.face_reader import FaceReader
+
+PROBE_SIMILARITY = "probe_similarity"
+
+ALARM = 0.5
+
+TOLD_FROM_CHANCE = 2.0
+"""Standard errors that the subject's own rise must be beyond before a share of it means anything."""
+
+
+class Leakage:
+    """Rise of the probes' similarity to the subject since step 0, as a share of the rise of the subject's own images.
+
+    0: other people stay who they are. 1: every person becomes the subject. Measured in the demo's world with and
+    without prior preservation (benchmarks/SIGNALS.md). The similarity of the subject's images comes from
+    `FaceSimilarity` of the same recognizer, which must be measured too.
+
+    Columns:
+        leakage: of an evaluation, not of an image; undefined until the subject's rise is beyond two standard errors.
+        probe_similarity: mean cosine of a probe's largest face to every reference face; NaN where no face is found.
+
+    Args:
+        references, recognizer, device: as for `FaceSimilarity`.
+        alarm: share beyond which the alarm sounds.
+
+    Raises:
+        UserError: as `FaceSimilarity`.
+    """
+
+    name = "leakage"
+    higher_is_better = False
+    bounds = (float("-inf"), float("inf"))
+    needs_probes = True
+
+    @dataclass(frozen=True)
+    class Options:
+        """What a config may set; without a recognizer it is that of the face similarity."""
+
+        recognizer: str | None = None
+        alarm: float = ALARM
+
+        def __post_init__(self) -> None:
+            if not self.alarm > 0:
+                raise ValueError(f"Options.alarm: found {self.alarm:g}, expected a share above 0")
+
+    columns: ClassVar = {
+        name: ScoreColumn(
+            False,
+            over="run",
+            alarm=ALARM,
+            says="what the model learns of the subject changes other people too; raise train.prior_loss_weight, add "
+            "class images, or stop earlier",
+        ),
+        PROBE_SIMILARITY: ScoreColumn(None, (-1.0, 1.0), "side", over="probes"),
+    }
+
+    def __init__(
+        self,
+        references: References,
+        recognizer: "str | Path | FaceReader" = "vggface2",
+        device: "str | torch.device" = "cpu",
+        alarm: float = ALARM,
+    ) -> None:
+        from finetune_monitor.models.face_reader import FaceReader
+
+        self._reader = recognizer if isinstance(recognizer, FaceReader) else FaceReader(recognizer, device)
+        self._references, photos = reference_embeddings(references, self._reader)
+        self._description = Description(
+            columns={**self.columns, self.name: self.columns[self.name].with_alarm(alarm)},
+            weights={"recognizer": self._reader.identity, "references": photos},
+        )
+
+    @classmethod
+    def for_run(cls, options: Options, run: RunContext) -> "Leakage | None":
+        """The metric that a run's config asks for; without photos only the recognizer is looked for."""
+        reader = shared_reader(options.recognizer, run)
+        return None if run.photos is None else cls(run.photos, reader, alarm=options.alarm)
+
+    def score(self, images: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
+        """The probes' similarity, one value an image (RGB); NaN for the subject's images."""
+        found = np.full(len(images), MISSING)
+        probes = [place for place, cell in enumerate(cells) if cell.is_probe]
+        for place, faces in zip(probes, self._reader.read([images[place] for place in probes]), strict=True):
+            if len(faces):
+                found[place] = cosines(faces[:1], self._references).mean()
+        return {PROBE_SIMILARITY: found}
+
+    def derive(self, history: Sequence[Evaluation]) -> Mapping[str, Estimate]:
+        """The leakage at the last evaluation."""
+        first, last = history[0], history[-1]
+        if first.step != 0 or last.step == 0:
+            return {}
+        own = spread(*changes(first.images, last.images, SUBJECT))
+        probes, draws = changes(first.images, last.images, PROBE_SIMILARITY)
+        if not own.freedom or not own.mean > TOLD_FROM_CHANCE * own.error:
+            return {}
+        measured = int((~np.isnan(probes)).sum())
+        return {self.name: ratio_of_spreads(spread(probes, draws), own, measured, len(probes) - measured)}
+
+    def describe(self) -> Description:
+        """The recognizer and the photos, each with its SHA-256, and the alarm."""
+        return self._description

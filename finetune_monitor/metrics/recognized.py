@@ -1,0 +1,142 @@
+"""The share of images in which people would recognize the subject and not somebody else."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from PIL.Image import Image
+
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.images import list_images, read_images
+from finetune_monitor.metrics import Description, RunContext
+from finetune_monitor.metrics.face_similarity import References, cosines, reference_embeddings, shared_reader
+from finetune_monitor.record.columns import ScoreColumn
+from finetune_monitor.record.grid import Cell
+from finetune_monitor.stats.estimate import MISSING, FloatArray
+
+if TYPE_CHECKING:  # the config reads this file for its options, and torch takes seconds
+    import torch
+
+    from finetune_monitor.models.face_reader import FaceReader
+    from finetune_monitor.models.recognizers import Embeddings
+
+OTHERS = "others_recognized"
+
+
+class Recognized:
+    """Whether the nearest of all known faces is the subject's, and not one of a gallery of other people.
+
+    A number that people understand, whatever the recognizer's scale. It says nothing of how good the likeness is once
+    the subject is nearer than all others: it is full long before the similarity has stopped rising.
+
+    Columns:
+        recognized: 1 where an image's largest face is nearer to a photo of the subject than to any face of the gallery,
+            0 where it is not, or where there is no face.
+        others_recognized: 1 where a further face in the image is, too: the people around become the subject; NaN where
+            there is no further face.
+
+    Args:
+        references, recognizer, device: as for `FaceSimilarity`.
+        gallery: a folder of other people's photos; it is read when the first image is scored, so that a training may
+            generate it before.
+
+    Raises:
+        UserError: as `FaceSimilarity`; at the first image, a gallery that shows no face.
+    """
+
+    name = "recognized"
+    higher_is_better = True
+    bounds = (0.0, 1.0)
+
+    @dataclass(frozen=True)
+    class Options:
+        """What a config may set; null is the recognizer of the face similarity, and the class images."""
+
+        recognizer: str | None = None
+        gallery: str | None = None
+
+    columns: ClassVar = {
+        name: ScoreColumn(True, bounds, is_share=True),
+        OTHERS: ScoreColumn(
+            False,
+            bounds,
+            "side",
+            is_share=True,
+            alarm=0.5,
+            says="the other people in the subject's images become the subject",
+        ),
+    }
+
+    def __init__(
+        self,
+        references: References,
+        gallery: str | Path,
+        recognizer: "str | Path | FaceReader" = "vggface2",
+        device: "str | torch.device" = "cpu",
+    ) -> None:
+        from finetune_monitor.models.face_reader import FaceReader
+
+        self._reader = recognizer if isinstance(recognizer, FaceReader) else FaceReader(recognizer, device)
+        self._references, photos = reference_embeddings(references, self._reader)
+        self._folder = Path(gallery).expanduser()
+        self._gallery: Embeddings | None = None
+        self._description = Description(
+            columns=self.columns,
+            weights={
+                "recognizer": self._reader.identity,
+                "references": photos,
+                "gallery": {"id": str(gallery)},
+            },
+        )
+
+    @classmethod
+    def for_run(cls, options: Options, run: RunContext) -> "Recognized | None":
+        """The metric that a run's config asks for; a gallery that it names is looked at now.
+
+        Raises:
+            UserError: neither a gallery nor class images, or a gallery without a face.
+        """
+        reader = shared_reader(options.recognizer, run)
+        gallery = options.gallery or run.class_images
+        if gallery is None:
+            raise UserError(
+                "monitor.metrics.recognized.gallery: found none, and no data.class_images; name a folder with photos "
+                "of other people"
+            )
+        made = None if run.photos is None else cls(run.photos, gallery, reader)
+        if made is not None and options.gallery is not None:
+            made.read_gallery()
+        return made
+
+    def read_gallery(self) -> "Embeddings":
+        """The gallery's faces, each image's largest.
+
+        Raises:
+            UserError: the folder cannot be read, or none of its images shows a face.
+        """
+        if self._gallery is None:
+            faces = [found[0] for found in self._reader.read(read_images(list_images(self._folder))) if len(found)]
+            if not faces:
+                raise UserError(
+                    f"{self._folder}: found no face in any image; name a folder with photos of other people"
+                )
+            self._gallery = np.stack(faces)
+        return self._gallery
+
+    def score(self, images: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
+        """The columns, one value an image (RGB)."""
+        gallery = self.read_gallery()
+        own, others = np.zeros(len(images)), np.full(len(images), MISSING)
+        for place, faces in enumerate(self._reader.read(images)):
+            if not len(faces):
+                continue
+            is_subject = cosines(faces, self._references).max(axis=1) > cosines(faces, gallery).max(axis=1)
+            own[place] = is_subject[0]
+            others[place] = is_subject[1:].any() if len(faces) > 1 else MISSING
+        return {self.name: own, OTHERS: others}
+
+    def describe(self) -> Description:
+        """The recognizer and the photos, each with its SHA-256, and where the gallery is."""
+        return self._description
