@@ -18,6 +18,9 @@ FIRST_FIELDS = frozenset(
 """Always in the fingerprint; a later field only where it is not as usual, so that older records keep theirs."""
 
 
+WHICH_CELLS = frozenset({"prompts", "seeds", "images_per_prompt", "negative_prompt"})
+"""Fields that say which cells there are; the others say how each is sampled."""
+
 IMAGES_PER_PROMPT = 4
 """Where nothing else is asked for."""
 
