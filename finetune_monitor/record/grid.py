@@ -18,6 +18,11 @@ FIRST_FIELDS = frozenset(
 """Always in the fingerprint; a later field only where it is not as usual, so that older records keep theirs."""
 
 
+WHICH_CELLS = frozenset(
+    {"prompts", "seeds", "images_per_prompt", "negative_prompt", "probe_prompts", "images_per_probe"}
+)
+"""Fields that say which cells there are; the others say how each is sampled."""
+
 IMAGES_PER_PROMPT = 4
 """Where nothing else is asked for."""
 
@@ -142,6 +147,7 @@ class PromptGrid:
         content["prompts"] = list(self.prompts)
         content["seeds"] = None if self.seeds is None else list(self.seeds)
         if not self.probe_prompts:
+            del content["probe_prompts"]
             content.pop("images_per_probe", None)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

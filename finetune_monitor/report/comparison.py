@@ -6,14 +6,12 @@ from typing import Any
 import numpy as np
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.record.evaluation import Evaluation, ScoredImage, of_column, seeds, values_of
+from finetune_monitor.record.evaluation import Evaluation, ScoredImage, seeds, values_of
+from finetune_monitor.record.grid import WHICH_CELLS
 from finetune_monitor.record.history import RunHistory
 from finetune_monitor.record.scales import scale
 from finetune_monitor.stats.estimate import MISSING, Estimate, shown
 from finetune_monitor.stats.intervals import t_interval
-
-NOT_SAMPLING = ("prompts", "seeds", "images_per_prompt", "probe_prompts", "images_per_probe", "negative_prompt")
-"""Fields of the grid that say which cells there are; the others say how each is sampled."""
 
 PHOTOS_IN_WORDS = {"references": "reference photos", "held_out": "held-out photos"}
 
@@ -146,7 +144,7 @@ def _other_sampling(first: RunHistory, second: RunHistory) -> list[str]:
 
 
 def _sampling(history: RunHistory) -> dict[str, Any]:
-    return {key: value for key, value in asdict(history.grid).items() if key not in NOT_SAMPLING}
+    return {key: value for key, value in asdict(history.grid).items() if key not in WHICH_CELLS}
 
 
 def _direction(name: str, first: RunHistory, second: RunHistory) -> bool | None:

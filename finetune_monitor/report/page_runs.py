@@ -13,7 +13,7 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.curve import resolution, way_in_words, ways
 from finetune_monitor.record.evaluation import Evaluation
-from finetune_monitor.record.grid import FIRST_FIELDS, Cell, PromptGrid
+from finetune_monitor.record.grid import FIRST_FIELDS, WHICH_CELLS, Cell, PromptGrid
 from finetune_monitor.record.history import GREATEST, RunHistory, read_noting
 from finetune_monitor.record.run_directory import EVALUATIONS, RUN
 from finetune_monitor.record.scales import scale
@@ -202,7 +202,7 @@ def sampling_in_words(grid: PromptGrid) -> str:
     """All that decides what a cell looks like, prompts and seed apart."""
     size = "the model's own size" if grid.size is None else f"{grid.size[1]} x {grid.size[0]}"
     sampler = (grid.sampler or "default sampler") + (" with Karras noise levels" if grid.karras else "")
-    usual = {each.name: each.default for each in fields(grid) if each.name not in FIRST_FIELDS}
+    usual = {each.name: each.default for each in fields(grid) if each.name not in FIRST_FIELDS | WHICH_CELLS}
     more = [f", {name} {getattr(grid, name)}" for name in usual if getattr(grid, name) != usual[name]]
     return f"{sampler}, {grid.steps} steps, guidance {grid.guidance:g}, {size}{''.join(more)}"
 

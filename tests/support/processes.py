@@ -42,7 +42,7 @@ class Brightness:
 def watch(folder, metric, grid=GRID, pipeline=None, **settings):
     """Three steps watched; what this process knows in the end."""
     pipeline = pipeline or tiny.stable_diffusion()
-    stopping = Patience("brightness", patience=1)
+    stopping = [Patience("brightness", patience=1)] if len(grid.cells) > 1 else []
     monitor = FinetuneMonitor(pipeline, grid, [metric], folder, (), stopping, 1, **settings)
     stops = [monitor.on_step_end(step) for step in (1, 2, 3)]
     monitor.close()
