@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.record.evaluation import Evaluation, ScoredImage, seeds, values_of
+from finetune_monitor.record.evaluation import Evaluation, ScoredImage, of_column, seeds, values_of
 from finetune_monitor.record.grid import WHICH_CELLS
 from finetune_monitor.record.history import RunHistory
 from finetune_monitor.record.scales import scale

@@ -208,7 +208,8 @@ class Trainer:
         """Loss, learning rate and the latest scores beside the bar; nothing that is not known yet."""
         numbers = {"loss": self.loss, "lr": self.optimizer.param_groups[0]["lr"]}
         if monitor is not None and monitor.latest is not None:
-            numbers |= {metric.name: monitor.latest.scores[metric.name].mean for metric in monitor.metrics}
+            scores = monitor.latest.scores
+            numbers |= {each.name: scores[each.name].mean for each in monitor.metrics if each.name in scores}
         bar.set_postfix({name: f"{n:.3g}" for name, n in numbers.items() if math.isfinite(n)}, refresh=False)
 
     def _save(self) -> None:
