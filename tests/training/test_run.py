@@ -359,7 +359,7 @@ def test_a_monitored_run_records_shows_and_ends(train):
 
 @pytest.mark.slow
 def test_a_rule_ends_the_run_with_a_checkpoint_and_the_last_weights(train):
-    rule = "monitor.stopping=[{metric: faces_found, patience: 1}]"
+    rule = "monitor.stopping=[{rule: patience, metric: faces_found, patience: 1}]"
     folder = train("run", "monitor.sinks={}", rule, "monitor.every=1", "train.checkpoint_every=100")
     history = read_run(folder)
     assert history.evaluations[-1].step == 1

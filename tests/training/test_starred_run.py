@@ -50,7 +50,7 @@ def starred(write_config, run_folder, tmp_path, monkeypatch) -> tuple[Path, Path
     file = write_fitted(tmp_path / "t.json", face_similarity=FACE, aesthetic=LOOKS)
     options = [f"monitor.thresholds={file}", f"monitor.metrics.aesthetic={json.dumps(DEMO_AESTHETIC)}"]
     options += ["monitor.sinks={tensorboard: {}, wandb: {mode: offline}}"]
-    options += ["monitor.stopping=[{metric: aesthetic_stars, patience: 9}]"]
+    options += ["monitor.stopping=[{rule: patience, metric: aesthetic_stars, patience: 9}]"]
 
     def go() -> int:
         AcceleratorState._reset_state(reset_partial_state=True)  # as a new process would find it
