@@ -88,8 +88,8 @@ def test_two_heads_share_one_encoder_and_each_image_is_encoded_once(tiny_clip, t
     encoder = ClipEncoder(str(tiny_clip))
     shared = [Aesthetic(encoder, head=heads[0]), Aesthetic(encoder, head=heads[1], name="second")]
     seen: list[int] = []
-    encode = encoder._model.encode_image
-    monkeypatch.setattr(encoder._model, "encode_image", lambda x, **kw: seen.append(len(x)) or encode(x, **kw))
+    encode = encoder.encode
+    monkeypatch.setattr(encoder, "encode", lambda pixels: seen.append(len(pixels)) or encode(pixels))
     batch = images(5)
     for one, other, name in zip(alone, shared, ("aesthetic", "second"), strict=True):
         expected = one.score(batch, CELLS)["aesthetic"]
