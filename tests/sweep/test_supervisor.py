@@ -68,14 +68,6 @@ def test_a_killed_process_is_an_error_and_the_next_goes_on_until_it_is_told_to_s
     assert json.loads((tmp_path / "sweep/trials/seed=0/run.json").read_text())["ended"]["reason"] == "interrupted"
 
 
-@pytest.mark.slow
-def test_what_the_user_can_put_right_is_not_tried_again(watch, tmp_path):
-    found = watch(model=str(tmp_path / "gone")).next_result()
-    assert (found["done"], found["outcome"]) == (True, "failed")
-    assert found["error"].startswith("the run cannot start:")
-    assert str(tmp_path / "gone") in found["error"]
-
-
 def test_a_machine_without_the_folder_is_told_so(watch, tmp_path):
     supervisor = watch()
     (tmp_path / "sweep/.ray" / TOKEN).write_text("of another machine")
