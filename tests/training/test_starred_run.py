@@ -70,7 +70,7 @@ def test_thresholds_turn_scores_into_stars_in_the_record_and_every_view(starred,
         assert stars == [fitted.stars(np.array([image.scores["aesthetic"]]))[0] for image in evaluation.images]
         assert sorted(stars) == [2, 3]
         found = evaluation.scores["aesthetic_stars"]
-        assert (found.mean, found.low, found.high, found.n, found.missing) == (2.5, 2.0, 3.0, 2, 0)
+        assert (found.mean, found.low, found.high, found.n, found.missing) == (2.5, 1.0, 5.0, 2, 0)
         assert evaluation.scores["face_similarity_stars"].missing == 2  # no face, no star
     assert history.run["ended"]["best_metric"] == "aesthetic_stars"
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
