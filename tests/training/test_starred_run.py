@@ -75,7 +75,7 @@ def test_thresholds_turn_scores_into_stars_in_the_record_and_every_view(starred,
     assert history.run["ended"]["best_metric"] == "aesthetic_stars"
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
     assert [point.value for point in events.Scalars("aesthetic_stars")] == [2.5] * 3
-    for tag, value in (("interval/aesthetic_stars/low", 2), ("interval/aesthetic_stars/high", 3)):
+    for tag, value in (("interval/aesthetic_stars/low", 1), ("interval/aesthetic_stars/high", 5)):
         assert {point.value for point in events.Scalars(tag)} == {value}
     assert [point.value for point in events.Scalars("best/aesthetic_stars")] == [2.5]
     [charts] = events.Tensors("custom_scalars__config__")
@@ -85,7 +85,7 @@ def test_thresholds_turn_scores_into_stars_in_the_record_and_every_view(starred,
     assert all({"aesthetic", "aesthetic_stars"} <= set(table["columns"]) for table in tables)
     capfd.readouterr()
     print_summary(history)
-    assert "2.50 [2.00, 3.00]" in capfd.readouterr().out
+    assert "2.50 [1.00, 5.00]" in capfd.readouterr().out
 
 
 @pytest.mark.slow
