@@ -170,7 +170,7 @@ def _tokenizer(source: ClipSource) -> Any:
             raise UserError(f"clip {source.id}: its tokenizer is missing\n{hub_by_hand(repository, problem)}")
     try:
         return open_clip.get_tokenizer(name)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise UserError(
             f"clip {source.id}: its tokenizer cannot be read ({first_line(str(error))}); expected its files in the "
             "model's folder; name a CLIP whose tokenizer comes with open_clip, such as ViT-L-14-quickgelu"

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from PIL.Image import Image
+from safetensors import SafetensorError
 from torch import Tensor
 
 from finetune_monitor.base.errors import UserError
@@ -35,18 +37,13 @@ class DinoEncoder:
     """
 
     def __init__(self, dino: str, device: str | torch.device = "cpu") -> None:
-        from transformers import AutoConfig, AutoImageProcessor, AutoModel
-
         folder = _folder(dino)
         self.id, self.sha256, self._device = dino, sha256(folder / TRANSFORMERS_WEIGHTS), torch.device(device)
         try:
-            kind = AutoConfig.from_pretrained(folder).model_type
-            _check_kind(dino, kind)
-            self._preprocess = AutoImageProcessor.from_pretrained(folder)
-            with undisturbed_rng():
-                network = AutoModel.from_pretrained(folder, use_safetensors=True, **WITHOUT_POOLER.get(kind, {}))
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"dino {dino}: cannot be read ({first_line(str(error))}); download it again") from error
+            self._preprocess, network = _read(folder)
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            reason = first_line(str(error))
+            raise UserError(f"dino {dino}: {reason}; expected DINO or DINOv2 as the hub has it") from error
         self._network = network.float().eval().requires_grad_(False).to(self._device)
 
     @torch.inference_mode()
@@ -83,6 +80,21 @@ def _folder(dino: str) -> Path:
         raise UserError(hub_by_hand(dino, f"the download failed: {first_line(str(error))}")) from error
 
 
-def _check_kind(dino: str, kind: str) -> None:
+def _read(folder: Path) -> tuple[Any, Any]:
+    """The image processor and the network.
+
+    Raises:
+        ValueError: the network is of another kind, or the file lacks some of its weights; transformers would leave
+            them random. It raises further errors where files are damaged.
+    """
+    from transformers import AutoConfig, AutoImageProcessor, AutoModel
+
+    kind = AutoConfig.from_pretrained(folder).model_type
     if kind not in KINDS:
-        raise UserError(f"dino {dino}: found a network of the kind {kind}, expected one of {', '.join(KINDS)}")
+        raise ValueError(f"found a network of the kind {kind}, expected one of {', '.join(KINDS)}")
+    options = {"use_safetensors": True, "output_loading_info": True, **WITHOUT_POOLER.get(kind, {})}
+    with undisturbed_rng():
+        network, told = AutoModel.from_pretrained(folder, **options)
+    if missing := sorted(told["missing_keys"]):
+        raise ValueError(f"{folder / TRANSFORMERS_WEIGHTS}: lacks {missing[0]} and {len(missing) - 1} others")
+    return AutoImageProcessor.from_pretrained(folder), network
