@@ -40,9 +40,11 @@ class ClipScore:
 
     The margin's mean over all prompts of a grid, with equally many images each, is 0 in expectation where the images
     no longer depend on the prompt. A single prompt's may be below 0: its images then look like another prompt's.
+    Measured on the demo without prior preservation, 32 images a prompt, steps 0 and 300: both prompts .24 and .10, the
+    "black and white" one .01 and -.12. clip_score went from 47 to 38, up and down between (32 to 45 on 8 images).
 
     Prompts are compared with the rare token in them. Left out on the demo's model, the token moved clip_score up by 5
-    to 7 at every step and shrank margins and their noise alike to about 3/4: the order of the steps stayed.
+    to 8 at every step and shrank margins and their noise alike to about 3/4: it told no more.
 
     Args:
         clip: model name of open_clip, a folder in open_clip's layout, or a `ClipEncoder` that other metrics use too.
