@@ -14,6 +14,7 @@ from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from finetune_monitor.metrics.clip_score import ClipScore
 from finetune_monitor.record.history import RunHistory, read_run
 from finetune_monitor.training.main import main
 from support.places import ROOT
@@ -61,6 +62,20 @@ def test_similarity_rises_beyond_the_base_model_and_faces_are_found(history):
     assert last.scores["faces_found"].mean > 0.5
     assert history.ceilings["face_similarity"].mean > last.scores["face_similarity"].mean
     assert 0 <= last.scores["aesthetic"].mean <= 10
+
+
+def test_the_margin_shows_that_a_prompt_is_ignored(demo, history):
+    prompts = history.grid.prompts
+    metric = ClipScore(str(ROOT / "assets/demo/clip"), prompts=prompts)
+    found = []
+    for evaluation in (history.evaluations[0], history.evaluations[-1]):
+        images = [Image.open(demo[0] / image.file).convert("RGB") for image in evaluation.images]
+        margins = metric.score(images, [image.cell for image in evaluation.images])["prompt_margin"]
+        found.append([margins[[image.cell.prompt == each for image in evaluation.images]].mean() for each in prompts])
+    (_, before), (_, after) = found  # "black and white", which the training forgets
+    assert after < -0.05
+    assert before > after + 0.05
+    assert np.mean(found[0]) > np.mean(found[1]) + 0.05
 
 
 def test_the_console_says_what_was_found_and_where_to_look(demo):

@@ -3,13 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from PIL.Image import Image
 
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.grid import Cell
 from finetune_monitor.stats.estimate import Estimate, FloatArray
+
+if TYPE_CHECKING:
+    from finetune_monitor.models.clip import ClipEncoder
 
 
 @runtime_checkable
@@ -64,14 +67,31 @@ class Described(Protocol):
 class RunContext:
     """What a run offers to the metrics that its config names.
 
-    photos: of the person, those that are trained on; None where they cannot be read.
-    held_out: further photos of the person.
+    photos: of the subject, those that are trained on; None where they cannot be read.
+    held_out: further photos of the subject.
     device: where networks run, as torch names it.
+    prompts: of the grid; `score` may see only some of its cells.
     """
 
     photos: Sequence[Path] | None
     held_out: Sequence[Path]
     device: Any
+    prompts: Sequence[str] = ()
+    _encoders: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def clip(self, clip: str, pretrained: str | None) -> "ClipEncoder":
+        """The encoder of a CLIP model; metrics that name the same one share it, and each image is encoded once.
+
+        Raises:
+            UserError: its weights cannot be had, or its activation does not fit them.
+        """
+        from finetune_monitor.models.clip import ClipEncoder, resolve_clip
+
+        source = resolve_clip(clip, pretrained)
+        if source.id not in self._encoders:
+            self._encoders[source.id] = ClipEncoder(source, device=self.device)
+        found: ClipEncoder = self._encoders[source.id]
+        return found
 
 
 @dataclass(frozen=True)

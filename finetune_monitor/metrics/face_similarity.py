@@ -1,24 +1,21 @@
 """How much the faces in generated images are like those in the reference photos: mean cosine of face embeddings."""
 
-import hashlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from jaxtyping import Float
 from PIL.Image import Image
 
-from finetune_monitor.base.errors import UserError, all_problems
-from finetune_monitor.base.files import sha256
-from finetune_monitor.base.images import list_images, read_images, thumbnail
+from finetune_monitor.base.errors import all_problems
 from finetune_monitor.metrics import Description, RunContext
+from finetune_monitor.metrics.cosines import BOUNDS, among, cosines
+from finetune_monitor.metrics.reference_photos import ReferencePhotos, References
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.grid import Cell
-from finetune_monitor.stats.estimate import MISSING, Estimate, FloatArray
-from finetune_monitor.stats.intervals import jackknife
+from finetune_monitor.stats.estimate import MISSING, FloatArray
 
 if TYPE_CHECKING:  # the config reads this file for its options, and torch takes seconds
     import torch
@@ -33,9 +30,6 @@ ZERO_FILLED = "face_similarity_zero_filled"
 
 HELD_OUT = "face_similarity_held_out"
 """Likeness to photos of the person that the model was not trained on; measured where some are held out."""
-
-References: TypeAlias = str | Path | Sequence[str | Path | Image]
-"""A folder of photos, or a list of paths or images."""
 
 
 class FaceSimilarity:
@@ -61,7 +55,7 @@ class FaceSimilarity:
 
     name = NAME
     higher_is_better = True
-    bounds = (-1.0, 1.0)
+    bounds = BOUNDS
 
     @dataclass(frozen=True)
     class Options:
@@ -93,25 +87,17 @@ class FaceSimilarity:
         from finetune_monitor.models.faces import FaceFinder
         from finetune_monitor.models.recognizers import load_recognizer
 
-        used, kept = _entries(references), _entries(held_out)
-        if not used:
-            raise UserError("reference photos: found an empty list, expected at least one photo of the person")
-        named = _named([*used, *kept])
+        photos = ReferencePhotos.read(references, held_out)
         self._recognizer = load_recognizer(recognizer, device)
         self._finder = FaceFinder(device)
-        photos, images = _described(named), [image for _, image in named]
-        faces = _largest_faces([name for name, _ in named], self._finder.find(images))
-        embeddings = self._recognizer.embed(images, faces)
-        self._references, self._held_out = embeddings[: len(used)], embeddings[len(used) :]
+        faces = _largest_faces(photos.names, self._finder.find(photos.images))
+        self._references, self._held_out = photos.split(self._recognizer.embed(photos.images, faces))
+        kept = len(self._held_out) > 0
         self._description = Description(
             columns={name: column for name, column in self.columns.items() if name != HELD_OUT or kept},
-            weights={
-                "recognizer": {"id": self._recognizer.id, "sha256": self._recognizer.sha256},
-                "references": photos[: len(used)],
-                **({"held_out": photos[len(used) :]} if kept else {}),
-            },
-            ceilings={NAME: _among(self._references), **({HELD_OUT: _among(self._held_out)} if kept else {})},
-            thumbnails={p["sha256"]: thumbnail(image) for p, image in zip(photos, images, strict=True)},
+            weights={"recognizer": {"id": self._recognizer.id, "sha256": self._recognizer.sha256}, **photos.weights},
+            ceilings={NAME: among(self._references), **({HELD_OUT: among(self._held_out)} if kept else {})},
+            thumbnails=photos.thumbnails,
             notice=self._recognizer.notice,
         )
 
@@ -150,50 +136,6 @@ class FaceSimilarity:
         fewer than two, and without an interval where there are fewer than three.
         """
         return self._description
-
-
-def cosines(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "n m"]:
-    """Cosine of every row of `a` with every row of `b`, both L2-normalized."""
-    found: np.ndarray = np.clip(a.astype(np.float64) @ b.astype(np.float64).T, -1.0, 1.0)
-    return found
-
-
-def _among(embeddings: Float[np.ndarray, "n d"]) -> Estimate:
-    """The mean cosine of two of them, with its interval over other photos of the same kind."""
-    count = len(embeddings)
-    if count < 2:
-        return Estimate(MISSING, MISSING, MISSING, count, 0)
-    among = cosines(embeddings, embeddings)
-
-    def of_pairs(chosen: Sequence[int]) -> float:
-        return float(among[np.ix_(chosen, chosen)][np.triu_indices(len(chosen), k=1)].mean())
-
-    return jackknife(of_pairs, count).interval(count, bounds=FaceSimilarity.bounds)
-
-
-def _entries(photos: References) -> list[str | Path | Image]:
-    return list_images(photos) if isinstance(photos, str | Path) else list(photos)  # type: ignore[return-value]
-
-
-def _named(entries: Sequence[str | Path | Image]) -> list[tuple[str, Image]]:
-    """Every photo with what messages call it."""
-    paths = [entry for entry in entries if isinstance(entry, str | Path)]
-    read = iter(read_images(paths))
-    return [
-        (str(entry), next(read)) if isinstance(entry, str | Path) else (f"photo {index}", entry.convert("RGB"))
-        for index, entry in enumerate(entries)
-    ]
-
-
-def _described(named: Sequence[tuple[str, Image]]) -> list[dict[str, str]]:
-    """File and SHA-256; of the pixels where an image came without a file."""
-    return [
-        {
-            "file": name,
-            "sha256": sha256(Path(name)) if Path(name).is_file() else hashlib.sha256(image.tobytes()).hexdigest(),
-        }
-        for name, image in named
-    ]
 
 
 def _largest_faces(names: Sequence[str], found: "Sequence[list[Face]]") -> "list[Face]":

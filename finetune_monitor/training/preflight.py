@@ -113,7 +113,7 @@ def find_inputs(config: Config, device: torch.device, held: ExitStack, problems:
 def _metrics(config: Config, photos: ChosenPhotos | None, device: torch.device, attempt: _Attempts) -> list[Metric]:
     """The metrics that the config names."""
     training, held_out = (photos.training, photos.held_out) if photos else (None, [])
-    run = RunContext(training, held_out, device)
+    run = RunContext(training, held_out, device, config.prompt_grid.prompts)
     wanted = {METRICS[name]: dict(section) for name, section in config.monitor.metrics.chosen.items()}
     found = [attempt(partial(each.for_run, each.Options(**options), run)) for each, options in wanted.items()]
     return _with_stars(config.monitor, [metric for metric in found if metric is not None], attempt)

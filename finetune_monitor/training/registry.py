@@ -21,6 +21,8 @@ def _named(*places: str) -> Mapping[str, Any]:
 METRICS = _named(
     "metrics.face_similarity:FaceSimilarity",
     "metrics.aesthetic:Aesthetic",
+    "metrics.clip_score:ClipScore",
+    "metrics.subject_similarity:SubjectSimilarity",
 )
 
 SINKS = _named(

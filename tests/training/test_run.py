@@ -18,6 +18,7 @@ from accelerate.state import AcceleratorState
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file
+from skimage.data import chelsea
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.evaluation import StopReason
@@ -367,6 +368,24 @@ def test_a_monitored_run_records_shows_and_ends(train):
     assert history.run["ended"]["reason"] == StopReason.MAX_STEPS.value
     assert history.evaluations[-1].scores["faces_found"].mean == 0
     assert np.isnan(history.evaluations[-1].scores["face_similarity"].mean)
+
+
+def test_photos_without_a_face_are_taken_where_no_metric_asks_for_one(train, tmp_path):
+    (tmp_path / "cats").mkdir()
+    for index in range(3):
+        Image.fromarray(chelsea()[:, 50 * index : 300 + 50 * index]).save(tmp_path / f"cats/{index}.png")
+    clip = f"{{clip: {DEMO / 'clip'}, pretrained: null}}"
+    metrics = f"{{face_similarity: null, aesthetic: null, clip_score: {clip}, subject_similarity: {clip}}}"
+    options = [f"data.instance_images={tmp_path / 'cats'}", "data.held_out=1", f"monitor.metrics={metrics}"]
+    options += ["monitor.grid.prompts=[a photo of sks cat, a red photo of sks cat]", "monitor.sinks={}"]
+    folder = train("run", *options, "monitor.stopping=[{metric: subject_similarity}]", "train.max_steps=3")
+    history = read_run(folder)
+    columns = ["clip_score", "prompt_margin", "subject_similarity", "subject_similarity_held_out"]
+    assert sorted(history.main_columns) == columns
+    assert sorted(history.evaluations[-1].scores) == columns
+    assert all(np.isfinite(history.evaluations[-1].scores[name].mean) for name in columns)
+    assert np.isfinite(history.ceilings["subject_similarity"].mean)
+    assert history.run["ended"]["best_metric"] == "subject_similarity"
 
 
 @pytest.mark.slow
