@@ -85,6 +85,7 @@ def test_an_image_made_again_is_the_recorded_one_pixel_for_pixel(trained, traini
     assert np.array_equal(np.asarray(last.recorded), np.asarray(Image.open(recorded(folder, 6, "p00-s1"))))
 
 
+@pytest.mark.slow
 def test_the_base_model_is_what_made_the_images_of_step_0(trained):
     base = rerender(trained("lora"), 0, "p00-s1")
     assert (base.distance, base.weights) == (SAME, "the base model")
