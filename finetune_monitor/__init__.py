@@ -7,8 +7,10 @@ from finetune_monitor.base.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from finetune_monitor.metrics.aesthetic import Aesthetic as Aesthetic
+    from finetune_monitor.metrics.clip_score import ClipScore as ClipScore
     from finetune_monitor.metrics.face_similarity import FaceSimilarity as FaceSimilarity
     from finetune_monitor.metrics.starred import Starred as Starred
+    from finetune_monitor.metrics.subject_similarity import SubjectSimilarity as SubjectSimilarity
     from finetune_monitor.metrics.thresholds import read_thresholds as read_thresholds
     from finetune_monitor.models.clip import ClipEncoder as ClipEncoder
     from finetune_monitor.monitor.callback import FinetuneMonitor as FinetuneMonitor
@@ -27,6 +29,7 @@ _HOME = {
     "Aesthetic": "metrics.aesthetic",
     "Cell": "record.grid",
     "ClipEncoder": "models.clip",
+    "ClipScore": "metrics.clip_score",
     "FaceSimilarity": "metrics.face_similarity",
     "FinetuneMonitor": "monitor.callback",
     "Divergence": "monitor.rules.divergence",
@@ -37,6 +40,7 @@ _HOME = {
     "PromptGrid": "record.grid",
     "ReportPage": "report.sink",
     "Starred": "metrics.starred",
+    "SubjectSimilarity": "metrics.subject_similarity",
     "TensorBoardSink": "sinks.tensorboard",
     "WandbSink": "sinks.wandb",
     "read_thresholds": "metrics.thresholds",

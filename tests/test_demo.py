@@ -9,23 +9,34 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from finetune_monitor.metrics.clip_score import ClipScore
 from finetune_monitor.record.history import RunHistory, read_run
+from finetune_monitor.training.main import main
 from support.places import ROOT
 
 pytestmark = pytest.mark.slow
 
-STEPS, EVERY = 100, 50
+STEPS = 100
+
+
+FIRST = [f"train.max_steps={STEPS}", f"monitor.every={STEPS}", "data.class_count=8"]
+"""What makes it the demo's first hundred steps."""
+
+
+def options(folder: Path, *overrides: str) -> list[str]:
+    return [f"output_dir={folder / 'run'}", f"data.class_images={folder / 'class'}", *overrides]
 
 
 def launch(folder: Path, *overrides: str, processes: int = 1) -> subprocess.CompletedProcess:
     launcher = ["torch.distributed.run", "--nproc_per_node", "2"] if processes == 2 else ["accelerate.commands.launch"]
     single = [] if processes == 2 else ["--quiet", "--cpu", "--num_processes", "1", "--num_machines", "1"]
-    options = [f"output_dir={folder / 'run'}", f"data.class_images={folder / 'class'}", *overrides]
-    command = [sys.executable, "-m", *launcher, *single, "train.py", "--config", "configs/demo.yaml", *options]
+    command = [sys.executable, "-m", *launcher, *single, "train.py", "--config", "configs/demo.yaml"]
+    command += options(folder, *overrides)
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "COLUMNS": "200"}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
 
@@ -34,7 +45,7 @@ def launch(folder: Path, *overrides: str, processes: int = 1) -> subprocess.Comp
 def demo(tmp_path_factory) -> tuple[Path, str]:
     """Run directory and console output of the demo's first hundred steps."""
     folder = tmp_path_factory.mktemp("demo")
-    done = launch(folder, f"train.max_steps={STEPS}", f"monitor.every={EVERY}", "data.class_count=8")
+    done = launch(folder, *FIRST)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder / "run", done.stdout
 
@@ -45,12 +56,26 @@ def history(demo) -> RunHistory:
 
 
 def test_similarity_rises_beyond_the_base_model_and_faces_are_found(history):
-    floor, *_, last = history.evaluations
-    assert [evaluation.step for evaluation in history.evaluations] == [0, EVERY, STEPS]
+    floor, last = history.evaluations
+    assert [evaluation.step for evaluation in history.evaluations] == [0, STEPS]
     assert last.scores["face_similarity"].low > floor.scores["face_similarity"].high
     assert last.scores["faces_found"].mean > 0.5
     assert history.ceilings["face_similarity"].mean > last.scores["face_similarity"].mean
     assert 0 <= last.scores["aesthetic"].mean <= 10
+
+
+def test_the_margin_shows_that_a_prompt_is_ignored(demo, history):
+    prompts = history.grid.prompts
+    metric = ClipScore(str(ROOT / "assets/demo/clip"), prompts=prompts)
+    found = []
+    for evaluation in (history.evaluations[0], history.evaluations[-1]):
+        images = [Image.open(demo[0] / image.file).convert("RGB") for image in evaluation.images]
+        margins = metric.score(images, [image.cell for image in evaluation.images])["prompt_margin"]
+        found.append([margins[[image.cell.prompt == each for image in evaluation.images]].mean() for each in prompts])
+    (_, before), (_, after) = found  # "black and white", which the training forgets
+    assert after < -0.05
+    assert before > after + 0.05
+    assert np.mean(found[0]) > np.mean(found[1]) + 0.05
 
 
 def test_the_console_says_what_was_found_and_where_to_look(demo):
@@ -63,7 +88,7 @@ def test_the_console_says_what_was_found_and_where_to_look(demo):
 
 def test_tensorboard_reads_scores_and_images_at_every_step(demo, history):
     events = EventAccumulator(str(demo[0] / "tensorboard"), {"images": 0, "scalars": 0}).Reload()
-    assert [found.step for found in events.Images("grid")] == [0, EVERY, STEPS]
+    assert [found.step for found in events.Images("grid")] == [0, STEPS]
     for name in ("face_similarity", "aesthetic", "faces_found"):
         written = {found.step: found.value for found in events.Scalars(name)}
         expected = {e.step: e.scores[name].mean for e in history.evaluations if e.scores[name].n}
@@ -103,36 +128,35 @@ def test_the_exported_lora_makes_a_recorded_image_again_in_plain_diffusers(demo,
     assert difference.max() < 16
 
 
-def test_the_same_command_again_has_nothing_to_do(demo):
+def test_the_same_command_again_has_nothing_to_do(demo, monkeypatch):
     folder, _ = demo
     before = (folder / "evaluations.jsonl").read_bytes()
-    again = launch(folder.parent, f"train.max_steps={STEPS}", f"monitor.every={EVERY}", "data.class_count=8")
-    assert again.returncode == 0, again.stderr[-3000:]
+    monkeypatch.chdir(ROOT)
+    AcceleratorState._reset_state(reset_partial_state=True)  # as a new process would find it
+    assert main(Path("configs/demo.yaml"), options(folder.parent, *FIRST)) == 0
     assert (folder / "evaluations.jsonl").read_bytes() == before
 
 
 def test_two_processes_share_the_work_and_agree_with_one(demo, history, tmp_path):
     done = launch(
         tmp_path,
-        "train.max_steps=10",
-        "monitor.every=10",
-        "data.class_count=4",
+        "train.max_steps=4",
+        "monitor.every=4",
+        "data.class_count=2",
         "monitor.sinks={tensorboard: {}}",
         processes=2,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     two = read_run(tmp_path / "run")
     assert two.run["processes"] == 2
-    assert [evaluation.step for evaluation in two.evaluations] == [0, 10]
+    assert [evaluation.step for evaluation in two.evaluations] == [0, 4]
     for mine, theirs in zip(two.evaluations[0].images, history.evaluations[0].images, strict=True):
         assert mine.cell == theirs.cell
         assert mine.scores == pytest.approx(theirs.scores, abs=2e-2, nan_ok=True)
 
 
 def test_without_a_network_the_real_config_ends_in_seconds_and_names_every_file(tmp_path):
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--cpu", "--num_processes", "1"]
-    command += ["train.py"]
-    command += ["--config", "configs/sd15_lora.yaml", f"output_dir={tmp_path / 'run'}"]
+    command = [sys.executable, "train.py", "--config", "configs/sd15_lora.yaml", f"output_dir={tmp_path / 'run'}"]
     environment = {**os.environ, "HTTPS_PROXY": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "HOME": str(tmp_path)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90)
     assert done.returncode != 0

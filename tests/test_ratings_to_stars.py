@@ -29,7 +29,8 @@ def train(config: Path, folder: Path, *more: str) -> dict[tuple[int, str], dict[
     """A tiny run whose images the demo's aesthetic head scores; all scores by step and cell."""
     AcceleratorState._reset_state(reset_partial_state=True)  # as a new process would find it
     options = [f"output_dir={folder}", f"monitor.metrics.aesthetic={json.dumps(HEAD)}"]
-    options += ["monitor.metrics.face_similarity=null", "monitor.stopping=[{metric: aesthetic, patience: 9}]"]
+    options += ["monitor.metrics.face_similarity=null"]
+    options += ["monitor.stopping=[{rule: patience, metric: aesthetic, patience: 9}]"]
     options += ["monitor.grid.seeds=[0, 1, 2, 3]", "monitor.every=2"]
     assert run(load_config(config, [*options, *more])) == 0
     evaluations = read_run(folder).evaluations

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from PIL.Image import Image
 
@@ -11,6 +11,10 @@ from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.evaluation import Evaluation
 from finetune_monitor.record.grid import Cell
 from finetune_monitor.stats.estimate import Estimate, FloatArray
+
+if TYPE_CHECKING:
+    from finetune_monitor.models.clip import ClipEncoder
+    from finetune_monitor.models.face_reader import FaceReader
 
 Made = TypeVar("Made")
 
@@ -89,20 +93,22 @@ class Derives(Protocol):
 class RunContext:
     """What a run offers to the metrics that its config names.
 
-    photos: of the person, those that are trained on; None where they cannot be read.
-    held_out: further photos of the person.
+    photos: of the subject, those that are trained on; None where they cannot be read.
+    held_out: further photos of the subject.
     device: where networks run, as torch names it.
+    prompts: of the grid; `score` may see only some of its cells.
     options: of all metrics that the config names, by name.
     class_images: where images of other people are, or will be before the first evaluation.
-    shared: networks that several metrics use, by what made them.
+    shared: networks that several metrics use, by what tells them apart.
     """
 
     photos: Sequence[Path] | None
     held_out: Sequence[Path]
     device: Any
+    prompts: Sequence[str] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     class_images: Path | None = None
-    shared: dict[Any, Any] = field(default_factory=dict)
+    shared: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def share(self, key: Any, make: Callable[[], Made]) -> Made:
         """What was made for this key before, or what is made now."""
@@ -110,6 +116,27 @@ class RunContext:
             self.shared[key] = make()
         found: Made = self.shared[key]
         return found
+
+    def clip(self, clip: str, pretrained: str | None) -> "ClipEncoder":
+        """The encoder of a CLIP model; metrics that name the same one share it, and each image is encoded once.
+
+        Raises:
+            UserError: its weights cannot be had, or its activation does not fit them.
+        """
+        from finetune_monitor.models.clip import ClipEncoder, resolve_clip
+
+        source = resolve_clip(clip, pretrained)
+        return self.share(("clip", source.id), lambda: ClipEncoder(source, device=self.device))
+
+    def faces(self, recognizer: str) -> "FaceReader":
+        """The reader of faces with a recognizer; metrics that name the same one share it.
+
+        Raises:
+            UserError: the recognizer cannot be had or loaded.
+        """
+        from finetune_monitor.models.face_reader import FaceReader
+
+        return self.share(("faces", recognizer), lambda: FaceReader(recognizer, self.device))
 
 
 @dataclass(frozen=True)

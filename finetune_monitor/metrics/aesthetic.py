@@ -83,7 +83,7 @@ class Aesthetic:
     @classmethod
     def for_run(cls, options: Options, run: RunContext) -> "Aesthetic":
         """The metric that a run's config asks for."""
-        return cls(options.clip, options.pretrained, options.head, run.device)
+        return cls(run.clip(options.clip, options.pretrained), head=options.head)
 
     def score(self, images: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
         """One column of the metric's name, one rating an image (RGB)."""

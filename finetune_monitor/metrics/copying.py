@@ -10,7 +10,7 @@ from PIL.Image import Image, Resampling
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.metrics import Description, RunContext
-from finetune_monitor.metrics.face_similarity import References, described_photos
+from finetune_monitor.metrics.reference_photos import ReferencePhotos, References
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.grid import Cell
 from finetune_monitor.stats.estimate import FloatArray
@@ -75,7 +75,8 @@ class Copying:
     }
 
     def __init__(self, references: References, alarm: float = ALARM) -> None:
-        photos, images = described_photos(references)
+        photos = ReferencePhotos.read(references)
+        images = photos.images
         if len(images) < 2:
             raise UserError(
                 f"copying: found {len(images)} training photo, expected two or more: what is a copy is told by how "
@@ -85,7 +86,7 @@ class Copying:
         among = self._photos @ self._photos.T
         self.level = float(among[~np.eye(len(among), dtype=bool)].max())
         self._description = Description(
-            columns={**self.columns, self.name: self.columns[self.name].with_alarm(alarm)}, weights={"photos": photos}
+            columns={**self.columns, self.name: self.columns[self.name].with_alarm(alarm)}, weights=photos.weights
         )
 
     @classmethod

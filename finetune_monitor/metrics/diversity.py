@@ -9,7 +9,8 @@ import numpy as np
 from PIL.Image import Image
 
 from finetune_monitor.metrics import Description, RunContext
-from finetune_monitor.metrics.face_similarity import cosines, shared_reader
+from finetune_monitor.metrics.cosines import cosines
+from finetune_monitor.metrics.reference_faces import RECOGNIZER, make_reader, shared_reader
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.evaluation import Evaluation, of_column, seeds, values_of
 from finetune_monitor.record.grid import Cell
@@ -80,13 +81,11 @@ class Diversity:
 
     def __init__(
         self,
-        recognizer: "str | Path | FaceReader" = "vggface2",
+        recognizer: "str | Path | FaceReader" = RECOGNIZER,
         device: "str | torch.device" = "cpu",
         alarm: float = ALARM,
     ) -> None:
-        from finetune_monitor.models.face_reader import FaceReader
-
-        self._reader = recognizer if isinstance(recognizer, FaceReader) else FaceReader(recognizer, device)
+        self._reader = make_reader(recognizer, device)
         self._description = Description(
             columns={**self.columns, OF_PROBES: self.columns[OF_PROBES].with_alarm(alarm)},
             weights={"recognizer": self._reader.identity},

@@ -1,31 +1,25 @@
 """How much the faces in generated images are like those in the reference photos: mean cosine of face embeddings."""
 
-import hashlib
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from jaxtyping import Float
 from PIL.Image import Image
 
-from finetune_monitor.base.errors import UserError, all_problems
-from finetune_monitor.base.files import sha256
-from finetune_monitor.base.images import list_images, read_images, thumbnail
 from finetune_monitor.metrics import Description, RunContext
+from finetune_monitor.metrics.cosines import BOUNDS, among, cosines
+from finetune_monitor.metrics.reference_faces import RECOGNIZER, ReferenceFaces, make_reader, shared_reader
+from finetune_monitor.metrics.reference_photos import References
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.grid import Cell
-from finetune_monitor.stats.estimate import MISSING, Estimate, FloatArray
-from finetune_monitor.stats.intervals import jackknife
+from finetune_monitor.stats.estimate import MISSING, FloatArray
 
 if TYPE_CHECKING:  # the config reads this file for its options, and torch takes seconds
     import torch
 
     from finetune_monitor.models.face_reader import FaceReader
-    from finetune_monitor.models.faces import Face
-    from finetune_monitor.models.recognizers import Embeddings
 
 NAME = "face_similarity"
 
@@ -35,11 +29,6 @@ ZERO_FILLED = "face_similarity_zero_filled"
 
 HELD_OUT = "face_similarity_held_out"
 """Likeness to photos of the person that the model was not trained on; measured where some are held out."""
-
-NO_PHOTOS = "reference photos: found an empty list, expected at least one photo of the person"
-
-References: TypeAlias = str | Path | Sequence[str | Path | Image]
-"""A folder of photos, or a list of paths or images."""
 
 
 class FaceSimilarity:
@@ -55,8 +44,7 @@ class FaceSimilarity:
     Args:
         references: photos of the person; where one shows several people the largest face counts, with a warning.
         recognizer: a `FaceReader` that other metrics use too, or what one takes: `dlib` (comes with the package),
-            `vggface2`, `casia-webface`, `sface`, or the path of a recognizer
-            in ONNX format.
+            `vggface2`, `casia-webface`, `sface`, or the path of a recognizer in ONNX format.
         device: where detector and recognizer run.
         held_out: further photos of the person, which the model was not trained on.
 
@@ -66,13 +54,13 @@ class FaceSimilarity:
 
     name = NAME
     higher_is_better = True
-    bounds = (-1.0, 1.0)
+    bounds = BOUNDS
 
     @dataclass(frozen=True)
     class Options:
         """What a config may set."""
 
-        recognizer: str = "vggface2"
+        recognizer: str = RECOGNIZER
 
     columns: ClassVar = {
         NAME: ScoreColumn(True, bounds, ignores=("held_out",)),
@@ -95,23 +83,15 @@ class FaceSimilarity:
         device: "str | torch.device" = "cpu",
         held_out: References = (),
     ) -> None:
-        from finetune_monitor.models.face_reader import FaceReader
-
-        self._reader = recognizer if isinstance(recognizer, FaceReader) else FaceReader(recognizer, device)
-        used, kept = _entries(references), _entries(held_out)
-        embeddings, photos, images = _read_faces([*used, *kept], self._reader)
-        if not used:
-            raise UserError(NO_PHOTOS)
-        self._references, self._held_out = embeddings[: len(used)], embeddings[len(used) :]
+        self._reader = make_reader(recognizer, device)
+        faces = ReferenceFaces.read(references, self._reader, held_out)
+        self._references, self._held_out = faces.references, faces.held_out
+        kept = len(self._held_out) > 0
         self._description = Description(
             columns={name: column for name, column in self.columns.items() if name != HELD_OUT or kept},
-            weights={
-                "recognizer": self._reader.identity,
-                "references": photos[: len(used)],
-                **({"held_out": photos[len(used) :]} if kept else {}),
-            },
-            ceilings={NAME: _among(self._references), **({HELD_OUT: _among(self._held_out)} if kept else {})},
-            thumbnails={p["sha256"]: thumbnail(image) for p, image in zip(photos, images, strict=True)},
+            weights={"recognizer": self._reader.identity, **faces.photos.weights},
+            ceilings={NAME: among(self._references), **({HELD_OUT: among(self._held_out)} if kept else {})},
+            thumbnails=faces.photos.thumbnails,
             notice=self._reader.recognizer.notice,
         )
 
@@ -145,104 +125,3 @@ class FaceSimilarity:
         fewer than two, and without an interval where there are fewer than three.
         """
         return self._description
-
-
-def reference_embeddings(references: References, reader: "FaceReader") -> "tuple[Embeddings, list[dict[str, str]]]":
-    """The embedding of each photo's largest face, and what a description says of the photos.
-
-    Raises:
-        UserError: photos that cannot be read or show no face (all are named).
-    """
-    embeddings, photos, _ = _read_faces(_entries(references), reader)
-    if not photos:
-        raise UserError(NO_PHOTOS)
-    return embeddings, photos
-
-
-def described_photos(references: References) -> tuple[list[dict[str, str]], list[Image]]:
-    """What a description says of the photos, and the photos.
-
-    Raises:
-        UserError: photos that cannot be read.
-    """
-    named = _named(_entries(references))
-    return _described(named), [image for _, image in named]
-
-
-def _read_faces(
-    entries: Sequence[str | Path | Image], reader: "FaceReader"
-) -> "tuple[Embeddings, list[dict[str, str]], list[Image]]":
-    named = _named(entries)
-    images = [image for _, image in named]
-    faces = _largest_faces([name for name, _ in named], reader.find(images))
-    return reader.embed(images, faces), _described(named), images
-
-
-def shared_reader(recognizer: str | None, run: RunContext) -> "FaceReader":
-    """One for all metrics of a run that name the same recognizer; None names that of the face similarity."""
-    from finetune_monitor.models.face_reader import FaceReader
-
-    if recognizer is None:
-        recognizer = run.options.get(NAME, FaceSimilarity.Options()).recognizer
-    return run.share(("faces", recognizer), lambda: FaceReader(recognizer, run.device))
-
-
-def cosines(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "n m"]:
-    """Cosine of every row of `a` with every row of `b`, both L2-normalized."""
-    found: np.ndarray = np.clip(a.astype(np.float64) @ b.astype(np.float64).T, -1.0, 1.0)
-    return found
-
-
-def _among(embeddings: Float[np.ndarray, "n d"]) -> Estimate:
-    """The mean cosine of two of them, with its interval over other photos of the same kind."""
-    count = len(embeddings)
-    if count < 2:
-        return Estimate(MISSING, MISSING, MISSING, count, 0)
-    among = cosines(embeddings, embeddings)
-
-    def of_pairs(chosen: Sequence[int]) -> float:
-        return float(among[np.ix_(chosen, chosen)][np.triu_indices(len(chosen), k=1)].mean())
-
-    return jackknife(of_pairs, count).interval(count, bounds=FaceSimilarity.bounds)
-
-
-def _entries(photos: References) -> list[str | Path | Image]:
-    return list_images(photos) if isinstance(photos, str | Path) else list(photos)  # type: ignore[return-value]
-
-
-def _named(entries: Sequence[str | Path | Image]) -> list[tuple[str, Image]]:
-    """Every photo with what messages call it."""
-    paths = [entry for entry in entries if isinstance(entry, str | Path)]
-    read = iter(read_images(paths))
-    return [
-        (str(entry), next(read)) if isinstance(entry, str | Path) else (f"photo {index}", entry.convert("RGB"))
-        for index, entry in enumerate(entries)
-    ]
-
-
-def _described(named: Sequence[tuple[str, Image]]) -> list[dict[str, str]]:
-    """File and SHA-256; of the pixels where an image came without a file."""
-    return [
-        {
-            "file": name,
-            "sha256": sha256(Path(name)) if Path(name).is_file() else hashlib.sha256(image.tobytes()).hexdigest(),
-        }
-        for name, image in named
-    ]
-
-
-def _largest_faces(names: Sequence[str], found: "Sequence[list[Face]]") -> "list[Face]":
-    problems = [
-        f"{name}: no face found; remove the photo, or crop it so that the face is larger and upright"
-        for name, faces in zip(names, found, strict=True)
-        if not faces
-    ]
-    all_problems(problems, f"{len(problems)} of {len(names)} reference photos show no face:")
-    several = [f"{name} ({len(faces)})" for name, faces in zip(names, found, strict=True) if len(faces) > 1]
-    if several:
-        warnings.warn(
-            f"reference photos with several faces, the largest is used: {', '.join(several)}; crop them to the person "
-            "if that is someone else",
-            stacklevel=3,
-        )
-    return [faces[0] for faces in found]

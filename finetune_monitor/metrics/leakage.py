@@ -9,8 +9,10 @@ import numpy as np
 from PIL.Image import Image
 
 from finetune_monitor.metrics import Description, RunContext
+from finetune_monitor.metrics.cosines import cosines
 from finetune_monitor.metrics.face_similarity import NAME as SUBJECT
-from finetune_monitor.metrics.face_similarity import References, cosines, reference_embeddings, shared_reader
+from finetune_monitor.metrics.reference_faces import RECOGNIZER, ReferenceFaces, make_reader, shared_reader
+from finetune_monitor.metrics.reference_photos import References
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.curve import changes
 from finetune_monitor.record.evaluation import Evaluation
@@ -80,17 +82,16 @@ class Leakage:
     def __init__(
         self,
         references: References,
-        recognizer: "str | Path | FaceReader" = "vggface2",
+        recognizer: "str | Path | FaceReader" = RECOGNIZER,
         device: "str | torch.device" = "cpu",
         alarm: float = ALARM,
     ) -> None:
-        from finetune_monitor.models.face_reader import FaceReader
-
-        self._reader = recognizer if isinstance(recognizer, FaceReader) else FaceReader(recognizer, device)
-        self._references, photos = reference_embeddings(references, self._reader)
+        self._reader = make_reader(recognizer, device)
+        faces = ReferenceFaces.read(references, self._reader)
+        self._references = faces.references
         self._description = Description(
             columns={**self.columns, self.name: self.columns[self.name].with_alarm(alarm)},
-            weights={"recognizer": self._reader.identity, "references": photos},
+            weights={"recognizer": self._reader.identity, **faces.photos.weights},
         )
 
     @classmethod

@@ -11,7 +11,9 @@ from PIL.Image import Image
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.images import list_images, read_images
 from finetune_monitor.metrics import Description, RunContext
-from finetune_monitor.metrics.face_similarity import References, cosines, reference_embeddings, shared_reader
+from finetune_monitor.metrics.cosines import cosines
+from finetune_monitor.metrics.reference_faces import RECOGNIZER, ReferenceFaces, make_reader, shared_reader
+from finetune_monitor.metrics.reference_photos import References
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.grid import Cell
 from finetune_monitor.stats.estimate import MISSING, FloatArray
@@ -73,20 +75,19 @@ class Recognized:
         self,
         references: References,
         gallery: str | Path,
-        recognizer: "str | Path | FaceReader" = "vggface2",
+        recognizer: "str | Path | FaceReader" = RECOGNIZER,
         device: "str | torch.device" = "cpu",
     ) -> None:
-        from finetune_monitor.models.face_reader import FaceReader
-
-        self._reader = recognizer if isinstance(recognizer, FaceReader) else FaceReader(recognizer, device)
-        self._references, photos = reference_embeddings(references, self._reader)
+        self._reader = make_reader(recognizer, device)
+        faces = ReferenceFaces.read(references, self._reader)
+        self._references = faces.references
         self._folder = Path(gallery).expanduser()
         self._gallery: Embeddings | None = None
         self._description = Description(
             columns=self.columns,
             weights={
                 "recognizer": self._reader.identity,
-                "references": photos,
+                **faces.photos.weights,
                 "gallery": {"id": str(gallery)},
             },
         )

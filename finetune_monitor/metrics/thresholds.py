@@ -29,7 +29,7 @@ LARGEST_FILE = 1_000_000
 LONGEST_VALUE = 80
 """Characters of a wrong value that a message repeats."""
 
-NOT_WEIGHTS = ("references", "held_out", "notice", "thresholds")
+NOT_WEIGHTS = ("references", "held_out", "prompts", "notice", "thresholds")
 """What a metric describes beside the weights that its scores depend on."""
 
 

@@ -1,6 +1,7 @@
-"""CLIP's image embeddings, made once an image however many metrics ask for them."""
+"""CLIP's embeddings of images and texts, each made once however many metrics ask for it."""
 
 import difflib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,15 +11,18 @@ from weakref import WeakValueDictionary
 
 import open_clip
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from PIL.Image import Image
 from torch import Tensor
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import sha256
+from finetune_monitor.base.text import first_line
 from finetune_monitor.models.defaults import CLIP, PRETRAINED
 from finetune_monitor.models.diffusers_hub import cached_file, hub_by_hand, hub_problem
 from finetune_monitor.models.weights import undisturbed_rng
+
+logger = logging.getLogger(__name__)
 
 BATCH = 16
 
@@ -56,6 +60,7 @@ class ClipEncoder:
     `embed` remembers the embedding of an image for as long as that image object lives, and takes it for unchanged.
     It is made of two steps, which those who have no use for that memory take by themselves: `preprocess`, open_clip's
     own transform, turns an RGB image into pixels, 3 x h x w in float32, and can be pickled; `encode` takes a batch.
+    `embed_texts` does the same for texts.
 
     Args:
         clip: model name of open_clip, a folder in open_clip's layout, or what `resolve_clip` found.
@@ -84,6 +89,7 @@ class ClipEncoder:
         self._model.eval().requires_grad_(False).to(self.device)
         self._images: WeakValueDictionary[int, Image] = WeakValueDictionary()
         self._rows: dict[int, Tensor] = {}
+        self._texts: dict[str, Tensor] = {}
 
     @property
     def width(self) -> int:
@@ -99,6 +105,21 @@ class ClipEncoder:
         rows = [self._rows[id(image)] for image in images]
         return torch.stack(rows) if rows else torch.zeros(0, self.width, device=self.device)
 
+    def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "n d"]:
+        """L2-normalized embeddings of texts, float32, on the encoder's device.
+
+        What reads texts is loaded for new ones and not kept: name them all before a training. What lies beyond the
+        tokens that the model reads is left out, with a warning.
+
+        Raises:
+            UserError: the tokenizer cannot be had.
+        """
+        new = [text for text in dict.fromkeys(texts) if text not in self._texts]
+        if new:
+            self._texts.update(zip(new, encode_texts(self.source, new).to(self.device).unbind(), strict=True))
+        rows = [self._texts[text] for text in texts]
+        return torch.stack(rows) if rows else torch.zeros(0, self.width, device=self.device)
+
     @torch.inference_mode()
     def encode(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         """L2-normalized embeddings of one batch that `preprocess` made, float32, on the encoder's device."""
@@ -112,6 +133,48 @@ class ClipEncoder:
             batch = torch.stack([self.preprocess(image) for image in images[start : start + BATCH]])
             rows += self.encode(batch).unbind()
         return rows
+
+
+@torch.inference_mode()
+def encode_texts(source: ClipSource, texts: Sequence[str]) -> Float[Tensor, "n d"]:
+    """L2-normalized embeddings of texts, float32, on the CPU, by a model that is loaded for them alone."""
+    tokens = _tokens(source, texts)
+    with undisturbed_rng():
+        model, _, _ = open_clip.create_model_and_transforms(**source.arguments)
+    model.eval()
+    return torch.cat([model.encode_text(batch, normalize=True).float() for batch in tokens.split(BATCH)])
+
+
+def _tokens(source: ClipSource, texts: Sequence[str]) -> Int64[Tensor, "n t"]:
+    """Token ids, padded and cut to what the model reads."""
+    tokenizer = _tokenizer(source)
+    tokens: Tensor = tokenizer(list(texts))
+    read = tokens.shape[1]
+    longer = tokenizer([*texts, ""], context_length=read + 1)[:, read]
+    if cut := [text for text, last in zip(texts, longer, strict=False) if last != longer[-1]]:
+        logger.warning(f"CLIP {source.id} reads {read} tokens of a text; left out is the end of: {'; '.join(cut)}")
+    return tokens
+
+
+def _tokenizer(source: ClipSource) -> Any:
+    """The model's tokenizer; those of OpenAI's kind come with open_clip.
+
+    Raises:
+        UserError: it is another one, which is neither in the folder nor in the cache nor on a reachable hub.
+    """
+    name = source.arguments["model_name"]
+    repository = (open_clip.get_model_config(name) or {}).get("text_cfg", {}).get("hf_tokenizer_name")
+    if source.tag and repository and cached_file(repository, "tokenizer_config.json") is None:
+        problem = hub_problem(repository)
+        if problem:
+            raise UserError(f"clip {source.id}: its tokenizer is missing\n{hub_by_hand(repository, problem)}")
+    try:
+        return open_clip.get_tokenizer(name)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"clip {source.id}: its tokenizer cannot be read ({first_line(str(error))}); expected its files in the "
+            "model's folder; name a CLIP whose tokenizer comes with open_clip, such as ViT-L-14-quickgelu"
+        ) from error
 
 
 def clip_width(source: ClipSource) -> int:
@@ -178,8 +241,8 @@ def _clip_file(clip: str, config: Mapping[str, Any]) -> Path:
             return cached
     problem = hub_problem(repository)
     if problem:
-        raise UserError(f"clip {clip}: weights missing\n{hub_by_hand(repository, problem, None)}")
+        raise UserError(f"clip {clip}: weights missing\n{hub_by_hand(repository, problem)}")
     try:
         return Path(download_pretrained(config))
     except (OSError, RuntimeError) as error:
-        raise UserError(hub_by_hand(repository, f"the download failed: {error}", None)) from error
+        raise UserError(hub_by_hand(repository, f"the download failed: {error}")) from error

@@ -1,7 +1,9 @@
-"""Diffusers pipelines from outside: a folder, the Hugging Face cache or the hub, or an error in seconds."""
+"""Pipelines and networks from outside: a folder, the Hugging Face cache or the hub, or an error in seconds."""
 
 import json
 import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,28 @@ _COMPONENT_FILES = (
 
 _NETWORK_WEIGHTS = ("diffusion_pytorch_model", "model", "pytorch_model")
 
+TRANSFORMERS_WEIGHTS = "model.safetensors"
+"""Where transformers keeps a network's weights; pickled ones are not read."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a kind of model lies in a folder.
+
+    name: for messages.
+    marker: the file by which the Hugging Face cache is searched for it.
+    missing: names of the files that `from_pretrained` would look for in vain.
+    single: what to do with a single file.
+    """
+
+    name: str
+    marker: str
+    missing: Callable[[Path], list[str]]
+    single: str
+
 
 def resolve_hub_model(model: str | Path) -> str | Path:
-    """What to hand to `from_pretrained` for a folder in diffusers layout or a hub id.
+    """What to hand to `from_pretrained` for a pipeline: a folder in diffusers layout or a hub id.
 
     A complete folder, or a model that lies completely in the Hugging Face cache, is returned as a folder and needs no
     network; else the id, when the hub answers that it has the model. Honors `HF_ENDPOINT`, `HF_HUB_OFFLINE` and
@@ -36,30 +57,37 @@ def resolve_hub_model(model: str | Path) -> str | Path:
     Raises:
         UserError: in seconds, when the folder is incomplete or the model is neither cached nor on a reachable hub.
     """
+    return _resolve(model, PIPELINE)
+
+
+def resolve_hub_network(model: str | Path) -> str | Path:
+    """The same for a vision network in transformers layout."""
+    return _resolve(model, NETWORK)
+
+
+def _resolve(model: str | Path, layout: Layout) -> str | Path:
     folder = Path(model).expanduser()
     if folder.exists():
-        return _complete_folder(folder)
+        return _complete_folder(folder, layout)
     name = str(model)
     if not _HUB_ID.fullmatch(name):
-        raise UserError(f"{name}: no such folder; expected a folder in diffusers layout or a hub id like owner/name")
-    snapshot = _cached_folder(name, "model_index.json")
-    if snapshot is not None and not _missing_parts(snapshot):
+        raise UserError(f"{name}: no such folder; expected a folder in {layout.name} or a hub id like owner/name")
+    snapshot = _cached_folder(name, layout.marker)
+    missing = layout.missing(snapshot) if snapshot else []
+    if snapshot is not None and not missing:
         return snapshot
     problem = hub_problem(name)
     if problem:
-        raise UserError(hub_by_hand(name, problem, snapshot))
+        raise UserError(hub_by_hand(name, problem, missing))
     return name
 
 
-def _complete_folder(folder: Path) -> Path:
+def _complete_folder(folder: Path, layout: Layout) -> Path:
     if not folder.is_dir():
-        raise UserError(
-            f"{folder}: found a single file, expected a folder in diffusers layout; convert it once with "
-            "StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)"
-        )
-    missing = _missing_parts(folder)
+        raise UserError(f"{folder}: found a single file, expected a folder in {layout.name}; {layout.single}")
+    missing = layout.missing(folder)
     if missing:
-        raise UserError(f"{folder}: not a complete model in diffusers layout; missing or damaged: {', '.join(missing)}")
+        raise UserError(f"{folder}: not a complete model in {layout.name}; missing or damaged: {', '.join(missing)}")
     return folder
 
 
@@ -73,6 +101,22 @@ def _missing_parts(folder: Path) -> list[str]:
         if isinstance(entry, list) and entry and entry[-1] and name not in _UNUSED_COMPONENTS:
             missing += [f"{name}/{file}" for file in _missing_in_component(folder / name, str(entry[-1]))]
     return missing
+
+
+def _missing_in_network(folder: Path) -> list[str]:
+    """The same for a network with the settings of its image processor."""
+    names = ("config.json", "preprocessor_config.json", TRANSFORMERS_WEIGHTS)
+    return [name for name in names if not (folder / name).is_file()]
+
+
+PIPELINE = Layout(
+    "diffusers layout",
+    "model_index.json",
+    _missing_parts,
+    "convert it once with StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)",
+)
+
+NETWORK = Layout("transformers layout", "config.json", _missing_in_network, "name the folder that it lies in")
 
 
 def _missing_in_component(folder: Path, class_name: str) -> list[str]:
@@ -134,10 +178,15 @@ def hub_problem(repository: str) -> str | None:
     return None
 
 
-def hub_by_hand(repository: str, problem: str, snapshot: Path | None) -> str:
+def hub_by_hand(repository: str, problem: str, missing: Sequence[str] = ()) -> str:
+    """How to get a model from the hub by hand.
+
+    Args:
+        missing: files that an incomplete copy in the cache lacks.
+    """
     from huggingface_hub import constants
 
-    lacking = f", where {', '.join(_missing_parts(snapshot))} is missing" if snapshot else ""
+    lacking = f", where {', '.join(missing)} is missing" if missing else ""
     return "\n".join(
         [
             f"{repository}: the model is needed and cannot be had ({problem})",

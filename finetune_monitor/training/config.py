@@ -35,6 +35,9 @@ EVERYDAY_PROMPTS = ("a photo of a man", "a photo of a woman")
 PRODIGY_RATE = 0.01
 """A smaller factor on Prodigy's own step size is a rate meant for AdamW: the run would learn next to nothing."""
 
+NUMBERS = ("no", "one", "two", "three")
+"""How few entries of a list a column may need."""
+
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
 
 Precision = Annotated[
@@ -242,12 +245,12 @@ class Config(Section):
             given = [name for name in columns if self._gives(columns[name])]
             return f"found {column!r}, expected one of {', '.join(given)}{did_you_mean(column, given)}"
         if not self._gives(columns[column]):
-            return f"{column} needs {columns[column].needs}; give it a value"
+            return f"{column} needs {_needed(columns[column].needs)}"
         return ""
 
     def _gives(self, column: ScoreColumn) -> bool:
         """Whether what the column needs is set."""
-        return not column.needs or reduce(getattr, column.needs.split("."), self) is not None
+        return not column.needs or reduce(_part, column.needs.split("."), self) is not None
 
     @property
     def main_columns(self) -> list[str]:
@@ -321,6 +324,21 @@ def recorded_config(path: Path) -> tuple[Config, list[str]]:
                 all_problems(problems_of(error, Config), f"{path}: the config is not valid")
             for location in strange:
                 unknown.append(_leave_out(location, content))
+
+
+def _part(found: Any, key: str) -> Any:
+    """What stands under a key of a section, or at a place of a list; None beyond its end."""
+    if not key.isdigit():
+        return getattr(found, key)
+    return found[int(key)] if int(key) < len(found) else None
+
+
+def _needed(key: str) -> str:
+    """What to set, in words; a place in a list needs so many entries."""
+    above, _, last = key.rpartition(".")
+    if not last.isdigit():
+        return f"{key}; give it a value"
+    return f"{NUMBERS[int(last) + 1]} {above.rpartition('.')[2]} or more; add to {above}"
 
 
 def _leave_out(location: Sequence[Any], content: Any) -> str:

@@ -1,4 +1,7 @@
-"""Which photo a step sees and how it is cut: pure functions of the seed and the place in the training."""
+"""Which photo a step sees and how it is cut: pure functions of the seed and the place in the training.
+
+Processes that read photos ahead import this and little else, so that they start soon and take little memory.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import CLIPTokenizer
 
 from finetune_monitor.base.images import each_image, read_image
 
@@ -108,11 +110,3 @@ def batch_indices(seed: int, position: int, count: int, batch_size: int) -> list
 def step_seed(*parts: int) -> int:
     """One 63-bit seed for a place in the training, such as (seed, step, micro step, rank)."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0]) >> 1
-
-
-def tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Int64[Tensor, "b t"]:
-    """Token ids, padded and cut to the tokenizer's length as Stable Diffusion does."""
-    ids: Tensor = tokenizer(
-        list(prompts), padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
-    ).input_ids
-    return ids

@@ -2,16 +2,18 @@
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from diffusers import DDPMScheduler, StableDiffusionPipeline
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm.auto import tqdm  # its stub is generic, the class takes no type arguments
+from transformers import CLIPTokenizer
 
 from finetune_monitor.base import distributed
 from finetune_monitor.base.interrupts import Interrupt
@@ -20,7 +22,7 @@ from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.sinks import accelerate as trackers
 from finetune_monitor.training import checkpoints, objective
 from finetune_monitor.training.config import Config, TrainConfig
-from finetune_monitor.training.data import step_seed, tokenize
+from finetune_monitor.training.data import step_seed
 from finetune_monitor.training.latents import Latents
 from finetune_monitor.training.optimizers import build
 from finetune_monitor.training.trainable import Trainable
@@ -64,7 +66,7 @@ class Conditioning:
     ):
         self.encoder = encoder
         self.batch_size = batch_size
-        self.ids = tokenize(pipeline.tokenizer, prompts).to(pipeline.unet.device)
+        self.ids = _tokenize(pipeline.tokenizer, prompts).to(pipeline.unet.device)
         with torch.no_grad():
             self.cached = None if trained else self._encode()
 
@@ -244,3 +246,11 @@ def identity(config: Config) -> dict[str, Any]:
         "data.held_out": held_out if isinstance(held_out, int) else None,  # those of a folder change no training
         "prior_preservation": config.prior_preservation,
     }
+
+
+def _tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Int64[Tensor, "b t"]:
+    """Token ids, padded and cut to the tokenizer's length as Stable Diffusion does."""
+    ids: Tensor = tokenizer(
+        list(prompts), padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
+    ).input_ids
+    return ids

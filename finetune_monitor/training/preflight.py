@@ -114,7 +114,7 @@ def _metrics(config: Config, photos: ChosenPhotos | None, device: torch.device, 
     """The metrics that the config names."""
     training, held_out = (photos.training, photos.held_out) if photos else (None, [])
     chosen = config.monitor.metrics.chosen
-    run = RunContext(training, held_out, device, chosen, config.data.class_images)
+    run = RunContext(training, held_out, device, config.prompt_grid.prompts, chosen, config.data.class_images)
     wanted = {METRICS[name]: dict(section) for name, section in chosen.items()}
     found = [attempt(partial(each.for_run, each.Options(**options), run)) for each, options in wanted.items()]
     return _with_stars(config.monitor, [metric for metric in found if metric is not None], attempt)

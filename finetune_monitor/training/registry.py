@@ -25,6 +25,8 @@ METRICS = _named(
     "metrics.diversity:Diversity",
     "metrics.recognized:Recognized",
     "metrics.copying:Copying",
+    "metrics.clip_score:ClipScore",
+    "metrics.subject_similarity:SubjectSimilarity",
 )
 
 SINKS = _named(

@@ -26,6 +26,7 @@ TOUCHES_THE_DISK = [
 STEPS = (2, 4)
 
 
+@pytest.mark.slow
 def test_killed_at_every_point_of_a_save(tmp_path):
     config = TrainConfig(rank=2)
     trainable = make_trainable(tiny_pipeline(), config, 0)

@@ -88,8 +88,8 @@ def test_two_heads_share_one_encoder_and_each_image_is_encoded_once(tiny_clip, t
     encoder = ClipEncoder(str(tiny_clip))
     shared = [Aesthetic(encoder, head=heads[0]), Aesthetic(encoder, head=heads[1], name="second")]
     seen: list[int] = []
-    encode = encoder._model.encode_image
-    monkeypatch.setattr(encoder._model, "encode_image", lambda x, **kw: seen.append(len(x)) or encode(x, **kw))
+    encode = encoder.encode
+    monkeypatch.setattr(encoder, "encode", lambda pixels: seen.append(len(pixels)) or encode(pixels))
     batch = images(5)
     for one, other, name in zip(alone, shared, ("aesthetic", "second"), strict=True):
         expected = one.score(batch, CELLS)["aesthetic"]
@@ -139,12 +139,22 @@ def test_a_head_for_another_clip_of_the_same_width_is_refused(tmp_path, hub_cach
 @torch.no_grad()
 def test_vit_l_14_at_full_size_with_the_default_head(tmp_path, hub_cache, monkeypatch):
     torch.manual_seed(0)
+    for drawing in ("normal_", "uniform_"):  # 400 million numbers, twice, take longer than all the rest
+        monkeypatch.setattr(torch.Tensor, drawing, lambda tensor, *_, **__: tensor)
     model = open_clip.create_model("ViT-L-14-quickgelu").eval()
-    save_file(model.state_dict(), snapshot(hub_cache, "timm/vit_large_patch14_clip_224.openai"))
+    drawn = torch.randn(2**16, generator=torch.Generator().manual_seed(0)).half() / 50
+    for name, weight in model.visual.named_parameters():
+        if name.endswith("bias"):
+            weight.zero_()
+        elif weight.dim() > 1:
+            weight.view(-1).copy_(drawn.repeat(weight.numel() // len(drawn) + 1)[: weight.numel()])
+    state = {name: weight.half() for name, weight in model.state_dict().items()}
+    save_file(state, snapshot(hub_cache, "timm/vit_large_patch14_clip_224.openai"))
     monkeypatch.setenv("FINETUNE_MONITOR_CACHE", str(DATA))
     found = Aesthetic().score(images(2), CELLS[:2])["aesthetic"]
     preprocess = open_clip.image_transform(224, is_train=False)  # OpenAI's mean and standard deviation
     features = model.encode_image(torch.stack([preprocess(image) for image in images(2)]))
     expected = read_head(public("sac+logos+ava1-l14-linearMSE"))[0](features / features.norm(dim=-1, keepdim=True))
     assert features.shape == (2, 768)
+    assert abs(found[0] - found[1]) > 1e-3
     assert np.allclose(found, expected.numpy(), atol=1e-4)

@@ -1,6 +1,7 @@
 """CLIP's embeddings are those of open_clip's documented use, and every image is encoded once."""
 
 import gc
+import json
 import pickle
 
 import numpy as np
@@ -10,8 +11,11 @@ import torch
 from PIL import Image
 from skimage.data import astronaut
 
+from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import sha256
+from finetune_monitor.models import clip
 from finetune_monitor.models.clip import ClipEncoder
+from support.heads import write_clip
 from support.places import DEMO
 
 CLIP = DEMO / "clip"
@@ -91,3 +95,62 @@ def test_the_two_steps_of_embedding_can_be_taken_alone(encoder):
 def test_it_says_what_it_is(encoder):
     assert encoder.source.id == str(CLIP)
     assert encoder.sha256 == sha256(CLIP / "open_clip_model.safetensors")
+
+
+# --- texts --------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_texts_agree_with_the_library_one_by_one(encoder):
+    texts = [f"a photo of {number} cats" for number in range(18)] + ["", "a photo of sks person"]
+    model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{CLIP}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{CLIP}")
+    features = torch.cat([model.eval().encode_text(tokenizer([text])) for text in texts])
+    torch.manual_seed(3)
+    found = encoder.embed_texts([*texts, texts[0]])
+    drawn = torch.rand(2)
+    torch.manual_seed(3)
+    assert torch.equal(drawn, torch.rand(2))
+    assert (found[:-1] - features / features.norm(dim=-1, keepdim=True)).abs().max() < 1e-5
+    assert torch.equal(found[-1], found[0])
+    assert (found.dtype, found.requires_grad) == (torch.float32, False)
+    assert encoder.embed_texts([]).shape == (0, encoder.width)
+
+
+def test_a_text_is_encoded_once_and_what_reads_it_is_not_kept(encoder, monkeypatch):
+    encoded: list[int] = []
+    monkeypatch.setattr(
+        clip, "encode_texts", lambda source, texts: encoded.append(len(texts)) or torch.ones(len(texts), 2)
+    )
+    encoder.embed_texts(["a", "b", "a"])
+    encoder.embed_texts(["b", "c"])
+    encoder.embed_texts(["c", "a"])
+    assert encoded == [2, 1]
+    assert not any(hasattr(encoder._model, part) for part in clip.TEXT_PARTS)
+
+
+def test_what_is_too_long_is_cut_off_with_a_warning_once(encoder, caplog):
+    fits = "cat " * 75  # beside the two tokens for beginning and end
+    long = fits + "dog bird"
+    found = encoder.embed_texts([fits, long, "cat"])
+    encoder.embed_texts([long, fits])
+    assert torch.allclose(found[0], found[1])
+    assert not torch.allclose(found[0], found[2])
+    [said] = [record.getMessage() for record in caplog.records]
+    assert "reads 77 tokens of a text; left out is the end of: cat cat" in said
+    assert said.count("bird") == 1
+
+
+def test_a_tokenizer_that_cannot_be_had_is_said_in_seconds(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    name = "roberta-ViT-B-32"
+    source = clip.ClipSource(f"{name}/x", "x", tmp_path / "w", {"model_name": name})
+    with pytest.raises(UserError, match=r"clip roberta-ViT-B-32/x: its tokenizer is missing(?s:.*)hf download roberta"):
+        clip.encode_texts(source, ["a"])
+    folder = write_clip(tmp_path)
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"]["hf_tokenizer_name"] = "roberta-base"
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="its tokenizer cannot be read"):
+        clip.encode_texts(clip.resolve_clip(str(folder), None), ["a"])

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from finetune_monitor.record.history import read_run
 from support.places import ROOT
-from support.processes import GRID, TRAININGS, WATCHED, Brightness, watch
+from support.processes import GRID, PAIRS, Brightness, watch
 from support.tiny import tiny_config
 
 pytestmark = pytest.mark.slow
@@ -90,8 +90,7 @@ def test_clocks_that_disagree_do_not_part_the_processes(launched):
     assert len(GRID.cells) == len(first["clocks"]["scores"])
 
 
-@pytest.mark.parametrize("watched", [name for name in WATCHED if name != "alone"])
-@pytest.mark.parametrize("training", TRAININGS)
+@pytest.mark.parametrize(("training", "watched"), [pair for pair in PAIRS if pair[1] != "alone"])
 def test_watching_does_not_change_what_two_processes_learn(launch, training, watched):
     folder, seen = launch
     names = (f"{training}-{watched}", f"{training}-alone")

@@ -106,7 +106,7 @@ def test_prompts_are_encoded_anew_only_where_the_text_encoder_is_trained(pipelin
     renderer = Renderer(pipeline, GRID)
     before = render(renderer)
     with torch.no_grad():
-        pipeline.text_encoder.get_input_embeddings().weight += torch.randn(49408, 16)
+        pipeline.text_encoder.get_input_embeddings().weight += torch.randn(tiny.VOCABULARY, 16)
     assert (np.abs(render(renderer) - before).max() > 1) == trained
 
 

@@ -185,7 +185,7 @@ def test_every_chart_marks_best_step_floor_and_ceiling_and_has_its_numbers(chrom
         names = page.evaluate(f"{plot}.layout.annotations.map((each) => each.text)")
         assert names == ["floor 0.115", "ceiling 0.900"]
         assert page.evaluate(f"{plot}._fullLayout.xaxis._vals.map(({{ x }}) => x).every((x) => x >= 0)")
-        assert "a star marks the best step, by face similarity." in page.inner_text("#curves > p")
+        assert "a star marks the best step, by face similarity:" in page.inner_text("#curves > p")
         assert texts(page, "#runs thead th") == ["run", "best step", "state", "rank"]
         assert page.get_attribute("#runs thead .setting", "title") == "train.rank"
         page.click("#charts > :nth-child(1) summary")

@@ -90,6 +90,7 @@ def test_it_is_a_sink():
     assert isinstance(WandbSink(), Sink)
 
 
+@pytest.mark.slow
 def test_an_offline_run_holds_curves_config_summary_and_tables(tmp_path):
     write(tmp_path, [evaluation(0, 0.1), evaluation(300, 0.4)])
     rows = [row for row in history(tmp_path) if STEP in row]

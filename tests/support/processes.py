@@ -1,5 +1,6 @@
 """Launched by tests/monitor/test_two_processes.py on every process: each scenario writes what it saw as JSON."""
 
+import itertools
 import json
 import sys
 import time
@@ -85,18 +86,20 @@ WATCHED = {
     "other_grid": "monitor.grid.seeds=[7]",
     "broken": "monitor.every=2",
 }
+PAIRS = [pair for pair in itertools.product(TRAININGS, WATCHED) if pair != ("full", "other_grid")]
+"""Whatever is rendered, nothing of it depends on what is trained."""
 
 
 def train(folder, config):
     """Each training watched, not watched, and watched otherwise; the losses that this process saw."""
     end, dist.destroy_process_group = dist.destroy_process_group, lambda *group: None  # Accelerate's at each run's end
     losses = {}
-    for training, changes in TRAININGS.items():
-        for watched, override in WATCHED.items():
-            run_folder = folder / f"{training}-{watched}"
-            options = [f"output_dir={run_folder}", "monitor.sinks={}", "monitor.stopping=[]", *changes, override]
-            with breaking() if watched == "broken" else nullcontext():
-                losses[run_folder.name] = noted(load_config(config, options))
+    for training, watched in PAIRS:
+        run_folder = folder / f"{training}-{watched}"
+        options = [f"output_dir={run_folder}", "monitor.sinks={}", "monitor.stopping=[]"]
+        options += [*TRAININGS[training], WATCHED[watched]]
+        with breaking() if watched == "broken" else nullcontext():
+            losses[run_folder.name] = noted(load_config(config, options))
     dist.destroy_process_group = end
     return losses
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from finetune_monitor.record.sweep_directory import TrialState
+from finetune_monitor.sweep.run import run_sweep
 from finetune_monitor.training.config import load_config
 from finetune_monitor.training.run import run
 from support import sweeps
@@ -34,6 +35,7 @@ def test_one_of_two_trials_is_killed_and_comes_back_while_a_third_fails_at_once(
     found, output = sweeps.trials(path), sweeps.output(path)
     failed = found.pop("ana")
     assert (failed.state, failed.attempts) == (TrialState.FAILED, 1)  # another one would end the same way
+    assert failed.error.startswith("the run cannot start:")
     assert "damaged" in failed.error
     assert f"failed: {failed.error.splitlines()[0]}" in output
     assert "2 of 3 finished, 1 failed" in output
@@ -96,7 +98,7 @@ def test_a_search_is_continued_and_asha_stops_what_lags_behind_its_earlier_trial
     assert sweeps.steps(path, third)[-1] < 40
     assert sweeps.newest(path, third) >= 10
 
-    assert sweeps.sweep(path, "search.trials=3")[0] == 0
+    assert run_sweep(path, ["search.trials=3"]) == 0
     assert sweeps.trials(path) == second  # nothing was run
 
 

@@ -95,6 +95,7 @@ def test_all_problems_are_named_at_once_with_the_nearest_key():
         ("monitor.grid.seeds=[4]", "found 4 beside a list of seeds; name one of them"),
         ("monitor.grid.images_per_prompt=0", "monitor.grid.images_per_prompt: found 0, expected 1 to 1000"),
         ("monitor.stopping=[{metric: face_similarity_held_out}]", "needs data.held_out"),
+        ("monitor.stopping=[{metric: prompt_margin}]", "found 'prompt_margin', expected one of face_similarity"),
         ("train.max_steps", "dotted.key=value"),
         ("train.max_steps=[", "not valid YAML"),
     ],
@@ -141,6 +142,26 @@ def test_a_rule_may_watch_the_stars_of_what_is_measured_where_thresholds_are_nam
     assert config.flat()["monitor.thresholds"] == str(config.monitor.thresholds)
     with pytest.raises(UserError, match=r"found 'aesthetic_stars', expected one of .*face_similarity_stars"):
         load_config(DEMO, [*given, "monitor.metrics.aesthetic=null"])
+
+
+def test_a_margin_needs_a_second_prompt():
+    given = ["monitor.metrics.clip_score={}", "monitor.stopping=[{metric: prompt_margin}]"]
+    assert load_config(DEMO, given).main_columns[:1] == ["prompt_margin"]
+    with pytest.raises(
+        UserError, match=r"stopping\.0\.metric: prompt_margin needs two prompts or more; add to monitor"
+    ):
+        load_config(DEMO, [*given, "monitor.grid.prompts=[a]"])
+    alone = load_config(DEMO, [*given[:1], "monitor.grid.prompts=[a]"])
+    assert alone.main_columns == ["face_similarity", "aesthetic", "clip_score"]
+
+
+def test_likeness_by_dino_needs_its_weights():
+    given = ["monitor.metrics.subject_similarity={}", "monitor.stopping=[{metric: subject_similarity_dino}]"]
+    with pytest.raises(UserError, match=r"_dino needs monitor\.metrics\.subject_similarity\.dino; give it a value"):
+        load_config(DEMO, given)
+    found = load_config(DEMO, [*given, "monitor.metrics.subject_similarity.dino=facebook/dinov2-small"])
+    assert "subject_similarity_dino" in found.main_columns
+    assert "subject_similarity_held_out" not in found.main_columns
 
 
 def test_flat_hyperparameters_are_plain_values():

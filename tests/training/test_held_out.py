@@ -139,7 +139,7 @@ def test_training_is_that_on_the_other_photos_alone_bit_for_bit(train, five, tmp
 def test_a_run_records_shows_and_stops_by_the_held_out_photos(train, five, capfd, monkeypatch, tmp_path):
     for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
-    rule = f"monitor.stopping=[{{metric: {HELD_OUT}, patience: 9}}]"
+    rule = f"monitor.stopping=[{{rule: patience, metric: {HELD_OUT}, patience: 9}}]"
     folder = train("run", "data.held_out=2", rule, "monitor.sinks={tensorboard: {}, wandb: {mode: offline}}")
     history = read_run(folder)
     assert history.run["metrics"][HELD_OUT] == {"higher_is_better": True, "bounds": [-1.0, 1.0]}

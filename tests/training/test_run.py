@@ -18,6 +18,7 @@ from accelerate.state import AcceleratorState
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file
+from skimage.data import chelsea
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.evaluation import StopReason
@@ -71,7 +72,12 @@ VARIANTS = {
     "uncached": ["train.cache_latents=never", "data.random_crop=true", "data.random_flip=true", "data.workers=0"],
     "prodigy": ["train.optimizer=prodigy", "train.learning_rate=1.0"],
     "prodigy_full": ["train.optimizer=prodigy", "train.learning_rate=1.0", "train.method=full"],
-    "workers": ["train.cache_latents=never", "train.lora_dropout=0.3", "train.gradient_accumulation=2"],
+    "workers": [
+        "train.cache_latents=never",
+        "data.workers=1",
+        "train.lora_dropout=0.3",
+        "train.gradient_accumulation=2",
+    ],
     "compile": ["train.compile=true", "train.ema_decay=0.9", "train.gradient_checkpointing=true"],
 }
 QUICK = ["lora", "full"]
@@ -162,22 +168,46 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoi
     assert not (folder / "last").exists()
 
 
+def saved(folder: Path) -> list[int]:
+    """The steps of a run's checkpoints."""
+    found = (folder / "checkpoints").glob("step-*/manifest.json")
+    return sorted(int(path.parent.name.removeprefix("step-")) for path in found)
+
+
+def test_sigterm_saves_a_checkpoint_and_the_same_command_goes_on(train, monkeypatch):
+    step = loop.Trainer.train_step
+
+    def interrupted(self, place):
+        if place == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, place)
+
+    whole = train("whole", OFF)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Trainer, "train_step", interrupted)
+        folder = train("parts", OFF, status=143)
+    assert saved(folder) == [2, 3]  # one of them is due, and the other is that of the step that was not cut short
+    assert same(weights(whole, 6), weights(train("parts", OFF), 6))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"])
-def test_a_signal_saves_a_checkpoint_and_the_same_command_goes_on(write_config, tmp_path, number, status):
+def test_ctrl_c_in_a_terminal_ends_the_readers_too_and_the_same_command_goes_on(train, write_config, tmp_path):
     folder = tmp_path / "run"
-    command = [sys.executable, "train.py", "--config", str(write_config()), OFF, "train.max_steps=100000"]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    never = ["train.cache_latents=never", "train.gradient_accumulation=3", "data.random_crop=true"]
+    command = [sys.executable, "train.py", "--config", str(write_config()), OFF, *never, "train.max_steps=100000"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 120
-    while not list(folder.glob("checkpoints/step-*/manifest.json")) and time.monotonic() < deadline:
+    while not saved(folder) and time.monotonic() < deadline:
         time.sleep(0.1)
-    process.send_signal(number)
-    assert process.wait(timeout=60) == status
-    steps = sorted(int(path.name.removeprefix("step-")) for path in (folder / "checkpoints").glob("step-*"))
-    assert steps
-    config = load_config(write_config(), [OFF, f"train.max_steps={steps[-1] + 2}"])
-    assert run(config) == 0
-    assert (folder / f"checkpoints/step-{steps[-1] + 2:06d}").is_dir()
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal does: the readers get the signal as well
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.count("ending after this step") == 1
+    assert "Traceback" not in said
+    assert gone(process.pid)
+    newest = saved(folder)[-1]
+    train("run", OFF, *never, "data.workers=0", f"train.max_steps={newest + 2}")
+    assert saved(folder)[-1] == newest + 2
 
 
 def gone(group: int) -> bool:
@@ -189,23 +219,6 @@ def gone(group: int) -> bool:
             return True
         time.sleep(0.1)
     return False
-
-
-@pytest.mark.slow
-def test_ctrl_c_in_a_terminal_ends_the_readers_too(write_config, tmp_path):
-    folder = tmp_path / "run"
-    never = ["train.cache_latents=never", "train.gradient_accumulation=3", "data.random_crop=true"]
-    command = [sys.executable, "train.py", "--config", str(write_config()), OFF, *never, "train.max_steps=100000"]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    deadline = time.monotonic() + 120
-    while not list(folder.glob("checkpoints/step-*/manifest.json")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)  # what a terminal does: the readers get the signal as well
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert said.count("ending after this step") == 1
-    assert "Traceback" not in said
-    assert gone(process.pid)
 
 
 def test_a_second_run_in_the_directory_fails_at_once_and_names_the_first(write_config, tmp_path):
@@ -357,9 +370,27 @@ def test_a_monitored_run_records_shows_and_ends(train):
     assert np.isnan(history.evaluations[-1].scores["face_similarity"].mean)
 
 
+def test_photos_without_a_face_are_taken_where_no_metric_asks_for_one(train, tmp_path):
+    (tmp_path / "cats").mkdir()
+    for index in range(3):
+        Image.fromarray(chelsea()[:, 50 * index : 300 + 50 * index]).save(tmp_path / f"cats/{index}.png")
+    clip = f"{{clip: {DEMO / 'clip'}, pretrained: null}}"
+    metrics = f"{{face_similarity: null, aesthetic: null, clip_score: {clip}, subject_similarity: {clip}}}"
+    options = [f"data.instance_images={tmp_path / 'cats'}", "data.held_out=1", f"monitor.metrics={metrics}"]
+    options += ["monitor.grid.prompts=[a photo of sks cat, a red photo of sks cat]", "monitor.sinks={}"]
+    folder = train("run", *options, "monitor.stopping=[{metric: subject_similarity}]", "train.max_steps=3")
+    history = read_run(folder)
+    columns = ["clip_score", "prompt_margin", "subject_similarity", "subject_similarity_held_out"]
+    assert sorted(history.main_columns) == columns
+    assert sorted(history.evaluations[-1].scores) == columns
+    assert all(np.isfinite(history.evaluations[-1].scores[name].mean) for name in columns)
+    assert np.isfinite(history.ceilings["subject_similarity"].mean)
+    assert history.run["ended"]["best_metric"] == "subject_similarity"
+
+
 @pytest.mark.slow
 def test_a_rule_ends_the_run_with_a_checkpoint_and_the_last_weights(train):
-    rule = "monitor.stopping=[{metric: faces_found, patience: 1}]"
+    rule = "monitor.stopping=[{rule: patience, metric: faces_found, patience: 1}]"
     folder = train("run", "monitor.sinks={}", rule, "monitor.every=1", "train.checkpoint_every=100")
     history = read_run(folder)
     assert history.evaluations[-1].step == 1

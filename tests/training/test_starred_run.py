@@ -50,7 +50,7 @@ def starred(write_config, run_folder, tmp_path, monkeypatch) -> tuple[Path, Path
     file = write_fitted(tmp_path / "t.json", face_similarity=FACE, aesthetic=LOOKS)
     options = [f"monitor.thresholds={file}", f"monitor.metrics.aesthetic={json.dumps(DEMO_AESTHETIC)}"]
     options += ["monitor.sinks={tensorboard: {}, wandb: {mode: offline}}"]
-    options += ["monitor.stopping=[{metric: aesthetic_stars, patience: 9}]"]
+    options += ["monitor.stopping=[{rule: patience, metric: aesthetic_stars, patience: 9}]"]
 
     def go() -> int:
         AcceleratorState._reset_state(reset_partial_state=True)  # as a new process would find it
@@ -70,12 +70,12 @@ def test_thresholds_turn_scores_into_stars_in_the_record_and_every_view(starred,
         assert stars == [fitted.stars(np.array([image.scores["aesthetic"]]))[0] for image in evaluation.images]
         assert sorted(stars) == [2, 3]
         found = evaluation.scores["aesthetic_stars"]
-        assert (found.mean, found.low, found.high, found.n, found.missing) == (2.5, 2.0, 3.0, 2, 0)
+        assert (found.mean, found.low, found.high, found.n, found.missing) == (2.5, 1.0, 5.0, 2, 0)
         assert evaluation.scores["face_similarity_stars"].missing == 2  # no face, no star
     assert history.run["ended"]["best_metric"] == "aesthetic_stars"
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
     assert [point.value for point in events.Scalars("aesthetic_stars")] == [2.5] * 3
-    for tag, value in (("interval/aesthetic_stars/low", 2), ("interval/aesthetic_stars/high", 3)):
+    for tag, value in (("interval/aesthetic_stars/low", 1), ("interval/aesthetic_stars/high", 5)):
         assert {point.value for point in events.Scalars(tag)} == {value}
     assert [point.value for point in events.Scalars("best/aesthetic_stars")] == [2.5]
     [charts] = events.Tensors("custom_scalars__config__")
@@ -85,7 +85,7 @@ def test_thresholds_turn_scores_into_stars_in_the_record_and_every_view(starred,
     assert all({"aesthetic", "aesthetic_stars"} <= set(table["columns"]) for table in tables)
     capfd.readouterr()
     print_summary(history)
-    assert "2.50 [2.00, 3.00]" in capfd.readouterr().out
+    assert "2.50 [1.00, 5.00]" in capfd.readouterr().out
 
 
 @pytest.mark.slow

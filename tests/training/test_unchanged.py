@@ -38,7 +38,7 @@ WATCHED = {
 PAIRS = [
     *(("lora", watched) for watched in WATCHED),
     *((training, "other_interval") for training in TRAININGS if training not in ("lora", "compile")),
-    *((training, "broken") for training in ("full", "text_encoder", "accumulation", "ema")),
+    *((training, "broken") for training in ("full", "ema")),
     ("compile", "other_interval"),
 ]
 

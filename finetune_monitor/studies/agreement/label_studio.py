@@ -187,7 +187,7 @@ def _path_of(data: Mapping[str, Any]) -> tuple[str, ...]:
         image = unquote(image.partition("?d=")[2].partition("&")[0])
     elif "://" in image or uploaded:
         image = unquote(image.partition("?")[0])
-    parts = [part for part in re.split(r"[/\\]+", image) if part]
+    parts = [part.strip() for part in re.split(r"[/\\]+", image) if part.strip()]
     if uploaded and parts:
         parts[-1] = UPLOAD_PREFIX.sub("", parts[-1], count=1)
     return tuple(parts)

@@ -261,6 +261,7 @@ def die_while_writing(root: Path, point: int) -> bool:
     return in_a_child(write)
 
 
+@pytest.mark.slow
 def test_killed_at_every_point_of_writing(tmp_path):
     fill(tmp_path / "whole", range(3))
     paths = {Path(f"/photos/{number}.jpg"): STATE for number in range(9)}

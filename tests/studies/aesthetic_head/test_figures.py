@@ -50,6 +50,7 @@ def legible(figure: Figure) -> bool:
     return apart and tight.x0 >= 0 and tight.y0 >= 0 and tight.x1 <= whole.x1 and tight.y1 <= whole.y1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 3, 300])
 def test_every_figure_is_an_image_of_readable_size_with_whole_labels(n):
     for name, figure in all_figures(n).items():

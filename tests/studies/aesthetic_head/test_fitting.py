@@ -48,6 +48,7 @@ def world() -> tuple[np.ndarray, Targets, np.ndarray, np.ndarray, np.ndarray]:
     return embeddings(quality), Targets(means, SCALE, counts, GRADES), rows[:2000], rows[2000:2500], rows[2500:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["mean", "histogram"])
 @pytest.mark.parametrize("balance", ["none", "lds", "resample"])
 def test_it_learns_what_people_say(world, loss, balance):

@@ -472,7 +472,7 @@ TASKS = st.lists(st.fixed_dictionaries({"data": st.dictionaries(KEYS, NESTED), "
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=250)
 @given(
     st.binary(max_size=200) | st.text(max_size=200).map(str.encode) | mutated() | TASKS.map(json.dumps).map(str.encode),
     st.sampled_from([None, "given"]),

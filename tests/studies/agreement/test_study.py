@@ -25,6 +25,7 @@ def guessing_world(people: float, model: float, labelers: int = 5, seed: int = 0
     return study(sample(labels, scores), rounds=ROUNDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("people", "model"), [(0.2, 0.0), (0.2, 0.2), (0.2, 0.5), (0.3, 0.1)])
 def test_agreement_beyond_chance_is_what_was_put_in(people, model):
     found = guessing_world(people, model)
@@ -203,6 +204,7 @@ def test_of_one_person_the_cells_are_held_out_as_wholes():
         assert errors[1] > errors[0] + 0.2
 
 
+@pytest.mark.slow
 def test_images_without_a_score_are_compared_with_nothing():
     """People agree that an image without a face is a 1: that must not count for them where the model is silent."""
     random, level = np.random.default_rng(0), truth(images=400)
@@ -221,6 +223,7 @@ def test_images_without_a_score_are_compared_with_nothing():
     assert sum(found.confusions[PEOPLE].ravel()) == 4 * 3 * 280
 
 
+@pytest.mark.slow
 def test_standardized_labels_take_a_labelers_scale_out_of_the_mean():
     """One labeler uses the whole scale and knows nothing, two know the truth and hardly move."""
     random, level = np.random.default_rng(9), truth()
@@ -231,6 +234,7 @@ def test_standardized_labels_take_a_labelers_scale_out_of_the_mean():
     assert alike.overall["pearson"].mean > plain.overall["pearson"].mean + 0.1
 
 
+@pytest.mark.slow
 def test_the_interval_of_kappa_holds_the_truth_about_as_often_as_it_says():
     """Persons make no difference here, so that even an interval over eight of them is nearly right."""
     held = 0
@@ -243,6 +247,7 @@ def test_the_interval_of_kappa_holds_the_truth_about_as_often_as_it_says():
     assert 83 <= held <= 100
 
 
+@pytest.mark.slow
 def test_differences_are_measured_on_the_same_images():
     """The interval of a paired difference is narrower than two intervals side by side make it seem."""
     found = guessing_world(0.3, 0.1)
@@ -259,6 +264,7 @@ def test_one_labeler_is_too_few():
         study(sample(truth()[None].astype(float), truth().astype(float)))
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_numbers():
     first, second = (guessing_world(0.2, 0.2, labelers=3) for _ in range(2))
     assert first.mean.against_labeler == second.mean.against_labeler

@@ -83,6 +83,7 @@ def changed(kappa, people, over_people, over_constant) -> Study:
     return replace(base, mean=mean, over_people=given(*over_people), over_constant=given(*over_constant))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("world", "tone", "said"),
     [
@@ -116,6 +117,7 @@ def test_a_random_model_is_hardly_ever_called_good():
     assert tones.count(Tone.FAIR) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("world", "caution"),
     [

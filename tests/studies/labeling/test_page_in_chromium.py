@@ -422,39 +422,39 @@ def test_a_reload_goes_on_where_it_was(page, server):
     assert server.labels() == given
 
 
-def test_a_killed_server_gets_every_answer_once(chromium, mortal):
+@pytest.fixture
+def cut_off(chromium, mortal):
+    """A page whose server was killed after the first of three answers, and the answers."""
     with opened_page(chromium) as (page, _):
         begin(page, mortal.url)
         given = rate(page, 1)
         mortal.wait_for(1)
         ready(page)
         mortal.kill()
-        given += rate(page, 2, 3)
-        until(lambda: text(page, "#saved") == "2 waiting, trying again")
-        assert "does not answer" in text(page, "#notice")
-        mortal.start()
-        until(lambda: text(page, "#saved") == "Saved")
-        assert not page.locator("#notice").is_visible()
-        given += rate(page, 4)
-        mortal.wait_for(4)
-        assert mortal.labels() == given
+        yield page, [*given, *rate(page, 2, 3)]
 
 
-def test_a_closed_tab_sends_its_answers_when_it_is_opened_again(chromium, mortal):
-    with opened_page(chromium) as (page, _):
-        begin(page, mortal.url)
-        given = rate(page, 1)
-        mortal.wait_for(1)
-        ready(page)
-        mortal.kill()
-        given += rate(page, 2, 3)
-        again = page.context.new_page()
-        page.close()
-        mortal.start()
-        restart_page(again, mortal.url)
-        assert again.locator(".figures").first.inner_text() == "3 of 5"
-        mortal.wait_for(3)
-        assert mortal.labels() == given
+def test_a_killed_server_gets_every_answer_once(cut_off, mortal):
+    page, given = cut_off
+    until(lambda: text(page, "#saved") == "2 waiting, trying again")
+    assert "does not answer" in text(page, "#notice")
+    mortal.start()
+    until(lambda: text(page, "#saved") == "Saved")
+    assert not page.locator("#notice").is_visible()
+    given += rate(page, 4)
+    mortal.wait_for(4)
+    assert mortal.labels() == given
+
+
+def test_a_closed_tab_sends_its_answers_when_it_is_opened_again(cut_off, mortal):
+    page, given = cut_off
+    again = page.context.new_page()
+    page.close()
+    mortal.start()
+    restart_page(again, mortal.url)
+    assert again.locator(".figures").first.inner_text() == "3 of 5"
+    mortal.wait_for(3)
+    assert mortal.labels() == given
 
 
 def test_an_answer_whose_receipt_got_lost_is_stored_once(chromium, server):

@@ -119,6 +119,7 @@ def small_run(root: Path, number: int, cells: int) -> Path:
     return write_run(root / f"run {number} {cells}", photos, cells, steps=[0])
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=5),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -168,7 +169,7 @@ def test_damage_within_the_table_is_found_at_the_start(store):
 
 
 def test_a_newer_format_is_refused(store):
-    with store._open() as database:
+    with closing(sqlite3.connect(store.file)) as database:
         database.execute("PRAGMA user_version = 2")
     with pytest.raises(UserError, match="found format 2, expected 1"):
         store.create()

@@ -1,0 +1,83 @@
+"""The photos that images are compared with: read, named in messages, and described with their SHA-256."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Float
+from PIL.Image import Image
+
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.files import sha256
+from finetune_monitor.base.images import list_images, read_images, thumbnail
+
+References: TypeAlias = str | Path | Sequence[str | Path | Image]
+"""A folder of photos, or a list of paths or images."""
+
+
+@dataclass(frozen=True)
+class ReferencePhotos:
+    """Photos of the subject, in RGB; the held-out ones come last.
+
+    names: what messages call them.
+    digests: SHA-256 of each file; of the pixels where an image came without one.
+    used: how many of them are not held out.
+    """
+
+    names: list[str]
+    images: list[Image]
+    digests: list[str]
+    used: int
+
+    @classmethod
+    def read(cls, references: References, held_out: References = ()) -> "ReferencePhotos":
+        """Both together.
+
+        Raises:
+            UserError: there is no reference, or names every photo that cannot be read.
+        """
+        used, kept = _entries(references), _entries(held_out)
+        if not used:
+            raise UserError("reference photos: found an empty list, expected at least one photo of the subject")
+        named = _named([*used, *kept])
+        digests = [_digest(name, image) for name, image in named]
+        return cls([name for name, _ in named], [image for _, image in named], digests, len(used))
+
+    def split(
+        self, rows: Float[np.ndarray, "n d"]
+    ) -> tuple[Float[np.ndarray, "used d"], Float[np.ndarray, "held_out d"]]:
+        """Rows of the references, and those of the held-out photos."""
+        return rows[: self.used], rows[self.used :]
+
+    @property
+    def weights(self) -> dict[str, list[dict[str, str]]]:
+        """What a metric's description has of them: file and SHA-256."""
+        described = [{"file": name, "sha256": digest} for name, digest in zip(self.names, self.digests, strict=True)]
+        held_out = described[self.used :]
+        return {"references": described[: self.used], **({"held_out": held_out} if held_out else {})}
+
+    @property
+    def thumbnails(self) -> dict[str, Image]:
+        """A small image of each, by its SHA-256."""
+        return {digest: thumbnail(image) for digest, image in zip(self.digests, self.images, strict=True)}
+
+
+def _digest(name: str, image: Image) -> str:
+    return sha256(Path(name)) if Path(name).is_file() else hashlib.sha256(image.tobytes()).hexdigest()
+
+
+def _entries(photos: References) -> list[str | Path | Image]:
+    return list_images(photos) if isinstance(photos, str | Path) else list(photos)  # type: ignore[return-value]
+
+
+def _named(entries: Sequence[str | Path | Image]) -> list[tuple[str, Image]]:
+    """Every photo with what messages call it."""
+    paths = [entry for entry in entries if isinstance(entry, str | Path)]
+    read = iter(read_images(paths))
+    return [
+        (str(entry), next(read)) if isinstance(entry, str | Path) else (f"photo {index}", entry.convert("RGB"))
+        for index, entry in enumerate(entries)
+    ]
