@@ -3,8 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
+import numpy as np
+from jaxtyping import Float
 from PIL.Image import Image
 
 from finetune_monitor.record.columns import ScoreColumn
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from finetune_monitor.models.face_reader import FaceReader
 
 Made = TypeVar("Made")
+
+Feature: TypeAlias = Float[np.ndarray, "d"]
+"""What a metric that compares images with each other needs of one."""
 
 
 @runtime_checkable
@@ -71,11 +76,11 @@ class Described(Protocol):
 class Compares(Protocol):
     """A metric that compares images with each other: with several processes, also those of another one."""
 
-    def features(self, images: Sequence[Image], cells: Sequence[Cell]) -> Sequence[FloatArray | None]:
+    def features(self, images: Sequence[Image], cells: Sequence[Cell]) -> Sequence[Feature | None]:
         """What it needs of each image; None where there is nothing."""
         ...
 
-    def compare(self, features: Sequence[FloatArray | None], cells: Sequence[Cell]) -> dict[str, FloatArray]:
+    def compare(self, features: Sequence[Feature | None], cells: Sequence[Cell]) -> dict[str, FloatArray]:
         """The columns, one value an image, from the features of the whole grid."""
         ...
 

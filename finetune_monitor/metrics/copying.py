@@ -84,7 +84,7 @@ class Copying:
             )
         self._photos = np.stack([_flattened(image) for image in images])
         among = self._photos @ self._photos.T
-        self.level = float(among[~np.eye(len(among), dtype=bool)].max())
+        self.level = max(0.0, float(among[~np.eye(len(among), dtype=bool)].max()))
         self._description = Description(
             columns={**self.columns, self.name: self.columns[self.name].with_alarm(alarm)}, weights=photos.weights
         )

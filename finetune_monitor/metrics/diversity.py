@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from PIL.Image import Image
 
-from finetune_monitor.metrics import Description, RunContext
+from finetune_monitor.metrics import Description, Feature, RunContext
 from finetune_monitor.metrics.cosines import cosines
 from finetune_monitor.metrics.reference_faces import RECOGNIZER, make_reader, shared_reader
 from finetune_monitor.record.columns import ScoreColumn
@@ -100,11 +100,11 @@ class Diversity:
         """Nothing: images of other processes belong to it, too."""
         return {}
 
-    def features(self, images: Sequence[Image], cells: Sequence[Cell]) -> list[FloatArray | None]:
+    def features(self, images: Sequence[Image], cells: Sequence[Cell]) -> list[Feature | None]:
         """The embedding of each image's largest face."""
         return [faces[0].astype(np.float64) if len(faces) else None for faces in self._reader.read(images)]
 
-    def compare(self, features: Sequence[FloatArray | None], cells: Sequence[Cell]) -> dict[str, FloatArray]:
+    def compare(self, features: Sequence[Feature | None], cells: Sequence[Cell]) -> dict[str, FloatArray]:
         """Each image's mean distance to the others of its prompt, in the column of its kind."""
         mean_distance = np.full(len(cells), MISSING)
         for prompt in dict.fromkeys(cell.prompt for cell in cells):

@@ -33,7 +33,7 @@ from finetune_monitor.record.run_record import RunRecord
 from finetune_monitor.rendering.isolation import isolated
 from finetune_monitor.rendering.renderer import Renderer
 from finetune_monitor.sinks import RunInfo, Sink
-from finetune_monitor.sinks.console import print_summary, scores_in_words
+from finetune_monitor.sinks.console import print_summary, scores_in_words, shown_scores
 from finetune_monitor.stats.estimate import json_number
 
 
@@ -366,7 +366,7 @@ class FinetuneMonitor:
         share = f", {100 * spent / (spent + waited):.0f} % of the time since the last" if evaluation.step else ""
         reached = ways(self.evaluations, evaluation.step, self._described.ceilings)
         far = "".join(f", {name}: {way_in_words(found)}" for name, found in reached.items())
-        scores = scores_in_words(evaluation.scores, self._columns)
+        scores = scores_in_words(shown_scores(evaluation.scores, self._columns), self._columns)
         tqdm.write(f"step {evaluation.step}: {scores}{far} ({spent:.1f} s{share})")
         for alarm in alarms_of(evaluation, self._columns):
             tqdm.write(f"step {evaluation.step}: ALARM: {alarm}")

@@ -12,7 +12,7 @@ from PIL.Image import Image
 
 from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.metrics import Compares, Derives, Metric
+from finetune_monitor.metrics import Compares, Derives, Feature, Metric
 from finetune_monitor.record.columns import SIDE, ScoreColumn
 from finetune_monitor.record.evaluation import Evaluation, ScoredImage
 from finetune_monitor.record.grid import Cell
@@ -119,10 +119,10 @@ class Evaluator:
         """Whether a column is of images such as this one: of the subject's prompts, or a probe."""
         return self.columns.get(name, SIDE).over == ("probes" if cell.is_probe else "prompts")
 
-    def _features(self, cells: Sequence[Cell], kept: dict[int, Image]) -> dict[str, dict[int, FloatArray | None]]:
+    def _features(self, cells: Sequence[Cell], kept: dict[int, Image]) -> dict[str, dict[int, Feature | None]]:
         """By metric and cell what a metric needs that compares images with each other."""
         shown, of = list(kept.values()), [cells[i] for i in kept]
-        found: dict[str, dict[int, FloatArray | None]] = {}
+        found: dict[str, dict[int, Feature | None]] = {}
         for metric in self.metrics:
             if isinstance(metric, Compares):
                 features = self._guarded(metric, partial(metric.features, shown, of)) or [None] * len(shown)
@@ -130,7 +130,7 @@ class Evaluator:
         return found
 
     def _compare(
-        self, rows: dict[int, dict[str, float]], shards: Sequence[dict[str, dict[int, FloatArray | None]]]
+        self, rows: dict[int, dict[str, float]], shards: Sequence[dict[str, dict[int, Feature | None]]]
     ) -> None:
         """Add to the rows of the whole grid what comes of comparing its images."""
         cells = self.renderer.grid.cells

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.record.alarms import alarms_of
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.curve import resolution, way_in_words, ways
 from finetune_monitor.record.evaluation import Evaluation
@@ -58,7 +59,7 @@ class PageRun:
     columns: what is known of each column of scores.
     measured_with: by metric what it measures with, reference photos apart.
     scales: by score a digest of all that it depends on; scores of runs with the same one can be compared.
-    findings: sentences on how far its best step came, and what its grid can tell.
+    findings: sentences on how far its best step came, what its grid can tell, and what is wrong.
     problems: sentences on what could not be read.
     """
 
@@ -189,12 +190,14 @@ def _described(
 
 
 def findings(history: RunHistory) -> tuple[str, ...]:
-    """How far the best step came, and the smallest change that the grid shows, in sentences."""
+    """How far the best step came, the smallest change that the grid shows, and the last alarms, in sentences."""
     shares = ways(history.evaluations, history.best_step, history.ceilings)
     found = [f"{name.replace('_', ' ')}: {way_in_words(share)}" for name, share in shares.items()]
     metric = history.best_metric or ""
     if shows := resolution(history.evaluations, metric):
         found.append(f"{metric.replace('_', ' ')}: {shows}")
+    for evaluation in history.evaluations[-1:]:
+        found += [f"alarm: {alarm}" for alarm in alarms_of(evaluation, history.columns)]
     return tuple(found)
 
 

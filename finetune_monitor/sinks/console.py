@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from finetune_monitor.record.columns import ScoreColumn, stars_by_score
+from finetune_monitor.record.alarms import alarms_of
+from finetune_monitor.record.columns import SIDE, ScoreColumn, stars_by_score
 from finetune_monitor.record.curve import resolution, way_in_words, ways
 from finetune_monitor.record.history import RunHistory
 from finetune_monitor.stats.estimate import Estimate, number, shown
@@ -22,6 +23,12 @@ def scores_in_words(scores: Mapping[str, Estimate], columns: Mapping[str, ScoreC
     stars = stars_by_score(columns)
     names = [name for name in scores if name not in stars.values()]
     return ", ".join(f"{name} {_in_words(scores[name], scores.get(stars.get(name, '')))}" for name in names)
+
+
+def shown_scores(scores: Mapping[str, Estimate], columns: Mapping[str, ScoreColumn]) -> dict[str, Estimate]:
+    """Those that a line or a table has room for: all but the side columns that only explain another one."""
+    known = {name: columns.get(name, SIDE) for name in scores}
+    return {name: score for name, score in scores.items() if known[name].is_main or known[name].is_share}
 
 
 def _in_words(estimate: Estimate, stars: Estimate | None) -> str:
@@ -80,7 +87,7 @@ def width_of(console: Console, table: Table) -> int:
 
 def _table(history: RunHistory, narrow: bool) -> Table:
     columns, stars = history.columns, stars_by_score(history.columns)
-    measured = dict.fromkeys(name for evaluation in history.evaluations for name in evaluation.scores)
+    measured = dict.fromkeys(name for each in history.evaluations for name in shown_scores(each.scores, columns))
     names = [name for name in measured if not (narrow and name in stars.values())]
     table = Table()
     table.add_column("step", justify="right", no_wrap=True)
@@ -124,6 +131,8 @@ def _closing_lines(history: RunHistory) -> list[str]:
     folder = history.output_dir
     ended = history.why if history.has_ended else f"not recorded: {history.why}"
     lines = [f"why it ended:        {ended}", _best(history)]
+    for evaluation in history.evaluations[-1:]:
+        lines += [f"ALARM at step {evaluation.step}: {alarm}" for alarm in alarms_of(evaluation, history.columns)]
     for name, share in ways(history.evaluations, history.best_step, history.ceilings).items():
         lines.append(f"how far it came:     {name}: {way_in_words(share)}")
     metric = history.best_metric or ""

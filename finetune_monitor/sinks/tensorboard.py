@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from PIL.Image import Image
 
 from finetune_monitor.base.redaction import redacted
+from finetune_monitor.record.alarms import alarms_of
 from finetune_monitor.record.evaluation import Evaluation, RunSummary, measured_means
 from finetune_monitor.sinks import RunInfo, scalars
 from finetune_monitor.sinks.grid_image import grid_image, prompt_strips
@@ -30,7 +31,7 @@ class TensorBoardSink:
 
     Tags: each score's name (its mean; no point where it was not measured), `interval/NAME/low` and `high`,
     `ceiling/NAME`, `monitor/seconds_*`, `monitor/overhead`, `prompts/00 PROMPT` and `grid` (images), `best/NAME` (the
-    scores of the best step), `run/ended` (why it ended, in words). The step is the training step.
+    scores of the best step), `run/ended` (why it ended, in words), `run/alarms`. The step is the training step.
 
     Args:
         writer: used as it is and left open at the end; on a resume it must have been made with `purge_step`.
@@ -73,6 +74,8 @@ class TensorBoardSink:
         """Add one evaluation's curves and images."""
         for tag, value in scalars(evaluation, self._run).items():
             self._writer.add_scalar(tag, value, evaluation.step, walltime=evaluation.wall_time)
+        if alarms := alarms_of(evaluation, self._run.columns):
+            self._writer.add_text("run/alarms", "\n\n".join(alarms), evaluation.step)
         if evaluation.images:
             for index, (prompt, strip) in enumerate(self._strips(evaluation, images)):
                 self._add_image(f"prompts/{index:02d} {_shortened(prompt)}", strip, evaluation)

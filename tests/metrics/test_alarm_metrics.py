@@ -1,0 +1,175 @@
+"""What the curve of the similarity does not show: leakage, copies, faces that become alike, who would be recognized."""
+
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+from finetune_monitor import PromptGrid
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.metrics import RunContext
+from finetune_monitor.metrics.copying import Copying
+from finetune_monitor.metrics.diversity import Diversity
+from finetune_monitor.metrics.face_similarity import NAME
+from finetune_monitor.metrics.leakage import PROBE_SIMILARITY, Leakage
+from finetune_monitor.metrics.recognized import OTHERS, Recognized
+from finetune_monitor.models.face_reader import FaceReader
+from finetune_monitor.record.evaluation import Evaluation, ScoredImage, summarize
+
+GRID = PromptGrid(["a photo of sks person"], images_per_prompt=8, probe_prompts=["a man", "a woman"])
+PHOTO = Image.fromarray(data.astronaut()).crop((130, 0, 330, 200))
+CAT = Image.fromarray(data.chelsea()).resize((200, 200))
+
+
+@pytest.fixture(scope="module")
+def reader():
+    return FaceReader("dlib")
+
+
+def evaluation(step: int, subject: float, probes: float, rng: np.random.Generator, noise: float = 0.05) -> Evaluation:
+    """Similarities around these means."""
+    images = tuple(
+        ScoredImage(
+            cell,
+            None,
+            {
+                PROBE_SIMILARITY if cell.is_probe else NAME: (probes if cell.is_probe else subject)
+                + noise * rng.normal()
+            },
+        )
+        for cell in GRID.cells
+    )
+    return Evaluation(step, None, 0.0, summarize(images, {}), images)
+
+
+def test_leakage_is_the_probes_rise_as_a_share_of_the_subjects(reader):
+    rng = np.random.default_rng(2)
+    metric = Leakage([PHOTO], reader)
+    found = metric.derive([evaluation(0, 0.0, 0.0, rng), evaluation(100, 0.6, 0.3, rng)])["leakage"]
+    assert found.low < 0.5 < found.high
+    assert found.high - found.low < 0.4
+    assert found.n == 12
+
+
+def test_the_interval_of_the_leakage_covers(reader):
+    rng, metric, covered = np.random.default_rng(1), Leakage([PHOTO], reader), 0
+    for _ in range(400):
+        found = metric.derive([evaluation(0, 0.0, 0.0, rng, 0.1), evaluation(100, 0.5, 0.3, rng, 0.1)])["leakage"]
+        covered += found.low <= 0.6 <= found.high
+    assert 0.92 <= covered / 400 <= 0.985
+
+
+def test_there_is_no_leakage_before_the_subject_has_risen(reader):
+    rng, metric = np.random.default_rng(0), Leakage([PHOTO], reader)
+    first = evaluation(0, 0.0, 0.0, rng)
+    assert metric.derive([first]) == {}
+    assert metric.derive([first, evaluation(100, 0.0, 0.3, rng)]) == {}
+
+
+def test_only_probes_are_scored_for_leakage(reader):
+    metric = Leakage([PHOTO], reader)
+    cells = (GRID.cells[0], GRID.cells[-1], GRID.cells[-2])
+    found = metric.score([PHOTO, PHOTO.copy(), CAT], cells)[PROBE_SIMILARITY]
+    assert math.isnan(found[0])
+    assert found[1] == pytest.approx(1.0, abs=1e-3)
+    assert math.isnan(found[2])  # no face
+
+
+def test_a_copy_is_told_from_another_image():
+    photos = [PHOTO, PHOTO.transpose(Image.Transpose.FLIP_LEFT_RIGHT), CAT]
+    metric = Copying(photos)
+    brighter = PHOTO.point(lambda value: min(255, int(value * 1.1) + 5)).resize((64, 64))
+    strange = Image.fromarray(data.coffee()).resize((64, 64))
+    found = metric.score([brighter, strange], GRID.cells[:2])
+    assert found["copying"].tolist() == [1.0, 0.0]
+    assert found["nearest_photo"][0] == 0
+    assert found["photo_correlation"][0] > 0.98 > metric.level > found["photo_correlation"][1]
+
+
+def test_a_blank_image_copies_nothing_and_one_photo_is_refused():
+    blank = Image.new("RGB", (64, 64), "white")
+    assert Copying([PHOTO, CAT]).score([blank], GRID.cells[:1])["copying"].tolist() == [0.0]
+    with pytest.raises(UserError, match="copying: found 1 training photo, expected two or more"):
+        Copying([PHOTO])
+
+
+def test_diversity_is_relative_to_step_0_and_of_subject_and_probes_apart():
+    rng, metric = np.random.default_rng(3), Diversity(FakeReader())
+    evaluations = []
+    for step, spread in ((0, 1.0), (100, 0.3)):
+        rows = [_unit(rng, spread if cell.is_probe else 1.0) for cell in GRID.cells]
+        columns = metric.compare(rows, GRID.cells)
+        images = tuple(
+            ScoredImage(
+                cell,
+                None,
+                {
+                    name: float(values[cell.index])
+                    for name, values in columns.items()
+                    if ("probe" in name) == cell.is_probe
+                },
+            )
+            for cell in GRID.cells
+        )
+        evaluations.append(Evaluation(step, None, 0.0, summarize(images, {}), images))
+    found = metric.derive(evaluations)
+    assert found["diversity"].low < 1.0 < found["diversity"].high
+    assert found["probe_diversity"].mean < 0.6
+    assert metric.derive(evaluations[:1]) == {}
+
+
+class FakeReader(FaceReader):
+    """Never asked: the embeddings are made by the test."""
+
+    def __init__(self) -> None: ...
+
+    @property
+    def identity(self) -> dict[str, str]:
+        return {"id": "none", "sha256": ""}
+
+
+def _unit(rng: np.random.Generator, spread: float) -> np.ndarray:
+    row = np.eye(16)[0] + spread * rng.normal(size=16)
+    return row / np.linalg.norm(row)
+
+
+def test_a_prompt_with_one_face_has_no_distance():
+    rows = [_unit(np.random.default_rng(0), 1.0), *[None] * (len(GRID.cells) - 1)]
+    assert all(np.isnan(values).all() for values in Diversity(FakeReader()).compare(rows, GRID.cells).values())
+
+
+def test_the_subject_is_recognized_among_others_and_a_cat_is_nobody(reader, tmp_path):
+    other = Image.fromarray(data.lfw_subset()[0] * 255).convert("RGB").resize((160, 160), Image.Resampling.BICUBIC)
+    gallery = tmp_path / "others"
+    gallery.mkdir()
+    PHOTO.rotate(90).save(gallery / "no-face.png")
+    other.save(gallery / "other.png")
+    both = Image.new("RGB", (400, 200))
+    both.paste(PHOTO, (0, 0))
+    both.paste(PHOTO.resize((120, 120)), (240, 40))
+    metric = Recognized([PHOTO.rotate(5)], gallery, reader)
+    try:
+        found = metric.score([PHOTO, CAT, both], GRID.cells[:3])
+    except UserError:
+        pytest.skip("the detector finds no face in a picture of 25 pixels enlarged")
+    assert found["recognized"].tolist() == [1.0, 0.0, 1.0]
+    assert math.isnan(found[OTHERS][0])
+    assert found[OTHERS][2] == 1.0
+
+
+def test_a_gallery_without_a_face_is_refused_before_training(reader, tmp_path):
+    CAT.save(tmp_path / "cat.png")
+    run = RunContext([], [], "cpu")
+    run.shared["faces", "dlib"] = reader
+    PHOTO.save(tmp_path / "photo.jpg")
+    run = RunContext([tmp_path / "photo.jpg"], [], "cpu")
+    run.shared["faces", "dlib"] = reader
+    gallery = tmp_path / "gallery"
+    gallery.mkdir()
+    CAT.save(gallery / "cat.png")
+    with pytest.raises(UserError, match="found no face in any image"):
+        Recognized.for_run(Recognized.Options("dlib", str(gallery)), run)
+    with pytest.raises(UserError, match=r"recognized\.gallery: found none"):
+        Recognized.for_run(Recognized.Options("dlib"), run)

@@ -1,0 +1,48 @@
+"""An alarm sounds where something is wrong, and chance alone sounds none."""
+
+import pytest
+
+from finetune_monitor.record.alarms import alarms, alarms_of
+from finetune_monitor.record.columns import ScoreColumn
+from finetune_monitor.record.evaluation import Evaluation
+from finetune_monitor.stats.estimate import MISSING, Estimate
+
+LEAKS = {"leakage": ScoreColumn(False, over="run", alarm=0.5, says="it leaks")}
+MARGIN = {"margin": ScoreColumn(True, alarm=0.0, says="the prompt is ignored")}
+
+
+def history(name: str, *scores: tuple[float, float]) -> list[Evaluation]:
+    """Evaluations with these means and half widths."""
+    found = [{name: Estimate(mean, mean - half, mean + half, 16, 0)} for mean, half in scores]
+    return [Evaluation(100 * index, None, 0.0, each) for index, each in enumerate(found)]
+
+
+@pytest.mark.parametrize(
+    ("scores", "sounds"),
+    [
+        ([(0.9, 0.1)], False),  # step 0
+        ([(0.0, 0.1), (0.4, 0.3)], False),
+        ([(0.0, 0.1), (0.9, 0.3)], True),  # the whole interval is beyond
+        ([(0.0, 0.1), (0.6, 0.3)], False),  # once, and within the noise
+        ([(0.0, 0.1), (0.6, 0.3), (0.55, 0.3)], True),
+        ([(0.0, 0.1), (0.6, 0.3), (0.4, 0.3)], False),
+        ([(0.0, 0.1), (MISSING, MISSING)], False),
+        ([(0.0, 0.1), (0.6, MISSING)], False),  # of one draw nobody knows the noise
+    ],
+)
+def test_above_is_wrong_where_lower_is_better(scores, sounds):
+    assert alarms(history("leakage", *scores), LEAKS) == (("leakage",) if sounds else ())
+
+
+def test_below_is_wrong_where_higher_is_better():
+    assert alarms(history("margin", (0.1, 0.02), (-0.1, 0.05)), MARGIN) == ("margin",)
+    assert alarms(history("margin", (0.1, 0.02), (0.1, 0.05)), MARGIN) == ()
+
+
+def test_a_column_that_is_not_there_sounds_no_alarm():
+    assert alarms(history("other", (0.0, 0.1), (9.0, 0.1)), LEAKS) == ()
+
+
+def test_the_words_have_the_numbers():
+    last = Evaluation(100, None, 0.0, {"leakage": Estimate(0.9, 0.7, 1.1, 16, 0)}, alarms=("leakage",))
+    assert alarms_of(last, LEAKS) == ["leakage is 0.900 [0.700, 1.100], above 0.5: it leaks"]
