@@ -60,6 +60,7 @@ class FaceSimilarity:
     """
 
     name = NAME
+    is_default = True
     higher_is_better = True
     bounds = (-1.0, 1.0)
 
