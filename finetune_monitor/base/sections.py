@@ -60,10 +60,12 @@ def choices(title: str, registry: Mapping[str, Any], other: Callable[[Any, Any],
         section = section_of_options(options_of(each))
         keys[name] = (section | None, section() if getattr(each, "is_default", False) else None)
 
-    class Open(Choices):
+    base: Any = create_model(title, __base__=Choices, **keys)
+
+    class Open(base):  # type: ignore[misc]  # older versions of pydantic want the annotation in the class itself
         __pydantic_extra__: dict[str, Annotated[Any, PlainValidator(other)]]
 
-    return create_model(title, __base__=Open, **keys)
+    return Open
 
 
 def options_of(kind: type) -> type:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import pytest
 import yaml
@@ -10,6 +11,7 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.history import read_run
 from finetune_monitor.sweep.plan import make_plan
 from finetune_monitor.sweep.spec import load_sweep
+from finetune_monitor.sweep.trials.child import Child
 from finetune_monitor.training import registry
 from finetune_monitor.training.config import load_config, recorded_config
 from finetune_monitor.training.run import run
@@ -87,7 +89,7 @@ def test_scores_of_another_class_or_options_are_not_added_to_a_run(config, run_f
         with pytest.raises(UserError, match=said):
             run(load_config(config, [METRIC, *quiet, f"monitor.metrics.brightness.{changed}"]))
     assert run(load_config(config, [METRIC, *quiet, "train.max_steps=3"])) == 0
-    assert [each.step for each in read_run(run_folder).evaluations] == [0, 3]
+    assert [each.step for each in read_run(run_folder).evaluations] == [0, 2, 3]
 
 
 def test_a_metric_may_be_made_for_the_run_and_describe_what_it_measures(config, run_folder):
@@ -269,6 +271,22 @@ def test_a_sweep_plans_with_the_modules_beside_its_base(config, tmp_path):
     plan = make_plan(load_sweep(tmp_path / "sweep.yaml"), None)
     assert plan.goals == {"early_termination": "brightness"}
     assert "brightness" in plan.shown_metrics
+    plan.write_config(plan.trials[0])
+    written = plan.folder / "configs" / f"{plan.trials[0].name}.yaml"
+    assert recorded_config(written)[0].to_yaml() == plan.validated(plan.trials[0]).to_yaml()
     wrong = "set={monitor.metrics.brightness: {class: my_module:Brightness, gian: 2}}"
     with pytest.raises(UserError, match=r"monitor.metrics.brightness.gian: unknown key"):
         make_plan(load_sweep(tmp_path / "sweep.yaml", [wrong]), None)
+
+
+def test_a_trial_finds_the_modules_beside_the_sweeps_base(config, tmp_path):
+    content = yaml.safe_load(config.read_text())
+    content["monitor"]["hooks"] = ["my_module:nothing"]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "trial.yaml").write_text(yaml.safe_dump(content))
+    child = Child(elsewhere / "trial.yaml", tmp_path / "log", ROOT, 1, 0, str(config.parent))
+    while child.poll() is None:
+        time.sleep(0.05)
+    assert f"my_module ({config.parent / 'my_module.py'}) has no nothing" in child.error()
+    child.stop(1)
