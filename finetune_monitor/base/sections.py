@@ -62,7 +62,7 @@ def choices(title: str, registry: Mapping[str, Any], other: Callable[[Any, Any],
 
     base: Any = create_model(title, __base__=Choices, **keys)
 
-    class Open(base):  # type: ignore[misc]  # older versions of pydantic want the annotation in the class itself
+    class Open(base):  # older versions of pydantic want the annotation in the class itself
         __pydantic_extra__: dict[str, Annotated[Any, PlainValidator(other)]]
 
     return Open
@@ -151,9 +151,9 @@ def flat(content: Mapping[str, Any], whole: Callable[[Mapping[str, Any]], bool] 
     return found
 
 
-def problem(said: str, *location: str) -> ValidationError:
-    """One problem in words, at a place below where it is raised."""
-    return _errors([(said, location, "value_error", None)])
+def problem(said: str, *location: str, kind: str = "value_error") -> ValidationError:
+    """One problem, at a place below where it is raised: what follows the key, and pydantic's kind of error."""
+    return _errors([(said, location, kind, None)])
 
 
 def read_section(section: type[Section], found: Any) -> Section:

@@ -193,7 +193,7 @@ class MonitorConfig(Section):
     @property
     def rules(self) -> list[StoppingRule]:
         """The stopping rules that the config names."""
-        return [RULES.find(getattr(section, RULE))(**options_in(section)) for section in self.stopping]
+        return [RULES.find(getattr(section, RULE))(**options_in(section, RULE)) for section in self.stopping]
 
     @property
     def callables(self) -> list[Callable[[Evaluation, Decision], object]]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ConfigDict
-from pydantic_core import PydanticKnownError
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.places import imported, is_place
@@ -17,13 +16,14 @@ from finetune_monitor.base.sections import (
     Section,
     did_you_mean,
     joined,
+    nearest,
     options_of,
     problem,
     read_section,
     section_of_options,
     section_of_parameters,
 )
-from finetune_monitor.metrics import Metric, RunContext
+from finetune_monitor.metrics import Metric, RunContext, said_columns
 from finetune_monitor.metrics.identified import Identified
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.training.registry import METRICS, RULES, SINKS, Registry
@@ -82,7 +82,7 @@ def rule_section(found: Any, reading: Reading, default: str) -> Section:
         known = ", ".join(RULES.names)
         raise problem(f": found {name!r}, expected {known}, or module:name{did_you_mean(str(name), RULES.names)}", RULE)
     if name not in RULES.classes and not reading.imports:
-        return Unread(**found)
+        return Unread.model_validate(found)
     kind = _found(RULES, name, ("decide",), reading, RULE)
     section = read_section(_section(kind, RULE, name, RULE), found)
     _try_rule(kind, section)
@@ -103,8 +103,7 @@ def checked_hook(place: str, reading: Reading) -> str:
     if not callable(hook):
         raise ValueError(f"found {place!r}, which is {hook!r}, expected a function of an evaluation and a decision")
     if not _takes_two(hook):
-        parameters = signature(hook)
-        raise ValueError(f"found {place!r} with the parameters {parameters}, expected (evaluation, decision)")
+        raise ValueError(f"found {place!r} with the parameters {signature(hook)}, expected (evaluation, decision)")
     return place
 
 
@@ -113,17 +112,16 @@ def classes_of(registry: Registry, chosen: Choices) -> dict[str, Any]:
     return {name: registry.find(getattr(section, CLASS, name)) for name, section in chosen.chosen.items()}
 
 
-def options_in(section: Section) -> dict[str, Any]:
+def options_in(section: Section, name: str = CLASS) -> dict[str, Any]:
     """What a class is made with: all keys but that which names the class."""
-    return {key: value for key, value in section if key not in (CLASS, RULE)}
+    return {key: value for key, value in section if key != name}
 
 
-def columns_of(kind: Any) -> tuple[dict[str, ScoreColumn], bool]:
+def columns_of(kind: Any) -> tuple[Mapping[str, ScoreColumn], bool]:
     """What a class of metrics measures, and whether that is known to be all: a metric may describe more once made."""
-    said = getattr(kind, "columns", None)
-    if isinstance(said, Mapping) and all(isinstance(each, ScoreColumn) for each in said.values()):
-        return dict(said), True
-    bounds = getattr(kind, "bounds", ScoreColumn.bounds)
+    if columns := said_columns(kind):
+        return columns, True
+    bounds = getattr(kind, "bounds", None)
     known = bounds if isinstance(bounds, tuple) else ScoreColumn.bounds
     return {kind.name: ScoreColumn(getattr(kind, "higher_is_better", True), known)}, False
 
@@ -136,10 +134,10 @@ def make_metric(kind: Any, section: Section, run: RunContext) -> Metric | None:
     """
     options = options_in(section)
     if kind in METRICS.classes.values():
-        return kind.for_run(kind.Options(**options), run)  # type: ignore[no-any-return]
+        return _made(kind, options, run)  # type: ignore[no-any-return]
     where = f"monitor.metrics.{kind.name}: {place_of(kind)}"
     try:
-        metric = kind.for_run(kind.Options(**options), run) if hasattr(kind, "for_run") else kind(**options)
+        metric = _made(kind, options, run)
     except UserError:
         raise
     except Exception as error:
@@ -148,7 +146,12 @@ def make_metric(kind: Any, section: Section, run: RunContext) -> Metric | None:
         return None
     if wrong := _wrong_with_metric(metric, kind.name):
         raise UserError(f"{where}: {wrong}")
-    return Identified(metric, place_of(kind), {key: section.model_dump(mode="json")[key] for key in options})
+    plain = section.model_dump(mode="json", exclude={CLASS})
+    return Identified(metric, place_of(kind), plain)
+
+
+def _made(kind: Any, options: Mapping[str, Any], run: RunContext) -> Any:
+    return kind.for_run(kind.Options(**options), run) if hasattr(kind, "for_run") else kind(**options)
 
 
 def place_of(kind: Any) -> str:
@@ -164,7 +167,8 @@ def _choice(registry: Registry, methods: Sequence[str], name: str, found: Any, r
     """
     named = isinstance(found, Mapping) and CLASS in found
     if not named and name not in registry.names:
-        raise PydanticKnownError("extra_forbidden")
+        near = nearest(name, registry.names)
+        raise problem(f": unknown key{near}; one of your own needs class: module:Name", kind="extra_forbidden")
     if found is None:
         return None
     if not reading.imports:
@@ -215,7 +219,7 @@ def _made_section(kind: Any, key: str, place: str | None) -> type[Section]:
 def _try_rule(kind: Any, section: Section) -> None:
     """See that the rule can be made, and what it watches."""
     try:
-        rule = kind(**options_in(section))
+        rule = kind(**options_in(section, RULE))
     except Exception as error:
         text = str(error).removeprefix(f"{kind.__name__}.") if isinstance(error, ValueError) else repr(error)
         raise problem(joined(text, list(type(section).model_fields))) from error

@@ -52,6 +52,17 @@ class Contrast:
         return Description(said, weights={"photos": len(self.photos)})
 
 
+class Detail:
+    name, higher_is_better, bounds = "detail", True, (0.0, 1.0)
+    columns = {"detail": ScoreColumn(True, bounds), "blur": ScoreColumn(False, bounds)}
+
+    def __init__(self, rule: str = "thirds"):
+        self.rule = rule
+
+    def score(self, images, cells):
+        return {"detail": [0.25] * len(images), "blur": [0.75] * len(images)}
+
+
 class FromBefore(Brightness):
     name = "before"
 
