@@ -192,8 +192,9 @@ class MonitorConfig(Section):
 
     @property
     def rules(self) -> list[StoppingRule]:
-        """The stopping rules that the config names."""
-        return [RULES.find(getattr(section, RULE))(**options_in(section, RULE)) for section in self.stopping]
+        """The stopping rules that the config names; without those that were not looked for."""
+        read = [section for section in self.stopping if not isinstance(section, Unread)]
+        return [RULES.find(getattr(section, RULE))(**options_in(section, RULE)) for section in read]
 
     @property
     def callables(self) -> list[Callable[[Evaluation, Decision], object]]:

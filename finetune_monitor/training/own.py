@@ -108,8 +108,9 @@ def checked_hook(place: str, reading: Reading) -> str:
 
 
 def classes_of(registry: Registry, chosen: Choices) -> dict[str, Any]:
-    """The classes that a part of a config names, by its keys."""
-    return {name: registry.find(getattr(section, CLASS, name)) for name, section in chosen.chosen.items()}
+    """The classes that a part of a config names, by its keys; without those that were not looked for."""
+    read = {name: section for name, section in chosen.chosen.items() if not isinstance(section, Unread)}
+    return {name: registry.find(getattr(section, CLASS, name)) for name, section in read.items()}
 
 
 def options_in(section: Section, name: str = CLASS) -> dict[str, Any]:

@@ -205,6 +205,7 @@ def test_no_module_is_imported_where_a_recorded_config_is_only_looked_at(config,
     recorded, unknown = recorded_config(tmp_path / "recorded.yaml")
     assert unknown == []
     assert recorded.to_yaml() == text.replace("my_module", "my_trap")
+    assert (recorded.monitor.columns, recorded.monitor.rules) == ({}, [])
     assert "my_trap" not in sys.modules
 
 
