@@ -1,36 +1,71 @@
-"""Parts of a config: strict models, also made of a dataclass of options, and in words everything that is wrong."""
+"""Parts of a config: strict models, also made of a class's options, and in words everything that is wrong."""
 
 import difflib
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, fields
-from typing import Any, get_args, get_origin, get_type_hints
+from dataclasses import MISSING, fields, is_dataclass
+from inspect import Parameter, signature
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticSerializationError
+
+SAID = "said"
+"""Where an error has what follows its key, once that is in words."""
 
 
 class Section(BaseModel):
     """A part of a config: unknown keys are errors, and nothing changes after validation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
 class Choices(Section):
     """A part of a config with a key for each class of a registry; null leaves one out."""
 
+    model_config = ConfigDict(extra="allow")
+
     @property
     def chosen(self) -> dict[str, Any]:
         """The options of those that are wanted, by name."""
-        found = ((name, getattr(self, name)) for name in type(self).model_fields)
+        found = ((name, getattr(self, name)) for name in (*type(self).model_fields, *(self.model_extra or {})))
         return {name: options for name, options in found if options is not None}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _others_with_their_key(cls, found: Any) -> Any:
+        """What reads a key that no registered class has is told the key."""
+        if not isinstance(found, Mapping):
+            return found
+        return {key: value if key in cls.model_fields else (key, value) for key, value in found.items()}
 
-def choices(title: str, registry: Mapping[str, Any], wanted: Sequence[str] = ()) -> type[Choices]:
-    """A key for each class of the registry; `wanted` are on where the config does not say otherwise."""
+
+def choices(title: str, registry: Mapping[str, Any], other: Callable[[Any, Any], Any]) -> type[Choices]:
+    """A key for each class of the registry; those with `is_default` are on where the config does not say otherwise.
+
+    Args:
+        other: reads a pair of any other key and its value, as a validator of pydantic with its info.
+    """
     keys: dict[str, Any] = {}
     for name, each in registry.items():
         section = section_of_options(options_of(each))
-        keys[name] = (section | None, section() if name in wanted else None)
-    return create_model(title, __base__=Choices, **keys)
+        keys[name] = (section | None, section() if getattr(each, "is_default", False) else None)
+
+    base: Any = create_model(title, __base__=Choices, **keys)
+
+    class Open(base):  # older versions of pydantic want the annotation in the class itself
+        __pydantic_extra__: dict[str, Annotated[Any, PlainValidator(other)]]
+
+    return Open
 
 
 def options_of(kind: type) -> type:
@@ -45,8 +80,7 @@ def section_of_options(options: type, *, leaving: Sequence[str] = (), **more: An
         leaving: fields that are no keys.
         more: further keys, or other defaults, as pydantic's `create_model` takes them.
     """
-    hints = get_type_hints(options, include_extras=True)
-    keys = {each.name: (hints[each.name], _default(each)) for each in fields(options) if each.name not in leaving}
+    keys = {name: key for name, key in _keys_of_fields(options).items() if name not in leaving}
 
     def checked(section: Section) -> Section:
         try:
@@ -61,6 +95,43 @@ def section_of_options(options: type, *, leaving: Sequence[str] = (), **more: An
     title = options.__qualname__.replace(".", "")
     validators: dict[str, Any] = {"checked": model_validator(mode="after")(checked)}
     return create_model(title, __base__=Section, __validators__=validators, **{**more, **keys, **more})
+
+
+def section_of_parameters(kind: type, **more: Any) -> type[Section]:
+    """The section whose keys are what a class is made with, by name; the class is not made to check them.
+
+    A parameter is no key where its default cannot be written in a config.
+    """
+    keys = _keys_of_fields(kind) if is_dataclass(kind) else _keys_of_signature(kind)
+    return create_model(kind.__qualname__, __base__=_AnyTypes, **{**more, **keys, **more})
+
+
+class _AnyTypes(Section):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+
+def _keys_of_fields(options: type) -> dict[str, Any]:
+    hints = get_type_hints(options, include_extras=True)
+    return {each.name: (hints[each.name], _default(each)) for each in fields(options) if each.init}
+
+
+def _keys_of_signature(kind: type) -> dict[str, Any]:
+    hints = get_type_hints(kind.__init__, include_extras=True)  # type: ignore[misc]
+    return {
+        each.name: (hints.get(each.name, Any), ... if each.default is Parameter.empty else each.default)
+        for each in signature(kind).parameters.values()
+        if each.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY) and _is_plain(each.default)
+    }
+
+
+def _is_plain(default: Any) -> bool:
+    if default is Parameter.empty:
+        return True
+    try:
+        TypeAdapter(Any).dump_python(default, mode="json")
+    except PydanticSerializationError:
+        return False
+    return True
 
 
 def _default(field: Any) -> Any:
@@ -80,38 +151,64 @@ def flat(content: Mapping[str, Any], whole: Callable[[Mapping[str, Any]], bool] 
     return found
 
 
+def problem(said: str, *location: str, kind: str = "value_error") -> ValidationError:
+    """One problem, at a place below where it is raised: what follows the key, and pydantic's kind of error."""
+    return _errors([(said, location, kind, None)])
+
+
+def read_section(section: type[Section], found: Any) -> Section:
+    """A section that only the content names: its problems are put into words here, where its keys are known.
+
+    Raises:
+        ValidationError: what is wrong, which `problems_of` shows with the key of the section.
+    """
+    try:
+        return section.model_validate(found)
+    except ValidationError as error:
+        told = [(_explain(each, section)[1], each["loc"], each["type"], each["input"]) for each in error.errors()]
+        raise _errors(told) from error
+
+
+def _errors(told: Sequence[tuple[str, Sequence[int | str], str, Any]]) -> ValidationError:
+    lines = [
+        InitErrorDetails(type=PydanticCustomError(kind, "{said}", {SAID: said}), loc=tuple(location), input=found)
+        for said, location, kind, found in told
+    ]
+    return ValidationError.from_exception_data("", lines)
+
+
 def problems_of(error: ValidationError, model: type[Section]) -> list[str]:
     """Everything that is wrong with the content of a config, in words."""
-    return [_explain(found, model) for found in error.errors()]
+    explained = [_explain(found, model) for found in error.errors()]
+    return [key + said if key else re.sub(r"^(: |\.)", "", said) for key, said in explained]
 
 
-def _explain(found: Mapping[str, Any], model: type[Section]) -> str:
-    """One problem in words: the key, what was found, what is allowed."""
+def _explain(found: Mapping[str, Any], model: type[Section]) -> tuple[str, str]:
+    """One problem in words: the key, and what follows it: what was found, what is allowed."""
     key, beside, within = _walk([str(part) for part in found["loc"]], model)
+    if SAID in found.get("ctx", {}):
+        return key, found["ctx"][SAID]
     if found["type"] == "extra_forbidden":
-        return f"{key}: unknown key" + _elsewhere(key, model, beside)
+        return key, ": unknown key" + _elsewhere(key, model, beside)
     if found["type"] == "missing":
-        return f"{key}: missing; give it a value"
+        return key, ": missing; give it a value"
     if found["type"] == "value_error":
-        text = str(found["ctx"]["error"])
-        joint = "." if text.partition(":")[0] in within else ": "
-        return f"{key}{joint}{text}" if key else text
+        return key, joined(str(found["ctx"]["error"]), within)
     message = found["msg"][0].lower() + found["msg"][1:]
-    return f"{key}: found {found['input']!r}; {message.replace('input', 'it')}"
+    return key, f": found {found['input']!r}; {message.replace('input', 'it')}"
+
+
+def joined(text: str, keys: Sequence[str]) -> str:
+    """What follows the key of a section: a text that may open with one of its keys."""
+    return ("." if text.partition(":")[0] in keys else ": ") + text
 
 
 def _walk(location: Sequence[str], model: type[Section]) -> tuple[str, list[str], list[str]]:
-    """The dotted key at a location, the keys beside it and within it; of several sections pydantic names one."""
-    parts: list[str] = []
+    """The dotted key at a location, the keys beside it and within it."""
     sections, beside = [model], [model]
     for part in location:
-        tagged = [each for each in sections if sections[1:] and each.model_fields["rule"].default == part]
-        if tagged:
-            sections = tagged
-            continue
-        parts.append(part)
         beside, sections = sections, sections if part.isdigit() else sections_of(sections, part)
-    return ".".join(parts), _keys(beside), _keys(sections)
+    return ".".join(location), _keys(beside), _keys(sections)
 
 
 def _keys(sections: Sequence[type[Section]]) -> list[str]:

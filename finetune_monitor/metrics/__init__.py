@@ -32,8 +32,9 @@ class Metric(Protocol):
     higher_is_better: the direction, for plots, tables and stopping rules.
     bounds: least and greatest score of one image.
 
-    A metric that has more to say has a method `describe`, which returns a `Description`. One that a config may name
-    also has a method `for_run` and a dataclass `Options`; see `finetune_monitor.training.registry`.
+    A metric that has more to say has a method `describe`, which returns a `Description`; one that has no more to say
+    than which columns it has may have them as `columns`. One that a config may name also has a method `for_run` and a
+    dataclass `Options`; see `finetune_monitor.training.registry`.
     """
 
     name: str
@@ -188,12 +189,27 @@ class Descriptions:
 
 def describe(metric: Metric) -> Description:
     """What the metric says of itself, its own column first."""
-    said = metric.describe() if isinstance(metric, Described) else Description()
+    said = metric.describe() if isinstance(metric, Described) else Description(said_columns(metric))
     own = replace(
         said.columns.get(metric.name, ScoreColumn()), higher_is_better=metric.higher_is_better, bounds=metric.bounds
     )
     columns = {metric.name: own, **{name: column for name, column in said.columns.items() if name != metric.name}}
     return replace(said, columns={name: replace(column, metric=metric.name) for name, column in columns.items()})
+
+
+def said_columns(metric: Metric | type) -> Mapping[str, ScoreColumn]:
+    """The columns that a metric or its class has as `columns`, where it has that."""
+    said = getattr(metric, "columns", None)
+    if not isinstance(said, Mapping) or not all(isinstance(column, ScoreColumn) for column in said.values()):
+        return {}
+    return said
+
+
+def unwrapped(metric: Metric) -> Metric:
+    """The metric itself, where another one adds to it."""
+    while hasattr(metric, "wrapped"):
+        metric = metric.wrapped
+    return metric
 
 
 def _notice(description: Description) -> dict[str, str]:

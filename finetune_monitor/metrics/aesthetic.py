@@ -42,6 +42,7 @@ class Aesthetic:
     """
 
     name = "aesthetic"
+    is_default = True
     higher_is_better = True
 
     @dataclass(frozen=True)

@@ -53,6 +53,7 @@ class FaceSimilarity:
     """
 
     name = NAME
+    is_default = True
     higher_is_better = True
     bounds = BOUNDS
 

@@ -41,7 +41,7 @@ class Starred:
         said = describe(metric)
         _check(metric, said, thresholds)
         self.name, self.bounds = metric.name, metric.bounds
-        self._metric, self._thresholds, self._stars = metric, thresholds, stars_of(metric.name)
+        self.wrapped, self._thresholds, self._stars = metric, thresholds, stars_of(metric.name)
         notices = [said.notice] if said.notice else []
         if thresholds.weights is None:
             notices.append(f"{self._stars}: nobody knows which weights the thresholds were fitted on")
@@ -52,7 +52,7 @@ class Starred:
 
     def score(self, images: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
         """The wrapped metric's columns and the stars."""
-        columns = self._metric.score(images, cells)
+        columns = self.wrapped.score(images, cells)
         return {**columns, self._stars: self._thresholds.stars(columns[self.name])}
 
     def describe(self) -> Description:

@@ -41,8 +41,8 @@ class FinetuneMonitor:
     """Watches a training loop with a diffusers pipeline.
 
     The constructor evaluates step 0, the untouched model; `on_step_end` evaluates every `every` steps. Nothing that
-    the training owns is changed: modules, modes and random generators are given back, and a render, a metric or a
-    sink that fails is reported once, recorded as missing, and training goes on.
+    the training owns is changed: modules, modes and random generators are given back, and a render, a metric, a sink
+    or a hook that fails is reported once, recorded as missing, and training goes on.
 
     With several processes (torch.distributed) build it on every one: each renders its share, the first writes, and
     all get the same decision.
@@ -59,6 +59,8 @@ class FinetuneMonitor:
         every: steps between evaluations.
         max_overhead: largest share of the wall time that evaluations may take, such as 0.05; where one would take more
             it is put off to a later multiple of `every`. None: there is no limit.
+        hooks: called with every evaluation and the decision after it, on the first process, once both are recorded and
+            shown; what they return is ignored, and one that fails is off from then on, with a warning.
         autocast: precision to render in; give the training's where it uses autocast.
         live_weights: context manager that puts the weights to be judged (an EMA, say) in place and back.
         hparams: flat settings of the training, shown by the trackers.
@@ -87,6 +89,7 @@ class FinetuneMonitor:
         every: int = EVERY,
         *,
         max_overhead: float | None = None,
+        hooks: Sequence[Callable[[Evaluation, Decision], object]] = (),
         autocast: torch.dtype | None = None,
         live_weights: Callable[[], AbstractContextManager[object]] = nullcontext,
         hparams: Mapping[str, Any] | None = None,
@@ -110,6 +113,7 @@ class FinetuneMonitor:
         said = (self._pipeline_id.get("notice"), *(each.notice for each in self._described.by_metric.values()))
         self._notices = tuple(dict.fromkeys(str(notice) for notice in said if notice))
         self._live_weights = live_weights
+        self._hooks = list(hooks)
         self.evaluations: tuple[Evaluation, ...] = ()
         self.record: RunRecord | None = None
         self.sinks: list[Sink] = []
@@ -304,6 +308,8 @@ class FinetuneMonitor:
         for sink in list(self.sinks):
             self._guard(sink, sink.write, evaluation, rendered)
         self._keep_best(evaluation)
+        for hook in list(self._hooks):
+            self._call(hook, evaluation)
         return evaluation
 
     def _write_record(self, evaluation: Evaluation, rendered: Sequence[Image | None], waited: float) -> Evaluation:
@@ -343,6 +349,15 @@ class FinetuneMonitor:
         except Exception as error:
             self.sinks = [other for other in self.sinks if other is not sink]
             self._evaluator.warn(f"sink {sink.name}", f"sink {sink.name} failed and is off from now on: {error!r}")
+
+    def _call(self, hook: Callable[[Evaluation, Decision], object], evaluation: Evaluation) -> None:
+        """A hook that fails is off for the rest of the run, with one warning."""
+        try:
+            hook(evaluation, evaluation.decision)
+        except Exception as error:
+            self._hooks = [other for other in self._hooks if other is not hook]
+            name = getattr(hook, "__qualname__", repr(hook))
+            self._evaluator.warn(f"hook {id(hook)}", f"hook {name} failed and is off from now on: {error!r}")
 
     def _note_end(self, summary: RunSummary) -> None:
         assert self.record is not None

@@ -12,7 +12,7 @@ from PIL.Image import Image
 
 from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.metrics import Compares, Derives, Feature, Metric
+from finetune_monitor.metrics import Compares, Derives, Feature, Metric, unwrapped
 from finetune_monitor.record.columns import SIDE, ScoreColumn
 from finetune_monitor.record.evaluation import Evaluation, ScoredImage
 from finetune_monitor.record.grid import Cell
@@ -124,8 +124,9 @@ class Evaluator:
         shown, of = list(kept.values()), [cells[i] for i in kept]
         found: dict[str, dict[int, Feature | None]] = {}
         for metric in self.metrics:
-            if isinstance(metric, Compares):
-                features = self._guarded(metric, partial(metric.features, shown, of)) or [None] * len(shown)
+            inner = unwrapped(metric)
+            if isinstance(inner, Compares):
+                features = self._guarded(metric, partial(inner.features, shown, of)) or [None] * len(shown)
                 found[metric.name] = dict(zip((cell.index for cell in of), features, strict=True))
         return found
 
@@ -135,10 +136,11 @@ class Evaluator:
         """Add to the rows of the whole grid what comes of comparing its images."""
         cells = self.renderer.grid.cells
         for metric in self.metrics:
-            if not isinstance(metric, Compares):
+            inner = unwrapped(metric)
+            if not isinstance(inner, Compares):
                 continue
             known = {index: each for shard in shards for index, each in shard.get(metric.name, {}).items()}
-            columns = self._guarded(metric, partial(metric.compare, [known.get(cell.index) for cell in cells], cells))
+            columns = self._guarded(metric, partial(inner.compare, [known.get(cell.index) for cell in cells], cells))
             for name, values in (columns or {}).items():
                 for cell, value in zip(cells, values, strict=True):
                     if self._is_of(name, cell):
@@ -148,8 +150,9 @@ class Evaluator:
         """Scores of the last evaluation that are of no single image."""
         found: dict[str, Estimate] = {}
         for metric in self.metrics:
-            if isinstance(metric, Derives):
-                found |= self._guarded(metric, partial(metric.derive, history)) or {}
+            inner = unwrapped(metric)
+            if isinstance(inner, Derives):
+                found |= self._guarded(metric, partial(inner.derive, history)) or {}
         return found
 
     def _guarded(self, metric: Metric, action: Callable[[], T]) -> T | None:

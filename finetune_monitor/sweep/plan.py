@@ -18,7 +18,7 @@ from finetune_monitor.record.run_directory import RUN
 from finetune_monitor.record.sweep_directory import CONFIGS, TRIALS, SweepState, TrialRecord
 from finetune_monitor.sweep.spec import ONE_VALUE_FOR_ALL, SweepConfig, flat, is_number
 from finetune_monitor.sweep.trials.naming import alike, search_name, trial_name
-from finetune_monitor.training.config import Config, recorded_config
+from finetune_monitor.training.config import Config, recorded_config, validated
 
 UNCOMPARED = (
     "output_dir",
@@ -27,6 +27,7 @@ UNCOMPARED = (
     "train.keep_checkpoints",
     "data.workers",
     "monitor.sinks",
+    "monitor.hooks",
     "monitor.report",
 )
 """What may change in the config of a trial that has begun: nothing that its scores depend on."""
@@ -62,11 +63,10 @@ class SweepPlan:
 
     def config_text(self, trial: TrialRecord) -> str:
         """The trial's config as YAML, with every default spelled out; as it is where it is not valid."""
-        content = self.content(trial)
         try:
-            return Config.model_validate(content).to_yaml()
+            return self.validated(trial).to_yaml()
         except ValidationError:
-            return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+            return yaml.safe_dump(self.content(trial), sort_keys=False, allow_unicode=True)
 
     def write_config(self, trial: TrialRecord) -> None:
         """The trial's config, whole, so that the file can be run by itself; nobody else may read what it knows."""
@@ -95,7 +95,7 @@ class SweepPlan:
     def max_steps(self, trial: TrialRecord) -> int:
         """Of one trial; of the first where a search suggests what the training's config refuses."""
         try:
-            return self._config(trial).train.max_steps
+            return self.validated(trial).train.max_steps
         except ValidationError:
             return self._first.train.max_steps
 
@@ -113,10 +113,15 @@ class SweepPlan:
 
     @property
     def _first(self) -> Config:
-        return self._config(self.trials[0] if self.trials else self.searched(_first_settings(self.spec)))
+        return self.validated(self.trials[0] if self.trials else self.searched(_first_settings(self.spec)))
 
-    def _config(self, trial: TrialRecord) -> Config:
-        return Config.model_validate(self.content(trial))
+    def validated(self, trial: TrialRecord) -> Config:
+        """The trial's config.
+
+        Raises:
+            ValidationError: a value is not valid.
+        """
+        return validated(self.content(trial), self.spec.base.parent)
 
 
 def make_plan(spec: SweepConfig, known: SweepState | None) -> SweepPlan:
@@ -212,7 +217,7 @@ def _invalid(plan: SweepPlan, trials: Sequence[TrialRecord]) -> tuple[list[str],
     configs = {}
     for trial in trials:
         try:
-            configs[trial.name] = Config.model_validate(plan.content(trial))
+            configs[trial.name] = plan.validated(trial)
         except ValidationError as error:
             for problem in problems_of(error, Config):
                 problems.setdefault(problem, []).append(trial.name)
@@ -284,7 +289,7 @@ def _changes(plan: SweepPlan) -> list[str]:
         except UserError as error:
             problems.append(f"{trial.name}: {error}")
             continue
-        now = _compared(Config.model_validate(plan.content(trial)))
+        now = _compared(plan.validated(trial))
         changed = [
             f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
             for key in {**before, **now}

@@ -122,7 +122,8 @@ def _prepare(plan: SweepPlan) -> Site:
     (scratch / TOKEN).write_text(token)
     threads = max(1, int(plan.spec.resources.cpus))
     goals = tuple(dict.fromkeys(plan.goals.values()))
-    return Site(str(folder), os.getcwd(), token, threads, goals, plan.spec.resources.gpus or 0)
+    modules = str(plan.spec.base.parent.absolute())
+    return Site(str(folder), os.getcwd(), token, threads, goals, plan.spec.resources.gpus or 0, modules)
 
 
 def _tune(plan: SweepPlan, ledger: Ledger, site: Site, publisher: Publisher, interrupt: Interrupt) -> None:

@@ -34,6 +34,9 @@ FOR_PEOPLE = {
 }
 """Config keys that neither axes nor a search may vary, with the reason."""
 
+OPEN = ("monitor.metrics", "monitor.sinks")
+"""Sections of the config whose keys may be of classes that the user names."""
+
 RANGE_KEYS = {"low", "high", "log"}
 
 
@@ -131,13 +134,21 @@ def _key_problems(spec: SweepConfig) -> list[str]:
     known, places = dotted_keys(Config), _places(spec)
     problems = []
     for place, keys in {"set": list(spec.set), **places}.items():
-        problems += [f"{place}: {key}: unknown key" + nearest_key(key, known) for key in keys if key not in known]
+        problems += [
+            f"{place}: {key}: unknown key" + nearest_key(key, known) for key in keys if not _is_known(key, known)
+        ]
         refused = {**ONE_FOR_ALL, **(ONE_VALUE_FOR_ALL if place != "set" else {})}
         refused |= FOR_PEOPLE if place in ("axes", "search.space") else {}
         problems += [f"{place}: {key}: {why}" for key in keys if (why := _refusal(key, refused))]
     if not spec.set.get("monitor.enabled", True):
         problems.append(f"set: monitor.enabled: {ONE_VALUE_FOR_ALL['monitor.enabled']}")
     return problems + _repeated_keys(spec, places)
+
+
+def _is_known(key: str, known: Sequence[str]) -> bool:
+    """Also what a metric or a sink of the user's own has, which is seen when the trials' configs are checked."""
+    choice = ".".join(key.split(".")[:3])
+    return key in known or (choice.rpartition(".")[0] in OPEN and choice not in known)
 
 
 def _refusal(key: str, refused: Mapping[str, str]) -> str | None:

@@ -1,21 +1,28 @@
 """The YAML config: its keys, types and defaults, and one message for everything that is wrong with it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
 
 from finetune_monitor.base.errors import all_problems
+from finetune_monitor.base.places import imported
 from finetune_monitor.base.sections import (
     Choices,
     Section,
     choices,
     did_you_mean,
     flat,
-    options_of,
     problems_of,
     section_of_options,
 )
@@ -24,7 +31,21 @@ from finetune_monitor.monitor.budget import EVERY
 from finetune_monitor.monitor.rules.plateau import Plateau
 from finetune_monitor.monitor.stopping import StoppingRule, problems_of_rule
 from finetune_monitor.record.columns import ScoreColumn, stars_of
+from finetune_monitor.record.evaluation import Decision, Evaluation
 from finetune_monitor.record.grid import DEFAULT_SAMPLER, PromptGrid
+from finetune_monitor.training.own import (
+    RULE,
+    Reading,
+    Unread,
+    checked_hook,
+    classes_of,
+    columns_of,
+    metric_section,
+    options_in,
+    rule_section,
+    sink_section,
+    with_reading,
+)
 from finetune_monitor.training.registry import METRICS, RULES, SINKS
 
 DEFAULT_RULE = Plateau.name
@@ -123,16 +144,11 @@ class TrainConfig(Section):
         return self
 
 
-def _rule_of(found: Any) -> str:
-    name = found.get("rule", DEFAULT_RULE) if isinstance(found, dict) else getattr(found, "rule", DEFAULT_RULE)
-    return name if name in RULES else DEFAULT_RULE
+def _rule(found: Any, reading: Reading) -> Section:
+    return rule_section(found, reading, DEFAULT_RULE)
 
 
-def _rules() -> Any:
-    """Any of the rules, told apart by the key `rule`."""
-    sections = {name: section_of_options(options_of(each), rule=(Literal[name], name)) for name, each in RULES.items()}
-    tagged = tuple(Annotated[section, Tag(name)] for name, section in sections.items())
-    return Annotated[Union[tagged], Discriminator(_rule_of)] if tagged[1:] else sections[DEFAULT_RULE]  # noqa: UP007
+Hook = Annotated[str, AfterValidator(with_reading(checked_hook))]
 
 
 if TYPE_CHECKING:
@@ -150,9 +166,9 @@ if TYPE_CHECKING:
 else:
     # The size is data.resolution; what is trained here is never a model of flow matching, which has its own sampler.
     GridConfig = section_of_options(PromptGrid, leaving=("size",), sampler=(str, DEFAULT_SAMPLER))
-    MetricsConfig = choices("MetricsConfig", METRICS, wanted=("face_similarity", "aesthetic"))
-    SinksConfig = choices("SinksConfig", SINKS)
-    RuleConfig = _rules()
+    MetricsConfig = choices("MetricsConfig", METRICS.classes, with_reading(metric_section))
+    SinksConfig = choices("SinksConfig", SINKS.classes, with_reading(sink_section))
+    RuleConfig = Annotated[Any, PlainValidator(with_reading(_rule))]
 
 
 class MonitorConfig(Section):
@@ -164,26 +180,43 @@ class MonitorConfig(Section):
     thresholds: UserPath | None = None
     stopping: list[RuleConfig] = Field([{}], validate_default=True)
     sinks: SinksConfig = SinksConfig(tensorboard={})
+    hooks: list[Hook] = Field([])
 
     @property
     def columns(self) -> dict[str, ScoreColumn]:
-        """Every column that the metrics may give, by name; stars where there is a file of thresholds."""
+        """Every column that the metrics are known to give, by name; stars where there is a file of thresholds."""
         found: dict[str, ScoreColumn] = {}
-        for name in self.metrics.chosen:
-            found |= METRICS[name].columns
+        for name, kind in classes_of(METRICS, self.metrics).items():
+            found |= columns_of(kind)[0]
             found[stars_of(name)] = ScoreColumn(role="stars", of=name, needs="monitor.thresholds")
         return found
 
     @property
+    def may_measure_more(self) -> bool:
+        """Whether a metric says only once it is made what it measures."""
+        return not all(columns_of(kind)[1] for kind in classes_of(METRICS, self.metrics).values())
+
+    @property
     def rules(self) -> list[StoppingRule]:
-        """The stopping rules that the config names."""
-        options = [dict(section) for section in self.stopping]
-        return [RULES[each.pop("rule")](**each) for each in options]
+        """The stopping rules that the config names; without those that were not looked for."""
+        read = [section for section in self.stopping if not isinstance(section, Unread)]
+        return [RULES.find(getattr(section, RULE))(**options_in(section, RULE)) for section in read]
+
+    @property
+    def callables(self) -> list[Callable[[Evaluation, Decision], object]]:
+        """The hooks that the config names."""
+        return [imported(place) for place in self.hooks]
+
+    @property
+    def is_read(self) -> bool:
+        """Whether every class that it names was looked for."""
+        sections = [*self.metrics.chosen.values(), *self.sinks.chosen.values(), *self.stopping]
+        return not any(isinstance(section, Unread) for section in sections)
 
     @model_validator(mode="after")
     def _measures_something(self) -> "MonitorConfig":
         if not self.metrics.chosen:
-            raise ValueError("metrics: found none, expected at least one of " + ", ".join(METRICS))
+            raise ValueError("metrics: found none, expected at least one of " + ", ".join(METRICS.names))
         return self
 
 
@@ -224,6 +257,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _rules_watch_what_is_measured(self) -> "Config":
+        if not self.monitor.is_read:
+            return self
         problems = [
             f"monitor.stopping.{index}.{problem}"
             for index, rule in enumerate(self.monitor.rules)
@@ -239,11 +274,11 @@ class Config(Section):
         return problems_of_rule(rule, self.prompt_grid, self.monitor.columns)
 
     def unmeasured(self, column: str) -> str:
-        """Why the run does not measure a column, and what to do; "" where it does."""
+        """Why the run does not measure a column, and what to do; "" where it does, or may."""
         columns = self.monitor.columns
         if column not in columns:
             given = [name for name in columns if self._gives(columns[name])]
-            return f"found {column!r}, expected one of {', '.join(given)}{did_you_mean(column, given)}"
+            return "" if self.monitor.may_measure_more else not_measured(column, given)
         if not self._gives(columns[column]):
             return f"{column} needs {_needed(columns[column].needs)}"
         return ""
@@ -261,7 +296,7 @@ class Config(Section):
     @property
     def best_metric(self) -> str:
         """The column that says which step is best."""
-        return self.monitor.stopping[0].metric if self.monitor.stopping else next(iter(self.monitor.metrics.chosen))
+        return self.monitor.rules[0].metric if self.monitor.stopping else next(iter(self.monitor.metrics.chosen))
 
     @property
     def prompt_grid(self) -> PromptGrid:
@@ -273,7 +308,8 @@ class Config(Section):
     def probe_prompts(self) -> Sequence[str]:
         """What the config says, or else the class prompt and two everyday ones where a metric looks at probes."""
         given = self.monitor.grid.probe_prompts
-        if given or not any(getattr(METRICS[name], "needs_probes", False) for name in self.monitor.metrics.chosen):
+        kinds = classes_of(METRICS, self.monitor.metrics).values()
+        if given or not any(getattr(kind, "needs_probes", False) for kind in kinds):
             return given
         return list(dict.fromkeys(filter(None, (self.data.class_prompt, *EVERYDAY_PROMPTS))))
 
@@ -291,8 +327,22 @@ class Config(Section):
         return {key: each if isinstance(each, (str, int, float, bool)) else str(each) for key, each in values.items()}
 
 
+def not_measured(column: str, given: Sequence[str]) -> str:
+    """That a rule watches what no metric gives, in words."""
+    return f"found {column!r}, expected one of {', '.join(given)}{did_you_mean(column, given)}"
+
+
+def validated(content: Any, folder: Path) -> Config:
+    """The config of a file's content; `folder` is the file's, whose modules it may name.
+
+    Raises:
+        ValidationError: what `problems_of` puts into words.
+    """
+    return Config.model_validate(content, context=Reading(folder))
+
+
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file, apply `dotted.key=value` overrides and validate.
+    """Read a YAML file, apply `dotted.key=value` overrides and validate; imports the modules that it names.
 
     Raises:
         UserError: lists every unknown key (with the nearest known one), wrong type and value out of range at once.
@@ -301,7 +351,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     for change in overrides:
         override(content, change)
     try:
-        return Config.model_validate(content)
+        return validated(content, path.parent)
     except ValidationError as error:
         all_problems(problems_of(error, Config), f"{path}: the config is not valid")
         raise
@@ -310,6 +360,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 def recorded_config(path: Path) -> tuple[Config, list[str]]:
     """A config.yaml that a run has recorded, and the keys in it that this version does not know, which are left out.
 
+    It may be anybody's, so no module that it names is imported: their options are as they are written.
+
     Raises:
         UserError: it is no config of a training, but for such keys.
     """
@@ -317,7 +369,7 @@ def recorded_config(path: Path) -> tuple[Config, list[str]]:
     unknown: list[str] = []
     while True:
         try:
-            return Config.model_validate(content), unknown
+            return Config.model_validate(content, context=Reading(imports=False)), unknown
         except ValidationError as error:
             strange = [found["loc"] for found in error.errors() if found["type"] == "extra_forbidden"]
             if len(strange) < error.error_count():
@@ -342,12 +394,9 @@ def _needed(key: str) -> str:
 
 
 def _leave_out(location: Sequence[Any], content: Any) -> str:
-    """Take a key out of the content; its dotted name. Of several kinds of section pydantic names one on the way."""
+    """Take a key out of the content; its dotted name."""
     *way, last = location
-    walked = []
     for key in way:
-        if isinstance(content, list) or key in content:
-            content = content[key]
-            walked.append(key)
+        content = content[key]
     del content[last]
-    return ".".join(map(str, (*walked, last)))
+    return ".".join(map(str, location))

@@ -31,12 +31,13 @@ from finetune_monitor.stats.estimate import plain
 from finetune_monitor.training import checkpoints
 from finetune_monitor.training.checkpoints import Checkpoint
 from finetune_monitor.training.compiling import check_compiler
-from finetune_monitor.training.config import Config, MonitorConfig
+from finetune_monitor.training.config import Config, MonitorConfig, not_measured
 from finetune_monitor.training.data import checked_photos
 from finetune_monitor.training.loop import CHECKPOINTS, identity
 from finetune_monitor.training.optimizers import STATE_SIZE, check_optimizer
+from finetune_monitor.training.own import classes_of, make_metric
 from finetune_monitor.training.photos import ChosenPhotos, choose_photos
-from finetune_monitor.training.registry import METRICS, SINKS
+from finetune_monitor.training.registry import METRICS, RULES, SINKS
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +88,8 @@ def find_inputs(config: Config, device: torch.device, held: ExitStack, problems:
     """
     attempt = _Attempts(problems)
     if distributed.is_main():
+        for collision in (*METRICS.collisions(), *SINKS.collisions(), *RULES.collisions()):
+            logger.warning(collision)
         attempt(lambda: held.enter_context(_take(config.output_dir)))
     chosen = attempt(lambda: choose_photos(config.data))
     photos = attempt(lambda: checked_photos(chosen.training)) if chosen else None
@@ -94,9 +97,9 @@ def find_inputs(config: Config, device: torch.device, held: ExitStack, problems:
     metrics = _metrics(config, chosen if photos else None, device, attempt) if config.monitor.enabled else []
     attempt(lambda: _check_sampler(config))
     if config.monitor.enabled and len(metrics) == len(config.monitor.metrics.chosen):
-        attempt(lambda: _check_ceilings(config, metrics))
-    for name in config.monitor.sinks.chosen:
-        attempt(getattr(SINKS[name], "check", lambda: None))
+        attempt(lambda: _check_rules(config, metrics))
+    for kind in classes_of(SINKS, config.monitor.sinks).values():
+        attempt(getattr(kind, "check", lambda: None))
     attempt(lambda: check_images_fit(len(config.prompt_grid.cells), (config.data.resolution, config.data.resolution)))
     attempt(lambda: check_optimizer(config.train.optimizer, device))
     if config.train.compile:
@@ -115,8 +118,8 @@ def _metrics(config: Config, photos: ChosenPhotos | None, device: torch.device, 
     training, held_out = (photos.training, photos.held_out) if photos else (None, [])
     chosen = config.monitor.metrics.chosen
     run = RunContext(training, held_out, device, config.prompt_grid.prompts, chosen, config.data.class_images)
-    wanted = {METRICS[name]: dict(section) for name, section in chosen.items()}
-    found = [attempt(partial(each.for_run, each.Options(**options), run)) for each, options in wanted.items()]
+    kinds = classes_of(METRICS, config.monitor.metrics)
+    found = [attempt(partial(make_metric, kind, chosen[name], run)) for name, kind in kinds.items()]
     return _with_stars(config.monitor, [metric for metric in found if metric is not None], attempt)
 
 
@@ -151,7 +154,7 @@ def _thresholds(monitor: MonitorConfig) -> dict[str, Thresholds]:
     has = f"{path} has thresholds of {', '.join(found)}"
     if not found.keys() & set(chosen):
         raise UserError(f"monitor.thresholds: {has}, the run measures {', '.join(chosen)}; name another file, or none")
-    wanted = [name for name in chosen if any(rule.metric == stars_of(name) for rule in monitor.stopping)]
+    wanted = [name for name in chosen if any(rule.metric == stars_of(name) for rule in monitor.rules)]
     if missing := [name for name in wanted if name not in found]:
         raise UserError(
             f"monitor.stopping: watches the stars of {', '.join(missing)}, but {has}; watch other stars or a score"
@@ -189,11 +192,18 @@ def _check_sampler(config: Config) -> None:
         raise UserError(f"monitor.{error}") from error
 
 
-def _check_ceilings(config: Config, metrics: list[Metric]) -> None:
-    """A rule that asks for a share of the way has one; all else of the rules was seen when the config was read."""
-    described = Descriptions.of(metrics)
+def _check_rules(config: Config, metrics: list[Metric]) -> None:
+    """What a rule watches is measured, and has a ceiling where it asks for a share of the way.
+
+    All else of the rules was seen when the config was read.
+    """
+    known = config.monitor.columns
     try:
-        check_rules(config.monitor.rules, config.prompt_grid, config.monitor.columns, described.ceilings)
+        described = Descriptions.of(metrics)
+        for index, rule in enumerate(config.monitor.rules):
+            if rule.metric not in {**known, **described.columns}:
+                raise ValueError(f"stopping.{index}.metric: {not_measured(rule.metric, list(described.columns))}")
+        check_rules(config.monitor.rules, config.prompt_grid, {**known, **described.columns}, described.ceilings)
     except ValueError as error:
         raise UserError(f"monitor.{error}") from error
 

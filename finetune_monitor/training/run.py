@@ -23,6 +23,7 @@ from finetune_monitor.training.config import Config, recorded_config
 from finetune_monitor.training.data import Photos, Views
 from finetune_monitor.training.latents import Latents, open_latents
 from finetune_monitor.training.loop import CHECKPOINTS, Conditioning, Trainer, make_optimizer
+from finetune_monitor.training.own import classes_of, options_in
 from finetune_monitor.training.preflight import RunInputs, check_space, find_inputs
 from finetune_monitor.training.registry import SINKS
 from finetune_monitor.training.trainable import (
@@ -128,7 +129,8 @@ def make_monitor(
     config: Config, accelerator: Accelerator, pipeline: StableDiffusionPipeline, trainer: Trainer, inputs: RunInputs
 ) -> FinetuneMonitor | None:
     """The monitor of the config, sharing Accelerate's trackers; it evaluates step 0 at once in a new run."""
-    chosen = {SINKS[name]: dict(options) for name, options in config.monitor.sinks.chosen.items()}
+    options = config.monitor.sinks.chosen
+    chosen = {kind: options_in(options[name]) for name, kind in classes_of(SINKS, config.monitor.sinks).items()}
     sinks = trackers.start_sinks(accelerator, config.output_dir, chosen, inputs.resume_step)
     if distributed.is_main():
         checkpoints.drop_after(config.output_dir / CHECKPOINTS, trainer.step)
@@ -145,6 +147,7 @@ def make_monitor(
         config.monitor.rules,
         config.monitor.every,
         max_overhead=config.monitor.max_overhead,
+        hooks=config.monitor.callables,
         autocast=PRECISIONS[config.train.mixed_precision],
         live_weights=trainer.trainable.live_weights,
         hparams=config.flat(),

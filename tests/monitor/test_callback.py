@@ -157,6 +157,28 @@ def test_a_sink_that_fails_is_off_and_the_others_go_on(pipeline, run_folder, cap
     assert len(read_run(run_folder).evaluations) == 2
 
 
+def test_hooks_see_what_is_recorded_and_one_that_fails_is_off(pipeline, run_folder, caplog):
+    seen, failed = [], []
+
+    def seeing(evaluation, decision):
+        shown = read_run(run_folder).evaluations[-1]
+        seen.append((evaluation.step, shown.step, decision == shown.decision, shown.images == evaluation.images))
+        return "ignored"
+
+    def failing(evaluation, decision):
+        failed.append(torch.rand(1))
+        raise RuntimeError("no network")
+
+    state = torch.get_rng_state()
+    monitor = make(pipeline, run_folder, hooks=[failing, seeing], stopping=Patience("brightness", patience=2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [monitor.on_step_end(step) for step in (2, 4)] == [False, True]
+    monitor.close()
+    assert seen == [(0, 0, True, True), (2, 2, True, True), (4, 4, True, True)]
+    assert len(failed) == 1
+    assert caplog.text.count("failing failed and is off from now on: RuntimeError('no network')") == 1
+
+
 def test_best_weights_are_those_of_the_best_step(pipeline, run_folder):
     monitor = make(pipeline, run_folder)
     brighten(pipeline)

@@ -11,8 +11,8 @@ from pydantic import ValidationError, create_model
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.sections import Section, problems_of
-from finetune_monitor.training import config as config_module
-from finetune_monitor.training.config import load_config, recorded_config
+from finetune_monitor.training.config import RuleConfig, load_config, recorded_config
+from finetune_monitor.training.registry import RULES
 from support.places import ROOT
 
 CONFIGS = ROOT / "configs"
@@ -204,10 +204,16 @@ class Sharpness:
         metric: str = "aesthetic"
         least: float = 1.0
 
+    def __init__(self, metric, least):
+        self.metric = metric
+
+    def decide(self, watched):
+        return None
+
 
 def test_with_several_rules_each_has_its_own_keys(monkeypatch):
-    monkeypatch.setitem(config_module.RULES, "sharpness", Sharpness)
-    model = create_model("Rules", __base__=Section, stopping=(list[config_module._rules()], ...))
+    monkeypatch.setitem(RULES.classes, "sharpness", Sharpness)
+    model = create_model("Rules", __base__=Section, stopping=(list[RuleConfig], ...))
     given = {"stopping": [{"rule": "sharpness", "least": 2}, {"rule": "patience", "patience": 3}]}
     first, second = model.model_validate(given).stopping
     assert (first.rule, first.metric, first.least) == ("sharpness", "aesthetic", 2.0)

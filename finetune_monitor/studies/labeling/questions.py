@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from finetune_monitor.metrics.aesthetic import Aesthetic
+from finetune_monitor.metrics.face_similarity import FaceSimilarity
 from finetune_monitor.studies.labeling.tasks import Task
 
 GAP = 10
@@ -32,16 +34,16 @@ class Question:
 
 
 QUESTIONS = {
-    "face_similarity": Question(
-        "face_similarity",
+    FaceSimilarity.name: Question(
+        FaceSimilarity.name,
         "Likeness",
         "Is this the person in the photos?",
         "Go by the face alone: hair, clothes and how good the image is do not count. No face at all is a 1.",
         ("Someone else", "A slight likeness", "Could be a relative", "Very much alike", "The same person"),
         with_photos=True,
     ),
-    "aesthetic": Question(
-        "aesthetic",
+    Aesthetic.name: Question(
+        Aesthetic.name,
         "Image quality",
         "How good is this image?",
         "Light, color, composition, and whether anything looks wrong. Whom it shows does not count.",

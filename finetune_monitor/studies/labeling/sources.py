@@ -12,12 +12,16 @@ from finetune_monitor.base.errors import EXAMPLES_NAMED, UserError
 from finetune_monitor.base.files import sha256
 from finetune_monitor.base.images import each_image, list_images
 from finetune_monitor.base.text import printable
+from finetune_monitor.metrics.aesthetic import Aesthetic
+from finetune_monitor.metrics.face_similarity import FaceSimilarity
 from finetune_monitor.record.history import RunHistory, read_run
 from finetune_monitor.record.run_directory import RUN
+from finetune_monitor.studies.labeling.questions import QUESTIONS
 
-SIMILARITY, AESTHETIC = "face_similarity", "aesthetic"
+SIMILARITY, AESTHETIC = FaceSimilarity.name, Aesthetic.name
 
-METRICS = (SIMILARITY, AESTHETIC)
+METRICS = tuple(QUESTIONS)
+"""Which scores people are asked about."""
 
 Stratum = tuple[Path | None, int | None]
 """Run and step."""

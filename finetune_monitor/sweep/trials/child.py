@@ -24,11 +24,13 @@ class Child:
         cwd: the folder that relative paths in the config start from.
         threads: of torch's on the CPU.
         gpus: its share; with 0 it sees none of the machine's.
+        modules: a folder from which it can import, as from those of PYTHONPATH; "" for none.
     """
 
-    def __init__(self, config: Path, log: Path, cwd: Path, threads: int, gpus: float):
+    def __init__(self, config: Path, log: Path, cwd: Path, threads: int, gpus: float, modules: str = ""):
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log = log
+        path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), modules)))
         unseen = {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}
         with log.open("ab") as output:
             now = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -41,7 +43,7 @@ class Child:
                 stdout=output,
                 stderr=output,
                 cwd=cwd,
-                env={**os.environ, "OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1", **unseen},
+                env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1", **unseen},
                 start_new_session=True,
             )
 

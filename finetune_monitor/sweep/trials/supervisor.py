@@ -15,7 +15,7 @@ from finetune_monitor.record.run_directory import EVALUATIONS, RUN, lock
 from finetune_monitor.record.sweep_directory import CONFIGS, TRIALS
 from finetune_monitor.stats.estimate import MISSING
 from finetune_monitor.sweep.trials.child import Child
-from finetune_monitor.training.config import load_config
+from finetune_monitor.training.config import recorded_config
 from finetune_monitor.training.main import USER_ERROR
 
 LOGS = "logs"
@@ -61,6 +61,7 @@ class Site:
     threads: of torch's on the CPU, for each trial.
     goals: metrics that decide over trials.
     gpus: of each trial; with 0 it sees none.
+    modules: the folder of the base config, whose modules it may name; absolute.
     """
 
     folder: str
@@ -69,6 +70,7 @@ class Site:
     threads: int
     goals: tuple[str, ...]
     gpus: float
+    modules: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "goals": list(self.goals)}
@@ -104,7 +106,7 @@ class Supervisor:
         try:
             if self._max_steps is None:
                 self._check_machine()
-                self._max_steps = load_config(self._config).train.max_steps
+                self._max_steps = recorded_config(self._config)[0].train.max_steps
             return self._next_result()
         except UserError as error:
             return self._end(Outcome.FAILED, str(error))
@@ -155,7 +157,8 @@ class Supervisor:
         self._wait_until_free()
         if not self._is_interrupted():
             self._former = self._version()
-            self._child = Child(self._config, self._log, Path(self.site.cwd), self.site.threads, self.site.gpus)
+            site = self.site
+            self._child = Child(self._config, self._log, Path(site.cwd), site.threads, site.gpus, site.modules)
 
     def _wait_until_free(self) -> None:
         """The process of the former attempt may be dying."""

@@ -1,0 +1,251 @@
+"""Metrics, sinks, rules and hooks of the user's own: found where a config names them, checked, and made."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
+from functools import cache
+from inspect import signature
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict
+
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.places import imported, is_place
+from finetune_monitor.base.sections import (
+    Choices,
+    Section,
+    did_you_mean,
+    joined,
+    nearest,
+    options_of,
+    problem,
+    read_section,
+    section_of_options,
+    section_of_parameters,
+)
+from finetune_monitor.metrics import Metric, RunContext, said_columns
+from finetune_monitor.metrics.identified import Identified
+from finetune_monitor.record.columns import ScoreColumn
+from finetune_monitor.training.registry import METRICS, RULES, SINKS, Registry
+
+CLASS, RULE = "class", "rule"
+"""Keys that name a class."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a config is read.
+
+    folder: the config's own; modules beside it can be named, as those of the working directory.
+    imports: False leaves sections of other classes than the package's own as they are written, and runs no code of
+        theirs.
+    """
+
+    folder: Path | None = None
+    imports: bool = True
+
+    @property
+    def folders(self) -> list[Path]:
+        """Where modules are looked for beside the installed packages."""
+        return [*([self.folder.absolute()] if self.folder else []), Path.cwd()]
+
+
+class Unread(Section):
+    """A section as it is written, of a class that was not looked for."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+def with_reading(read: Callable[[Any, Reading], Any]) -> Callable[[Any, Any], Any]:
+    """As pydantic calls a validator: the way of reading is its context."""
+    return lambda found, info: read(found, info.context or Reading())
+
+
+def metric_section(found: tuple[str, Any], reading: Reading) -> Any:
+    """Reads a key of `monitor.metrics` that no metric of the package has."""
+    return _choice(METRICS, ("score",), *found, reading)
+
+
+def sink_section(found: tuple[str, Any], reading: Reading) -> Any:
+    """Reads a key of `monitor.sinks` that no sink of the package has."""
+    return _choice(SINKS, ("start", "write", "close"), *found, reading)
+
+
+def rule_section(found: Any, reading: Reading, default: str) -> Section:
+    """Reads an entry of `monitor.stopping`; `default` is the rule of one that names none."""
+    if isinstance(found, Section):
+        return found
+    if not isinstance(found, Mapping):
+        raise problem(f": found {found!r}, expected the keys of a stopping rule, such as rule and metric")
+    name = found.get(RULE, default)
+    if name not in RULES.names and not is_place(name):
+        known = ", ".join(RULES.names)
+        raise problem(f": found {name!r}, expected {known}, or module:name{did_you_mean(str(name), RULES.names)}", RULE)
+    if name not in RULES.classes and not reading.imports:
+        return Unread.model_validate(found)
+    kind = _found(RULES, name, ("decide",), reading, RULE)
+    section = read_section(_section(kind, RULE, name, RULE), found)
+    _try_rule(kind, section)
+    return section
+
+
+def checked_hook(place: str, reading: Reading) -> str:
+    """The place of a hook, which can be called with an evaluation and a decision.
+
+    Raises:
+        ValueError: it cannot be imported, or not be called so.
+    """
+    if not is_place(place):
+        raise ValueError(f"found {place!r}, expected module:name, such as my_module:on_evaluation")
+    if not reading.imports:
+        return place
+    hook = imported(place, reading.folders)
+    if not callable(hook):
+        raise ValueError(f"found {place!r}, which is {hook!r}, expected a function of an evaluation and a decision")
+    if not _takes_two(hook):
+        raise ValueError(f"found {place!r} with the parameters {signature(hook)}, expected (evaluation, decision)")
+    return place
+
+
+def classes_of(registry: Registry, chosen: Choices) -> dict[str, Any]:
+    """The classes that a part of a config names, by its keys; without those that were not looked for."""
+    read = {name: section for name, section in chosen.chosen.items() if not isinstance(section, Unread)}
+    return {name: registry.find(getattr(section, CLASS, name)) for name, section in read.items()}
+
+
+def options_in(section: Section, name: str = CLASS) -> dict[str, Any]:
+    """What a class is made with: all keys but that which names the class."""
+    return {key: value for key, value in section if key != name}
+
+
+def columns_of(kind: Any) -> tuple[Mapping[str, ScoreColumn], bool]:
+    """What a class of metrics measures, and whether that is known to be all: a metric may describe more once made."""
+    if columns := said_columns(kind):
+        return columns, True
+    bounds = getattr(kind, "bounds", None)
+    known = bounds if isinstance(bounds, tuple) else ScoreColumn.bounds
+    return {kind.name: ScoreColumn(getattr(kind, "higher_is_better", True), known)}, False
+
+
+def make_metric(kind: Any, section: Section, run: RunContext) -> Metric | None:
+    """A metric as a run's config asks for it; one that is not the package's own says in the record which it is.
+
+    Raises:
+        UserError: it cannot be made, or is no metric.
+    """
+    options = options_in(section)
+    if kind in METRICS.classes.values():
+        return _made(kind, options, run)  # type: ignore[no-any-return]
+    where = f"monitor.metrics.{kind.name}: {place_of(kind)}"
+    try:
+        metric = _made(kind, options, run)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{where} cannot be made: {error!r}") from error
+    if metric is None and run.photos is None:
+        return None
+    if wrong := _wrong_with_metric(metric, kind.name):
+        raise UserError(f"{where}: {wrong}")
+    plain = section.model_dump(mode="json", exclude={CLASS})
+    return Identified(metric, place_of(kind), plain)
+
+
+def _made(kind: Any, options: Mapping[str, Any], run: RunContext) -> Any:
+    return kind.for_run(kind.Options(**options), run) if hasattr(kind, "for_run") else kind(**options)
+
+
+def place_of(kind: Any) -> str:
+    """Where a class stands, as a config names it."""
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _choice(registry: Registry, methods: Sequence[str], name: str, found: Any, reading: Reading) -> Any:
+    """The section of a class that a key names: by its class, or as another package offers it.
+
+    Raises:
+        ValidationError: what is wrong with it, in words.
+    """
+    named = isinstance(found, Mapping) and CLASS in found
+    if not named and name not in registry.names:
+        near = nearest(name, registry.names)
+        raise problem(f": unknown key{near}; one of your own needs class: module:Name", kind="extra_forbidden")
+    if found is None:
+        return None
+    if not reading.imports:
+        return Unread.model_validate(found)
+    key = (CLASS,) if named else ()
+    kind = _found(registry, found[CLASS] if named else name, methods, reading, *key)
+    if getattr(kind, "name", None) != name:
+        raise problem(f": {place_of(kind)} has the name {_name(kind)}, expected that of its key, {name!r}", *key)
+    return read_section(_section(kind, CLASS, found[CLASS] if named else None, *key), found)
+
+
+def _name(kind: Any) -> str:
+    found = getattr(kind, "name", None)
+    return repr(found) if isinstance(found, str) else "of none (a class attribute)"
+
+
+def _found(registry: Registry, name: Any, methods: Sequence[str], reading: Reading, *key: str) -> Any:
+    """The class, which has the methods."""
+    if not isinstance(name, str):
+        raise problem(f": found {name!r}, expected module:name, such as my_module:Own", *key)
+    try:
+        kind = registry.find(name, reading.folders)
+    except ValueError as error:
+        raise problem(f": {error}", *key) from error
+    if not isinstance(kind, type):
+        raise problem(f": found {name!r}, which is {kind!r}, expected a class", *key)
+    if lacking := [each for each in methods if not callable(getattr(kind, each, None))]:
+        raise problem(f": found {name!r}, a class without {', '.join(lacking)}, expected {', '.join(methods)}", *key)
+    if hasattr(kind, "for_run") and not is_dataclass(getattr(kind, "Options", None)):
+        raise problem(f": found {name!r} with for_run and no Options, expected a dataclass of that name", *key)
+    return kind
+
+
+def _section(kind: Any, key: str, place: str | None, *where: str) -> type[Section]:
+    try:
+        return _made_section(kind, key, place)
+    except Exception as error:
+        raise problem(f": found {place_of(kind)}, whose options cannot be read: {error!r}", *where) from error
+
+
+@cache
+def _made_section(kind: Any, key: str, place: str | None) -> type[Section]:
+    more: dict[str, Any] = {} if place is None else {key: (Literal[place], place)}
+    options = options_of(kind)
+    return section_of_parameters(kind, **more) if options is kind else section_of_options(options, **more)
+
+
+def _try_rule(kind: Any, section: Section) -> None:
+    """See that the rule can be made, and what it watches."""
+    try:
+        rule = kind(**options_in(section, RULE))
+    except Exception as error:
+        text = str(error).removeprefix(f"{kind.__name__}.") if isinstance(error, ValueError) else repr(error)
+        raise problem(joined(text, list(type(section).model_fields))) from error
+    if not isinstance(getattr(rule, "metric", None), str):
+        raise problem(f": {place_of(kind)} has no metric, expected the name of the column that it watches", RULE)
+
+
+def _takes_two(hook: Callable[..., object]) -> bool:
+    try:
+        signature(hook).bind(None, None)
+    except TypeError:
+        return False
+    except ValueError:  # it does not say
+        return True
+    return True
+
+
+def _wrong_with_metric(metric: Any, name: str) -> str:
+    if not isinstance(metric, Metric):
+        lacking = [each for each in ("name", "higher_is_better", "bounds", "score") if not hasattr(metric, each)]
+        return f"found {metric!r} without {', '.join(lacking)}, expected a metric (finetune_monitor.metrics.Metric)"
+    if metric.name != name:
+        return f"found one of the name {metric.name!r}, expected that of its key, {name!r}"
+    try:
+        low, high = map(float, metric.bounds)
+    except (TypeError, ValueError):
+        low, high = 0.0, 0.0
+    return "" if low < high else f"bounds: found {metric.bounds!r}, expected the least and the greatest score"
