@@ -1,7 +1,7 @@
 """How well an image fits its prompt: cosine of CLIP's embeddings, alone and against the grid's other prompts."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,8 +12,10 @@ from finetune_monitor.metrics import Description, RunContext
 from finetune_monitor.metrics.cosines import cosines
 from finetune_monitor.models.defaults import CLIP, PRETRAINED
 from finetune_monitor.record.columns import ScoreColumn
+from finetune_monitor.record.evaluation import Evaluation, ScoredImage, of_column, seeds, values_of
 from finetune_monitor.record.grid import Cell
-from finetune_monitor.stats.estimate import FloatArray
+from finetune_monitor.stats.estimate import MISSING, Estimate, FloatArray
+from finetune_monitor.stats.intervals import t_interval
 
 if TYPE_CHECKING:  # the config reads this file for its options, and torch takes seconds
     import torch
@@ -24,6 +26,9 @@ NAME = "clip_score"
 
 MARGIN = "prompt_margin"
 """How much better an image fits its own prompt than the grid's others; measured where there are two or more."""
+
+WORST = "worst_prompt_margin"
+"""The margin of the prompt that fits worst; a prompt that is ignored shows here, and hardly in the mean over all."""
 
 SCALE = 100.0
 """Of torchmetrics' CLIPScore; Hessel et al. multiply by 2.5."""
@@ -37,6 +42,8 @@ class ClipScore:
             takes the maximum, here each image has its own). The prompt is taken as it is, without "A photo depicts".
         prompt_margin: the cosine minus the mean cosine with the grid's other prompts, -2 to 2; where there are two
             prompts or more. A prompt that is not in the grid is compared with all of the grid's.
+        worst_prompt_margin: of an evaluation, the least mean margin of a prompt. As the least of several it lies below
+            what that prompt's mean would be alone; the alarm waits for the whole interval, or for two in a row.
 
     The margin's mean over all prompts of a grid, with equally many images each, is 0 in expectation where the images
     no longer depend on the prompt. A single prompt's may be below 0: its images then look like another prompt's.
@@ -70,6 +77,15 @@ class ClipScore:
     columns: ClassVar = {
         NAME: ScoreColumn(True, bounds, ignores=("prompts",)),
         MARGIN: ScoreColumn(True, (-2.0, 2.0), needs="monitor.grid.prompts.1"),
+        WORST: ScoreColumn(
+            True,
+            (-2.0, 2.0),
+            over="run",
+            needs="monitor.grid.prompts.1",
+            alarm=0.0,
+            says="a prompt is ignored: its images fit the grid's other prompts better; stop earlier, or learn more "
+            "slowly",
+        ),
     }
 
     def __init__(
@@ -86,7 +102,7 @@ class ClipScore:
         self._clip.embed_texts(self._prompts)
         self._has_margin = len(self._prompts) > 1
         self._description = Description(
-            columns={name: column for name, column in self.columns.items() if name != MARGIN or self._has_margin},
+            columns={name: column for name, column in self.columns.items() if name == NAME or self._has_margin},
             weights={
                 "clip": {"id": self._clip.source.id, "sha256": self._clip.sha256},
                 **({"prompts": _described(self._prompts)} if self._has_margin else {}),
@@ -100,7 +116,23 @@ class ClipScore:
 
     def score(self, images: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
         """The columns, one value an image (RGB)."""
-        own = [cell.prompt for cell in cells]
+        subjects = [place for place, cell in enumerate(cells) if not cell.is_probe]
+        found = self._score([images[place] for place in subjects], [cells[place].prompt for place in subjects])
+        whole = {name: np.full(len(cells), MISSING) for name in found}
+        for name, values in found.items():
+            whole[name][subjects] = values
+        return whole
+
+    def derive(self, history: Sequence[Evaluation]) -> Mapping[str, Estimate]:
+        """The margin of the prompt that fits worst at the last evaluation."""
+        images: dict[str, list[ScoredImage]] = {}
+        for image in of_column(history[-1].images, MARGIN) if self._has_margin else ():
+            images.setdefault(image.cell.prompt, []).append(image)
+        margins = [t_interval(values_of(found, MARGIN), seeds(found)) for found in images.values()]
+        known = [margin for margin in margins if margin.n]
+        return {WORST: min(known, key=lambda margin: margin.mean)} if known else {}
+
+    def _score(self, images: Sequence[Image], own: Sequence[str]) -> dict[str, FloatArray]:
         texts = list(dict.fromkeys((*own, *self._prompts)))
         found = cosines(self._clip.embed(images).cpu().numpy(), self._clip.embed_texts(texts).cpu().numpy())
         to_own = found[np.arange(len(own)), [texts.index(prompt) for prompt in own]]

@@ -10,9 +10,10 @@ from skimage.data import astronaut, chelsea
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.metrics import Described, Metric, RunContext, describe
 from finetune_monitor.metrics.aesthetic import Aesthetic
-from finetune_monitor.metrics.clip_score import MARGIN, ClipScore
+from finetune_monitor.metrics.clip_score import MARGIN, WORST, ClipScore
 from finetune_monitor.metrics.thresholds import weights_of
 from finetune_monitor.models.clip import ClipEncoder
+from finetune_monitor.record.evaluation import Evaluation, ScoredImage
 from finetune_monitor.record.grid import Cell, PromptGrid
 from support.heads import write_clip
 from support.places import DEMO
@@ -148,3 +149,19 @@ def test_another_clip_is_an_encoder_of_its_own(tmp_path):
     assert run.clip(str(own), None) is not run.clip(CLIP, None)
     with pytest.raises(UserError, match="expected a model name of open_clip or a folder"):
         run.clip("ViT-Q", None)
+
+
+def test_the_prompt_that_fits_worst_is_found_and_probes_are_in_no_margin():
+    grid = PromptGrid(["a", "b"], images_per_prompt=4, probe_prompts=["c"])
+    rng = np.random.default_rng(0)
+    means = {"a": 0.2, "b": -0.1, "c": -0.9}
+    images = tuple(
+        ScoredImage(cell, None, {} if cell.is_probe else {MARGIN: means[cell.prompt] + 0.01 * rng.normal()})
+        for cell in grid.cells
+    )
+    metric = ClipScore(CLIP, prompts=grid.prompts)
+    found = metric.derive([Evaluation(100, None, 0.0, {}, images)])[WORST]
+    assert found.low < -0.1 < found.high < 0
+    assert found.n == 4
+    scores = metric.score([Image.new("RGB", (64, 64))] * 2, (grid.cells[0], grid.cells[-1]))
+    assert [np.isnan(values).tolist() for values in scores.values()] == [[False, True], [False, True]]
