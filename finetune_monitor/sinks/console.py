@@ -26,9 +26,14 @@ def scores_in_words(scores: Mapping[str, Estimate], columns: Mapping[str, ScoreC
 
 
 def shown_scores(scores: Mapping[str, Estimate], columns: Mapping[str, ScoreColumn]) -> dict[str, Estimate]:
-    """Those that a line or a table has room for: all but the side columns that only explain another one."""
+    """Those that a line or a table has room for: all but the side columns of which neither direction is better."""
     known = {name: columns.get(name, SIDE) for name in scores}
-    return {name: score for name, score in scores.items() if known[name].is_main or known[name].is_share}
+    return {name: score for name, score in scores.items() if not _only_explains(known[name])}
+
+
+def _only_explains(column: ScoreColumn) -> bool:
+    """A column of which nothing is said does not: nobody knows what it is."""
+    return column.role == "side" and column.higher_is_better is None and math.isfinite(column.bounds[0])
 
 
 def _in_words(estimate: Estimate, stars: Estimate | None) -> str:

@@ -381,6 +381,7 @@ def test_photos_without_a_face_are_taken_where_no_metric_asks_for_one(train, tmp
     folder = train("run", *options, "monitor.stopping=[{metric: subject_similarity}]", "train.max_steps=3")
     history = read_run(folder)
     columns = ["clip_score", "prompt_margin", "subject_similarity", "subject_similarity_held_out"]
+    columns += ["worst_prompt_margin"]
     assert sorted(history.main_columns) == columns
     assert sorted(history.evaluations[-1].scores) == columns
     assert all(np.isfinite(history.evaluations[-1].scores[name].mean) for name in columns)
