@@ -36,8 +36,8 @@ TOLD_FROM_CHANCE = 2.0
 class Leakage:
     """Rise of the probes' similarity to the subject since step 0, as a share of the rise of the subject's own images.
 
-    0: other people stay who they are. 1: every person becomes the subject. Measured in the demo's world with and
-    without prior preservation (benchmarks/SIGNALS.md). The similarity of the subject's images comes from
+    0: other people stay who they are. 1: every person becomes the subject. Measured with the demo's models, without
+    prior preservation: 1.1 to 1.2 at steps 100 to 300. The similarity of the subject's images comes from
     `FaceSimilarity` of the same recognizer, which must be measured too.
 
     Columns:
