@@ -45,6 +45,9 @@ T = TypeVar("T")
 
 GIB = 2**30
 
+EXPORTS = 4
+"""At most at once: weights of two candidates, of which `best/` is linked, those that are written, and the last ones."""
+
 
 @dataclass(frozen=True)
 class RunInputs:
@@ -252,7 +255,7 @@ def check_space(config: Config, trained: int, frozen: int) -> None:
     """
     copies = 1 + STATE_SIZE[config.train.optimizer] + (1 if config.train.ema_decay else 0)
     checkpoints = int(4 * trained * copies) * (config.train.keep_checkpoints + 1)
-    exports = 4 * 3 * (trained + (frozen if config.train.method == "full" else 0))
+    exports = 4 * EXPORTS * (trained + (frozen if config.train.method == "full" else 0))
     needed, free = checkpoints + exports, shutil.disk_usage(config.output_dir).free
     if free < needed:
         raise UserError(
