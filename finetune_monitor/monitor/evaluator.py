@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psutil
 from PIL.Image import Image
@@ -108,8 +108,9 @@ class Evaluator:
         if not kept:
             return rows
         for metric in self.metrics:
-            found = self._measured(metric, list(kept.values()), [cells[i] for i in kept])
-            for name, values in found.items():
+            shown, of = list(kept.values()), [cells[i] for i in kept]
+            found = self._guarded(metric, partial(_columns, metric.score, shown, of))
+            for name, values in (found or {}).items():
                 for i, value in zip(kept, values, strict=True):
                     if self._is_of(name, cells[i]):
                         rows[i][name] = float(value)
@@ -126,8 +127,7 @@ class Evaluator:
         for metric in self.metrics:
             inner = unwrapped(metric)
             if isinstance(inner, Compares):
-                features = self._guarded(metric, partial(inner.features, shown, of)) or [None] * len(shown)
-                found[metric.name] = dict(zip((cell.index for cell in of), features, strict=True))
+                found[metric.name] = self._guarded(metric, partial(_by_cell, inner, shown, of)) or {}
         return found
 
     def _compare(
@@ -140,7 +140,8 @@ class Evaluator:
             if not isinstance(inner, Compares):
                 continue
             known = {index: each for shard in shards for index, each in shard.get(metric.name, {}).items()}
-            columns = self._guarded(metric, partial(inner.compare, [known.get(cell.index) for cell in cells], cells))
+            features = [known.get(cell.index) for cell in cells]
+            columns = self._guarded(metric, partial(_columns, inner.compare, features, cells))
             for name, values in (columns or {}).items():
                 for cell, value in zip(cells, values, strict=True):
                     if self._is_of(name, cell):
@@ -159,21 +160,23 @@ class Evaluator:
         try:
             return action()
         except Exception as error:
-            self._failed(metric, error)
+            self.warn(metric.name, f"metric {metric.name} failed; its scores are recorded as missing: {error!r}")
             return None
 
-    def _failed(self, metric: Metric, error: Exception) -> None:
-        self.warn(metric.name, f"metric {metric.name} failed; its scores are recorded as missing: {error!r}")
 
-    def _measured(self, metric: Metric, shown: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
-        try:
-            columns = metric.score(shown, cells)
-            if wrong := [name for name, values in columns.items() if len(values) != len(shown)]:
-                raise ValueError(f"columns {', '.join(wrong)}: expected {len(shown)} values each")
-        except Exception as error:
-            self._failed(metric, error)
-            return {}
-        return columns
+def _columns(
+    measure: Callable[[Any, Any], dict[str, FloatArray]], of_images: Sequence[Any], cells: Sequence[Cell]
+) -> dict[str, FloatArray]:
+    """What a metric gives for images, or for what it has of them: one value each."""
+    columns = measure(of_images, cells)
+    if wrong := [name for name, values in columns.items() if len(values) != len(of_images)]:
+        raise ValueError(f"columns {', '.join(wrong)}: expected {len(of_images)} values each")
+    return columns
+
+
+def _by_cell(metric: Compares, shown: Sequence[Image], cells: Sequence[Cell]) -> dict[int, Feature | None]:
+    """A metric's features of images, by the index of their cells."""
+    return dict(zip((cell.index for cell in cells), metric.features(shown, cells), strict=True))
 
 
 def check_images_fit(count: int, size: tuple[int, int]) -> None:

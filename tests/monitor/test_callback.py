@@ -431,6 +431,33 @@ def test_a_rule_of_the_users_own_ends_the_training_with_its_own_reason(pipeline,
     assert history.evaluations[-1].decision.reason == "it is five o'clock"
 
 
+class Comparing(Brightness):
+    """Compares images with each other, and gives fewer features or values than there are images."""
+
+    name = "comparing"
+
+    def __init__(self, features: int, values: int) -> None:
+        self._features, self._values = features, values
+
+    def score(self, images, cells):
+        return {}
+
+    def features(self, images, cells):
+        return [np.zeros(2)] * self._features
+
+    def compare(self, features, cells):
+        return {self.name: np.ones(self._values)}
+
+
+@pytest.mark.parametrize(("features", "values", "warnings"), [(4, 4, 0), (3, 4, 1), (4, 3, 1)])
+def test_a_metric_that_compares_too_few_images_is_warned_about_and_ends_nothing(
+    pipeline, run_folder, caplog, features, values, warnings
+):
+    make(pipeline, run_folder, metrics=[Brightness(), Comparing(features, values)]).close()
+    assert caplog.text.count("metric comparing failed") == warnings
+    assert read_run(run_folder).evaluations[0].scores["comparing"].n == (0 if values == 3 else 4)
+
+
 class Careless:
     """A rule that fails, or returns what makes no sense."""
 
