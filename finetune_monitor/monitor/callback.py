@@ -335,7 +335,7 @@ class FinetuneMonitor:
             "grid": self.grid.fingerprint(),
         }
         history = (*self.evaluations, evaluation)
-        higher = self._columns.get(self.best_metric, ScoreColumn()).higher_is_better is not False
+        higher = self._columns.get(self.best_metric, ScoreColumn()).more_is_better
         try:
             self._weights.keep(evaluation.step, contenders(history, self.best_metric, higher), note)
             self._weights.choose(evaluation.decision.best_step)

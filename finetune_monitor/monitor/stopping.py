@@ -47,7 +47,7 @@ class Watched:
 
     def sign(self, metric: str) -> float:
         """1 where more is better, -1 where less is; 1 where nothing is said of the column."""
-        return -1.0 if self.columns.get(metric, ScoreColumn()).higher_is_better is False else 1.0
+        return 1.0 if self.columns.get(metric, ScoreColumn()).more_is_better else -1.0
 
 
 @runtime_checkable

@@ -48,6 +48,11 @@ class ScoreColumn:
         """Whether it is shown with an interval and a direction."""
         return self.role in ("score", "stars")
 
+    @property
+    def more_is_better(self) -> bool:
+        """The direction to choose by: where nothing is said, as if more were better."""
+        return self.higher_is_better is not False
+
     def with_alarm(self, alarm: float) -> "ScoreColumn":
         """The same with another level."""
         return replace(self, alarm=alarm)

@@ -55,12 +55,40 @@ def smoothed(found: Sequence[Point]) -> list[float]:
 
 def best_of(history: Sequence[Evaluation], column: str, higher_is_better: bool = True) -> tuple[int, float] | None:
     """The earliest step where the smoothed curve is best, and its value there; None where nothing was measured."""
+    return _best(_curve(history, column), higher_is_better)
+
+
+def _curve(history: Sequence[Evaluation], column: str) -> list[tuple[int, float]]:
+    """The smoothed curve as pairs of step and value."""
     found = points(history, column)
-    if not found:
-        return None
+    return list(zip((point.step for point in found), smoothed(found), strict=True)) if found else []
+
+
+def _best(curve: Sequence[tuple[int, float]], higher_is_better: bool) -> tuple[int, float] | None:
     sign = 1.0 if higher_is_better else -1.0
-    steps = [point.step for point in found]
-    return max(zip(steps, smoothed(found), strict=True), key=lambda pair: (sign * pair[1], -pair[0]))
+    return max(curve, key=lambda pair: (sign * pair[1], -pair[0]), default=None)
+
+
+def is_worse(scores: Sequence[Estimate | None], level: float, sign: float) -> bool:
+    """Whether the last score is worse than a level, and not by chance.
+
+    Args:
+        sign: 1 where more is better, -1 where less is.
+    """
+    last = scores[-1]
+    beyond = [score is not None and sign * (score.mean - level) < 0 for score in scores]
+    return last is not None and holds(beyond, sure=worse_end(last, -sign) > -sign * level)
+
+
+def holds(beyond: Sequence[bool], sure: bool) -> bool:
+    """Beyond now, and not by chance: for sure, or twice in a row."""
+    return beyond[-1] and (sure or beyond[-2:] == [True, True])
+
+
+def worse_end(score: Estimate, sign: float) -> float:
+    """The end of the interval that is nearer to worse (sign 1) or to better (-1), turned by the sign."""
+    end = score.low if sign > 0 else score.high
+    return -math.inf if math.isnan(end) else sign * end
 
 
 def change_between(first: Point, second: Point, column: str) -> Estimate:
@@ -106,13 +134,9 @@ def contenders(history: Sequence[Evaluation], column: str, higher_is_better: boo
 
     The newest one changes with the next; of all others, whose smoothed values stay, the best one remains so.
     """
-    found = points(history, column)
-    if not found:
-        return []
-    sign = 1.0 if higher_is_better else -1.0
-    *settled, newest = zip((point.step for point in found), smoothed(found), strict=True)
-    best = [max(settled, key=lambda pair: (sign * pair[1], -pair[0]))[0]] if settled else []
-    return [*best, newest[0]]
+    curve = _curve(history, column)
+    best = _best(curve[:-1], higher_is_better)
+    return [step for step, _ in ([best] if best else []) + curve[-1:]]
 
 
 @dataclass(frozen=True)

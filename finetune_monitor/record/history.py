@@ -103,16 +103,18 @@ class RunHistory:
     @property
     def best_step(self) -> int | None:
         """The step that the run calls its best, or that a run which goes on does now."""
-        last = self.evaluations[-1].decision.best_step if self.evaluations else None
-        found = self._ended.get("best_step") if self.has_ended else last
-        return None if found is None else self._read("ended", lambda _: int(found))
+        return self._best("best_step", int)
 
     @property
     def best_score(self) -> float | None:
         """The value of the smoothed curve there; None where it is not known, as of a run recorded long ago."""
-        last = self.evaluations[-1].decision.best_score if self.evaluations else None
-        found = self._ended.get("best_score") if self.has_ended else last
-        return None if found is None else self._read("ended", lambda _: float(found))
+        return self._best("best_score", float)
+
+    def _best(self, key: str, kind: Callable[[Any], T]) -> T | None:
+        """As the run has it that ended, or as the last decision of one that goes on."""
+        last = getattr(self.evaluations[-1].decision, key) if self.evaluations else None
+        found = self._ended.get(key) if self.has_ended else last
+        return None if found is None else self._read("ended", lambda _: kind(found))
 
     @property
     def _ended(self) -> dict[str, Any]:

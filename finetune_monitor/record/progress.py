@@ -61,7 +61,7 @@ def _row(history: RunHistory, index: int, goals: Sequence[str], max_steps: int |
     scores = {name: estimate.mean for name, estimate in evaluation.scores.items()}
     goal = {}
     for name in goals:
-        higher = history.columns.get(name, SIDE).higher_is_better is not False
+        higher = history.columns.get(name, SIDE).more_is_better
         best = best_of([found for found in until if found.step > 0], name, higher)
         goal[name] = MISSING if best is None else best[1] if higher else -best[1]
     is_last = evaluation.decision.stop or (max_steps is not None and evaluation.step >= max_steps)

@@ -5,14 +5,12 @@ import pytest
 import torch
 from facenet_pytorch import MTCNN
 from PIL import Image
-from skimage.data import astronaut
 from skimage.transform import SimilarityTransform, warp
 
 from finetune_monitor.models.faces import (
     ARCFACE_TEMPLATE,
     DLIB_TEMPLATE,
     Face,
-    FaceFinder,
     arcface_crop,
     detection_size,
     dlib_crop,
@@ -24,16 +22,6 @@ from support.places import SHARED
 
 PEOPLE = SHARED / "faces/face_recognition/examples"
 FACE_AT = (175, 60, 275, 175)  # the astronaut's face, by eye
-
-
-@pytest.fixture(scope="module")
-def finder() -> FaceFinder:
-    return FaceFinder()
-
-
-@pytest.fixture(scope="module")
-def photo() -> Image.Image:
-    return Image.fromarray(astronaut())
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import torch
 from facenet_pytorch import MTCNN, InceptionResnetV1
 from onnx import TensorProto
 from PIL import Image
-from skimage.data import astronaut
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import sha256
@@ -23,16 +22,6 @@ from support.recognizers import CLASSIFIER, MAP, save_onnx
 
 DEMO_PHOTOS = DEMO / "photos/astronaut"
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens
-
-
-@pytest.fixture(scope="module")
-def finder() -> FaceFinder:
-    return FaceFinder()
-
-
-@pytest.fixture(scope="module")
-def photo() -> Image.Image:
-    return Image.fromarray(astronaut())
 
 
 @pytest.fixture

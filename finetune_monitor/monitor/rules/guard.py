@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from finetune_monitor.monitor.rules.watching import at_least, check_prompts, holds, named, worse_end
+from finetune_monitor.monitor.rules.watching import at_least, check_prompts, named
 from finetune_monitor.monitor.stopping import Stop, Watched
-from finetune_monitor.record.curve import Point, change_between
+from finetune_monitor.record.curve import Point, change_between, holds, is_worse, worse_end
 from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.stats.estimate import shown
 
@@ -39,7 +39,7 @@ class Guard:
             raise ValueError("Guard.fall: found neither fall nor level, expected one of them or both")
         if self.fall is not None:
             at_least(self, fall=0)
-        check_prompts(self, self.prompts)
+        check_prompts(self)
 
     def decide(self, watched: Watched) -> Stop | None:
         found, sign = watched.points(self.metric, self.prompts), watched.sign(self.metric)
@@ -52,11 +52,9 @@ class Guard:
     def _below_level(self, trained: Sequence[Point], sign: float) -> str:
         if self.level is None:
             return ""
-        last = trained[-1].score
-        beyond = [sign * (point.score.mean - self.level) < 0 for point in trained]
-        if not holds(beyond, sure=worse_end(last, -sign) > -sign * self.level):
+        if not is_worse([point.score for point in trained], self.level, sign):
             return ""
-        return f"{self._named} is {shown(last)}, the limit was {self.level:g}"
+        return f"{named(self)} is {shown(trained[-1].score)}, the limit was {self.level:g}"
 
     def _fallen(self, found: Sequence[Point], sign: float) -> str:
         first, *trained = found
@@ -67,10 +65,6 @@ class Guard:
         if not holds(beyond, sure=worse_end(change, -sign) > 0):
             return ""
         return (
-            f"{self._named} is {shown(trained[-1].score)}, it was {first.score.mean:.3f} at step 0 and may be worse "
+            f"{named(self)} is {shown(trained[-1].score)}, it was {first.score.mean:.3f} at step 0 and may be worse "
             f"by {self.fall:g}"
         )
-
-    @property
-    def _named(self) -> str:
-        return named(self.metric, self.prompts)

@@ -32,7 +32,7 @@ class Patience:
 
     def __post_init__(self) -> None:
         at_least(self, patience=1, min_delta=0)
-        check_prompts(self, self.prompts)
+        check_prompts(self)
 
     def decide(self, watched: Watched) -> Stop | None:
         sign, best, step, waited = watched.sign(self.metric), -math.inf, 0, 0
@@ -44,10 +44,6 @@ class Patience:
             return None
         return Stop(
             StopReason.PATIENCE,
-            f"{counted(waited, 'evaluation')} in a row did not beat the {sign * best:.3f} of {self._named} at step "
+            f"{counted(waited, 'evaluation')} in a row did not beat the {sign * best:.3f} of {named(self)} at step "
             f"{step} by more than {self.min_delta:g}",
         )
-
-    @property
-    def _named(self) -> str:
-        return named(self.metric, self.prompts)

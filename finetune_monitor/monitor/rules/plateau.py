@@ -34,7 +34,7 @@ class Plateau:
 
     def __post_init__(self) -> None:
         at_least(self, window=1, min_delta=0, min_steps=0)
-        check_prompts(self, self.prompts)
+        check_prompts(self)
 
     def decide(self, watched: Watched) -> Stop | None:
         trained = [point for point in watched.points(self.metric, self.prompts) if point.step > 0]
@@ -47,10 +47,6 @@ class Plateau:
             return None
         return Stop(
             StopReason.PLATEAU,
-            f"{self._named} was {last:.3f} on average over the last {self.window} evaluations and {before:.3f} over "
+            f"{named(self)} was {last:.3f} on average over the last {self.window} evaluations and {before:.3f} over "
             f"the {self.window} before, which is not better by more than {self.min_delta:g}",
         )
-
-    @property
-    def _named(self) -> str:
-        return named(self.metric, self.prompts)

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from finetune_monitor.monitor.rules.watching import check_prompts, holds, named, worse_end
+from finetune_monitor.monitor.rules.watching import check_prompts, named
 from finetune_monitor.monitor.stopping import Stop, Watched
-from finetune_monitor.record.curve import Point
+from finetune_monitor.record.curve import Point, holds, worse_end
 from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.stats.estimate import Estimate, shown
 
@@ -40,7 +40,7 @@ class Target:
             raise ValueError("Target.score: found both or neither of score and share, expected one of them")
         if self.share is not None and not 0 < self.share <= 1:
             raise ValueError(f"Target.share: found {self.share:g}, expected more than 0 and at most 1")
-        check_prompts(self, self.prompts)
+        check_prompts(self)
 
     def decide(self, watched: Watched) -> Stop | None:
         found = watched.points(self.metric, self.prompts)
@@ -55,7 +55,7 @@ class Target:
         way = f", {100 * self.share:g} % of the way to the photos" if self.share is not None else ""
         return Stop(
             StopReason.TARGET,
-            f"{self._named} is {shown(trained[-1].score)}, the target was {wanted:.3f}{way}",
+            f"{named(self)} is {shown(trained[-1].score)}, the target was {wanted:.3f}{way}",
         )
 
     def _wanted(self, found: Sequence[Point], ceilings: Mapping[str, Estimate]) -> float | None:
@@ -66,7 +66,3 @@ class Target:
             return None
         floor = found[0].score.mean
         return floor + self.share * (ceiling.mean - floor)
-
-    @property
-    def _named(self) -> str:
-        return named(self.metric, self.prompts)

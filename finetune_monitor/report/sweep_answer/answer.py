@@ -139,9 +139,7 @@ def _finding(results: Results, curves: Curves, metric: str, at: At, group: int) 
         finding = along_axis(values, compared, "photos" if results.axis.key == PHOTOS else "")
         return _with_steps(finding, results, settings, metric) if at == "best" and settings else finding
     names = [_name(results, setting.results[0]) for setting in settings]
-    return best_of(
-        names, [each.mean for each in levels], compared, results.metrics[metric].higher_is_better is not False
-    )
+    return best_of(names, [each.mean for each in levels], compared, results.metrics[metric].more_is_better)
 
 
 def _with_steps(finding: Finding, results: Results, settings: Sequence[Setting], metric: str) -> Finding:

@@ -83,8 +83,8 @@ class Result:
 
     def best_step_by(self, metric: str) -> int | None:
         """As a run chooses it, but after step 0, where nothing has been learned."""
-        higher_is_better = self.metrics[metric].higher_is_better is not False
-        best = best_of([found for found in self.evaluations if found.step > 0], metric, higher_is_better)
+        trained = [found for found in self.evaluations if found.step > 0]
+        best = best_of(trained, metric, self.metrics[metric].more_is_better)
         return None if best is None else best[0]
 
     def photos_of(self, column: str, kind: str) -> int:
