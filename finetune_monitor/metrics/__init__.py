@@ -17,6 +17,7 @@ from finetune_monitor.stats.estimate import Estimate, FloatArray
 if TYPE_CHECKING:
     from finetune_monitor.models.clip import ClipEncoder
     from finetune_monitor.models.face_reader import FaceReader
+    from finetune_monitor.rendering.pipelines import TextToImage
 
 Made = TypeVar("Made")
 
@@ -87,6 +88,20 @@ class Compares(Protocol):
 
 
 @runtime_checkable
+class OfModel(Protocol):
+    """A metric that looks at the model itself, with what the grid is rendered with."""
+
+    def measure(self, pipeline: "TextToImage", size: tuple[int, int]) -> Mapping[str, FloatArray]:
+        """By column one value a draw of noise, the same draws in every evaluation.
+
+        Args:
+            pipeline: its modules are the live ones, in eval mode and without gradients.
+            size: height and width of the grid's images in pixels.
+        """
+        ...
+
+
+@runtime_checkable
 class Derives(Protocol):
     """A metric with scores that are of an evaluation, and of no single image."""
 
@@ -104,6 +119,7 @@ class RunContext:
     device: where networks run, as torch names it.
     prompts: of the grid; `score` may see only some of its cells.
     options: of all metrics that the config names, by name.
+    instance_prompt: the one that the photos are trained with.
     class_images: where images of other people are, or will be before the first evaluation.
     shared: networks that several metrics use, by what tells them apart.
     """
@@ -114,6 +130,7 @@ class RunContext:
     prompts: Sequence[str] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     class_images: Path | None = None
+    instance_prompt: str = ""
     shared: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def share(self, key: Any, make: Callable[[], Made]) -> Made:

@@ -1,11 +1,12 @@
-"""The share of images that copy a training photo instead of showing the person anew."""
+"""The share of images that copy a training photo instead of showing the subject anew."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float
+from PIL import ImageOps
 from PIL.Image import Image, Resampling
 
 from finetune_monitor.base.errors import UserError
@@ -15,39 +16,79 @@ from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.grid import Cell
 from finetune_monitor.stats.estimate import FloatArray
 
-if TYPE_CHECKING:
-    pass
+if TYPE_CHECKING:  # the config reads this file for its options, and torch takes seconds
+    import torch
+
+NAME = "copying"
 
 SIDE = 32
 """Pixels a side that images are brought to: composition and light are left, detail is not."""
 
 CORRELATION, PHOTO = "photo_correlation", "nearest_photo"
 
+BY_SSCD, SSCD_SIMILARITY, SSCD_PHOTO = "copying_sscd", "photo_sscd", "nearest_photo_sscd"
+
 ALARM = 0.2
+
+SAYS = "images copy training photos; stop earlier, add photos, or lower the learning rate"
+
+Rows = Float[np.ndarray, "n d"]
+
+
+@dataclass(frozen=True)
+class _Nearness:
+    """How near images are to the photos, and how near the photos are to each other.
+
+    columns: the names for what `score` gives: whether an image is a copy, how near it is to the nearest photo, and the
+        place of that photo.
+    embed: to rows of length 1, so that a product of two is their nearness.
+    photos: the rows of the photos.
+    """
+
+    columns: tuple[str, str, str]
+    embed: Callable[[Sequence[Image]], Rows]
+    photos: Rows
+
+    @property
+    def level(self) -> float:
+        """The greatest nearness of two photos; beyond it an image is a copy."""
+        among = self.photos @ self.photos.T
+        return max(0.0, float(among[~np.eye(len(among), dtype=bool)].max()))
+
+    def score(self, images: Sequence[Image]) -> dict[str, FloatArray]:
+        if not images:
+            return {name: np.zeros(0) for name in self.columns}
+        nearness = self.embed(images) @ self.photos.T
+        greatest = nearness.max(axis=1).astype(np.float64)
+        is_copy, place = (greatest > self.level).astype(np.float64), nearness.argmax(axis=1).astype(np.float64)
+        return dict(zip(self.columns, (is_copy, greatest, place), strict=True))
 
 
 class Copying:
     """Whether an image is nearer to one training photo than the photos are to each other.
 
-    Nearness is the correlation of luminance at 32 x 32 pixels. The level is the greatest between two of the photos
-    themselves: a set of near duplicates makes the metric blind, and a set of two photos says little. With the
-    demo's models, without prior preservation: 0, 31, 75 and 88 % of 16 images at steps 0, 100, 200 and 300. Whole-image
-    CLIP and the nearest face never show copies, as they are made to overlook composition.
+    Nearness is the correlation of luminance at 32 x 32 pixels and, where its weights are given, the cosine of SSCD's
+    embeddings. The level is the greatest between two of the photos themselves: a set of near duplicates makes the
+    metric blind, and a set of two photos says little. With the demo's models, without prior preservation, luminance
+    finds 0, 31, 75 and 88 % of 16 images at steps 0, 100, 200 and 300. Whole-image CLIP and the nearest face never show
+    copies there, as they are made to overlook composition.
 
     Columns:
         copying: 1 where the greatest correlation is beyond that of any two photos, else 0.
         photo_correlation: the greatest correlation with a photo, -1 to 1.
         nearest_photo: the place of that photo, from 0.
+        copying_sscd, photo_sscd, nearest_photo_sscd: the same by SSCD, where its weights are given.
 
     Args:
-        references: the training photos, two at least.
+        references: the training photos, two at least; as of them the trainer sees the square in the middle.
         alarm: share of the images beyond which the alarm sounds.
+        sscd: `disc_mixup`, which is downloaded once (98 MB), or the path of such a file.
 
     Raises:
-        UserError: photos that cannot be read, or fewer than two.
+        UserError: photos that cannot be read, or fewer than two; SSCD's weights cannot be had.
     """
 
-    name = "copying"
+    name = NAME
     higher_is_better = False
     bounds = (0.0, 1.0)
 
@@ -56,64 +97,82 @@ class Copying:
         """What a config may set."""
 
         alarm: float = ALARM
+        sscd: str | None = None
 
         def __post_init__(self) -> None:
             if not 0 < self.alarm < 1:
                 raise ValueError(f"Options.alarm: found {self.alarm:g}, expected a share between 0 and 1")
 
     columns: ClassVar = {
-        name: ScoreColumn(
-            False,
-            bounds,
-            is_share=True,
-            alarm=ALARM,
-            says="images copy training photos; stop earlier, add photos, or lower the learning rate",
+        NAME: ScoreColumn(False, bounds, is_share=True, ignores=("sscd",), alarm=ALARM, says=SAYS),
+        CORRELATION: ScoreColumn(None, (-1.0, 1.0), "side", ignores=("sscd",)),
+        PHOTO: ScoreColumn(None, role="note", ignores=("sscd",)),
+        BY_SSCD: ScoreColumn(
+            False, bounds, is_share=True, alarm=ALARM, says=SAYS, needs=f"monitor.metrics.{NAME}.sscd"
         ),
-        CORRELATION: ScoreColumn(None, (-1.0, 1.0), "side"),
-        PHOTO: ScoreColumn(None, role="note"),
+        SSCD_SIMILARITY: ScoreColumn(None, (-1.0, 1.0), "side", needs=f"monitor.metrics.{NAME}.sscd"),
+        SSCD_PHOTO: ScoreColumn(None, role="note", needs=f"monitor.metrics.{NAME}.sscd"),
     }
 
-    def __init__(self, references: References, alarm: float = ALARM) -> None:
+    def __init__(
+        self,
+        references: References,
+        alarm: float = ALARM,
+        sscd: str | None = Options.sscd,
+        device: "str | torch.device" = "cpu",
+    ) -> None:
         photos = ReferencePhotos.read(references)
-        images = photos.images
-        if len(images) < 2:
+        if len(photos.images) < 2:
             raise UserError(
-                f"copying: found {len(images)} training photo, expected two or more: what is a copy is told by how "
-                "alike the photos are; add photos, or leave the metric out"
+                f"copying: found {len(photos.images)} training photo, expected two or more: what is a copy is told by "
+                "how alike the photos are; add photos, or leave the metric out"
             )
-        self._photos = np.stack([_flattened(image) for image in images])
-        among = self._photos @ self._photos.T
-        self.level = max(0.0, float(among[~np.eye(len(among), dtype=bool)].max()))
+        self._nearness = [_Nearness((NAME, CORRELATION, PHOTO), _luminance, _luminance(photos.images))]
+        weights: dict[str, Any] = dict(photos.weights)
+        if sscd is not None:
+            from finetune_monitor.models.sscd import SscdEncoder
+
+            encoder = SscdEncoder(sscd, device)
+            weights["sscd"] = {"id": encoder.id, "sha256": encoder.sha256}
+            names = (BY_SSCD, SSCD_SIMILARITY, SSCD_PHOTO)
+            self._nearness.append(_Nearness(names, encoder.rows, encoder.rows(photos.images)))
+        given = [name for nearness in self._nearness for name in nearness.columns]
+        known = {name: self.columns[name] for name in given}
         self._description = Description(
-            columns={**self.columns, self.name: self.columns[self.name].with_alarm(alarm)}, weights=photos.weights
+            columns={name: each.with_alarm(alarm) if each.says else each for name, each in known.items()},
+            weights=weights,
         )
 
     @classmethod
     def for_run(cls, options: Options, run: RunContext) -> "Copying | None":
-        """The metric that a run's config asks for."""
-        return None if run.photos is None else cls(run.photos, options.alarm)
+        """The metric that a run's config asks for; without photos only SSCD's weights are looked for."""
+        if run.photos is not None:
+            return cls(run.photos, options.alarm, options.sscd, run.device)
+        if options.sscd is not None:
+            from finetune_monitor.models.sscd import find_sscd
+
+            find_sscd(options.sscd)
+        return None
+
+    @property
+    def level(self) -> float:
+        """The correlation of luminance beyond which an image is a copy."""
+        return self._nearness[0].level
 
     def score(self, images: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
         """The columns, one value an image (RGB)."""
-        if not images:
-            return {name: np.zeros(0) for name in self.columns}
-        correlations = np.stack([_flattened(image) for image in images]) @ self._photos.T
-        greatest = correlations.max(axis=1)
-        return {
-            self.name: (greatest > self.level).astype(np.float64),
-            CORRELATION: greatest,
-            PHOTO: correlations.argmax(axis=1).astype(np.float64),
-        }
+        return {name: values for each in self._nearness for name, values in each.score(images).items()}
 
     def describe(self) -> Description:
-        """The photos, each with its SHA-256, and the alarm."""
+        """The photos and SSCD, each with its SHA-256, and the alarm."""
         return self._description
 
 
-def _flattened(image: Image) -> Float[np.ndarray, "pixels"]:
-    """Luminance at 32 x 32 pixels, centered and of length 1, so that a product of two is their correlation."""
-    small = np.asarray(image.convert("L").resize((SIDE, SIDE), Resampling.BOX), dtype=np.float64).ravel()
-    centered = small - small.mean()
-    length = float(np.linalg.norm(centered))
-    found: np.ndarray = centered / length if length else centered
+def _luminance(images: Sequence[Image]) -> Rows:
+    """The middle square's luminance at 32 x 32 pixels, centered and of length 1: a product is a correlation."""
+    small = [ImageOps.fit(image.convert("L"), (SIDE, SIDE), Resampling.BOX) for image in images]
+    rows = np.stack([np.asarray(image, dtype=np.float64).ravel() for image in small])
+    centered = rows - rows.mean(axis=1, keepdims=True)
+    lengths = np.linalg.norm(centered, axis=1, keepdims=True)
+    found: Rows = centered / np.where(lengths > 0, lengths, 1.0)
     return found

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from PIL.Image import Image
@@ -20,63 +20,91 @@ from finetune_monitor.stats.intervals import ratio
 if TYPE_CHECKING:  # the config reads this file for its options, and torch takes seconds
     import torch
 
+    from finetune_monitor.models.clip import ClipEncoder
     from finetune_monitor.models.face_reader import FaceReader
 
-OF_PROBES = "probe_diversity"
+NAME, OF_PROBES = "diversity", "probe_diversity"
 
-DISTANCES = {"diversity": "face_distance", OF_PROBES: "probe_face_distance"}
+BY_CLIP, OF_PROBES_BY_CLIP = "clip_diversity", "probe_clip_diversity"
+
+FACES = {NAME: "face_distance", OF_PROBES: "probe_face_distance"}
 """By column what it is the change of: an image's mean distance to the others of its prompt."""
+
+IMAGES = {BY_CLIP: "clip_distance", OF_PROBES_BY_CLIP: "probe_clip_distance"}
+"""The same for whole images."""
 
 ALARM = 0.6
 
+CLIP_GIVEN = f"monitor.metrics.{NAME}.clip"
+
 
 class Diversity:
-    """Mean pairwise distance of faces within a prompt, as a share of that at step 0: 1 is as different as before.
+    """Mean pairwise distance of images within a prompt, as a share of that at step 0: 1 is as different as before.
 
     For the subject's own prompts it must fall, as all their images are to show one person; for probes it should not.
-    Distance is 1 less the cosine of two images' largest faces.
+    Distance is 1 less the cosine of two images' largest faces and, where CLIP is given, of the whole images.
 
     Columns:
-        diversity, probe_diversity: of an evaluation, not of an image.
-        face_distance, probe_face_distance: of an image, the mean over the other images of its prompt; NaN where there
-            is no face or no other.
+        diversity, probe_diversity: by faces; of an evaluation, not of an image.
+        clip_diversity, probe_clip_diversity: by CLIP.
+        face_distance, probe_face_distance, clip_distance, probe_clip_distance: of an image, the mean over the other
+            images of its prompt; NaN where there is no face or no other.
 
     Args:
         recognizer, device: as for `FaceSimilarity`.
         alarm: share of the probes' diversity below which the alarm sounds.
+        clip: that whole images are compared with, too; None for faces alone.
 
     Raises:
         UserError: the recognizer cannot be had or loaded.
     """
 
-    name = "diversity"
+    name = NAME
     higher_is_better = True
     bounds = (0.0, float("inf"))
     needs_probes = True
 
     @dataclass(frozen=True)
     class Options:
-        """What a config may set; without a recognizer it is that of the face similarity."""
+        """What a config may set; without a recognizer it is that of the face similarity, without CLIP none."""
 
         recognizer: str | None = None
         alarm: float = ALARM
+        clip: str | None = None
+        pretrained: str | None = None
 
         def __post_init__(self) -> None:
             if not 0 < self.alarm < 1:
                 raise ValueError(f"Options.alarm: found {self.alarm:g}, expected a share between 0 and 1")
 
     columns: ClassVar = {
-        name: ScoreColumn(None, over="run"),
+        NAME: ScoreColumn(None, over="run", ignores=("clip",)),
         OF_PROBES: ScoreColumn(
             True,
             bounds,
             over="run",
+            ignores=("clip",),
             alarm=ALARM,
             says="the people in images of other prompts become alike; raise train.prior_loss_weight, add class "
             "images, or stop earlier",
         ),
-        DISTANCES[name]: ScoreColumn(None, (0.0, 2.0), "side"),
-        DISTANCES[OF_PROBES]: ScoreColumn(None, (0.0, 2.0), "side", over="probes"),
+        BY_CLIP: ScoreColumn(None, over="run", ignores=("recognizer",), needs=CLIP_GIVEN),
+        OF_PROBES_BY_CLIP: ScoreColumn(
+            True,
+            bounds,
+            over="run",
+            ignores=("recognizer",),
+            needs=CLIP_GIVEN,
+            alarm=ALARM,
+            says="the images of other prompts become alike; raise train.prior_loss_weight, add class images, or stop "
+            "earlier",
+        ),
+        FACES[NAME]: ScoreColumn(None, (0.0, 2.0), "side", ignores=("clip",)),
+        FACES[OF_PROBES]: ScoreColumn(None, (0.0, 2.0), "side", ignores=("clip",), over="probes"),
+        IMAGES[BY_CLIP]: ScoreColumn(None, (0.0, 2.0), "side", ignores=("recognizer",), needs=CLIP_GIVEN),
+        IMAGES[OF_PROBES_BY_CLIP]: ScoreColumn(
+            None, (0.0, 2.0), "side", ignores=("recognizer",), over="probes", needs=CLIP_GIVEN
+        ),
     }
 
     def __init__(
@@ -84,48 +112,69 @@ class Diversity:
         recognizer: "str | Path | FaceReader" = RECOGNIZER,
         device: "str | torch.device" = "cpu",
         alarm: float = ALARM,
+        clip: "ClipEncoder | None" = None,
     ) -> None:
-        self._reader = make_reader(recognizer, device)
+        self._reader, self._clip = make_reader(recognizer, device), clip
+        border = 0 if clip is None else clip.embed([]).shape[1]
+        self._spaces = [(FACES, slice(border, None))] + ([] if clip is None else [(IMAGES, slice(border))])
+        given = [name for space, _ in self._spaces for name in (*space, *space.values())]
+        weights: dict[str, Any] = {"recognizer": self._reader.identity}
+        if clip is not None:
+            weights["clip"] = {"id": clip.source.id, "sha256": clip.sha256}
+        known = {name: self.columns[name] for name in given}
         self._description = Description(
-            columns={**self.columns, OF_PROBES: self.columns[OF_PROBES].with_alarm(alarm)},
-            weights={"recognizer": self._reader.identity},
+            columns={name: each.with_alarm(alarm) if each.says else each for name, each in known.items()},
+            weights=weights,
         )
 
     @classmethod
     def for_run(cls, options: Options, run: RunContext) -> "Diversity":
         """The metric that a run's config asks for."""
-        return cls(shared_reader(options.recognizer, run), alarm=options.alarm)
+        clip = None if options.clip is None else run.clip(options.clip, options.pretrained)
+        return cls(shared_reader(options.recognizer, run), alarm=options.alarm, clip=clip)
 
     def score(self, images: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
         """Nothing: images of other processes belong to it, too."""
         return {}
 
     def features(self, images: Sequence[Image], cells: Sequence[Cell]) -> list[Feature | None]:
-        """The embedding of each image's largest face."""
-        return [faces[0].astype(np.float64) if len(faces) else None for faces in self._reader.read(images)]
+        """CLIP's embedding of each image and behind it that of its largest face; each only where it is there."""
+        faces = [found[0] if len(found) else np.zeros(0) for found in self._reader.read(images)]
+        whole = np.zeros((len(images), 0)) if self._clip is None else self._clip.embed(images).cpu().numpy()
+        found = [np.concatenate(pair).astype(np.float64) for pair in zip(whole, faces, strict=True)]
+        return [each if len(each) else None for each in found]
 
     def compare(self, features: Sequence[Feature | None], cells: Sequence[Cell]) -> dict[str, FloatArray]:
         """Each image's mean distance to the others of its prompt, in the column of its kind."""
-        mean_distance = np.full(len(cells), MISSING)
-        for prompt in dict.fromkeys(cell.prompt for cell in cells):
-            faces = {i: found for i, found in enumerate(features) if found is not None and cells[i].prompt == prompt}
-            places = list(faces)
-            if len(places) > 1:
-                rows = np.stack(list(faces.values()))
-                distances = 1 - cosines(rows, rows)
-                np.fill_diagonal(distances, 0.0)
-                mean_distance[places] = distances.sum(axis=1) / (len(places) - 1)
-        return dict.fromkeys(DISTANCES.values(), mean_distance)
+        columns: dict[str, FloatArray] = {}
+        for space, part in self._spaces:
+            distances = _mean_distances([None if each is None else each[part] for each in features], cells)
+            columns |= dict.fromkeys(space.values(), distances)
+        return columns
 
     def derive(self, history: Sequence[Evaluation]) -> Mapping[str, Estimate]:
         """The diversity at the last evaluation, of the subject's prompts and of the probes."""
         first, last = history[0], history[-1]
-        found = {name: _share(first, last, distance) for name, distance in DISTANCES.items()}
+        pairs = [pair for space, _ in self._spaces for pair in space.items()]
+        found = {name: _share(first, last, distance) for name, distance in pairs}
         return {name: share for name, share in found.items() if first.step == 0 < last.step and share.n}
 
     def describe(self) -> Description:
         """The recognizer with its SHA-256, and the alarm."""
         return self._description
+
+
+def _mean_distances(rows: Sequence[Feature | None], cells: Sequence[Cell]) -> FloatArray:
+    """Each row's mean distance to the others of its prompt; NaN where it is missing or alone."""
+    found = np.full(len(cells), MISSING)
+    for prompt in dict.fromkeys(cell.prompt for cell in cells):
+        own = {i: row for i, row in enumerate(rows) if row is not None and len(row) and cells[i].prompt == prompt}
+        if len(own) > 1:
+            stacked = np.stack(list(own.values()))
+            distances = 1 - cosines(stacked, stacked)
+            np.fill_diagonal(distances, 0.0)
+            found[list(own)] = distances.sum(axis=1) / (len(own) - 1)
+    return found
 
 
 def _share(first: Evaluation, last: Evaluation, distance: str) -> Estimate:

@@ -84,6 +84,18 @@ RECOGNIZERS = {
 """Weights of facenet-pytorch, which itself checks no hash, and of OpenCV's zoo."""
 
 
+SSCD = {
+    "disc_mixup": PublishedFile(
+        "sscd_disc_mixup.torchvision.pt",
+        "https://dl.fbaipublicfiles.com/sscd-copy-detection/sscd_disc_mixup.torchvision.pt",
+        "the copy detector SSCD (ResNet-50 trained on DISC, MIT)",
+        None,
+        instead="leave monitor.metrics.copying.sscd out; copies are then found by luminance alone",
+    ),
+}
+"""Weights of SSCD by the name of their training; the publisher recommends this one, and states no hash."""
+
+
 def cache_folder() -> Path:
     """`$FINETUNE_MONITOR_CACHE`, else `finetune_monitor` in `$XDG_CACHE_HOME` or `~/.cache`."""
     own = os.environ.get("FINETUNE_MONITOR_CACHE")

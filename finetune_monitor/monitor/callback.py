@@ -25,7 +25,14 @@ from finetune_monitor.monitor.stopping import StoppingRule, Watched, check_rules
 from finetune_monitor.record.alarms import alarms, alarms_of
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.curve import contenders, resolution, way_in_words, ways
-from finetune_monitor.record.evaluation import Decision, Evaluation, RunSummary, StopReason, summarize
+from finetune_monitor.record.evaluation import (
+    Decision,
+    Evaluation,
+    RunSummary,
+    StopReason,
+    summarize,
+    summarize_samples,
+)
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.record.history import read_run
 from finetune_monitor.record.references import keep_references
@@ -169,8 +176,10 @@ class FinetuneMonitor:
         waited, start = self._budget.waited, time.monotonic()
         with self._live_weights(), isolated(self._renderer.pipeline):  # what was borrowed is back before weights are
             found = self._evaluator.measure()
-            scores = summarize(found.images, self._columns)
-            evaluation = Evaluation(step, epoch, time.time(), scores, found.images, found.seconds)
+            scores = summarize(found.images, self._columns) | summarize_samples(found.samples, self._columns)
+            evaluation = Evaluation(
+                step, epoch, time.time(), scores, found.images, found.seconds, samples=found.samples
+            )
             evaluation = self._judged(evaluation)
             if distributed.is_main():
                 evaluation = self._publish(evaluation, found.rendered, waited)

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
 import psutil
 from PIL.Image import Image
 
 from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.metrics import Compares, Derives, Feature, Metric, unwrapped
+from finetune_monitor.metrics import Compares, Derives, Feature, Metric, OfModel, unwrapped
 from finetune_monitor.record.columns import SIDE, ScoreColumn
 from finetune_monitor.record.evaluation import Evaluation, ScoredImage
 from finetune_monitor.record.grid import Cell
@@ -50,6 +51,7 @@ class Measurement:
 
     rendered: Sequence[Image | None]
     images: tuple[ScoredImage, ...]
+    samples: dict[str, list[float]]
     seconds: dict[str, float]
 
 
@@ -71,16 +73,18 @@ class Evaluator:
         after_render = time.monotonic()
         kept = self._measurable(mine, rendered)
         scores, features = self._score(mine, kept), self._features(mine, kept)
-        seconds = (after_render - start, time.monotonic() - after_render)
+        samples = self._samples()
+        spent = (after_render - start, time.monotonic() - after_render)
         own = {cell.index: row for cell, row in zip(mine, scores, strict=True)}
-        shards = distributed.gather((seconds, own, features))
-        rows = {index: row for _, shard, _ in shards for index, row in shard.items()}
-        self._compare(rows, [shard for _, _, shard in shards])
+        shards = distributed.gather((spent, own, features, samples))
+        rows = {index: row for _, shard, *_ in shards for index, row in shard.items()}
+        self._compare(rows, [shard for _, _, shard, _ in shards])
         images = tuple(ScoredImage(cell, None, rows[cell.index]) for cell in cells)
-        render, score = (max(each) for each in zip(*(spent for spent, _, _ in shards), strict=True))
+        render, score = (max(each) for each in zip(*(spent for spent, *_ in shards), strict=True))
         gathered = distributed.gather_to_main({cell.index: p for cell, p in zip(mine, rendered, strict=True)})
         found = {index: image for shard in gathered for index, image in shard.items()}
-        return Measurement([found.get(cell.index) for cell in cells], images, {"render": render, "score": score})
+        seconds = {"render": render, "score": score}
+        return Measurement([found.get(cell.index) for cell in cells], images, shards[0][3], seconds)
 
     def _render(self, cells: Sequence[Cell]) -> list[Image | None]:
         try:
@@ -147,6 +151,17 @@ class Evaluator:
                     if self._is_of(name, cell):
                         rows[cell.index][name] = float(value)
 
+    def _samples(self) -> dict[str, list[float]]:
+        """What metrics of the model itself give; every process measures it, as they may share the model's weights."""
+        found: dict[str, list[float]] = {}
+        for metric in self.metrics:
+            inner = unwrapped(metric)
+            if isinstance(inner, OfModel):
+                with self.renderer.precision():
+                    given = self._guarded(metric, partial(inner.measure, self.renderer.pipeline, self.renderer.size))
+                found |= {name: _finite(values) for name, values in (given or {}).items()}
+        return found
+
     def derive(self, history: Sequence[Evaluation]) -> dict[str, Estimate]:
         """Scores of the last evaluation that are of no single image."""
         found: dict[str, Estimate] = {}
@@ -172,6 +187,11 @@ def _columns(
     if wrong := [name for name, values in columns.items() if len(values) != len(of_images)]:
         raise ValueError(f"columns {', '.join(wrong)}: expected {len(of_images)} values each")
     return columns
+
+
+def _finite(values: FloatArray) -> list[float]:
+    """What is not finite was not measured."""
+    return [float(value) if np.isfinite(value) else MISSING for value in values]
 
 
 def _by_cell(metric: Compares, shown: Sequence[Image], cells: Sequence[Cell]) -> dict[int, Feature | None]:

@@ -20,11 +20,12 @@ MORE_IMAGES = 4
 
 @dataclass(frozen=True)
 class Point:
-    """A score at a step, with the images that it is the mean of."""
+    """A score at a step, with the images or else the values that it is the mean of."""
 
     step: int
     score: Estimate
     images: tuple[ScoredImage, ...]
+    samples: Sequence[float] = ()
 
 
 def points(history: Sequence[Evaluation], column: str, prompts: Sequence[int] | None = None) -> list[Point]:
@@ -92,7 +93,9 @@ def worse_end(score: Estimate, sign: float) -> float:
 
 
 def change_between(first: Point, second: Point, column: str) -> Estimate:
-    """Mean of second minus first over the cells that were measured in both, with its interval."""
+    """Mean of second minus first over the cells or draws that were measured in both, with its interval."""
+    if first.samples and len(first.samples) == len(second.samples):
+        return t_interval(np.subtract(second.samples, first.samples))
     return t_interval(*changes(first.images, second.images, column))
 
 
@@ -192,7 +195,8 @@ def _deviation(first: Point, second: Point | None, column: str) -> float:
 def _point(evaluation: Evaluation, column: str, prompts: Sequence[int] | None) -> Point | None:
     if prompts is None:
         score = evaluation.scores.get(column)
-        return None if score is None else Point(evaluation.step, score, tuple(of_column(evaluation.images, column)))
+        images, samples = tuple(of_column(evaluation.images, column)), evaluation.samples.get(column, ())
+        return None if score is None else Point(evaluation.step, score, images, samples)
     order = list(dict.fromkeys(image.cell.prompt for image in evaluation.images if not image.cell.is_probe))
     wanted = {order[place] for place in prompts if place < len(order)}
     images = tuple(image for image in evaluation.images if image.cell.prompt in wanted)

@@ -85,6 +85,7 @@ class ScoredImage:
 class Evaluation:
     """One evaluation: `scores` are means over the grid, `images` stand in the grid's order.
 
+    samples: by score the values that it is the mean of, where they are of no image but of a draw of noise each.
     alarms: columns that say that something is wrong (`record.alarms`).
     overhead: share of the wall time since the evaluation before that rendering, scoring and writing took; None for
         the first.
@@ -99,6 +100,7 @@ class Evaluation:
     decision: Decision = Decision()
     overhead: float | None = None
     alarms: tuple[str, ...] = ()
+    samples: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @cached_property
     def by_cell(self) -> Mapping[str, ScoredImage]:
@@ -133,6 +135,15 @@ def summarize(images: Sequence[ScoredImage], columns: Mapping[str, ScoreColumn])
     names = dict.fromkeys(name for image in images for name in image.scores)
     known = {name: columns.get(name, SIDE) for name in names}
     return {name: _estimate(images, name, column) for name, column in known.items() if column.role != "note"}
+
+
+def summarize_samples(
+    samples: Mapping[str, Sequence[float]], columns: Mapping[str, ScoreColumn]
+) -> dict[str, Estimate]:
+    """One estimate a column, over its draws."""
+    return {
+        name: t_interval(np.array(values), bounds=columns.get(name, SIDE).bounds) for name, values in samples.items()
+    }
 
 
 def of_column(images: Sequence[ScoredImage], name: str) -> list[ScoredImage]:

@@ -76,6 +76,9 @@ def _evaluation(path: Path, number: int, row: Any) -> tuple[Evaluation, int]:
                 decision.get("best_score"),
             ),
             alarms=tuple(map(str, row.get("alarms", ()))),
+            samples={
+                str(name): tuple(map(from_json_number, values)) for name, values in row.get("samples", {}).items()
+            },
         )
         return evaluation, int(row["images"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -102,6 +105,7 @@ def evaluation_row(evaluation: Evaluation) -> dict[str, Any]:
         "epoch": evaluation.epoch,
         "wall_time": evaluation.wall_time,
         "scores": {name: estimate.to_json() for name, estimate in evaluation.scores.items()},
+        **({"samples": plain(evaluation.samples)} if evaluation.samples else {}),
         "seconds": dict(evaluation.seconds),
         "overhead": evaluation.overhead,
         "decision": plain(asdict(evaluation.decision)),

@@ -80,7 +80,7 @@ class Renderer:
             self._embeddings.clear()
         total, hidden = len(cells) * self.grid.steps, not distributed.is_main()
         bar = tqdm(total=total, desc=f"rendering {len(cells)}", unit="step", leave=False, disable=hidden)
-        with self._precision(), bar:
+        with self.precision(), bar:
             return self.batches.map(cells, partial(self._render_batch, bar))
 
     def _render_batch(self, bar: tqdm, cells: Sequence[Cell]) -> list[Image.Image | None]:  # type: ignore[type-arg]
@@ -129,7 +129,8 @@ class Renderer:
             self._embeddings[key] = encode(self.pipeline, *key, self._guided)
         return self._embeddings[key]
 
-    def _precision(self) -> AbstractContextManager[object]:
+    def precision(self) -> AbstractContextManager[object]:
+        """Autocast as the training has it, or none."""
         if self.autocast is None:
             return nullcontext()
         return torch.autocast(self.pipeline._execution_device.type, self.autocast)

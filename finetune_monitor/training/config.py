@@ -6,9 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
 
-from finetune_monitor.base.errors import all_problems
+from finetune_monitor.base.errors import UserError, all_problems
+from finetune_monitor.base.images import list_images
 from finetune_monitor.base.places import imported
 from finetune_monitor.base.sections import (
     Choices,
@@ -49,6 +57,9 @@ EVERYDAY_PROMPTS = ("a photo of a man", "a photo of a woman")
 PRODIGY_RATE = 0.01
 """A smaller factor on Prodigy's own step size is a rate meant for AdamW: the run would learn next to nothing."""
 
+AUTO, HELD_OUT, ENOUGH_PHOTOS = "auto", 2, 8
+"""How many photos `auto` holds out, from how many on; with fewer none can be spared."""
+
 NUMBERS = ("no", "one", "two", "three")
 """How few entries of a list a column may need."""
 
@@ -68,11 +79,25 @@ def _caching(found: Any) -> Any:
 Caching = Annotated[Literal["auto", "always", "never"], BeforeValidator(_caching)]
 
 
-def _held_out(found: Any) -> Any:
+def _held_out(found: Any, info: Any) -> Any:
+    """A number, a folder or none; `auto` is the number that the folder of photos allows."""
+    if found == AUTO:
+        return _spared(info.data.get("instance_images"), info.data.get("instance_count"))
     is_count = isinstance(found, int) and not isinstance(found, bool) and found > 0
     if found is None or is_count or isinstance(found, Path) or (isinstance(found, str) and found):
         return found
-    raise ValueError(f"found {found!r}, expected a number of photos from 1, a folder with further photos, or null")
+    raise ValueError(
+        f"found {found!r}, expected a number of photos from 1, a folder with further photos, auto, or null"
+    )
+
+
+def _spared(folder: Path | None, used: int | None) -> int | None:
+    """How many photos are held out where the config says nothing: two from eight on."""
+    try:
+        found = len(list_images(folder)) if folder is not None else 0
+    except (UserError, OSError):
+        return None  # said where the photos are read
+    return HELD_OUT if found >= ENOUGH_PHOTOS and found - HELD_OUT >= (used or 1) else None
 
 
 HeldOut = Annotated[int | UserPath | None, BeforeValidator(_held_out)]
@@ -81,7 +106,7 @@ HeldOut = Annotated[int | UserPath | None, BeforeValidator(_held_out)]
 class DataConfig(Section):
     instance_images: UserPath
     instance_count: int | None = Field(None, ge=1)
-    held_out: HeldOut = None
+    held_out: HeldOut = Field(AUTO, validate_default=True)
     instance_prompt: str = Field(min_length=1)
     class_images: UserPath | None = None
     class_prompt: str | None = None

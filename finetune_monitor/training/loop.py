@@ -17,6 +17,7 @@ from transformers import CLIPTokenizer
 
 from finetune_monitor.base import distributed
 from finetune_monitor.base.interrupts import Interrupt
+from finetune_monitor.models.prediction import target
 from finetune_monitor.monitor.callback import FinetuneMonitor
 from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.sinks import accelerate as trackers
@@ -171,7 +172,7 @@ class Trainer:
         t = objective.random_timesteps(self.noise, len(latents), generator)
         predicted = self.prepared["unet"](self.noise.add_noise(latents, noise, t), t, self.conditioning()).sample
         weights = objective.min_snr_weights(self.noise, t, train.snr_gamma) if train.snr_gamma else None
-        wanted = objective.target(self.noise, latents, noise, t)
+        wanted = target(self.noise, latents, noise, t)
         return objective.denoising_loss(predicted, wanted, weights, train.batch_size, train.prior_loss_weight)
 
     def _batch(self, step: int, micro: int, generator: torch.Generator) -> Float[Tensor, "b 4 h w"]:

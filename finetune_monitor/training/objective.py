@@ -1,4 +1,4 @@
-"""The loss: noise prediction on the subject, prior preservation on its class, min-SNR weights."""
+"""The loss: denoising of the subject, prior preservation on its class, min-SNR weights."""
 
 import torch
 import torch.nn.functional as F
@@ -6,23 +6,6 @@ from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
 from jaxtyping import Float, Int64
 from torch import Tensor
-
-
-def target(
-    scheduler: DDPMScheduler, latents: Float[Tensor, "b 4 h w"], noise: Float[Tensor, "b 4 h w"], t: Int64[Tensor, "b"]
-) -> Float[Tensor, "b 4 h w"]:
-    """What the UNet is to predict: the noise, or the velocity (Salimans and Ho 2022), as the model was trained.
-
-    Raises:
-        ValueError: the model's scheduler names another prediction type.
-    """
-    kind = scheduler.config.prediction_type
-    if kind == "epsilon":
-        return noise
-    if kind == "v_prediction":
-        velocity: Tensor = scheduler.get_velocity(latents, noise, t)
-        return velocity
-    raise ValueError(f"prediction_type: found {kind!r}, expected epsilon or v_prediction")
 
 
 def min_snr_weights(scheduler: DDPMScheduler, t: Int64[Tensor, "b"], gamma: float) -> Float[Tensor, "b"]:

@@ -97,9 +97,11 @@ def find_inputs(config: Config, device: torch.device, held: ExitStack, problems:
     chosen = attempt(lambda: choose_photos(config.data))
     photos = attempt(lambda: checked_photos(chosen.training)) if chosen else None
     model = attempt(lambda: _find_model(config.model))
+    before = len(problems)
     metrics = _metrics(config, chosen if photos else None, device, attempt) if config.monitor.enabled else []
+    are_made = photos is not None and len(problems) == before
     attempt(lambda: _check_sampler(config))
-    if config.monitor.enabled and len(metrics) == len(config.monitor.metrics.chosen):
+    if config.monitor.enabled and are_made:
         attempt(lambda: _check_rules(config, metrics))
     for kind in classes_of(SINKS, config.monitor.sinks).values():
         attempt(getattr(kind, "check", lambda: None))
@@ -120,7 +122,15 @@ def _metrics(config: Config, photos: ChosenPhotos | None, device: torch.device, 
     """The metrics that the config names."""
     training, held_out = (photos.training, photos.held_out) if photos else (None, [])
     chosen = config.monitor.metrics.chosen
-    run = RunContext(training, held_out, device, config.prompt_grid.prompts, chosen, config.data.class_images)
+    run = RunContext(
+        training,
+        held_out,
+        device,
+        config.prompt_grid.prompts,
+        chosen,
+        config.data.class_images,
+        config.data.instance_prompt,
+    )
     kinds = classes_of(METRICS, config.monitor.metrics)
     found = [attempt(partial(make_metric, kind, chosen[name], run)) for name, kind in kinds.items()]
     return _with_stars(config.monitor, [metric for metric in found if metric is not None], attempt)

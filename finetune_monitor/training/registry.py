@@ -105,6 +105,7 @@ METRICS = Registry(
         "metrics.diversity:Diversity",
         "metrics.recognized:Recognized",
         "metrics.copying:Copying",
+        "metrics.validation_loss:ValidationLoss",
         "metrics.clip_score:ClipScore",
         "metrics.subject_similarity:SubjectSimilarity",
     ),

@@ -9,12 +9,13 @@ from skimage import data
 
 from finetune_monitor import PromptGrid
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.metrics import RunContext
+from finetune_monitor.metrics import RunContext, describe
 from finetune_monitor.metrics.copying import Copying
 from finetune_monitor.metrics.diversity import Diversity
 from finetune_monitor.metrics.face_similarity import NAME
 from finetune_monitor.metrics.leakage import PROBE_SIMILARITY, Leakage
 from finetune_monitor.metrics.recognized import OTHERS, Recognized
+from finetune_monitor.models.clip import ClipEncoder
 from finetune_monitor.models.face_reader import FaceReader
 from finetune_monitor.record.evaluation import Evaluation, ScoredImage, summarize
 
@@ -173,3 +174,29 @@ def test_a_gallery_without_a_face_is_refused_before_training(reader, tmp_path):
         Recognized.for_run(Recognized.Options("dlib", str(gallery)), run)
     with pytest.raises(UserError, match=r"recognized\.gallery: found none"):
         Recognized.for_run(Recognized.Options("dlib"), run)
+
+
+def test_a_wide_photo_is_compared_by_the_square_that_is_trained_on():
+    wide = Image.fromarray(data.astronaut()).crop((0, 0, 512, 300))
+    metric = Copying([wide, CAT])
+    seen = wide.crop((106, 0, 406, 300)).resize((64, 64))
+    found = metric.score([seen], GRID.cells[:1])
+    assert found["photo_correlation"][0] > 0.99
+    assert found["copying"][0] == 1.0
+
+
+def test_whole_images_are_compared_by_clip_where_it_is_given(reader, tiny_clip):
+    metric = Diversity(reader, clip=ClipEncoder(str(tiny_clip)))
+    cells = GRID.cells[:3]
+    images = [PHOTO, CAT, CAT.copy()]
+    found = metric.compare(metric.features(images, cells), cells)
+    embedded = ClipEncoder(str(tiny_clip)).embed(images).numpy()
+    to_photo = 1 - float(embedded[0] @ embedded[1])
+    assert found["clip_distance"] == pytest.approx([to_photo, to_photo / 2, to_photo / 2], abs=1e-5)
+    assert np.isnan(found["face_distance"]).all()  # of one face alone
+    assert describe(metric).columns["probe_clip_diversity"].alarm == 0.6
+    assert describe(metric).weights.keys() == {"recognizer", "clip"}
+
+
+def test_without_clip_an_image_without_a_face_has_no_feature(reader):
+    assert [found is None for found in Diversity(reader).features([PHOTO, CAT], GRID.cells[:2])] == [False, True]

@@ -120,6 +120,58 @@ def test_the_config_keeps_a_number_and_a_folder(write_config, tmp_path):
         assert load_config(tmp_path / "again.yaml") == config
 
 
+@pytest.fixture
+def eight(five) -> Path:
+    """Three more."""
+    for index in range(5, 8):
+        Image.open(five / "0.png").crop((0, 0, 250 - index, 250)).save(five / f"{index}.png")
+    return five
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        ({}, 2),
+        ({"instance_count": 6}, 2),
+        ({"instance_count": 7}, None),
+        ({"held_out": "auto"}, 2),
+        ({"held_out": None}, None),
+        ({"held_out": 1}, 1),
+    ],
+)
+def test_from_eight_photos_on_two_are_held_out(eight, settings, kept):
+    assert data(eight, **settings).held_out == kept
+
+
+def test_fewer_photos_are_all_trained_on(five, tmp_path):
+    assert data(five).held_out is None
+    assert data(tmp_path / "missing").held_out is None
+
+
+def test_the_recorded_config_says_what_auto_was(write_config, eight, tmp_path):
+    config = load_config(write_config(), [f"data.instance_images={eight}"])
+    assert "held_out: 2" in config.to_yaml()
+    assert choose_photos(config.data).held_out == [eight / "6.png", eight / "7.png"]
+
+
+@pytest.mark.slow
+def test_a_run_measures_the_loss_on_the_held_out_photos(train, eight):
+    history = read_run(train("run", "monitor.metrics.validation_loss={}"))
+    assert [len(each.samples["validation_loss"]) for each in history.evaluations] == [4] * len(history.evaluations)
+    held_out = history.weights["validation_loss"]["held_out"]
+    assert [photo["sha256"] for photo in held_out] == [sha256(eight / f"{i}.png") for i in (6, 7)]
+
+
+def test_a_rule_on_the_loss_needs_held_out_photos(write_config, five):
+    settings = [
+        f"data.instance_images={five}",
+        "monitor.metrics.validation_loss={}",
+        "monitor.stopping=[{metric: validation_loss}]",
+    ]
+    with pytest.raises(UserError, match=r"validation_loss needs data\.held_out; give it a value"):
+        load_config(write_config(), settings)
+
+
 @pytest.mark.slow
 def test_training_is_that_on_the_other_photos_alone_bit_for_bit(train, five, tmp_path):
     (tmp_path / "three").mkdir()

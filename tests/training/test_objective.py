@@ -5,8 +5,9 @@ import torch
 from diffusers import DDPMScheduler
 from diffusers.optimization import get_scheduler
 
+from finetune_monitor.models.prediction import target
 from finetune_monitor.training.loop import learning_rate_factor
-from finetune_monitor.training.objective import denoising_loss, min_snr_weights, target
+from finetune_monitor.training.objective import denoising_loss, min_snr_weights
 
 
 def scheduler(kind: str = "epsilon") -> DDPMScheduler:

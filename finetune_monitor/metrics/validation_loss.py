@@ -1,0 +1,225 @@
+"""Denoising loss on photos that are not trained on: it rises again where the others are learned by heart."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from jaxtyping import Int
+from PIL import ImageOps
+from PIL.Image import Image, Resampling
+
+from finetune_monitor.metrics import Description, RunContext
+from finetune_monitor.metrics.reference_photos import ReferencePhotos, References
+from finetune_monitor.record.columns import ScoreColumn
+from finetune_monitor.record.evaluation import Evaluation
+from finetune_monitor.record.grid import Cell
+from finetune_monitor.stats.estimate import Estimate, FloatArray
+from finetune_monitor.stats.intervals import ratio
+
+if TYPE_CHECKING:  # the config reads this file for its options, and torch takes seconds
+    from diffusers import DDPMScheduler
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from finetune_monitor.rendering.pipelines import TextToImage
+
+logger = logging.getLogger(__name__)
+
+NAME = "validation_loss"
+
+RISE = "validation_rise"
+
+HELD_OUT = "data.held_out"
+
+ALARM = 0.05
+
+DRAWS = 4
+"""Draws of noise and noise levels, the same in every evaluation."""
+
+PASSES = 16
+"""Noised photos a draw; more where there are more photos. One draw costs less than one image with guidance."""
+
+AT_ONCE = 8
+
+EMBEDDINGS = "prompt_embeds"
+
+
+@dataclass(frozen=True)
+class _Noised:
+    """One photo at one noise level: its place, the level, and the seed of its noise."""
+
+    photo: int
+    t: int
+    seed: int
+
+
+class ValidationLoss:
+    """Mean squared error of the predicted noise, on photos of the subject that the model is not trained on.
+
+    Noise and noise levels are the same in every evaluation, so that a change between two is the model's alone; the
+    levels are spread evenly over all that the model knows. The interval of the loss itself says what other noise would
+    give, that of its rise pairs each draw with itself.
+
+    Columns:
+        validation_loss: of an evaluation, not of an image.
+        validation_rise: how far it is above its lowest so far, as a share of it.
+
+    Args:
+        photos: held out from the training.
+        prompt: that the photos are described with in the training.
+        alarm: rise beyond which the alarm sounds.
+
+    Raises:
+        UserError: there is no photo, or one cannot be read.
+    """
+
+    name = NAME
+    higher_is_better = False
+    bounds = (0.0, float("inf"))
+
+    @dataclass(frozen=True)
+    class Options:
+        """What a config may set."""
+
+        alarm: float = ALARM
+
+        def __post_init__(self) -> None:
+            if not self.alarm > 0:
+                raise ValueError(f"Options.alarm: found {self.alarm:g}, expected a share above 0")
+
+    columns: ClassVar = {
+        NAME: ScoreColumn(False, bounds, over="run", needs=HELD_OUT),
+        RISE: ScoreColumn(
+            False,
+            (0.0, float("inf")),
+            role="side",
+            over="run",
+            needs=HELD_OUT,
+            alarm=ALARM,
+            says="the model gets worse at photos of the subject that it has never seen; stop earlier, or add photos",
+        ),
+    }
+
+    def __init__(self, photos: References, prompt: str, alarm: float = ALARM) -> None:
+        from finetune_monitor.base.batching import Batches
+
+        read = ReferencePhotos.read(photos)
+        self._photos, self._prompt = read.images, prompt
+        self._latents: Tensor | None = None
+        self._batches = Batches(AT_ONCE, "noised photos")
+        self._description = Description(
+            columns={**self.columns, RISE: self.columns[RISE].with_alarm(alarm)},
+            weights={"held_out": read.weights["references"], "prompt": prompt},
+        )
+
+    @classmethod
+    def for_run(cls, options: Options, run: RunContext) -> "ValidationLoss | None":
+        """The metric that a run's config asks for; None, with a warning, where no photo is held out."""
+        from finetune_monitor.base import distributed
+
+        if run.held_out:
+            return cls(run.held_out, run.instance_prompt, options.alarm)
+        if run.photos is not None and distributed.is_main():
+            logger.warning(
+                "validation_loss: no photo is held out, and it is not measured; add photos until there are eight, or "
+                "set data.held_out"
+            )
+        return None
+
+    def score(self, images: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
+        """Nothing: it is of no image."""
+        return {}
+
+    def measure(self, pipeline: "TextToImage", size: tuple[int, int]) -> Mapping[str, FloatArray]:
+        """The loss, one value a draw.
+
+        Raises:
+            ValueError: the pipeline has no UNet that predicts noise or velocity.
+        """
+        from diffusers import DDPMScheduler
+
+        from finetune_monitor.rendering.pipelines import encode
+
+        if not hasattr(pipeline, "unet"):
+            raise ValueError(
+                f"found {type(pipeline).__name__}, expected a pipeline with a UNet, as Stable Diffusion 1.x"
+            )
+        if self._latents is None:
+            self._latents = _encoded(pipeline, self._photos, size)
+        scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
+        text = encode(pipeline, self._prompt, "", guided=False)[EMBEDDINGS]
+        levels = scheduler.config.num_train_timesteps
+        items = [each for draw in range(DRAWS) for each in _noised(draw, len(self._photos), levels)]
+        losses = self._batches.map(items, partial(_losses, pipeline, scheduler, self._latents, text))
+        return {NAME: np.array(losses).reshape(DRAWS, -1).mean(axis=1)}
+
+    def derive(self, history: Sequence[Evaluation]) -> Mapping[str, Estimate]:
+        """The rise at the last evaluation."""
+        known = [np.array(each.samples[NAME]) for each in history if NAME in each.samples]
+        last = np.array(history[-1].samples.get(NAME, ()))
+        comparable = [each for each in known if len(each) == len(last) and np.isfinite(each).all()]
+        if history[-1].step == 0 or not comparable or not len(last):
+            return {}
+        lowest = min(comparable, key=lambda each: float(each.mean()))
+        found = ratio(last, lowest, np.arange(len(last)))
+        return {RISE: replace(found, mean=found.mean - 1, low=found.low - 1, high=found.high - 1)}
+
+    def describe(self) -> Description:
+        """The photos, each with its SHA-256, the prompt, and the alarm."""
+        return self._description
+
+
+def _noised(draw: int, photos: int, levels: int) -> list[_Noised]:
+    """One draw: every photo at levels that are spread evenly over all, one at random in each of equal ranges."""
+    random = np.random.default_rng(draw)
+    count = max(PASSES, photos)
+    t: Int[np.ndarray, count] = ((np.arange(count) + random.random(count)) / count * levels).astype(np.int64)
+    which = random.permutation(count) % photos
+    return [_Noised(int(which[i]), int(t[i]), draw * count + i) for i in range(count)]
+
+
+def _encoded(
+    pipeline: "TextToImage", photos: Sequence[Image], size: tuple[int, int]
+) -> "Float[Tensor, 'photos 4 h8 w8']":
+    """The middle of each photo as latents, scaled as the UNet takes them."""
+    import torch
+
+    vae, rows = pipeline.vae, []
+    for photo in photos:
+        square = ImageOps.fit(photo, (size[1], size[0]), Resampling.LANCZOS)
+        pixels = torch.from_numpy(np.array(square, dtype=np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+        rows.append(vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mean.float() * vae.config.scaling_factor)
+    return torch.cat(rows)
+
+
+def _losses(
+    pipeline: "TextToImage",
+    scheduler: "DDPMScheduler",
+    latents: "Float[Tensor, 'photos 4 h8 w8']",
+    text: "Float[Tensor, '1 t d']",
+    items: Sequence[_Noised],
+) -> list[float]:
+    """Mean squared error of each item's prediction."""
+    import torch
+
+    from finetune_monitor.models.prediction import target
+
+    unet = pipeline.components["unet"]
+    clean = latents[[item.photo for item in items]]
+    noise = torch.stack([_noise(item.seed, clean[0]) for item in items])
+    t = torch.tensor([item.t for item in items], device=clean.device)
+    noised = scheduler.add_noise(clean, noise, t)
+    predicted = unet(noised.to(unet.dtype), t, text.expand(len(items), -1, -1)).sample.float()
+    wanted = target(scheduler, clean, noise, t)
+    losses: list[float] = (predicted - wanted).square().mean(dim=(1, 2, 3)).tolist()
+    return losses
+
+
+def _noise(seed: int, like: "Float[Tensor, '4 h8 w8']") -> "Float[Tensor, '4 h8 w8']":
+    """The same on every device."""
+    import torch
+
+    return torch.randn(like.shape, generator=torch.Generator("cpu").manual_seed(seed)).to(like)

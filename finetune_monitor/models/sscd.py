@@ -1,0 +1,98 @@
+"""SSCD: embeddings in which an image lies near its own copies, whatever was done to them, and near nothing else."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import ImageOps
+from PIL.Image import Image, Resampling
+from torch import Tensor, nn
+from torchvision.models import resnet50
+from torchvision.transforms.functional import normalize, to_tensor
+
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.files import sha256
+from finetune_monitor.base.text import first_line
+from finetune_monitor.models.weights import SSCD, find_weights, read_state_dict, undisturbed_rng
+
+DIMENSIONS, SIDE, BATCH = 512, 288, 8
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet, in RGB."""
+
+PREFIX = "backbone."
+"""Before every name in the published files."""
+
+
+class SscdEncoder:
+    """The ResNet-50 of Pizzi et al. 2022 (arXiv 2202.10261) in float32, from its torchvision weights.
+
+    Args:
+        sscd: a name of `weights.SSCD`, whose file is downloaded once, or a path of such a file.
+
+    Raises:
+        UserError: the weights cannot be had, or are of another network.
+    """
+
+    def __init__(self, sscd: str, device: str | torch.device = "cpu") -> None:
+        path = find_sscd(sscd)
+        self.id, self.sha256, self._device = sscd, sha256(path), torch.device(device)
+        self._network = _network(path).to(self._device)
+
+    @torch.inference_mode()
+    def rows(self, images: Sequence[Image]) -> Float[np.ndarray, "n d"]:
+        """L2-normalized embeddings of RGB images."""
+        rows = [torch.zeros(0, DIMENSIONS, device=self._device)]
+        for start in range(0, len(images), BATCH):
+            pixels = torch.stack([_prepared(image) for image in images[start : start + BATCH]])
+            rows.append(self._network(pixels.to(self._device)))
+        return nn.functional.normalize(torch.cat(rows), dim=-1).cpu().numpy()
+
+
+def find_sscd(sscd: str) -> Path:
+    """The file of a name, or the path itself.
+
+    Raises:
+        UserError: in seconds, where it is neither, or cannot be downloaded.
+    """
+    if sscd in SSCD:
+        return find_weights(SSCD[sscd])
+    path = Path(sscd).expanduser()
+    if not path.is_file():
+        raise UserError(f"sscd: found {sscd!r}, expected {', '.join(SSCD)}, or the path of such a .torchvision.pt file")
+    return path
+
+
+class _GeneralizedMean(nn.Module):
+    """Pooling by (mean x³)^(1/3) (Radenović et al. 2018, arXiv 1711.02512), which SSCD has in place of the mean."""
+
+    def forward(self, maps: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 1 1"]:
+        pooled: Tensor = maps.clamp(min=1e-6).pow(3).mean(dim=(2, 3), keepdim=True).pow(1 / 3)
+        return pooled
+
+
+def _network(path: Path) -> nn.Module:
+    weights = {name.removeprefix(PREFIX): tensor for name, tensor in read_state_dict(path).items()}
+    with undisturbed_rng():
+        network: nn.Module = resnet50(num_classes=DIMENSIONS)
+    network.avgpool = _GeneralizedMean()
+    _load(network, weights, path)
+    return network.float().eval().requires_grad_(False)
+
+
+def _load(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(
+            f"{path}: no weights of SSCD with a ResNet-50 ({first_line(str(error))}); expected a .torchvision.pt file "
+            f"as {SSCD['disc_mixup'].url}"
+        ) from error
+
+
+def _prepared(image: Image) -> Float[Tensor, "3 288 288"]:
+    square = ImageOps.fit(image.convert("RGB"), (SIDE, SIDE), Resampling.BICUBIC)
+    pixels: Tensor = normalize(to_tensor(square), MEAN, STD)
+    return pixels
