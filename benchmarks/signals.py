@@ -37,6 +37,9 @@ from finetune_monitor.stats.statistics import interval, mean
 
 RESULTS = Path(__file__).with_name("SIGNALS.md")
 
+ALARMS = "## Alarms over training"
+"""Where the part begins that benchmarks/alarms.py writes."""
+
 RUNS = 2000
 SHAPES = {"normal": normal, "skewed": skewed}
 DESIGNS = ((2, 4), (4, 4), (8, 8))
@@ -225,7 +228,8 @@ With {len(SMALL.cells)} images:
 def main() -> None:
     """Simulate everything, with a bar for each part, and write the tables."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    RESULTS.write_text(report())
+    _, heading, alarms = RESULTS.read_text().partition(ALARMS)
+    RESULTS.write_text(report() + (f"\n{heading}{alarms}" if heading else ""))
     print(f"wrote {RESULTS}")
 
 

@@ -42,7 +42,8 @@ class ClipScore:
             takes the maximum, here each image has its own). The prompt is taken as it is, without "A photo depicts".
         prompt_margin: the cosine minus the mean cosine with the grid's other prompts, -2 to 2; where there are two
             prompts or more. A prompt that is not in the grid is compared with all of the grid's.
-        worst_prompt_margin: of an evaluation, the least mean margin of a prompt. As the least of several it lies below
+        worst_prompt_margin: of an evaluation, the least mean margin of a prompt. A prompt whose whole interval is below
+            0 at step 0 is left out: the base model does not follow it itself. As the least of several it lies below
             what that prompt's mean would be alone; the alarm waits for the whole interval, or for two in a row.
 
     The margin's mean over all prompts of a grid, with equally many images each, is 0 in expectation where the images
@@ -124,12 +125,14 @@ class ClipScore:
         return whole
 
     def derive(self, history: Sequence[Evaluation]) -> Mapping[str, Estimate]:
-        """The margin of the prompt that fits worst at the last evaluation."""
-        images: dict[str, list[ScoredImage]] = {}
-        for image in of_column(history[-1].images, MARGIN) if self._has_margin else ():
-            images.setdefault(image.cell.prompt, []).append(image)
-        margins = [t_interval(values_of(found, MARGIN), seeds(found)) for found in images.values()]
-        known = [margin for margin in margins if margin.n]
+        """The margin of the prompt that fits worst at the last evaluation, of those that the base model follows."""
+        if not self._has_margin:
+            return {}
+        floor = _margins(history[0]) if history[0].step == 0 else {}
+        followed = {prompt for prompt, margin in floor.items() if not margin.high < 0}
+        known = [
+            margin for prompt, margin in _margins(history[-1]).items() if prompt in followed or prompt not in floor
+        ]
         return {WORST: min(known, key=lambda margin: margin.mean)} if known else {}
 
     def _score(self, images: Sequence[Image], own: Sequence[str]) -> dict[str, FloatArray]:
@@ -146,6 +149,15 @@ class ClipScore:
     def describe(self) -> Description:
         """CLIP with the SHA-256 of its weights, and of the prompts that margins are against."""
         return self._description
+
+
+def _margins(evaluation: Evaluation) -> dict[str, Estimate]:
+    """The margin of each prompt that has one."""
+    images: dict[str, list[ScoredImage]] = {}
+    for image in of_column(evaluation.images, MARGIN):
+        images.setdefault(image.cell.prompt, []).append(image)
+    found = {prompt: t_interval(values_of(own, MARGIN), seeds(own)) for prompt, own in images.items()}
+    return {prompt: margin for prompt, margin in found.items() if margin.n}
 
 
 def _described(prompts: Sequence[str]) -> dict[str, str]:

@@ -103,8 +103,8 @@ class Recognized:
         gallery = options.gallery or run.class_images
         if gallery is None:
             raise UserError(
-                "monitor.metrics.recognized.gallery: found none, and no data.class_images; name a folder with photos "
-                "of other people"
+                "monitor.metrics.recognized.gallery: found none, and no class images, which are generated with prior "
+                "preservation alone; name a folder with photos of other people"
             )
         made = None if run.photos is None else cls(run.photos, gallery, reader)
         if made is not None and options.gallery is not None:

@@ -15,6 +15,7 @@ from diffusers import DDPMScheduler
 
 from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError, all_problems
+from finetune_monitor.base.images import list_images
 from finetune_monitor.metrics import Descriptions, Metric, RunContext
 from finetune_monitor.metrics.starred import Starred
 from finetune_monitor.metrics.thresholds import Thresholds, read_thresholds
@@ -128,12 +129,24 @@ def _metrics(config: Config, photos: ChosenPhotos | None, device: torch.device, 
         device,
         config.prompt_grid.prompts,
         chosen,
-        config.data.class_images,
+        _others(config),
         config.data.instance_prompt,
     )
     kinds = classes_of(METRICS, config.monitor.metrics)
     found = [attempt(partial(make_metric, kind, chosen[name], run)) for name, kind in kinds.items()]
     return _with_stars(config.monitor, [metric for metric in found if metric is not None], attempt)
+
+
+def _others(config: Config) -> Path | None:
+    """The folder of class images, where they are there or will be generated."""
+    folder = config.data.class_images
+    if folder is None or config.prior_preservation:
+        return folder
+    try:
+        list_images(folder)
+    except UserError:
+        return None
+    return folder
 
 
 def _with_stars(monitor: MonitorConfig, metrics: list[Metric], attempt: _Attempts) -> list[Metric]:

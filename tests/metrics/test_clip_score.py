@@ -151,14 +151,27 @@ def test_another_clip_is_an_encoder_of_its_own(tmp_path):
         run.clip("ViT-Q", None)
 
 
+def images_around(grid: PromptGrid, means: dict[str, float], rng: np.random.Generator) -> tuple[ScoredImage, ...]:
+    """Margins of each prompt's images; probes have none."""
+    return tuple(
+        ScoredImage(cell, None, {} if cell.is_probe else {MARGIN: means[cell.prompt] + 0.01 * rng.normal()})
+        for cell in grid.cells
+    )
+
+
+def test_a_prompt_that_the_base_model_does_not_follow_is_no_prompt_that_training_lost():
+    grid, rng = PromptGrid(["a", "b", "c"], images_per_prompt=4), np.random.default_rng(1)
+    before = Evaluation(0, None, 0.0, {}, images_around(grid, {"a": 0.2, "b": -0.2, "c": 0.0}, rng))
+    after = Evaluation(100, None, 0.0, {}, images_around(grid, {"a": 0.2, "b": -0.3, "c": -0.1}, rng))
+    found = ClipScore(CLIP, prompts=grid.prompts).derive([before, after])[WORST]
+    assert found.mean == pytest.approx(-0.1, abs=0.02)
+
+
 def test_the_prompt_that_fits_worst_is_found_and_probes_are_in_no_margin():
     grid = PromptGrid(["a", "b"], images_per_prompt=4, probe_prompts=["c"])
     rng = np.random.default_rng(0)
     means = {"a": 0.2, "b": -0.1, "c": -0.9}
-    images = tuple(
-        ScoredImage(cell, None, {} if cell.is_probe else {MARGIN: means[cell.prompt] + 0.01 * rng.normal()})
-        for cell in grid.cells
-    )
+    images = images_around(grid, means, rng)
     metric = ClipScore(CLIP, prompts=grid.prompts)
     found = metric.derive([Evaluation(100, None, 0.0, {}, images)])[WORST]
     assert found.low < -0.1 < found.high < 0

@@ -299,6 +299,14 @@ def test_what_cannot_be_trained_or_drawn_is_said_at_once(write_config, tmp_path,
         run(load_config(write_config(), [OFF, override.replace("SDXL", str(other))]))
 
 
+def test_a_gallery_that_nobody_will_generate_is_said_at_once(write_config, photos, tmp_path):
+    settings = ["monitor.metrics.recognized={}", "data.class_prompt=a", f"data.class_images={tmp_path / 'none'}"]
+    with pytest.raises(UserError, match=r"recognized\.gallery: found none, and no class images"):
+        run(load_config(write_config(), settings))
+    settings[-1] = f"data.class_images={photos}"
+    assert run(load_config(write_config(), [*settings, "train.max_steps=1", "monitor.stopping=[]"])) == 0
+
+
 def test_a_damaged_notice_of_the_model_is_said_before_training_and_not_after_it(write_config, tmp_path, tiny_model):
     model = shutil.copytree(tiny_model, tmp_path / "model")
     (model / "finetune_monitor.json").write_text("{")
