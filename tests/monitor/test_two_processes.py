@@ -60,6 +60,8 @@ def test_the_record_is_that_of_one_process(launched, tmp_path):
         for image, other in zip(one.images, two.images, strict=True):
             assert other.scores == pytest.approx(image.scores, abs=0.05)
             assert (folder / "same" / other.file).is_file()
+            assert other.scores["apart"] > 0
+        assert two.samples == one.samples != {}  # those of the first process
 
 
 @pytest.mark.parametrize("failure", ["metric_fails", "render_fails"])

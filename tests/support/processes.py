@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import sys
 import time
 from contextlib import contextmanager, nullcontext
@@ -15,6 +16,7 @@ from accelerate import PartialState
 from finetune_monitor import FinetuneMonitor, Patience, PromptGrid
 from finetune_monitor.base import distributed
 from finetune_monitor.monitor.budget import Budget
+from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.rendering import renderer
 from finetune_monitor.training import loop
 from finetune_monitor.training.config import load_config
@@ -25,9 +27,17 @@ GRID = PromptGrid(["a photo of sks person", "a cat", "a dog"], [0, 1], steps=2, 
 
 
 class Brightness:
-    """Brightness of an image; on the process `fails` it raises, on `slow` it takes a second."""
+    """Brightness of an image, how far it is from the others', and the model's greatest bias.
+
+    On the process `fails` its score raises, on `slow` it takes a second.
+    """
 
     name, higher_is_better, bounds = "brightness", True, (0.0, 255.0)
+    columns = {  # noqa: RUF012
+        name: ScoreColumn(),
+        "apart": ScoreColumn(None, role="side"),
+        "bias": ScoreColumn(None, role="side", over="run"),
+    }
 
     def __init__(self, fails=None, slow=None):
         self.fails, self.slow = fails, slow
@@ -38,6 +48,17 @@ class Brightness:
         if distributed.rank() == self.slow:
             time.sleep(1)
         return {self.name: np.array([np.asarray(image).mean() for image in images], dtype=np.float64)}
+
+
+    def features(self, images, cells):
+        return [np.array([np.asarray(image).mean()], dtype=np.float64) for image in images]
+
+    def compare(self, features, cells):
+        values = np.array([math.nan if each is None else each[0] for each in features])
+        return {"apart": np.abs(values - np.nanmean(values))}
+
+    def measure(self, pipeline, size):
+        return {"bias": np.array([pipeline.unet.conv_out.bias.max().item() + distributed.rank()])}
 
 
 def watch(folder, metric, grid=GRID, pipeline=None, **settings):
