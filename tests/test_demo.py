@@ -142,7 +142,8 @@ def test_two_processes_share_the_work_and_agree_with_one(demo, history, tmp_path
         tmp_path,
         "train.max_steps=4",
         "monitor.every=4",
-        "data.class_count=2",
+        "data.class_count=8",
+        f"data.class_images={demo[0].parent / 'class'}",
         "monitor.sinks={tensorboard: {}}",
         processes=2,
     )

@@ -17,6 +17,9 @@ from finetune_monitor.stats.intervals import WHAT_THEY_KNOW
 
 STARS_FORM = ".2f"
 
+LOG_WIDTH = 160
+"""Characters a line of the table, where no terminal says how many there are."""
+
 
 def scores_in_words(scores: Mapping[str, Estimate], columns: Mapping[str, ScoreColumn]) -> str:
     """Each mean with its interval, and its stars behind it where it has some."""
@@ -48,20 +51,17 @@ def _in_words(estimate: Estimate, stars: Estimate | None) -> str:
 def print_summary(history: RunHistory, console: Console | None = None) -> None:
     """Print the table and the hints.
 
-    On a terminal too narrow for one line an evaluation, intervals and stars go on lines of their own; elsewhere lines
-    are as long as they must be.
+    On a terminal too narrow for one line an evaluation, intervals and stars go on lines of their own; where that does
+    not fit either, scores go into further tables below. A log has lines of up to `LOG_WIDTH`.
     """
     console = console or Console()
-    table = _table(history, narrow=False)
-    needed = width_of(console, table)
-    if needed > console.width and console.is_terminal:
-        table = _table(history, narrow=True)
-    elif needed > console.width:
-        console = Console(file=console.file, width=needed)
+    if not console.is_terminal:
+        console = Console(file=console.file, width=max(console.width, LOG_WIDTH))
     console.print(f"{escape(str(history.output_dir))}: mean \\[95 % interval]", soft_wrap=True, highlight=False)
     for notice in history.notices:
         console.print(f"[bold yellow]{escape(notice)}[/]", soft_wrap=True)
-    console.print(table)
+    for table in _tables(history, console):
+        console.print(table)
     if history.evaluations:
         console.print(escape(WHAT_THEY_KNOW), soft_wrap=True, highlight=False)
     for line in _closing_lines(history):
@@ -90,9 +90,31 @@ def width_of(console: Console, table: Table) -> int:
     return console.measure(table, options=console.options.update(max_width=10_000)).maximum
 
 
-def _table(history: RunHistory, narrow: bool) -> Table:
+def _tables(history: RunHistory, console: Console) -> list[Table]:
+    """One table where it fits, and else as many as it takes."""
+    found = dict.fromkeys(name for each in history.evaluations for name in shown_scores(each.scores, history.columns))
+    names = list(found)
+    for narrow in (False, True) if console.is_terminal else (False,):
+        if _fits(console, table := _table(history, names, narrow)):
+            return [table]
+    return _split(history, console, names)
+
+
+def _fits(console: Console, table: Table) -> bool:
+    return width_of(console, table) <= console.width
+
+
+def _split(history: RunHistory, console: Console, names: Sequence[str]) -> list[Table]:
+    """Tables of as many scores as fit beside each other, one at least."""
+    most = len(names)
+    while most > 1 and not _fits(console, _table(history, names[:most], narrow=False)):
+        most -= 1
+    rest = _split(history, console, names[most:]) if names[most:] else []
+    return [_table(history, names[:most], narrow=False), *rest]
+
+
+def _table(history: RunHistory, measured: Sequence[str], narrow: bool) -> Table:
     columns, stars = history.columns, stars_by_score(history.columns)
-    measured = dict.fromkeys(name for each in history.evaluations for name in shown_scores(each.scores, columns))
     names = [name for name in measured if not (narrow and name in stars.values())]
     table = Table()
     table.add_column("step", justify="right", no_wrap=True)

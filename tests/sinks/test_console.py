@@ -44,6 +44,21 @@ def test_a_narrow_terminal_gets_two_lines_an_evaluation(tmp_path):
     assert all(len(line) <= 72 for line in table.splitlines() if "│" in line)
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_scores_that_do_not_fit_go_into_further_tables(tmp_path, terminal):
+    record = RunRecord(tmp_path, GRID)
+    record.begin(RUN, None, None)
+    scores = {f"score_{i}": Estimate(0.1 * i, 0.05 * i, 0.15 * i, 4, 0) for i in range(24)}
+    for step in (0, 300):
+        record.append(replace(evaluation(step, 0.4), scores=scores))
+    record.close()
+    table = printed(tmp_path, 90, terminal).split("why it ended")[0]
+    lines = [line for line in table.splitlines() if "│" in line or "┃" in line]
+    assert all(len(line) <= (90 if terminal else 160) for line in lines)
+    assert all(f"score {i}" in table for i in range(24))
+    assert len(re.findall(r"^│\s+300 ", table, re.MULTILINE)) > 1
+
+
 @pytest.mark.parametrize("reason", list(StopReason))
 def test_the_reason_is_said_in_words(tmp_path, reason):
     write_run(tmp_path, {0: 0.1}, reason)

@@ -49,7 +49,6 @@ class Brightness:
             time.sleep(1)
         return {self.name: np.array([np.asarray(image).mean() for image in images], dtype=np.float64)}
 
-
     def features(self, images, cells):
         return [np.array([np.asarray(image).mean()], dtype=np.float64) for image in images]
 
