@@ -36,7 +36,7 @@ class Registry:
     @property
     def names(self) -> list[str]:
         """The package's own, and those that other packages add."""
-        return list(dict.fromkeys([*self.classes, *_offered(self.group)]))
+        return list(dict.fromkeys([*self.classes, *offered(self.group)]))
 
     def find(self, name: str, folders: Sequence[Path] = ()) -> Any:
         """The class of a name, or at a place such as `my_module:Sharpness`.
@@ -53,11 +53,11 @@ class Registry:
             return imported(name, folders)
         if name not in self.names:
             raise ValueError(f"found {name!r}, expected module:name, such as my_module:Own{nearest(name, self.names)}")
-        return _loaded(name, _offered(self.group)[name])
+        return _loaded(name, offered(self.group)[name])
 
     def collisions(self) -> list[str]:
         """What other packages offer under a name of the package's own, in words; it is not used."""
-        taken = {name: _offered(self.group)[name] for name in self.classes if name in _offered(self.group)}
+        taken = {name: offered(self.group)[name] for name in self.classes if name in offered(self.group)}
         return [
             f"{_packages(found)}: offers {name} in {self.group}, which is a name of finetune_monitor's own; it is not "
             "used and needs another name"
@@ -66,7 +66,7 @@ class Registry:
 
 
 @cache
-def _offered(group: str) -> Mapping[str, Sequence[EntryPoint]]:
+def offered(group: str) -> Mapping[str, Sequence[EntryPoint]]:
     """By name what the installed packages offer, not loaded."""
     found: dict[str, list[EntryPoint]] = {}
     for each in entry_points(group=group):

@@ -174,14 +174,13 @@ def test_an_onnx_recognizer_sees_rgb_in_its_own_scale(tmp_path, metadata, mean, 
     assert recognizer.sha256 == sha256(tmp_path / "r.onnx")
 
 
-@pytest.mark.parametrize(("shape", "size"), [(("n", 3, 24, 24), 24), (("n", 3, "h", "w"), 112)])
-def test_the_crop_has_the_size_that_the_network_takes(tmp_path, shape, size):
+@pytest.mark.parametrize("shape", [("n", 3, 24, 24), ("n", 3, "h", "w")])
+def test_the_crop_has_the_size_that_the_network_takes(tmp_path, shape):
     recognizer = OnnxRecognizer(save_onnx(tmp_path / "r.onnx", shape))
     image, face = painted(255, 255, 255)
     half = Face(face.box, ARCFACE_TEMPLATE / 2 + [56, 0], 1.0)  # a face half as large at the upper right
     image.paste("black", (0, 0, 56, 112))
     image.paste("black", (0, 56, 112, 112))
-    assert recognizer._size == size
     assert np.allclose(recognizer.embed([image], [half])[0], np.array([1, 2, 3]) / np.sqrt(14), atol=1e-3)
 
 

@@ -56,10 +56,10 @@ def package(tmp_path, modules, monkeypatch):
         (site / f"{name}-1.2.dist-info/METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
         (site / f"{name}-1.2.dist-info/entry_points.txt").write_text(points)
         monkeypatch.syspath_prepend(str(site))
-        registry._offered.cache_clear()
+        registry.offered.cache_clear()
 
     yield install
-    registry._offered.cache_clear()
+    registry.offered.cache_clear()
 
 
 def test_a_run_with_a_metric_a_rule_and_hooks_of_ones_own(config, run_folder, caplog):

@@ -44,7 +44,7 @@ def scatter(
     figure = _figure(WIDTH, HEIGHT, f"Score against people's mean label of {len(x):,} images")
     low, high = _limits(x)
     across, up = _scale(low, high, LEFT, WIDTH - RIGHT), _scale(LOWEST - 0.2, HIGHEST + 0.2, HEIGHT - BOTTOM, TOP)
-    _axes(figure, across, _ticks(low, high), up, [float(step) for step in STEPS], "score", "mean label")
+    _axes(figure, across, round_ticks(low, high), up, [float(step) for step in STEPS], "score", "mean label")
     for value in others[np.isfinite(others)]:
         _line(figure, across(value), TOP, across(value), HEIGHT - BOTTOM, "other")
     for place in _drawn(len(x)):
@@ -61,7 +61,7 @@ def histogram(series: Mapping[str, Sequence[float]]) -> str:
     top = max(0.1, math.ceil(highest * 10 + 0.5) / 10)
     up = _scale(0, top, HEIGHT - BOTTOM, TOP)
     across = _scale(LOWEST - 0.5, HIGHEST + 0.5, LEFT, WIDTH - RIGHT)
-    ticks = [tick for tick in _ticks(0, top) if tick <= top]
+    ticks = [tick for tick in round_ticks(0, top) if tick <= top]
     _axes(figure, across, [float(step) for step in STEPS], up, ticks, "label or stars", "share, %", percent=True)
     width = 0.8 / max(1, len(series))
     for index, shares in enumerate(series.values()):
@@ -89,7 +89,7 @@ def strip_axis(limits: tuple[float, float]) -> str:
     """The numbers above the strips."""
     figure = _figure(STRIP, 16, "", css="strip")
     across = _scale(*limits, 6, STRIP - 6)
-    for value in _ticks(*limits, count=4):
+    for value in round_ticks(*limits, count=4):
         _words(figure, across(value), 12, f"{value:g}", "middle")
     return _text_of(figure)
 
@@ -128,7 +128,7 @@ def _drawn(n: int) -> Sequence[int]:
     return range(n) if n <= POINTS else np.sort(np.random.default_rng(0).permutation(n)[:POINTS]).tolist()
 
 
-def _ticks(low: float, high: float, count: int = 5) -> list[float]:
+def round_ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Round numbers inside the range, about `count` of them."""
     raw = (high - low) / count
     unit = 10.0 ** math.floor(math.log10(raw))

@@ -51,7 +51,7 @@ class RatingStore:
         Raises:
             UserError: it is damaged, of another version, or the folder may not be written.
         """
-        with self._open() as database:
+        with self.connect() as database:
             if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
                 raise sqlite3.DatabaseError("its check fails")
             version = database.execute("PRAGMA user_version").fetchone()[0]
@@ -76,7 +76,7 @@ class RatingStore:
             DiskFullError: no room.
             UserError: the file is damaged or may not be written, or another process has held it for too long.
         """
-        with self._open() as database, database:
+        with self.connect() as database, database:
             database.execute(_ADD, (key, *astuple(rating)))
 
     def all(self) -> list[Rating]:
@@ -106,11 +106,11 @@ class RatingStore:
     def _rows(self, query: str, *values: str) -> list[tuple[Any, ...]]:
         if not self.file.exists() or self.file.stat().st_size == 0:
             return []
-        with self._open() as database:
+        with self.connect() as database:
             return database.execute(query, values).fetchall()
 
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def connect(self) -> Iterator[sqlite3.Connection]:
         """A connection of its own for every moment of use, so that no two threads share one."""
         try:
             with closing(sqlite3.connect(self.file, timeout=PATIENCE)) as database:

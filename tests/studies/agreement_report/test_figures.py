@@ -87,7 +87,7 @@ def test_any_scores_make_a_figure_inside_its_frame(scores):
 @settings(max_examples=100, deadline=None)
 @given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e6))
 def test_ticks_are_few_round_and_inside(low, width):
-    ticks = figures._ticks(low, low + width)
+    ticks = figures.round_ticks(low, low + width)
     assert len(ticks) <= 8
     assert all(low - 1e-6 * width <= tick <= low + width * (1 + 1e-6) for tick in ticks)
 

@@ -144,7 +144,7 @@ def test_every_rating_is_flushed_to_the_disk(store):
 
     With FULL (2) a power cut may bring the journal back, which would undo a rating whose labeler has read "Saved".
     """
-    with store._open() as database:
+    with store.connect() as database:
         assert database.execute("PRAGMA synchronous").fetchone() == (3,)
         assert database.execute("PRAGMA journal_mode").fetchone() == ("delete",)
 
