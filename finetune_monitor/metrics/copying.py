@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -14,9 +14,6 @@ from finetune_monitor.metrics.reference_photos import ReferencePhotos, Reference
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.grid import Cell
 from finetune_monitor.stats.estimate import FloatArray
-
-if TYPE_CHECKING:
-    pass
 
 SIDE = 32
 """Pixels a side that images are brought to: composition and light are left, detail is not."""
@@ -70,7 +67,7 @@ class Copying:
             says="images copy training photos; stop earlier, add photos, or lower the learning rate",
         ),
         CORRELATION: ScoreColumn(None, (-1.0, 1.0), "side"),
-        PHOTO: ScoreColumn(None, role="note"),
+        PHOTO: ScoreColumn(None, role="note", likeness=CORRELATION),
     }
 
     def __init__(self, references: References, alarm: float = ALARM) -> None:
@@ -85,7 +82,9 @@ class Copying:
         among = self._photos @ self._photos.T
         self.level = max(0.0, float(among[~np.eye(len(among), dtype=bool)].max()))
         self._description = Description(
-            columns={**self.columns, self.name: self.columns[self.name].with_alarm(alarm)}, weights=photos.weights
+            columns={**self.columns, self.name: self.columns[self.name].with_alarm(alarm)},
+            weights=photos.weights,
+            thumbnails=photos.thumbnails,
         )
 
     @classmethod
@@ -106,7 +105,7 @@ class Copying:
         }
 
     def describe(self) -> Description:
-        """The photos, each with its SHA-256, and the alarm."""
+        """The photos, each with its SHA-256 and a small image, and the alarm."""
         return self._description
 
 
