@@ -77,6 +77,8 @@ def _print_comparison(heading: str, found: "Comparison") -> None:
         evaluation = moment.evaluation
         where = f"{visible(str(moment.history.output_dir))}, step {evaluation.step}"
         print(f"{name + ':':9}{where}: {found.shared} of its {len(evaluation.images)} cells are in both")
+        for alarm in moment.alarms:
+            print(f"{'':9}ALARM: {visible(alarm)}")
     table, console = _table(found), Console()
     needed = width_of(console, table)
     if not console.is_terminal:  # a log has no width that the lines would have to keep to

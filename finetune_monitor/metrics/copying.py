@@ -106,12 +106,14 @@ class Copying:
     columns: ClassVar = {
         NAME: ScoreColumn(False, bounds, is_share=True, ignores=("sscd",), alarm=ALARM, says=SAYS),
         CORRELATION: ScoreColumn(None, (-1.0, 1.0), "side", ignores=("sscd",)),
-        PHOTO: ScoreColumn(None, role="note", ignores=("sscd",)),
+        PHOTO: ScoreColumn(None, role="note", ignores=("sscd",), likeness=CORRELATION),
         BY_SSCD: ScoreColumn(
             False, bounds, is_share=True, alarm=ALARM, says=SAYS, needs=f"monitor.metrics.{NAME}.sscd"
         ),
         SSCD_SIMILARITY: ScoreColumn(None, (-1.0, 1.0), "side", needs=f"monitor.metrics.{NAME}.sscd"),
-        SSCD_PHOTO: ScoreColumn(None, role="note", needs=f"monitor.metrics.{NAME}.sscd"),
+        SSCD_PHOTO: ScoreColumn(
+            None, role="note", likeness=SSCD_SIMILARITY, needs=f"monitor.metrics.{NAME}.sscd"
+        ),
     }
 
     def __init__(
@@ -141,6 +143,7 @@ class Copying:
         self._description = Description(
             columns={name: each.with_alarm(alarm) if each.says else each for name, each in known.items()},
             weights=weights,
+            thumbnails=photos.thumbnails,
         )
 
     @classmethod
@@ -164,7 +167,7 @@ class Copying:
         return {name: values for each in self._nearness for name, values in each.score(images).items()}
 
     def describe(self) -> Description:
-        """The photos and SSCD, each with its SHA-256, and the alarm."""
+        """The photos, each with its SHA-256 and a small image, SSCD, and the alarm."""
         return self._description
 
 

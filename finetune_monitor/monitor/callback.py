@@ -292,6 +292,7 @@ class FinetuneMonitor:
             self._described.ceilings,
             self._notices,
             resume_step,
+            self.latest.alarms if self.latest is not None else (),
         )
         self.sinks = list(sinks)
         for sink in sinks:

@@ -28,6 +28,8 @@ class ScoreColumn:
     over: whether its images are those of the subject's prompts or the probes; or whether it is of a whole evaluation.
     alarm: the value beyond which something is wrong, on the side that is not better; None where nothing is.
     says: what is wrong then, in a sentence without its full stop.
+    likeness: of a note whose values are places, from 0, among the photos that its metric compares with (`references`):
+        the column that says how alike an image and that photo are; "" for every other column.
     """
 
     higher_is_better: bool | None = True
@@ -42,6 +44,7 @@ class ScoreColumn:
     over: Over = "prompts"
     alarm: float | None = None
     says: str = ""
+    likeness: str = ""
 
     @property
     def is_main(self) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.record.columns import SIDE, ScoreColumn
+from finetune_monitor.record.columns import SIDE, Role, ScoreColumn
 from finetune_monitor.record.evaluation import Evaluation, StopReason, as_reason, why
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.record.rows import read_evaluations
@@ -123,7 +123,7 @@ class RunHistory:
     def _columns(self, main: Mapping[str, Any]) -> dict[str, ScoreColumn]:
         described = self.run.get("columns", {})
         directions = {name: {key: each[key] for key in ("higher_is_better", "bounds")} for name, each in main.items()}
-        found = {name: {**each, "role": "side"} for name, each in described.items()}
+        found = {name: {**each, "role": _minor_role(each)} for name, each in described.items()}
         found |= {name: {**described.get(name, {}), **each} for name, each in directions.items()}
         names = dict.fromkeys([*main, *found, *(name for each in self.evaluations for name in each.scores)])
         columns = {str(name): ScoreColumn.from_json(found[name]) if name in found else SIDE for name in names}
@@ -154,6 +154,11 @@ def read_noting(output_dir: Path) -> tuple[RunHistory, tuple[str, ...]]:
         warnings.simplefilter("always")
         history = read_run(output_dir)
     return history, tuple(str(warning.message) for warning in caught)
+
+
+def _minor_role(described: Mapping[str, Any]) -> Role:
+    """Of a column that is not under `metrics`."""
+    return "note" if described.get("role") == "note" else "side"
 
 
 def _grid(found: Mapping[str, Any]) -> PromptGrid:

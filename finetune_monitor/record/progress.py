@@ -25,15 +25,17 @@ class Progress:
     goal: by the names of the metrics that decide, the smoothed curve's best value until then, after step 0, where
         nothing has been learned; NaN where none was measured; turned so that more is better.
     is_last: whether a stopping rule said so, or the last step was reached.
+    alarms: columns that say that something is wrong.
     """
 
     step: int
     scores: dict[str, float]
     goal: dict[str, float]
     is_last: bool
+    alarms: tuple[str, ...] = ()
 
     def to_result(self) -> dict[str, Any]:
-        return {"step": self.step, "scores": self.scores, "goal": self.goal}
+        return {"step": self.step, "scores": self.scores, "goal": self.goal, "alarms": list(self.alarms)}
 
 
 def read_quietly(run_dir: Path) -> RunHistory | None:
@@ -65,7 +67,7 @@ def _row(history: RunHistory, index: int, goals: Sequence[str], max_steps: int |
         best = best_of([found for found in until if found.step > 0], name, higher)
         goal[name] = MISSING if best is None else best[1] if higher else -best[1]
     is_last = evaluation.decision.stop or (max_steps is not None and evaluation.step >= max_steps)
-    return Progress(evaluation.step, scores, goal, is_last)
+    return Progress(evaluation.step, scores, goal, is_last, evaluation.alarms)
 
 
 def in_words(scores: dict[str, float], names: Sequence[str]) -> str:

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.record.alarms import alarms_of
+from finetune_monitor.record.columns import SIDE
 from finetune_monitor.record.evaluation import Evaluation, ScoredImage, of_column, seeds, values_of
 from finetune_monitor.record.grid import WHICH_CELLS
 from finetune_monitor.record.history import RunHistory
@@ -27,6 +29,11 @@ class Moment:
 
     history: RunHistory
     evaluation: Evaluation
+
+    @property
+    def alarms(self) -> list[str]:
+        """What is wrong in it, in sentences."""
+        return alarms_of(self.evaluation, self.history.columns)
 
 
 @dataclass(frozen=True)
@@ -85,10 +92,10 @@ def compare(first: Moment, second: Moment) -> Comparison:
             f"{first.history.output_dir} and {second.history.output_dir}: the runs share no cell of their grids, "
             f"because {why}; only images of one prompt, seed and sampling can be compared"
         )
-    of_a, of_b = (dict.fromkeys(name for image in cells.values() for name in image.scores) for cells in (a, b))
+    of_a, of_b = _compared(first), _compared(second)
     pairs = [(a[key], b[key]) for key in same]
     differences = tuple(_difference(name, first, second, pairs) for name in of_a if name in of_b)
-    alone = tuple(name for name in {**of_a, **of_b} if name not in of_a or name not in of_b)
+    alone = tuple(name for name in dict.fromkeys([*of_a, *of_b]) if name not in of_a or name not in of_b)
     return Comparison(first, second, len(same), differences, alone)
 
 
@@ -106,6 +113,12 @@ def verdict(found: Difference) -> str:
     if not (change.low > 0 or change.high < 0):
         return f"no difference can be told from these {change.n} images: {shown(change)} is compatible with none"
     return f"the second is {by}{_for_better(found)}"
+
+
+def _compared(moment: Moment) -> list[str]:
+    """The columns of its images whose values have a mean."""
+    found = dict.fromkeys(name for image in moment.evaluation.images for name in image.scores)
+    return [name for name in found if moment.history.columns.get(name, SIDE).role != "note"]
 
 
 def _turned(change: Estimate) -> Estimate:

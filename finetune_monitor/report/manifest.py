@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_monitor.base.text import first_line
+from finetune_monitor.record.alarms import alarms_by_column, levels_of, side_of_alarm
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.curve import points, smoothed
 from finetune_monitor.record.evaluation import Evaluation
@@ -60,6 +61,8 @@ def manifest(
                 **_as_trial(run, sweep),
                 "settings": settings[run.id],
                 "references": _references(run, thumbnails[run.id]),
+                "nearest": [_nearest(run, name) for name in run.nearest],
+                "alarms": _alarms(run),
                 "cells": [positions[key] for key in cell_keys(run)],
                 **_curves(run),
             }
@@ -71,7 +74,8 @@ def manifest(
 
 def scores_by_image(run: PageRun, presences: Presences) -> dict[str, Any]:
     """One value a cell and step, None where there is none, and the positions of the cells without an image."""
-    scores = {name: [_row(run, evaluation, name) for evaluation in run.evaluations] for name in columns(run)}
+    names = [*columns(run), *run.nearest]
+    scores = {name: [_row(run, evaluation, name) for evaluation in run.evaluations] for name in names}
     absent = [
         [position for position, found in enumerate(presences[evaluation.step]) if found is not Presence.SHOWN]
         for evaluation in run.evaluations
@@ -186,6 +190,26 @@ def _references(run: PageRun, thumbnails: Sequence[str | None]) -> list[dict[str
         {"kind": reference.kind, "name": Path(reference.file).name, "thumbnail": thumbnail}
         for reference, thumbnail in zip(run.references, thumbnails, strict=True)
     ]
+
+
+def _nearest(run: PageRun, name: str) -> dict[str, Any]:
+    """A column that names a photo for each image: how alike they are, and the alarms that are of such pairs."""
+    column = run.columns[name]
+    own = [other for other in levels_of(run.columns) if run.columns[other].metric == column.metric]
+    return {"column": name, "likeness": column.likeness, "references": run.nearest[name], "alarms": own}
+
+
+def _alarms(run: PageRun) -> dict[str, dict[str, Any]]:
+    """By column the level of its alarm, on which side of it the alarm sounds, and what it says at which steps."""
+    said = {found.step: alarms_by_column(found, run.columns) for found in run.evaluations}
+    return {
+        name: {
+            "level": level,
+            "side": side_of_alarm(run.columns[name]),
+            "sounds": {step: words[name] for step, words in said.items() if name in words},
+        }
+        for name, level in levels_of(run.columns).items()
+    }
 
 
 def _curves(run: PageRun) -> dict[str, Any]:

@@ -59,6 +59,7 @@ class PageRun:
     columns: what is known of each column of scores.
     measured_with: by metric what it measures with, reference photos apart.
     scales: by score a digest of all that it depends on; scores of runs with the same one can be compared.
+    nearest: by column that names a photo for each image, the places of its metric's photos in `references`.
     findings: sentences on how far its best step came, what its grid can tell, and what is wrong.
     problems: sentences on what could not be read.
     """
@@ -73,6 +74,7 @@ class PageRun:
     measured_with: Mapping[str, Mapping[str, Any]]
     scales: Mapping[str, str]
     references: tuple[Reference, ...]
+    nearest: Mapping[str, tuple[int, ...]]
     ceilings: Mapping[str, Estimate]
     notices: tuple[str, ...]
     hparams: Mapping[str, Any]
@@ -172,6 +174,7 @@ def _described(
         {metric: {k: v for k, v in found.items() if k not in apart} for metric, found in history.weights.items()},
         {score: _digest(scale(score, history)) for score in scored},
         references,
+        _nearest(history, references),
         history.ceilings,
         history.notices,
         history.hparams,
@@ -187,6 +190,14 @@ def _described(
         findings(history),
         problems,
     )
+
+
+def _nearest(history: RunHistory, references: Sequence[Reference]) -> dict[str, tuple[int, ...]]:
+    naming = {name: column.metric for name, column in history.columns.items() if column.likeness}
+    photos = {name: _references(history.weights.get(metric, {})) for name, metric in naming.items()}
+    return {
+        name: tuple(references.index(photo) for photo in found if photo.kind == USED) for name, found in photos.items()
+    }
 
 
 def findings(history: RunHistory) -> tuple[str, ...]:

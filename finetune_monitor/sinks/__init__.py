@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from PIL.Image import Image
 
+from finetune_monitor.record.alarms import levels_of
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.evaluation import Evaluation, RunSummary
 from finetune_monitor.stats.estimate import Estimate
@@ -22,6 +23,7 @@ class RunInfo:
     ceilings: scores of the real photos against each other.
     notices: sentences to show beside the scores.
     resume_step: the step from which an interrupted run goes on; None for a new run.
+    sounding: the alarms of the last evaluation until then.
     """
 
     output_dir: Path
@@ -30,11 +32,18 @@ class RunInfo:
     ceilings: Mapping[str, Estimate]
     notices: tuple[str, ...] = ()
     resume_step: int | None = None
+    sounding: tuple[str, ...] = ()
 
     @property
     def metrics(self) -> dict[str, ScoreColumn]:
         """The columns that are shown as metrics: scores and their stars, side columns apart."""
         return {name: column for name, column in self.columns.items() if column.is_main}
+
+    @property
+    def levels(self) -> dict[str, dict[str, float]]:
+        """What stands beside the curves, by kind and column: ceilings, and levels beyond which an alarm sounds."""
+        ceilings = {name: ceiling.mean for name, ceiling in self.ceilings.items()}
+        return {"ceiling": ceilings, "alarm": levels_of(self.columns)}
 
 
 @runtime_checkable
@@ -66,7 +75,7 @@ class Tracked(Protocol):
 
 
 def scalars(evaluation: Evaluation, run: RunInfo) -> dict[str, float]:
-    """The curves of one evaluation by tag: means, the metrics' intervals and ceilings, costs; nothing unmeasured."""
+    """The curves of one evaluation by tag: means, intervals, ceilings, levels of alarms, costs; nothing unmeasured."""
     found = {f"monitor/seconds_{key}": value for key, value in evaluation.seconds.items()}
     if evaluation.overhead is not None:
         found["monitor/overhead"] = evaluation.overhead
@@ -74,6 +83,5 @@ def scalars(evaluation: Evaluation, run: RunInfo) -> dict[str, float]:
         found[name] = estimate.mean
         if name in run.metrics:
             found |= {f"interval/{name}/low": estimate.low, f"interval/{name}/high": estimate.high}
-        if name in run.ceilings:
-            found[f"ceiling/{name}"] = run.ceilings[name].mean
+        found |= {f"{kind}/{name}": levels[name] for kind, levels in run.levels.items() if name in levels}
     return {tag: value for tag, value in found.items() if not math.isnan(value)}

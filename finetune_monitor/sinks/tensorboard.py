@@ -25,13 +25,17 @@ FOLDER = "tensorboard"
 PROMPT_CHARACTERS = 60
 """How much of a prompt stands in a tag."""
 
+LEVELS_IN_WORDS = {"ceiling": "the real photos", "alarm": "the level of its alarm"}
+"""What the titles of charts call the kinds of `RunInfo.levels`."""
+
 
 class TensorBoardSink:
     """Writes below `<output_dir>/tensorboard`, or with a writer that belongs to someone else.
 
     Tags: each score's name (its mean; no point where it was not measured), `interval/NAME/low` and `high`,
-    `ceiling/NAME`, `monitor/seconds_*`, `monitor/overhead`, `prompts/00 PROMPT` and `grid` (images), `best/NAME` (the
-    scores of the best step), `run/ended` (why it ended, in words), `run/alarms`. The step is the training step.
+    `ceiling/NAME`, `alarm/NAME` (the level), `monitor/seconds_*`, `monitor/overhead`, `prompts/00 PROMPT` and `grid`
+    (images), `best/NAME` (the scores of the best step), `run/ended` (why it ended, in words), `run/alarms` (those that
+    sounded, in words). The step is the training step.
 
     Args:
         writer: used as it is and left open at the end; on a resume it must have been made with `purge_step`.
@@ -136,12 +140,14 @@ def _purge_step(resume_step: int | None) -> int | None:
 
 
 def _charts(run: RunInfo) -> dict[str, dict[str, list[Any]]]:
-    """For the custom-scalars page: each metric with its interval as a band, and its ceiling; tags are patterns."""
+    """For the custom-scalars page: each metric with its interval as a band, and its levels; tags are patterns."""
     bands = {name: ["Margin", [name, f"interval/{name}/low", f"interval/{name}/high"]] for name in run.metrics}
-    ceilings = {
-        f"{name} and the real photos": ["Multiline", [f"^{name}$", f"^ceiling/{name}$"]] for name in run.ceilings
+    beside = {
+        f"{name} and {LEVELS_IN_WORDS[kind]}": ["Multiline", [f"^{name}$", f"^{kind}/{name}$"]]
+        for kind, levels in run.levels.items()
+        for name in levels
     }
-    return {"scores": bands | ceilings}
+    return {"scores": bands | beside}
 
 
 def _shortened(prompt: str) -> str:

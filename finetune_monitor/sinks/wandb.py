@@ -12,6 +12,7 @@ from PIL.Image import Image
 from finetune_monitor.base.extras import require
 from finetune_monitor.base.files import write_atomic
 from finetune_monitor.base.redaction import redacted
+from finetune_monitor.record.alarms import alarms_by_column
 from finetune_monitor.record.evaluation import Evaluation, RunSummary, ScoredImage, measured_means
 from finetune_monitor.sinks import RunInfo, scalars
 from finetune_monitor.sinks.grid_image import grid_image
@@ -25,6 +26,9 @@ Mode = Literal["online", "offline", "disabled"]
 STEP = "training_step"
 """The x axis of every curve: wandb's own step only grows, and would drop the steps repeated after a resume."""
 
+TITLE_CHARACTERS = 63
+"""Of an alert's title, which W&B wants to be shorter than 64."""
+
 RUN_ID_FILE = Path("wandb") / "run-id"
 """Where the run directory keeps W&B's id, so that a resume goes on with the same run."""
 
@@ -35,10 +39,11 @@ MODES: tuple[Mode, ...] = ("online", "offline", "disabled")
 class WandbSink:
     """Writes to a run of its own below `<output_dir>/wandb`, or to one that belongs to someone else.
 
-    Each evaluation logs its scores, `interval/NAME/low` and `high`, `monitor/seconds_*`, `monitor/overhead`, the
-    image `grid` and the table `images` with its own rows, which W&B's step slider goes through; the end logs
-    `all_images`, the rows of all evaluations. So every image is written twice, however long the run. What was not
-    measured has no key.
+    Each evaluation logs its scores, `interval/NAME/low` and `high`, `ceiling/NAME`, `alarm/NAME` (its level),
+    `monitor/seconds_*`, `monitor/overhead`, the image `grid` and the table `images` with its own rows, which W&B's step
+    slider goes through; the end logs `all_images`, the rows of all evaluations. So every image is written twice,
+    however long the run. What was not measured has no key. An alarm that did not sound at the evaluation before is
+    also a W&B alert, which the user's settings there send by e-mail or Slack; an offline one waits for `wandb sync`.
 
     Args:
         mode: "online" sends to W&B, "offline" writes files for `wandb sync`, "disabled" does nothing. WANDB_MODE in
@@ -105,7 +110,7 @@ class WandbSink:
 
     def start(self, run: RunInfo) -> None:
         """Open the run, or on a resume the same run again."""
-        self._run_info = run
+        self._run_info, self._sounding = run, run.sounding
         self._run = self._given
         if self._run is None:
             self._run = self._wandb.init(**init_arguments(run.output_dir, self._options, run.resume_step))
@@ -125,6 +130,7 @@ class WandbSink:
             image = grid_image(evaluation, images, self._run_info.columns, self._run_info.notices)
             found["grid"] = self._wandb.Image(image, file_type="jpg")
         self._run.log({STEP: evaluation.step, **found})
+        self._alert(evaluation)
 
     def close(self, summary: RunSummary) -> None:
         """Log the table of all evaluations and how the run ended."""
@@ -137,6 +143,14 @@ class WandbSink:
         self._run.summary.update({key: value for key, value in ended.items() if value is not None})
         if self._given is None:
             self._run.finish()
+
+    def _alert(self, evaluation: Evaluation) -> None:
+        """One alert for each alarm that begins to sound."""
+        for name, words in alarms_by_column(evaluation, self._run_info.columns).items():
+            if name not in self._sounding:
+                title = f"alarm at step {evaluation.step}: {name}"[:TITLE_CHARACTERS]
+                self._run.alert(title=title, text=words, level=self._wandb.AlertLevel.WARN)
+        self._sounding = evaluation.alarms
 
     def _define(self, keys: Mapping[str, float]) -> None:
         """Give the new curves the training step as their axis; a shared run's other curves keep theirs."""

@@ -43,6 +43,7 @@ class Progress:
     scores: Mapping[str, float] | None = None
     first_at: float = 0.0
     at: float = 0.0
+    alarms: Sequence[str] = ()
 
     def left(self, now: float) -> float | None:
         """Seconds until the last step at the speed since this attempt's first evaluation; None where unknown."""
@@ -92,12 +93,13 @@ class SweepTable:
         if found is None:
             return
         found.step, found.scores, found.at = result["step"], result["scores"], time.monotonic()
+        found.alarms = result.get("alarms", ())
         if result.get("again"):
             return  # nothing has happened yet, and this says nothing of the speed
         if found.first_step is None:
             found.first_step, found.first_at = found.step, found.at
         if not result.get("outcome"):
-            self._say(f"{trial.name}: step {found.step}, {in_words(dict(found.scores or {}), self._names)}")
+            self._say(f"{trial.name}: step {found.step}, {self._in_words(found)}")
 
     def ended(self, trial: TrialRecord, error: str | None = None) -> None:
         found = self._running.pop(trial.name, None)
@@ -112,13 +114,18 @@ class SweepTable:
         else:
             if found is not None and trial.attempts == 1:
                 self._lengths.append(time.monotonic() - found.since)
-            last = "" if found is None else in_words(dict(found.scores or {}), self._names)
+            last = "" if found is None else self._in_words(found)
             self._say(f"{trial.name}: {STATES_IN_WORDS.get(trial.state, trial.state.value)}{last and f' ({last})'}")
 
     def refresh(self) -> None:
         if self._live is not None and time.monotonic() - self._drawn > REFRESH:
             self._drawn = time.monotonic()
             self._live.update(self._draw(), refresh=True)
+
+    def _in_words(self, found: Progress) -> str:
+        """The scores of the last evaluation, and the columns whose alarm sounds there."""
+        alarms = f"ALARM: {', '.join(found.alarms)}" if found.alarms else ""
+        return "; ".join(filter(None, (in_words(dict(found.scores or {}), self._names), alarms)))
 
     def _say(self, text: str, always: bool = False) -> None:
         """On a terminal the table shows what happens; only what would be missed there is printed too."""
@@ -133,21 +140,21 @@ class SweepTable:
         now, room = time.monotonic(), max(3, self._console.height - AROUND)
         shown = 0
         for name, found in self._running.items():
-            room -= math.ceil(len(visible(name)) / name_width)
+            lines = _heading(name, found)
+            room -= sum(math.ceil(len(line) / name_width) for line in lines)
             if room < 0 and shown:
                 break
             shown += 1
             scores = found.scores or {}
             numbers = [_number(scores.get(score)) for score in names]
             step = f"{found.step}/{found.max_steps}" if found.scores is not None else "starts"
-            table.add_row(
-                Text(visible(name)), step, *numbers, str(self._ledger[name].attempts), duration(found.left(now))
-            )
+            attempts = str(self._ledger[name].attempts)
+            table.add_row(Text("\n").join(lines), step, *numbers, attempts, duration(found.left(now)))
         return Group(table, Text(self._summary(now, len(self._running) - shown)))
 
     def _fitting(self) -> tuple[list[str], int]:
         """The scores for which there is room beside the trials' names, and the room of those."""
-        longest = max((len(visible(name)) for name in self._running), default=5)
+        longest = max((len(line) for running in self._running.items() for line in _heading(*running)), default=5)
         names = list(self._names)
         while True:
             room = self._console.width - 4 - sum(width + 3 for _, width in _columns(names))
@@ -178,6 +185,11 @@ def _columns(names: Sequence[str]) -> list[tuple[str, int]]:
     """Titles and widths of all columns but the first; a title breaks between its words."""
     scores = [(title, max(6, *map(len, title.split()))) for title in (name.replace("_", " ") for name in names)]
     return [("step", 11), *scores, ("attempt", 7), ("left", 8)]
+
+
+def _heading(name: str, found: Progress) -> list[Text]:
+    """A trial's name, and below it a line for each of its alarms."""
+    return [Text(visible(name)), *(Text(f"ALARM: {visible(alarm)}", "bold red") for alarm in found.alarms)]
 
 
 def counted(trials: Ledger | Sequence[TrialRecord], total: int) -> str:

@@ -89,6 +89,13 @@ def test_a_copy_is_told_from_another_image():
     assert found["photo_correlation"][0] > 0.98 > metric.level > found["photo_correlation"][1]
 
 
+def test_a_nearest_photo_says_which_column_is_its_likeness_and_has_a_small_image():
+    said = describe(Copying([PHOTO, CAT]))
+    assert [name for name, column in said.columns.items() if column.likeness] == ["nearest_photo"]
+    assert said.columns["nearest_photo"].likeness in said.columns
+    assert [photo["sha256"] for photo in said.weights["references"]] == list(said.thumbnails)
+
+
 def test_a_blank_image_copies_nothing_and_one_photo_is_refused():
     blank = Image.new("RGB", (64, 64), "white")
     assert Copying([PHOTO, CAT]).score([blank], GRID.cells[:1])["copying"].tolist() == [0.0]

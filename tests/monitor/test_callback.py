@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from finetune_monitor import (
 from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.monitor.budget import Budget
+from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.history import read_run
 from support import tiny
@@ -212,6 +214,25 @@ def test_a_resumed_run_goes_on_with_its_history_and_drops_what_came_after_the_ch
     monitor.on_step_end(6)
     monitor.close()
     assert [evaluation.step for evaluation in read_run(run_folder).evaluations] == [0, 2, 4, 6]
+
+
+def test_a_sink_of_a_resumed_run_is_told_which_alarms_sounded_last(pipeline, run_folder):
+    class Dark(Brightness):
+        columns: ClassVar = {"brightness": ScoreColumn(alarm=1e3, says="it is dark")}
+
+    class Told(TensorBoardSink):
+        def start(self, run):
+            starts.append(run.sounding)
+            super().start(run)
+
+    starts: list[tuple[str, ...]] = []
+    monitor = make(pipeline, run_folder, metrics=[Dark()], sinks=[Told()])
+    monitor.on_step_end(2)
+    monitor.on_step_end(4)
+    monitor.close()
+    for step in (4, 0):
+        make(pipeline, run_folder, metrics=[Dark()], sinks=[Told()], resume_step=step).close()
+    assert starts == [(), ("brightness",), ()]
 
 
 def test_best_weights_of_a_step_that_is_repeated_are_set_aside(pipeline, run_folder, caplog):

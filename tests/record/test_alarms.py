@@ -2,7 +2,7 @@
 
 import pytest
 
-from finetune_monitor.record.alarms import alarms, alarms_of
+from finetune_monitor.record.alarms import alarms, alarms_by_column, alarms_of, side_of_alarm
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.evaluation import Evaluation
 from finetune_monitor.stats.estimate import MISSING, Estimate
@@ -46,3 +46,15 @@ def test_a_column_that_is_not_there_sounds_no_alarm():
 def test_the_words_have_the_numbers():
     last = Evaluation(100, None, 0.0, {"leakage": Estimate(0.9, 0.7, 1.1, 16, 0)}, alarms=("leakage",))
     assert alarms_of(last, LEAKS) == ["leakage is 0.900 [0.700, 1.100], above 0.5: it leaks"]
+
+
+def test_a_recorded_alarm_of_a_column_without_a_level_says_nothing():
+    last = Evaluation(100, None, 0.0, {"leakage": Estimate(0.9, 0.7, 1.1, 16, 0)}, alarms=("leakage", "gone"))
+    assert alarms_by_column(last, {"leakage": ScoreColumn(False)}) == {}
+    assert list(alarms_by_column(last, LEAKS)) == ["leakage"]
+
+
+def test_a_column_without_a_direction_is_said_to_sound_on_the_side_on_which_it_sounds():
+    column = ScoreColumn(None, alarm=0.5, says="it falls")
+    assert alarms(history("score", (0.1, 0.01), (0.1, 0.01)), {"score": column}) == ("score",)
+    assert side_of_alarm(column) == "below"

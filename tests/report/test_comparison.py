@@ -273,3 +273,21 @@ def test_a_run_without_an_evaluation_is_named(tmp_path, capsys):
     record.close()
     assert main(["compare", str(first), str(second)]) == 2
     assert f"{second}: has no evaluation yet" in capsys.readouterr().err
+
+
+def test_the_command_prints_the_alarms_of_both_and_compares_no_note(tmp_path, capsys):
+    columns = {
+        **SAID,
+        "noise": ScoreColumn(False, alarm=0.2, says="it is noise", metric="noise").to_json(),
+        "place": ScoreColumn(None, role="note", metric="noise").to_json(),
+    }
+    scores = {"noise": [0.5] * 8, "place": [1.0] * 8}
+    first, second = (write(tmp_path / name, {50: scores}, columns=columns) for name in "ab")
+    rows = [json.loads(line) for line in (second / "evaluations.jsonl").read_text().splitlines()]
+    (second / "evaluations.jsonl").write_text(json.dumps({**rows[0], "alarms": ["noise"]}) + "\n")
+    assert main(["compare", str(first), str(second)]) == 0
+    out = capsys.readouterr().out
+    [line] = [line for line in out.splitlines() if "ALARM" in line]
+    assert line == "         ALARM: noise is 0.500 [0.500, 0.500], above 0.2: it is noise"
+    assert out.index("second:") < out.index(line)
+    assert "place" not in out

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_monitor.record.columns import SIDE
+from finetune_monitor.record.columns import SIDE, ScoreColumn
 from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.report import manifest as content
@@ -233,3 +233,34 @@ def test_the_sweep_says_how_its_trials_stand(ana, state, live, why):
 def test_it_is_json_with_hostile_text_in_it(ana):
     found = described(ana, unreadable=(Unreadable(Path("</script>"), "<b>"),))
     assert json.loads(json.dumps(found))["unreadable"] == [{"folder": "</script>", "problem": "<b>"}]
+
+
+def test_levels_and_sounding_steps_of_alarms_are_those_of_the_run(ana):
+    column = replace(COLUMNS["face_similarity"], alarm=0.55, says="it falls")
+    sounding = tuple(
+        replace(found, alarms=("face_similarity", "gone") if found.step else ()) for found in ana.evaluations
+    )
+    run = replace(ana, columns={**COLUMNS, "face_similarity": column}, evaluations=sounding)
+    found, other = (each["alarms"] for each in described(run, replace(ana, id="ben"))["runs"])
+    assert other == {}
+    assert {key: found["face_similarity"][key] for key in ("level", "side")} == {"level": 0.55, "side": "below"}
+    assert list(found["face_similarity"]["sounds"]) == [50, 100]
+    assert found["face_similarity"]["sounds"][50].endswith("below 0.55: it falls")
+
+
+def test_the_photo_that_an_image_is_nearest_to_is_told_with_its_likeness(ana):
+    said = {
+        "twin": ScoreColumn(None, role="note", metric="twins", likeness="closeness"),
+        "twins": ScoreColumn(False, metric="twins", alarm=0.5),
+        "aesthetic": replace(COLUMNS["aesthetic"], alarm=3.0),
+    }
+    images = tuple(replace(image, scores={**image.scores, "twin": 1.0}) for image in ana.evaluations[0].images)
+    first = replace(ana.evaluations[0], images=images)
+    photos = tuple(Reference("used", f"{name}.png", name * 64) for name in "ab")
+    columns = {**ana.columns, **said}
+    run = replace(ana, columns=columns, evaluations=(first,), references=photos, nearest={"twin": (1, 0)})
+    [found] = described(run)["runs"]
+    assert found["nearest"] == [{"column": "twin", "likeness": "closeness", "references": (1, 0), "alarms": ["twins"]}]
+    assert "twin" not in found["scores"], "a place has no mean"
+    shown = {first.step: [Presence.SHOWN] * 4}
+    assert content.scores_by_image(run, shown)["scores"]["twin"] == [[1.0] * 4]

@@ -195,3 +195,24 @@ def test_how_many_images_there_are_is_no_part_of_how_one_is_sampled():
     shared, own = PromptGrid(["a"], [0, 1], steps=3), PromptGrid(["a"], images_per_prompt=2, steps=3)
     assert sampling_in_words(shared) == sampling_in_words(own)
     assert sampling_in_words(own) == "default sampler, 3 steps, guidance 7.5, the model's own size"
+
+
+def naming_a_photo(tmp_path, **column):
+    """A run whose metric names a photo for each image; another metric has the same photos in another order."""
+    write_run(tmp_path / "ana", {0: 0.1})
+    photos = [{"file": f"{name}.png", "sha256": name * 64} for name in "abc"]
+    weights = {"face_similarity": {"references": photos[::-1]}, "twins": {"references": photos, "held_out": photos[:1]}}
+    columns = {**RUN["columns"], "twin": {"higher_is_better": None, "role": "note", "metric": "twins", **column}}
+    change(tmp_path / "ana", columns=columns, weights=weights)
+    return read_runs([tmp_path / "ana"])[0][0]
+
+
+def test_the_photos_that_a_column_names_are_those_of_its_own_metric_and_used(tmp_path):
+    run = naming_a_photo(tmp_path, likeness="closeness")
+    assert (run.columns["twin"].role, run.columns["twin"].likeness) == ("note", "closeness")
+    assert [run.references[place].file for place in run.nearest["twin"]] == ["a.png", "b.png", "c.png"]
+    assert {run.references[place].kind for place in run.nearest["twin"]} == {"used"}
+
+
+def test_a_note_whose_values_are_no_places_names_no_photo(tmp_path):
+    assert naming_a_photo(tmp_path).nearest == {}

@@ -4,6 +4,7 @@ import io
 import resource
 import signal
 import threading
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -15,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from finetune_monitor.record.evaluation import RunSummary, StopReason
 from finetune_monitor.sinks import Sink
 from finetune_monitor.sinks.tensorboard import TensorBoardSink, _shortened
-from support.runs import CEILING, GRID, NOTICE, evaluation, images, run_info
+from support.runs import ALARMED, CEILING, GRID, NOTICE, evaluation, images, run_info
 
 
 def write(sink: TensorBoardSink, folder, evaluations, **changes) -> None:
@@ -164,3 +165,24 @@ def test_a_full_disk_is_an_error_that_the_monitor_can_see(tmp_path, monkeypatch)
 )
 def test_tags_are_short_and_flat(prompt, tag):
     assert _shortened(prompt) == tag
+
+
+def test_the_level_of_an_alarm_is_a_curve_beside_the_score_and_its_words_are_a_text(tmp_path):
+    sounding = replace(evaluation(300), alarms=("aesthetic",))
+    write(TensorBoardSink(), tmp_path, [evaluation(0), sounding], columns=ALARMED)
+    events = read(tmp_path / "tensorboard")
+    assert points(events, "alarm/aesthetic") == [(0, 5.5), (300, 5.5)]
+    assert points(events, "alarm/faces_found") == [(0, 0.5), (300, 0.5)]
+    assert "alarm/face_similarity" not in events.Tags()["scalars"]
+    [said] = events.Tensors("run/alarms/text_summary")
+    assert (
+        said.tensor_proto.string_val[0].decode() == "aesthetic is 5.000 [5.000, 5.000], below 5.5: the images are ugly"
+    )
+    [tensor] = events.Tensors("custom_scalars__config__")
+    charts = layout_pb2.Layout.FromString(tensor.tensor_proto.string_val[0]).category[0].chart
+    tags = {chart.title: list(chart.multiline.tag) for chart in charts if chart.multiline.tag}
+    assert tags == {
+        "face_similarity and the real photos": ["^face_similarity$", "^ceiling/face_similarity$"],
+        "aesthetic and the level of its alarm": ["^aesthetic$", "^alarm/aesthetic$"],
+        "faces_found and the level of its alarm": ["^faces_found$", "^alarm/faces_found$"],
+    }

@@ -5,6 +5,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from finetune_monitor.record.evaluation import Evaluation, RunSummary, StopReaso
 from finetune_monitor.record.run_record import RunRecord
 from finetune_monitor.sinks import Sink
 from finetune_monitor.sinks.wandb import STEP, WandbSink, init_arguments
-from support.runs import GRID, NOTICE, evaluation, images, run_info
+from support.runs import ALARMED, GRID, NOTICE, evaluation, images, run_info
 
 
 @pytest.fixture(autouse=True)
@@ -28,10 +29,10 @@ def _alone(tmp_path, monkeypatch):
         monkeypatch.setenv(name, str(tmp_path / "home"))
 
 
-def write(folder: Path, evaluations: list[Evaluation], sink: WandbSink | None = None, resume_step=None) -> None:
+def write(folder: Path, evaluations: list[Evaluation], sink: WandbSink | None = None, **changes) -> None:
     record = RunRecord(folder, GRID)
     sink = sink or WandbSink()
-    sink.start(run_info(folder, resume_step=resume_step))
+    sink.start(run_info(folder, **changes))
     for found in evaluations:
         record.write_images(found.step, images())
         sink.write(found, images())
@@ -220,3 +221,42 @@ def test_without_wandb_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UserError, match=r'pip install "finetune_monitor\[wandb\]"'):
         WandbSink()
+
+
+def sounding(step: int, *alarms: str) -> Evaluation:
+    return replace(evaluation(step), alarms=alarms)
+
+
+def alerts(folder: Path) -> list:
+    return [record.alert for record in records(folder) if record.HasField("alert")]
+
+
+def test_an_alarm_that_begins_to_sound_is_an_alert_once(tmp_path):
+    both = ("aesthetic", "faces_found")
+    found = [sounding(0), sounding(100, "aesthetic"), sounding(200, *both), sounding(300), sounding(400, "aesthetic")]
+    write(tmp_path, found, columns=ALARMED)
+    assert [(alert.title, alert.level) for alert in alerts(tmp_path)] == [
+        ("alarm at step 100: aesthetic", "WARN"),
+        ("alarm at step 200: faces_found", "WARN"),
+        ("alarm at step 400: aesthetic", "WARN"),
+    ]
+    assert alerts(tmp_path)[0].text == "aesthetic is 5.000 [5.000, 5.000], below 5.5: the images are ugly"
+    assert [row["alarm/aesthetic"] for row in history(tmp_path) if STEP in row] == [5.5] * 5
+
+
+def test_a_resume_says_nothing_again_of_an_alarm_that_sounded_before(tmp_path):
+    write(tmp_path, [sounding(100, "aesthetic")], columns=ALARMED, sounding=("aesthetic",), resume_step=0)
+    assert alerts(tmp_path) == []
+
+
+def test_an_alert_has_a_title_that_wandb_takes(tmp_path):
+    name = "n" * 80
+    columns = {name: ALARMED["aesthetic"]}
+    long = replace(sounding(100, name), scores={name: evaluation(0).scores["aesthetic"]})
+    write(tmp_path, [long], columns=columns)
+    assert [len(alert.title) for alert in alerts(tmp_path)] == [63]
+
+
+def test_an_alarm_of_a_disabled_run_goes_nowhere(tmp_path):
+    write(tmp_path, [sounding(100, "aesthetic")], WandbSink(mode="disabled"), columns=ALARMED)
+    assert not list(tmp_path.glob("wandb/*run-2*"))

@@ -22,6 +22,12 @@ COLUMNS = {
     "faces_found": replace(FaceSimilarity.columns["faces_found"], metric="face_similarity"),
     "aesthetic": ScoreColumn(True, (1.0, 10.0), metric="aesthetic"),
 }
+ALARMED = {
+    **COLUMNS,
+    "aesthetic": replace(COLUMNS["aesthetic"], alarm=5.5, says="the images are ugly"),
+    "faces_found": replace(COLUMNS["faces_found"], alarm=0.5, says="no face is left"),
+}
+"""The same with alarms; the first one is beyond its level in every evaluation."""
 RUN = {
     "metrics": {name: column.direction_json() for name, column in COLUMNS.items() if column.is_main},
     "columns": {name: column.to_json() for name, column in COLUMNS.items()},

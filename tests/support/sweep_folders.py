@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from finetune_monitor.record.evaluation import Evaluation, RunSummary, StopReason, summarize
+from finetune_monitor.record.run_directory import EVALUATIONS
 from finetune_monitor.record.run_record import RunRecord
 from finetune_monitor.record.sweep_directory import SweepState, TrialRecord, TrialState, write_state
 from support import runs
@@ -74,6 +75,15 @@ def evaluation(step: int, score: float, spread: float) -> Evaluation:
         for image, offset in zip(made.images, offsets, strict=True)
     )
     return replace(made, images=images, scores=summarize(images, {}))
+
+
+def with_alarms(sweep: SweepState, name: str, alarms: Mapping[int, Sequence[str]]) -> SweepState:
+    """The sweep with alarms in a trial's record, by step."""
+    path = sweep.folder / "trials" / name / EVALUATIONS
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    changed = [{**row, "alarms": list(alarms.get(row["step"], ()))} for row in found]
+    path.write_text("".join(json.dumps(row) + "\n" for row in changed))
+    return sweep
 
 
 def with_trial(sweep: SweepState, name: str, **changes: Any) -> SweepState:

@@ -33,8 +33,8 @@ def terminal(monkeypatch, capsys):
     return make
 
 
-def result(step, score=0.5, again=False):
-    return {"step": step, "scores": {"face_similarity": score}, "again": again}
+def result(step, score=0.5, again=False, alarms=()):
+    return {"step": step, "scores": {"face_similarity": score}, "again": again, "alarms": list(alarms)}
 
 
 def test_without_a_terminal_each_event_is_a_line(ledger, capsys):
@@ -67,6 +67,32 @@ def test_a_hundred_trials_fit(ledger, terminal):
     assert len(text.splitlines()) <= 24
     assert "0 of 100 finished, 60 running, 40 waiting; 44 more run" in text
     assert "100/200" in text
+
+
+def test_an_alarm_stands_with_its_trial(ledger, terminal):
+    table = terminal(width=80, height=24)
+    board = SweepTable(ledger, ["face_similarity"], 100, lambda trial: 200)
+    for trial in list(ledger)[:20]:
+        ledger.begin(trial)
+        board.begun(trial)
+        board.evaluated(trial, result(100, alarms=("leakage", "copying")))
+    lines = table(board).splitlines()
+    assert len(lines) <= 24
+    [place] = [place for place, line in enumerate(lines) if "rank=1 " in line]
+    assert ["ALARM: leakage" in lines[place + 1], "ALARM: copying" in lines[place + 2]] == [True, True]
+
+
+def test_an_alarm_is_said_line_by_line_without_a_terminal(ledger, capsys):
+    board = SweepTable(ledger, ["face_similarity"], 100, lambda trial: 200)
+    ledger.begin(ledger["rank=1"])
+    board.begun(ledger["rank=1"])
+    board.evaluated(ledger["rank=1"], result(100, alarms=("leakage", "copying")))
+    ledger.end("rank=1", TrialState.FINISHED)
+    board.ended(ledger["rank=1"])
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "rank=1: step 100, face_similarity 0.500; ALARM: leakage, copying",
+        "rank=1: finished (face_similarity 0.500; ALARM: leakage, copying)",
+    ]
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])

@@ -16,6 +16,7 @@ function drawCurves() {
   at("side").parentElement.hidden = metrics.every((metric) => metric.main);
   const keys = ["run", "step", "hidden", "x", "side"].map((name) => choices.get(name));
   write("star", starInWords());
+  at("alarm-words").hidden = !hasAlarms();
   drawOnce("curves", [written, keys, darkness.matches, page.charts], drawRunCharts);
   drawPeek("peek");
 }
@@ -45,16 +46,22 @@ function runsChart(metric, runs) {
   const smooth = own.includes(chosen) ? [smoothLine(chosen, metric)] : [];
   const bands = ordered.filter((run) => own.length <= FEW || run === chosen).map((run) => runBand(run, metric));
   const levels = own.includes(chosen) ? levelsOf(chosen, metric) : [];
+  const alarms = own.includes(chosen) ? [alarmOf(chosen, metric)].filter(Boolean) : [];
+  const named = [...levels.map(([, name]) => name), ...alarms.map(() => "alarm")].join(" and ");
   return {
     title: capital(spoken(metric.name)),
-    note: levels.length && own.length > 1 ? `${direction(metric)}; floor and ceiling of ${shortened(chosen.name, 32)}` : direction(metric),
+    note: named && own.length > 1 ? `${direction(metric)}; ${named} of ${shortened(chosen.name, 32)}` : direction(metric),
     label: `${spoken(metric.name)} of ${count(own.length, "run")} against the ${across}s; the table below has the numbers`,
     traces: [...bands, ...smooth, ...ordered.map((run) => runLine(run, metric, run === chosen, own.length)), ...marks(ordered, metric)],
     layout: {
       xaxis: timeAxis(across, ordered.flatMap(positionsOf)),
       yaxis: axis(),
-      shapes: levels.map(([y]) => levelShape(y)),
-      annotations: levels.map(([y, text]) => levelName(y, text)),
+      shapes: [...levels.map(([y]) => levelShape(y)), ...alarms.map(alarmShape)],
+      annotations: [
+        ...levels.map(([y, name]) => levelName(y, `${name} ${number(y, metric)}`)),
+        ...alarms.map(alarmName),
+        ...markedRuns(ordered).flatMap((run) => alarmMarks(run, metric)),
+      ],
     },
     table: () => runsChartTable(metric, own),
     onPoint: ([id, step]) => chooseEvaluation(runOf(id), step),
@@ -67,12 +74,19 @@ function runLine(run, metric, isChosen, many) {
     const when = isNumber(epoch) ? `step ${step}, epoch ${shortValue(epoch)}` : `step ${step}`;
     const best = run.best?.step === step ? `best step, by ${spoken(run.best.metric)}` : "";
     const end = place === run.steps.length - 1 ? endOf(run) : "";
-    return lines(run.name, when, estimateInWords(estimateAt(run, metric.name, place), metric), best, end);
+    return lines(run.name, when, valueInWords(run, metric, place), best, end);
   });
   const points = run.steps.map((step) => [run.id, step]);
   const trace = lineTrace(positionsOf(run), run.scores[metric.name].mean, runStyle(run), texts, points, isChosen);
   const isOneOfMany = many > SEVERAL && !isChosen;
   return { ...trace, opacity: isOneOfMany ? 0.55 : 1, marker: { ...trace.marker, size: isOneOfMany ? 4 : trace.marker.size } };
+}
+
+// A mean with its interval, and whether its alarm sounds there.
+function valueInWords(run, metric, place) {
+  const sounds = alarmWords(run, metric.name, run.steps[place]) !== "";
+  const words = estimateInWords(estimateAt(run, metric.name, place), metric);
+  return sounds ? `${words}, ${levelInWords(alarmOf(run, metric))}` : words;
 }
 
 // The curve by which the best step is chosen.
@@ -86,10 +100,14 @@ function runBand(run, metric) {
   return bandTrace(positionsOf(run), low, high, runStyle(run));
 }
 
+// The runs whose points are marked: of many the chosen one alone.
+function markedRuns(runs) {
+  return runs.length > SEVERAL ? runs.filter((run) => run === chosenRun()) : runs;
+}
+
 // A star at each run's best step and a ring at the chosen evaluation.
 function marks(runs, metric) {
-  const stars = runs.length > SEVERAL ? runs.filter((run) => run === chosenRun()) : runs;
-  const made = stars.map((run) => {
+  const made = markedRuns(runs).map((run) => {
     const place = run.steps.indexOf(run.best?.step);
     return markAt(run, metric, place, "star", 15, color("card"), runStyle(run).color);
   });
@@ -109,8 +127,8 @@ function levelsOf(run, metric) {
   const floor = estimateAt(run, metric.name, run.steps.indexOf(0)).mean;
   const ceiling = run.ceilings?.[metric.name]?.mean;
   return [
-    [floor, `floor ${number(floor, metric)}`],
-    [ceiling, `ceiling ${number(ceiling, metric)}`],
+    [floor, "floor"],
+    [ceiling, "ceiling"],
   ].filter(([y]) => isNumber(y));
 }
 
@@ -118,7 +136,7 @@ function runsChartTable(metric, runs) {
   const steps = [...new Set(runs.flatMap((run) => run.steps))].sort((a, b) => a - b);
   const cell = (run, step) => {
     const place = run.steps.indexOf(step);
-    return place < 0 ? "no evaluation" : estimateInWords(estimateAt(run, metric.name, place), metric);
+    return place < 0 ? "no evaluation" : valueInWords(run, metric, place);
   };
   const rows = steps.map((step) => [String(step), ...runs.map((run) => cell(run, step))]);
   return table(`${capital(spoken(metric.name))}, ${direction(metric)}`, ["step", ...runs.map((run) => run.name)], rows);

@@ -1,6 +1,7 @@
 "use strict";
 
-// One image of the chosen evaluation in a dialog: its prompt, seed and scores, and how to make it again.
+// One image of the chosen evaluation in a dialog: its prompt, seed and scores, the photo that it is nearest to, and how
+// to make it again.
 
 // The run's id and the step stay those of the image that was opened, whatever the page comes to show below.
 const enlarged = { id: "", step: 0, positions: [], position: 0 };
@@ -22,6 +23,9 @@ function fillEnlarged() {
   const content = imagesOf(run);
   const { prompt, negative_prompt: negative, seed, sampling } = cellAt(run, position);
   at("enlarged-image").replaceChildren(cellImage(run, place, position), ...badges(run, content, place, position));
+  const photos = nearestFigures(run, content, place, position);
+  at("enlarged-photos").replaceChildren(...photos);
+  at("enlarged-photos").hidden = photos.length === 0;
   write("enlarged-title", prompt);
   write("enlarged-place", `${run.name}, step ${step}; image ${positions.indexOf(position) + 1} of ${positions.length}`);
   termList(at("enlarged-scores"), content ? scorePairs(run, content, place, position) : [["scores", absenceOf(run)]]);

@@ -16,6 +16,7 @@ function drawGallery() {
   const rows = content && metricsOf(run).map(({ name }) => content.scores[name]?.[place]);
   const key = [imagesKey(run), run.steps[place], rows, content?.absent[place], prompt, wantedOrder(run), endOf(run)];
   drawOnce("gallery", key, () => fillGallery(run, place, content));
+  drawOnce("alarms", [key, run.alarms, run.nearest, run.references], () => drawAlarms(run, place, content));
 }
 
 function orderOptions(run) {
@@ -96,9 +97,9 @@ function photoGroup(title, photos) {
   return [element("h3", "", `${title} (${photos.length})`), list];
 }
 
-function photoItem({ name, thumbnail: address }) {
-  const item = element("li", "", "", address ? thumbnail(address, `Photo ${name}`) : noImage(name));
-  item.title = name;
+function photoItem(photo) {
+  const item = element("li", "", "", photoImage(photo));
+  item.title = photo.name;
   return item;
 }
 

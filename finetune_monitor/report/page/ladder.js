@@ -91,6 +91,7 @@ function trialsTable(sweep) {
     ["state", ({ state }) => STATES[state] ?? state],
     ["last step", ({ step }) => (isNumber(step) ? String(step) : "none")],
     ["best step", ({ best_step: best }) => (isNumber(best) ? String(best) : "none")],
+    has("alarms") && [element("span", "words", "alarms"), ({ alarms }) => element("span", "words bad", alarms ?? "")],
     has("error") && ["error", ({ error }) => (error ? element("span", "words", error) : "")],
   ].filter(Boolean);
   const isFine = (index) => sweep.trials[index].state !== "failed";

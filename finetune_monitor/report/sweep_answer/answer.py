@@ -7,6 +7,7 @@ from typing import Any
 
 from finetune_monitor.base.text import visible
 from finetune_monitor.record.sweep_directory import SweepState
+from finetune_monitor.report.sweep_answer.alarms import alarms_in_words, alarms_where_best
 from finetune_monitor.report.sweep_answer.estimates import Course, Level, change, course, level
 from finetune_monitor.report.sweep_answer.notes import notes_on, units_in_words
 from finetune_monitor.report.sweep_answer.results import (
@@ -93,7 +94,7 @@ def answer_of(results: Results, name: str) -> Answer:
     """What trials that were read say; `name` is the sweep's."""
     curves = {metric: _curves(results, metric) for metric in results.metrics}
     found = [
-        (metric, at, group, _finding(results, curves[metric], metric, at, group))
+        (metric, at, group, _warned(results, curves[metric], metric, at, group))
         for metric, at, group in _asked(results)
     ]
     verdicts = tuple(Verdict(metric, at, group, each.text, each.tone) for metric, at, group, each in found)
@@ -121,6 +122,13 @@ def _curves(results: Results, metric: str) -> Curves:
     )
     courses = (course(results, setting, metric) for setting in results.settings)
     return Curves(best, last, tuple(each for each in courses if each.steps))
+
+
+def _warned(results: Results, curves: Curves, metric: str, at: At, group: int) -> Finding:
+    """The verdict, with the alarms that sound in what it calls best."""
+    finding = _finding(results, curves, metric, at, group)
+    levels = [level for level in getattr(curves, at) if level.group == group]
+    return replace(finding, text=finding.text + alarms_where_best(results, levels, metric))
 
 
 def _finding(results: Results, curves: Curves, metric: str, at: At, group: int) -> Finding:
@@ -171,6 +179,7 @@ def _trial(result: Result) -> dict[str, Any]:
         "seed": trial.seed,
         "step": result.last_step,
         "best_step": result.best_step,
+        "alarms": alarms_in_words(result) or None,
     }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from finetune_monitor.base.text import first_line
 from finetune_monitor.record.sweep_directory import TrialState
+from finetune_monitor.report.sweep_answer.alarms import alarm_notes
 from finetune_monitor.report.sweep_answer.results import HELD_OUT_PHOTOS, PHOTOS, TRAINING_PHOTOS, Result, Results
 
 FEW_UNITS = 5
@@ -109,7 +110,7 @@ def _on_steps(results: Results) -> Iterator[str]:
 
 
 def _on_trials(results: Results) -> Iterator[str]:
-    """What is not in the comparisons, and why."""
+    """What is not in the comparisons, and why; and in which of them alarms sound."""
     open_ones = [each for each in results.all if each.trial.state in (TrialState.WAITING, TrialState.RUNNING)]
     if open_ones:
         yield (
@@ -120,6 +121,7 @@ def _on_trials(results: Results) -> Iterator[str]:
         yield from _listed([f"{each.trial.name} failed: {_cause(each.trial.error or NO_CAUSE)}" for each in failed])
     yield from _listed([f"{each.trial.name}: {problem}" for each in results.all for problem in each.problems])
     yield from _listed(list(_unmeasured(results)))
+    yield from _listed(list(alarm_notes(results)))
 
 
 def _unmeasured(results: Results) -> Iterator[str]:

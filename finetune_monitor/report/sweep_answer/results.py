@@ -87,6 +87,10 @@ class Result:
         best = best_of(trained, metric, self.metrics[metric].more_is_better)
         return None if best is None else best[0]
 
+    def alarms_at(self, step: int | None) -> tuple[str, ...]:
+        """The columns whose alarm sounds at a step; none where there is no such evaluation."""
+        return next((found.alarms for found in self.evaluations if found.step == step), ())
+
     def photos_of(self, column: str, kind: str) -> int:
         """How many photos of this kind, as the weights of its metric name it, a column compares with."""
         if self.history is None or column not in self.metrics or kind in self.metrics[column].ignores:

@@ -18,9 +18,9 @@ def write_csv(results: Results, folder: Path) -> None:
     """Replace the table in the sweep's folder.
 
     Columns: `trial`, the settings by their dotted keys, `person`, `seed`, `state`, `step`, `epoch`, `best` (1 where the
-    step is the best of its run by the run's best metric, after step 0); of each metric its mean under its name, with
-    `_low`, `_high`, `_n` and `_missing`; of other columns, such as `faces_found`, the mean. What is not there is empty.
-    A trial without an evaluation has one row.
+    step is the best of its run by the run's best metric, after step 0), `alarms` (the columns that sound one); of each
+    metric its mean under its name, with `_low`, `_high`, `_n` and `_missing`; of other columns, such as `faces_found`,
+    the mean. What is not there is empty. A trial without an evaluation has one row.
     """
     rows = [row for result in results.all for row in _rows(results, result)]
     header = list(dict.fromkeys(key for row in rows for key in row)) or ["trial"]
@@ -38,6 +38,7 @@ def _rows(results: Results, result: Result) -> list[dict[str, Any]]:
 
 def _measured(results: Results, evaluation: Evaluation, best: int | None) -> dict[str, Any]:
     row: dict[str, Any] = {"step": evaluation.step, "epoch": evaluation.epoch, "best": int(evaluation.step == best)}
+    row |= {"alarms": ", ".join(evaluation.alarms)}
     for name in {**results.metrics, **evaluation.scores}:
         if name in evaluation.scores:
             row |= _columns(name, evaluation.scores[name], name in results.metrics)

@@ -11,7 +11,7 @@ from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.sweep_directory import SweepState, TrialRecord, TrialState, read_state, write_state
 from finetune_monitor.report.sweep_answer.answer import find_answer, print_answer
 from support import sweep_folders
-from support.sweep_folders import STEPS, strict_json, with_trial
+from support.sweep_folders import STEPS, strict_json, with_alarms, with_trial
 
 write_sweep = partial(sweep_folders.write_sweep, images=False)
 write_trial = partial(sweep_folders.write_trial, images=False)
@@ -52,6 +52,7 @@ def test_the_whole_mapping_of_a_sweep_over_photos_and_seeds(tmp_path):
         "seed": 1,
         "step": 100,
         "best_step": 50,
+        "alarms": None,
     }
     best = found["curves"]["face_similarity"]["best"]
     assert [(entry["value"], entry["units"], len(entry["points"])) for entry in best] == [
@@ -310,3 +311,49 @@ def test_the_console_gets_verdicts_and_notes_without_markup(tmp_path, capsys):
     assert "face_similarity, best step: from 1 to 2 photos it rises" in printed
     assert "[red]s" in printed
     assert "4-2 failed: [bold]\ufffd[31mboom" in printed
+
+
+def test_a_trial_in_which_an_alarm_sounds_has_a_note(tmp_path, capsys):
+    state = write_sweep(tmp_path / "s", score)
+    with_alarms(state, "1-0", {50: ["copying"], 100: ["copying", "leakage"]})
+    with_alarms(state, "1-1", {50: ["leakage"], 0: ["copying"]})
+    answer = find_answer(state)
+    words = {trial["name"]: trial["alarms"] for trial in answer.trials if trial["alarms"]}
+    assert words == {"1-0": "copying, leakage (last step)", "1-1": "leakage (best step)"}
+    assert "1-0: alarms: copying, leakage (last step)" in answer.notes
+    assert not any("alarms sound" in verdict.text for verdict in answer.verdicts if verdict.metric == "face_similarity")
+    print_answer(answer)
+    assert "- 1-1: alarms: leakage (best step)" in capsys.readouterr().out
+
+
+def test_a_verdict_warns_of_the_alarms_where_the_score_is_best(tmp_path):
+    state = write_sweep(tmp_path / "s", score, values=[1, 2])
+    for name in ("2-0", "2-2"):
+        with_alarms(state, name, {50: ["copying"]})
+    with_alarms(state, "1-0", {100: ["leakage"]})
+    answer = find_answer(state)
+    assert verdict(answer).text.endswith(
+        "; the best step is 50; but alarms sound where it is best (number of photos 2): copying in 2 of 3 trials"
+    )
+    assert "alarms" not in verdict(answer, "last").text, "at the last step none sounds there"
+
+
+def test_a_search_that_names_a_setting_as_best_says_that_its_alarm_sounds(tmp_path):
+    trials = []
+    for name, found in (("a", 0.5), ("b", 0.9)):
+        trials.append(TrialRecord(name, {"train.rank": ord(name)}, None, None, TrialState.FINISHED))
+        write_trial(tmp_path / "trials" / name, {0: 0.1, 50: found})
+    state = SweepState(tmp_path, {"search": {"space": {"train.rank": [97, 98]}}}, tuple(trials))
+    assert "alarms" not in verdict(find_answer(with_alarms(state, "a", {50: ["copying"]}))).text
+    text = verdict(find_answer(with_alarms(state, "b", {50: ["copying"]}))).text
+    assert text.startswith("rank 98 is best (0.900)")
+    assert text.endswith("; but alarms sound where it is best: copying")
+
+
+def test_a_sweep_without_an_axis_says_how_many_of_its_trials_sound_alarms(tmp_path):
+    trials = []
+    for seed in (0, 1):
+        trials.append(TrialRecord(f"seed-{seed}", {}, None, seed, TrialState.FINISHED))
+        write_trial(tmp_path / f"trials/seed-{seed}", {0: 0.1, 50: 0.3})
+    state = with_alarms(SweepState(tmp_path, {"axes": {}, "search": None}, tuple(trials)), "seed-1", {50: ["leakage"]})
+    assert verdict(find_answer(state)).text.endswith("; but alarms sound: leakage in 1 of 2 trials")

@@ -6,7 +6,7 @@ from finetune_monitor.record.sweep_directory import SweepState, TrialRecord, Tri
 from finetune_monitor.report.sweep_answer.answer import find_answer
 from finetune_monitor.report.sweep_answer.results import read_results
 from finetune_monitor.report.sweep_answer.table_csv import TABLE, write_csv
-from support.sweep_folders import strict_json, with_trial, write_sweep
+from support.sweep_folders import strict_json, with_alarms, with_trial, write_sweep
 
 
 def rows(folder):
@@ -43,3 +43,9 @@ def test_a_sweep_without_trials_has_a_header(tmp_path):
     write_csv(read_results(SweepState(tmp_path, {"axes": {"train.rank": [4]}}, ())), tmp_path)
     assert (tmp_path / TABLE).read_text() == "trial\n"
     assert strict_json(find_answer(SweepState(tmp_path, {}, ())).to_json())["trials"] == []
+
+
+def test_an_evaluation_names_its_alarms(tmp_path):
+    state = write_sweep(tmp_path, lambda value, person, seed, step: 0.01 * step, seeds=[0], values=[1])
+    write_csv(read_results(with_alarms(state, "1-0", {100: ["copying", "leakage"]})), tmp_path)
+    assert [row["alarms"] for row in rows(tmp_path)] == ["", "", "copying, leakage"]

@@ -1,0 +1,39 @@
+"""Which alarms sound in a sweep: at a trial's best and last step, and where a score is at its best."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from finetune_monitor.report.sweep_answer.estimates import Level
+from finetune_monitor.report.sweep_answer.results import Result, Results, in_words
+
+
+def alarms_in_words(result: Result) -> str:
+    """Such as `copying, leakage (last step)`: an alarm without a step sounds at the best and at the last one."""
+    best, last = result.alarms_at(result.best_step), result.alarms_at(result.last_step)
+    named = [f"{name} (best step)" if name not in last else name for name in best]
+    return ", ".join([*named, *(f"{name} (last step)" for name in last if name not in best)])
+
+
+def alarm_notes(results: Results) -> Iterator[str]:
+    """A note for each trial in which one sounds."""
+    found = ((each.trial.name, alarms_in_words(each)) for each in results.all)
+    return (f"{name}: alarms: {words}" for name, words in found if words)
+
+
+def alarms_where_best(results: Results, levels: Sequence[Level], metric: str) -> str:
+    """A clause on the alarms that sound in the trials of the best level; empty where none does."""
+    sign = 1.0 if results.metrics[metric].more_is_better else -1.0
+    best = max(levels, key=lambda level: sign * level.mean, default=None)
+    points = best.points if best else ()
+    counts = Counter(name for point in points for name in results.all[point.trial].alarms_at(point.step))
+    named = [f"{name} in {count} of {len(points)} trials" for name, count in counts.items()]
+    listed = ", ".join(counts if len(points) == 1 else named)
+    return f"; but alarms sound{_where(results, best)}: {listed}" if best and counts else ""
+
+
+def _where(results: Results, best: Level) -> str:
+    """What the verdict before has not said."""
+    if len(results.settings) == 1:
+        return ""
+    is_named = results.is_search or results.axis.scale == "category"
+    return " where it is best" + ("" if is_named else f" ({results.axis.label} {in_words(best.value)})")
