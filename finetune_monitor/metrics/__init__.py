@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 Made = TypeVar("Made")
 
-Feature: TypeAlias = Float[np.ndarray, "d"]
-"""What a metric that compares images with each other needs of one."""
+Feature: TypeAlias = Float[np.ndarray, "_"]
+"""What a metric that compares images with each other needs of one; it may be of another length for each."""
 
 
 @runtime_checkable

@@ -106,13 +106,13 @@ class Copying:
     columns: ClassVar = {
         NAME: ScoreColumn(False, bounds, is_share=True, ignores=("sscd",), alarm=ALARM, says=SAYS),
         CORRELATION: ScoreColumn(None, (-1.0, 1.0), "side", ignores=("sscd",)),
-        PHOTO: ScoreColumn(None, role="note", ignores=("sscd",), likeness=CORRELATION),
+        PHOTO: ScoreColumn(None, role="note", of=NAME, ignores=("sscd",), likeness=CORRELATION),
         BY_SSCD: ScoreColumn(
             False, bounds, is_share=True, alarm=ALARM, says=SAYS, needs=f"monitor.metrics.{NAME}.sscd"
         ),
         SSCD_SIMILARITY: ScoreColumn(None, (-1.0, 1.0), "side", needs=f"monitor.metrics.{NAME}.sscd"),
         SSCD_PHOTO: ScoreColumn(
-            None, role="note", likeness=SSCD_SIMILARITY, needs=f"monitor.metrics.{NAME}.sscd"
+            None, role="note", of=BY_SSCD, likeness=SSCD_SIMILARITY, needs=f"monitor.metrics.{NAME}.sscd"
         ),
     }
 

@@ -19,7 +19,7 @@ class ScoreColumn:
     role: a `score` is shown with its interval, its ceiling and its direction, a `side` column (the rate of faces
         found) explains a score and is shown as a mean alone, `stars` grade the score `of` from 1 to 5, a `note` says
         something of an image that has no mean, such as which photo is nearest.
-    of: whose stars these are.
+    of: the score whose stars these are, or whose images a note explains.
     metric: the metric that gives the column; filled in where it is "".
     zero: what an image with the score 0 is marked with, such as "no face"; "" for no mark.
     ignores: keys of the metric's weights that the column does not depend on.

@@ -193,9 +193,9 @@ def _references(run: PageRun, thumbnails: Sequence[str | None]) -> list[dict[str
 
 
 def _nearest(run: PageRun, name: str) -> dict[str, Any]:
-    """A column that names a photo for each image: how alike they are, and the alarms that are of such pairs."""
+    """A column that names a photo for each image: how alike they are, and the alarm that is of such pairs."""
     column = run.columns[name]
-    own = [other for other in levels_of(run.columns) if run.columns[other].metric == column.metric]
+    own = [other for other in levels_of(run.columns) if other == column.of]
     return {"column": name, "likeness": column.likeness, "references": run.nearest[name], "alarms": own}
 
 

@@ -250,8 +250,9 @@ def test_levels_and_sounding_steps_of_alarms_are_those_of_the_run(ana):
 
 def test_the_photo_that_an_image_is_nearest_to_is_told_with_its_likeness(ana):
     said = {
-        "twin": ScoreColumn(None, role="note", metric="twins", likeness="closeness"),
+        "twin": ScoreColumn(None, role="note", of="twins", metric="twins", likeness="closeness"),
         "twins": ScoreColumn(False, metric="twins", alarm=0.5),
+        "triplets": ScoreColumn(False, metric="twins", alarm=0.5),
         "aesthetic": replace(COLUMNS["aesthetic"], alarm=3.0),
     }
     images = tuple(replace(image, scores={**image.scores, "twin": 1.0}) for image in ana.evaluations[0].images)
