@@ -27,7 +27,7 @@ class StopReason(str, Enum):
     PLATEAU = "plateau", "the score no longer rises"
     PATIENCE = "patience", "the score stopped improving"
     TARGET = "target", "the target was reached"
-    GUARD = "guard", "a score fell too far"
+    GUARD = "guard", "a score became worse than it may"
     DIVERGENCE = "divergence", "the training has diverged"
     NEVER_MEASURED = "never_measured", "the score could not be measured in any evaluation (no face found?)"
     MAX_STEPS = "max_steps", "the last step was reached"
