@@ -51,8 +51,8 @@ class Metric(Protocol):
 class Description:
     """What a metric says of itself; every part may be left out.
 
-    columns: its columns by name. The one of the metric's own name has its direction and bounds from the metric; one
-        that is not described here is a side column without a direction.
+    columns: its columns by name. The one of the metric's own name has its bounds from the metric and its direction,
+        too, unless it says that there is none; one that is not described here is a side column without a direction.
     weights: the models and photos that decide what a score means, each with its SHA-256; runs in which they differ
         are not compared.
     ceilings: by column, the score of the real photos against each other.
@@ -207,9 +207,9 @@ class Descriptions:
 def describe(metric: Metric) -> Description:
     """What the metric says of itself, its own column first."""
     said = metric.describe() if isinstance(metric, Described) else Description(said_columns(metric))
-    own = replace(
-        said.columns.get(metric.name, ScoreColumn()), higher_is_better=metric.higher_is_better, bounds=metric.bounds
-    )
+    own = replace(said.columns.get(metric.name, ScoreColumn()), bounds=metric.bounds)
+    if own.higher_is_better is not None:
+        own = replace(own, higher_is_better=metric.higher_is_better)
     columns = {metric.name: own, **{name: column for name, column in said.columns.items() if name != metric.name}}
     return replace(said, columns={name: replace(column, metric=metric.name) for name, column in columns.items()})
 

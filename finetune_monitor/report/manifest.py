@@ -298,7 +298,7 @@ def _metrics(runs: Sequence[PageRun]) -> list[str]:
 def _measured_with(metric: str, run: PageRun) -> str:
     """A metric's models, direction and bounds in words."""
     column = run.columns[metric]
-    direction = "higher is better" if column.higher_is_better else "lower is better"
+    direction = {True: "higher is better", False: "lower is better", None: "no direction"}[column.higher_is_better]
     models = [_model(key, found) for key, found in run.measured_with.get(metric, {}).items()]
     return ", ".join([*models, direction, f"from {column.bounds[0]:g} to {column.bounds[1]:g}"])
 

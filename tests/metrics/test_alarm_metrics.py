@@ -207,3 +207,8 @@ def test_whole_images_are_compared_by_clip_where_it_is_given(reader, tiny_clip):
 
 def test_without_clip_an_image_without_a_face_has_no_feature(reader):
     assert [found is None for found in Diversity(reader).features([PHOTO, CAT], GRID.cells[:2])] == [False, True]
+
+
+def test_less_diversity_among_the_subjects_own_images_is_neither_better_nor_worse(reader):
+    columns = describe(Diversity(reader)).columns
+    assert [columns[name].higher_is_better for name in ("diversity", "probe_diversity")] == [None, True]

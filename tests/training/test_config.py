@@ -92,10 +92,13 @@ def test_all_problems_are_named_at_once_with_the_nearest_key():
         ("monitor.stopping=[{prompts: [0, 2]}]", "monitor.stopping.0.prompts: found 2, expected 0 to 1"),
         ("monitor.stopping=[{rule: target, score: 1.5}]", "monitor.stopping.0.score: found 1.5, expected -1 to 1"),
         ("monitor.stopping=[{rule: target}]", "monitor.stopping.0.score: found both or neither of score and share"),
-        ("monitor.grid.seeds=[4]", "found 4 beside a list of seeds; name one of them"),
+        ("monitor.grid.seeds=[4]", "found 6 beside a list of seeds; name one of them"),
         ("monitor.grid.images_per_prompt=0", "monitor.grid.images_per_prompt: found 0, expected 1 to 1000"),
         ("monitor.stopping=[{metric: face_similarity_held_out}]", "needs data.held_out"),
-        ("monitor.stopping=[{metric: prompt_margin}]", "found 'prompt_margin', expected one of face_similarity"),
+        (
+            "monitor.stopping=[{metric: subject_similarity}]",
+            "found 'subject_similarity', expected one of face_similarity",
+        ),
         ("train.max_steps", "dotted.key=value"),
         ("train.max_steps=[", "not valid YAML"),
     ],
@@ -145,7 +148,7 @@ def test_a_rule_may_watch_the_stars_of_what_is_measured_where_thresholds_are_nam
 
 
 def test_a_margin_needs_a_second_prompt():
-    given = ["monitor.metrics.clip_score={}", "monitor.stopping=[{metric: prompt_margin}]"]
+    given = ["monitor.metrics={clip_score: {}}", "monitor.stopping=[{metric: prompt_margin}]"]
     assert load_config(DEMO, given).main_columns[:1] == ["prompt_margin"]
     with pytest.raises(
         UserError, match=r"stopping\.0\.metric: prompt_margin needs two prompts or more; add to monitor"

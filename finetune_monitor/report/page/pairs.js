@@ -106,9 +106,9 @@ function metricName(sides, metric) {
   return element("span", "", spoken(metric.name), element("span", "interval", warning));
 }
 
-// The difference, colored where its interval is on one side of zero; no side is better on two scales.
+// The difference, colored where its interval is on one side of zero; no side is better on two scales, or without a direction.
 function verdictOf(difference, metric, isJudged) {
-  if (!isJudged) {
+  if (!isJudged || metric.higher_is_better === null) {
     return element("span", "difference", withInterval(difference, metric, signed));
   }
   const { low, high } = difference;
