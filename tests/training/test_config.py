@@ -148,13 +148,13 @@ def test_a_rule_may_watch_the_stars_of_what_is_measured_where_thresholds_are_nam
 
 
 def test_a_margin_needs_a_second_prompt():
-    given = ["monitor.metrics={clip_score: {}}", "monitor.stopping=[{metric: prompt_margin}]"]
+    given = ["monitor.metrics={clip_score: {}, aesthetic: {}}", "monitor.stopping=[{metric: prompt_margin}]"]
     assert load_config(DEMO, given).main_columns[:1] == ["prompt_margin"]
     with pytest.raises(
         UserError, match=r"stopping\.0\.metric: prompt_margin needs two prompts or more; add to monitor"
     ):
         load_config(DEMO, [*given, "monitor.grid.prompts=[a]"])
-    alone = load_config(DEMO, [*given[:1], "monitor.grid.prompts=[a]"])
+    alone = load_config(DEMO, [given[0], "monitor.stopping=[]", "monitor.grid.prompts=[a]"])
     assert alone.main_columns == ["face_similarity", "aesthetic", "clip_score"]
 
 
