@@ -12,7 +12,7 @@ from PIL.Image import Image, Resampling
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.metrics import Description, RunContext
 from finetune_monitor.metrics.reference_photos import ReferencePhotos, References
-from finetune_monitor.record.columns import ScoreColumn
+from finetune_monitor.record.columns import ScoreColumn, with_level
 from finetune_monitor.record.grid import Cell
 from finetune_monitor.stats.estimate import FloatArray
 
@@ -141,7 +141,7 @@ class Copying:
         given = [name for nearness in self._nearness for name in nearness.columns]
         known = {name: self.columns[name] for name in given}
         self._description = Description(
-            columns={name: each.with_alarm(alarm) if each.says else each for name, each in known.items()},
+            columns=with_level(known, alarm),
             weights=weights,
             thumbnails=photos.thumbnails,
         )

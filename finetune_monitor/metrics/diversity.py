@@ -11,7 +11,7 @@ from PIL.Image import Image
 from finetune_monitor.metrics import Description, Feature, RunContext
 from finetune_monitor.metrics.cosines import cosines
 from finetune_monitor.metrics.reference_faces import RECOGNIZER, make_reader, shared_reader
-from finetune_monitor.record.columns import ScoreColumn
+from finetune_monitor.record.columns import ScoreColumn, with_level
 from finetune_monitor.record.evaluation import Evaluation, of_column, seeds, values_of
 from finetune_monitor.record.grid import Cell
 from finetune_monitor.stats.estimate import MISSING, Estimate, FloatArray
@@ -123,7 +123,7 @@ class Diversity:
             weights["clip"] = {"id": clip.source.id, "sha256": clip.sha256}
         known = {name: self.columns[name] for name in given}
         self._description = Description(
-            columns={name: each.with_alarm(alarm) if each.says else each for name, each in known.items()},
+            columns=with_level(known, alarm),
             weights=weights,
         )
 

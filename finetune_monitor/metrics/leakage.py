@@ -13,7 +13,7 @@ from finetune_monitor.metrics.cosines import cosines
 from finetune_monitor.metrics.face_similarity import NAME as SUBJECT
 from finetune_monitor.metrics.reference_faces import RECOGNIZER, ReferenceFaces, make_reader, shared_reader
 from finetune_monitor.metrics.reference_photos import References
-from finetune_monitor.record.columns import ScoreColumn
+from finetune_monitor.record.columns import ScoreColumn, with_level
 from finetune_monitor.record.curve import changes
 from finetune_monitor.record.evaluation import Evaluation
 from finetune_monitor.record.grid import Cell
@@ -90,7 +90,7 @@ class Leakage:
         faces = ReferenceFaces.read(references, self._reader)
         self._references = faces.references
         self._description = Description(
-            columns={**self.columns, self.name: self.columns[self.name].with_alarm(alarm)},
+            columns=with_level(self.columns, alarm),
             weights={"recognizer": self._reader.identity, **faces.photos.weights},
         )
 

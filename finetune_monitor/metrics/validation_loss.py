@@ -13,7 +13,7 @@ from PIL.Image import Image, Resampling
 
 from finetune_monitor.metrics import Description, RunContext
 from finetune_monitor.metrics.reference_photos import ReferencePhotos, References
-from finetune_monitor.record.columns import ScoreColumn
+from finetune_monitor.record.columns import ScoreColumn, with_level
 from finetune_monitor.record.evaluation import Evaluation
 from finetune_monitor.record.grid import Cell
 from finetune_monitor.stats.estimate import Estimate, FloatArray
@@ -111,7 +111,7 @@ class ValidationLoss:
         self._latents: Tensor | None = None
         self._batches = Batches(AT_ONCE, "noised photos")
         self._description = Description(
-            columns={**self.columns, RISE: self.columns[RISE].with_alarm(alarm)},
+            columns=with_level(self.columns, alarm),
             weights={"held_out": read.weights["references"], "prompt": prompt},
         )
 

@@ -56,10 +56,6 @@ class ScoreColumn:
         """The direction to choose by: where nothing is said, as if more were better."""
         return self.higher_is_better is not False
 
-    def with_alarm(self, alarm: float) -> "ScoreColumn":
-        """The same with another level."""
-        return replace(self, alarm=alarm)
-
     def direction_json(self) -> dict[str, Any]:
         """What run.json has of a main column under `metrics`."""
         return {"higher_is_better": self.higher_is_better, "bounds": self.bounds}
@@ -79,6 +75,11 @@ class ScoreColumn:
 
 SIDE = ScoreColumn(None, role="side")
 """A column of which nothing is said."""
+
+
+def with_level(columns: Mapping[str, ScoreColumn], level: float) -> dict[str, ScoreColumn]:
+    """The same columns, with this level for those that have an alarm."""
+    return {name: each if each.alarm is None else replace(each, alarm=level) for name, each in columns.items()}
 
 
 def stars_of(column: str) -> str:
