@@ -212,8 +212,7 @@ wrong and are silent where it is not, and say nothing about levels for Stable Di
 Of the base model's images of other people {strangers(others)} count as copies.
 
 - Without prior preservation every person becomes the subject: `leakage` is beyond 1, and the faces of the probes become
-  alike. With it, neither alarm sounds. Pixels do not show it: light and background go on to differ where faces no longer
-  do.
+  alike. With it, neither alarm sounds. Pixels do not show it: light and background still differ where faces are alike.
 - Copies come with and without it: six cuts of one portrait leave nothing else to learn.
 - The prompt "black and white" is ignored in both; `clip_score` shows nothing of it.
 - The loss on photos that the model has never seen rises from the first evaluation on, while the similarity still does:
