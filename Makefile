@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo lint check test lock clean
+.PHONY: demo lint check fast test lock clean
 
 demo: .venv/ready
 	$(BIN)/accelerate launch --quiet --cpu --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
@@ -18,7 +18,10 @@ lint: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint
+check: .venv/ready
+	$(MAKE) --no-print-directory -j 2 lint fast  # mypy runs on one core
+
+fast: .venv/ready
 	$(PYTEST) -m "not slow"
 
 test: lint
