@@ -61,7 +61,7 @@ def tear(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("file", "problem"),
-    [("evaluations.jsonl", "the last line was cut short"), ("images.jsonl", "step 50 has 3 of 4 image rows")],
+    [("evaluations.jsonl", "the last line is truncated"), ("images.jsonl", "step 50 has only 3 of 4 image rows")],
 )
 def test_what_a_crash_cut_short_is_a_problem_of_the_run(tmp_path, file, problem):
     write_run(tmp_path / "ana", {0: 0.1, 50: 0.6})

@@ -112,7 +112,7 @@ def test_a_metric_may_be_made_for_the_run_and_describe_what_it_measures(config, 
         (["metrics.sharp={class: my_module:Brighness}"], r"did you mean Brightness\?"),
         (
             ["metrics.sharp={class: my_broken:Sharp}"],
-            r"sharp.class: .*fails when it is imported: NameError.*my_broken.py:2",
+            r"sharp.class: .*importing its module fails: NameError.*my_broken.py:2",
         ),
         (["metrics.sharp={class: Sharp}"], "sharp.class: found 'Sharp', expected module:name"),
         (["metrics.sharp={class: 3}"], "sharp.class: found 3, expected module:name"),

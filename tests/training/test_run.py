@@ -264,7 +264,7 @@ def test_going_back_to_an_older_checkpoint_drops_what_came_after(train):
     [
         (["train.resume=never"], "train.resume is never"),
         (["monitor.grid.seeds=[5]"], "prompt grid"),
-        (["monitor.metrics={face_similarity: null, aesthetic: AESTHETIC}"], "recorded with another setup"),
+        (["monitor.metrics={face_similarity: null, aesthetic: AESTHETIC}"], "recorded with a different setup"),
     ],
 )
 def test_a_run_that_cannot_be_gone_on_with_is_refused_and_keeps_everything(train, changes, said):

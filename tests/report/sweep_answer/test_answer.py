@@ -186,7 +186,7 @@ def test_a_trial_that_its_own_rule_ended_counts_at_its_last_step(tmp_path):
         (lambda run: shutil.rmtree(run), "found no run.json"),
         (lambda run: (run / "run.json").write_text("{"), "not valid JSON"),
         (lambda run: (run / "run.json").write_text('{"metrics": {"face_similarity": {}}}'), "damaged"),
-        (lambda run: (run / "images.jsonl").write_text('{"step": 0, "sco'), "cut short"),
+        (lambda run: (run / "images.jsonl").write_text('{"step": 0, "sco'), "truncated"),
         (lambda run: (run / "evaluations.jsonl").write_text("x\n" * 3), "damaged"),
     ],
 )
