@@ -321,7 +321,7 @@ def test_weights_put_in_place_are_the_ones_that_are_judged(pipeline, run_folder)
     ("arguments", "said"),
     [
         ({"metrics": []}, "metrics"),
-        ({"metrics": [Brightness(), Brightness()]}, "each name once"),
+        ({"metrics": [Brightness(), Brightness()]}, "no duplicate names"),
         ({"every": 0}, "every"),
     ],
 )
