@@ -122,5 +122,5 @@ def test_a_folder_of_that_name_that_is_no_page_does_not_end_a_training(pipeline,
     monitor = FinetuneMonitor(pipeline, grid, [Brightness()], run_folder, [ReportPage()], every=2)
     monitor.on_step_end(2)
     monitor.close()
-    assert caplog.text.count("sink report failed and is off") == 1
+    assert caplog.text.count("sink report failed and is turned off") == 1
     assert os.listdir(run_folder / "page") == ["thesis.txt"]
