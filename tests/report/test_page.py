@@ -210,7 +210,7 @@ def test_folders_that_are_not_for_a_page(ana, tmp_path, place, prepare, found):
 
 
 def test_not_one_run_leaves_no_folder(page, tmp_path):
-    with pytest.raises(UserError, match="found no run that can be read"):
+    with pytest.raises(UserError, match="found no readable run"):
         write_page(page, [tmp_path / "gone"])
     assert not page.exists()
 

@@ -87,7 +87,7 @@ DAMAGES = {
     "found no run.json": lambda run_dir: (run_dir / "run.json").unlink(),
     "not valid JSON": lambda run_dir: (run_dir / "run.json").write_text("{"),
     "expected an object": lambda run_dir: (run_dir / "run.json").write_text("[]"),
-    "cannot be read": lambda run_dir: [(run_dir / "run.json").unlink(), (run_dir / "run.json").mkdir()],
+    "cannot read it": lambda run_dir: [(run_dir / "run.json").unlink(), (run_dir / "run.json").mkdir()],
     "grid: damaged (it is missing": lambda run_dir: change(run_dir, grid=None),
     'grid: damaged (ValueError("found': lambda run_dir: change(run_dir, grid={"prompts": ["a"], "seeds": ["../../b"]}),
     "grid: damaged (ValueError('found": lambda run_dir: change(run_dir, grid={"prompts": [1], "seeds": [0]}),
