@@ -1,4 +1,4 @@
-"""Work in batches that memory holds: tried, halved where it runs out, and remembered."""
+"""Process items in batches that fit into memory: halve the batch size after an out-of-memory error and keep it."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -13,54 +13,54 @@ U = TypeVar("U")
 
 
 class OutOfMemoryError(RuntimeError):
-    """Not even one item fits into memory."""
+    """Even a single item does not fit into memory."""
 
 
 class Batches:
-    """How many items go through a function at once, found by trying.
+    """A batch size found by trial: how many items a function can process at once.
 
     Args:
-        first: how many are tried first.
-        what: what the items are, for messages.
+        first: the batch size to try first.
+        what: the name of the items in messages, in the plural.
     """
 
     def __init__(self, first: int, what: str) -> None:
         self.size, self.what = max(1, first), what
 
     def map(self, items: Sequence[T], function: Callable[[Sequence[T]], Sequence[U]]) -> list[U]:
-        """`function` of all items, batch by batch, in their order.
+        """The results of `function` for all items, computed batch by batch, in order.
 
         Raises:
-            OutOfMemoryError: one item alone does not fit.
+            OutOfMemoryError: a single item does not fit.
         """
         done: list[U] = []
         while len(done) < len(items):
             batch = items[len(done) : len(done) + self.size]
             found = self._try(batch, function)
             if found is None:
-                clear_device_cache()  # here the failed call's frames are gone, and their tensors with them
+                clear_device_cache()  # the failed call's frames and their tensors are freed by now
                 self._shrink(len(batch))
             else:
                 done.extend(found)
         return done
 
     def _try(self, batch: Sequence[T], function: Callable[[Sequence[T]], Sequence[U]]) -> Sequence[U] | None:
-        """None where memory ran out."""
+        """The results, or None if memory ran out."""
         try:
             return function(batch)
         except Exception as error:
             if not ran_out_of_memory(error):
                 raise
             if len(batch) == 1:
-                raise OutOfMemoryError(f"out of memory with a single one of the {self.what}") from error
+                raise OutOfMemoryError(f"out of memory with a batch of 1 of the {self.what}") from error
             return None
 
     def _shrink(self, tried: int) -> None:
         self.size = tried // 2
-        logger.warning("out of memory with %d %s at once; %d from now on", tried, self.what, self.size)
+        logger.warning("out of memory with %d %s at once; continuing with %d at a time", tried, self.what, self.size)
 
 
 def ran_out_of_memory(error: Exception) -> bool:
-    """Whether a device's or the machine's memory was the reason."""
-    words = ("bad_alloc", "could not create a primitive")  # C++'s, and oneDNN's on the CPU
+    """Whether the error means that the device or the machine ran out of memory."""
+    words = ("bad_alloc", "could not create a primitive")  # from C++, and from oneDNN on the CPU
     return isinstance(error, MemoryError) or any(w in str(error) for w in words) or should_reduce_batch_size(error)

@@ -1,4 +1,4 @@
-"""Read the text files that people keep their ratings and scores in: UTF-8, and tables with a header."""
+"""Read text files with ratings and scores: UTF-8 text, and tables with a header."""
 
 import csv
 import hashlib
@@ -13,11 +13,11 @@ from finetune_monitor.base.errors import UserError
 SEPARATORS = ",;\t"
 
 COLUMNS_NAMED = 20
-"""Columns that a message names."""
+"""How many columns a message lists at most."""
 
 
 def read_text(path: Path, expected: str) -> tuple[str, str]:
-    """A text file's content, without a byte order mark, and the SHA-256 of its bytes.
+    """The content of a text file without its byte order mark, and the SHA-256 of its bytes.
 
     Raises:
         UserError: the file cannot be read or is not UTF-8.
@@ -31,13 +31,13 @@ def read_text(path: Path, expected: str) -> tuple[str, str]:
             raise ValueError("binary")
         return content.decode("utf-8-sig"), hashlib.sha256(content).hexdigest()
     except ValueError as error:
-        raise UserError(f"{path}: not text in UTF-8; expected {expected}; save it as UTF-8") from error
+        raise UserError(f"{path}: not UTF-8 text; expected {expected}; save the file as UTF-8") from error
 
 
 def table_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Line number and stripped cells of each row that is not empty, the header first.
+    """The line number and the stripped cells of each non-empty row, starting with the header.
 
-    The separator is the one of comma, semicolon and tab that the first line has most of, outside quotes.
+    The separator is whichever of comma, semicolon, and tab occurs most often in the first line, outside quotes.
 
     Raises:
         UserError: a quote is not closed.
@@ -52,12 +52,12 @@ def table_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
                 yield reader.line_num, stripped
     except csv.Error as error:
         raise UserError(
-            f"{path}: damaged at line {reader.line_num} ({error}); expected a CSV table whose quotes are closed"
+            f"{path}: damaged at line {reader.line_num} ({error}); expected a CSV table with balanced quotes"
         ) from error
 
 
 def csv_text(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    """A table separated by commas, a line a row."""
+    """A comma-separated table with one line per row."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -66,6 +66,6 @@ def csv_text(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
 
 
 def shown_columns(header: list[str]) -> str:
-    """The columns of a table, for a message."""
+    """The column names of a table, formatted for a message."""
     more = ", ..." if len(header) > COLUMNS_NAMED else ""
     return ", ".join(reprlib.repr(cell) for cell in header[:COLUMNS_NAMED]) + more or "none"

@@ -1,4 +1,4 @@
-"""Work shared between processes: who am I, and what did the others find."""
+"""Work shared between processes: this process's rank, and the results of the others."""
 
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ def is_main() -> bool:
 
 
 def gather(found: T) -> list[T]:
-    """Every process's object, in the order of ranks, on every process."""
+    """The objects of all processes, ordered by rank, on every process."""
     if not _distributed():
         return [found]
     everyone: list[Any] = [None] * world_size()
@@ -29,7 +29,7 @@ def gather(found: T) -> list[T]:
 
 
 def gather_to_main(found: T) -> list[T]:
-    """Every process's object, in the order of ranks, on the main process; the others get their own alone."""
+    """The objects of all processes, ordered by rank, on the main process; every other process gets only its own."""
     if not _distributed():
         return [found]
     everyone: list[Any] | None = [None] * world_size() if is_main() else None

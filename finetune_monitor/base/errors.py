@@ -1,14 +1,14 @@
-"""The one error a user is meant to read: what is wrong, where, and what to do."""
+"""The error that is written for the user: where, what is wrong, and what to do."""
 
 EXAMPLES_NAMED = 3
-"""How many examples a message names where there may be many."""
+"""How many examples a message gives when there may be many."""
 
 
 class UserError(Exception):
-    """Something the user can put right: a file, a key, a folder. Shown without a traceback, exit status 2."""
+    """A problem that the user can fix, such as a file, a key, or a folder. Shown without a traceback; exit status 2."""
 
 
 def all_problems(problems: list[str], heading: str) -> None:
-    """Raise one `UserError` that lists every problem; do nothing where there is none."""
+    """Raise one `UserError` that lists every problem; do nothing if there are none."""
     if problems:
         raise UserError("\n".join([heading, *(f"  - {problem}" for problem in problems)]))

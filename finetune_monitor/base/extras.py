@@ -1,4 +1,4 @@
-"""Packages that only some work needs: each is named with the line that installs it, where it is missing."""
+"""Optional packages: if one is missing, the error names it and the command that installs it."""
 
 from importlib import import_module
 from importlib.util import find_spec
@@ -18,17 +18,17 @@ EXTRAS = {
     "waitress": "study",
     "wandb": "wandb",
 }
-"""The extra of pyproject.toml that brings each."""
+"""The extra in pyproject.toml that installs each package."""
 
 
 def require(package: str, purpose: str, otherwise: str = "") -> Any:
-    """Import a package that `purpose` needs; call it before long work, not in the middle.
+    """Import a package that `purpose` needs. Call this before long work starts, not in the middle of it.
 
     Args:
-        otherwise: what else the user could do.
+        otherwise: an alternative to installing it.
 
     Raises:
-        UserError: it is missing, or something that it needs is.
+        UserError: the package or one of its dependencies is missing.
     """
     try:
         return import_module(package)
@@ -40,7 +40,7 @@ def require(package: str, purpose: str, otherwise: str = "") -> Any:
 
 
 def is_installed(package: str) -> bool:
-    """Whether it is there; importing some takes seconds."""
+    """Whether the package is installed, without importing it: that can take seconds."""
     try:
         return find_spec(package) is not None
     except ImportError:
@@ -48,5 +48,5 @@ def is_installed(package: str) -> bool:
 
 
 def needs(package: str) -> str:
-    """That a package is needed and how it is installed, in words that follow a colon."""
+    """Text to follow a colon: that the package is needed, and how to install it."""
     return f'needs the package {package}; pip install "finetune_monitor[{EXTRAS[package]}]"'

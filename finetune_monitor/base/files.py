@@ -1,4 +1,4 @@
-"""Nothing half written: stage, fsync, rename."""
+"""Write files and folders atomically: stage, fsync, rename."""
 
 import hashlib
 import os
@@ -10,11 +10,11 @@ from pathlib import Path
 from finetune_monitor.base.errors import UserError
 
 STAGING = ".staging-"
-"""Prefix of what is being written; whatever carries it after a crash is litter."""
+"""Prefix of files that are still being written; after a crash, anything with this prefix can be deleted."""
 
 
 def fsync(path: Path) -> None:
-    """Flush a file or a folder to the disk."""
+    """Flush a file or a folder to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -23,7 +23,7 @@ def fsync(path: Path) -> None:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Replace `path` as a whole: a reader, or a crash, sees the old content or the new one."""
+    """Replace `path` atomically: after a crash, and for any reader, it holds either the old or the new content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(STAGING + path.name)
     try:
@@ -37,23 +37,27 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def claim(folder: Path, names: Sequence[str]) -> None:
-    """Make a folder for results, and see that no file of these names in it would be overwritten.
+    """Create a folder for results, and check that none of these files in it would be overwritten.
 
     Raises:
-        UserError: one is there, or the folder cannot be made.
+        UserError: one of the files exists, or the folder cannot be created.
     """
     for name in names:
         if (folder / name).exists():
-            raise UserError(f"{folder}: found {name}, which would be overwritten; name another folder, or move it away")
+            raise UserError(
+                f"{folder}: found {name}, which would be overwritten; choose another folder or move the file"
+            )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be made ({error.strerror}); expected a folder for the results") from error
+        raise UserError(
+            f"{folder}: cannot create the folder ({error.strerror}); expected a place for results"
+        ) from error
 
 
 @contextmanager
 def staged_folder(target: Path) -> Iterator[Path]:
-    """Yield a folder to fill; it takes the place of `target` when the block ends well, and vanishes otherwise."""
+    """Yield a folder to fill. It replaces `target` if the block succeeds and is deleted otherwise."""
     target.parent.mkdir(parents=True, exist_ok=True)
     staged, old = (target.with_name(prefix + target.name) for prefix in (STAGING, STAGING + "old-"))
     for litter in (staged, old):

@@ -1,4 +1,4 @@
-"""Which file on disk an image's name in a table means."""
+"""Match the image names in a table to files on disk."""
 
 import os
 import posixpath
@@ -13,19 +13,19 @@ IMAGE_COLUMNS = frozenset({"file", "filename", "image", "image_id", "name", "pat
 
 
 def without_suffix(name: str) -> str:
-    """A name without the suffix of an image, if it has one: `1.jpg` and `1` are `1`, `v1.5` stays."""
+    """A name without its image suffix, if it has one: `1.jpg` and `1` become `1`; `v1.5` is unchanged."""
     stem, suffix = posixpath.splitext(name)
     return stem if suffix.lower() in SUFFIXES else name
 
 
 def locate_images(names: Sequence[str], folder: str | Path) -> list[Path | None]:
-    """The file of each name below a folder, None where there is none; hidden files and linked folders are left out.
+    """The file for each name below a folder, or None if there is none. Hidden files and linked folders are skipped.
 
-    A name is a path in the folder, with or without the folder's own name or path before it. Its image suffix may
-    differ or be missing; of several such files the first in alphabetical order is taken.
+    A name is a path in the folder and may start with the folder's own name or path. Its image suffix may differ or be
+    missing; if several files match, the first in alphabetical order is used.
 
     Raises:
-        UserError: the folder is missing, or none of the names is found.
+        UserError: the folder is missing, or none of the names has a file.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -43,8 +43,8 @@ def locate_images(names: Sequence[str], folder: str | Path) -> list[Path | None]
     if names and not any(located):
         example = f"found {reprlib.repr(files[0])}" if files else "the folder has no files"
         raise UserError(
-            f"{folder}: none of the {len(names)} rated images is there; looked for {reprlib.repr(names[0])}, "
-            f"{example}; give the folder from which the names lead to the images"
+            f"{folder}: has none of the {len(names)} rated images; looked for {reprlib.repr(names[0])}, "
+            f"{example}; pass the folder that the names are relative to"
         )
     return [folder / file if file else None for file in located]
 

@@ -1,4 +1,4 @@
-"""Read photos safely: any common format becomes 8-bit RGB, and what cannot be read is an error that names the file."""
+"""Read photos safely: any common format becomes 8-bit RGB, and a file that cannot be read is named in the error."""
 
 import struct
 import warnings
@@ -13,23 +13,24 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from finetune_monitor.base.errors import UserError, all_problems
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-"""What counts as a photo in a folder, in either case."""
+"""File name suffixes of photos, in lower case; upper case is accepted too."""
 
 MAX_PIXELS = 120_000_000
-"""Above the largest phone cameras (108 megapixels); an image of more would take over 360 MB to decode."""
+"""More than the largest phone cameras (108 megapixels); decoding a larger image would take over 360 MB."""
 
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
-"""What Pillow raises for damaged files, by format."""
+"""The exceptions that Pillow raises for damaged files; they depend on the format."""
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """Read one image as 8-bit RGB, upright as its EXIF orientation says.
+    """One image as 8-bit RGB, rotated upright according to its EXIF orientation.
 
-    Transparency is laid on white, 16-bit grays are scaled to 8 bit, an animation gives its first frame.
+    Transparent pixels are blended with white, 16-bit grays are scaled to 8 bits, and only the first frame of an
+    animation is read.
 
     Raises:
-        UserError: the file is missing, is no image, is damaged or truncated, has more than `MAX_PIXELS` pixels
-            (refused before anything is decoded) or pixels that are not 8 or 16 bit.
+        UserError: the file is missing, not an image, damaged, or truncated; it has more than `MAX_PIXELS` pixels
+            (rejected before decoding); or its pixels are not 8 or 16 bits deep.
     """
     path = Path(path)
     if not path.is_file():
@@ -46,12 +47,12 @@ def read_image(path: str | Path) -> Image.Image:
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """The images directly in a folder, sorted by name, so that the first n are the same on every machine.
+    """The images directly in a folder, sorted by name so that the first n are the same on every machine.
 
     Hidden files are left out.
 
     Raises:
-        UserError: the folder is missing, is no folder or has no image.
+        UserError: the folder is missing, is not a folder, or has no images.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
@@ -66,10 +67,10 @@ def list_images(folder: str | Path) -> list[Path]:
 
 
 def each_image(paths: Sequence[str | Path]) -> Iterator[Image.Image]:
-    """Every image that can be read, in order, as `read_image` does, one in memory at a time.
+    """Every readable image in order, as from `read_image`, with only one in memory at a time.
 
     Raises:
-        UserError: at the end, with every file that cannot be read.
+        UserError: after the last image, listing every file that cannot be read.
     """
     problems = []
     for path in paths:
@@ -79,23 +80,23 @@ def each_image(paths: Sequence[str | Path]) -> Iterator[Image.Image]:
             problems.append(str(error))
         else:
             yield image
-    all_problems(problems, f"{len(problems)} of {len(paths)} photos cannot be used; replace or remove them:")
+    all_problems(problems, f"{len(problems)} of {len(paths)} photos cannot be read; replace or remove them:")
 
 
 def read_images(paths: Sequence[str | Path]) -> list[Image.Image]:
-    """All images together, in order.
+    """All images at once, in order.
 
     Raises:
-        UserError: once, with every file that cannot be read.
+        UserError: one error that lists every file that cannot be read.
     """
     return list(each_image(paths))
 
 
 def first_images(folder: str | Path, count: int | None = None) -> list[Path]:
-    """The first `count` paths of `list_images` (all for None), so that 5 photos are within 10.
+    """The first `count` paths of `list_images` (all for None), so that any 5 photos are a subset of 10.
 
     Raises:
-        UserError: the folder has fewer than `count`.
+        UserError: the folder has fewer than `count` images.
     """
     paths = list_images(folder)
     if count is not None and len(paths) < count:
@@ -105,7 +106,7 @@ def first_images(folder: str | Path, count: int | None = None) -> list[Path]:
 
 @contextmanager
 def _quiet_pillow() -> Iterator[None]:
-    """Hide Pillow's warnings: its bomb warning is below our limit, the others are about metadata we do not use."""
+    """Hide Pillow's warnings: it warns of decompression bombs below our limit, and of metadata that we do not use."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -123,13 +124,13 @@ def _too_large(path: Path, found: str) -> str:
 
 def _unreadable(path: Path, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return f"{path}: not an image that can be read; expected JPEG, PNG, WebP, TIFF, BMP or GIF"
+        return f"{path}: not a readable image; expected JPEG, PNG, WebP, TIFF, BMP or GIF"
     return f"{path}: the image is damaged ({error}); copy it again from its source"
 
 
 def _to_rgb(path: Path, image: Image.Image) -> Image.Image:
     if image.mode == "F":
-        raise UserError(f"{path}: found floating-point pixels, expected 8 or 16 bit; save it as PNG or JPEG")
+        raise UserError(f"{path}: found floating-point pixels, expected 8 or 16 bits; save it as PNG or JPEG")
     if image.mode.startswith("I"):
         return _from_16_bit(path, image)
     if image.has_transparency_data:
@@ -143,7 +144,7 @@ def _from_16_bit(path: Path, image: Image.Image) -> Image.Image:
     """Pillow would clip 16-bit grays at 255; scale them instead."""
     values = np.asarray(image)
     if values.size and not 0 <= values.min() <= values.max() <= 65535:
-        raise UserError(f"{path}: found 32-bit pixels, expected 8 or 16 bit; save it as PNG or JPEG")
+        raise UserError(f"{path}: found 32-bit pixels, expected 8 or 16 bits; save it as PNG or JPEG")
     return Image.fromarray((values.astype(np.uint32) // 257).astype(np.uint8)).convert("RGB")
 
 
@@ -152,9 +153,9 @@ LONGEST_SIDE = 256
 
 
 def thumbnail(photo: Image.Image) -> Image.Image:
-    """The photo in RGB, at most `LONGEST_SIDE` pixels long, never enlarged, without what a camera wrote beside it."""
+    """The photo in RGB, scaled down to at most `LONGEST_SIDE` pixels, without the camera's metadata; never enlarged."""
     scale = min(1.0, LONGEST_SIDE / max(photo.size))
     size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
     small = photo.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    small.info = {}  # EXIF may say where the photo was taken
+    small.info = {}  # EXIF may hold the place where the photo was taken
     return small

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM or a closed terminal: the signal is remembered for a clean end; a second one ends at once."""
+"""Ctrl-C, SIGTERM, or a closed terminal: the first signal asks for a clean stop, the second stops at once."""
 
 import os
 import signal
@@ -10,36 +10,36 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 SHOW_CURSOR = b"\x1b[?25h"
-"""A live table hides it, and could not show it again after a second signal."""
+"""Shows the cursor: a live table hides it and cannot restore it after a second signal."""
 
 Gather = Callable[[int | None], Sequence[int | None]]
-"""Gives every process what each of them has, in the order of their ranks."""
+"""Collects one object from each process, ordered by rank, on every process."""
 
 
 class Interrupt:
-    """The signal that asked for the end, if one has.
+    """The signal that asked to stop, if there was one.
 
-    number: of the signal; None where there was none.
-    seconds: since it came.
+    number: of the signal; None if there was none.
+    seconds: since the signal arrived.
 
     Args:
-        message: what the terminal is told at the first signal.
+        message: shown in the terminal at the first signal.
         tell: called at the first signal.
         gather: shares the signal among processes.
-        forwarded: a launcher may pass one Ctrl-C on as a signal of another kind, so that only the same one again
-            ends the process at once.
+        forwarded: a launcher may forward one Ctrl-C as a different signal, so only a repeat of the same signal stops
+            the process at once.
     """
 
     def __init__(self, message: str, tell: Callable[[], None], gather: Gather, forwarded: bool) -> None:
         self.number: int | None = None
         self._message, self._tell, self._gather, self._forwarded = message.encode(), tell, gather, forwarded
         self._since = 0.0
-        self._signals = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # as by nohup
+        self._signals = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # as nohup does
         self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]
 
     @property
     def exit_status(self) -> int:
-        """128 + the signal's number, as shells have it: 130 for Ctrl-C, 143 for SIGTERM; 0 where there was none."""
+        """128 + the signal's number, as in shells: 130 for Ctrl-C, 143 for SIGTERM; 0 if there was no signal."""
         return 128 + self.number if self.number else 0
 
     @property
@@ -53,7 +53,7 @@ class Interrupt:
         return self.number is not None
 
     def listen(self) -> None:
-        """Take the signals; once more after a library has started that takes them for itself."""
+        """Install the signal handlers; call it again after starting a library that installs its own."""
         for number in self._signals:
             signal.signal(number, self._note)
 
@@ -67,11 +67,11 @@ class Interrupt:
             with suppress(OSError):
                 if 1 in self._terminals:
                     os.write(1, SHOW_CURSOR)
-                os.write(2, b"\n" + self._message + b"; again to end at once\n")
+                os.write(2, b"\n" + self._message + b"; repeat to stop at once\n")
             self._tell()
 
     def _mute(self) -> None:
-        """The terminal is gone: to write there would be an error from now on."""
+        """Discard further output: the terminal is closed, and writing to it would raise an error."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in self._terminals:
             os.dup2(nowhere, stream)
@@ -86,7 +86,7 @@ def watched_signals(
     gather: Gather = lambda number: [number],
     forwarded: bool = False,
 ) -> Iterator[Interrupt]:
-    """Turn the signals into an `Interrupt` inside the block."""
+    """Collect signals in an `Interrupt` inside the block."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     interrupt = Interrupt(message, tell, gather, forwarded)
     interrupt.listen()

@@ -1,4 +1,4 @@
-"""Import what a config names as `module:name`: a class or a function of the user's own, or of an installed package."""
+"""Import what a config names as `module:name`: a class or function of the user or of an installed package."""
 
 import sys
 import traceback
@@ -12,26 +12,26 @@ from finetune_monitor.base.sections import did_you_mean
 
 
 def is_place(text: object) -> bool:
-    """Whether it is written as `module:name`."""
+    """Whether the text has the form `module:name`."""
     module, colon, name = text.partition(":") if isinstance(text, str) else ("", "", "")
     return bool(colon) and all(part.isidentifier() for part in (*module.split("."), name))
 
 
 def imported(place: str, folders: Sequence[Path] = ()) -> Any:
-    """What stands at a place.
+    """The class or function at a place.
 
     Args:
-        folders: where its module is looked for after all that Python knows; they stay importable, for what the module
-            imports later.
+        folders: searched for the module after Python's own path; they stay on the path, for imports that the module
+            makes later.
 
     Raises:
-        ValueError: the module cannot be imported, or has nothing of this name.
+        ValueError: the module cannot be imported, or does not have this name.
     """
     module_name, _, name = place.partition(":")
     sys.path += [text for text in dict.fromkeys(map(str, folders)) if text not in sys.path]
     module = _module(module_name, place, folders)
     if not hasattr(module, name):
-        where = getattr(module, "__file__", None) or "it is built in"
+        where = getattr(module, "__file__", None) or "built in"
         raise ValueError(f"found {place!r}, but {module_name} ({where}) has no {name}{did_you_mean(name, dir(module))}")
     return getattr(module, name)
 
@@ -44,7 +44,7 @@ def _module(name: str, place: str, folders: Sequence[Path]) -> ModuleType:
             raise ValueError(_failed(place, error)) from error
         looked = " and ".join(["the installed packages", *dict.fromkeys(map(str, folders))])
         raise ValueError(
-            f"found {place!r}, but no module {error.name} in {looked}; correct it, or set PYTHONPATH"
+            f"found {place!r}, but no module {error.name} in {looked}; correct the name or set PYTHONPATH"
         ) from error
     except Exception as error:
         raise ValueError(_failed(place, error)) from error
@@ -52,4 +52,4 @@ def _module(name: str, place: str, folders: Sequence[Path]) -> ModuleType:
 
 def _failed(place: str, error: Exception) -> str:
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"found {place!r}, but its module fails when it is imported: {error!r} ({frame.filename}:{frame.lineno})"
+    return f"found {place!r}, but importing its module fails: {error!r} ({frame.filename}:{frame.lineno})"

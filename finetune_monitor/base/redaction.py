@@ -1,4 +1,4 @@
-"""Keeps secrets out of everything that is written down."""
+"""Keep secrets out of everything that is written to disk."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ _SECRET_VALUE = re.compile(r"\bhf_[A-Za-z0-9]{20,}|(?<=://)[^/\s:@]+:[^/\s@]+(?=
 
 
 def redacted(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy without what looks like a secret, by its key (`hub.token`), as `key=value` text, or by its shape."""
+    """A copy without anything that looks like a secret by its key (`hub.token`), as `key=value`, or by its shape."""
     return {
         key: REDACTED if _SECRET_KEY.search(str(key)) and isinstance(value, str) and value else _without_secrets(value)
         for key, value in values.items()
@@ -21,7 +21,7 @@ def redacted(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def redacted_yaml(text: str) -> str:
-    """The YAML text as it is, or written anew without its secrets."""
+    """The YAML text, unchanged if it has no secrets, otherwise rewritten without them."""
     content = yaml.safe_load(text)
     if not isinstance(content, dict) or redacted(content) == content:
         return text

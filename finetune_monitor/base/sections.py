@@ -1,4 +1,4 @@
-"""Parts of a config: strict models, also made of a class's options, and in words everything that is wrong."""
+"""Config sections: strict models, some built from a class's options, and readable messages for every problem."""
 
 import difflib
 import re
@@ -20,40 +20,41 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticSerializationError
 
 SAID = "said"
-"""Where an error has what follows its key, once that is in words."""
+"""Key of an error's context that holds the readable text to follow the config key."""
 
 
 class Section(BaseModel):
-    """A part of a config: unknown keys are errors, and nothing changes after validation."""
+    """A config section: unknown keys are errors, and validated values are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
 class Choices(Section):
-    """A part of a config with a key for each class of a registry; null leaves one out."""
+    """A config section with a key for each class of a registry; null turns one off."""
 
     model_config = ConfigDict(extra="allow")
 
     @property
     def chosen(self) -> dict[str, Any]:
-        """The options of those that are wanted, by name."""
+        """The options of the chosen classes, by name."""
         found = ((name, getattr(self, name)) for name in (*type(self).model_fields, *(self.model_extra or {})))
         return {name: options for name, options in found if options is not None}
 
     @model_validator(mode="before")
     @classmethod
     def _others_with_their_key(cls, found: Any) -> Any:
-        """What reads a key that no registered class has is told the key."""
+        """Pass the key along with its value to the reader of keys that no registered class has."""
         if not isinstance(found, Mapping):
             return found
         return {key: value if key in cls.model_fields else (key, value) for key, value in found.items()}
 
 
 def choices(title: str, registry: Mapping[str, Any], other: Callable[[Any, Any], Any]) -> type[Choices]:
-    """A key for each class of the registry; those with `is_default` are on where the config does not say otherwise.
+    """A section with a key for each class of the registry; classes with `is_default` are on unless the config says
+    otherwise.
 
     Args:
-        other: reads a pair of any other key and its value, as a validator of pydantic with its info.
+        other: reads any other key, as a pair of key and value; a pydantic validator that takes `info`.
     """
     keys: dict[str, Any] = {}
     for name, each in registry.items():
@@ -62,7 +63,7 @@ def choices(title: str, registry: Mapping[str, Any], other: Callable[[Any, Any],
 
     base: Any = create_model(title, __base__=Choices, **keys)
 
-    class Open(base):  # older versions of pydantic want the annotation in the class itself
+    class Open(base):  # older versions of pydantic need the annotation in the class itself
         __pydantic_extra__: dict[str, Annotated[Any, PlainValidator(other)]]
 
     return Open
@@ -74,11 +75,11 @@ def options_of(kind: type) -> type:
 
 
 def section_of_options(options: type, *, leaving: Sequence[str] = (), **more: Any) -> type[Section]:
-    """The section whose keys are a dataclass's fields, with their types and defaults; its own checks hold, too.
+    """A section whose keys are a dataclass's fields, with their types and defaults; the dataclass's own checks apply.
 
     Args:
-        leaving: fields that are no keys.
-        more: further keys, or other defaults, as pydantic's `create_model` takes them.
+        leaving: fields that do not become keys.
+        more: additional keys or different defaults, as for pydantic's `create_model`.
     """
     keys = {name: key for name, key in _keys_of_fields(options).items() if name not in leaving}
 
@@ -87,7 +88,7 @@ def section_of_options(options: type, *, leaving: Sequence[str] = (), **more: An
             made = options(**{name: getattr(section, name) for name in keys})
         except ValueError as error:
             raise ValueError(str(error).removeprefix(f"{options.__name__}.")) from error
-        for name in keys:  # what the dataclass has found for what was left open
+        for name in keys:  # values that the dataclass chose for None
             if getattr(section, name) is None:
                 object.__setattr__(section, name, getattr(made, name))
         return section
@@ -98,9 +99,9 @@ def section_of_options(options: type, *, leaving: Sequence[str] = (), **more: An
 
 
 def section_of_parameters(kind: type, **more: Any) -> type[Section]:
-    """The section whose keys are what a class is made with, by name; the class is not made to check them.
+    """A section whose keys are the parameters of a class's constructor; the class is not instantiated to check them.
 
-    A parameter is no key where its default cannot be written in a config.
+    A parameter whose default cannot be written in a config does not become a key.
     """
     keys = _keys_of_fields(kind) if is_dataclass(kind) else _keys_of_signature(kind)
     return create_model(kind.__qualname__, __base__=_AnyTypes, **{**more, **keys, **more})
@@ -141,7 +142,7 @@ def _default(field: Any) -> Any:
 
 
 def flat(content: Mapping[str, Any], whole: Callable[[Mapping[str, Any]], bool] = lambda _: False) -> dict[str, Any]:
-    """Everything in nested mappings by dotted keys; an empty mapping, or one that is `whole`, is a value."""
+    """Nested mappings flattened to dotted keys; empty mappings and those that are `whole` count as values."""
     found: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, Mapping) and value and not whole(value):
@@ -152,15 +153,16 @@ def flat(content: Mapping[str, Any], whole: Callable[[Mapping[str, Any]], bool] 
 
 
 def problem(said: str, *location: str, kind: str = "value_error") -> ValidationError:
-    """One problem, at a place below where it is raised: what follows the key, and pydantic's kind of error."""
+    """One problem as an error, at a location below the current one: the text to follow the key, and pydantic's type."""
     return _errors([(said, location, kind, None)])
 
 
 def read_section(section: type[Section], found: Any) -> Section:
-    """A section that only the content names: its problems are put into words here, where its keys are known.
+    """A validated section whose class depends on the content; its errors become readable here, where its keys are
+    known.
 
     Raises:
-        ValidationError: what is wrong, which `problems_of` shows with the key of the section.
+        ValidationError: the problems; `problems_of` adds the key of the section.
     """
     try:
         return section.model_validate(found)
@@ -178,13 +180,13 @@ def _errors(told: Sequence[tuple[str, Sequence[int | str], str, Any]]) -> Valida
 
 
 def problems_of(error: ValidationError, model: type[Section]) -> list[str]:
-    """Everything that is wrong with the content of a config, in words."""
+    """A readable message for everything that is wrong with a config."""
     explained = [_explain(found, model) for found in error.errors()]
     return [key + said if key else re.sub(r"^(: |\.)", "", said) for key, said in explained]
 
 
 def _explain(found: Mapping[str, Any], model: type[Section]) -> tuple[str, str]:
-    """One problem in words: the key, and what follows it: what was found, what is allowed."""
+    """One problem as its key and the text to follow it: what was found, what is allowed."""
     key, beside, within = _walk([str(part) for part in found["loc"]], model)
     if SAID in found.get("ctx", {}):
         return key, found["ctx"][SAID]
@@ -199,12 +201,12 @@ def _explain(found: Mapping[str, Any], model: type[Section]) -> tuple[str, str]:
 
 
 def joined(text: str, keys: Sequence[str]) -> str:
-    """What follows the key of a section: a text that may open with one of its keys."""
+    """The separator and text to follow a section's key; the text may start with one of the section's own keys."""
     return ("." if text.partition(":")[0] in keys else ": ") + text
 
 
 def _walk(location: Sequence[str], model: type[Section]) -> tuple[str, list[str], list[str]]:
-    """The dotted key at a location, the keys beside it and within it."""
+    """The dotted key at a location, its sibling keys, and the keys below it."""
     sections, beside = [model], [model]
     for part in location:
         beside, sections = sections, sections if part.isdigit() else sections_of(sections, part)
@@ -216,14 +218,14 @@ def _keys(sections: Sequence[type[Section]]) -> list[str]:
 
 
 def _elsewhere(key: str, model: type[Section], beside: Sequence[str]) -> str:
-    """What may have been meant: a key beside it, or one of the same name in another section."""
+    """A suggestion: a similar key in the same section, or the same key in another section."""
     name = key.rpartition(".")[2]
     others = [other for other in dotted_keys(model) if other.rpartition(".")[2] == name]
     return nearest(name, beside) if len(others) != 1 else f" (did you mean {others[0]}?)"
 
 
 def dotted_keys(section: type[Section], prefix: str = "") -> list[str]:
-    """Every key below a section, sections among them; a list's entries have none."""
+    """Every key below a section, including nested sections; entries of lists have no keys."""
     found = []
     for name, field in section.model_fields.items():
         found.append(prefix + name)
@@ -234,23 +236,23 @@ def dotted_keys(section: type[Section], prefix: str = "") -> list[str]:
 
 
 def sections_of(sections: Sequence[type[Section]], key: str) -> list[type[Section]]:
-    """The sections that may stand under a key of these."""
+    """The section types that a key of these sections may hold."""
     kinds = [each.model_fields[key].annotation for each in sections if key in each.model_fields]
     return [found for kind in kinds for found in _sections_in(kind)]
 
 
 def _sections_in(annotation: Any) -> list[type[Section]]:
-    if inside := get_args(annotation):  # first: in Python 3.10 list[int] passes for a type
+    if inside := get_args(annotation):  # checked first: in Python 3.10, list[int] counts as a type
         return [found for inner in inside for found in _sections_in(inner)]
     return [annotation] if isinstance(annotation, type) and issubclass(annotation, Section) else []
 
 
 def nearest(found: str, known: Sequence[str]) -> str:
-    """` (did you mean X?)`, or the known words where none is near."""
+    """` (did you mean X?)`, or the list of known words if none is similar."""
     return did_you_mean(found, known) or f" (known here: {', '.join(known)})"
 
 
 def did_you_mean(found: str, known: Sequence[str]) -> str:
-    """` (did you mean X?)`, or "" where none is near."""
+    """` (did you mean X?)`, or "" if no known word is similar."""
     close = difflib.get_close_matches(found, known, n=1, cutoff=0.5)
     return f" (did you mean {close[0]}?)" if close else ""

@@ -1,3 +1,3 @@
-"""The version of the package, read by packaging and written into what runs record."""
+"""The version of the package, read by packaging and recorded with every run."""
 
 __version__ = "0.1.0"

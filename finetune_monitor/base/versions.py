@@ -1,4 +1,4 @@
-"""What images and scores depend on beside weights and settings: the packages' versions and the device."""
+"""What images and scores depend on besides weights and settings: package versions and the device."""
 
 import platform
 from importlib.metadata import version
@@ -9,7 +9,7 @@ PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft", "open_cl
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that decide what an image and its scores look like."""
+    """Versions of the packages that affect images and scores."""
     return {"python": platform.python_version(), **{name: version(name) for name in ["finetune_monitor", *PACKAGES]}}
 
 

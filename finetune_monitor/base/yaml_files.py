@@ -1,4 +1,4 @@
-"""Read the YAML of a config, and apply `dotted.key=value` overrides to what it holds."""
+"""Read the YAML of a config and apply `dotted.key=value` overrides to it."""
 
 import re
 from pathlib import Path
@@ -10,13 +10,15 @@ from finetune_monitor.base.errors import UserError
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads 1e-4 as a number (YAML 1.1 wants 1.0e-4) and refuses a key that stands twice."""
+    """Reads 1e-4 as a number (YAML 1.1 requires 1.0e-4) and rejects duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         repeated = sorted({str(key) for key in keys if keys.count(key) > 1})
         if repeated:
-            raise yaml.constructor.ConstructorError(None, None, f"found twice: {', '.join(repeated)}", node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, f"duplicate keys: {', '.join(repeated)}", node.start_mark
+            )
         return super().construct_mapping(node, deep)
 
 
@@ -29,7 +31,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping that a YAML file holds.
 
     Raises:
-        UserError: the file cannot be read, is not valid YAML or holds something else.
+        UserError: the file cannot be read, is not valid YAML, or does not hold a mapping.
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
@@ -43,7 +45,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def override(content: dict[str, Any], change: str) -> None:
-    """Apply one `dotted.key=value` to the content of a config, in place."""
+    """Apply one `dotted.key=value` override to the content of a config, in place."""
     key, equals, value = change.partition("=")
     if not equals or not key:
         raise UserError(f"{change}: expected an override as dotted.key=value, such as train.max_steps=500")

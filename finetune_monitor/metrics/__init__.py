@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 Made = TypeVar("Made")
 
 Feature: TypeAlias = Float[np.ndarray, "_"]
-"""What a metric that compares images with each other needs of one; it may be of another length for each."""
+"""What a comparing metric needs from one image; the length may differ between images."""
 
 
 @runtime_checkable
 class Metric(Protocol):
-    """Turns images into scores.
+    """Computes scores of images.
 
-    name: the key everywhere: record, TensorBoard tag, W&B column, stopping rule.
-    higher_is_better: the direction, for plots, tables and stopping rules.
-    bounds: least and greatest score of one image.
+    name: the key used everywhere: record, TensorBoard tag, W&B column, stopping rule.
+    higher_is_better: the direction, for plots, tables, and stopping rules.
+    bounds: lowest and highest possible score of an image.
 
-    A metric that has more to say has a method `describe`, which returns a `Description`; one that has no more to say
-    than which columns it has may have them as `columns`. One that a config may name also has a method `for_run` and a
+    A metric with more to describe has a method `describe` that returns a `Description`; if it only needs to describe
+    its columns, an attribute `columns` is enough. A metric that a config can name also has a method `for_run` and a
     dataclass `Options`; see `finetune_monitor.training.registry`.
     """
 
@@ -43,21 +43,21 @@ class Metric(Protocol):
     bounds: tuple[float, float]
 
     def score(self, images: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
-        """One column a name, one value an image; NaN where an image cannot be measured."""
+        """Columns by name, each with one value per image; NaN if an image cannot be measured."""
         ...
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a metric says of itself; every part may be left out.
+    """A metric's description of itself; every part is optional.
 
-    columns: its columns by name. The one of the metric's own name has its bounds from the metric and its direction,
-        too, unless it says that there is none; one that is not described here is a side column without a direction.
-    weights: the models and photos that decide what a score means, each with its SHA-256; runs in which they differ
-        are not compared.
+    columns: its columns by name. The column with the metric's own name has the metric's bounds and, unless it says that
+        it has none, the metric's direction; a column that is not described here is a side column without a direction.
+    weights: the models and photos that determine what a score means, each with its SHA-256; runs are not compared if
+        these differ.
     ceilings: by column, the score of the real photos against each other.
-    thumbnails: small images of the photos, by the SHA-256 that `weights` gives them.
-    notice: a sentence that is shown wherever the scores are ("demo scores ...").
+    thumbnails: small versions of the photos, by their SHA-256 in `weights`.
+    notice: a sentence to show wherever the scores appear ("demo scores ...").
     """
 
     columns: Mapping[str, ScoreColumn] = field(default_factory=dict)
@@ -69,33 +69,33 @@ class Description:
 
 @runtime_checkable
 class Described(Protocol):
-    """A metric that says more of itself than its name, direction and bounds."""
+    """A metric that describes more than its name, direction, and bounds."""
 
     def describe(self) -> Description: ...
 
 
 @runtime_checkable
 class Compares(Protocol):
-    """A metric that compares images with each other: with several processes, also those of another one."""
+    """A metric that compares images with each other, including those of other processes."""
 
     def features(self, images: Sequence[Image], cells: Sequence[Cell]) -> Sequence[Feature | None]:
-        """What it needs of each image; None where there is nothing."""
+        """The features that it needs from each image; None if there are none."""
         ...
 
     def compare(self, features: Sequence[Feature | None], cells: Sequence[Cell]) -> dict[str, FloatArray]:
-        """The columns, one value an image, from the features of the whole grid."""
+        """The columns, with one value per image, from the features of the entire grid."""
         ...
 
 
 @runtime_checkable
 class OfModel(Protocol):
-    """A metric that looks at the model itself, with what the grid is rendered with."""
+    """A metric that measures the model itself, with the pipeline that renders the grid."""
 
     def measure(self, pipeline: "TextToImage", size: tuple[int, int]) -> Mapping[str, FloatArray]:
-        """By column one value a draw of noise, the same draws in every evaluation.
+        """For each column, one value per draw of noise; the draws are the same in every evaluation.
 
         Args:
-            pipeline: its modules are the live ones, in eval mode and without gradients.
+            pipeline: has the live modules, in eval mode and without gradients.
             size: height and width of the grid's images in pixels.
         """
         ...
@@ -103,25 +103,25 @@ class OfModel(Protocol):
 
 @runtime_checkable
 class Derives(Protocol):
-    """A metric with scores that are of an evaluation, and of no single image."""
+    """A metric with scores of an evaluation as a whole, not of single images."""
 
     def derive(self, history: Sequence[Evaluation]) -> Mapping[str, Estimate]:
-        """Its scores at the last evaluation; one that cannot be said is left out."""
+        """Its scores at the last evaluation; a score that is undefined is left out."""
         ...
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """What a run offers to the metrics that its config names.
+    """What a run provides to the metrics that its config names.
 
-    photos: of the subject, those that are trained on; None where they cannot be read.
-    held_out: further photos of the subject.
-    device: where networks run, as torch names it.
-    prompts: of the grid; `score` may see only some of its cells.
-    options: of all metrics that the config names, by name.
-    instance_prompt: the one that the photos are trained with.
-    class_images: where images of other people are, or will be before the first evaluation.
-    shared: networks that several metrics use, by what tells them apart.
+    photos: the training photos of the subject; None if they cannot be read.
+    held_out: other photos of the subject.
+    device: the torch device that networks run on.
+    prompts: the prompts of the grid; `score` may see only some of its cells.
+    options: the options of all metrics that the config names, by name.
+    instance_prompt: the prompt that the photos are trained with.
+    class_images: the folder with images of other people, which may be filled only before the first evaluation.
+    shared: networks that several metrics share, by a key that identifies them.
     """
 
     photos: Sequence[Path] | None
@@ -134,17 +134,17 @@ class RunContext:
     shared: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def share(self, key: Any, make: Callable[[], Made]) -> Made:
-        """What was made for this key before, or what is made now."""
+        """The object made for this key earlier, or a new one."""
         if key not in self.shared:
             self.shared[key] = make()
         found: Made = self.shared[key]
         return found
 
     def clip(self, clip: str, pretrained: str | None) -> "ClipEncoder":
-        """The encoder of a CLIP model; metrics that name the same one share it, and each image is encoded once.
+        """The encoder of a CLIP model. Metrics that name the same model share it, so each image is encoded once.
 
         Raises:
-            UserError: its weights cannot be had, or its activation does not fit them.
+            UserError: its weights are not available, or its activation does not match them.
         """
         from finetune_monitor.models.clip import ClipEncoder, resolve_clip
 
@@ -152,10 +152,10 @@ class RunContext:
         return self.share(("clip", source.id), lambda: ClipEncoder(source, device=self.device))
 
     def faces(self, recognizer: str) -> "FaceReader":
-        """The reader of faces with a recognizer; metrics that name the same one share it.
+        """The face reader for a recognizer. Metrics that name the same recognizer share it.
 
         Raises:
-            UserError: the recognizer cannot be had or loaded.
+            UserError: the recognizer is not available or cannot be loaded.
         """
         from finetune_monitor.models.face_reader import FaceReader
 
@@ -164,10 +164,10 @@ class RunContext:
 
 @dataclass(frozen=True)
 class Descriptions:
-    """What all metrics of a run say, in the order of the metrics.
+    """The descriptions of all metrics of a run, in order.
 
     Raises:
-        ValueError: there is no metric, or two give a main column of the same name.
+        ValueError: there is no metric, or two metrics have a main column of the same name.
     """
 
     by_metric: Mapping[str, Description]
@@ -177,7 +177,7 @@ class Descriptions:
         found = [(metric.name, describe(metric)) for metric in metrics]
         names = [name for _, description in found for name, column in description.columns.items() if column.is_main]
         if not names or len(set(names)) != len(names):
-            raise ValueError(f"metrics: found {names}, expected at least one, and each name once")
+            raise ValueError(f"metrics: found {names}, expected at least one metric and no duplicate names")
         return cls(dict(found))
 
     @property
@@ -194,7 +194,7 @@ class Descriptions:
         return {sha256: image for each in self.by_metric.values() for sha256, image in each.thumbnails.items()}
 
     def to_json(self) -> dict[str, Any]:
-        """What run.json has of the metrics: all that decides whether scores can be compared, and how to show them."""
+        """The metrics in the format of run.json: what makes scores comparable, and how to show them."""
         main = {name: column.direction_json() for name, column in self.columns.items() if column.is_main}
         weights = {name: {**each.weights, **_notice(each)} for name, each in self.by_metric.items()}
         return {
@@ -205,7 +205,7 @@ class Descriptions:
 
 
 def describe(metric: Metric) -> Description:
-    """What the metric says of itself, its own column first."""
+    """The metric's description, with its own column first."""
     said = metric.describe() if isinstance(metric, Described) else Description(said_columns(metric))
     own = replace(said.columns.get(metric.name, ScoreColumn()), bounds=metric.bounds)
     if own.higher_is_better is not None:
@@ -215,7 +215,7 @@ def describe(metric: Metric) -> Description:
 
 
 def said_columns(metric: Metric | type) -> Mapping[str, ScoreColumn]:
-    """The columns that a metric or its class has as `columns`, where it has that."""
+    """The attribute `columns` of a metric or its class; empty if there is none."""
     said = getattr(metric, "columns", None)
     if not isinstance(said, Mapping) or not all(isinstance(column, ScoreColumn) for column in said.values()):
         return {}
@@ -223,7 +223,7 @@ def said_columns(metric: Metric | type) -> Mapping[str, ScoreColumn]:
 
 
 def unwrapped(metric: Metric) -> Metric:
-    """The metric itself, where another one adds to it."""
+    """The metric inside a wrapper that adds to it, or the metric itself."""
     while hasattr(metric, "wrapped"):
         metric = metric.wrapped
     return metric

@@ -1,4 +1,4 @@
-"""How pleasing people would find an image, 0 to 10: a head on CLIP's image embedding, trained on human ratings."""
+"""How appealing people would find an image, 0 to 10: a head on CLIP image embeddings, trained on human ratings."""
 
 import logging
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.grid import Cell
 from finetune_monitor.stats.estimate import FloatArray
 
-if TYPE_CHECKING:  # the config reads this file for its options, and torch takes seconds
+if TYPE_CHECKING:  # the config imports this file for its options, and importing torch takes seconds
     import torch
 
     from finetune_monitor.models.clip import ClipEncoder
@@ -24,21 +24,21 @@ logger = logging.getLogger(__name__)
 
 
 class Aesthetic:
-    """Rating of each image by a head on CLIP embeddings, 0 to 10 unless the head names another scale.
+    """Rating of each image by a head on CLIP embeddings, 0 to 10 unless the head specifies another scale.
 
-    What the head says is what is logged: a head is not bounded, and a score outside its scale is warned about once.
-    Ratings follow the taste of those who rated: Western and realist photographs are favored (arXiv 2601.09896).
+    The head's output is logged unchanged: it is unbounded, and the first score outside the scale causes a warning.
+    Ratings reflect the taste of the raters: Western and realist photographs are favored (arXiv 2601.09896).
 
     Args:
-        clip: model name of open_clip, a folder in open_clip's layout, or a `ClipEncoder` that other metrics use too.
-        pretrained: tag of its weights in open_clip; ignored for a folder and an encoder.
-        head: name of a public head, or path of one: `.safetensors` as `finetune-monitor aesthetic fit` writes it, or
-            `.pth`, where it is one linear layer or a copy of a public head.
-        device: where CLIP and the head run, in float32; an encoder's own where one is given.
-        name: of the metric and its column; give another to a second head in the same monitor.
+        clip: a model name of open_clip, a folder in open_clip's layout, or a `ClipEncoder` shared with other metrics.
+        pretrained: the tag of its weights in open_clip; ignored for a folder and an encoder.
+        head: the name of a public head, or the path of a head: `.safetensors` as written by `finetune-monitor aesthetic
+            fit`, or `.pth` if it is a single linear layer or a copy of a public head.
+        device: the device that CLIP and the head run on, in float32; ignored if an encoder is given, which has its own.
+        name: the name of the metric and its column; a second head in the same monitor needs a different one.
 
     Raises:
-        UserError: weights that cannot be had, CLIP's activation does not fit them, or the head is for another CLIP.
+        UserError: weights are not available, CLIP's activation does not match them, or the head is for another CLIP.
     """
 
     name = "aesthetic"
@@ -47,7 +47,7 @@ class Aesthetic:
 
     @dataclass(frozen=True)
     class Options:
-        """What a config may set."""
+        """The options that a config can set."""
 
         clip: str = CLIP
         pretrained: str | None = PRETRAINED
@@ -83,11 +83,11 @@ class Aesthetic:
 
     @classmethod
     def for_run(cls, options: Options, run: RunContext) -> "Aesthetic":
-        """The metric that a run's config asks for."""
+        """The metric as configured for a run."""
         return cls(run.clip(options.clip, options.pretrained), head=options.head)
 
     def score(self, images: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
-        """One column of the metric's name, one rating an image (RGB)."""
+        """One column with the metric's name: one rating per image (RGB)."""
         ratings = self._head.rate(self._clip.embed(images))
         self._warn_outside(ratings)
         return {self.name: ratings}
@@ -98,10 +98,10 @@ class Aesthetic:
         if len(outside) and not self._warned:
             self._warned = True
             logger.warning(
-                f"{self.name}: a score of {outside[0]:.2f} lies outside {low:g}..{high:g}; it is logged as it is: the "
-                "head was trained on no such images (said once)"
+                f"{self.name}: a score of {outside[0]:.2f} is outside {low:g}..{high:g} and is logged unchanged: the "
+                "head was not trained on such images (reported once)"
             )
 
     def describe(self) -> Description:
-        """CLIP and head with the SHA-256 of their weights; the head's notice where it has one."""
+        """CLIP and the head with the SHA-256 of their weights, and the head's notice, if any."""
         return self._description

@@ -1,4 +1,4 @@
-"""Aesthetic heads: layers on a CLIP embedding, and the files they come in, which say what they were made with."""
+"""Aesthetic heads: layers on a CLIP embedding, and their files, which record how they were made."""
 
 import json
 import logging
@@ -27,19 +27,19 @@ from finetune_monitor.models.weights import PublishedFile, find_weights, read_st
 logger = logging.getLogger(__name__)
 
 HEAD_FORMAT, HEAD_VERSION = "finetune_monitor.aesthetic_head", "1"
-"""What the metadata of a head's `.safetensors` says under `format` and `version`."""
+"""The metadata values `format` and `version` in a head's `.safetensors` file."""
 
 ACTIVATIONS = ("none", "relu")
 
 NORMALIZATION = "l2"
-"""How embeddings are scaled before the first layer; there is no other way."""
+"""How embeddings are scaled before the first layer; no other value is supported."""
 
 
 @dataclass(frozen=True)
 class PublicHead:
-    """A head that others have published, whose file says nothing of itself.
+    """A head published by others, whose file has no metadata.
 
-    activation: between the layers.
+    activation: the activation between the layers.
     clip: the model whose embeddings the head was trained on.
     """
 
@@ -96,10 +96,11 @@ class AestheticHead(nn.Module):
     """Linear layers with an activation between them, on L2-normalized CLIP image embeddings.
 
     Args:
-        widths: from the embedding's size down to 1, or to the number of grades; `[768, 1]` is one linear layer.
-        activation: `none` or `relu`, between the layers and not after the last.
-        grades: where given, the last layer's outputs are the logits of these ratings (as in NIMA, Talebi and Milanfar
-            2018), and the score is the mean of their distribution; where None, the last layer's one output is the
+        widths: layer sizes, from the size of the embeddings down to 1 or to the number of grades; `[768, 1]` is a
+            single linear layer.
+        activation: `none` or `relu`, between layers but not after the last.
+        grades: if given, the last layer's outputs are the logits of these ratings (as in NIMA, Talebi and Milanfar
+            2018), and the score is the mean of their distribution; if None, the last layer's single output is the
             score.
     """
 
@@ -108,38 +109,38 @@ class AestheticHead(nn.Module):
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation: found {activation!r}, expected one of {', '.join(ACTIVATIONS)}")
         if widths[-1] != (1 if grades is None else len(grades)):
-            raise ValueError(f"widths: found {widths[-1]} outputs, expected 1, or one for each of the grades {grades}")
+            raise ValueError(f"widths: found {widths[-1]} outputs, expected 1, or one per grade in {grades}")
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.activation = activation
         self.grades = None if grades is None else tuple(map(float, grades))
 
     @property
     def linears(self) -> list[nn.Linear]:
-        """The layers, first to last."""
+        """The layers, from first to last."""
         return [layer for layer in self.layers if isinstance(layer, nn.Linear)]
 
     @property
     def widths(self) -> list[int]:
-        """From the size of the embeddings it takes to the number of outputs."""
+        """The layer sizes, from the size of the embeddings to the number of outputs."""
         return [self.width, *(layer.out_features for layer in self.linears)]
 
     @property
     def width(self) -> int:
-        """Size of the embeddings it takes."""
+        """The size of the input embeddings."""
         return self.linears[0].in_features
 
     def forward(self, embeddings: Float[Tensor, "n d"]) -> Float[Tensor, "n"]:
-        """The rating each embedding would get, on the scale of the head's training data; not clipped to it."""
+        """The rating of each embedding on the scale of the head's training data, not clipped to that scale."""
         return self.mean(self.outputs(embeddings))
 
     @torch.inference_mode()
     def rate(self, embeddings: Float[Tensor, "n d"]) -> Float[np.ndarray, "n"]:
-        """The same in NumPy, without a gradient."""
+        """The ratings as a NumPy array, without gradients."""
         ratings: np.ndarray = self(embeddings).cpu().numpy().astype(np.float64)
         return ratings
 
     def outputs(self, embeddings: Float[Tensor, "n d"], dropout: float = 0.0) -> Float[Tensor, "n k"]:
-        """What the last layer gives; while training, `dropout` is the share of hidden values that are left out."""
+        """The outputs of the last layer; during training, `dropout` is the share of hidden values that are zeroed."""
         x = embeddings
         for index, layer in enumerate(self.layers):
             if index:
@@ -149,17 +150,17 @@ class AestheticHead(nn.Module):
         return x
 
     def mean(self, outputs: Float[Tensor, "n k"]) -> Float[Tensor, "n"]:
-        """The score that outputs stand for: themselves, or the mean of the grades' distribution."""
+        """The score of the outputs: the output itself, or the mean of the grades' distribution."""
         if self.grades is None:
             return outputs[:, 0]
         return outputs.softmax(dim=1) @ torch.tensor(self.grades, dtype=outputs.dtype, device=outputs.device)
 
 
 def find_head(head: str | Path) -> Path:
-    """The file of a public head (downloaded where it is not at hand), or of one that is named by its path.
+    """The file of a head given by path, or of a public head by name, downloaded if necessary.
 
     Raises:
-        UserError: neither, or a public head that cannot be had.
+        UserError: it is neither, or the public head is not available.
     """
     if head in PUBLIC_HEADS:
         return find_weights(PUBLIC_HEADS[str(head)].file)
@@ -170,7 +171,7 @@ def find_head(head: str | Path) -> Path:
 
 
 def save_head(file: Path, head: AestheticHead, metadata: Mapping[str, str]) -> None:
-    """Write a head with what `read_head` must know of it, and with `metadata` for those who use it."""
+    """Write a head with the metadata that `read_head` needs, and with `metadata` for its users."""
     own = {
         "format": HEAD_FORMAT,
         "version": HEAD_VERSION,
@@ -185,12 +186,12 @@ def save_head(file: Path, head: AestheticHead, metadata: Mapping[str, str]) -> N
 
 
 def read_head(file: Path) -> tuple[AestheticHead, Mapping[str, str]]:
-    """A head and what is known of it: `activation`, and where given `clip`, `clip_sha256`, `scale`, `notice`, ….
+    """A head and its metadata: `activation` and, if given, `clip`, `clip_sha256`, `scale`, `notice`, ….
 
-    Tensors are called `layers.{i}.weight` and `layers.{i}.bias`, or `weight` and `bias` for a single layer.
+    Tensors are named `layers.{i}.weight` and `layers.{i}.bias`, or `weight` and `bias` for a single layer.
 
     Raises:
-        UserError: not a head, of an unknown format, or several layers and nobody says what stands between them.
+        UserError: the file is not a head, has an unknown format, or has several layers and an unknown activation.
     """
     state = read_state_dict(file)
     metadata = _safetensors_metadata(file) if file.suffix == ".safetensors" else _known_metadata(file)
@@ -199,7 +200,7 @@ def read_head(file: Path) -> tuple[AestheticHead, Mapping[str, str]]:
     activation = metadata.get("activation", "none" if len(layers) == 1 else None)
     if activation not in ACTIVATIONS:
         raise UserError(
-            f"{file}: the activation between its {len(layers)} layers is {activation or 'not known'}, expected one of "
+            f"{file}: the activation between its {len(layers)} layers is {activation or 'unknown'}, expected one of "
             f"{', '.join(ACTIVATIONS)}; save it as .safetensors with the metadata format={HEAD_FORMAT}, "
             f"version={HEAD_VERSION} and activation"
         )
@@ -211,7 +212,7 @@ def read_head(file: Path) -> tuple[AestheticHead, Mapping[str, str]]:
 
 
 def clip_of(metadata: Mapping[str, str]) -> tuple[str, str | None] | None:
-    """Model and weights' tag of open_clip, or a folder and None, that a head was trained on; None: it does not say."""
+    """The CLIP that a head was trained on: model and tag of open_clip, or a folder and None; None if not stated."""
     found = metadata.get("clip")
     if not found:
         return None
@@ -220,7 +221,7 @@ def clip_of(metadata: Mapping[str, str]) -> tuple[str, str | None] | None:
 
 
 def scale_of(metadata: Mapping[str, str]) -> tuple[float, float]:
-    """Least and greatest rating of a head's training data; 0 to 10 where it does not say."""
+    """The lowest and highest rating in a head's training data; 0 to 10 if not stated."""
     low, _, high = metadata.get("scale", "").partition("..")
     try:
         return float(low), float(high)
@@ -229,21 +230,21 @@ def scale_of(metadata: Mapping[str, str]) -> tuple[float, float]:
 
 
 def check_fit(file: Path, width: int, metadata: Mapping[str, str], source: ClipSource) -> None:
-    """Refuse a head that was trained on another CLIP, which would give wrong scores and no error.
+    """Reject a head that was trained on another CLIP, which would silently return wrong scores.
 
-    CLIP models are known by name and tag; a folder has no name and is known by the SHA-256 of its weights. Where the
-    head does not state that, as the public ones do not, activation and width must do, and a warning says so.
+    CLIP models are identified by name and tag; a folder is identified by the SHA-256 of its weights. If the head does
+    not state that, as the public ones do not, only activation and width are checked, and a warning says so.
 
     Raises:
-        UserError: the width, the name, the activation or the content differs.
+        UserError: the width, the name, the activation, or the content differs.
     """
     trained_on, ours = metadata.get("clip", ""), source.id.replace("-quickgelu", "")
     if source.tag and trained_on and trained_on.replace("-quickgelu", "") != ours:
-        raise UserError(f"{file}: the head was trained on CLIP {trained_on}, found clip {source.id}; name the former")
+        raise UserError(f"{file}: the head was trained on CLIP {trained_on}, found clip {source.id}; use the former")
     given = clip_width(source)
     if given != width:
         raise UserError(
-            f"{file}: the head takes embeddings of width {width}, CLIP {source.id} gives {given}; name the CLIP model "
+            f"{file}: the head takes embeddings of width {width}, but CLIP {source.id} has {given}; use the CLIP model "
             "that the head was trained with"
         )
     if source.tag is None:
@@ -251,8 +252,8 @@ def check_fit(file: Path, width: int, metadata: Mapping[str, str], source: ClipS
 
 
 def _in_order(content: bytes) -> bytes:
-    """The same `.safetensors` with its header sorted: the library's order differs from run to run, and so would the
-    SHA-256 by which a head is known.
+    """The same `.safetensors` with its header sorted: the library's order varies between runs, and with it the SHA-256
+    that identifies a head.
     """
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.dumps(json.loads(content[8:end]), sort_keys=True).encode()
@@ -264,21 +265,21 @@ def _check_folder(file: Path, metadata: Mapping[str, str], source: ClipSource) -
     trained_on, expected = metadata.get("clip", "another model"), metadata.get("clip_sha256")
     if expected and expected != source.sha256:
         raise UserError(
-            f"{file}: the head was trained on CLIP {trained_on} whose weights have sha256 {expected[:12]}…, those of "
-            f"{source.id} have {source.sha256[:12]}…; name the CLIP model that the head was trained with"
+            f"{file}: the head was trained on CLIP {trained_on} whose weights have sha256 {expected[:12]}…, but those "
+            f"of {source.id} have {source.sha256[:12]}…; use the CLIP model that the head was trained with"
         )
     config = open_clip.get_model_config(source.arguments["model_name"]) or {}
     if "-quickgelu/" in trained_on and not config.get("quick_gelu"):
         raise UserError(
-            f"{file}: the head was trained on CLIP {trained_on}, but the config of {source.id} lacks quick_gelu; name "
-            "the former, or a folder with its whole open_clip_config.json"
+            f"{file}: the head was trained on CLIP {trained_on}, but the config of {source.id} lacks quick_gelu; use "
+            "the former, or a folder with its complete open_clip_config.json"
         )
     if not expected and "clip" in metadata:
-        logger.warning(f"{file}: the head was trained on CLIP {trained_on}; whether {source.id} is that, nothing tells")
+        logger.warning(f"{file}: the head was trained on CLIP {trained_on}; cannot verify that {source.id} is the same")
 
 
 def _linear_layers(file: Path, state: Mapping[str, Any], outputs: int) -> list[tuple[Tensor, Tensor]]:
-    """(weight, bias) of each layer, first to last, checked to fit together and to end in as many outputs."""
+    """(weight, bias) of each layer, first to last, checked to be compatible and to end in that many outputs."""
     if set(state) == {"weight", "bias"}:
         state = {f"layers.0.{key}": value for key, value in state.items()}
     indices = sorted({int(key.split(".")[1]) for key in state if re.fullmatch(r"layers\.\d+\.(weight|bias)", key)})
@@ -289,13 +290,13 @@ def _linear_layers(file: Path, state: Mapping[str, Any], outputs: int) -> list[t
         raise UserError(
             f"{file}: not an aesthetic head; found {', '.join(list(state)[:4]) or 'nothing'}, expected "
             "layers.0.weight, layers.0.bias, … of linear layers that end in "
-            f"{'one number' if outputs == 1 else f'{outputs} numbers, one a grade'}"
+            f"{'one number' if outputs == 1 else f'{outputs} numbers, one per grade'}"
         )
     return layers
 
 
 def _is_chain(layers: Sequence[tuple[Tensor, Tensor]], outputs: int) -> bool:
-    """Whether each layer takes what the one before gives, down to the outputs."""
+    """Whether the sizes of consecutive layers match, down to the outputs."""
     linear = all(weight.ndim == 2 and bias.shape == weight.shape[:1] for weight, bias in layers)
     fitting = all(before.shape[0] == after.shape[-1] for (before, _), (after, _) in pairwise(layers))
     return linear and fitting and layers[-1][0].shape[0] == outputs
@@ -308,7 +309,7 @@ def _grades(file: Path, metadata: Mapping[str, str]) -> list[float] | None:
         return [float(grade) for grade in json.loads(metadata["grades"])]
     except (ValueError, TypeError) as error:
         raise UserError(
-            f"{file}: its metadata says grades={metadata['grades'][:80]}, expected a list of numbers"
+            f"{file}: found grades={metadata['grades'][:80]} in its metadata, expected a list of numbers"
         ) from error
 
 
@@ -318,19 +319,19 @@ def _safetensors_metadata(file: Path) -> Mapping[str, str]:
     found = (metadata.get("format"), metadata.get("version"))
     if found != (HEAD_FORMAT, HEAD_VERSION):
         raise UserError(
-            f"{file}: its metadata says format={found[0]}, version={found[1]}; expected format={HEAD_FORMAT}, "
+            f"{file}: found format={found[0]}, version={found[1]} in its metadata; expected format={HEAD_FORMAT}, "
             f"version={HEAD_VERSION}"
         )
     if metadata.get("normalization", NORMALIZATION) != NORMALIZATION:
         raise UserError(
-            f"{file}: its metadata says normalization={metadata['normalization']}, expected {NORMALIZATION}: the "
+            f"{file}: found normalization={metadata['normalization']} in its metadata, expected {NORMALIZATION}: the "
             "embeddings here are L2-normalized"
         )
     return metadata
 
 
 def _known_metadata(file: Path) -> Mapping[str, str]:
-    """A `.pth` says nothing of itself; copies of the public heads are known by their content."""
+    """The metadata for a `.pth`, which has none itself: copies of the public heads are recognized by content."""
     digest = sha256(file)
     known = [head for head in PUBLIC_HEADS.values() if head.file.sha256 == digest]
     return {"activation": known[0].activation, "clip": known[0].clip} if known else {}

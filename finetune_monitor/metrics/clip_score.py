@@ -1,4 +1,4 @@
-"""How well an image fits its prompt: cosine of CLIP's embeddings, alone and against the grid's other prompts."""
+"""How well an image matches its prompt: the cosine of CLIP embeddings, alone and relative to the other prompts."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from finetune_monitor.record.grid import Cell
 from finetune_monitor.stats.estimate import MISSING, Estimate, FloatArray
 from finetune_monitor.stats.intervals import t_interval
 
-if TYPE_CHECKING:  # the config reads this file for its options, and torch takes seconds
+if TYPE_CHECKING:  # the config imports this file for its options, and importing torch takes seconds
     import torch
 
     from finetune_monitor.models.clip import ClipEncoder
@@ -25,43 +25,46 @@ if TYPE_CHECKING:  # the config reads this file for its options, and torch takes
 NAME = "clip_score"
 
 MARGIN = "prompt_margin"
-"""How much better an image fits its own prompt than the grid's others; measured where there are two or more."""
+"""How much better an image matches its own prompt than the grid's others; measured if there are two or more prompts."""
 
 WORST = "worst_prompt_margin"
-"""The margin of the prompt that fits worst; a prompt that is ignored shows here, and hardly in the mean over all."""
+"""The margin of the worst prompt; an ignored prompt shows up here but hardly in the mean over all prompts."""
 
 SCALE = 100.0
-"""Of torchmetrics' CLIPScore; Hessel et al. multiply by 2.5."""
+"""The factor of torchmetrics' CLIPScore; Hessel et al. multiply by 2.5."""
 
 
 class ClipScore:
-    """Cosine of an image and its own prompt, which DreamBooth calls CLIP-T (Ruiz et al. 2023), in two readings.
+    """Cosine of an image and its own prompt, called CLIP-T in DreamBooth (Ruiz et al. 2023), in two forms.
 
     Columns of `score`:
-        clip_score: 100 max(cosine, 0), 0 to 100 (Hessel et al. 2021, on torchmetrics' scale; that averages before it
-            takes the maximum, here each image has its own). The prompt is taken as it is, without "A photo depicts".
-        prompt_margin: the cosine minus the mean cosine with the grid's other prompts, -2 to 2; where there are two
-            prompts or more. A prompt that is not in the grid is compared with all of the grid's.
-        worst_prompt_margin: of an evaluation, the least mean margin of a prompt. A prompt whose whole interval is below
-            0 at step 0 is left out: the base model does not follow it itself. As the least of several it lies below
-            what that prompt's mean would be alone; the alarm waits for the whole interval, or for two in a row.
+        clip_score: 100 max(cosine, 0), 0 to 100 (Hessel et al. 2021, on torchmetrics' scale; torchmetrics averages
+            before it takes the maximum, here each image has its own). The prompt is used as is, without "A photo
+            depicts".
+        prompt_margin: the cosine minus the mean cosine with the grid's other prompts, -2 to 2; needs at least two
+            prompts. A prompt that is not in the grid is compared with all prompts of the grid.
+        worst_prompt_margin: of an evaluation, the lowest mean margin of any prompt. Prompts whose entire interval is
+            below 0 at step 0 are left out, because the base model does not follow them either. As the minimum of
+            several means, it is biased below that prompt's own mean; the alarm therefore waits for the entire interval
+            or for two evaluations in a row.
 
-    The margin's mean over all prompts of a grid, with equally many images each, is 0 in expectation where the images
-    no longer depend on the prompt. A single prompt's may be below 0: its images then look like another prompt's.
-    Measured on the demo without prior preservation, 32 images a prompt, steps 0 and 300: both prompts .24 and .10, the
-    "black and white" one .01 and -.12. clip_score went from 47 to 38, up and down between (32 to 45 on 8 images).
+    The mean margin over all prompts of a grid, with equally many images each, is 0 in expectation if the images no
+    longer depend on the prompt. The margin of a single prompt may be below 0: its images then look like another
+    prompt's. Measured on the demo without prior preservation, with 32 images per prompt, at steps 0 and 300: .24 and
+    .10 for both prompts together, .01 and -.12 for the "black and white" one. clip_score went from 47 to 38 and
+    fluctuated in between (32 to 45 on 8 images).
 
-    Prompts are compared with the rare token in them. Left out on the demo's model, the token moved clip_score up by 5
-    to 8 at every step and shrank margins and their noise alike to about 3/4: it told no more.
+    Prompts are compared including the rare token. On the demo's model, leaving the token out raised clip_score by 5 to
+    8 at every step and reduced margins and their noise alike to about 3/4, so it showed nothing more.
 
     Args:
-        clip: model name of open_clip, a folder in open_clip's layout, or a `ClipEncoder` that other metrics use too.
-        pretrained: tag of its weights in open_clip; ignored for a folder and an encoder.
-        prompts: of the grid.
-        device: where CLIP runs, in float32; an encoder's own where one is given.
+        clip: a model name of open_clip, a folder in open_clip's layout, or a `ClipEncoder` shared with other metrics.
+        pretrained: the tag of its weights in open_clip; ignored for a folder and an encoder.
+        prompts: the prompts of the grid.
+        device: the device that CLIP runs on, in float32; ignored if an encoder is given, which has its own.
 
     Raises:
-        UserError: weights or tokenizer that cannot be had, or CLIP's activation does not fit the weights.
+        UserError: weights or tokenizer are not available, or CLIP's activation does not match the weights.
     """
 
     name = NAME
@@ -70,7 +73,7 @@ class ClipScore:
 
     @dataclass(frozen=True)
     class Options:
-        """What a config may set."""
+        """The options that a config can set."""
 
         clip: str = CLIP
         pretrained: str | None = PRETRAINED
@@ -84,7 +87,7 @@ class ClipScore:
             over="run",
             needs="monitor.grid.prompts.1",
             alarm=0.0,
-            says="a prompt is ignored: its images fit the grid's other prompts better; stop earlier, or learn more "
+            says="a prompt is ignored: its images match the grid's other prompts better; stop earlier, or learn more "
             "slowly",
         ),
     }
@@ -112,11 +115,11 @@ class ClipScore:
 
     @classmethod
     def for_run(cls, options: Options, run: RunContext) -> "ClipScore":
-        """The metric that a run's config asks for."""
+        """The metric as configured for a run."""
         return cls(run.clip(options.clip, options.pretrained), prompts=run.prompts)
 
     def score(self, images: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
-        """The columns, one value an image (RGB)."""
+        """The columns, with one value per image (RGB)."""
         subjects = [place for place, cell in enumerate(cells) if not cell.is_probe]
         found = self._score([images[place] for place in subjects], [cells[place].prompt for place in subjects])
         whole = {name: np.full(len(cells), MISSING) for name in found}
@@ -125,7 +128,7 @@ class ClipScore:
         return whole
 
     def derive(self, history: Sequence[Evaluation]) -> Mapping[str, Estimate]:
-        """The margin of the prompt that fits worst at the last evaluation, of those that the base model follows."""
+        """The margin of the worst prompt at the last evaluation, among those that the base model follows."""
         if not self._has_margin:
             return {}
         floor = _margins(history[0]) if history[0].step == 0 else {}
@@ -142,17 +145,17 @@ class ClipScore:
         scores = {NAME: SCALE * np.maximum(to_own, 0.0)}
         if self._has_margin:
             others = [[text != prompt and text in self._prompts for text in texts] for prompt in own]
-            where = np.array(others, dtype=bool).reshape(found.shape)  # of no images, too
+            where = np.array(others, dtype=bool).reshape(found.shape)  # even without images
             scores[MARGIN] = to_own - found.mean(axis=1, where=where)
         return scores
 
     def describe(self) -> Description:
-        """CLIP with the SHA-256 of its weights, and of the prompts that margins are against."""
+        """CLIP with the SHA-256 of its weights, and that of the prompts that margins are relative to."""
         return self._description
 
 
 def _margins(evaluation: Evaluation) -> dict[str, Estimate]:
-    """The margin of each prompt that has one."""
+    """The mean margin of each prompt that has one."""
     images: dict[str, list[ScoredImage]] = {}
     for image in of_column(evaluation.images, MARGIN):
         images.setdefault(image.cell.prompt, []).append(image)

@@ -1,4 +1,4 @@
-"""The share of images that copy a training photo instead of showing the subject anew."""
+"""The share of images that copy a training photo instead of showing the subject in a new way."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from finetune_monitor.record.columns import ScoreColumn, with_level
 from finetune_monitor.record.grid import Cell
 from finetune_monitor.stats.estimate import FloatArray
 
-if TYPE_CHECKING:  # the config reads this file for its options, and torch takes seconds
+if TYPE_CHECKING:  # the config imports this file for its options, and importing torch takes seconds
     import torch
 
 NAME = "copying"
 
 SIDE = 32
-"""Pixels a side that images are brought to: composition and light are left, detail is not."""
+"""Side in pixels to which images are reduced: this keeps composition and light but no detail."""
 
 CORRELATION, PHOTO = "photo_correlation", "nearest_photo"
 
@@ -37,11 +37,11 @@ Rows = Float[np.ndarray, "n d"]
 
 @dataclass(frozen=True)
 class _Nearness:
-    """How near images are to the photos, and how near the photos are to each other.
+    """The similarity of images to the photos, and of the photos to each other.
 
-    columns: the names for what `score` gives: whether an image is a copy, how near it is to the nearest photo, and the
-        place of that photo.
-    embed: to rows of length 1, so that a product of two is their nearness.
+    columns: the names of the results of `score`: whether an image is a copy, its similarity to the nearest photo, and
+        the index of that photo.
+    embed: returns rows of length 1, so that the product of two is their similarity.
     photos: the rows of the photos.
     """
 
@@ -51,7 +51,7 @@ class _Nearness:
 
     @property
     def level(self) -> float:
-        """The greatest nearness of two photos; beyond it an image is a copy."""
+        """The highest similarity between two photos; an image above it is a copy."""
         among = self.photos @ self.photos.T
         return max(0.0, float(among[~np.eye(len(among), dtype=bool)].max()))
 
@@ -65,27 +65,27 @@ class _Nearness:
 
 
 class Copying:
-    """Whether an image is nearer to one training photo than the photos are to each other.
+    """Whether an image is more similar to a training photo than the photos are to each other.
 
-    Nearness is the correlation of luminance at 32 x 32 pixels and, where its weights are given, the cosine of SSCD's
-    embeddings. The level is the greatest between two of the photos themselves: a set of near duplicates makes the
-    metric blind, and a set of two photos says little. With the demo's models, without prior preservation, luminance
-    finds 0, 31, 75 and 88 % of 16 images at steps 0, 100, 200 and 300. Whole-image CLIP and the nearest face never show
-    copies there, as they are made to overlook composition.
+    Similarity is the correlation of luminance at 32 x 32 pixels and, if its weights are given, the cosine of SSCD
+    embeddings. The level is the highest similarity between two of the photos themselves: near duplicates among them
+    blind the metric, and with only two photos it means little. With the demo's models, without prior preservation,
+    luminance finds copies in 0, 31, 75, and 88 % of 16 images at steps 0, 100, 200, and 300. CLIP on entire images and
+    the nearest face never detect copies there, as they are designed to ignore composition.
 
     Columns:
-        copying: 1 where the greatest correlation is beyond that of any two photos, else 0.
-        photo_correlation: the greatest correlation with a photo, -1 to 1.
-        nearest_photo: the place of that photo, from 0.
-        copying_sscd, photo_sscd, nearest_photo_sscd: the same by SSCD, where its weights are given.
+        copying: 1 if the highest correlation exceeds that of any two photos, otherwise 0.
+        photo_correlation: the highest correlation with a photo, -1 to 1.
+        nearest_photo: the index of that photo, from 0.
+        copying_sscd, photo_sscd, nearest_photo_sscd: the same by SSCD, if its weights are given.
 
     Args:
-        references: the training photos, two at least; as of them the trainer sees the square in the middle.
-        alarm: share of the images beyond which the alarm sounds.
+        references: at least two training photos; only the center square is used, as in training.
+        alarm: the share of images above which the alarm sounds.
         sscd: `disc_mixup`, which is downloaded once (98 MB), or the path of such a file.
 
     Raises:
-        UserError: photos that cannot be read, or fewer than two; SSCD's weights cannot be had.
+        UserError: photos cannot be read, there are fewer than two, or SSCD's weights are not available.
     """
 
     name = NAME
@@ -94,7 +94,7 @@ class Copying:
 
     @dataclass(frozen=True)
     class Options:
-        """What a config may set."""
+        """The options that a config can set."""
 
         alarm: float = ALARM
         sscd: str | None = None
@@ -126,8 +126,8 @@ class Copying:
         photos = ReferencePhotos.read(references)
         if len(photos.images) < 2:
             raise UserError(
-                f"copying: found {len(photos.images)} training photo, expected two or more: what is a copy is told by "
-                "how alike the photos are; add photos, or leave the metric out"
+                f"copying: found {len(photos.images)} training photo, expected two or more: copies are detected by "
+                "how similar the photos are to each other; add photos or leave the metric out"
             )
         self._nearness = [_Nearness((NAME, CORRELATION, PHOTO), _luminance, _luminance(photos.images))]
         weights: dict[str, Any] = dict(photos.weights)
@@ -148,7 +148,7 @@ class Copying:
 
     @classmethod
     def for_run(cls, options: Options, run: RunContext) -> "Copying | None":
-        """The metric that a run's config asks for; without photos only SSCD's weights are looked for."""
+        """The metric as configured for a run; without photos, only SSCD's weights are checked."""
         if run.photos is not None:
             return cls(run.photos, options.alarm, options.sscd, run.device)
         if options.sscd is not None:
@@ -159,20 +159,20 @@ class Copying:
 
     @property
     def level(self) -> float:
-        """The correlation of luminance beyond which an image is a copy."""
+        """The luminance correlation above which an image is a copy."""
         return self._nearness[0].level
 
     def score(self, images: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
-        """The columns, one value an image (RGB)."""
+        """The columns, with one value per image (RGB)."""
         return {name: values for each in self._nearness for name, values in each.score(images).items()}
 
     def describe(self) -> Description:
-        """The photos, each with its SHA-256 and a small image, SSCD, and the alarm."""
+        """The photos with their SHA-256 and thumbnails, SSCD, and the alarm."""
         return self._description
 
 
 def _luminance(images: Sequence[Image]) -> Rows:
-    """The middle square's luminance at 32 x 32 pixels, centered and of length 1: a product is a correlation."""
+    """Luminance of the center square at 32 x 32 pixels, centered and of length 1: products are correlations."""
     small = [ImageOps.fit(image.convert("L"), (SIDE, SIDE), Resampling.BOX) for image in images]
     rows = np.stack([np.asarray(image, dtype=np.float64).ravel() for image in small])
     centered = rows - rows.mean(axis=1, keepdims=True)

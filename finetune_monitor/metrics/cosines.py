@@ -1,4 +1,4 @@
-"""Cosines of embeddings, and how alike real photos are among themselves."""
+"""Cosines of embeddings, and how similar real photos are to each other."""
 
 from collections.abc import Sequence
 
@@ -9,19 +9,19 @@ from finetune_monitor.stats.estimate import MISSING, Estimate
 from finetune_monitor.stats.intervals import jackknife
 
 BOUNDS = (-1.0, 1.0)
-"""Of a cosine."""
+"""The range of a cosine."""
 
 
 def cosines(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "n m"]:
-    """Cosine of every row of `a` with every row of `b`, both L2-normalized."""
+    """The cosine of every row of `a` with every row of `b`, both L2-normalized."""
     found: np.ndarray = np.clip(a.astype(np.float64) @ b.astype(np.float64).T, *BOUNDS)
     return found
 
 
 def among(embeddings: Float[np.ndarray, "n d"]) -> Estimate:
-    """The mean cosine of two of them, with its interval over other photos of the same kind.
+    """The mean cosine of all pairs, with its interval over other photos of the same kind.
 
-    NaN where there are fewer than two, and without an interval where there are fewer than three.
+    NaN for fewer than two photos, and without an interval for fewer than three.
     """
     count = len(embeddings)
     if count < 2:

@@ -1,4 +1,4 @@
-"""How different the images of one prompt are from each other: a training that has collapsed draws one face."""
+"""How different the images of a prompt are from each other: a collapsed model generates a single face."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from finetune_monitor.record.grid import Cell
 from finetune_monitor.stats.estimate import MISSING, Estimate, FloatArray
 from finetune_monitor.stats.intervals import ratio
 
-if TYPE_CHECKING:  # the config reads this file for its options, and torch takes seconds
+if TYPE_CHECKING:  # the config imports this file for its options, and importing torch takes seconds
     import torch
 
     from finetune_monitor.models.clip import ClipEncoder
@@ -28,10 +28,10 @@ NAME, OF_PROBES = "diversity", "probe_diversity"
 BY_CLIP, OF_PROBES_BY_CLIP = "clip_diversity", "probe_clip_diversity"
 
 FACES = {NAME: "face_distance", OF_PROBES: "probe_face_distance"}
-"""By column what it is the change of: an image's mean distance to the others of its prompt."""
+"""For each column, the distance whose change it measures: an image's mean distance to the others of its prompt."""
 
 IMAGES = {BY_CLIP: "clip_distance", OF_PROBES_BY_CLIP: "probe_clip_distance"}
-"""The same for whole images."""
+"""The same for entire images."""
 
 ALARM = 0.6
 
@@ -39,24 +39,24 @@ CLIP_GIVEN = f"monitor.metrics.{NAME}.clip"
 
 
 class Diversity:
-    """Mean pairwise distance of images within a prompt, as a share of that at step 0: 1 is as different as before.
+    """Mean pairwise distance of images within a prompt, as a share of that at step 0: 1 means as different as before.
 
-    For the subject's own prompts it must fall, as all their images are to show one person; for probes it should not.
-    Distance is 1 less the cosine of two images' largest faces and, where CLIP is given, of the whole images.
+    For the subject's own prompts it must fall, because all their images should show one person; for probes it should
+    not. Distance is 1 minus the cosine of the two largest faces and, if CLIP is given, of the entire images.
 
     Columns:
-        diversity, probe_diversity: by faces; of an evaluation, not of an image.
+        diversity, probe_diversity: by faces; one value per evaluation, not per image.
         clip_diversity, probe_clip_diversity: by CLIP.
-        face_distance, probe_face_distance, clip_distance, probe_clip_distance: of an image, the mean over the other
-            images of its prompt; NaN where there is no face or no other.
+        face_distance, probe_face_distance, clip_distance, probe_clip_distance: per image, the mean over the other
+            images of its prompt; NaN if there is no face or no other image.
 
     Args:
         recognizer, device: as for `FaceSimilarity`.
-        alarm: share of the probes' diversity below which the alarm sounds.
-        clip: that whole images are compared with, too; None for faces alone.
+        alarm: the share of the probes' initial diversity below which the alarm sounds.
+        clip: also compares entire images; None compares faces only.
 
     Raises:
-        UserError: the recognizer cannot be had or loaded.
+        UserError: the recognizer is not available or cannot be loaded.
     """
 
     name = NAME
@@ -66,7 +66,7 @@ class Diversity:
 
     @dataclass(frozen=True)
     class Options:
-        """What a config may set; without a recognizer it is that of the face similarity, without CLIP none."""
+        """The options that a config can set; the recognizer defaults to that of the face similarity, CLIP to none."""
 
         recognizer: str | None = None
         alarm: float = ALARM
@@ -85,7 +85,7 @@ class Diversity:
             over="run",
             ignores=("clip",),
             alarm=ALARM,
-            says="the people in images of other prompts become alike; raise train.prior_loss_weight, add class "
+            says="people in images of other prompts look more and more alike; raise train.prior_loss_weight, add class "
             "images, or stop earlier",
         ),
         BY_CLIP: ScoreColumn(None, over="run", ignores=("recognizer",), needs=CLIP_GIVEN),
@@ -96,8 +96,8 @@ class Diversity:
             ignores=("recognizer",),
             needs=CLIP_GIVEN,
             alarm=ALARM,
-            says="the images of other prompts become alike; raise train.prior_loss_weight, add class images, or stop "
-            "earlier",
+            says="images of other prompts look more and more alike; raise train.prior_loss_weight, add class images, "
+            "or stop earlier",
         ),
         FACES[NAME]: ScoreColumn(None, (0.0, 2.0), "side", ignores=("clip",)),
         FACES[OF_PROBES]: ScoreColumn(None, (0.0, 2.0), "side", ignores=("clip",), over="probes"),
@@ -129,23 +129,23 @@ class Diversity:
 
     @classmethod
     def for_run(cls, options: Options, run: RunContext) -> "Diversity":
-        """The metric that a run's config asks for."""
+        """The metric as configured for a run."""
         clip = None if options.clip is None else run.clip(options.clip, options.pretrained)
         return cls(shared_reader(options.recognizer, run), alarm=options.alarm, clip=clip)
 
     def score(self, images: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
-        """Nothing: images of other processes belong to it, too."""
+        """Nothing: the metric also needs the images of other processes."""
         return {}
 
     def features(self, images: Sequence[Image], cells: Sequence[Cell]) -> list[Feature | None]:
-        """CLIP's embedding of each image and behind it that of its largest face; each only where it is there."""
+        """For each image, its CLIP embedding followed by that of its largest face; either may be absent."""
         faces = [found[0] if len(found) else np.zeros(0) for found in self._reader.read(images)]
         whole = np.zeros((len(images), 0)) if self._clip is None else self._clip.embed(images).cpu().numpy()
         found = [np.concatenate(pair).astype(np.float64) for pair in zip(whole, faces, strict=True)]
         return [each if len(each) else None for each in found]
 
     def compare(self, features: Sequence[Feature | None], cells: Sequence[Cell]) -> dict[str, FloatArray]:
-        """Each image's mean distance to the others of its prompt, in the column of its kind."""
+        """Each image's mean distance to the others of its prompt, in the column for subjects or probes."""
         columns: dict[str, FloatArray] = {}
         for space, part in self._spaces:
             distances = _mean_distances([None if each is None else each[part] for each in features], cells)
@@ -153,7 +153,7 @@ class Diversity:
         return columns
 
     def derive(self, history: Sequence[Evaluation]) -> Mapping[str, Estimate]:
-        """The diversity at the last evaluation, of the subject's prompts and of the probes."""
+        """The diversity of the subject's prompts and of the probes at the last evaluation."""
         first, last = history[0], history[-1]
         pairs = [pair for space, _ in self._spaces for pair in space.items()]
         found = {name: _share(first, last, distance) for name, distance in pairs}
@@ -165,7 +165,7 @@ class Diversity:
 
 
 def _mean_distances(rows: Sequence[Feature | None], cells: Sequence[Cell]) -> FloatArray:
-    """Each row's mean distance to the others of its prompt; NaN where it is missing or alone."""
+    """Each row's mean distance to the others of its prompt; NaN if it is missing or the only one."""
     found = np.full(len(cells), MISSING)
     for prompt in dict.fromkeys(cell.prompt for cell in cells):
         own = {i: row for i, row in enumerate(rows) if row is not None and len(row) and cells[i].prompt == prompt}
@@ -178,7 +178,7 @@ def _mean_distances(rows: Sequence[Feature | None], cells: Sequence[Cell]) -> Fl
 
 
 def _share(first: Evaluation, last: Evaluation, distance: str) -> Estimate:
-    """A mean distance as a share of the first one's."""
+    """A mean distance as a share of that at the first evaluation."""
     before, after = of_column(first.images, distance), of_column(last.images, distance)
     if len(before) != len(after):
         return Estimate(MISSING, MISSING, MISSING, 0, 0)
@@ -187,9 +187,9 @@ def _share(first: Evaluation, last: Evaluation, distance: str) -> Estimate:
 
 
 def _pseudo(values: FloatArray, prompts: Sequence[str]) -> FloatArray:
-    """The jackknife's pseudo-values of the mean of all pairs, from each image's mean distance to the others.
+    """The jackknife pseudo-values of the mean over all pairs, from each image's mean distance to the others.
 
-    Without one of n images the mean is (n mean - 2 own) / (n - 2); two images of a pair do not count twice.
+    Leaving out one of n images gives the mean (n mean - 2 own) / (n - 2); each pair counts once.
     """
     found: FloatArray = values.copy()
     for prompt in dict.fromkeys(prompts):

@@ -1,4 +1,4 @@
-"""How much the faces in generated images are like those in the reference photos: mean cosine of face embeddings."""
+"""How similar faces in generated images are to those in the reference photos: mean cosine of face embeddings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.grid import Cell
 from finetune_monitor.stats.estimate import MISSING, FloatArray
 
-if TYPE_CHECKING:  # the config reads this file for its options, and torch takes seconds
+if TYPE_CHECKING:  # the config imports this file for its options, and importing torch takes seconds
     import torch
 
     from finetune_monitor.models.face_reader import FaceReader
@@ -28,28 +28,28 @@ FACES_FOUND = "faces_found"
 ZERO_FILLED = "face_similarity_zero_filled"
 
 HELD_OUT = "face_similarity_held_out"
-"""Likeness to photos of the person that the model was not trained on; measured where some are held out."""
+"""Similarity to photos of the person that the model was not trained on; measured if photos are held out."""
 
 
 class FaceSimilarity:
     """Mean cosine between an image's largest face and every reference face, -1 to 1 (the seed's similarity).
 
     Columns of `score`:
-        face_similarity: NaN where no face is found.
-        faces_found: 1 where a face is found, else 0; its mean is the rate of images with a face.
-        face_similarity_zero_filled: 0 in place of NaN, the convention of FastComposer and others.
-        face_similarity_held_out: the mean cosine to every held-out face instead, where photos are held out; NaN where
-            no face is found.
+        face_similarity: NaN if no face is found.
+        faces_found: 1 if a face is found, otherwise 0; its mean is the share of images with a face.
+        face_similarity_zero_filled: 0 instead of NaN, as in FastComposer and others.
+        face_similarity_held_out: the mean cosine to every held-out face instead, if photos are held out; NaN if no face
+            is found.
 
     Args:
-        references: photos of the person; where one shows several people the largest face counts, with a warning.
-        recognizer: a `FaceReader` that other metrics use too, or what one takes: `dlib` (comes with the package),
+        references: photos of the person; if a photo shows several people, the largest face counts, with a warning.
+        recognizer: a `FaceReader` shared with other metrics, or an argument for one: `dlib` (comes with the package),
             `vggface2`, `casia-webface`, `sface`, or the path of a recognizer in ONNX format.
-        device: where detector and recognizer run.
-        held_out: further photos of the person, which the model was not trained on.
+        device: the device that detector and recognizer run on.
+        held_out: other photos of the person, which the model was not trained on.
 
     Raises:
-        UserError: photos that cannot be read or show no face (all are named), or weights that cannot be had.
+        UserError: photos cannot be read or show no face (all of them are listed), or weights are not available.
     """
 
     name = NAME
@@ -59,7 +59,7 @@ class FaceSimilarity:
 
     @dataclass(frozen=True)
     class Options:
-        """What a config may set."""
+        """The options that a config can set."""
 
         recognizer: str = RECOGNIZER
 
@@ -98,12 +98,12 @@ class FaceSimilarity:
 
     @classmethod
     def for_run(cls, options: Options, run: RunContext) -> "FaceSimilarity | None":
-        """The metric that a run's config asks for; without photos only the recognizer is looked for."""
+        """The metric as configured for a run; without photos, only the recognizer is checked."""
         reader = shared_reader(options.recognizer, run)
         return None if run.photos is None else cls(run.photos, reader, held_out=run.held_out)
 
     def score(self, images: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
-        """The columns, one value an image (RGB)."""
+        """The columns, with one value per image (RGB)."""
         found = self._reader.read(images)
         has_face = np.array([len(faces) > 0 for faces in found], dtype=bool)
         similarity, to_held_out = np.full((2, len(images)), MISSING)
@@ -120,9 +120,9 @@ class FaceSimilarity:
         }
 
     def describe(self) -> Description:
-        """The recognizer and the photos, each with its SHA-256, and how alike the photos are among themselves.
+        """The recognizer and the photos, each with its SHA-256, and how similar the photos are to each other.
 
-        A ceiling is the mean cosine of two photos: of the references, and of the held-out photos; NaN where there are
-        fewer than two, and without an interval where there are fewer than three.
+        A ceiling is the mean cosine of two photos, for the references and for the held-out photos; NaN for fewer than
+        two photos, and without an interval for fewer than three.
         """
         return self._description

@@ -1,4 +1,4 @@
-"""A metric of the user's own, with the class that measures it in the record: scores of another are not compared."""
+"""Record the class of a user's own metric, so that scores of different classes are not compared."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,13 +13,13 @@ from finetune_monitor.stats.estimate import FloatArray
 
 
 class Identified:
-    """Measures as the wrapped metric does, and names its class among the weights.
+    """Measures like the wrapped metric and adds its class to the recorded weights.
 
-    What a metric says in `describe` decides what its scores mean; of one that says nothing, its options do.
+    A metric's description determines what its scores mean; without one, its options do.
 
     Args:
-        place: of its class, as `module:name`.
-        options: plain values that it was made with.
+        place: the place of its class, as `module:name`.
+        options: the plain values that it was created with.
     """
 
     def __init__(self, metric: Metric, place: str, options: Mapping[str, Any]) -> None:
@@ -34,5 +34,5 @@ class Identified:
         return {name: np.asarray(values, dtype=np.float64) for name, values in columns.items()}
 
     def describe(self) -> Description:
-        """What the wrapped metric says, and its class."""
+        """The wrapped metric's description, with its class."""
         return self._description

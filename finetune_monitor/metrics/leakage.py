@@ -1,4 +1,4 @@
-"""How much of what was learned leaks into prompts that do not name the subject: other people become the subject."""
+"""How much of what was learned leaks into prompts that do not name the subject, and changes other people."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from finetune_monitor.record.grid import Cell
 from finetune_monitor.stats.estimate import MISSING, Estimate, FloatArray
 from finetune_monitor.stats.intervals import ratio_of_spreads, spread
 
-if TYPE_CHECKING:  # the config reads this file for its options, and torch takes seconds
+if TYPE_CHECKING:  # the config imports this file for its options, and importing torch takes seconds
     import torch
 
     from finetune_monitor.models.face_reader import FaceReader
@@ -30,26 +30,27 @@ PROBE_SIMILARITY = "probe_similarity"
 ALARM = 0.5
 
 TOLD_FROM_CHANCE = 2.0
-"""Standard errors that the subject's own rise must be beyond before a share of it means anything."""
+"""Number of standard errors that the subject's own rise must exceed before a share of it is meaningful."""
 
 
 class Leakage:
     """Rise of the probes' similarity to the subject since step 0, as a share of the rise of the subject's own images.
 
-    0: other people stay who they are. 1: every person becomes the subject. Measured with the demo's models, without
-    prior preservation: 1.1 to 1.2 at steps 100 to 300. The similarity of the subject's images comes from
-    `FaceSimilarity` of the same recognizer, which must be measured too.
+    0: other people keep their identity. 1: every person becomes the subject. Measured with the demo's models, without
+        prior preservation: 1.1 to 1.2 at steps 100 to 300. The similarity of the subject's images comes from
+        `FaceSimilarity` with the same recognizer, which must also be measured.
 
     Columns:
-        leakage: of an evaluation, not of an image; undefined until the subject's rise is beyond two standard errors.
-        probe_similarity: mean cosine of a probe's largest face to every reference face; NaN where no face is found.
+        leakage: one value per evaluation, not per image; undefined until the subject's rise exceeds two standard
+            errors.
+        probe_similarity: mean cosine of a probe's largest face with every reference face; NaN if no face is found.
 
     Args:
         references, recognizer, device: as for `FaceSimilarity`.
-        alarm: share beyond which the alarm sounds.
+        alarm: the share above which the alarm sounds.
 
     Raises:
-        UserError: as `FaceSimilarity`.
+        UserError: as for `FaceSimilarity`.
     """
 
     name = "leakage"
@@ -59,7 +60,7 @@ class Leakage:
 
     @dataclass(frozen=True)
     class Options:
-        """What a config may set; without a recognizer it is that of the face similarity."""
+        """The options that a config can set; the default recognizer is that of the face similarity."""
 
         recognizer: str | None = None
         alarm: float = ALARM
@@ -73,7 +74,7 @@ class Leakage:
             False,
             over="run",
             alarm=ALARM,
-            says="what the model learns of the subject changes other people too; raise train.prior_loss_weight, add "
+            says="what the model learns about the subject changes other people too; raise train.prior_loss_weight, add "
             "class images, or stop earlier",
         ),
         PROBE_SIMILARITY: ScoreColumn(None, (-1.0, 1.0), "side", over="probes"),
@@ -96,12 +97,12 @@ class Leakage:
 
     @classmethod
     def for_run(cls, options: Options, run: RunContext) -> "Leakage | None":
-        """The metric that a run's config asks for; without photos only the recognizer is looked for."""
+        """The metric as configured for a run; without photos, only the recognizer is checked."""
         reader = shared_reader(options.recognizer, run)
         return None if run.photos is None else cls(run.photos, reader, alarm=options.alarm)
 
     def score(self, images: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
-        """The probes' similarity, one value an image (RGB); NaN for the subject's images."""
+        """The probes' similarity, with one value per image (RGB); NaN for the subject's images."""
         found = np.full(len(images), MISSING)
         probes = [place for place, cell in enumerate(cells) if cell.is_probe]
         for place, faces in zip(probes, self._reader.read([images[place] for place in probes]), strict=True):

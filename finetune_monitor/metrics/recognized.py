@@ -1,4 +1,4 @@
-"""The share of images in which people would recognize the subject and not somebody else."""
+"""The share of images in which the subject is recognized, rather than somebody else."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.grid import Cell
 from finetune_monitor.stats.estimate import MISSING, FloatArray
 
-if TYPE_CHECKING:  # the config reads this file for its options, and torch takes seconds
+if TYPE_CHECKING:  # the config imports this file for its options, and importing torch takes seconds
     import torch
 
     from finetune_monitor.models.face_reader import FaceReader
@@ -28,24 +28,24 @@ OTHERS = "others_recognized"
 
 
 class Recognized:
-    """Whether the nearest of all known faces is the subject's, and not one of a gallery of other people.
+    """Whether the nearest of all known faces is the subject's, not one from a gallery of other people.
 
-    A number that people understand, whatever the recognizer's scale. It says nothing of how good the likeness is once
-    the subject is nearer than all others: it is full long before the similarity has stopped rising.
+    The number is easy to understand and independent of the recognizer's scale. Once the subject is nearer than all
+    others, it no longer shows how good the likeness is: it reaches 1 long before the similarity stops rising.
 
     Columns:
-        recognized: 1 where an image's largest face is nearer to a photo of the subject than to any face of the gallery,
-            0 where it is not, or where there is no face.
-        others_recognized: 1 where a further face in the image is, too: the people around become the subject; NaN where
-            there is no further face.
+        recognized: 1 if an image's largest face is nearer to a photo of the subject than to any face in the gallery; 0
+            if it is not, or if there is no face.
+        others_recognized: 1 if this also holds for another face in the image: bystanders become the subject; NaN if
+            there is no other face.
 
     Args:
         references, recognizer, device: as for `FaceSimilarity`.
-        gallery: a folder of other people's photos; it is read when the first image is scored, so that a training may
-            generate it before.
+        gallery: a folder with photos of other people; it is read when the first image is scored, so that training can
+            generate it first.
 
     Raises:
-        UserError: as `FaceSimilarity`; at the first image, a gallery that shows no face.
+        UserError: as for `FaceSimilarity`; at the first image, if the gallery shows no face.
     """
 
     name = "recognized"
@@ -54,7 +54,7 @@ class Recognized:
 
     @dataclass(frozen=True)
     class Options:
-        """What a config may set; null is the recognizer of the face similarity, and the class images."""
+        """The options that a config can set; null means the recognizer of the face similarity, and the class images."""
 
         recognizer: str | None = None
         gallery: str | None = None
@@ -67,7 +67,7 @@ class Recognized:
             "side",
             is_share=True,
             alarm=0.5,
-            says="the other people in the subject's images become the subject",
+            says="other people in the subject's images become the subject",
         ),
     }
 
@@ -94,17 +94,17 @@ class Recognized:
 
     @classmethod
     def for_run(cls, options: Options, run: RunContext) -> "Recognized | None":
-        """The metric that a run's config asks for; a gallery that it names is looked at now.
+        """The metric as configured for a run; a gallery named in the config is read now.
 
         Raises:
-            UserError: neither a gallery nor class images, or a gallery without a face.
+            UserError: there is neither a gallery nor class images, or the gallery shows no face.
         """
         reader = shared_reader(options.recognizer, run)
         gallery = options.gallery or run.class_images
         if gallery is None:
             raise UserError(
-                "monitor.metrics.recognized.gallery: found none, and no class images, which are generated with prior "
-                "preservation alone; name a folder with photos of other people"
+                "monitor.metrics.recognized.gallery: found neither a gallery nor class images, which exist only with "
+                "prior preservation; name a folder with photos of other people"
             )
         made = None if run.photos is None else cls(run.photos, gallery, reader)
         if made is not None and options.gallery is not None:
@@ -112,10 +112,10 @@ class Recognized:
         return made
 
     def read_gallery(self) -> "Embeddings":
-        """The gallery's faces, each image's largest.
+        """The embeddings of the gallery's faces: the largest face of each image.
 
         Raises:
-            UserError: the folder cannot be read, or none of its images shows a face.
+            UserError: the folder cannot be read, or none of its images show a face.
         """
         if self._gallery is None:
             faces = [found[0] for found in self._reader.read(read_images(list_images(self._folder))) if len(found)]
@@ -127,7 +127,7 @@ class Recognized:
         return self._gallery
 
     def score(self, images: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
-        """The columns, one value an image (RGB)."""
+        """The columns, with one value per image (RGB)."""
         gallery = self.read_gallery()
         own, others = np.zeros(len(images)), np.full(len(images), MISSING)
         for place, faces in enumerate(self._reader.read(images)):
@@ -139,5 +139,5 @@ class Recognized:
         return {self.name: own, OTHERS: others}
 
     def describe(self) -> Description:
-        """The recognizer and the photos, each with its SHA-256, and where the gallery is."""
+        """The recognizer and the photos, each with its SHA-256, and the path of the gallery."""
         return self._description

@@ -1,4 +1,4 @@
-"""The faces in the photos of the subject, as every metric of faces compares with them."""
+"""The faces in the photos of the subject, shared by all face metrics."""
 
 import warnings
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from finetune_monitor.models.recognizers import Embeddings
 
 RECOGNIZER = "vggface2"
-"""Where nothing else is asked for."""
+"""The default recognizer."""
 
 
 @dataclass(frozen=True)
 class ReferenceFaces:
-    """The embedding of each photo's largest face: of the references, and of the photos that are held out."""
+    """The embeddings of each photo's largest face, for the references and for the held-out photos."""
 
     photos: ReferencePhotos
     references: "Embeddings"
@@ -32,10 +32,10 @@ class ReferenceFaces:
 
     @classmethod
     def read(cls, references: References, reader: "FaceReader", held_out: References = ()) -> "ReferenceFaces":
-        """Find and embed them.
+        """Find and embed the faces in the photos.
 
         Raises:
-            UserError: photos that cannot be read or show no face (all are named).
+            UserError: photos cannot be read or show no face (all of them are listed).
         """
         photos = ReferencePhotos.read(references, held_out)
         faces = _largest_faces(photos.names, reader.find(photos.images))
@@ -43,10 +43,10 @@ class ReferenceFaces:
 
 
 def make_reader(recognizer: "str | Path | FaceReader", device: "str | torch.device") -> "FaceReader":
-    """A reader of faces, or the one that was given.
+    """A face reader: a new one, or the one that was given.
 
     Raises:
-        UserError: the recognizer cannot be had or loaded.
+        UserError: the recognizer is not available or cannot be loaded.
     """
     from finetune_monitor.models.face_reader import FaceReader
 
@@ -54,7 +54,7 @@ def make_reader(recognizer: "str | Path | FaceReader", device: "str | torch.devi
 
 
 def shared_reader(recognizer: str | None, run: RunContext) -> "FaceReader":
-    """One for all metrics of a run that name the same recognizer; None names that of the face similarity."""
+    """The face reader that a run's metrics share for a recognizer; None means that of the face similarity."""
     similarity = run.options.get("face_similarity")
     return run.faces(recognizer or str(getattr(similarity, "recognizer", RECOGNIZER)))
 
@@ -69,8 +69,8 @@ def _largest_faces(names: Sequence[str], found: "Sequence[list[Face]]") -> "list
     several = [f"{name} ({len(faces)})" for name, faces in zip(names, found, strict=True) if len(faces) > 1]
     if several:
         warnings.warn(
-            f"reference photos with several faces, the largest is used: {', '.join(several)}; crop them to the person "
-            "if that is someone else",
+            f"reference photos with several faces: {', '.join(several)}; the largest face is used; crop the photos to "
+            "the person if that is someone else",
             stacklevel=3,
         )
     return [faces[0] for faces in found]

@@ -1,4 +1,4 @@
-"""The photos that images are compared with: read, named in messages, and described with their SHA-256."""
+"""The photos that images are compared with, with names for messages and SHA-256 for the record."""
 
 import hashlib
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ References: TypeAlias = str | Path | Sequence[str | Path | Image]
 class ReferencePhotos:
     """Photos of the subject, in RGB; the held-out ones come last.
 
-    names: what messages call them.
-    digests: SHA-256 of each file; of the pixels where an image came without one.
-    used: how many of them are not held out.
+    names: their names in messages.
+    digests: SHA-256 of each file, or of the pixels if an image has no file.
+    used: the number of photos that are not held out.
     """
 
     names: list[str]
@@ -34,10 +34,10 @@ class ReferencePhotos:
 
     @classmethod
     def read(cls, references: References, held_out: References = ()) -> "ReferencePhotos":
-        """Both together.
+        """Read references and held-out photos together.
 
         Raises:
-            UserError: there is no reference, or names every photo that cannot be read.
+            UserError: there is no reference, or some photos cannot be read (all of them are listed).
         """
         used, kept = _entries(references), _entries(held_out)
         if not used:
@@ -49,19 +49,19 @@ class ReferencePhotos:
     def split(
         self, rows: Float[np.ndarray, "n d"]
     ) -> tuple[Float[np.ndarray, "used d"], Float[np.ndarray, "held_out d"]]:
-        """Rows of the references, and those of the held-out photos."""
+        """The rows of the references, and those of the held-out photos."""
         return rows[: self.used], rows[self.used :]
 
     @property
     def weights(self) -> dict[str, list[dict[str, str]]]:
-        """What a metric's description has of them: file and SHA-256."""
+        """The photos in a metric's description: file and SHA-256."""
         described = [{"file": name, "sha256": digest} for name, digest in zip(self.names, self.digests, strict=True)]
         held_out = described[self.used :]
         return {"references": described[: self.used], **({"held_out": held_out} if held_out else {})}
 
     @property
     def thumbnails(self) -> dict[str, Image]:
-        """A small image of each, by its SHA-256."""
+        """A thumbnail of each photo, by its SHA-256."""
         return {digest: thumbnail(image) for digest, image in zip(self.digests, self.images, strict=True)}
 
 
@@ -74,7 +74,7 @@ def _entries(photos: References) -> list[str | Path | Image]:
 
 
 def _named(entries: Sequence[str | Path | Image]) -> list[tuple[str, Image]]:
-    """Every photo with what messages call it."""
+    """Every photo with its name in messages."""
     paths = [entry for entry in entries if isinstance(entry, str | Path)]
     read = iter(read_images(paths))
     return [

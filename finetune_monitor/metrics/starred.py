@@ -1,4 +1,4 @@
-"""A metric's scores as 1 to 5 stars beside the scores themselves, by thresholds that were fitted to people's labels."""
+"""A metric's scores as 1 to 5 stars in addition to the scores, by thresholds fitted to people's labels."""
 
 import json
 import logging
@@ -19,20 +19,21 @@ from finetune_monitor.stats.estimate import FloatArray, plain
 logger = logging.getLogger(__name__)
 
 THRESHOLDS = "thresholds"
-"""Where a description has them among the weights."""
+"""The key of the thresholds in the description's weights."""
 
 
 class Starred:
-    """Measures as the wrapped metric does, and adds the column `NAME_stars`: 1 to 5, NaN where there is no score.
+    """Measures like the wrapped metric and adds the column `NAME_stars`: 1 to 5; NaN if there is no score.
 
-    Thresholds that do not say which weights they were fitted on are used all the same, with a notice.
+    Thresholds that do not state the weights they were fitted on are still used, with a notice.
 
     Args:
-        metric: higher must be better.
-        thresholds: of this metric, fitted on scores of the same weights (where both have a SHA-256, it alone counts).
+        metric: higher scores must be better.
+        thresholds: for this metric, fitted on scores with the same weights (if both have a SHA-256, only that is
+            compared).
 
     Raises:
-        UserError: they are of another metric or of other weights, or the metric's lower scores are the better ones.
+        UserError: the thresholds are for another metric or other weights, or lower scores of the metric are better.
     """
 
     higher_is_better = True
@@ -44,23 +45,23 @@ class Starred:
         self.wrapped, self._thresholds, self._stars = metric, thresholds, stars_of(metric.name)
         notices = [said.notice] if said.notice else []
         if thresholds.weights is None:
-            notices.append(f"{self._stars}: nobody knows which weights the thresholds were fitted on")
-            logger.warning(f"{notices[-1]}; fit them on a run directory, which knows its weights")
+            notices.append(f"{self._stars}: it is unknown which weights the thresholds were fitted on")
+            logger.warning(f"{notices[-1]}; fit them on a run directory, which records its weights")
         self._description = replace(
             said, columns=self._with_stars(said.columns), weights=self._with_thresholds(said), notice="; ".join(notices)
         )
 
     def score(self, images: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
-        """The wrapped metric's columns and the stars."""
+        """The wrapped metric's columns, and the stars."""
         columns = self.wrapped.score(images, cells)
         return {**columns, self._stars: self._thresholds.stars(columns[self.name])}
 
     def describe(self) -> Description:
-        """What the wrapped metric says, the stars, and their thresholds: stars by others are not to be compared."""
+        """The wrapped metric's description with the stars and their thresholds, which comparable stars must share."""
         return self._description
 
     def _with_stars(self, columns: Mapping[str, ScoreColumn]) -> dict[str, ScoreColumn]:
-        """The metric's own column, its stars, then the others; only the stars depend on the thresholds."""
+        """The metric's own column, its stars, then the other columns; only the stars depend on the thresholds."""
         known = {name: replace(each, ignores=(*each.ignores, THRESHOLDS)) for name, each in columns.items()}
         scale = (float(LOWEST), float(HIGHEST))
         stars = ScoreColumn(True, scale, role="stars", of=self.name, ignores=columns[self.name].ignores)
@@ -74,11 +75,13 @@ class Starred:
 def _check(metric: Metric, said: Description, thresholds: Thresholds) -> None:
     if thresholds.metric != metric.name:
         raise UserError(
-            f"{metric.name}: found thresholds of {thresholds.metric}; take those of {metric.name}, or fit them with "
+            f"{metric.name}: found thresholds for {thresholds.metric}; use those for {metric.name}, or fit them with "
             "`finetune-monitor agree`"
         )
     if not metric.higher_is_better:
-        raise UserError(f"{metric.name}: lower is better, expected a metric where higher is; leave its stars out")
+        raise UserError(
+            f"{metric.name}: lower is better, expected a metric where higher is better; leave its stars out"
+        )
     if thresholds.weights is None:
         return
     fitted, own = thresholds.weights, plain(weights_of(said.weights))
@@ -86,11 +89,11 @@ def _check(metric: Metric, said: Description, thresholds: Thresholds) -> None:
     if changed:
         before, now = (json.dumps({key: each.get(key) for key in changed}) for each in (fitted, own))
         raise UserError(
-            f"{metric.name}: the thresholds were fitted on scores of {before}, these are scores of {now}; measure with "
-            "those weights, or fit thresholds to the new scores with `finetune-monitor agree`"
+            f"{metric.name}: the thresholds were fitted on scores with {before}, but these are scores with {now}; use "
+            "the former weights, or fit thresholds to the new scores with `finetune-monitor agree`"
         )
 
 
 def _identity(weights: Any) -> Any:
-    """The SHA-256 where there is one: the same file may lie elsewhere."""
+    """The SHA-256 if there is one, because the same file may have a different path."""
     return weights.get("sha256", weights) if isinstance(weights, Mapping) else weights

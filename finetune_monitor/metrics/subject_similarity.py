@@ -1,4 +1,4 @@
-"""How much whole images are like the reference photos, for what has no face: mean cosine of image embeddings."""
+"""How similar entire images are to the reference photos, even without a face: mean cosine of embeddings."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.grid import Cell
 from finetune_monitor.stats.estimate import FloatArray
 
-if TYPE_CHECKING:  # the config reads this file for its options, and torch takes seconds
+if TYPE_CHECKING:  # the config imports this file for its options, and importing torch takes seconds
     import torch
     from torch import Tensor
 
@@ -29,18 +29,18 @@ NAME = "subject_similarity"
 DINO = "subject_similarity_dino"
 
 HELD_OUT = "subject_similarity_held_out"
-"""Likeness to photos of the subject that the model was not trained on; measured where some are held out."""
+"""Similarity to photos of the subject that the model was not trained on; measured if photos are held out."""
 
 
 @dataclass(frozen=True)
 class _Likeness:
-    """What images are compared with: an encoder and its embeddings of photos."""
+    """An encoder, and its embeddings of the photos to compare with."""
 
     embed: "Callable[[Sequence[Image]], Tensor]"
     photos: Float[np.ndarray, "m d"]
 
     def score(self, images: Sequence[Image]) -> FloatArray:
-        """Mean cosine of each image with all photos."""
+        """The mean cosine of each image with all photos."""
         found: FloatArray = cosines(self.embed(images).cpu().numpy(), self.photos).mean(axis=1)
         return found
 
@@ -50,24 +50,25 @@ class SubjectSimilarity:
 
     Columns of `score`:
         subject_similarity: by CLIP (CLIP-I of DreamBooth).
-        subject_similarity_dino: by DINO or DINOv2, where one is named: trained to tell images apart and not only what
-            they are called, it sees more of what makes this subject itself. DreamBooth took DINO's ViT-S/16.
-        subject_similarity_held_out: by CLIP to the held-out photos instead, where photos are held out.
+        subject_similarity_dino: by DINO or DINOv2, if one is named. Because it was trained to distinguish images and
+            not only their labels, it captures more of what makes a subject unique. DreamBooth uses DINO's ViT-S/16.
+        subject_similarity_held_out: by CLIP, relative to the held-out photos instead, if photos are held out.
 
-    The whole image counts: the same background, light or pose as in the photos raises it, and another subject of the
-    same class is nearly as good to CLIP. It does not show copies of a training photo: on the demo, where up to all
-    images of a late step were copies, none came nearer to a photo than .85, and the photos have .91 among themselves.
+    The entire image counts: the same background, light, or pose as in the photos raises the score, and for CLIP another
+    subject of the same class is nearly as good. The metric does not reveal copies of a training photo: on the demo,
+    where up to all images of a late step were copies, none came closer to a photo than .85, while the photos have .91
+    with each other.
 
     Args:
         references: photos of the subject.
-        clip: model name of open_clip, a folder in open_clip's layout, or a `ClipEncoder` that other metrics use too.
-        pretrained: tag of its weights in open_clip; ignored for a folder and an encoder.
-        dino: hub id (facebook/dinov2-small, facebook/dino-vits16) or a folder in transformers layout; None for none.
-        device: where the networks run, in float32; CLIP on an encoder's own where one is given.
-        held_out: further photos of the subject, which the model was not trained on.
+        clip: a model name of open_clip, a folder in open_clip's layout, or a `ClipEncoder` shared with other metrics.
+        pretrained: the tag of its weights in open_clip; ignored for a folder and an encoder.
+        dino: a hub id (facebook/dinov2-small, facebook/dino-vits16) or a folder in transformers layout; None for none.
+        device: the device that the networks run on, in float32; a given encoder keeps its own.
+        held_out: other photos of the subject, which the model was not trained on.
 
     Raises:
-        UserError: photos that cannot be read (all are named), or weights that cannot be had.
+        UserError: photos cannot be read (all of them are listed), or weights are not available.
     """
 
     name = NAME
@@ -76,7 +77,7 @@ class SubjectSimilarity:
 
     @dataclass(frozen=True)
     class Options:
-        """What a config may set."""
+        """The options that a config can set."""
 
         clip: str = CLIP
         pretrained: str | None = PRETRAINED
@@ -121,7 +122,7 @@ class SubjectSimilarity:
 
     @classmethod
     def for_run(cls, options: Options, run: RunContext) -> "SubjectSimilarity | None":
-        """The metric that a run's config asks for; without photos only the networks are looked for."""
+        """The metric as configured for a run; without photos, only the networks are checked."""
         from finetune_monitor.models.clip import resolve_clip
         from finetune_monitor.models.dino import find_dino
 
@@ -135,11 +136,11 @@ class SubjectSimilarity:
         return cls(run.photos, encoder, dino=options.dino, device=run.device, held_out=run.held_out)
 
     def score(self, images: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
-        """The columns, one value an image (RGB)."""
+        """The columns, with one value per image (RGB)."""
         return {name: likeness.score(images) for name, likeness in self._likenesses.items()}
 
     def describe(self) -> Description:
-        """The networks and the photos, each with its SHA-256, and how alike the photos are among themselves.
+        """The networks and the photos, each with its SHA-256, and how similar the photos are to each other.
 
         A ceiling is the mean cosine of two photos, as in `FaceSimilarity`.
         """
@@ -147,11 +148,11 @@ class SubjectSimilarity:
 
 
 def _all_found(searches: Sequence[Callable[[], object]]) -> None:
-    """Raise one `UserError` for all that is not found."""
+    """Raise one `UserError` for everything that is not found."""
     problems = []
     for search in searches:
         try:
             search()
         except UserError as error:
             problems.append(str(error))
-    all_problems(problems, f"{NAME}: not all networks can be had:")
+    all_problems(problems, f"{NAME}: not all networks are available:")

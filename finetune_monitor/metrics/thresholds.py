@@ -1,4 +1,4 @@
-"""Thresholds that turn a metric's scores into 1 to 5 stars, and the file that carries them to other runs."""
+"""Thresholds that turn a metric's scores into 1 to 5 stars, and the file that stores them for other runs."""
 
 import json
 import math
@@ -17,28 +17,28 @@ from finetune_monitor.base.version import __version__
 from finetune_monitor.stats.estimate import FloatArray
 
 LOWEST, HIGHEST = 1, 5
-"""The Likert scale."""
+"""The steps of the Likert scale."""
 
 STEPS = np.arange(LOWEST, HIGHEST + 1)
 
 THRESHOLDS_FORMAT = 1
 
 LARGEST_FILE = 1_000_000
-"""Bytes; a metric takes less than a thousand."""
+"""In bytes; a metric takes less than a thousand."""
 
 LONGEST_VALUE = 80
-"""Characters of a wrong value that a message repeats."""
+"""How many characters of a wrong value a message quotes."""
 
 NOT_WEIGHTS = ("references", "held_out", "prompts", "notice", "thresholds")
-"""What a metric describes beside the weights that its scores depend on."""
+"""Keys of a metric's description that its scores do not depend on."""
 
 
 @dataclass(frozen=True)
 class Buckets:
-    """Four ascending thresholds, and what they cost on the samples they were fitted to.
+    """Four ascending thresholds, and their cost on the samples that they were fitted to.
 
-    thresholds: a score at or above the k-th means at least step k + 1; -inf and inf where the steps beyond hold none.
-    cost: sum over samples and labels of |step - label|^power.
+    thresholds: a score at or above the k-th means at least step k + 1; -inf and inf if the steps beyond are empty.
+    cost: the sum of |step - label|^power over samples and labels.
     """
 
     thresholds: Float[np.ndarray, "4"]
@@ -52,13 +52,13 @@ class Buckets:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """How one metric's scores become stars.
+    """The thresholds that turn one metric's scores into stars.
 
-    buckets: the thresholds, in the score's own unit, and what they cost on the labels they were fitted to.
+    buckets: the thresholds, in the score's own unit, and their cost on the labels that they were fitted to.
     method: `least_cost` or `marginals`.
-    power: of the distance between stars and labels.
+    power: the exponent of the distance between stars and labels.
     labelers, images, labels: how many they were fitted on.
-    weights: what the scores were measured with, as `weights_of` gives it; None where that is not known.
+    weights: the weights behind the scores, as from `weights_of`; None if unknown.
     """
 
     metric: str
@@ -71,17 +71,17 @@ class Thresholds:
     weights: Mapping[str, Any] | None
 
     def stars(self, scores: FloatArray) -> FloatArray:
-        """1 to 5 an image; NaN where there is no score."""
+        """1 to 5 for each image; NaN if there is no score."""
         return self.buckets.steps(scores)
 
 
 def weights_of(description: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a metric's description that decides what a score means: its weights with their SHA-256."""
+    """The part of a metric's description that determines what a score means: its weights with their SHA-256."""
     return {key: value for key, value in description.items() if key not in NOT_WEIGHTS}
 
 
 def write_thresholds(path: Path, found: Sequence[Thresholds]) -> None:
-    """Write `thresholds.json`; a threshold beyond every score is null."""
+    """Write `thresholds.json`; a threshold beyond all scores is null."""
     metrics = {each.metric: _to_json(each) for each in found}
     content = {"format": THRESHOLDS_FORMAT, "made_by": f"finetune_monitor {__version__}", "metrics": metrics}
     write_atomic(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
@@ -91,9 +91,9 @@ def read_thresholds(path: str | Path) -> dict[str, Thresholds]:
     """Thresholds by metric.
 
     Raises:
-        UserError: the file cannot be read, or lists everything in it that is wrong.
+        UserError: the file cannot be read, or has problems, which are all listed.
     """
-    expected = "expected the thresholds.json that `finetune-monitor agree` writes"
+    expected = "expected a thresholds.json written by `finetune-monitor agree`"
     try:
         with Path(path).open("rb") as file:
             content = file.read(LARGEST_FILE + 1)
@@ -105,13 +105,13 @@ def read_thresholds(path: str | Path) -> dict[str, Thresholds]:
         rows = _File.model_validate_json(content).metrics
     except ValidationError as error:
         problems = [_explained(found) for found in error.errors()]
-        all_problems(problems, f"{path}: damaged, or another file; {expected}; run it again:")
+        all_problems(problems, f"{path}: damaged, or a different file; {expected}; run it again:")
         raise
     return {metric: row.to_thresholds(metric) for metric, row in rows.items()}
 
 
 def buckets_json(found: Buckets) -> dict[str, Any]:
-    """Thresholds and cost; a threshold beyond every score is null, and `empty_below` says how many lie below."""
+    """Thresholds and cost for JSON; a threshold beyond all scores is null, and `empty_below` counts those below."""
     thresholds = [None if math.isinf(value) else float(value) for value in found.thresholds]
     return {"thresholds": thresholds, "empty_below": int(np.isneginf(found.thresholds).sum()), "cost": found.cost}
 
@@ -129,7 +129,7 @@ def _to_json(found: Thresholds) -> dict[str, Any]:
 
 
 class _Row(BaseModel):
-    """One metric's thresholds as the file holds them."""
+    """One metric's thresholds in the format of the file."""
 
     model_config = ConfigDict(strict=True)
 
@@ -147,7 +147,7 @@ class _Row(BaseModel):
     def _ascend(self) -> "_Row":
         values = self._values()
         if values != sorted(values) or values.count(-math.inf) != self.empty_below:
-            raise ValueError(f"four ascending thresholds expected, the first {self.empty_below} of them null")
+            raise ValueError(f"expected four ascending thresholds, the first {self.empty_below} of them null")
         return self
 
     def to_thresholds(self, metric: str) -> Thresholds:
@@ -162,7 +162,7 @@ class _Row(BaseModel):
 
 
 class _File(BaseModel):
-    """The whole file; keys of later versions are passed over."""
+    """The entire file; keys of later versions are ignored."""
 
     model_config = ConfigDict(strict=True)
 
@@ -171,7 +171,7 @@ class _File(BaseModel):
 
 
 def _explained(found: Mapping[str, Any]) -> str:
-    """One problem in words: the key, what was found, what is allowed."""
+    """One problem as text: the key, what was found, what is allowed."""
     key = ".".join(str(part) for part in found["loc"])
     value = repr(found["input"])
     shown = value if len(value) <= LONGEST_VALUE else value[:LONGEST_VALUE] + "..."

@@ -1,4 +1,4 @@
-"""Denoising loss on photos that are not trained on: it rises again where the others are learned by heart."""
+"""Denoising loss on photos that are not trained on: it rises again when the training photos are memorized."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from finetune_monitor.record.grid import Cell
 from finetune_monitor.stats.estimate import Estimate, FloatArray
 from finetune_monitor.stats.intervals import ratio
 
-if TYPE_CHECKING:  # the config reads this file for its options, and torch takes seconds
+if TYPE_CHECKING:  # the config imports this file for its options, and importing torch takes seconds
     from diffusers import DDPMScheduler
     from jaxtyping import Float
     from torch import Tensor
@@ -37,10 +37,10 @@ HELD_OUT = "data.held_out"
 ALARM = 0.05
 
 DRAWS = 4
-"""Draws of noise and noise levels, the same in every evaluation."""
+"""Number of draws of noise and noise levels; the draws are the same in every evaluation."""
 
 PASSES = 16
-"""Noised photos a draw; more where there are more photos. One draw costs less than one image with guidance."""
+"""Noised photos per draw, or more if there are more photos. A draw costs less than an image with guidance."""
 
 AT_ONCE = 8
 
@@ -49,7 +49,7 @@ EMBEDDINGS = "prompt_embeds"
 
 @dataclass(frozen=True)
 class _Noised:
-    """One photo at one noise level: its place, the level, and the seed of its noise."""
+    """One photo at one noise level: its index, the level, and the seed of its noise."""
 
     photo: int
     t: int
@@ -59,18 +59,18 @@ class _Noised:
 class ValidationLoss:
     """Mean squared error of the predicted noise, on photos of the subject that the model is not trained on.
 
-    Noise and noise levels are the same in every evaluation, so that a change between two is the model's alone; the
-    levels are spread evenly over all that the model knows. The interval of the loss itself says what other noise would
-    give, that of its rise pairs each draw with itself.
+    Noise and noise levels are the same in every evaluation, so any change is due to the model; the levels are spread
+    evenly over all levels of the model. The interval of the loss shows how it would vary with other noise; that of the
+    rise pairs each draw with itself.
 
     Columns:
-        validation_loss: of an evaluation, not of an image.
-        validation_rise: how far it is above its lowest so far, as a share of it.
+        validation_loss: one value per evaluation, not per image.
+        validation_rise: how far the loss is above its lowest value so far, as a share of that value.
 
     Args:
-        photos: held out from the training.
-        prompt: that the photos are described with in the training.
-        alarm: rise beyond which the alarm sounds.
+        photos: photos that are held out from training.
+        prompt: the prompt that describes the photos in training.
+        alarm: the rise above which the alarm sounds.
 
     Raises:
         UserError: there is no photo, or one cannot be read.
@@ -82,7 +82,7 @@ class ValidationLoss:
 
     @dataclass(frozen=True)
     class Options:
-        """What a config may set."""
+        """The options that a config can set."""
 
         alarm: float = ALARM
 
@@ -117,24 +117,24 @@ class ValidationLoss:
 
     @classmethod
     def for_run(cls, options: Options, run: RunContext) -> "ValidationLoss | None":
-        """The metric that a run's config asks for; None, with a warning, where no photo is held out."""
+        """The metric as configured for a run; None, with a warning, if no photo is held out."""
         from finetune_monitor.base import distributed
 
         if run.held_out:
             return cls(run.held_out, run.instance_prompt, options.alarm)
         if run.photos is not None and distributed.is_main():
             logger.warning(
-                "validation_loss: no photo is held out, and it is not measured; add photos until there are eight, or "
+                "validation_loss: not measured because no photo is held out; use at least eight photos, or "
                 "set data.held_out"
             )
         return None
 
     def score(self, images: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
-        """Nothing: it is of no image."""
+        """Nothing: the metric does not score images."""
         return {}
 
     def measure(self, pipeline: "TextToImage", size: tuple[int, int]) -> Mapping[str, FloatArray]:
-        """The loss, one value a draw.
+        """The loss, with one value per draw.
 
         Raises:
             ValueError: the pipeline has no UNet that predicts noise or velocity.
@@ -145,7 +145,7 @@ class ValidationLoss:
 
         if not hasattr(pipeline, "unet"):
             raise ValueError(
-                f"found {type(pipeline).__name__}, expected a pipeline with a UNet, as Stable Diffusion 1.x"
+                f"found {type(pipeline).__name__}, expected a pipeline with a UNet, such as Stable Diffusion 1.x"
             )
         if self._latents is None:
             self._latents = _encoded(pipeline, self._photos, size)
@@ -173,7 +173,7 @@ class ValidationLoss:
 
 
 def _noised(draw: int, photos: int, levels: int) -> list[_Noised]:
-    """One draw: every photo at levels that are spread evenly over all, one at random in each of equal ranges."""
+    """One draw: every photo at evenly spread noise levels, a random one from each of several equal ranges."""
     random = np.random.default_rng(draw)
     count = max(PASSES, photos)
     t: Int[np.ndarray, count] = ((np.arange(count) + random.random(count)) / count * levels).astype(np.int64)
@@ -184,7 +184,7 @@ def _noised(draw: int, photos: int, levels: int) -> list[_Noised]:
 def _encoded(
     pipeline: "TextToImage", photos: Sequence[Image], size: tuple[int, int]
 ) -> "Float[Tensor, 'photos 4 h8 w8']":
-    """The middle of each photo as latents, scaled as the UNet takes them."""
+    """The center square of each photo as latents, scaled as the UNet expects."""
     import torch
 
     vae, rows = pipeline.vae, []
@@ -202,7 +202,7 @@ def _losses(
     text: "Float[Tensor, '1 t d']",
     items: Sequence[_Noised],
 ) -> list[float]:
-    """Mean squared error of each item's prediction."""
+    """The mean squared error of each item's prediction."""
     import torch
 
     from finetune_monitor.models.prediction import target
@@ -219,7 +219,7 @@ def _losses(
 
 
 def _noise(seed: int, like: "Float[Tensor, '4 h8 w8']") -> "Float[Tensor, '4 h8 w8']":
-    """The same on every device."""
+    """Noise that is the same on every device."""
     import torch
 
     return torch.randn(like.shape, generator=torch.Generator("cpu").manual_seed(seed)).to(like)

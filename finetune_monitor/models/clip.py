@@ -1,4 +1,4 @@
-"""CLIP's embeddings of images and texts, each made once however many metrics ask for it."""
+"""CLIP embeddings of images and texts, each computed only once even if several metrics need it."""
 
 import difflib
 import logging
@@ -27,20 +27,20 @@ logger = logging.getLogger(__name__)
 BATCH = 16
 
 TEXT_PARTS = ("transformer", "token_embedding", "text", "text_decoder")
-"""What open_clip's models read texts with: 0.5 GB of ViT-L/14 that no image needs."""
+"""The text modules of open_clip's models: 0.5 GB of ViT-L/14 that images do not need."""
 
 _CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-"""Names under which the hub holds open_clip's weights; the first is preferred, as open_clip does."""
+"""File names of open_clip's weights on the hub; the first is preferred, as in open_clip."""
 
 
 @dataclass(frozen=True)
 class ClipSource:
-    """A CLIP model that is on this machine.
+    """A CLIP model that is available on this machine.
 
     id: `MODEL/PRETRAINED`, or the folder.
-    tag: name of its weights in open_clip; None for a folder.
-    file: its weights.
-    arguments: for `open_clip.create_model_and_transforms`; loading needs no network.
+    tag: the name of its weights in open_clip; None for a folder.
+    file: the file with its weights.
+    arguments: for `open_clip.create_model_and_transforms`; loading needs no network access.
     """
 
     id: str
@@ -50,25 +50,25 @@ class ClipSource:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the weights, 1.7 GB of ViT-L/14."""
+        """The SHA-256 of the weights: 1.7 GB for ViT-L/14."""
         return sha256(self.file)
 
 
 class ClipEncoder:
-    """A CLIP model of open_clip in float32; give one to several metrics, and each image is encoded once for all.
+    """A CLIP model of open_clip in float32; metrics that share one encoder encode each image only once.
 
-    `embed` remembers the embedding of an image for as long as that image object lives, and takes it for unchanged.
-    It is made of two steps, which those who have no use for that memory take by themselves: `preprocess`, open_clip's
-    own transform, turns an RGB image into pixels, 3 x h x w in float32, and can be pickled; `encode` takes a batch.
-    `embed_texts` does the same for texts.
+    `embed` caches the embedding of an image for as long as that image object lives, and assumes that the image does not
+    change. Its two steps can also be used on their own, without the cache: `preprocess`, open_clip's own transform,
+    turns an RGB image into pixels, 3 x h x w in float32, and can be pickled; `encode` takes a batch. `embed_texts` does
+    the same for texts.
 
     Args:
-        clip: model name of open_clip, a folder in open_clip's layout, or what `resolve_clip` found.
-        pretrained: tag of its weights in open_clip; ignored for the other two.
-        device: where it runs.
+        clip: a model name of open_clip, a folder in open_clip's layout, or the result of `resolve_clip`.
+        pretrained: the tag of its weights in open_clip; ignored in the other two cases.
+        device: the device that it runs on.
 
     Raises:
-        UserError: weights that cannot be had, or CLIP's activation does not fit them.
+        UserError: the weights are not available, or the model's activation does not match them.
     """
 
     def __init__(
@@ -108,11 +108,11 @@ class ClipEncoder:
     def embed_texts(self, texts: Sequence[str]) -> Float[Tensor, "n d"]:
         """L2-normalized embeddings of texts, float32, on the encoder's device.
 
-        What reads texts is loaded for new ones and not kept: name them all before a training. What lies beyond the
-        tokens that the model reads is left out, with a warning.
+        The text modules are loaded for new texts and then released, so embed all texts before training. Text beyond the
+        model's token limit is ignored, with a warning.
 
         Raises:
-            UserError: the tokenizer cannot be had.
+            UserError: the tokenizer is not available.
         """
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
         if new:
@@ -122,14 +122,14 @@ class ClipEncoder:
 
     @torch.inference_mode()
     def encode(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
-        """L2-normalized embeddings of one batch that `preprocess` made, float32, on the encoder's device."""
+        """L2-normalized embeddings of a batch from `preprocess`, float32, on the encoder's device."""
         rows: Tensor = self._model.encode_image(pixels.to(self.device), normalize=True).float()
         return rows
 
     def _encode(self, images: Sequence[Image]) -> list[Tensor]:
         rows: list[Tensor] = []
         for start in range(0, len(images), BATCH):
-            # open_clip's own transform: torchvision's faster one on tensors leaves single pixels a gray level apart
+            # open_clip's own transform: with torchvision's faster one on tensors, single pixels differ by a gray level
             batch = torch.stack([self.preprocess(image) for image in images[start : start + BATCH]])
             rows += self.encode(batch).unbind()
         return rows
@@ -137,7 +137,7 @@ class ClipEncoder:
 
 @torch.inference_mode()
 def encode_texts(source: ClipSource, texts: Sequence[str]) -> Float[Tensor, "n d"]:
-    """L2-normalized embeddings of texts, float32, on the CPU, by a model that is loaded for them alone."""
+    """L2-normalized embeddings of texts, float32, on the CPU, from a model that is loaded only for them."""
     tokens = _tokens(source, texts)
     with undisturbed_rng():
         model, _, _ = open_clip.create_model_and_transforms(**source.arguments)
@@ -146,21 +146,21 @@ def encode_texts(source: ClipSource, texts: Sequence[str]) -> Float[Tensor, "n d
 
 
 def _tokens(source: ClipSource, texts: Sequence[str]) -> Int64[Tensor, "n t"]:
-    """Token ids, padded and cut to what the model reads."""
+    """Token ids, padded and truncated to the model's limit."""
     tokenizer = _tokenizer(source)
     tokens: Tensor = tokenizer(list(texts))
     read = tokens.shape[1]
     longer = tokenizer([*texts, ""], context_length=read + 1)[:, read]
     if cut := [text for text, last in zip(texts, longer, strict=False) if last != longer[-1]]:
-        logger.warning(f"CLIP {source.id} reads {read} tokens of a text; left out is the end of: {'; '.join(cut)}")
+        logger.warning(f"CLIP {source.id} reads {read} tokens of a text; ignoring the end of: {'; '.join(cut)}")
     return tokens
 
 
 def _tokenizer(source: ClipSource) -> Any:
-    """The model's tokenizer; those of OpenAI's kind come with open_clip.
+    """The model's tokenizer; OpenAI's comes with open_clip.
 
     Raises:
-        UserError: it is another one, which is neither in the folder nor in the cache nor on a reachable hub.
+        UserError: it is a different one, and is neither in the folder, nor in the cache, nor on a reachable hub.
     """
     name = source.arguments["model_name"]
     repository = (open_clip.get_model_config(name) or {}).get("text_cfg", {}).get("hf_tokenizer_name")
@@ -172,25 +172,25 @@ def _tokenizer(source: ClipSource) -> Any:
         return open_clip.get_tokenizer(name)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"clip {source.id}: its tokenizer cannot be read ({first_line(str(error))}); expected its files in the "
-            "model's folder; name a CLIP whose tokenizer comes with open_clip, such as ViT-L-14-quickgelu"
+            f"clip {source.id}: cannot read its tokenizer ({first_line(str(error))}); expected its files in the "
+            "model's folder; choose a CLIP whose tokenizer comes with open_clip, such as ViT-L-14-quickgelu"
         ) from error
 
 
 def clip_width(source: ClipSource) -> int:
-    """Size of a model's embeddings, without loading it."""
+    """The size of a model's embeddings, without loading the model."""
     return int((open_clip.get_model_config(source.arguments["model_name"]) or {})["embed_dim"])
 
 
 def resolve_clip(clip: str, pretrained: str | None) -> ClipSource:
-    """Find, or download, a CLIP model: a name and weights tag of open_clip, or a folder.
+    """A CLIP model, found or downloaded: by name and weights tag of open_clip, or from a folder.
 
-    The folder holds open_clip_config.json and open_clip_model.safetensors, as `hf download` gives them; `pretrained`
-    is not looked at then. The activation must fit the weights: OpenAI's were trained with QuickGELU, and in a model
-    without it the embeddings come out wrong and nothing fails, so that such a pair is an error here.
+    The folder holds open_clip_config.json and open_clip_model.safetensors, as `hf download` saves them; `pretrained` is
+    then ignored. The activation must match the weights: OpenAI's were trained with QuickGELU, and a model without it
+    returns wrong embeddings without any error, so such a pair is rejected here.
 
     Raises:
-        UserError: unknown name or tag, the wrong activation, an incomplete folder, or weights out of reach.
+        UserError: unknown name or tag, the wrong activation, an incomplete folder, or weights that are not available.
     """
     if clip not in open_clip.list_models():
         return _clip_folder(clip, open_clip.list_models())
@@ -227,7 +227,7 @@ def _check_tag(clip: str, tag: str | None) -> None:
         raise UserError(f"pretrained: found {tag!r}, expected for {clip} one of {', '.join(tags) or 'none'}{hint}")
     needs = bool(open_clip.get_pretrained_cfg(clip, tag).get("quick_gelu"))
     if needs and not (open_clip.get_model_config(clip) or {}).get("quick_gelu"):
-        raise UserError(f"clip: the weights {tag} need QuickGELU, which {clip} lacks; write {twin}")
+        raise UserError(f"clip: the weights {tag} need QuickGELU, which {clip} lacks; use {twin}")
 
 
 def _clip_file(clip: str, config: Mapping[str, Any]) -> Path:

@@ -1,4 +1,4 @@
-"""Pipelines and networks from outside: a folder, the Hugging Face cache or the hub, or an error in seconds."""
+"""Find pipelines and networks in a folder, the Hugging Face cache, or the hub, or fail within seconds."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from finetune_monitor.models.weights import probe
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 _UNUSED_COMPONENTS = frozenset({"safety_checker"})
-"""Listed by many models, never loaded here: it blackens images."""
+"""Components that many models list but that are never loaded here: they turn images black."""
 
 _COMPONENT_FILES = (
     ("Scheduler", ("scheduler_config.json",)),
@@ -22,23 +22,23 @@ _COMPONENT_FILES = (
     ("FeatureExtractor", ("preprocessor_config.json",)),
     ("ImageProcessor", ("preprocessor_config.json",)),
 )
-"""What a component that is no network needs, by the end of its class name."""
+"""The files that components other than networks need, by the end of their class name."""
 
 
 _NETWORK_WEIGHTS = ("diffusion_pytorch_model", "model", "pytorch_model")
 
 TRANSFORMERS_WEIGHTS = "model.safetensors"
-"""Where transformers keeps a network's weights; pickled ones are not read."""
+"""The file in which transformers stores a network's weights; pickled weights are not read."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a kind of model lies in a folder.
+    """How a kind of model is stored in a folder.
 
     name: for messages.
-    marker: the file by which the Hugging Face cache is searched for it.
-    missing: names of the files that `from_pretrained` would look for in vain.
-    single: what to do with a single file.
+    marker: the file used to find the model in the Hugging Face cache.
+    missing: returns the names of the files that `from_pretrained` needs and that are missing.
+    single: what the user can do with a single file.
     """
 
     name: str
@@ -48,20 +48,20 @@ class Layout:
 
 
 def resolve_hub_model(model: str | Path) -> str | Path:
-    """What to hand to `from_pretrained` for a pipeline: a folder in diffusers layout or a hub id.
+    """The argument for a pipeline's `from_pretrained`: a folder in diffusers layout or a hub id.
 
-    A complete folder, or a model that lies completely in the Hugging Face cache, is returned as a folder and needs no
-    network; else the id, when the hub answers that it has the model. Honors `HF_ENDPOINT`, `HF_HUB_OFFLINE` and
-    `HF_HOME`.
+    A complete folder, or a model that is completely in the Hugging Face cache, is returned as a folder and needs no
+    network access. Otherwise the id is returned, if the hub confirms that it has the model. Honors `HF_ENDPOINT`,
+    `HF_HUB_OFFLINE`, and `HF_HOME`.
 
     Raises:
-        UserError: in seconds, when the folder is incomplete or the model is neither cached nor on a reachable hub.
+        UserError: within seconds, if the folder is incomplete, or the model is neither cached nor on a reachable hub.
     """
     return _resolve(model, PIPELINE)
 
 
 def resolve_hub_network(model: str | Path) -> str | Path:
-    """The same for a vision network in transformers layout."""
+    """The argument for `from_pretrained` of a vision network in transformers layout."""
     return _resolve(model, NETWORK)
 
 
@@ -92,7 +92,7 @@ def _complete_folder(folder: Path, layout: Layout) -> Path:
 
 
 def _missing_parts(folder: Path) -> list[str]:
-    """Names of the files that `from_pretrained` would look for in vain."""
+    """The names of the files that `from_pretrained` needs and that are missing."""
     components = _read_json(folder / "model_index.json")
     if components is None:
         return ["model_index.json"]
@@ -104,7 +104,7 @@ def _missing_parts(folder: Path) -> list[str]:
 
 
 def _missing_in_network(folder: Path) -> list[str]:
-    """The same for a network with the settings of its image processor."""
+    """The names of the missing files of a network, including the settings of its image processor."""
     names = ("config.json", "preprocessor_config.json", TRANSFORMERS_WEIGHTS)
     return [name for name in names if not (folder / name).is_file()]
 
@@ -116,7 +116,7 @@ PIPELINE = Layout(
     "convert it once with StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)",
 )
 
-NETWORK = Layout("transformers layout", "config.json", _missing_in_network, "name the folder that it lies in")
+NETWORK = Layout("transformers layout", "config.json", _missing_in_network, "name the folder that contains it")
 
 
 def _missing_in_component(folder: Path, class_name: str) -> list[str]:
@@ -139,7 +139,7 @@ def _missing_weights(folder: Path) -> list[str]:
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; None where it is missing or damaged."""
+    """The object in a JSON file; None if the file is missing or damaged."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -148,7 +148,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def _cached_folder(repository: str, filename: str) -> Path | None:
-    """The snapshot folder of the Hugging Face cache that holds a file."""
+    """The snapshot folder in the Hugging Face cache that contains a file."""
     file = cached_file(repository, filename)
     return None if file is None else file.parent
 
@@ -161,7 +161,7 @@ def cached_file(repository: str, filename: str) -> Path | None:
 
 
 def hub_problem(repository: str) -> str | None:
-    """Why a repository cannot be downloaded from the hub; None where it can."""
+    """Why a repository cannot be downloaded from the hub; None if it can."""
     from huggingface_hub import constants, get_token
 
     if constants.HF_HUB_OFFLINE:
@@ -171,7 +171,7 @@ def hub_problem(repository: str) -> str | None:
     answer = probe(address, {"Authorization": f"Bearer {token}"} if token else None, "GET")
     if answer in (401, 403, 404):
         return (
-            f"{constants.ENDPOINT} has no such model, or it is private: check the name, or log in with `hf auth login`"
+            f"{constants.ENDPOINT} has no such model, or it is private: check the name or log in with `hf auth login`"
         )
     if isinstance(answer, str) or answer >= 500:
         return f"{constants.ENDPOINT}: {answer}"
@@ -179,19 +179,19 @@ def hub_problem(repository: str) -> str | None:
 
 
 def hub_by_hand(repository: str, problem: str, missing: Sequence[str] = ()) -> str:
-    """How to get a model from the hub by hand.
+    """Instructions for downloading a model from the hub manually.
 
     Args:
-        missing: files that an incomplete copy in the cache lacks.
+        missing: files that are missing from an incomplete copy in the cache.
     """
     from huggingface_hub import constants
 
     lacking = f", where {', '.join(missing)} is missing" if missing else ""
     return "\n".join(
         [
-            f"{repository}: the model is needed and cannot be had ({problem})",
+            f"{repository}: the model is required but not available ({problem})",
             f"  looked in: {constants.HF_HUB_CACHE}{lacking}",
-            f"  on a machine with a network: hf download {repository} --local-dir FOLDER",
-            "  then name that folder in place of the id",
+            f"  on a machine with network access: hf download {repository} --local-dir FOLDER",
+            "  then use that folder instead of the id",
         ]
     )

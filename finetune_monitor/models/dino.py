@@ -1,4 +1,4 @@
-"""DINO and DINOv2: embeddings of whole images by vision transformers that were trained without labels."""
+"""DINO and DINOv2: embeddings of entire images from vision transformers that were trained without labels."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,21 +19,21 @@ from finetune_monitor.models.weights import undisturbed_rng
 BATCH = 16
 
 WITHOUT_POOLER = {"vit": {"add_pooling_layer": False}}
-"""What to leave out, by kind: DINO's files have no pooler, and transformers would make one up."""
+"""Modules to leave out, by kind: DINO's files have no pooler, and transformers would initialize one at random."""
 
 KINDS = (*WITHOUT_POOLER, "dinov2", "dinov2_with_registers")
-"""`model_type` of the networks whose class token describes the image; DINO is a plain ViT."""
+"""The `model_type` of networks whose class token describes the image; DINO is a plain ViT."""
 
 
 class DinoEncoder:
-    """A vision transformer of transformers in float32; an image's embedding is its class token after the last layer.
+    """A vision transformer in float32; the embedding of an image is its class token after the last layer.
 
     Args:
-        dino: hub id, such as facebook/dinov2-small, or a folder with config.json, preprocessor_config.json and
+        dino: a hub id, such as facebook/dinov2-small, or a folder with config.json, preprocessor_config.json, and
             model.safetensors.
 
     Raises:
-        UserError: the weights cannot be had, or are no such network's.
+        UserError: the weights are not available or belong to a different kind of network.
     """
 
     def __init__(self, dino: str, device: str | torch.device = "cpu") -> None:
@@ -43,7 +43,7 @@ class DinoEncoder:
             self._preprocess, network = _read(folder)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             reason = first_line(str(error))
-            raise UserError(f"dino {dino}: {reason}; expected DINO or DINOv2 as the hub has it") from error
+            raise UserError(f"dino {dino}: {reason}; expected DINO or DINOv2 in the format of the hub") from error
         self._network = network.float().eval().requires_grad_(False).to(self._device)
 
     @torch.inference_mode()
@@ -57,10 +57,10 @@ class DinoEncoder:
 
 
 def find_dino(dino: str) -> str | Path:
-    """A folder, or a hub id that the hub has.
+    """A folder, or a hub id that exists on the hub.
 
     Raises:
-        UserError: in seconds, where it is neither.
+        UserError: within seconds, if it is neither.
     """
     try:
         return resolve_hub_network(dino)
@@ -84,14 +84,14 @@ def _read(folder: Path) -> tuple[Any, Any]:
     """The image processor and the network.
 
     Raises:
-        ValueError: the network is of another kind, or the file lacks some of its weights; transformers would leave
-            them random. It raises further errors where files are damaged.
+        ValueError: the network is of a different kind, or the file lacks some of its weights, which transformers would
+            initialize at random. Damaged files cause other errors.
     """
     from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
     kind = AutoConfig.from_pretrained(folder).model_type
     if kind not in KINDS:
-        raise ValueError(f"found a network of the kind {kind}, expected one of {', '.join(KINDS)}")
+        raise ValueError(f"found a network of type {kind}, expected one of {', '.join(KINDS)}")
     options = {"use_safetensors": True, "output_loading_info": True, **WITHOUT_POOLER.get(kind, {})}
     with undisturbed_rng():
         network, told = AutoModel.from_pretrained(folder, **options)

@@ -1,4 +1,4 @@
-"""dlib's face recognizer as a torch module: a ResNet of 29 convolutions that turns a face into 128 numbers."""
+"""dlib's face recognizer as a torch module: a ResNet with 29 convolutions that maps a face to 128 numbers."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 WEIGHTS = Path(__file__).with_name("dlib_resnet.safetensors")
-"""Made by assets/recognizers/dlib; its model card is there. In half precision, computed with in single precision."""
+"""Made by assets/recognizers/dlib, which also has the model card. Stored in half precision, run in single precision."""
 
 MEAN_COLOR = (122.782, 117.001, 104.298)
-"""Of RGB, as dlib's `input_rgb_image_sized` subtracts it before it divides by 256."""
+"""The RGB mean that dlib's `input_rgb_image_sized` subtracts before it divides by 256."""
 
 BLOCKS = (
     *[(32, False)] * 3,
@@ -21,13 +21,13 @@ BLOCKS = (
     *[(256, True), *[(256, False)] * 2],
     (256, True),
 )
-"""Channels of each residual block, and whether it halves the image."""
+"""The channels of each residual block, and whether it halves the resolution."""
 
 
 class DlibResnet(nn.Module):
-    """`dlib_face_recognition_resnet_model_v1` (King 2017), its affine layers folded into the convolutions before them.
+    """`dlib_face_recognition_resnet_model_v1` (King 2017), with affine layers folded into the preceding convolutions.
 
-    others: the mean descriptor of other people; a descriptor says who it is by where it lies seen from there.
+    others: the mean descriptor of other people; identity is the direction of a descriptor relative to that mean.
     """
 
     def __init__(self) -> None:
@@ -40,14 +40,14 @@ class DlibResnet(nn.Module):
         self.register_buffer("others", torch.zeros(128))
 
     def forward(self, chips: Float[Tensor, "n 3 150 150"]) -> Float[Tensor, "n 128"]:
-        """Descriptors as dlib's `compute_face_descriptor` gives them, of aligned faces in RGB, 0 to 255."""
+        """The descriptors of dlib's `compute_face_descriptor` for aligned faces in RGB, 0 to 255."""
         x = (chips - chips.new_tensor(MEAN_COLOR)[:, None, None]) / 256
         x = F.max_pool2d(F.relu(self.first(x)), 3, stride=2)
         found: Tensor = self.last(self.blocks(x).mean(dim=(2, 3)))
         return found
 
     def embed(self, chips: Float[Tensor, "n 3 150 150"]) -> Float[Tensor, "n 128"]:
-        """Descriptors seen from the mean of other people, with length 1, so that their cosine tells people apart."""
+        """Unit-length descriptors relative to the mean of other people, so that their cosine distinguishes people."""
         return F.normalize(self(chips) - self.others)
 
 
@@ -67,13 +67,13 @@ class _Block(nn.Module):
 
 
 def _enlarged(x: Tensor, size: list[int]) -> Tensor:
-    """Zeros at the end of channels, rows and columns, which is how dlib adds tensors of unequal sizes."""
+    """Zero-padded channels, rows, and columns: dlib adds tensors of different sizes this way."""
     channels, height, width = (wanted - has for wanted, has in zip(size[1:], x.shape[1:], strict=True))
     return F.pad(x, (0, width, 0, height, 0, channels))
 
 
 def load_dlib_resnet(path: Path = WEIGHTS) -> DlibResnet:
-    """The network with its weights in single precision, on the CPU; torch's random state stays as it is."""
+    """The network with its weights in single precision, on the CPU; leaves torch's random state unchanged."""
     with torch.device("meta"):
         network = DlibResnet()
     network.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()}, assign=True)

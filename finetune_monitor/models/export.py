@@ -1,4 +1,4 @@
-"""Write a pipeline's fine-tuned weights in the form that other tools load."""
+"""Write a pipeline's fine-tuned weights in a format that other tools can load."""
 
 import json
 from pathlib import Path
@@ -13,17 +13,17 @@ from finetune_monitor.models.pipeline import Pipeline
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 ADAPTABLE = ("unet", "transformer", "text_encoder", "text_encoder_2")
-"""Parts of a pipeline whose LoRA layers diffusers can load."""
+"""The components of a pipeline whose LoRA layers diffusers can load."""
 
 NOTE = "finetune_monitor.json"
-"""Beside weights: which step they are of, or a notice that belongs to whatever is made with them."""
+"""File next to weights: the step they belong to, or a notice that applies to everything made with them."""
 
 
 def export_weights(pipeline: Pipeline, folder: Path, note: dict[str, Any]) -> None:
-    """Write LoRA weights for `pipe.load_lora_weights(folder)`, or the whole pipeline where nothing is adapted.
+    """Write LoRA weights for `pipe.load_lora_weights(folder)`, or the complete pipeline if it has no adapters.
 
-    The folder appears as a whole, with `note` in `finetune_monitor.json` beside the weights, and the notice of the
-    pipeline's own folder where it has one.
+    The folder appears only once it is complete. `finetune_monitor.json` next to the weights holds `note` and the notice
+    of the pipeline's own folder, if it has one.
     """
     notice = identify(pipeline).get("notice")
     note = {**note, "notice": notice} if notice else note
@@ -32,7 +32,7 @@ def export_weights(pipeline: Pipeline, folder: Path, note: dict[str, Any]) -> No
     with staged_folder(folder) as staged:
         if adapted:
             layers = {f"{name}_lora_layers": lora_layers(model) for name, model in adapted.items()}
-            adaptable: Any = pipeline  # pipelines whose parts have adapters can write them
+            adaptable: Any = pipeline  # pipelines whose components have adapters can write them
             adaptable.save_lora_weights(staged, **layers)
         else:
             pipeline.save_pretrained(staged)
@@ -40,7 +40,7 @@ def export_weights(pipeline: Pipeline, folder: Path, note: dict[str, Any]) -> No
 
 
 def identify(pipeline: Pipeline) -> dict[str, str | None]:
-    """The pipeline's class, its hub id or folder, and the notice in its folder where there is one.
+    """The pipeline's class, its hub id or folder, and the notice in its folder, if any.
 
     Raises:
         UserError: the file with the notice is damaged.
@@ -52,7 +52,7 @@ def identify(pipeline: Pipeline) -> dict[str, str | None]:
 
 
 def notice_of(folder: Path) -> str | None:
-    """The notice in a model's folder; None where it has none, as a hub id does.
+    """The notice in a model's folder; None if there is none, as for a hub id.
 
     Raises:
         UserError: the file with the notice is damaged.
@@ -63,16 +63,16 @@ def notice_of(folder: Path) -> str | None:
     try:
         notice = json.loads(file.read_bytes()).get("notice")
     except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{file}: damaged ({error!r}); restore it, or delete it") from error
+        raise UserError(f"{file}: damaged ({error!r}); restore or delete it") from error
     return str(notice) if notice else None
 
 
 def lora_layers(model: nn.Module) -> dict[str, Tensor]:
-    """A model's LoRA matrices in PEFT's names, fp32, with alpha / rank folded into B.
+    """A model's LoRA matrices under PEFT's names, fp32, with alpha / rank folded into B.
 
-    Folding keeps the file right for every reader: the scale would otherwise live in metadata that not all tools read.
-    PEFT's names are kept because diffusers' own older ones do not exist for convolutions and feed-forward layers, and
-    a file with both loses the attention layers when it is read.
+    Folding makes the file correct for every reader: otherwise the scale would be in metadata that some tools ignore.
+    The names are PEFT's because diffusers' own older names do not cover convolutions and feed-forward layers, and a
+    file with both loses the attention layers when it is read.
     """
     adapter = next(iter(model.peft_config))  # type: ignore[arg-type]
     state = get_peft_model_state_dict(model, adapter_name=adapter)

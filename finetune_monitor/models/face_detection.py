@@ -1,4 +1,4 @@
-"""Find faces with the cascade of MTCNN (Zhang et al. 2016), many images and all their candidates at a time."""
+"""Find faces with the MTCNN cascade (Zhang et al. 2016), in batches of images and candidates."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,29 +13,29 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
 CELL, STRIDE = 12, 2
-"""Pixels of a scaled image that P-Net judges at once, and from one such cell to the next."""
+"""Side of a P-Net cell, and the distance between cells, in pixels of the scaled image."""
 
 RNET_SIZE, ONET_SIZE = 24, 48
 
 LEVEL_OVERLAP, OVERLAP = 0.5, 0.7
-"""Of two candidates that overlap more the less likely goes: within a level of the pyramid, and overall."""
+"""Overlap above which the less likely of two candidates is dropped: within a pyramid level, and overall."""
 
 PIXELS_ON_CPU, PIXELS = 8 * 512 * 512, 32 * 512 * 512
-"""Of the images to work on at once. Measured on two cores at 512 px: 39 ms an image one by one, 30 by two, 27 by
-four and 26 by eight.
+"""Pixels of the images per batch. Measured on two cores at 512 px: 39 ms per image one at a time, 30 in batches of two,
+27 of four, and 26 of eight.
 """
 
 CROPS_ON_CPU, CROPS = 128, 1024
-"""Candidates in one forward of R-Net or O-Net."""
+"""Candidates per forward pass of R-Net or O-Net."""
 
 
 @dataclass(frozen=True)
 class Detections:
-    """The faces of one image, the most likely first, in its pixels.
+    """The faces of one image in pixel coordinates, most likely first.
 
-    boxes: left, top, right, bottom; may reach over the image's edge.
+    boxes: left, top, right, bottom; may extend beyond the image's edge.
     probabilities: 0 to 1.
-    landmarks: left eye, right eye, nose, left and right corner of the mouth, as (x, y).
+    landmarks: left eye, right eye, nose, left and right corners of the mouth, as (x, y).
     """
 
     boxes: Float[np.ndarray, "n 4"]
@@ -45,7 +45,7 @@ class Detections:
 
 @dataclass(frozen=True)
 class _Candidates:
-    """Boxes that may hold a face, how likely, and the index of the image each lies in."""
+    """Boxes that may contain a face, their probabilities, and the index of each one's image."""
 
     boxes: Float[Tensor, "n 4"]
     scores: Float[Tensor, "n"]
@@ -59,9 +59,9 @@ class _Candidates:
 
 
 class Detector:
-    """The networks, thresholds and sizes of facenet-pytorch's `MTCNN`, without its loops over images and candidates.
+    """The networks, thresholds, and sizes of facenet-pytorch's `MTCNN`, without its loops over images and candidates.
 
-    It finds what `MTCNN(keep_all=True).detect(image, landmarks=True)` finds in each image.
+    It finds the same faces as `MTCNN(keep_all=True).detect(image, landmarks=True)` for each image.
     """
 
     def __init__(self, mtcnn: MTCNN) -> None:
@@ -75,7 +75,7 @@ class Detector:
         self._pixels, self._crops = (PIXELS_ON_CPU, CROPS_ON_CPU) if on_cpu else (PIXELS, CROPS)
 
     def detect(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Detections]:
-        """The faces of each RGB image, all of one size; none is empty arrays."""
+        """The faces of each RGB image; all images have the same size. The arrays are empty if there are no faces."""
         found: list[Detections] = []
         step = max(1, self._pixels // (images[0].shape[0] * images[0].shape[1])) if images else 1
         for start in range(0, len(images), step):
@@ -94,7 +94,7 @@ class Detector:
         return _by_image(found, landmarks, len(images))
 
     def _propose(self, table: Int[Tensor, "b h w 3"]) -> _Candidates:
-        """Squares that P-Net, sliding over every level of a pyramid, takes for faces."""
+        """The squares that P-Net, sliding over every level of a pyramid, classifies as faces."""
         count, height, width = table.shape[0], table.shape[1] - 1, table.shape[2] - 1
         whole = torch.tensor([[0, 0, width, height]], device=self._device).expand(count, 4)
         everyone = torch.arange(count, device=self._device)
@@ -114,7 +114,7 @@ class Detector:
         return _within(_Candidates(_square(_shifted(found.boxes, shift, 0)), found.scores, found.images), table)
 
     def _refine(self, table: Int[Tensor, "b h w 3"], candidates: _Candidates) -> _Candidates:
-        """The squares that R-Net takes for faces too, moved as it says."""
+        """The squares that R-Net confirms as faces, with its corrections applied."""
         shifts, probabilities = self._judge(self._rnet, table, candidates, RNET_SIZE)
         found, (shift,) = _likely(candidates, probabilities, self._thresholds[1], shifts)
         kept = batched_nms(found.boxes, found.scores, found.images, OVERLAP)
@@ -124,7 +124,7 @@ class Detector:
     def _locate(
         self, table: Int[Tensor, "b h w 3"], candidates: _Candidates
     ) -> tuple[_Candidates, Float[Tensor, "n 5 2"]]:
-        """What O-Net takes for faces, with their landmarks."""
+        """The candidates that O-Net confirms as faces, with their landmarks."""
         shifts, points, probabilities = self._judge(self._onet, table, candidates, ONET_SIZE)
         found, (shift, point) = _likely(candidates, probabilities, self._thresholds[2], shifts, points)
         sides = found.boxes[:, 2:] - found.boxes[:, :2] + 1
@@ -136,7 +136,7 @@ class Detector:
     def _judge(
         self, network: nn.Module, table: Int[Tensor, "b h w 3"], candidates: _Candidates, size: int
     ) -> list[Tensor]:
-        """What R-Net or O-Net says of every candidate."""
+        """The outputs of R-Net or O-Net for every candidate."""
         boxes = _whole_pixels(candidates.boxes, table)
         parts = zip(boxes.split(self._crops), candidates.images.split(self._crops), strict=True)
         outputs = [network(_normalized(area_pool(table, images, part, (size, size)))) for part, images in parts]
@@ -153,11 +153,11 @@ def pyramid(short_side: int, smallest_face: int, factor: float) -> list[float]:
 
 
 def summed_area_table(images: UInt8[Tensor, "b h w 3"]) -> Int[Tensor, "b h+1 w+1 3"]:
-    """Sums over all pixels above and to the left (Crow 1984); four look-ups give the sum over any rectangle."""
+    """Sums over all pixels above and to the left (Crow 1984); four lookups give the sum over any rectangle."""
     count, height, width, channels = images.shape
     table = torch.zeros(count, height + 1, width + 1, channels, dtype=torch.int32, device=images.device)
     table[:, 1:, 1:] = images
-    for row in range(2, height + 1):  # torch's cumsum over the rows takes four times as long on a CPU
+    for row in range(2, height + 1):  # torch's cumsum over rows takes four times as long on a CPU
         table[:, row] += table[:, row - 1]
     return table.cumsum_(2)
 
@@ -168,7 +168,7 @@ def area_pool(
     boxes: Int[Tensor, "n 4"],
     size: tuple[int, int],
 ) -> Float[Tensor, "n 3 rows columns"]:
-    """Each box of its image at another size, as `adaptive_avg_pool2d` gives it, 0 to 255.
+    """The content of each box resampled to another size, as with `adaptive_avg_pool2d`, 0 to 255.
 
     boxes: left, top, right, bottom in whole pixels, inside the image and not empty.
     """
@@ -191,22 +191,22 @@ def area_pool(
 
 
 def _edges(start: Int[Tensor, "n"], end: Int[Tensor, "n"], parts: int) -> tuple[Int[Tensor, "n p"], Int[Tensor, "n p"]]:
-    """First and one past the last pixel of each part of an interval; parts share a pixel where it does not divide."""
+    """The first pixel, and one past the last, of each part of an interval; uneven parts overlap by a pixel."""
     index = torch.arange(parts, device=start.device)
     length = (end - start)[:, None]
     return start[:, None] + index * length // parts, start[:, None] + ((index + 1) * length + parts - 1) // parts
 
 
 def _normalized(pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
-    """As MTCNN's networks were trained to see 0 to 255."""
+    """Pixels from 0 to 255, normalized as MTCNN's networks expect."""
     return pixels.sub_(127.5).mul_(1 / 128)
 
 
 def _slide(pnet: PNet, images: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b 4 y x"], Float[Tensor, "b y x"]]:
-    """P-Net's forward: how it would shift each cell, and how likely the cell is a face.
+    """P-Net's forward pass: the shift of each cell, and the probability that it is a face.
 
-    Only the PReLU and the pooling of its large first layer are written otherwise than in facenet-pytorch: over whole
-    rows of pixels with their ten channels, they take a third of the time on a CPU.
+    It differs from facenet-pytorch only in the PReLU and the pooling of the large first layer: applied to entire rows
+    of pixels with their ten channels, they take a third of the time on a CPU.
     """
     x = pnet.conv1(images).permute(0, 2, 3, 1)
     x = F.prelu(x.flatten(0, 1).flatten(1), pnet.prelu1.weight.repeat(x.shape[2])).view(x.shape)
@@ -220,7 +220,7 @@ def _slide(pnet: PNet, images: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, 
 def _cells(
     shifts: Float[Tensor, "b 4 h w"], probabilities: Float[Tensor, "b h w"], scale: float, threshold: float
 ) -> tuple[_Candidates, Float[Tensor, "n 4"]]:
-    """The likely cells, as boxes in the unscaled image, and how P-Net would shift each."""
+    """The likely cells as boxes in the unscaled image, and P-Net's shift of each."""
     image, row, column = (probabilities >= threshold).nonzero(as_tuple=True)
     corner = torch.stack([column, row], dim=1).float() * STRIDE
     boxes = torch.cat([(corner + 1) / scale, (corner + CELL) / scale], dim=1).floor()
@@ -241,14 +241,14 @@ def _concatenated(parts: list[_Candidates]) -> _Candidates:
 
 
 def _whole_pixels(boxes: Float[Tensor, "n 4"], table: Int[Tensor, "b h w 3"]) -> Int[Tensor, "n 4"]:
-    """The part of each box inside the image; its coordinates count from 1 and include the last pixel."""
+    """The part of each box inside the image, in coordinates that start at 1 and include the last pixel."""
     start = boxes[:, :2].long().clamp(min=1) - 1
     right, bottom = (boxes[:, axis + 2].long().clamp(max=table.shape[2 - axis] - 1) for axis in (0, 1))
     return torch.column_stack([start, right, bottom])
 
 
 def _within(candidates: _Candidates, table: Int[Tensor, "b h w 3"]) -> _Candidates:
-    """Those that show at least a pixel of the image."""
+    """The candidates that cover at least one pixel of the image."""
     boxes = _whole_pixels(candidates.boxes, table)
     return candidates[(boxes[:, 2:] > boxes[:, :2]).all(dim=1)]
 
@@ -256,7 +256,7 @@ def _within(candidates: _Candidates, table: Int[Tensor, "b h w 3"]) -> _Candidat
 def _likely(
     candidates: _Candidates, probabilities: Float[Tensor, "n 2"], threshold: float, *others: Tensor
 ) -> tuple[_Candidates, list[Tensor]]:
-    """Those above the threshold, with their new scores, and their rows of what else the network said."""
+    """The candidates above the threshold with their new scores, and their rows of the network's other outputs."""
     scores = probabilities[:, 1]
     chosen = (scores > threshold).nonzero()[:, 0]
     kept = _Candidates(candidates.boxes[chosen], scores[chosen], candidates.images[chosen])
@@ -264,13 +264,13 @@ def _likely(
 
 
 def _shifted(boxes: Float[Tensor, "n 4"], shifts: Float[Tensor, "n 4"], border: int) -> Float[Tensor, "n 4"]:
-    """Each edge moved by a share of the box's side, which R-Net and O-Net count with a border of one pixel."""
+    """The boxes with each edge moved by a share of the box's side; R-Net and O-Net include a border of one pixel."""
     sides = boxes[:, 2:] - boxes[:, :2] + border
     return boxes + shifts * sides.repeat(1, 2)
 
 
 def _square(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
-    """The square on the longer side with the same center."""
+    """Squares with the same centers and the longer side of each box."""
     sides = boxes[:, 2:] - boxes[:, :2]
     longer = sides.amax(dim=1, keepdim=True)
     start = boxes[:, :2] + sides * 0.5 - longer * 0.5
@@ -278,14 +278,14 @@ def _square(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
 
 
 def _not_nested(found: _Candidates) -> Tensor:
-    """The last suppression measures overlap against the smaller box, so that a part of a face goes too."""
+    """The indices kept by the last suppression; overlap relative to the smaller box also drops parts of faces."""
     sides = found.boxes[:, 2:] - found.boxes[:, :2] + 1
     areas = sides.prod(dim=1)
     start = torch.maximum(found.boxes[:, None, :2], found.boxes[None, :, :2])
     end = torch.minimum(found.boxes[:, None, 2:], found.boxes[None, :, 2:])
     shared = (end - start + 1).clamp(min=0).prod(dim=2) / torch.minimum(areas[:, None], areas)
     rivals = ((shared > OVERLAP) & (found.images[:, None] == found.images)).cpu()
-    order = found.scores.argsort(stable=True).flip(0)  # of equals the last, as NumPy's argsort leaves them
+    order = found.scores.argsort(stable=True).flip(0)  # of equal scores, the last one, as with NumPy's argsort
     kept: list[int] = []
     for index in order.tolist():
         if not rivals[index, kept].any():

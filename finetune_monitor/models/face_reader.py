@@ -1,4 +1,4 @@
-"""Faces of images with their embeddings: each image is looked at once, whichever metric asks."""
+"""Faces of images with their embeddings; each image is processed once, even if several metrics need it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,14 +13,14 @@ from finetune_monitor.models.recognizers import Embeddings, Recognizer, load_rec
 
 
 class FaceReader:
-    """A detector and a recognizer for several metrics.
+    """A detector and a recognizer that several metrics share.
 
     Args:
-        recognizer: as `load_recognizer` takes it, or what it gave.
-        device: where both run.
+        recognizer: an argument or a result of `load_recognizer`.
+        device: the device that both run on.
 
     Raises:
-        UserError: the recognizer cannot be had or loaded.
+        UserError: the recognizer is not available or cannot be loaded.
     """
 
     def __init__(self, recognizer: str | Path | Recognizer, device: str | torch.device = "cpu") -> None:
@@ -32,11 +32,11 @@ class FaceReader:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What a description says of the recognizer."""
+        """The description of the recognizer."""
         return {"id": self.recognizer.id, "sha256": self.recognizer.sha256}
 
     def find(self, images: Sequence[Image]) -> list[list[Face]]:
-        """The faces of each RGB image, the largest first."""
+        """The faces of each RGB image, largest first."""
         return self._finder.find(images)
 
     def embed(self, images: Sequence[Image], faces: Sequence[Face]) -> Embeddings:
@@ -44,7 +44,7 @@ class FaceReader:
         return self.recognizer.embed(images, faces)
 
     def read(self, images: Sequence[Image]) -> list[Embeddings]:
-        """The embeddings of each RGB image's faces, the largest face first; no row where there is no face."""
+        """The embeddings of each RGB image's faces, largest face first; no rows if there is no face."""
         new = {id(image): image for image in images if id(image) not in self._images}
         self._known = {key: self._known[key] for key in self._images}
         self._known.update(zip(new, self._read(list(new.values())), strict=True))

@@ -1,4 +1,4 @@
-"""Find faces (MTCNN), and cut them out as a recognizer was trained to see them."""
+"""Find faces (MTCNN) and crop them the way a recognizer was trained."""
 
 import math
 from collections import defaultdict
@@ -16,48 +16,48 @@ from finetune_monitor.models.face_detection import Detections, Detector
 from finetune_monitor.models.weights import undisturbed_rng
 
 DETECTION_SHORT_SIDE, DETECTION_LONG_SIDE = 192, 1600
-"""Images are scaled to lie between these for the detector; large ones would take seconds.
+"""Images are scaled to lie between these sizes for the detector; large ones would take seconds.
 
-Measured on 32 portraits reduced to 64 pixels: the landmarks' mean error is 4.3 % of the distance between the eyes when
-detected at 64 pixels, 2.8 % at 128, 2.1 % at 192, 2.2 % at 256 and 2.5 % at 384, at twice the cost.
+Measured on 32 portraits reduced to 64 pixels: the mean error of the landmarks is 4.3 % of the distance between the eyes
+if detected at 64 pixels, 2.8 % at 128, 2.1 % at 192, 2.2 % at 256, and 2.5 % at 384, which costs twice as much.
 """
 
 MINIMUM_PROBABILITY = 0.95
-"""Detections below are dropped. Measured: faces of 14 to 28 pixels in images of 64, some blurred and noisy, all had
-0.98 or more; false ones in photos and generated landscapes had 0.91 or less.
+"""Detections below this are dropped. Measured: faces of 14 to 28 pixels in images of 64, some of them blurred and
+noisy, all had 0.98 or more; false ones in photos and generated landscapes had 0.91 or less.
 """
 
 LARGEST_ENLARGEMENT = 8.0
 
 SMALLEST_IMAGE = 12
-"""Pixels of the shorter side; below, MTCNN's first network has nothing to look at."""
+"""Minimum of the shorter side in pixels; MTCNN's first network has no input below that."""
 
 SMALLEST_FACE = 2.0
-"""Pixels; a box that shows less of the image cannot be cut out."""
+"""Pixels of the image that a box must cover to be cropped."""
 
 FACENET_SIZE, FACENET_MARGIN = 160, 14
-"""Crop size and margin in pixels that the author of facenet-pytorch names for its weights."""
+"""Crop size and margin in pixels that the author of facenet-pytorch specifies for its weights."""
 
 ARCFACE_TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
-"""Where ArcFace (Deng et al. 2019) expects the eyes, the nose and the corners of the mouth, in 112 x 112 pixels."""
+"""Where ArcFace (Deng et al. 2019) expects the eyes, the nose, and the corners of the mouth, in 112 x 112 pixels."""
 
 ARCFACE_SIZE = 112
 
 DLIB_TEMPLATE = np.array([[42.6, 34.5], [100.5, 34.1], [71.4, 70.9], [42.9, 94.6], [100.6, 95.5]])
-"""Where MTCNN finds the same points, on average, in chips of 150 x 150 pixels that dlib itself has aligned."""
+"""Where MTCNN finds the same points, on average, in chips of 150 x 150 pixels aligned by dlib itself."""
 
 DLIB_SIZE = 150
 
 
 @dataclass(frozen=True)
 class Face:
-    """A face in an image, in the image's own pixels.
+    """A face in an image, in the image's pixel coordinates.
 
-    box: left, top, right, bottom; may reach over the image's edge.
-    landmarks: left eye, right eye, nose, left and right corner of the mouth, left and right as seen, as (x, y).
-    probability: how sure the detector is, 0 to 1.
+    box: left, top, right, bottom; may extend beyond the image's edge.
+    landmarks: left eye, right eye, nose, left and right corners of the mouth, from the viewer's side, as (x, y).
+    probability: the detector's confidence, 0 to 1.
     """
 
     box: Float[np.ndarray, "4"]
@@ -78,7 +78,7 @@ class FaceFinder:
             self._detector = Detector(MTCNN(device=torch.device(device)))
 
     def find(self, images: Sequence[Image.Image]) -> list[list[Face]]:
-        """The faces of each RGB image, the largest first; none is an empty list."""
+        """The faces of each RGB image, largest first; an empty list if there are none."""
         groups: dict[tuple[int, int], list[int]] = defaultdict(list)
         for index, image in enumerate(images):
             if min(image.size) >= SMALLEST_IMAGE:
@@ -94,12 +94,12 @@ class FaceFinder:
 
 
 def _pixels(image: Image.Image, size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:
-    """An image as the detector sees it."""
+    """The image as an array at the detector's size."""
     return np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BICUBIC))
 
 
 def detection_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Width and height at which the detector sees an image of this size."""
+    """The width and height at which an image of this size is passed to the detector."""
     short, long = min(size), max(size)
     scale = 1.0
     if short < DETECTION_SHORT_SIDE:
@@ -109,7 +109,7 @@ def detection_size(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _faces(found: Detections, ratio: Float[np.ndarray, "2"], size: tuple[int, int]) -> list[Face]:
-    """What the detector found in one image, in the original image's pixels."""
+    """The detections in one image, in the original image's pixel coordinates."""
     faces = [
         Face(box * np.tile(ratio, 2), landmarks * ratio, float(probability))
         for box, landmarks, probability in zip(found.boxes, found.landmarks, found.probabilities, strict=True)
@@ -118,34 +118,34 @@ def _faces(found: Detections, ratio: Float[np.ndarray, "2"], size: tuple[int, in
 
 
 def _is_usable(face: Face, size: tuple[int, int]) -> bool:
-    """Sure enough, and with something in the image to cut out."""
+    """Whether the detector is confident enough and enough of the box lies inside the image."""
     inside = np.clip(face.box.reshape(2, 2), 0, size)
     can_be_cut_out = (inside[1] - inside[0] >= SMALLEST_FACE).all() and np.ptp(face.landmarks, axis=0).max() > 0
     return bool(face.probability >= MINIMUM_PROBABILITY and can_be_cut_out)
 
 
 def facenet_crop(image: Image.Image, face: Face) -> Float[Tensor, "3 160 160"]:
-    """The face as facenet-pytorch's `MTCNN(image_size=160, margin=14)` cuts it: (x - 127.5) / 128, RGB."""
+    """The face as cropped by facenet-pytorch's `MTCNN(image_size=160, margin=14)`: (x - 127.5) / 128, RGB."""
     crop: Tensor = fixed_image_standardization(extract_face(image, face.box, FACENET_SIZE, FACENET_MARGIN))
     return crop
 
 
 def arcface_crop(image: Image.Image, face: Face, size: int = ARCFACE_SIZE) -> Float[np.ndarray, "size size 3"]:
-    """The face on ArcFace's template, which is scaled to the crop."""
+    """The face aligned to ArcFace's template, scaled to the crop size."""
     return aligned_crop(image, face, ARCFACE_TEMPLATE * (size / ARCFACE_SIZE), size)
 
 
 def dlib_crop(image: Image.Image, face: Face) -> Float[np.ndarray, "150 150 3"]:
-    """The face as dlib's recognizer was trained to see it."""
+    """The face aligned as in the training of dlib's recognizer."""
     return aligned_crop(image, face, DLIB_TEMPLATE, DLIB_SIZE)
 
 
 def aligned_crop(
     image: Image.Image, face: Face, template: Float[np.ndarray, "5 2"], size: int
 ) -> Float[np.ndarray, "size size 3"]:
-    """The face turned, scaled and shifted onto a template of landmarks; RGB, 0 to 255; black beyond the image.
+    """The face rotated, scaled, and shifted onto a template of landmarks; RGB, 0 to 255; black outside the image.
 
-    Sampled at least as densely as the image's own pixels and then averaged, so that a large face does not alias.
+    Sampled at least as densely as the image's own pixels and then averaged, to avoid aliasing in large faces.
     """
     to_template = similarity_transform(face.landmarks, template)
     pixels_across = 1 / math.hypot(to_template[0, 0], to_template[1, 0])
@@ -161,7 +161,7 @@ def aligned_crop(
 def similarity_transform(
     source: Float[np.ndarray, "points 2"], target: Float[np.ndarray, "points 2"]
 ) -> Float[np.ndarray, "3 3"]:
-    """Rotation, scale and shift that bring `source` closest to `target` in least squares (Umeyama 1991)."""
+    """The rotation, scale, and shift that map `source` closest to `target` by least squares (Umeyama 1991)."""
     source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
     source_centered, target_centered = source - source_mean, target - target_mean
     u, singular, vt = np.linalg.svd(target_centered.T @ source_centered / len(source))

@@ -1,4 +1,4 @@
-"""What the package needs of a pipeline of diffusers."""
+"""The interface of a diffusers pipeline that the package needs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,13 +7,13 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class Pipeline(Protocol):
-    """Any pipeline: its parts, and what it was made with."""
+    """Any pipeline: its components and its configuration."""
 
     scheduler: Any
 
     @property
     def components(self) -> Mapping[str, Any]:
-        """Every part by its name, such as `unet` or `transformer`; None for one that it does without."""
+        """Every component by name, such as `unet` or `transformer`; None for one that is not used."""
 
     @property
     def config(self) -> Mapping[str, Any]: ...

@@ -8,10 +8,10 @@ from torch import Tensor
 def target(
     scheduler: DDPMScheduler, latents: Float[Tensor, "b 4 h w"], noise: Float[Tensor, "b 4 h w"], t: Int64[Tensor, "b"]
 ) -> Float[Tensor, "b 4 h w"]:
-    """What the UNet is to predict: the noise, or the velocity (Salimans and Ho 2022), as the model was trained.
+    """The UNet's training target: the noise or the velocity (Salimans and Ho 2022), depending on the model.
 
     Raises:
-        ValueError: the model's scheduler names another prediction type.
+        ValueError: the model's scheduler has a different prediction type.
     """
     kind = scheduler.config.prediction_type
     if kind == "epsilon":

@@ -1,4 +1,4 @@
-"""Face recognizers: aligned crops to unit embeddings."""
+"""Face recognizers: from aligned crops to unit-length embeddings."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -19,14 +19,14 @@ from finetune_monitor.models.faces import ARCFACE_SIZE, Face, arcface_crop, dlib
 from finetune_monitor.models.weights import RECOGNIZERS, find_weights, read_state_dict, undisturbed_rng
 
 Embeddings = Float[np.ndarray, "n d"]
-"""One L2-normalized row a face."""
+"""One L2-normalized row per face."""
 
 BATCH = 16
-"""Crops to a forward of the recognizer."""
+"""Crops per forward pass of the recognizer."""
 
 SFACE_SCALE = (0.0, 1.0)
-"""Mean and std: SFace takes RGB from 0 to 255 as it is. OpenCV's `FaceRecognizerSF::feature` swaps its BGR, and asks
-`blobFromImage` for scale 1 and mean 0 (modules/objdetect/src/face_recognize.cpp).
+"""Mean and std: SFace takes RGB from 0 to 255 unchanged. OpenCV's `FaceRecognizerSF::feature` swaps BGR and calls
+`blobFromImage` with scale 1 and mean 0 (modules/objdetect/src/face_recognize.cpp).
 """
 
 IS_IT_ONE = "is this a face recognizer? recognizer: dlib needs no file"
@@ -34,9 +34,9 @@ IS_IT_ONE = "is this a face recognizer? recognizer: dlib needs no file"
 
 @runtime_checkable
 class Recognizer(Protocol):
-    """Turns a face into a vector that is close to those of the same person.
+    """Maps a face to a vector that is close to other vectors of the same person.
 
-    id: name or file, sha256: of the weights, notice: a sentence that belongs beside its scores, "" for none.
+    id: name or file; sha256: of the weights; notice: a sentence to show next to its scores, "" for none.
     """
 
     id: str
@@ -52,7 +52,7 @@ class InceptionResnet:
     """InceptionResnetV1 trained on VGGFace2 or CASIA-WebFace (facenet-pytorch); 512-d.
 
     Raises:
-        UserError: the weights are missing and out of reach, or are not this network's.
+        UserError: the weights are not available, or belong to a different network.
     """
 
     notice = ""
@@ -81,10 +81,10 @@ class InceptionResnet:
 
 
 class Dlib:
-    """dlib's ResNet (King 2017), whose weights come with the package; 128-d.
+    """dlib's ResNet (King 2017); its weights come with the package; 128-d.
 
-    Measured at full size and at 64 px: the cosine of the same person is 0.76 and 0.74, of different people 0.01 and
-    0.08 (assets/recognizers/dlib).
+    Measured at full size and at 64 px: the mean cosine is 0.76 and 0.74 for the same person, and 0.01 and 0.08 for
+    different people (assets/recognizers/dlib).
     """
 
     id, notice = "dlib", ""
@@ -104,17 +104,17 @@ class Dlib:
 
 
 class OnnxRecognizer:
-    """Any recognizer in ONNX format that takes faces on ArcFace's template (InsightFace's, SFace).
+    """Any recognizer in ONNX format that takes faces aligned to ArcFace's template (InsightFace's, SFace).
 
     One input of n x 3 x size x size, RGB, (x - mean) / std with 127.5 for both unless the file's metadata says `mean`
-    or `std`; the first output is n x d. Metadata `notice` is a sentence to show beside the scores.
+    or `std`; the first output is n x d. The metadata `notice` is a sentence to show next to the scores.
 
     Args:
-        name: what scores are recorded under; the path where nothing is given.
-        scale: mean and std of a file whose metadata does not say them.
+        name: the name in the record; the path if none is given.
+        scale: mean and std for a file whose metadata does not state them.
 
     Raises:
-        UserError: no such file, onnxruntime is not installed, or the network is of another kind.
+        UserError: the file is missing, onnxruntime is not installed, or the network is of a different kind.
     """
 
     def __init__(
@@ -144,16 +144,18 @@ class OnnxRecognizer:
         batch = ((np.stack(crops) - self._mean) / self._std).transpose(0, 3, 1, 2).astype(np.float32)
         try:
             found = np.asarray(self._session.run(None, {self._input: batch})[0])
-        except Exception as error:  # onnxruntime's errors share no other base
+        except Exception as error:  # onnxruntime's errors have no other common base
             raise UserError(f"{self.id}: fails on faces of {self._size} pixels ({error}); {IS_IT_ONE}") from error
         if found.ndim != 2 or len(found) != len(crops) or not np.isfinite(found).all():
             raise UserError(
                 f"{self.id}: the output for {len(crops)} faces has shape {found.shape}; expected {len(crops)} rows of "
-                f"finite numbers, one vector a face; {IS_IT_ONE}"
+                f"finite numbers, one vector per face; {IS_IT_ONE}"
             )
         rows = found.astype(np.float32)
         if rows.min() >= 0 and np.allclose(rows.sum(axis=1), 1, atol=1e-3):
-            raise UserError(f"{self.id}: the output is {rows.shape[1]} probabilities, as a classifier's; {IS_IT_ONE}")
+            raise UserError(
+                f"{self.id}: the output is {rows.shape[1]} probabilities, as from a classifier; {IS_IT_ONE}"
+            )
         unit: Embeddings = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
         return unit
 
@@ -169,14 +171,14 @@ BY_NAME: Mapping[str, Callable[[str | torch.device], Recognizer]] = {
     "dlib": Dlib,
     "sface": _sface,
 }
-"""What a config may name, with what loads each onto a device."""
+"""The recognizers that a config can name, each with a function that loads it onto a device."""
 
 
 def load_recognizer(recognizer: str | Path, device: str | torch.device = "cpu") -> Recognizer:
     """One of `BY_NAME`, or the recognizer in ONNX format at a path.
 
     Raises:
-        UserError: none of these, or it cannot be had or loaded.
+        UserError: it is neither, or it is not available or cannot be loaded.
     """
     if recognizer in BY_NAME:
         return BY_NAME[str(recognizer)](device)
@@ -192,19 +194,19 @@ def _onnx_session(file: Path, device: torch.device) -> Any:
     providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
     try:
         return onnxruntime.InferenceSession(str(file), providers=[*providers, "CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors share no other base
-        raise UserError(f"{file}: cannot be loaded as an ONNX model ({error}); {IS_IT_ONE}") from error
+    except Exception as error:  # onnxruntime's errors have no other common base
+        raise UserError(f"{file}: cannot load it as an ONNX model ({error}); {IS_IT_ONE}") from error
 
 
 def _onnx_input(file: Path, session: Any) -> tuple[str, int, bool]:
-    """Name of the input, side of the images it takes, and whether it takes only one at a time."""
+    """The name of the input, the side of its images, and whether it takes only one image at a time."""
     inputs = session.get_inputs()
     shape = list(inputs[0].shape)
     sides = [side for side in shape[2:] if isinstance(side, int)]
     square = len(shape) == 4 and shape[1] == 3 and len(set(sides)) <= 1
     if len(inputs) != 1 or not square or inputs[0].type != "tensor(float)":
         found = ", ".join(f"{entry.type} {list(entry.shape)}" for entry in inputs)
-        raise UserError(f"{file}: its inputs are {found}; expected one, tensor(float) [n, 3, size, size]")
+        raise UserError(f"{file}: found the inputs {found}; expected one, tensor(float) [n, 3, size, size]")
     return inputs[0].name, sides[0] if sides else ARCFACE_SIZE, shape[0] == 1
 
 
@@ -212,4 +214,4 @@ def _onnx_number(file: Path, metadata: dict[str, str], key: str, otherwise: floa
     try:
         return float(metadata.get(key, otherwise))
     except ValueError:
-        raise UserError(f"{file}: its metadata says {key}={metadata[key]!r}, expected a number") from None
+        raise UserError(f"{file}: found {key}={metadata[key]!r} in its metadata, expected a number") from None

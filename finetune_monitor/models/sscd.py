@@ -1,4 +1,4 @@
-"""SSCD: embeddings in which an image lies near its own copies, whatever was done to them, and near nothing else."""
+"""SSCD: embeddings for copy detection, in which an image is close to its own edited copies and to nothing else."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,20 +20,20 @@ from finetune_monitor.models.weights import SSCD, find_weights, read_state_dict,
 DIMENSIONS, SIDE, BATCH = 512, 288, 8
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet, in RGB."""
+"""Mean and standard deviation of ImageNet, in RGB."""
 
 PREFIX = "backbone."
-"""Before every name in the published files."""
+"""Prefix of every name in the published files."""
 
 
 class SscdEncoder:
     """The ResNet-50 of Pizzi et al. 2022 (arXiv 2202.10261) in float32, from its torchvision weights.
 
     Args:
-        sscd: a name of `weights.SSCD`, whose file is downloaded once, or a path of such a file.
+        sscd: a name in `weights.SSCD`, whose file is downloaded once, or the path of such a file.
 
     Raises:
-        UserError: the weights cannot be had, or are of another network.
+        UserError: the weights are not available, or belong to a different network.
     """
 
     def __init__(self, sscd: str, device: str | torch.device = "cpu") -> None:
@@ -52,21 +52,23 @@ class SscdEncoder:
 
 
 def find_sscd(sscd: str) -> Path:
-    """The file of a name, or the path itself.
+    """The file for a name, or the path itself.
 
     Raises:
-        UserError: in seconds, where it is neither, or cannot be downloaded.
+        UserError: within seconds, if it is neither or cannot be downloaded.
     """
     if sscd in SSCD:
         return find_weights(SSCD[sscd])
     path = Path(sscd).expanduser()
     if not path.is_file():
-        raise UserError(f"sscd: found {sscd!r}, expected {', '.join(SSCD)}, or the path of such a .torchvision.pt file")
+        raise UserError(
+            f"sscd: found {sscd!r}, expected {', '.join(SSCD)}, or the path of a .torchvision.pt file of SSCD"
+        )
     return path
 
 
 class _GeneralizedMean(nn.Module):
-    """Pooling by (mean x³)^(1/3) (Radenović et al. 2018, arXiv 1711.02512), which SSCD has in place of the mean."""
+    """Pooling by (mean x³)^(1/3) (Radenović et al. 2018, arXiv 1711.02512), which SSCD uses instead of the mean."""
 
     def forward(self, maps: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c 1 1"]:
         pooled: Tensor = maps.clamp(min=1e-6).pow(3).mean(dim=(2, 3), keepdim=True).pow(1 / 3)
@@ -87,8 +89,8 @@ def _load(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(
-            f"{path}: no weights of SSCD with a ResNet-50 ({first_line(str(error))}); expected a .torchvision.pt file "
-            f"as {SSCD['disc_mixup'].url}"
+            f"{path}: not the weights of an SSCD ResNet-50 ({first_line(str(error))}); expected a .torchvision.pt file "
+            f"such as {SSCD['disc_mixup'].url}"
         ) from error
 
 

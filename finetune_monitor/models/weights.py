@@ -1,4 +1,4 @@
-"""Where model files come from: a path, a cache, or a download whose SHA-256 is checked; or an error in seconds."""
+"""Find model files: by path, in a cache, or as a download with a checked SHA-256; otherwise fail within seconds."""
 
 import http.client
 import os
@@ -22,7 +22,7 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import STAGING, fsync, sha256
 
 PROBE_SECONDS = 4.0
-"""How long a server may take to answer at all before it counts as out of reach."""
+"""How long a server may take to respond before it counts as unreachable."""
 
 READ_SECONDS = 30.0
 """How long a download may stall."""
@@ -30,14 +30,14 @@ READ_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """A file that is published outside.
+    """A file that is published by a third party.
 
     filename: its name in the cache.
     purpose: what it is, for messages.
-    sha256: of the whole file; None where nobody has published one, then only its length is checked.
-    hash_origin: who says so, where it is not the publisher.
-    torch_cache: facenet-pytorch may have downloaded it already into `$TORCH_HOME/checkpoints`.
-    instead: what does its work without a download.
+    sha256: of the complete file; None if nobody has published one, and only the length is checked.
+    hash_origin: the source of the hash, if not the publisher.
+    torch_cache: facenet-pytorch may have already downloaded it to `$TORCH_HOME/checkpoints`.
+    instead: an alternative that needs no download.
     """
 
     filename: str
@@ -49,7 +49,7 @@ class PublishedFile:
     instead: str = ""
 
     def places(self) -> list[Path]:
-        """Where the file may lie, in the order of looking; the last is where a download goes."""
+        """The paths where the file may be, in search order; a download goes to the last one."""
         own = cache_folder() / self.filename
         return [torch_checkpoints() / self.filename, own] if self.torch_cache else [own]
 
@@ -68,10 +68,10 @@ RECOGNIZERS = {
         "20180402-114759-vggface2.pt",
         "VGGFace2",
         "281cebca8662831adb987a874bdcb36e73f5b1c6dc5ee5878f305e985625d99b",
-        "the publisher states none; several independent projects pin this one for the same address",
+        "the publisher states none; several independent projects pin this one for the same URL",
     ),
     "casia-webface": _facenet(
-        "20180408-102900-casia-webface.pt", "CASIA-WebFace", None, "the publisher states none, and nobody else"
+        "20180408-102900-casia-webface.pt", "CASIA-WebFace", None, "neither the publisher nor anybody else states one"
     ),
     "sface": PublishedFile(
         "face_recognition_sface_2021dec.onnx",
@@ -81,7 +81,7 @@ RECOGNIZERS = {
         instead=EMBEDDED,
     ),
 }
-"""Weights of facenet-pytorch, which itself checks no hash, and of OpenCV's zoo."""
+"""Weights from facenet-pytorch, which itself does not check hashes, and from OpenCV's zoo."""
 
 
 SSCD = {
@@ -90,10 +90,10 @@ SSCD = {
         "https://dl.fbaipublicfiles.com/sscd-copy-detection/sscd_disc_mixup.torchvision.pt",
         "the copy detector SSCD (ResNet-50 trained on DISC, MIT)",
         None,
-        instead="leave monitor.metrics.copying.sscd out; copies are then found by luminance alone",
+        instead="leave monitor.metrics.copying.sscd out; copies are then detected by luminance only",
     ),
 }
-"""Weights of SSCD by the name of their training; the publisher recommends this one, and states no hash."""
+"""Weights of SSCD by the name of their training; the publisher recommends this one but states no hash."""
 
 
 def cache_folder() -> Path:
@@ -103,23 +103,23 @@ def cache_folder() -> Path:
 
 
 def torch_checkpoints() -> Path:
-    """The folder in which facenet-pytorch keeps what it downloads."""
+    """The folder in which facenet-pytorch stores its downloads."""
     home = os.environ.get("TORCH_HOME")
     return (Path(home).expanduser() if home else _user_cache() / "torch") / "checkpoints"
 
 
 def find_weights(source: PublishedFile) -> Path:
-    """A local copy of the file with the right content: from the caches, else downloaded.
+    """A local copy of the file with verified content: from a cache, or downloaded.
 
     Raises:
-        UserError: a copy has the wrong content, or there is none and it cannot be downloaded. Without a network this
-            takes seconds, and the message says how to provide the file by hand.
+        UserError: a copy has the wrong content, or there is none and it cannot be downloaded. Without network access
+            this takes seconds, and the message explains how to provide the file manually.
     """
     for place in source.places():
         if place.is_file():
             problem = _hash_problem(source, place)
             if problem:
-                raise UserError(f"{place}: {problem}; delete it and start again to download it, or put the right one")
+                raise UserError(f"{place}: {problem}; delete it and rerun to download it again, or replace it")
             return place
     return _download(source, source.places()[-1])
 
@@ -128,7 +128,7 @@ def read_state_dict(path: Path) -> dict[str, Any]:
     """The tensors of a `.safetensors` or PyTorch file, on the CPU.
 
     Raises:
-        UserError: it is damaged, holds anything but tensors by name, or holds code, which is never run
+        UserError: the file is damaged, holds anything other than tensors by name, or holds code, which is never run
             (`torch.load(weights_only=True)`).
     """
     try:
@@ -136,27 +136,27 @@ def read_state_dict(path: Path) -> dict[str, Any]:
             content = load_file(path)
         else:
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="Detected pickle protocol")  # it is read, or refused here
+                warnings.filterwarnings("ignore", message="Detected pickle protocol")  # read or refused here
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
-            f"{path}: refused, since it is damaged or holds more than plain tensors ({reason[0]}); "
-            "expected a state dict of tensors; convert it to .safetensors where you trust it"
+            f"{path}: refused because it is damaged or holds more than plain tensors ({reason[0]}); "
+            "expected a state dict of tensors; if you trust it, convert it to .safetensors"
         ) from error
     if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise UserError(f"{path}: found a {type(content).__name__}, expected a state dict, tensors by name")
+        raise UserError(f"{path}: found a {type(content).__name__}, expected a state dict (tensors by name)")
     return dict(content)
 
 
 def probe(url: str, headers: Mapping[str, str] | None = None, method: str = "HEAD") -> int | str:
-    """The HTTP status with which a server answers, or why there is no answer within `PROBE_SECONDS`.
+    """The HTTP status of a server's response, or the reason why there is none within `PROBE_SECONDS`.
 
-    In a thread of its own, for looking a name up has no timeout.
+    Runs in its own thread because DNS lookups have no timeout.
     """
     request = urllib.request.Request(url, method=method)
     for key, value in (headers or {}).items():
-        request.add_unredirected_header(key, value)  # a token is for this host alone
+        request.add_unredirected_header(key, value)  # a token is only for this host
     answers: list[int | str] = []
     thread = threading.Thread(target=lambda: answers.append(_status(request)), daemon=True)
     thread.start()
@@ -166,9 +166,9 @@ def probe(url: str, headers: Mapping[str, str] | None = None, method: str = "HEA
 
 @contextmanager
 def undisturbed_rng() -> Iterator[None]:
-    """Initialize a network without touching torch's random state; its weights are loaded over right after.
+    """Initialize a network without changing torch's random state; its weights are loaded right afterwards.
 
-    Also hides what torch before 2.6 says about facenet-pytorch's reading of its own three weight files.
+    Also hides the warning of torch before 2.6 about how facenet-pytorch reads its own three weight files.
     """
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="You are using `torch.load`", category=FutureWarning)
@@ -180,7 +180,7 @@ def _user_cache() -> Path:
 
 
 def _hash_problem(source: PublishedFile, path: Path) -> str | None:
-    """What is wrong with a file's content; None where nothing is, or nobody has published a hash."""
+    """The problem with a file's content; None if there is none, or if nobody has published a hash."""
     found = sha256(path) if source.sha256 else None
     if found == source.sha256:
         return None
@@ -189,7 +189,7 @@ def _hash_problem(source: PublishedFile, path: Path) -> str | None:
 
 
 def _download(source: PublishedFile, target: Path) -> Path:
-    """Download into `target`: staged, length and hash checked, fsynced, renamed; nothing is left of a failure."""
+    """Download to `target`: stage, check length and hash, fsync, rename; a failure leaves nothing behind."""
     answer = probe(source.url)
     if isinstance(answer, str):
         raise UserError(_by_hand(source, answer))
@@ -199,7 +199,7 @@ def _download(source: PublishedFile, target: Path) -> Path:
         _fetch(source, staged)
         problem = _hash_problem(source, staged)
         if problem:
-            raise UserError(f"{source.url}: {problem}; nothing was kept; try again, or from another network")
+            raise UserError(f"{source.url}: {problem}; the download was discarded; try again, or from another network")
         fsync(staged)
         staged.replace(target)
     except (OSError, http.client.HTTPException) as error:
@@ -229,7 +229,7 @@ def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
 def _by_hand(source: PublishedFile, reason: str) -> str:
     places = [str(place) for place in source.places()]
     lines = [
-        f"{source.filename}: {source.purpose} is needed and cannot be had ({reason})",
+        f"{source.filename}: {source.purpose} is required but not available ({reason})",
         f"  looked in: {', '.join(places)}",
         f"  published at: {source.url}",
         f"  download it on another machine and put it at: {places[-1]}",
@@ -247,4 +247,4 @@ def _status(request: urllib.request.Request) -> int | str:
     except urllib.error.HTTPError as error:
         return error.code
     except (OSError, http.client.HTTPException) as error:
-        return f"no network or no server: {getattr(error, 'reason', error)}"
+        return f"no network access or no such server: {getattr(error, 'reason', error)}"

@@ -1,7 +1,7 @@
-"""Keeps the weights of the best step: also of a step that turns out to be the best only when the next one is known.
+"""Keep the weights of the best step, even of a step that turns out to be the best only after the next evaluation.
 
-The best step is that of the smoothed curve, in which an evaluation changes its neighbor's value. So two steps may still
-be the best after the next evaluation: the best of those whose value no longer changes, and the newest.
+The best step is that of the smoothed curve, where an evaluation changes its neighbor's value. So two steps may still be
+the best after the next evaluation: the best of those whose value is final, and the newest.
 """
 
 import json
@@ -16,11 +16,11 @@ from finetune_monitor.models.export import NOTE, export_weights
 from finetune_monitor.models.pipeline import Pipeline
 
 BEST, CANDIDATES = "best", "candidates"
-"""Folders below the run directory."""
+"""Folders in the run directory."""
 
 
 class BestWeights:
-    """`best/` and, below `candidates/`, the weights of the steps that are or may become the best.
+    """Manages `best/` and `candidates/`: the weights of steps that are or may become the best.
 
     Args:
         warn: called with a subject and a sentence.
@@ -31,33 +31,34 @@ class BestWeights:
         self.best, self._candidates = output_dir / BEST, output_dir / CANDIDATES
 
     def begin(self, steps: Sequence[int]) -> None:
-        """Keep what belongs to a run that goes on with these evaluated steps.
+        """Keep the weights that belong to a run resumed with these evaluated steps.
 
-        Weights of a step that the run repeats are the best of nothing any more; the best ones are set aside.
+        Weights of steps that the run repeats are no longer valid; if the best weights are among them, they are moved
+        aside.
         """
         step = step_of(self.best)
         if step is not None and step not in steps:
             aside = self.best.with_name(f"{BEST}-step-{step:06d}")
             shutil.rmtree(aside, ignore_errors=True)
             self.best.rename(aside)
-            self._warn("stale", f"{self.best}: of step {step}, which the resumed run repeats; moved to {aside}")
+            self._warn("stale", f"{self.best}: belongs to step {step}, which the resumed run repeats; moved to {aside}")
         elif step is not None and not self._candidate(step).exists():
             _link(self.best, self._candidate(step))
         self._drop_all_but(steps)
 
     def keep(self, step: int, contenders: Sequence[int], note: dict[str, Any]) -> None:
-        """Write the live weights, which are those of `step`, and drop those that can no longer become the best."""
+        """Write the live weights, those of `step`, and delete weights that can no longer become the best."""
         if step > 0 and step in contenders:
             export_weights(self._pipeline, self._candidate(step), note)
         self._drop_all_but(contenders)
 
     def choose(self, step: int | None) -> None:
-        """Make `best/` those of a step; it goes where no step is better than the untouched model."""
+        """Make `best/` the weights of a step; delete it if no step is better than the untouched model."""
         if not step:
             shutil.rmtree(self.best, ignore_errors=True)
         elif step_of(self.best) != step:
             if not self._candidate(step).is_dir():
-                self._warn(f"lost {step}", f"{self.best}: the weights of the best step, {step}, are no longer there")
+                self._warn(f"lost {step}", f"{self.best}: the weights of the best step, {step}, are missing")
                 return
             _link(self._candidate(step), self.best)
 
@@ -72,13 +73,13 @@ class BestWeights:
 
 
 def step_of(folder: Path) -> int | None:
-    """Which step weights are of, as the file beside them says; None where there are none."""
+    """The step of weights according to the file next to them; None if there are no weights."""
     note = folder / NOTE
     return int(json.loads(note.read_text())["step"]) if note.is_file() else None
 
 
 def _link(source: Path, target: Path) -> None:
-    """The same files in another folder, without a second copy where the disk can do that."""
+    """Link files into another folder, or copy them if the file system does not support links."""
     with staged_folder(target) as staged:
         shutil.copytree(source, staged, copy_function=_link_or_copy, dirs_exist_ok=True)
 

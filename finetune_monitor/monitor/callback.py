@@ -1,4 +1,4 @@
-"""FinetuneMonitor: every N steps render the grid, score it, record it, show it, and say whether to stop."""
+"""FinetuneMonitor: every N steps, render the grid, score it, record it, show it, and decide whether to stop."""
 
 import math
 import time
@@ -45,44 +45,45 @@ from finetune_monitor.stats.estimate import json_number
 
 
 class FinetuneMonitor:
-    """Watches a training loop with a diffusers pipeline.
+    """Monitors a training loop with a diffusers pipeline.
 
-    The constructor evaluates step 0, the untouched model; `on_step_end` evaluates every `every` steps. Nothing that
-    the training owns is changed: modules, modes and random generators are given back, and a render, a metric, a sink
-    or a hook that fails is reported once, recorded as missing, and training goes on.
+    The constructor evaluates step 0, the untouched model; `on_step_end` evaluates every `every` steps. Nothing that the
+    training loop owns is changed: modules, modes, and random generators are restored. If a render, a metric, a sink, or
+    a hook fails, this is reported once and recorded as missing, and training continues.
 
-    With several processes (torch.distributed) build it on every one: each renders its share, the first writes, and
-    all get the same decision.
+    With several processes (torch.distributed), create it on every process: each renders its share, the first one
+    writes, and all get the same decision.
 
     Args:
-        pipeline: text-to-image pipeline of diffusers (Stable Diffusion 1.x, 2.x, 3.x, SDXL, Flux) over the modules
+        pipeline: a text-to-image pipeline of diffusers (Stable Diffusion 1.x, 2.x, 3.x, SDXL, Flux) with the modules
             being trained.
         grid: prompts, each with its seeds.
-        metrics: what to measure, `Starred` ones among them; the first stopping rule's metric (or the first metric) says
-            which step is best.
-        output_dir: the run directory; must not hold another run unless `resume_step` is given.
-        sinks: where evaluations are shown beside the record.
-        stopping: a rule, or several; the first that wants to stop decides.
+        metrics: what to measure, including `Starred` metrics; the metric of the first stopping rule (or the first
+            metric) determines the best step.
+        output_dir: the run directory; it must not hold another run unless `resume_step` is given.
+        sinks: where evaluations are shown in addition to the record.
+        stopping: one or more rules; the first that wants to stop decides.
         every: steps between evaluations.
-        max_overhead: largest share of the wall time that evaluations may take, such as 0.05; where one would take more
-            it is put off to a later multiple of `every`. None: there is no limit.
-        hooks: called with every evaluation and the decision after it, on the first process, once both are recorded and
-            shown; what they return is ignored, and one that fails is off from then on, with a warning.
-        autocast: precision to render in; give the training's where it uses autocast.
-        live_weights: context manager that puts the weights to be judged (an EMA, say) in place and back.
-        hparams: flat settings of the training, shown by the trackers.
-        config_yaml: the training's config, kept as `config.yaml`.
-        resume_step: go on with a recorded run from this step; later evaluations are dropped from the record.
+        max_overhead: the maximum share of the wall time that evaluations may take, such as 0.05; an evaluation that
+            would exceed it is postponed to a later multiple of `every`. None: no limit.
+        hooks: called on the first process with every evaluation and the decision after it, once both are recorded and
+            shown; return values are ignored, and a hook that fails is turned off with a warning.
+        autocast: the precision to render in; pass that of the training loop if it uses autocast.
+        live_weights: a context manager that swaps in the weights to evaluate (such as an EMA) and restores the others.
+        hparams: flat training settings, shown by the trackers.
+        config_yaml: the training config, kept as `config.yaml`.
+        resume_step: resume a recorded run from this step; later evaluations are dropped from the record.
 
     Attributes:
-        record: what writes the run directory; None on every process but the first.
-        decision: what the rules say of the evaluations so far.
+        record: the writer of the run directory; None on every process but the first.
+        decision: the rules' decision on the evaluations so far.
 
     Raises:
-        UserError: `output_dir` is in use, holds another run, or was recorded with another grid or other metrics; or
-            the grid's images do not fit into memory.
-        ValueError: no metric, metrics of one name, `every` below 1, `max_overhead` not between 0 and 1, a rule that the
-            grid or the metrics cannot serve, or a pipeline, sampler or negative prompt that `Renderer` refuses.
+        UserError: `output_dir` is in use, holds another run, or was recorded with a different grid or different
+            metrics; or the grid's images do not fit into memory.
+        ValueError: there is no metric, or several with the same name; `every` is below 1 or `max_overhead` not between
+            0 and 1; a rule does not work with the grid or the metrics; or `Renderer` rejects the pipeline, sampler, or
+            negative prompt.
     """
 
     def __init__(
@@ -131,14 +132,14 @@ class FinetuneMonitor:
             self.evaluate(0)
 
     def on_step_end(self, step: int, epoch: float | None = None, loss: float | None = None) -> bool:
-        """Evaluate where `step` is a multiple of `every` and the budget allows it.
+        """Evaluate if `step` is a multiple of `every` and the budget allows it.
 
         Args:
             epoch: recorded with the evaluation.
-            loss: of this step, for rules that watch it; with several processes give it on all of them.
+            loss: the loss of this step, for rules that watch it; with several processes, pass it on all of them.
 
         Returns:
-            True where a stopping rule has decided to stop.
+            True if a stopping rule has decided to stop.
         """
         if loss is not None:
             self._watch_loss(loss)
@@ -147,9 +148,11 @@ class FinetuneMonitor:
         return self.decision.stop
 
     def forecast(self, seconds_a_step: float) -> str:
-        """What monitoring will cost, at this speed of training and the last evaluation's cost, and what it can tell.
+        """A sentence on the cost of monitoring, at this training speed and the last evaluation's cost, and what it can
+        detect.
 
-        After the first evaluation of a process that is an upper bound: it loads, compiles and encodes for all others.
+        After the first evaluation of a process, the cost is an upper bound: that one loads, compiles, and encodes for
+        all others.
         """
         budget = self._budget
         steps = budget.interval(seconds_a_step) if budget.warm else budget.every
@@ -158,23 +161,23 @@ class FinetuneMonitor:
         cost = f"about {budget.cost:.1f} s{'' if budget.warm else ' or less'}"
         shows = resolution(self.evaluations, self.best_metric)
         told = f"; {self.best_metric}: {shows}" if shows is not None else ""
-        return f"evaluation {cost}, every {steps} steps{stretched}, {share:.1f} % of the time{told}"
+        return f"evaluation: {cost}, every {steps} steps{stretched}, {share:.1f} % of the time{told}"
 
     def evaluate(self, step: int, epoch: float | None = None) -> Evaluation:
-        """Render, score, record and show the grid now, whatever the interval; a step is evaluated once.
+        """Render, score, record, and show the grid now, regardless of the interval; a step is evaluated only once.
 
         Raises:
-            ValueError: a later step has been evaluated; the record goes one way.
+            ValueError: a later step has already been evaluated; the record cannot go back.
         """
         if self.latest is not None and self.latest.step == step:
             return self.latest
         if self.latest is not None and self.latest.step > step:
             raise ValueError(
-                f"step: found {step} after step {self.latest.step} has been evaluated, expected a later one; count "
-                "the steps of the whole training"
+                f"step: found {step} after an evaluation at step {self.latest.step}, expected a later step; count "
+                "steps across the entire training run"
             )
         waited, start = self._budget.waited, time.monotonic()
-        with self._live_weights(), isolated(self._renderer.pipeline):  # what was borrowed is back before weights are
+        with self._live_weights(), isolated(self._renderer.pipeline):  # modules are restored before weights are
             found = self._evaluator.measure()
             scores = summarize(found.images, self._columns) | summarize_samples(found.samples, self._columns)
             evaluation = Evaluation(
@@ -191,13 +194,13 @@ class FinetuneMonitor:
         return evaluation
 
     def close(self, reason: StopReason | str | None = None) -> RunSummary:
-        """End the sinks and the record, and print the table; `reason`: why the training ended, if by no rule."""
+        """Close the sinks and the record, and print the table; `reason`: why training ended, if not by a rule."""
         decision = self.decision
         ended, detail = (decision.reason, decision.detail) if decision.stop else (reason, "")
         best = decision.best_step, decision.best_score
         summary = RunSummary(self.evaluations, self.best_metric, best[0], ended, detail, best[1])
         if distributed.is_main():
-            self._note_end(summary)  # first, so that a sink which reads the record finds it
+            self._note_end(summary)  # first, so that a sink that reads the record finds it
             for sink in list(self.sinks):
                 self._guard(sink, sink.close, summary)
             self._close_record()
@@ -210,11 +213,11 @@ class FinetuneMonitor:
 
     @property
     def every(self) -> int:
-        """Steps between evaluations, where the budget allows."""
+        """Steps between evaluations, if the budget allows."""
         return self._budget.every
 
     def _judged(self, evaluation: Evaluation) -> Evaluation:
-        """With the scores that come of the whole history, the alarms and the decision."""
+        """The evaluation with the scores that depend on the entire history, the alarms, and the decision."""
         derived = self._evaluator.derive((*self.evaluations, evaluation))
         evaluation = replace(evaluation, scores={**evaluation.scores, **derived})
         evaluation = replace(evaluation, alarms=alarms((*self.evaluations, evaluation), self._columns))
@@ -222,31 +225,31 @@ class FinetuneMonitor:
         return replace(evaluation, decision=self.decision)
 
     def _decide(self, history: Sequence[Evaluation]) -> Decision:
-        """What the rules say; in a resumed run, the rules that it has now."""
+        """The decision of the rules; a resumed run uses its current rules."""
         watched = Watched(history, self._columns, self._described.ceilings, self._loss)
         return decide(watched, self.rules, self.best_metric, self._rule_failed)
 
     def _rule_failed(self, rule: StoppingRule, error: Exception) -> None:
         name = type(rule).__name__
-        self._evaluator.warn(f"rule {name}", f"stopping rule {name} failed, and stops nothing: {error!r}")
+        self._evaluator.warn(f"rule {name}", f"stopping rule {name} failed and is ignored: {error!r}")
 
     def _watch_loss(self, loss: float) -> None:
-        """All processes decide from the same one: the first that is not finite, or the first process's."""
+        """Share one loss among all processes: the first that is not finite, or that of the first process."""
         found = distributed.gather(loss)
         self._loss = watched = next((each for each in found if not math.isfinite(each)), found[0])
         if not math.isfinite(watched):
             self.decision = self._decide(self.evaluations)
 
     def _is_due(self, step: int) -> bool:
-        """Whether the step is one to evaluate; a count that begins anew with each epoch is warned about once."""
+        """Whether to evaluate this step; a step count that restarts with each epoch is warned about once."""
         if self.latest is not None and step < self.latest.step:
-            text = f"step {step} comes after step {self.latest.step}, which has been evaluated; it is passed over"
-            self._evaluator.warn("order", f"{text}: count the steps of the whole training")
+            text = f"step {step} comes after an evaluation at step {self.latest.step} and is skipped"
+            self._evaluator.warn("order", f"{text}: count steps across the entire training run")
             return False
         return self._budget.is_multiple(step)
 
     def _keeps_to_budget(self, step: int) -> bool:
-        """As the first process sees it, so that all do the same."""
+        """Whether the budget allows an evaluation, decided by the first process for all."""
         if self._budget.max_overhead is None:
             return True
         affordable = distributed.gather(self._budget.is_affordable(step))[0]
@@ -255,14 +258,14 @@ class FinetuneMonitor:
             limit = f"{100 * self._budget.max_overhead:.3g} % of the time"
             self._evaluator.warn(
                 f"put off since {self.latest and self.latest.step}",
-                f"step {step}: evaluation put off to about step {later}; now it would take more than {limit}",
+                f"step {step}: evaluation postponed to about step {later}; now it would exceed {limit}",
             )
         return affordable
 
     def _begin(
         self, sinks: Sequence[Sink], hparams: Mapping[str, Any], config_yaml: str | None, resume_step: int | None
     ) -> None:
-        """Open the record and the sinks on the main process; every process gets the recorded history."""
+        """Open the record and the sinks on the main process, and return the recorded history on every process."""
         failed: BaseException | None = None
         if distributed.is_main():
             try:
@@ -313,7 +316,7 @@ class FinetuneMonitor:
         }
 
     def _publish(self, evaluation: Evaluation, rendered: Sequence[Image | None], waited: float) -> Evaluation:
-        """Record, then show, then keep the weights if they are the best, or may turn out to be."""
+        """Record the evaluation, show it, and keep the weights if they are or may become the best."""
         evaluation = self._write_record(evaluation, rendered, waited)
         for sink in list(self.sinks):
             self._guard(sink, sink.write, evaluation, rendered)
@@ -334,7 +337,7 @@ class FinetuneMonitor:
             evaluation = replace(evaluation, images=images, seconds=seconds, overhead=overhead)
             self.record.append(evaluation)
         except OSError as error:
-            self._evaluator.warn("record", f"{self.output_dir}: the record could not be written: {error}")
+            self._evaluator.warn("record", f"{self.output_dir}: cannot write the record: {error}")
         return evaluation
 
     def _keep_best(self, evaluation: Evaluation) -> None:
@@ -350,31 +353,35 @@ class FinetuneMonitor:
             self._weights.keep(evaluation.step, contenders(history, self.best_metric, higher), note)
             self._weights.choose(evaluation.decision.best_step)
         except Exception as error:
-            self._evaluator.warn("best", f"{self._weights.best}: the best weights could not be kept: {error!r}")
+            self._evaluator.warn("best", f"{self._weights.best}: cannot save the best weights: {error!r}")
 
     def _guard(self, sink: Sink, action: Callable[..., None], *arguments: Any) -> None:
-        """A sink that fails is off for the rest of the run, with one warning."""
+        """Call a sink; if it fails, turn it off for the rest of the run with one warning."""
         try:
             action(*arguments)
         except Exception as error:
             self.sinks = [other for other in self.sinks if other is not sink]
-            self._evaluator.warn(f"sink {sink.name}", f"sink {sink.name} failed and is off from now on: {error!r}")
+            self._evaluator.warn(
+                f"sink {sink.name}", f"sink {sink.name} failed and is turned off for the rest of the run: {error!r}"
+            )
 
     def _call(self, hook: Callable[[Evaluation, Decision], object], evaluation: Evaluation) -> None:
-        """A hook that fails is off for the rest of the run, with one warning."""
+        """Call a hook; if it fails, turn it off for the rest of the run with one warning."""
         try:
             hook(evaluation, evaluation.decision)
         except Exception as error:
             self._hooks = [other for other in self._hooks if other is not hook]
             name = getattr(hook, "__qualname__", repr(hook))
-            self._evaluator.warn(f"hook {id(hook)}", f"hook {name} failed and is off from now on: {error!r}")
+            self._evaluator.warn(
+                f"hook {id(hook)}", f"hook {name} failed and is turned off for the rest of the run: {error!r}"
+            )
 
     def _note_end(self, summary: RunSummary) -> None:
         assert self.record is not None
         try:
             self.record.end(summary)
         except (OSError, UserError) as error:
-            self._evaluator.warn("end", f"{self.output_dir}: how the run ended could not be noted: {error}")
+            self._evaluator.warn("end", f"{self.output_dir}: cannot record how the run ended: {error}")
 
     def _close_record(self) -> None:
         assert self.record is not None
@@ -382,13 +389,13 @@ class FinetuneMonitor:
         try:
             print_summary(read_run(self.output_dir))
         except (OSError, UserError) as error:
-            self._evaluator.warn("summary", f"{self.output_dir}: the record cannot be read back: {error}")
+            self._evaluator.warn("summary", f"{self.output_dir}: cannot read the record: {error}")
 
     def _report(self, evaluation: Evaluation, spent: float, waited: float) -> None:
-        """One line on the console, past any progress bar: the scores and what the evaluation cost, sinks included."""
+        """Print one line past any progress bar: the scores and the cost of the evaluation, including sinks."""
         if not distributed.is_main():
             return
-        share = f", {100 * spent / (spent + waited):.0f} % of the time since the last" if evaluation.step else ""
+        share = f", {100 * spent / (spent + waited):.0f} % of the time since the last one" if evaluation.step else ""
         reached = ways(self.evaluations, evaluation.step, self._described.ceilings)
         far = "".join(f", {name}: {way_in_words(found)}" for name, found in reached.items())
         scores = scores_in_words(shown_scores(evaluation.scores, self._columns), self._columns)

@@ -1,4 +1,4 @@
-"""Render the grid and score it, every process its share; what fails is missing, and training goes on."""
+"""Render and score the grid, each process its share; failures become missing values, and training continues."""
 
 import logging
 import time
@@ -23,7 +23,7 @@ from finetune_monitor.stats.estimate import MISSING, Estimate, FloatArray
 GIB = 2**30
 
 COPIES = 4
-"""How often an image is in memory at once: as rendered, sent between processes, and gathered for the sinks."""
+"""How many copies of an image are in memory at once: rendered, sent between processes, and gathered for the sinks."""
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class WarnOnce:
-    """Logs the first warning on a subject and swallows the rest: a broken metric must not flood the console."""
+    """Logs the first warning on a subject and drops the rest: a broken metric must not flood the console."""
 
     def __init__(self) -> None:
         self._subjects: set[str] = set()
@@ -44,9 +44,9 @@ class WarnOnce:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Images and scores in the grid's order, with the seconds that the slowest process took.
+    """Images and scores in the grid's order, with the time in seconds of the slowest process.
 
-    The main process has all images, the others only their own.
+    The main process has all images; the others have only their own.
     """
 
     rendered: Sequence[Image | None]
@@ -65,7 +65,7 @@ class Evaluator:
     warn: WarnOnce = field(default_factory=WarnOnce)
 
     def measure(self) -> Measurement:
-        """Each process takes every world-size-th cell; all processes get the whole grid's result."""
+        """Measure the grid: each process takes every world-size-th cell, and all get the result for the entire grid."""
         cells = self.renderer.grid.cells
         mine = cells[distributed.rank() :: distributed.world_size()]
         start = time.monotonic()
@@ -90,23 +90,23 @@ class Evaluator:
         try:
             images = self.renderer.render(cells)
         except Exception as error:
-            self.warn("render", f"rendering failed; its images are recorded as missing: {error!r}")
+            self.warn("render", f"rendering failed; the images are recorded as missing: {error!r}")
             return [None] * len(cells)
         if broken := [c.id for c, p in zip(cells, images, strict=True) if p is None]:
-            self.warn("broken", f"images with values that are not finite, recorded as missing: {', '.join(broken)}")
+            self.warn("broken", f"images with non-finite values are recorded as missing: {', '.join(broken)}")
         return images
 
     def _measurable(self, cells: Sequence[Cell], rendered: Sequence[Image | None]) -> dict[int, Image]:
-        """The images that show something, by their place in `cells`."""
+        """The images that are not black, by their index in `cells`."""
         shown = {i: image for i, image in enumerate(rendered) if image is not None}
         black = {i for i, image in shown.items() if is_black(image)}
         if black:
             names = ", ".join(cells[i].id for i in sorted(black))
-            self.warn("black", f"black images, not scored (an overflow in half precision?): {names}")
+            self.warn("black", f"black images are not scored (an overflow in half precision?): {names}")
         return {i: image for i, image in shown.items() if i not in black}
 
     def _score(self, cells: Sequence[Cell], kept: dict[int, Image]) -> list[dict[str, float]]:
-        """One dict a cell; a metric's main columns are always there, NaN where nothing was measured."""
+        """One dict per cell; a metric's main columns are always present, NaN if nothing was measured."""
         main = [name for name, column in self.columns.items() if column.is_main]
         rows = [dict.fromkeys((name for name in main if self._is_of(name, cell)), MISSING) for cell in cells]
         if not kept:
@@ -121,11 +121,11 @@ class Evaluator:
         return rows
 
     def _is_of(self, name: str, cell: Cell) -> bool:
-        """Whether a column is of images such as this one: of the subject's prompts, or a probe."""
+        """Whether a column covers images like this one, from the subject's prompts or a probe."""
         return self.columns.get(name, SIDE).over == ("probes" if cell.is_probe else "prompts")
 
     def _features(self, cells: Sequence[Cell], kept: dict[int, Image]) -> dict[str, dict[int, Feature | None]]:
-        """By metric and cell what a metric needs that compares images with each other."""
+        """The features that comparing metrics need, by metric and cell."""
         shown, of = list(kept.values()), [cells[i] for i in kept]
         found: dict[str, dict[int, Feature | None]] = {}
         for metric in self.metrics:
@@ -137,7 +137,7 @@ class Evaluator:
     def _compare(
         self, rows: dict[int, dict[str, float]], shards: Sequence[dict[str, dict[int, Feature | None]]]
     ) -> None:
-        """Add to the rows of the whole grid what comes of comparing its images."""
+        """Add the scores of comparing metrics to the rows of the entire grid."""
         cells = self.renderer.grid.cells
         for metric in self.metrics:
             inner = unwrapped(metric)
@@ -152,7 +152,7 @@ class Evaluator:
                         rows[cell.index][name] = float(value)
 
     def _samples(self) -> dict[str, list[float]]:
-        """What metrics of the model itself give; every process measures it, as they may share the model's weights."""
+        """The results of metrics of the model itself; all processes measure them, as the weights may be sharded."""
         found: dict[str, list[float]] = {}
         for metric in self.metrics:
             inner = unwrapped(metric)
@@ -163,7 +163,7 @@ class Evaluator:
         return found
 
     def derive(self, history: Sequence[Evaluation]) -> dict[str, Estimate]:
-        """Scores of the last evaluation that are of no single image."""
+        """The scores of the last evaluation that do not belong to single images."""
         found: dict[str, Estimate] = {}
         for metric in self.metrics:
             inner = unwrapped(metric)
@@ -182,7 +182,7 @@ class Evaluator:
 def _columns(
     measure: Callable[[Any, Any], dict[str, FloatArray]], of_images: Sequence[Any], cells: Sequence[Cell]
 ) -> dict[str, FloatArray]:
-    """What a metric gives for images, or for what it has of them: one value each."""
+    """The columns of a metric for images or their features, with one value each."""
     columns = measure(of_images, cells)
     if wrong := [name for name, values in columns.items() if len(values) != len(of_images)]:
         raise ValueError(f"columns {', '.join(wrong)}: expected {len(of_images)} values each")
@@ -190,7 +190,7 @@ def _columns(
 
 
 def _finite(values: FloatArray) -> list[float]:
-    """What is not finite was not measured."""
+    """The values with non-finite ones as NaN: not measured."""
     return [float(value) if np.isfinite(value) else MISSING for value in values]
 
 
@@ -200,18 +200,18 @@ def _by_cell(metric: Compares, shown: Sequence[Image], cells: Sequence[Cell]) ->
 
 
 def check_images_fit(count: int, size: tuple[int, int]) -> None:
-    """Refuse a grid whose images cannot be held together, as an evaluation does to score and show them.
+    """Reject a grid whose images do not fit into memory together, as scoring and showing them requires.
 
     Args:
         count: number of images.
         size: height and width of each in pixels.
 
     Raises:
-        UserError: names the memory that is free and the memory that is needed.
+        UserError: states the free and the required memory.
     """
     needed, free = COPIES * count * size[0] * size[1] * 3, psutil.virtual_memory().available
     if needed > free:
         raise UserError(
             f"grid: {count} images of {size[1]} x {size[0]} pixels need about {needed / GIB:.1f} GiB of memory, "
-            f"{free / GIB:.1f} GiB are free; name fewer prompts or images"
+            f"but {free / GIB:.1f} GiB are free; use fewer prompts or images"
         )

@@ -1,4 +1,4 @@
-"""Rules over evaluations: which step is best, and whether training goes on."""
+"""Apply rules to evaluations: which step is best, and whether training continues."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -12,15 +12,15 @@ from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.stats.estimate import Estimate
 
 FEWEST_SEEDS = 2
-"""That a rule may watch: of one draw of noise nobody knows how much it moves by chance."""
+"""The fewest seeds that a rule accepts: with one draw of noise, variation by chance is unknown."""
 
 
 @dataclass(frozen=True)
 class Stop:
-    """That training ends now.
+    """A decision to end training now.
 
-    reason: one of the known ones, or a text of the rule's own, which is recorded and shown as it is.
-    detail: what was seen, with its numbers, in a sentence without a full stop.
+    reason: a known reason, or a rule's own text, which is recorded and shown unchanged.
+    detail: what the rule saw, with its numbers, as a sentence without its final period.
     """
 
     reason: StopReason | str
@@ -29,11 +29,11 @@ class Stop:
 
 @dataclass(frozen=True)
 class Watched:
-    """What a rule decides from: the whole history, so that a resumed run decides as if it had not been interrupted.
+    """The basis of a rule's decision: the entire history, so a resumed run decides as if it had not been interrupted.
 
-    columns: what is known of each column of scores.
+    columns: the description of each score column.
     ceilings: scores of the real photos against each other, by column.
-    loss: of the last step, where the training loop tells it.
+    loss: the loss of the last step, if the training loop passes it.
     """
 
     history: Sequence[Evaluation]
@@ -42,11 +42,11 @@ class Watched:
     loss: float | None = None
 
     def points(self, metric: str, prompts: Sequence[int] | None = None) -> list[Point]:
-        """The evaluations of a score that count, over the whole grid or over some of its prompts."""
+        """The evaluations of a score that count, over the entire grid or some of its prompts."""
         return points(self.history, metric, prompts)
 
     def sign(self, metric: str) -> float:
-        """1 where more is better, -1 where less is; 1 where nothing is said of the column."""
+        """1 if more is better, -1 if less is; 1 if the column has no description."""
         return 1.0 if self.columns.get(metric, ScoreColumn()).more_is_better else -1.0
 
 
@@ -54,14 +54,14 @@ class Watched:
 class StoppingRule(Protocol):
     """Decides whether training ends.
 
-    metric: the column that it watches; the first rule's says which step is best.
+    metric: the column that it watches; that of the first rule determines the best step.
     """
 
     @property
     def metric(self) -> str: ...
 
     def decide(self, watched: Watched) -> Stop | str | None:
-        """That training ends now, and why; None where it goes on."""
+        """A decision to end training now, with the reason; None to continue."""
         ...
 
 
@@ -71,10 +71,10 @@ def decide(
     metric: str,
     failed: Callable[[StoppingRule, Exception], None] | None = None,
 ) -> Decision:
-    """Ask every rule; the first that wants to stop gives the reason. `metric` names the best step's metric.
+    """The decision of all rules; the first rule that wants to stop gives the reason. `metric` determines the best step.
 
-    A rule that fails, or returns neither a `Stop` nor a text, is told to `failed` and stops nothing. Where the metric
-    was never measured after step 0 the reason is `never_measured`, and training goes on.
+    A rule that fails, or returns neither a `Stop` nor a string, is reported to `failed` and ignored. If the metric was
+    never measured after step 0, the reason is `never_measured`, and training continues.
     """
     best = best_of(watched.history, metric, watched.sign(metric) > 0)
     step, score = best if best is not None else (None, None)
@@ -97,7 +97,7 @@ def _asked(rule: StoppingRule, watched: Watched) -> Stop | None:
     if found is None or isinstance(found, Stop):
         return found
     if not isinstance(found, str) or not found:
-        raise ValueError(f"decide: found {found!r}, expected a Stop, a text or None")
+        raise ValueError(f"decide: found {found!r}, expected a Stop, a string, or None")
     return Stop(found)
 
 
@@ -107,13 +107,13 @@ def check_rules(
     columns: Mapping[str, ScoreColumn],
     ceilings: Mapping[str, Estimate] | None = None,
 ) -> None:
-    """See that the grid and the metrics can serve every rule.
+    """Check that every rule works with the grid and the metrics.
 
     Args:
-        ceilings: None where they are not known yet.
+        ceilings: None if not known yet.
 
     Raises:
-        ValueError: names every rule that they cannot serve, and why.
+        ValueError: lists every rule that does not, with the reason.
     """
     found = [
         f"stopping.{index}.{problem}"
@@ -130,7 +130,7 @@ def problems_of_rule(
     columns: Mapping[str, ScoreColumn],
     ceilings: Mapping[str, Estimate] | None = None,
 ) -> list[str]:
-    """Why the grid and the metrics cannot serve a rule, each reason led by the option that it is about."""
+    """The reasons why a rule does not work with the grid and the metrics, each starting with the option concerned."""
     places = getattr(rule, "prompts", None)
     count = len(grid.prompts)
     if strange := [place for place in places or () if place >= count]:
@@ -139,8 +139,8 @@ def problems_of_rule(
     problems = []
     if len(draws) < FEWEST_SEEDS:
         problems.append(
-            f"metric: the rule watches images of {len(draws)} seed, expected {FEWEST_SEEDS} or more to tell a change "
-            "from chance; raise images_per_prompt, or leave the rule out"
+            f"metric: the rule watches images of {len(draws)} seed, expected {FEWEST_SEEDS} or more to distinguish a "
+            "change from chance; raise images_per_prompt or leave the rule out"
         )
     low, high = columns.get(rule.metric, ScoreColumn()).bounds
     for option in ("score", "level"):
@@ -149,7 +149,7 @@ def problems_of_rule(
             problems.append(f"{option}: found {found:g}, expected {low:g} to {high:g}, the bounds of {rule.metric}")
     if getattr(rule, "share", None) is not None and ceilings is not None and rule.metric not in _known(ceilings):
         names = ", ".join(_known(ceilings)) or "no metric"
-        problems.append(f"share: {rule.metric} has no ceiling that a way leads to, {names} has; name a score instead")
+        problems.append(f"share: {rule.metric} has no ceiling ({names} has one); set score instead")
     return problems
 
 

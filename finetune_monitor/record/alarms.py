@@ -1,4 +1,4 @@
-"""Alarms: scores beyond a level at which something is wrong with the training, whatever its curve looks like."""
+"""Alarms: scores beyond a level that indicates a problem with the training, whatever the curve looks like."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -12,8 +12,8 @@ from finetune_monitor.stats.estimate import Estimate, shown
 def alarms(history: Sequence[Evaluation], columns: Mapping[str, ScoreColumn]) -> tuple[str, ...]:
     """The columns whose alarm sounds at the last evaluation.
 
-    It sounds where the whole interval is beyond the level, or where the means of two evaluations in a row are: chance
-    alone must not do it. Step 0, the untouched model, sounds none.
+    An alarm sounds if the entire interval is beyond the level, or if the means of two consecutive evaluations are, so
+    that chance alone does not trigger it. Step 0, the untouched model, never sounds an alarm.
     """
     trained = [evaluation.scores for evaluation in history if evaluation.step > 0]
     if not trained:
@@ -31,22 +31,22 @@ def levels_of(columns: Mapping[str, ScoreColumn]) -> dict[str, float]:
 
 
 def alarm_in_words(name: str, score: Estimate, column: ScoreColumn) -> str:
-    """What is wrong, with the numbers."""
+    """The text of an alarm, with its numbers."""
     return f"{name} is {shown(score)}, {side_of_alarm(column)} {column.alarm:g}: {column.says}"
 
 
 def side_of_alarm(column: ScoreColumn) -> Literal["below", "above"]:
-    """On which side of its level an alarm sounds."""
+    """The side of its level on which an alarm sounds."""
     return "below" if column.more_is_better else "above"
 
 
 def alarms_by_column(evaluation: Evaluation, columns: Mapping[str, ScoreColumn]) -> dict[str, str]:
-    """Every alarm of an evaluation in words, by the column that sounds it."""
+    """The texts of an evaluation's alarms, by column."""
     scores, levels = evaluation.scores, levels_of(columns)
     known = [name for name in evaluation.alarms if name in levels and name in scores]
     return {name: alarm_in_words(name, scores[name], columns[name]) for name in known}
 
 
 def alarms_of(evaluation: Evaluation, columns: Mapping[str, ScoreColumn]) -> list[str]:
-    """Every alarm of an evaluation in words."""
+    """The texts of an evaluation's alarms."""
     return list(alarms_by_column(evaluation, columns).values())

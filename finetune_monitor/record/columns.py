@@ -1,4 +1,4 @@
-"""What a column of scores is, as data: it stands in run.json, so that every view knows it without the metric."""
+"""Descriptions of score columns, as data: they are part of run.json, so no view needs the metric itself."""
 
 import math
 from collections.abc import Mapping
@@ -14,22 +14,22 @@ Over = Literal["prompts", "probes", "run"]
 class ScoreColumn:
     """One column of scores.
 
-    higher_is_better: the direction, for plots, tables and stopping rules; None where neither is better.
-    bounds: least and greatest score of one image; infinite where there is none.
-    role: a `score` is shown with its interval, its ceiling and its direction, a `side` column (the rate of faces
-        found) explains a score and is shown as a mean alone, `stars` grade the score `of` from 1 to 5, a `note` says
-        something of an image that has no mean, such as which photo is nearest.
-    of: the score whose stars these are, or whose images a note explains.
-    metric: the metric that gives the column; filled in where it is "".
-    zero: what an image with the score 0 is marked with, such as "no face"; "" for no mark.
+    higher_is_better: the direction, for plots, tables, and stopping rules; None if neither direction is better.
+    bounds: lowest and highest possible score of an image; infinite if there is no bound.
+    role: a `score` is shown with its interval, ceiling, and direction; a `side` column (such as the share of images
+        with a face) explains a score and is shown as a mean only; `stars` grade the score `of` from 1 to 5; a `note`
+        describes an image and has no mean, such as which photo is nearest.
+    of: the score that these stars grade, or that a note explains.
+    metric: the metric that returns the column; filled in if "".
+    zero: the label of an image with score 0, such as "no face"; "" for no label.
     ignores: keys of the metric's weights that the column does not depend on.
-    needs: dotted key of the config without which the metric does not give the column.
-    is_share: whether an image has either 1 or 0, so that the mean is a share of the images.
-    over: whether its images are those of the subject's prompts or the probes; or whether it is of a whole evaluation.
-    alarm: the value beyond which something is wrong, on the side that is not better; None where nothing is.
-    says: what is wrong then, in a sentence without its full stop.
-    likeness: of a note whose values are places, from 0, among the photos that its metric compares with (`references`):
-        the column that says how alike an image and that photo are; "" for every other column.
+    needs: dotted config key without which the metric does not return the column.
+    is_share: whether each image scores either 1 or 0, so that the mean is a share of images.
+    over: the images it covers: those of the subject's prompts, or the probes; or the run, for one value per evaluation.
+    alarm: the level beyond which, on the worse side, something is wrong; None for no alarm.
+    says: what is wrong in that case: a sentence without its final period.
+    likeness: for a note whose values are 0-based positions in the list of photos that its metric compares with
+        (`references`): the column with the similarity of the image to that photo; "" for every other column.
     """
 
     higher_is_better: bool | None = True
@@ -48,25 +48,25 @@ class ScoreColumn:
 
     @property
     def is_main(self) -> bool:
-        """Whether it is shown with an interval and a direction."""
+        """Whether the column is shown with an interval and a direction."""
         return self.role in ("score", "stars")
 
     @property
     def more_is_better(self) -> bool:
-        """The direction to choose by: where nothing is said, as if more were better."""
+        """The direction to choose by; True if the column has none."""
         return self.higher_is_better is not False
 
     def direction_json(self) -> dict[str, Any]:
-        """What run.json has of a main column under `metrics`."""
+        """The entry of a main column under `metrics` in run.json."""
         return {"higher_is_better": self.higher_is_better, "bounds": self.bounds}
 
     def to_json(self) -> dict[str, Any]:
-        """What run.json has of it under `columns`: all that is not as usual."""
+        """The entry under `columns` in run.json: every field that is not the default."""
         return {each.name: value for each in fields(self) if (value := getattr(self, each.name)) != each.default}
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "ScoreColumn":
-        """As run.json has it, under either key; a bound that is null is infinite: JSON has no infinity."""
+        """The column of an entry in run.json, under either key. A null bound means infinity, which JSON lacks."""
         known = {each.name: found[each.name] for each in fields(cls) if each.name in found}
         low, high = known.get("bounds") or (None, None)
         bounds = (-math.inf if low is None else float(low), math.inf if high is None else float(high))
@@ -74,7 +74,7 @@ class ScoreColumn:
 
 
 SIDE = ScoreColumn(None, role="side")
-"""A column of which nothing is said."""
+"""A column without a description."""
 
 
 def with_level(columns: Mapping[str, ScoreColumn], level: float) -> dict[str, ScoreColumn]:
@@ -83,10 +83,10 @@ def with_level(columns: Mapping[str, ScoreColumn], level: float) -> dict[str, Sc
 
 
 def stars_of(column: str) -> str:
-    """The name of the column with the stars of another."""
+    """The name of the column that holds another column's stars."""
     return f"{column}_stars"
 
 
 def stars_by_score(columns: Mapping[str, ScoreColumn]) -> dict[str, str]:
-    """Which column has a score's stars, where there is one."""
+    """The name of the stars column for each score that has one."""
     return {column.of: name for name, column in columns.items() if column.role == "stars"}

@@ -1,4 +1,4 @@
-"""A score over the steps: what of it counts, what is left of it without noise, where it is best, what it can show."""
+"""A score over the steps: which points count, the smoothed curve, its best step, and the smallest detectable change."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,15 +12,15 @@ from finetune_monitor.stats.estimate import Estimate, FloatArray, shown
 from finetune_monitor.stats.intervals import Draws, Spread, share_of_way, smallest_change, spread, t_interval
 
 MEASURED_SHARE = 0.5
-"""An evaluation counts only where at least this share of its images could be measured: one lucky face is no score."""
+"""An evaluation counts only if at least this share of its images could be measured: one lucky face is not a score."""
 
 MORE_IMAGES = 4
-"""How many times the grid's images the sentence on what more of them would show speaks of."""
+"""The factor on the number of images for which `Resolution` also states the detectable change."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A score at a step, with the images or else the values that it is the mean of."""
+    """A score at a step, with the images, or otherwise the values, that it averages."""
 
     step: int
     score: Estimate
@@ -29,22 +29,22 @@ class Point:
 
 
 def points(history: Sequence[Evaluation], column: str, prompts: Sequence[int] | None = None) -> list[Point]:
-    """The evaluations that count, over the whole grid or over the prompts at these places."""
+    """The evaluations that count, over the entire grid or over the prompts with these indices."""
     found = [_point(evaluation, column, prompts) for evaluation in history]
     return [point for point in found if point is not None and counts(point.score)]
 
 
 def counts(estimate: Estimate) -> bool:
-    """Whether enough images were measured for the mean to be compared."""
+    """Whether enough images were measured to compare the mean."""
     total = estimate.n + estimate.missing
     return total > 0 and math.isfinite(estimate.mean) and estimate.n >= MEASURED_SHARE * total
 
 
 def smoothed(found: Sequence[Point]) -> list[float]:
-    """The means, each drawn half-way to those of its neighbors: (1, 2, 1) / 4, and (2, 1) / 3 at the ends.
+    """The means, each averaged with its neighbors: weights (1, 2, 1) / 4, and (2, 1) / 3 at the ends.
 
-    The best of many noisy means is too good by the noise that made it the best (the winner's curse); most of that goes
-    with the noise, and a trend stays. Step 0 is no neighbor: it is of the untouched model, and is left as it is.
+    The best of many noisy means is biased upward by the noise that made it the best (the winner's curse); smoothing
+    removes most of that bias and keeps the trend. Step 0, the untouched model, is not a neighbor and is not smoothed.
     """
     trained = [point.score.mean for point in found if point.step > 0]
     padded = np.array([math.nan, *trained, math.nan])
@@ -55,7 +55,7 @@ def smoothed(found: Sequence[Point]) -> list[float]:
 
 
 def best_of(history: Sequence[Evaluation], column: str, higher_is_better: bool = True) -> tuple[int, float] | None:
-    """The earliest step where the smoothed curve is best, and its value there; None where nothing was measured."""
+    """The earliest step at which the smoothed curve is best, and its value there; None if nothing was measured."""
     return _best(_curve(history, column), higher_is_better)
 
 
@@ -71,10 +71,10 @@ def _best(curve: Sequence[tuple[int, float]], higher_is_better: bool) -> tuple[i
 
 
 def is_worse(scores: Sequence[Estimate | None], level: float, sign: float) -> bool:
-    """Whether the last score is worse than a level, and not by chance.
+    """Whether the last score is worse than a level, and not merely by chance.
 
     Args:
-        sign: 1 where more is better, -1 where less is.
+        sign: 1 if more is better, -1 if less is.
     """
     last = scores[-1]
     beyond = [score is not None and sign * (score.mean - level) < 0 for score in scores]
@@ -82,31 +82,31 @@ def is_worse(scores: Sequence[Estimate | None], level: float, sign: float) -> bo
 
 
 def holds(beyond: Sequence[bool], sure: bool) -> bool:
-    """Beyond now, and not by chance: for sure, or twice in a row."""
+    """Whether the last value is beyond the level, and not merely by chance: for certain, or twice in a row."""
     return beyond[-1] and (sure or beyond[-2:] == [True, True])
 
 
 def worse_end(score: Estimate, sign: float) -> float:
-    """The end of the interval that is nearer to worse (sign 1) or to better (-1), turned by the sign."""
+    """The worse (sign 1) or better (sign -1) end of the interval, multiplied by the sign."""
     end = score.low if sign > 0 else score.high
     return -math.inf if math.isnan(end) else sign * end
 
 
 def change_between(first: Point, second: Point, column: str) -> Estimate:
-    """Mean of second minus first over the cells or draws that were measured in both, with its interval."""
+    """The mean of second minus first, with its interval, over the cells or draws measured in both."""
     if first.samples and len(first.samples) == len(second.samples):
         return t_interval(np.subtract(second.samples, first.samples))
     return t_interval(*changes(first.images, second.images, column))
 
 
 def way(floor: Evaluation, reached: Evaluation, column: str, ceiling: Estimate) -> Estimate:
-    """How far a score has come from step 0 (0) to what the real photos reach among each other (1)."""
+    """How far a score has come from step 0 (0) to the score of the real photos against each other (1)."""
     old, new = _paired(floor.images, of_column(reached.images, column))
     return share_of_way(values_of(new, column), values_of(old, column), seeds(new), Spread.of(ceiling))
 
 
 def ways(history: Sequence[Evaluation], step: int | None, ceilings: Mapping[str, Estimate]) -> dict[str, Estimate]:
-    """The same of every column with a ceiling, at a step after 0; without those of which it cannot be said."""
+    """`way` for every column with a ceiling, at a step after 0; columns for which it is undefined are left out."""
     by_step = {evaluation.step: evaluation for evaluation in history}
     if not step or 0 not in by_step or step not in by_step:
         return {}
@@ -115,12 +115,12 @@ def ways(history: Sequence[Evaluation], step: int | None, ceilings: Mapping[str,
 
 
 def way_in_words(share: Estimate) -> str:
-    """Such as `61 % [48 %, 74 %] of the way from the base model to your photos`."""
+    """Text such as `61 % [48 %, 74 %] of the way from the base model to your photos`."""
     return f"{shown(share, '.0%').replace('%', ' %')} of the way from the base model to your photos"
 
 
 def changes(first: Sequence[ScoredImage], second: Sequence[ScoredImage], column: str) -> tuple[FloatArray, Draws]:
-    """Second minus first of every cell that both have, and which draw of noise each is of."""
+    """Second minus first for every cell that both have, and the draw of noise that each belongs to."""
     old, new = _paired(first, of_column(second, column))
     return values_of(new, column) - values_of(old, column), seeds(new)
 
@@ -133,9 +133,9 @@ def _paired(first: Sequence[ScoredImage], second: Sequence[ScoredImage]) -> tupl
 
 
 def contenders(history: Sequence[Evaluation], column: str, higher_is_better: bool = True) -> list[int]:
-    """The steps of which one is the best now, or may be after the next evaluation.
+    """The steps that are the best now or may become it with the next evaluation.
 
-    The newest one changes with the next; of all others, whose smoothed values stay, the best one remains so.
+    The newest smoothed value changes with the next evaluation. All others are final, so only the best of them counts.
     """
     curve = _curve(history, column)
     best = _best(curve[:-1], higher_is_better)
@@ -144,12 +144,12 @@ def contenders(history: Sequence[Evaluation], column: str, higher_is_better: boo
 
 @dataclass(frozen=True)
 class Resolution:
-    """The smallest change between two evaluations that a grid shows (80 % power, paired 95 % interval).
+    """The smallest change between two evaluations that a grid can detect (80 % power, paired 95 % interval).
 
-    draws: of noise in the grid: its seeds.
-    change: with these.
-    with_more: with four times as many images.
-    is_guess: only one evaluation is there, and its images were taken for independent of the next one's.
+    draws: independent draws of noise in the grid: its seeds.
+    change: the detectable change with this grid.
+    with_more: the same with four times as many images.
+    is_guess: based on one evaluation only, as if its images were independent of the next one's.
     """
 
     images: int
@@ -158,16 +158,16 @@ class Resolution:
     is_guess: bool
 
     def __str__(self) -> str:
-        """In words; the numbers are in the score's own unit."""
-        guess = " (a guess from one evaluation)" if self.is_guess else ""
-        more = f"; {MORE_IMAGES * self.images} images would tell {self.with_more:.2g}"
-        return f"this grid of {self.images} images can tell a change of {self.change:.2g}{guess}{more}"
+        """A sentence; its numbers are in the score's own unit."""
+        guess = " (estimated from one evaluation)" if self.is_guess else ""
+        more = f"; with {MORE_IMAGES * self.images} images, {self.with_more:.2g}"
+        return f"with {self.images} images this grid can detect a change of {self.change:.2g}{guess}{more}"
 
 
 def resolution(history: Sequence[Evaluation], column: str) -> Resolution | None:
-    """From the noise in the record: how the same cells moved between neighboring evaluations, apart from their mean.
+    """The resolution estimated from the record: how the same cells varied around their mean change between evaluations.
 
-    None where that cannot be known, as with a single seed, or where nothing moves.
+    None if it cannot be estimated, as with a single seed, or if nothing varies.
     """
     found = points(history, column)
     trained = [point for point in found if point.step > 0] if len(found) > 2 else found
@@ -184,7 +184,8 @@ def resolution(history: Sequence[Evaluation], column: str) -> Resolution | None:
 
 
 def _deviation(first: Point, second: Point | None, column: str) -> float:
-    """Standard deviation of a draw's change, from the standard error of the mean change; of one point √2 of its own."""
+    """Standard deviation of a draw's change, from the standard error of the mean change; √2 of its own for one
+    point."""
     if second is None:
         found = spread(values_of(first.images, column), seeds(first.images))
         return found.error * math.sqrt(2 * (found.freedom + 1))

@@ -1,4 +1,4 @@
-"""What one evaluation found: a score an image, and a mean with its interval; pure data and statistics."""
+"""The results of one evaluation: a score per image, and a mean with its interval; pure data and statistics."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from finetune_monitor.stats.intervals import Draws, t_interval, wilson
 
 
 class StopReason(str, Enum):
-    """Why a training ended; the value is what the record holds, `words` is what people read."""
+    """Why a training run ended; the record holds the value, and people read `words`."""
 
     words: str
 
@@ -29,9 +29,9 @@ class StopReason(str, Enum):
     TARGET = "target", "the target was reached"
     GUARD = "guard", "a score became worse than it may"
     DIVERGENCE = "divergence", "the training has diverged"
-    NEVER_MEASURED = "never_measured", "the score could not be measured in any evaluation (no face found?)"
+    NEVER_MEASURED = "never_measured", "the score could not be measured in any evaluation (was no face found?)"
     MAX_STEPS = "max_steps", "the last step was reached"
-    NOT_FINITE = "loss_not_finite", "the loss was no longer a finite number; the last checkpoint before is kept"
+    NOT_FINITE = "loss_not_finite", "the loss was no longer finite; the last checkpoint before that is kept"
     INTERRUPTED = "interrupted", "it was interrupted; run the same command to resume"
 
     def __str__(self) -> str:
@@ -39,13 +39,13 @@ class StopReason(str, Enum):
 
 
 def as_reason(text: str | None) -> StopReason | str | None:
-    """A reason as the record holds it; a rule of the user's own may give any text."""
+    """The recorded reason; a user's own rule may return any text."""
     known: dict[str, StopReason] = {each.value: each for each in StopReason}
     return known.get(text, text) if text else None
 
 
 def why(reason: StopReason | str | None, detail: str = "") -> str:
-    """The reason in words, and what the rule says of it; None is a loop that just ended."""
+    """The reason in words, with the rule's detail; None means that the training loop simply ended."""
     if reason is None:
         return "the training loop ended"
     words = reason.words if isinstance(reason, StopReason) else str(reason)
@@ -56,8 +56,8 @@ def why(reason: StopReason | str | None, detail: str = "") -> str:
 class Decision:
     """What the stopping rules say after an evaluation.
 
-    detail: what the rule that stops has seen, with its numbers.
-    best_step, best_score: where the smoothed curve of the first rule's metric is best, and how good it is there.
+    detail: what the stopping rule saw, with its numbers.
+    best_step, best_score: where the smoothed curve of the first rule's metric is best, and its value there.
     """
 
     stop: bool = False
@@ -74,7 +74,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class ScoredImage:
-    """One generated image: its cell, its file below the run directory (None: not rendered) and its scores."""
+    """One generated image: its cell, its file below the run directory (None if not rendered), and its scores."""
 
     cell: Cell
     file: str | None
@@ -83,11 +83,11 @@ class ScoredImage:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation: `scores` are means over the grid, `images` stand in the grid's order.
+    """One evaluation: `scores` are means over the grid; `images` are in the grid's order.
 
-    samples: by score the values that it is the mean of, where they are of no image but of a draw of noise each.
-    alarms: columns that say that something is wrong (`record.alarms`).
-    overhead: share of the wall time since the evaluation before that rendering, scoring and writing took; None for
+    samples: for each score that averages draws of noise instead of images, the values of the draws.
+    alarms: the columns whose alarm sounds (`record.alarms`).
+    overhead: share of the wall time since the previous evaluation that rendering, scoring, and writing took; None for
         the first.
     """
 
@@ -104,18 +104,18 @@ class Evaluation:
 
     @cached_property
     def by_cell(self) -> Mapping[str, ScoredImage]:
-        """The images by the id of their cell."""
+        """The images by cell id."""
         return {image.cell.id: image for image in self.images}
 
     @cached_property
     def by_content(self) -> Mapping[CellContent, ScoredImage]:
-        """The images by what makes their cell the same in another run of the same sampling."""
+        """The images by the content of their cell, which identifies it in other runs with the same sampling."""
         return {image.cell.content: image for image in self.images}
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """How a run ended; the last four as in `Decision`."""
+    """How a run ended; the last four fields are those of `Decision`."""
 
     evaluations: tuple[Evaluation, ...]
     best_metric: str
@@ -131,7 +131,7 @@ class RunSummary:
 
 
 def summarize(images: Sequence[ScoredImage], columns: Mapping[str, ScoreColumn]) -> dict[str, Estimate]:
-    """One estimate a column, over its images of an evaluation; images of one seed are one draw of noise."""
+    """One estimate per column over its images in an evaluation; images that share a seed are one draw of noise."""
     names = dict.fromkeys(name for image in images for name in image.scores)
     known = {name: columns.get(name, SIDE) for name in names}
     return {name: _estimate(images, name, column) for name, column in known.items() if column.role != "note"}
@@ -140,25 +140,25 @@ def summarize(images: Sequence[ScoredImage], columns: Mapping[str, ScoreColumn])
 def summarize_samples(
     samples: Mapping[str, Sequence[float]], columns: Mapping[str, ScoreColumn]
 ) -> dict[str, Estimate]:
-    """One estimate a column, over its draws."""
+    """One estimate per column, over its draws."""
     return {
         name: t_interval(np.array(values), bounds=columns.get(name, SIDE).bounds) for name, values in samples.items()
     }
 
 
 def of_column(images: Sequence[ScoredImage], name: str) -> list[ScoredImage]:
-    """The images that a column is of: those of the subject's prompts, or the probes."""
+    """The images that a column covers: those of the subject's prompts, or the probes."""
     kinds = {image.cell.is_probe for image in images if name in image.scores}
     return [image for image in images if image.cell.is_probe in kinds]
 
 
 def values_of(images: Sequence[ScoredImage], name: str) -> FloatArray:
-    """One score of each image; NaN where it was not measured."""
+    """The score of each image; NaN if it was not measured."""
     return np.array([image.scores.get(name, MISSING) for image in images], dtype=np.float64)
 
 
 def seeds(images: Sequence[ScoredImage]) -> Draws:
-    """By image the place of its seed among all: which draw of noise it is of."""
+    """For each image, the index of its seed: the draw of noise that it belongs to."""
     places: dict[int, int] = {}
     return np.array([places.setdefault(image.cell.seed, len(places)) for image in images], dtype=np.int64)
 
@@ -170,6 +170,6 @@ def _estimate(images: Sequence[ScoredImage], name: str, column: ScoreColumn) -> 
 
 
 def measured_means(evaluations: Sequence[Evaluation], step: int | None) -> dict[str, float]:
-    """The means of one step by score name, without those that could not be measured."""
+    """The means at one step by score name, without those that could not be measured."""
     found = next((evaluation.scores for evaluation in evaluations if evaluation.step == step), {})
     return {name: estimate.mean for name, estimate in found.items() if not math.isnan(estimate.mean)}

@@ -1,4 +1,4 @@
-"""The fixed prompt grid: its prompts, each with its seeds, give the cells that every evaluation renders."""
+"""The fixed prompt grid: prompts with their seeds form the cells that every evaluation renders."""
 
 import hashlib
 import json
@@ -10,35 +10,35 @@ CellContent: TypeAlias = tuple[str, str, int]
 """Prompt, negative prompt and seed."""
 
 DEFAULT_SAMPLER = "DPMSolverMultistepScheduler"
-"""DPM-Solver++ (Lu et al. 2022): as good in 20 to 25 steps as older schedulers in 50."""
+"""DPM-Solver++ (Lu et al. 2022): as good at 20 to 25 steps as older schedulers at 50."""
 
 FIRST_FIELDS = frozenset(
     {"prompts", "seeds", "negative_prompt", "steps", "guidance", "sampler", "karras", "size"},
 )
-"""Always in the fingerprint; a later field only where it is not as usual, so that older records keep theirs."""
+"""Always part of the fingerprint. Newer fields are part of it only if not the default, so older records keep theirs."""
 
 
 WHICH_CELLS = frozenset(
     {"prompts", "seeds", "images_per_prompt", "negative_prompt", "probe_prompts", "images_per_probe"}
 )
-"""Fields that say which cells there are; the others say how each is sampled."""
+"""The fields that define the cells; the others define how each is sampled."""
 
 IMAGES_PER_PROMPT = 4
-"""Where nothing else is asked for."""
+"""The default number of images per prompt."""
 
 IMAGES_PER_PROBE = 6
-"""With three probe prompts 18 images, so that a change among them can be told."""
+"""18 images with three probe prompts: enough to detect a change among them."""
 
 FIRST_PROBE_SEED = 1_000_000
-"""Beyond those of the prompts: no image of a probe shares its noise with one of the subject."""
+"""Beyond the seeds of the prompts: no probe image shares its noise with an image of the subject."""
 
 SEEDS_APART = 1000
-"""From the first seed of a prompt to that of the next, so that another number of images keeps the seeds."""
+"""Distance between the first seeds of two prompts, so that changing the number of images keeps the seeds."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One image of the grid: a prompt and the seed of its noise; a probe's prompt does not name the subject."""
+    """One image of the grid: a prompt and the seed of its noise. The prompt of a probe does not name the subject."""
 
     index: int
     id: str
@@ -49,7 +49,7 @@ class Cell:
 
     @property
     def content(self) -> CellContent:
-        """What makes it the same in another grid of the same sampling."""
+        """What identifies the cell in other grids with the same sampling."""
         return self.prompt, self.negative_prompt, self.seed
 
 
@@ -57,23 +57,23 @@ class Cell:
 class PromptGrid:
     """Prompts, how many images of each, and how they are sampled.
 
-    Every prompt has seeds of its own, so that all images are independent draws of noise. With an explicit list all
-    prompts share its seeds: images of one seed resemble each other, and only the seeds count as the sample.
+    Every prompt has its own seeds, so all images are independent draws of noise. With an explicit list, all prompts
+    share its seeds: images with the same seed resemble each other, and the sample size is the number of seeds.
 
     Args:
-        prompts: one row of the grid each; at least one, none twice.
-        seeds: of every prompt; None gives each prompt seeds of its own. A cell's noise depends on its seed alone.
+        prompts: one row of the grid each; at least one, no duplicates.
+        seeds: shared by all prompts; None gives each prompt its own. A cell's noise depends only on its seed.
         negative_prompt: what guidance steers away from, for every cell.
         steps: scheduler steps.
         guidance: classifier-free guidance scale; 1 or less turns guidance off.
-        sampler: class name of a diffusers scheduler; None is DPM-Solver++ multistep, or the model's own scheduler where
-            it was trained by flow matching.
-        karras: noise levels spaced as in Karras et al. 2022, by a sampler that can do so.
-        size: (height, width) in pixels; None is the model's own size.
-        images_per_prompt: 4 where neither this nor `seeds` is given.
-        probe_prompts: further prompts, which do not name the subject: what the model makes of other people. Their
-            images are in no mean of the subject's.
-        images_per_probe: each with a seed of its own.
+        sampler: class name of a diffusers scheduler; None means DPM-Solver++ multistep, or the model's own scheduler if
+            it was trained with flow matching.
+        karras: space the noise levels as in Karras et al. 2022; the sampler must support it.
+        size: (height, width) in pixels; None means the model's default size.
+        images_per_prompt: 4 if neither this nor `seeds` is given.
+        probe_prompts: additional prompts that do not name the subject and show what the model makes of other
+            people. Their images do not count toward the subject's means.
+        images_per_probe: each with its own seed.
 
     Raises:
         ValueError: for an empty grid, repeated prompts or seeds, both `seeds` and `images_per_prompt`, fewer than one
@@ -98,8 +98,8 @@ class PromptGrid:
             self._keep_list("seeds", self.seeds)
         if self.seeds is not None and self.images_per_prompt is not None:
             raise ValueError(
-                f"PromptGrid.images_per_prompt: found {self.images_per_prompt} beside a list of seeds; name one of "
-                "them, and leave the other out or null"
+                f"PromptGrid.images_per_prompt: found {self.images_per_prompt} and a list of seeds; set only "
+                "one of them and leave the other out or null"
             )
         if self.seeds is None and self.images_per_prompt is None:
             object.__setattr__(self, "images_per_prompt", IMAGES_PER_PROMPT)
@@ -111,7 +111,7 @@ class PromptGrid:
             self._keep_list("probe_prompts", self.probe_prompts)
         object.__setattr__(self, "probe_prompts", tuple(self.probe_prompts))
         if shared := set(self.prompts) & set(self.probe_prompts):
-            raise ValueError(f"PromptGrid.probe_prompts: {shared.pop()!r} is a prompt of the subject too; take it out")
+            raise ValueError(f"PromptGrid.probe_prompts: {shared.pop()!r} is also a prompt of the subject; remove it")
         if not 1 <= self.images_per_probe <= SEEDS_APART:
             raise ValueError(f"PromptGrid.images_per_probe: found {self.images_per_probe}, expected 1 to {SEEDS_APART}")
         if self.steps < 1:
@@ -121,7 +121,7 @@ class PromptGrid:
 
     @property
     def cells(self) -> tuple[Cell, ...]:
-        """All cells, prompt by prompt; the probes last."""
+        """All cells, prompt by prompt, with the probes last."""
         own = ((f"p{p:02d}", prompt, seed, False) for p, prompt in enumerate(self.prompts) for seed in self.seeds_of(p))
         probes = (
             (f"q{q:02d}", prompt, FIRST_PROBE_SEED + q * SEEDS_APART + image, True)
@@ -134,14 +134,14 @@ class PromptGrid:
         )
 
     def seeds_of(self, prompt: int) -> Sequence[int]:
-        """The seeds of a prompt, given by its place; the first prompt's begin with 0, the second's with 1000."""
+        """The seeds of the prompt with this index: the first prompt's start at 0, the second's at 1000."""
         if self.seeds is not None:
             return self.seeds
         first = prompt * SEEDS_APART
         return range(first, first + (self.images_per_prompt or 0))
 
     def fingerprint(self) -> str:
-        """SHA-256 of everything that decides what a cell looks like, weights apart."""
+        """SHA-256 of everything except the weights that affects how a cell looks."""
         usual = {each.name: each.default for each in fields(self)}
         content = {name: value for name, value in asdict(self).items() if name in FIRST_FIELDS or value != usual[name]}
         content["prompts"] = list(self.prompts)
@@ -152,9 +152,9 @@ class PromptGrid:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def _keep_list(self, name: str, values: Sequence[object]) -> None:
-        """A range, say, could not be recorded."""
+        """Store a list: a range, for example, could not be recorded."""
         if isinstance(values, str) or not values:
             raise ValueError(f"PromptGrid.{name}: found {values!r}, expected a list with at least one entry")
         if len(set(values)) != len(values):
-            raise ValueError(f"PromptGrid.{name}: entries are repeated in {list(values)!r}; each must stand once")
+            raise ValueError(f"PromptGrid.{name}: found repeated entries in {list(values)!r}; list each one once")
         object.__setattr__(self, name, tuple(values))

@@ -1,4 +1,4 @@
-"""A run directory read back: what every curve, table and page is built on."""
+"""Read a run directory: the basis of every curve, table, and page."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -16,16 +16,16 @@ from finetune_monitor.record.run_directory import RUN, read_json
 from finetune_monitor.stats.estimate import Estimate
 
 GREATEST = 2**63
-"""Of steps and seeds, which become file names."""
+"""Limit on steps and seeds, which become file names."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class RunHistory:
-    """A run directory read back: `run.json` and the complete evaluations, by step.
+    """The content of a run directory: `run.json` and the complete evaluations, by step.
 
-    What is read from `run.json` raises UserError where that part of it is damaged.
+    Properties that read from `run.json` raise UserError if that part of it is damaged.
     """
 
     output_dir: Path
@@ -33,50 +33,50 @@ class RunHistory:
     evaluations: tuple[Evaluation, ...]
 
     def at(self, step: int) -> Evaluation | None:
-        """The evaluation of a step."""
+        """The evaluation at a step, if there is one."""
         return next((found for found in self.evaluations if found.step == step), None)
 
     @cached_property
     def columns(self) -> dict[str, ScoreColumn]:
-        """What is known of each column of scores; one that is not described is a side column."""
+        """The description of each score column; a column without one is a side column."""
         return self._read("metrics", self._columns)
 
     @property
     def main_columns(self) -> dict[str, ScoreColumn]:
-        """The metrics' scores and stars, which are shown with an interval."""
+        """The metrics' scores and stars, which are shown with intervals."""
         return {name: column for name, column in self.columns.items() if column.is_main}
 
     @cached_property
     def weights(self) -> dict[str, dict[str, Any]]:
-        """By metric the models and photos that it measures with."""
+        """The models and photos that each metric uses, by metric."""
         return self._read("weights", lambda found: {str(name): dict(each) for name, each in found.items()})
 
     @cached_property
     def grid(self) -> PromptGrid:
-        """The prompt grid; what is no text or no whole number in it could become a file name."""
+        """The prompt grid, with its types checked because its values become file names."""
         if "grid" not in self.run:
             raise self._damaged("grid", "it is missing")
         return self._read("grid", _grid)
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Sentences that belong beside the scores."""
+        """Sentences to show next to the scores."""
         described = [self._read("pipeline", dict), *self.weights.values()]
         return tuple(dict.fromkeys(str(found["notice"]) for found in described if found.get("notice")))
 
     @property
     def ceilings(self) -> dict[str, Estimate]:
-        """Scores of the real photos against each other, by column."""
+        """The scores of the real photos against each other, by column."""
         return self._read("baselines", lambda found: {name: Estimate.from_json(each) for name, each in found.items()})
 
     @property
     def hparams(self) -> dict[str, Any]:
-        """Flat settings of the training; empty where none were given."""
+        """The flat training settings; empty if none were given."""
         return self._read("hparams", dict)
 
     @property
     def model(self) -> str | None:
-        """The base model's hub id or folder, where it is known."""
+        """The base model's hub id or folder, if known."""
         name = self._read("pipeline", dict).get("name_or_path") or self.hparams.get("model")
         return None if name is None else str(name)
 
@@ -86,32 +86,32 @@ class RunHistory:
 
     @property
     def reason(self) -> StopReason | str | None:
-        """Why the run ended; None where its loop just ended, or where it has not."""
+        """Why the run ended; None if its loop simply ended, or if it has not ended."""
         return as_reason(_text(self._ended.get("reason")))
 
     @property
     def why(self) -> str:
-        """The same in words."""
+        """The reason in words."""
         detail = _text(self._ended.get("detail")) or ""
         return why(self.reason, detail) if self.has_ended else "it is running, or was killed"
 
     @property
     def best_metric(self) -> str | None:
-        """The column that says which step is best."""
+        """The column that determines the best step."""
         return _text(self._ended.get("best_metric", self.run.get("best_metric")))
 
     @property
     def best_step(self) -> int | None:
-        """The step that the run calls its best, or that a run which goes on does now."""
+        """The best step according to the run; for a run in progress, the best one so far."""
         return self._best("best_step", int)
 
     @property
     def best_score(self) -> float | None:
-        """The value of the smoothed curve there; None where it is not known, as of a run recorded long ago."""
+        """The value of the smoothed curve there; None if unknown, as in older records."""
         return self._best("best_score", float)
 
     def _best(self, key: str, kind: Callable[[Any], T]) -> T | None:
-        """As the run has it that ended, or as the last decision of one that goes on."""
+        """The recorded value of a run that ended, or that of the last decision of a run in progress."""
         last = getattr(self.evaluations[-1].decision, key) if self.evaluations else None
         found = self._ended.get(key) if self.has_ended else last
         return None if found is None else self._read("ended", lambda _: kind(found))
@@ -140,16 +140,16 @@ class RunHistory:
 
 
 def read_run(output_dir: Path) -> RunHistory:
-    """Read a run directory without its lock, also while the run goes on; nothing is changed.
+    """Read a run directory without locking it, even while the run is in progress; nothing is changed.
 
     Raises:
-        UserError: the folder is missing or no run directory, or a row before the last is damaged.
+        UserError: the folder is missing or not a run directory, or a row before the last is damaged.
     """
     return RunHistory(output_dir, read_json(output_dir / RUN), tuple(read_evaluations(output_dir)))
 
 
 def read_noting(output_dir: Path) -> tuple[RunHistory, tuple[str, ...]]:
-    """As `read_run`, with what it warns of as sentences in place of warnings."""
+    """Like `read_run`, but its warnings are returned as sentences."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         history = read_run(output_dir)
@@ -157,7 +157,7 @@ def read_noting(output_dir: Path) -> tuple[RunHistory, tuple[str, ...]]:
 
 
 def _minor_role(described: Mapping[str, Any]) -> Role:
-    """Of a column that is not under `metrics`."""
+    """The role of a column that is not under `metrics`."""
     return "note" if described.get("role") == "note" else "side"
 
 

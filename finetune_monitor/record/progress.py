@@ -1,4 +1,4 @@
-"""What a trial's record says so far: its scores at each evaluation, and the best until then."""
+"""A trial's progress, from its record: the scores at each evaluation, and the best so far."""
 
 import math
 from collections.abc import Sequence
@@ -14,18 +14,19 @@ from finetune_monitor.record.history import RunHistory, read_noting
 from finetune_monitor.stats.estimate import MISSING
 
 UNFINISHED = (None, StopReason.INTERRUPTED)
-"""How a run ends that is to go on."""
+"""How a run ends that will be resumed."""
 
 
 @dataclass(frozen=True)
 class Progress:
     """One evaluation.
 
-    scores: means by name; NaN where nothing was measured.
-    goal: by the names of the metrics that decide, the smoothed curve's best value until then, after step 0, where
-        nothing has been learned; NaN where none was measured; turned so that more is better.
-    is_last: whether a stopping rule said so, or the last step was reached.
-    alarms: columns that say that something is wrong.
+    scores: means by name; NaN if nothing was measured.
+    goal: for each deciding metric, the best value of the smoothed curve up to this evaluation, excluding step 0, where
+        nothing has been learned; NaN if none was measured; the sign is flipped where less is better, so more is always
+        better.
+    is_last: whether a stopping rule ended the run here, or the last step was reached.
+    alarms: the columns whose alarm sounds.
     """
 
     step: int
@@ -39,20 +40,20 @@ class Progress:
 
 
 def read_quietly(run_dir: Path) -> RunHistory | None:
-    """The record as it is now; None where none has begun, or while it is being repaired."""
+    """The current record; None if there is none yet, or while it is being repaired."""
     try:
-        return read_noting(run_dir)[0]  # without what it says of a row that is being written
+        return read_noting(run_dir)[0]  # without warnings about a row that is being written
     except (UserError, OSError):
         return None
 
 
 def rows(history: RunHistory, goals: Sequence[str] = (), max_steps: int | None = None) -> list[Progress]:
-    """Every complete evaluation, by step; `goals` are there in all of them, also where they were not measured."""
+    """Every complete evaluation, by step; each has all `goals`, even those that were not measured."""
     return [_row(history, index, goals, max_steps) for index in range(len(history.evaluations))]
 
 
 def ended(history: RunHistory | None) -> str | None:
-    """Why the run ended; None where it has not, or is to go on."""
+    """Why the run ended; None if it has not, or if it will be resumed."""
     found = history.reason if history is not None else None
     return None if found in UNFINISHED else str(found)
 
@@ -71,6 +72,6 @@ def _row(history: RunHistory, index: int, goals: Sequence[str], max_steps: int |
 
 
 def in_words(scores: dict[str, float], names: Sequence[str]) -> str:
-    """The named scores that are there, such as `face_similarity 0.520`."""
+    """The named scores that exist, such as `face_similarity 0.520`."""
     found = ((name, scores[name]) for name in names if name in scores)
     return ", ".join(f"{name} {'not measured' if math.isnan(value) else f'{value:.3f}'}" for name, value in found)

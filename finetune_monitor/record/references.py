@@ -1,4 +1,4 @@
-"""Small images of the reference photos, kept in the run directory so that pages need nothing else."""
+"""Thumbnails of the reference photos, kept in the run directory so that pages are self-contained."""
 
 import io
 from collections.abc import Callable, Mapping
@@ -9,24 +9,27 @@ from PIL.Image import Image
 from finetune_monitor.base.files import write_atomic
 
 REFERENCES = "references"
-"""Their folder in the run directory."""
+"""The folder of the thumbnails in the run directory."""
 
 
 NAME_LENGTH = 16
-"""Characters of the photo's SHA-256 that name its small image."""
+"""Length of the prefix of the photo's SHA-256 that names its thumbnail."""
 
 
 def reference_path(run_dir: Path, sha256: str) -> Path:
-    """Where a run keeps the small image of the photo with this SHA-256."""
+    """The path of the thumbnail of the photo with this SHA-256."""
     return run_dir / REFERENCES / f"{sha256[:NAME_LENGTH]}.webp"
 
 
 def keep_references(run_dir: Path, thumbnails: Mapping[str, Image], warn: Callable[[str, str], None]) -> None:
-    """Write the small images, by SHA-256, that the run has not yet; what fails is warned about (subject, text)."""
+    """Write the thumbnails, by SHA-256, that the run does not have yet; a failure only calls `warn` (subject, text)."""
     try:
         _write(run_dir, thumbnails)
     except Exception as error:
-        warn("references", f"{run_dir / REFERENCES}: the reference photos could not be kept for pages: {error!r}")
+        warn(
+            "references",
+            f"{run_dir / REFERENCES}: cannot save thumbnails of the reference photos: {error!r}",
+        )
 
 
 def _write(run_dir: Path, thumbnails: Mapping[str, Image]) -> None:

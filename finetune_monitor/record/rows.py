@@ -1,4 +1,4 @@
-"""The rows of the record: evaluations and images as lines of JSON, written and read back."""
+"""Read and write the rows of the record: evaluations and images as JSON lines."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from finetune_monitor.stats.estimate import Estimate, from_json_number, plain
 
 
 def read_evaluations(output_dir: Path) -> list[Evaluation]:
-    """The evaluations that have all their image rows, by step."""
+    """The evaluations with complete image rows, by step."""
     found = [_evaluation(output_dir / EVALUATIONS, *row) for row in _read_rows(output_dir / EVALUATIONS)]
     images = _read_images(output_dir / IMAGES)
     complete = []
@@ -26,12 +26,12 @@ def read_evaluations(output_dir: Path) -> list[Evaluation]:
         if len(rows) == expected:
             complete.append(replace(evaluation, images=rows))
         else:
-            _warn(f"{output_dir}: step {evaluation.step} has {len(rows)} of {expected} image rows and is dropped")
+            _warn(f"{output_dir}: step {evaluation.step} has only {len(rows)} of {expected} image rows and is ignored")
     return complete
 
 
 def _read_images(path: Path) -> dict[int, dict[str, ScoredImage]]:
-    """Step to cell id to image; the last row counts, as an evaluation that failed half-way may be repeated."""
+    """Images by step and cell id; the last row counts: an evaluation that failed halfway may have been repeated."""
     images: dict[int, dict[str, ScoredImage]] = {}
     for number, row in _read_rows(path):
         step, image = _scored_image(path, number, row)
@@ -42,7 +42,7 @@ def _read_images(path: Path) -> dict[int, dict[str, ScoredImage]]:
 
 
 def _read_rows(path: Path) -> list[tuple[int, Any]]:
-    """(line number, row); a last line that a crash cut short is left out with a warning."""
+    """Pairs of line number and row; a last line that a crash truncated is skipped with a warning."""
     lines = [(n, line) for n, line in enumerate(path.read_bytes().split(b"\n"), 1) if line] if path.exists() else []
     rows = []
     for position, (number, line) in enumerate(lines):
@@ -51,12 +51,12 @@ def _read_rows(path: Path) -> list[tuple[int, Any]]:
         except ValueError:
             if position < len(lines) - 1:
                 raise _damaged(path, number, "not valid JSON") from None
-            _warn(f"{path}:{number}: the last line was cut short and is dropped")
+            _warn(f"{path}:{number}: the last line is truncated and is ignored")
     return rows
 
 
 def _evaluation(path: Path, number: int, row: Any) -> tuple[Evaluation, int]:
-    """An evaluation without its images, and how many there must be."""
+    """An evaluation without its images, and the number of images that it must have."""
     try:
         decision = row["decision"]
         reason = as_reason(decision["reason"])
@@ -96,7 +96,7 @@ def _scored_image(path: Path, number: int, row: Any) -> tuple[int, ScoredImage]:
 
 
 def _damaged(path: Path, number: int, found: str) -> UserError:
-    return UserError(f"{path}:{number}: damaged row ({found}); restore the file, or choose a new output_dir")
+    return UserError(f"{path}:{number}: damaged row ({found}); restore the file or choose a new output_dir")
 
 
 def evaluation_row(evaluation: Evaluation) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def evaluation_row(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def append(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Add rows and flush them to the disk; rows that do not fit leave no torn line for the next ones to follow."""
+    """Append rows and flush them to disk; if the disk is full, no partial line is left behind."""
     with path.open("ab", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)
         content = memoryview(lines(rows))
@@ -139,7 +139,7 @@ def pretty(content: Mapping[str, Any]) -> bytes:
 
 
 def _json(content: Mapping[str, Any], indent: int | None = None) -> bytes:
-    """UTF-8; what a file name holds beyond Unicode becomes JSON's own escape, and is read back as it was."""
+    """JSON in UTF-8; bytes of file names that are not valid Unicode become JSON escapes and survive a round trip."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=indent) + "\n"
     return text.encode("utf-8", "backslashreplace")
 

@@ -1,4 +1,4 @@
-"""The run directory: the names of its files, and its lock."""
+"""The run directory: its file names and its lock."""
 
 import fcntl
 import json
@@ -15,21 +15,21 @@ def read_json(path: Path) -> dict[str, Any]:
     """The content of `run.json`.
 
     Raises:
-        UserError: it is missing, or holds no JSON object.
+        UserError: the file is missing or does not hold a JSON object.
     """
     try:
         content = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path.parent}: found no {path.name}, expected a run directory; check the path") from None
     except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); restore it, or choose a new output_dir") from None
+        raise UserError(f"{path}: not valid JSON ({error}); restore it or choose a new output_dir") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: found {type(content).__name__}, expected an object; choose a new output_dir")
     return content
 
 
 def lock(output_dir: Path) -> IO[str]:
-    """Take the directory's kernel lock, which ends with its holder however that one dies."""
+    """Acquire the directory's kernel lock, which is released when its holder exits, however that happens."""
     file = (output_dir / ".lock").open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

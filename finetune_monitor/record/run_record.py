@@ -1,4 +1,4 @@
-"""Write a run directory: begin it or go on with it, add evaluations, note how it ended."""
+"""Write a run directory: start or resume it, add evaluations, record how it ended."""
 
 import json
 import shutil
@@ -20,14 +20,14 @@ from finetune_monitor.record.run_directory import CONFIG, EVALUATIONS, IMAGES, R
 from finetune_monitor.stats.estimate import json_number, plain
 
 FIXED_ON_RESUME = ("metrics", "weights", "pipeline")
-"""Keys of `run.json` that must not change on a resume: they decide whether scores can be compared."""
+"""Keys of `run.json` that must not change on resume: they determine whether scores are comparable."""
 
 
 class RunRecord:
     """Writes one run directory; holds its lock from construction to `close`, or to the end of the process.
 
     Raises:
-        UserError: another run holds the directory.
+        UserError: another run is using the directory.
     """
 
     def __init__(self, output_dir: Path, grid: PromptGrid):
@@ -43,16 +43,16 @@ class RunRecord:
         return tuple(self._evaluations)
 
     def begin(self, run: Mapping[str, Any], config_yaml: str | None, resume_step: int | None) -> None:
-        """Start a new record, or go on with the one that is here and drop what it holds after `resume_step`.
+        """Start a new record, or resume the existing one and drop everything after `resume_step`.
 
         Args:
-            run: content of `run.json`; the grid is added, secrets are taken out.
-            config_yaml: content of `config.yaml`; secrets are taken out.
+            run: content of `run.json`; the grid is added and secrets are removed.
+            config_yaml: content of `config.yaml`; secrets are removed.
             resume_step: the checkpoint's step; None for a new run.
 
         Raises:
-            UserError: a new run finds an old one, a resume finds none or one with another grid or other metrics, or
-                a row before the last is damaged. The lock is given back.
+            UserError: a new run finds an old one; a resumed run finds none, or one with a different grid or different
+                metrics; or a row before the last is damaged. The lock is released.
         """
         content = plain({**redacted(run), "grid": described_grid(self.grid)})
         try:
@@ -65,12 +65,12 @@ class RunRecord:
             write_atomic(self.output_dir / CONFIG, redacted_yaml(config_yaml).encode())
 
     def write_images(self, step: int, images: Sequence[Image | None]) -> list[str | None]:
-        """Save an evaluation's images as a whole; returns their names below the run directory."""
+        """Save all images of an evaluation or none; returns their names below the run directory."""
         folder = Path("images") / f"step-{step:06d}"
         with staged_folder(self.output_dir / folder) as staged:
             for cell, image in zip(self.grid.cells, images, strict=True):
                 if image is not None:
-                    # The default level takes 1.7 times as long for files a tenth smaller.
+                    # The default compression level takes 1.7 times as long for files that are 10 % smaller.
                     image.save(staged / f"{cell.id}.png", pnginfo=self._png_text(step, cell), compress_level=1)
         return [
             None if image is None else str(folder / f"{cell.id}.png")
@@ -78,12 +78,12 @@ class RunRecord:
         ]
 
     def append(self, evaluation: Evaluation) -> None:
-        """Write the image rows, then the evaluation row: the second one makes the evaluation count.
+        """Write the image rows, then the evaluation row, which makes the evaluation count.
 
         Raises:
             ValueError: the step is not after the last recorded one.
-            OSError: the rows could not be written; both files end where they ended before or with rows that are
-                dropped when the record is read.
+            OSError: the rows could not be written; both files are unchanged, or end with rows that are ignored when the
+                record is read.
         """
         if self._evaluations and evaluation.step <= self._evaluations[-1].step:
             raise ValueError(f"step {evaluation.step} comes after step {self._evaluations[-1].step} in the record")
@@ -92,11 +92,11 @@ class RunRecord:
         self._evaluations.append(evaluation)
 
     def close(self) -> None:
-        """Free the directory."""
+        """Release the directory's lock."""
         self._lock.close()
 
     def end(self, summary: RunSummary) -> None:
-        """Note how the run ended."""
+        """Record how the run ended."""
         ended = {
             "reason": summary.reason,
             "detail": summary.detail,
@@ -120,9 +120,9 @@ class RunRecord:
         self._rewrite()
 
     def _rewrite(self) -> None:
-        """Make the files hold the kept evaluations and nothing else: a rewind, and the repair of torn rows."""
+        """Rewrite the files with exactly the kept evaluations, which rewinds the run and repairs partial rows."""
         image_rows = [row for evaluation in self._evaluations for row in self._image_rows(evaluation)]
-        # Evaluations first: image rows without an evaluation are dropped at any time, the reverse would lose it.
+        # Evaluations first: image rows without an evaluation are ignored, but an evaluation without image rows is lost.
         write_atomic(self.output_dir / EVALUATIONS, lines(map(evaluation_row, self._evaluations)))
         write_atomic(self.output_dir / IMAGES, lines(image_rows))
         kept = {f"step-{evaluation.step:06d}" for evaluation in self._evaluations}
@@ -148,7 +148,7 @@ class RunRecord:
         ]
 
     def _png_text(self, step: int, cell: Cell) -> PngImagePlugin.PngInfo:
-        """What made the image, inside the image."""
+        """PNG metadata that says how the image was made."""
         text = PngImagePlugin.PngInfo()
         grid = {"sampler": self.grid.sampler, "steps": self.grid.steps, "guidance": self.grid.guidance}
         made_by = {"step": step, "prompt": cell.prompt, "negative_prompt": cell.negative_prompt, "seed": cell.seed}
@@ -158,35 +158,35 @@ class RunRecord:
 
 
 def described_grid(grid: PromptGrid) -> dict[str, Any]:
-    """The grid as `run.json` holds it."""
+    """The grid in the form of `run.json`."""
     return {"fingerprint": grid.fingerprint(), **asdict(grid)}
 
 
 def check_resume(output_dir: Path, recorded: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Refuse to go on with another grid, or with other metrics, weights or model where `new` names them.
+    """Check that a resumed run has the same grid, and the same metrics, weights, and model if `new` names them.
 
     Raises:
-        UserError: names what is recorded and what was asked for.
+        UserError: names the recorded values and the requested ones.
     """
     old_grid, new_grid = recorded.get("grid", {}), new["grid"]
     if old_grid.get("fingerprint") != new_grid["fingerprint"]:
         changed = [key for key in new_grid if key != "fingerprint" and old_grid.get(key) != new_grid[key]]
         raise UserError(
             f"{output_dir}: prompt grid is {str(old_grid.get('fingerprint'))[:4]}…, the config says "
-            f"{new_grid['fingerprint'][:4]}… (not the same: {', '.join(changed)}); "
+            f"{new_grid['fingerprint'][:4]}… (different: {', '.join(changed)}); "
             "restore the grid or choose a new output_dir"
         )
     for key in (key for key in FIXED_ON_RESUME if key in new):
         changes = _differences(recorded.get(key), new[key], key)
         if changes:
             raise UserError(
-                f"{output_dir}: the run was recorded with another setup: {'; '.join(changes)}; "
+                f"{output_dir}: the run was recorded with a different setup: {'; '.join(changes)}; "
                 "restore it or choose a new output_dir"
             )
 
 
 def _differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """Each difference as `path is OLD, the config says NEW`; a notice is no difference."""
+    """Each difference as `path is OLD, the config says NEW`; notices are not compared."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = [key for key in {**old, **new} if key != "notice"]
         found = (_differences(old.get(key), new.get(key), f"{path}.{key}".lstrip(".")) for key in keys)

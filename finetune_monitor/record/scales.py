@@ -1,4 +1,4 @@
-"""What a score depends on: two runs' scores are on one scale where that is the same."""
+"""What a score depends on: scores of two runs are comparable if this is the same."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from finetune_monitor.record.history import RunHistory
 
 
 def scale(name: str, history: RunHistory) -> dict[str, Any]:
-    """What a score of this name depends on in a run: models and photos, by their content alone."""
+    """What a score of this name depends on in a run: models and photos, identified by content."""
     column = history.columns.get(name, SIDE)
     unused = {"notice", *column.ignores}
     weights = history.weights.get(column.metric, {})

@@ -1,4 +1,4 @@
-"""What is known of a sweep: its trials and their states, as `sweep.json` in its folder holds them."""
+"""The state of a sweep: its trials and their states, as stored in `sweep.json` in its folder."""
 
 import json
 from collections.abc import Mapping
@@ -15,13 +15,13 @@ STATE = "sweep.json"
 TRIALS = "trials"
 CONFIGS = "configs"
 """The folder of the trials' configs."""
-"""The folder of the run directories, one a trial."""
+"""The folder of the run directories, one per trial."""
 
 FORMAT = 1
 
 
 class TrialState(str, Enum):
-    """How far a trial is; the value is what the file holds."""
+    """The state of a trial; the file holds the value."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -31,7 +31,7 @@ class TrialState(str, Enum):
 
     @property
     def is_over(self) -> bool:
-        """Whether the same command leaves it as it is; a failed trial is tried again."""
+        """Whether rerunning the command skips the trial; a failed trial is retried."""
         return self in (TrialState.FINISHED, TrialState.STOPPED_EARLY)
 
 
@@ -41,10 +41,10 @@ class TrialRecord:
 
     name: unique in the sweep, and the name of its run directory below `trials/`.
     settings: the axes' (or the search's) dotted keys with this trial's values, in the order of the axes.
-    person, seed: None where the sweep has none.
+    person, seed: None if the sweep has none.
     attempts: how often it was started, over all commands.
-    error: why the last attempt failed; None for every other state.
-    seconds: wall time of its attempts together.
+    error: why the last attempt failed; None in every other state.
+    seconds: total wall time of its attempts.
     """
 
     name: str
@@ -59,9 +59,9 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class SweepState:
-    """A sweep's folder, its resolved config and its trials, in the order of the plan.
+    """A sweep's folder, its resolved config, and its trials in the order of the plan.
 
-    set_aside: trials that were begun and are no longer in the plan; their runs stay, in case they come back.
+    set_aside: trials that were started but are no longer in the plan; their runs are kept in case they return.
     """
 
     folder: Path
@@ -70,12 +70,12 @@ class SweepState:
     set_aside: tuple[TrialRecord, ...] = ()
 
     def run_dir(self, trial: TrialRecord) -> Path:
-        """The trial's run directory; it may not be there yet."""
+        """The trial's run directory, which may not exist yet."""
         return self.folder / TRIALS / trial.name
 
 
 def without_secrets(state: SweepState) -> SweepState:
-    """As it is written down: settings, errors and config redacted."""
+    """The state as it is written to disk: settings, errors, and config redacted."""
     trials, aside = (
         tuple(replace(trial, **redacted({"settings": trial.settings, "error": trial.error})) for trial in found)
         for found in (state.trials, state.set_aside)
@@ -84,7 +84,7 @@ def without_secrets(state: SweepState) -> SweepState:
 
 
 def write_state(state: SweepState) -> None:
-    """Replace `sweep.json` as a whole, without secrets."""
+    """Replace `sweep.json` atomically, without secrets."""
     state = without_secrets(state)
     content = {
         "format": FORMAT,
@@ -96,10 +96,10 @@ def write_state(state: SweepState) -> None:
 
 
 def read_state(folder: Path) -> SweepState:
-    """Read `sweep.json`, also while the sweep goes on.
+    """Read `sweep.json`, even while the sweep is running.
 
     Raises:
-        UserError: the folder holds no sweep, or the file is damaged or of another format.
+        UserError: the folder does not hold a sweep, or the file is damaged or has another format.
     """
     path = folder / STATE
     try:
@@ -114,6 +114,6 @@ def read_state(folder: Path) -> SweepState:
         )
         return SweepState(folder, content["config"], trials, aside)
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{folder}: found no {STATE}, expected the folder of a sweep; check the path") from None
+        raise UserError(f"{folder}: found no {STATE}, expected a sweep's folder; check the path") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: damaged ({error!r}); restore it, or choose a new output_dir") from error
+        raise UserError(f"{path}: damaged ({error!r}); restore it or choose a new output_dir") from error

@@ -1,4 +1,4 @@
-"""Borrow a model in the middle of its training, and give everything back."""
+"""Borrow a model during training, and restore its state afterwards."""
 
 import random
 from collections import OrderedDict
@@ -11,19 +11,19 @@ import torch
 from torch import Tensor, nn
 
 CONTAINERS = (dict, OrderedDict, list)
-"""Where modules keep their parts, hooks and adapters; frozen and other kinds of containers are not touched."""
+"""The containers in which modules keep submodules, hooks, and adapters; frozen and other containers are not touched."""
 
 
 @runtime_checkable
 class Parts(Protocol):
-    """Whatever has parts by name, as a pipeline of diffusers does."""
+    """Anything with named components, such as a diffusers pipeline."""
 
     @property
     def components(self) -> Mapping[str, Any]: ...
 
 
 class _Kept:
-    """What one module was: its attributes (modes, flags, adapters, hooks), parameters and buffers."""
+    """The saved state of one module: its attributes (modes, flags, adapters, hooks), parameters, and buffers."""
 
     def __init__(self, part: nn.Module) -> None:
         self.part = part
@@ -35,9 +35,9 @@ class _Kept:
         self.memory = [(tensor, tensor.data) for tensor in tensors]
 
     def put_stand_ins(self, known: dict[nn.Parameter, nn.Parameter]) -> None:
-        """Other parameters over the same memory: conversions do not reach the trained ones, nor what hangs on them.
+        """Substitute parameters that share the memory: conversions then do not reach the trained ones or their hooks.
 
-        A parameter that changes its type, if only for a moment, loses the hooks by which processes exchange gradients.
+        A parameter that changes its type, even briefly, loses the hooks through which processes exchange gradients.
         """
         for name, parameter in self.part._parameters.items():
             if type(parameter) is nn.Parameter:
@@ -49,7 +49,7 @@ class _Kept:
             del vars(self.part)[name]
         vars(self.part).update(self.attributes)
         for container, content in self.contents:
-            if container or content:  # most of a module's are empty, and stay so
+            if container or content:  # most of a module's containers are empty and stay empty
                 _refill(container, content)
         for tensor, data in self.memory:
             if not _is_same_memory(tensor.data, data):
@@ -60,7 +60,7 @@ class _Kept:
 
 
 def _refill(container: dict[Any, Any] | list[Any], content: dict[Any, Any] | list[Any]) -> None:
-    """Put the content back into the very container, which hooks' handles refer to."""
+    """Restore the content of the same container object, because the handles of hooks refer to it."""
     container.clear()
     if isinstance(container, dict):
         container.update(content)
@@ -69,15 +69,15 @@ def _refill(container: dict[Any, Any] | list[Any], content: dict[Any, Any] | lis
 
 
 def _is_same_memory(a: Tensor, b: Tensor) -> bool:
-    """Same numbers in the same place and order: device, type and memory format included."""
+    """Whether two tensors share memory in the same layout, including device, type, and memory format."""
     return a.data_ptr() == b.data_ptr() and a.dtype == b.dtype and a.stride() == b.stride() and a.device == b.device
 
 
 @contextmanager
 def modules_kept(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Give back every submodule as it was: modes, flags, adapters, hooks, types, devices and memory formats.
+    """Restore every submodule on exit: modes, flags, adapters, hooks, types, devices, and memory formats.
 
-    What was moved or converted gets its old tensors again, exact to the bit; numbers written into them are not undone.
+    Modules that were moved or converted get their original tensors back; values written into those are not undone.
     """
     before = [_Kept(part) for module in modules for part in module.modules()]
     stand_ins: dict[nn.Parameter, nn.Parameter] = {}
@@ -92,7 +92,7 @@ def modules_kept(modules: Iterable[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def random_state_kept() -> Iterator[None]:
-    """Give back the state of Python's, NumPy's and torch's generators, those of every CUDA device included."""
+    """Restore the state of Python's, NumPy's, and torch's generators on exit, including those of every CUDA device."""
     python, legacy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
@@ -110,9 +110,9 @@ def random_state_kept() -> Iterator[None]:
 
 @contextmanager
 def autocast_apart(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Leave the training's autocast, where there is one.
+    """Leave the training loop's autocast, if there is one.
 
-    Its cache is emptied too: weights that are cast here, without gradients, would be used by the next training step.
+    Its cache is cleared too: otherwise the next training step would use weights that were cast here without gradients.
     """
     devices = {parameter.device.type for module in modules for parameter in module.parameters()}
     with ExitStack() as outside:
@@ -128,10 +128,10 @@ def autocast_apart(modules: Iterable[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def isolated(pipeline: Parts) -> Iterator[None]:
-    """A pipeline's modules in eval mode and without gradients; afterwards all is as it was, also after an error.
+    """Run a pipeline's modules in eval mode without gradients, and restore everything on exit, even after an error.
 
-    Without gradients, but not in torch's inference mode: what a live module remembers from its forward pass (tables of
-    positions, say) could then not be used by the next training step.
+    Gradients are off, but torch's inference mode is not used: the next training step could not use what a module caches
+    in its forward pass, such as position tables.
     """
     modules = [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
     with random_state_kept(), modules_kept(modules), autocast_apart(modules), torch.no_grad():

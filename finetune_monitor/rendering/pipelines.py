@@ -1,4 +1,4 @@
-"""What differs between diffusers' text-to-image pipelines: how prompts are encoded, and latents decoded."""
+"""The differences between diffusers' text-to-image pipelines: encoding prompts and decoding latents."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +14,7 @@ from finetune_monitor.rendering.isolation import modules_kept
 from finetune_monitor.rendering.schedulers import own_scheduler
 
 Encoded = Mapping[str, Tensor]
-"""A prompt's embeddings, one row each, under the names that the pipeline's call takes."""
+"""A prompt's embeddings, one row each, under the argument names of the pipeline's call."""
 
 EMBEDDINGS = {
     ("prompt_embeds", "negative_prompt_embeds"): "Stable Diffusion 1.x and 2.x",
@@ -26,12 +26,12 @@ EMBEDDINGS = {
     ): "SDXL, Stable Diffusion 3.x",
     ("prompt_embeds", "pooled_prompt_embeds"): "Flux",
 }
-"""What `encode_prompt` gives, in its order; the same names stand among its parameters."""
+"""The results of `encode_prompt`, in order; its parameters have the same names."""
 
 
 @runtime_checkable
 class TextToImage(Pipeline, Protocol):
-    """A pipeline of those in `EMBEDDINGS`, with a VAE."""
+    """A pipeline that `EMBEDDINGS` covers, with a VAE."""
 
     vae: Any
     vae_scale_factor: int
@@ -50,11 +50,11 @@ def own_pipeline(pipeline: Pipeline, sampler: str, karras: bool = False) -> Text
     """A second pipeline object over the same modules, with its own scheduler and without a safety checker.
 
     Raises:
-        ValueError: the pipeline has no VAE, or encodes prompts in a way that is not known here.
+        ValueError: the pipeline has no VAE, or its way of encoding prompts is not supported.
     """
     embedding_names(pipeline)
     if not isinstance(getattr(pipeline, "vae", None), nn.Module):
-        raise ValueError(f"pipeline: found {type(pipeline).__name__} without a VAE; give it the VAE of its model")
+        raise ValueError(f"pipeline: found {type(pipeline).__name__} without a VAE; add the VAE of its model")
     arguments = {**_settings(pipeline), **pipeline.components}
     arguments["scheduler"] = own_scheduler(pipeline.scheduler, sampler, karras)
     if "safety_checker" in arguments:
@@ -66,16 +66,16 @@ def own_pipeline(pipeline: Pipeline, sampler: str, karras: bool = False) -> Text
 
 
 def _settings(pipeline: Pipeline) -> dict[str, Any]:
-    """What the pipeline was made with beside its components, such as how SDXL encodes an empty prompt."""
+    """The pipeline's settings other than its components, such as how SDXL encodes an empty prompt."""
     names = inspect.signature(type(pipeline)).parameters
     return {name: value for name, value in pipeline.config.items() if name in names}
 
 
 def embedding_names(pipeline: Pipeline) -> tuple[str, ...]:
-    """Names of the embeddings that `encode_prompt` gives.
+    """The names of the embeddings that `encode_prompt` returns.
 
     Raises:
-        ValueError: the pipeline is none of those in `EMBEDDINGS`, or begins from an image.
+        ValueError: `EMBEDDINGS` does not cover the pipeline, or it starts from an image.
     """
     parameters = inspect.signature(pipeline.encode_prompt).parameters if hasattr(pipeline, "encode_prompt") else {}
     names = tuple(name for name in parameters if name.endswith(("prompt_embeds", "_mask")))
@@ -87,15 +87,15 @@ def embedding_names(pipeline: Pipeline) -> tuple[str, ...]:
 
 
 def takes_negative_prompts(pipeline: Pipeline) -> bool:
-    """Whether guidance compares with a negative prompt; Flux was distilled to do without."""
+    """Whether guidance uses a negative prompt; Flux was distilled to work without one."""
     return "negative_prompt_embeds" in embedding_names(pipeline)
 
 
 def encode(pipeline: TextToImage, prompt: str, negative_prompt: str, guided: bool) -> Encoded:
-    """Embeddings of one prompt, and of the negative one where guidance compares with it."""
+    """The embeddings of one prompt, and of the negative prompt if guidance uses it."""
     wanted = {
         "prompt": prompt,
-        "prompt_2": None,  # the first prompt is used for every text encoder
+        "prompt_2": None,  # every text encoder gets the first prompt
         "prompt_3": None,
         "device": pipeline._execution_device,
         "num_images_per_prompt": 1,
@@ -104,19 +104,19 @@ def encode(pipeline: TextToImage, prompt: str, negative_prompt: str, guided: boo
     }
     taken = inspect.signature(pipeline.encode_prompt).parameters
     found = pipeline.encode_prompt(**{name: value for name, value in wanted.items() if name in taken})
-    named = dict(zip(embedding_names(pipeline), found, strict=False))  # Flux gives positions too, which are no input
+    named = dict(zip(embedding_names(pipeline), found, strict=False))  # Flux also returns positions, which are no input
     return {name: value for name, value in named.items() if value is not None}
 
 
 def image_size(pipeline: TextToImage) -> tuple[int, int]:
-    """Height and width in pixels that the model generates where nothing else is asked for."""
+    """The height and width in pixels that the model generates by default."""
     side = getattr(pipeline, "default_sample_size", None) or pipeline.components["unet"].config.sample_size
     height, width = (side, side) if isinstance(side, int) else side
     return height * pipeline.vae_scale_factor, width * pipeline.vae_scale_factor
 
 
 def unpacked(pipeline: TextToImage, latents: Tensor, size: tuple[int, int]) -> Float[Tensor, "n c h w"]:
-    """Latents as the VAE takes them; Flux's come as a row of patches."""
+    """Latents in the shape that the VAE expects; Flux's come as a sequence of patches."""
     if latents.ndim != 3:
         return latents
     flux: Any = pipeline
@@ -125,7 +125,7 @@ def unpacked(pipeline: TextToImage, latents: Tensor, size: tuple[int, int]) -> F
 
 
 def decode(pipeline: TextToImage, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 h8 w8"]:
-    """RGB images in [0, 1]; values that are not finite stay so."""
+    """RGB images in [0, 1]; non-finite values are kept."""
     vae = pipeline.vae
     with _without_overflow(pipeline):
         decoded = vae.decode(_unscaled(latents, vae.config).to(vae.dtype), return_dict=False)[0]
@@ -135,7 +135,7 @@ def decode(pipeline: TextToImage, latents: Float[Tensor, "n c h w"]) -> Float[Te
 
 @contextmanager
 def _without_overflow(pipeline: TextToImage) -> Iterator[None]:
-    """SDXL's VAE, which overflows in float16, in float32; afterwards as it was."""
+    """Run SDXL's VAE, which overflows in float16, in float32; restored on exit."""
     vae = pipeline.vae
     is_sdxl = hasattr(pipeline, "unet") and "pooled_prompt_embeds" in embedding_names(pipeline)
     if not (is_sdxl and vae.config.get("force_upcast")):
@@ -148,7 +148,7 @@ def _without_overflow(pipeline: TextToImage) -> Iterator[None]:
 
 
 def _unscaled(latents: Float[Tensor, "n c h w"], config: Any) -> Float[Tensor, "n c h w"]:
-    """Undo the scaling that the denoiser was trained with: by one factor, or by a mean and a deviation a channel."""
+    """Latents without the denoiser's scaling, which is one factor, or a mean and a deviation per channel."""
     factor: float = config.scaling_factor
     shift: float = config.get("shift_factor") or 0.0
     means, stds = config.get("latents_mean"), config.get("latents_std")
@@ -159,6 +159,6 @@ def _unscaled(latents: Float[Tensor, "n c h w"], config: Any) -> Float[Tensor, "
 
 
 def text_encoders_are_frozen(pipeline: Pipeline) -> bool:
-    """Whether cached prompt embeddings stay true."""
+    """Whether cached prompt embeddings remain valid."""
     encoders = [part for name, part in pipeline.components.items() if name.startswith("text_encoder")]
     return not any(p.requires_grad for part in encoders if isinstance(part, nn.Module) for p in part.parameters())

@@ -30,35 +30,35 @@ from finetune_monitor.rendering.pipelines import (
 from finetune_monitor.rendering.schedulers import default_sampler
 
 DENOISED_PIXELS = 8 * 512 * 512
-"""Images that are denoised at once are so many that their pixels make up this, until memory runs out."""
+"""Pixels per denoising batch, which sets the initial batch size; it shrinks if memory runs out."""
 
 DECODED_PIXELS = 2 * 512 * 512
-"""The same for the VAE, which needs far more memory a pixel and gains little from a batch."""
+"""The same for the VAE, which needs far more memory per pixel and gains little from batching."""
 
 TILED_PIXELS = 1536 * 1536
 """Larger images are decoded in tiles."""
 
 
 class Renderer:
-    """Renders cells with the pipeline's live modules and a scheduler of its own.
+    """Renders cells with the pipeline's live modules and its own scheduler.
 
-    A cell's image is made from noise that depends on its seed alone, whatever else is in the batch.
+    The noise behind a cell's image depends only on its seed, not on the rest of the batch.
 
     Args:
-        pipeline: a text-to-image pipeline of diffusers (Stable Diffusion 1.x, 2.x and 3.x, SDXL, Flux); its modules are
-            shared, its scheduler is only read, its safety checker (which blackens images) is left out.
+        pipeline: a text-to-image pipeline of diffusers (Stable Diffusion 1.x, 2.x, and 3.x, SDXL, Flux). Its modules
+            are shared, its scheduler is only read, and its safety checker, which turns images black, is left out.
         grid: how the cells are sampled.
-        autocast: precision to render in (the training's); None renders in the modules' own.
+        autocast: the precision to render in, normally that of the training; None uses the modules' own.
 
     Raises:
-        ValueError: another kind of pipeline or one without a VAE, a sampler that diffusers does not have or that does
-            not suit the model, or a negative prompt for a model that is guided without one.
+        ValueError: an unsupported pipeline, or one without a VAE; a sampler that diffusers does not have or that does
+            not suit the model; or a negative prompt for a model that does not use one.
     """
 
     def __init__(self, pipeline: Pipeline, grid: PromptGrid, autocast: torch.dtype | None = None):
         compares = takes_negative_prompts(pipeline)
         if grid.negative_prompt and not compares:
-            raise ValueError(f"grid.negative_prompt: {type(pipeline).__name__} is guided without one; leave it empty")
+            raise ValueError(f"grid.negative_prompt: {type(pipeline).__name__} does not use one; leave it empty")
         self.grid = replace(grid, sampler=grid.sampler or default_sampler(pipeline.scheduler))
         self.pipeline = own_pipeline(pipeline, self.grid.sampler or "", grid.karras)
         self.autocast = autocast
@@ -71,10 +71,10 @@ class Renderer:
         self._embeddings: dict[tuple[str, str], Encoded] = {}
 
     def render(self, cells: Sequence[Cell]) -> list[Image.Image | None]:
-        """One RGB image a cell, in the order of `cells`; None where the model's output was not finite.
+        """One RGB image per cell, in the order of `cells`; None if the model's output was not finite.
 
         Raises:
-            OutOfMemoryError: where not even one cell fits.
+            OutOfMemoryError: even a single cell does not fit into memory.
         """
         if not text_encoders_are_frozen(self.pipeline):
             self._embeddings.clear()
@@ -88,14 +88,14 @@ class Renderer:
         try:
             return self._decode(self._denoise(bar, cells))
         except Exception:
-            bar.update(before - bar.n)  # a smaller batch may try again
+            bar.update(before - bar.n)  # the batch may be retried with a smaller size
             raise
 
     def _denoise(self, bar: tqdm, cells: Sequence[Cell]) -> Float[Tensor, "n c h w"]:  # type: ignore[type-arg]
         encoded = [self._encode(cell) for cell in cells]
 
         def on_step_end(pipeline: object, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-            bar.update(len(cells) if step < self.grid.steps else 0)  # some schedulers look twice a step
+            bar.update(len(cells) if step < self.grid.steps else 0)  # some schedulers evaluate the model twice per step
             return tensors
 
         latents = self.pipeline(
@@ -111,7 +111,7 @@ class Renderer:
         return unpacked(self.pipeline, latents, self.size)
 
     def _decode(self, latents: Float[Tensor, "n c h w"]) -> list[Image.Image | None]:
-        """Images, in tiles where one does not fit whole."""
+        """The decoded images; an image that does not fit into memory is decoded in tiles."""
         if not self._tiled:
             try:
                 return self._decoded.map(list(latents), self._decode_batch)
@@ -130,14 +130,14 @@ class Renderer:
         return self._embeddings[key]
 
     def precision(self) -> AbstractContextManager[object]:
-        """Autocast as the training has it, or none."""
+        """The training's autocast, or none."""
         if self.autocast is None:
             return nullcontext()
         return torch.autocast(self.pipeline._execution_device.type, self.autocast)
 
 
 def to_images(pixels: Float[Tensor, "n 3 h w"]) -> list[Image.Image | None]:
-    """RGB in [0, 1] to 8-bit images; None for one with a value that is not finite."""
+    """8-bit images from RGB in [0, 1]; None for an image with a non-finite value."""
     pixels = pixels.float()
     finite = pixels.isfinite().flatten(1).all(1).tolist()
     levels = (pixels.nan_to_num().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
@@ -146,5 +146,5 @@ def to_images(pixels: Float[Tensor, "n 3 h w"]) -> list[Image.Image | None]:
 
 
 def is_black(image: Image.Image) -> bool:
-    """An image without light: what a safety checker or an overflow leaves."""
+    """Whether an image is black, as after a safety checker or an overflow."""
     return max(high for _, high in image.convert("RGB").getextrema()) <= 2  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""The scheduler that renders the grid: a diffusers scheduler by name, set up as the model was trained."""
+"""The scheduler that renders the grid: a diffusers scheduler by name, configured for how the model was trained."""
 
 import inspect
 from typing import Any
@@ -8,34 +8,34 @@ from diffusers import SchedulerMixin
 
 from finetune_monitor.record.grid import DEFAULT_SAMPLER
 
-REMEDY = "name another sampler"
+REMEDY = "choose another sampler"
 
 
 def default_sampler(trained_with: Any) -> str:
-    """DPM-Solver++, or the model's own scheduler where it was trained by flow matching."""
+    """DPM-Solver++, or the model's own scheduler if it was trained with flow matching."""
     return type(trained_with).__name__ if does_flow_matching(trained_with) else DEFAULT_SAMPLER
 
 
 def own_scheduler(trained_with: Any, sampler: str, karras: bool = False) -> Any:
-    """The named diffusers scheduler with the noise levels and the prediction type of the model's own.
+    """The named diffusers scheduler with the noise levels and prediction type of the model's own scheduler.
 
     Args:
         trained_with: the model's scheduler; only read.
-        karras: noise levels spaced as in Karras et al. 2022.
+        karras: space the noise levels as in Karras et al. 2022.
 
     Raises:
-        ValueError: no such scheduler, one for flow matching where the model was not trained so, or one that knows no
-            flow matching or no Karras spacing where it is wanted.
+        ValueError: there is no such scheduler; it is for flow matching but the model was not trained that way; or it
+            lacks flow matching or Karras spacing that is required.
     """
     scheduler = scheduler_class(sampler, karras)
     known = inspect.signature(scheduler).parameters
     settings: dict[str, Any] = {}
     if "clip_sample" in known:
-        settings["clip_sample"] = False  # clipping is for pixels, latents reach further
+        settings["clip_sample"] = False  # clipping is for pixels; latents have a larger range
     if is_flow_scheduler(scheduler) and not does_flow_matching(trained_with):
-        raise ValueError(f"grid.sampler: found {sampler}, but this model was not trained by flow matching; {REMEDY}")
+        raise ValueError(f"grid.sampler: found {sampler}, but this model was not trained with flow matching; {REMEDY}")
     if does_flow_matching(trained_with) and not is_flow_scheduler(scheduler):
-        _check_knows(sampler, known, "use_flow_sigmas", "this model was trained by flow matching")
+        _check_knows(sampler, known, "use_flow_sigmas", "this model was trained with flow matching")
         shift = trained_with.config.get("shift", 1.0)
         settings |= {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift}
     if karras:
@@ -45,10 +45,10 @@ def own_scheduler(trained_with: Any, sampler: str, karras: bool = False) -> Any:
 
 
 def scheduler_class(sampler: str, karras: bool = False) -> Any:
-    """The diffusers scheduler of that name.
+    """The diffusers scheduler with this name.
 
     Raises:
-        ValueError: there is none, or none with Karras spacing where it is wanted.
+        ValueError: there is none, or it lacks Karras spacing that is required.
     """
     scheduler = getattr(diffusers, sampler, None)
     if not (isinstance(scheduler, type) and issubclass(scheduler, SchedulerMixin)):
@@ -59,7 +59,7 @@ def scheduler_class(sampler: str, karras: bool = False) -> Any:
 
 
 def does_flow_matching(scheduler: Any) -> bool:
-    """Whether a model's scheduler says that the model was trained by flow matching (SD3, Flux)."""
+    """Whether a model's scheduler shows that the model was trained with flow matching (SD3, Flux)."""
     return is_flow_scheduler(type(scheduler)) or bool(scheduler.config.get("use_flow_sigmas"))
 
 

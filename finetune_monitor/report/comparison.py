@@ -1,4 +1,4 @@
-"""What changed between two runs, or two steps of one: paired differences over the images of the cells they share."""
+"""Compare two runs, or two steps of a run: paired differences over the images of the cells that they share."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,8 +18,8 @@ from finetune_monitor.stats.intervals import t_interval
 PHOTOS_IN_WORDS = {"references": "reference photos", "held_out": "held-out photos"}
 
 WHAT_INTERVALS_KNOW = (
-    "The intervals say how far the differences would move with other images of these two trainings. They know "
-    "nothing of another training run: the same settings with another seed may differ as much."
+    "The intervals show how much the differences would vary with other images from these two training runs. They "
+    "do not cover other training runs: the same settings with a different seed may differ as much."
 )
 
 
@@ -32,18 +32,18 @@ class Moment:
 
     @property
     def alarms(self) -> list[str]:
-        """What is wrong in it, in sentences."""
+        """The alarms of the evaluation, in sentences."""
         return alarms_of(self.evaluation, self.history.columns)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One score in two moments, over the shared cells that were measured in both.
+    """One score at two moments, over the shared cells that were measured in both.
 
-    first, second: means over these; NaN where there are none.
-    change: mean of second minus first an image, with its interval; `missing` counts shared cells without a pair.
-    higher_is_better: None for side columns, and where the runs do not agree.
-    caution: why the two are not on one scale; None where they are.
+    first, second: means over these cells; NaN if there are none.
+    change: the mean of second minus first per image, with its interval; `missing` counts shared cells without a pair.
+    higher_is_better: None for side columns, and if the runs disagree.
+    caution: why the two are not on the same scale; None if they are.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two moments, how many cells they share, and every score that both have."""
+    """Two moments, the number of cells that they share, and every score that both have."""
 
     first: Moment
     second: Moment
@@ -66,10 +66,10 @@ class Comparison:
 
 
 def at_step(history: RunHistory, step: int) -> Moment:
-    """The evaluation of a step.
+    """The evaluation at a step.
 
     Raises:
-        UserError: there was none; names the steps that there are.
+        UserError: there was none; lists the evaluated steps.
     """
     if evaluation := history.at(step):
         return Moment(history, evaluation)
@@ -81,16 +81,16 @@ def compare(first: Moment, second: Moment) -> Comparison:
     """Paired differences, second minus first, of every score that both have.
 
     Raises:
-        UserError: the runs share no cell, or the grid of one is damaged.
+        UserError: the runs share no cell, or the grid of one of them is damaged.
     """
     a, b = first.evaluation.by_content, second.evaluation.by_content
     same = [key for key in a if key in b]
     others = _other_sampling(first.history, second.history)
     if others or not same:
-        why = f"they are sampled otherwise ({', '.join(others)})" if others else "no prompt and seed is in both"
+        why = f"their sampling differs ({', '.join(others)})" if others else "no prompt and seed is in both"
         raise UserError(
             f"{first.history.output_dir} and {second.history.output_dir}: the runs share no cell of their grids, "
-            f"because {why}; only images of one prompt, seed and sampling can be compared"
+            f"because {why}; only images with the same prompt, seed, and sampling can be compared"
         )
     of_a, of_b = _compared(first), _compared(second)
     pairs = [(a[key], b[key]) for key in same]
@@ -100,7 +100,7 @@ def compare(first: Moment, second: Moment) -> Comparison:
 
 
 def verdict(found: Difference) -> str:
-    """In words whether the images show a difference, and whether it is for the better."""
+    """A sentence on whether the images show a difference, and whether it is an improvement."""
     change = found.change
     if change.n == 0:
         return "no image was measured in both"
@@ -109,14 +109,14 @@ def verdict(found: Difference) -> str:
     sign = "higher" if change.mean > 0 else "lower"
     by = f"{sign} by {shown(_turned(change))}"
     if change.n == 1:
-        return f"{by} in the one image that was measured in both, which cannot be told from chance"
+        return f"{by} in the only image that was measured in both, which may be chance"
     if not (change.low > 0 or change.high < 0):
-        return f"no difference can be told from these {change.n} images: {shown(change)} is compatible with none"
+        return f"no significant difference in these {change.n} images: {shown(change)} is compatible with none"
     return f"the second is {by}{_for_better(found)}"
 
 
 def _compared(moment: Moment) -> list[str]:
-    """The columns of its images whose values have a mean."""
+    """The columns of a moment's images that have a mean."""
     found = dict.fromkeys(name for image in moment.evaluation.images for name in image.scores)
     return [name for name in found if moment.history.columns.get(name, SIDE).role != "note"]
 
@@ -151,7 +151,7 @@ def _difference(name: str, first: Moment, second: Moment, pairs: list[tuple[Scor
 
 
 def _other_sampling(first: RunHistory, second: RunHistory) -> list[str]:
-    """What is sampled otherwise in the second run, in words."""
+    """The sampling settings that differ between the runs, in words."""
     a, b = _sampling(first), _sampling(second)
     return [f"{key}: {a.get(key)} and {b.get(key)}" for key in {**a, **b} if a.get(key) != b.get(key)]
 
@@ -167,7 +167,7 @@ def _direction(name: str, first: RunHistory, second: RunHistory) -> bool | None:
 
 
 def _caution(name: str, first: RunHistory, second: RunHistory) -> str | None:
-    """Why the runs' scores of this name are not on one scale."""
+    """Why the runs' scores of this name are not on the same scale."""
     a, b = scale(name, first), scale(name, second)
     changed = [PHOTOS_IN_WORDS.get(key, key) for key in {**a, **b} if a.get(key) != b.get(key)]
-    return f"the runs' scores are not on one scale: not the same {', '.join(changed)}" if changed else None
+    return f"the runs' scores are not on the same scale: different {', '.join(changed)}" if changed else None

@@ -1,4 +1,4 @@
-"""A page's data as scripts, as a page that is opened from a file may load nothing else."""
+"""A page's data as scripts: a page that is opened from a file can load nothing else."""
 
 import json
 import math
@@ -9,10 +9,10 @@ from finetune_monitor.base.text import visible
 
 
 def call(function: str, *arguments: Any) -> bytes:
-    """A script that hands values to one of the page's functions.
+    """A script that passes values to one of the page's functions.
 
-    Numbers are rounded to 5 significant digits, what is not finite is null, and text holds neither what would end a
-    script nor characters that cannot be seen.
+    Numbers are rounded to 5 significant digits, non-finite ones become null, and text contains neither invisible
+    characters nor anything that would end a script.
     """
     texts = (json.dumps(_cleaned(argument), separators=(",", ":"), allow_nan=False) for argument in arguments)
     return f"finetuneMonitor.{function}({', '.join(texts)});\n".replace("<", "\\u003c").encode("ascii")

@@ -1,4 +1,4 @@
-"""What a page knows of its runs: the manifest that it loads first, and the images' scores that it loads when needed."""
+"""The data of a page: the manifest, which it loads first, and the images' scores, which it loads on demand."""
 
 import json
 import math
@@ -22,10 +22,10 @@ from finetune_monitor.stats.intervals import WHAT_THEY_KNOW
 FORMAT = 1
 
 NOT_TRAINED = ("output_dir", "monitor.")
-"""Settings, or what they begin with, that make no difference to what is trained."""
+"""Settings, or prefixes of settings, that do not affect training."""
 
 RUNS_NAMED = 3
-"""Runs that a sentence names."""
+"""How many runs a sentence names at most."""
 
 
 def manifest(
@@ -35,12 +35,12 @@ def manifest(
     thumbnails: Mapping[str, Sequence[str | None]],
     sweep: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """All that a page shows before an image is asked for.
+    """Everything that a page shows before images are loaded.
 
     Args:
-        presences: by run id, as `ThumbnailPlan.presences`.
-        thumbnails: by run id, one path a reference photo.
-        sweep: its trials name run directories as `folder`; here they get the id of their `run`.
+        presences: by run id, as in `ThumbnailPlan.presences`.
+        thumbnails: by run id, one path per reference photo.
+        sweep: its trials name run directories as `folder`; the id of their `run` is added here.
     """
     cells = list(dict.fromkeys(key for run in runs for key in cell_keys(run)))
     positions = {key: index for index, key in enumerate(cells)}
@@ -73,7 +73,7 @@ def manifest(
 
 
 def scores_by_image(run: PageRun, presences: Presences) -> dict[str, Any]:
-    """One value a cell and step, None where there is none, and the positions of the cells without an image."""
+    """One value per cell and step, None if there is none, and the positions of the cells without an image."""
     names = [*columns(run), *run.nearest]
     scores = {name: [_row(run, evaluation, name) for evaluation in run.evaluations] for name in names}
     absent = [
@@ -84,18 +84,18 @@ def scores_by_image(run: PageRun, presences: Presences) -> dict[str, Any]:
 
 
 def columns(run: PageRun) -> list[str]:
-    """Names of all columns that a run has scores of, or that are shown as metrics, the metrics first."""
+    """The names of all columns for which a run has scores or that are shown as metrics, metrics first."""
     main = [name for name, column in run.columns.items() if column.is_main]
     return list(dict.fromkeys([*main, *(name for found in run.evaluations for name in found.scores)]))
 
 
 def cell_keys(run: PageRun) -> list[tuple[str, str, int, str]]:
-    """What makes a cell of one run that of another."""
+    """Keys that identify the same cell in different runs."""
     return [(cell.prompt, cell.negative_prompt, cell.seed, run.sampling) for cell in run.cells]
 
 
 def metrics(runs: Sequence[PageRun]) -> list[dict[str, Any]]:
-    """What the page knows of every column, side columns last; where runs contradict each other the first one counts."""
+    """The page's description of every column, side columns last; if runs disagree, the first one counts."""
     known = {name: column for run in reversed(runs) for name, column in run.columns.items()}
     names = dict.fromkeys(name for run in runs for name in columns(run))
     return [_column(name, known[name]) for name in sorted(names, key=lambda name: not known[name].is_main)]
@@ -112,7 +112,7 @@ def _column(name: str, column: ScoreColumn) -> dict[str, Any]:
 
 
 def differing_settings(runs: Sequence[PageRun]) -> dict[str, dict[str, Any]]:
-    """By run id the settings that are not the same in all runs that recorded any."""
+    """By run id, the settings that differ among the runs that recorded any."""
     known = [run for run in runs if run.hparams]
     keys = dict.fromkeys(key for run in known for key in run.hparams if not key.startswith(NOT_TRAINED))
     differing = [key for key in keys if len({repr(run.hparams.get(key)) for run in known}) > 1]
@@ -120,7 +120,7 @@ def differing_settings(runs: Sequence[PageRun]) -> dict[str, dict[str, Any]]:
 
 
 def image_problems(presences: Presences) -> list[str]:
-    """What is wrong with images, equal steps together."""
+    """The problems with images, with consecutive steps grouped."""
     steps: dict[str, list[int]] = {}
     for step, found in presences.items():
         for presence in Presence:
@@ -175,13 +175,13 @@ def _goes_on(runs: Sequence[PageRun], sweep: Mapping[str, Any] | None) -> bool:
 
 
 def _as_trial(run: PageRun, sweep: Mapping[str, Any] | None) -> dict[str, Any]:
-    """How a run that is a sweep's trial ended, where the sweep knows better than the run itself."""
+    """How a run that is a trial of a sweep ended, if the sweep has more information than the run."""
     trials = {trial["folder"]: trial for trial in sweep["trials"]} if sweep else {}
     trial = trials.get(str(run.folder), {"state": None})
     if trial["state"] == TrialState.FAILED:
-        return {"state": "ended", "why": f"it failed: {first_line(trial['error'] or 'why is not known')}"}
+        return {"state": "ended", "why": f"it failed: {first_line(trial['error'] or 'unknown reason')}"}
     if trial["state"] == TrialState.STOPPED_EARLY:
-        return {"state": "ended", "why": "the sweep stopped it early: others were better at the same step"}
+        return {"state": "ended", "why": "the sweep stopped it early because others were better at the same step"}
     return {}
 
 
@@ -193,14 +193,14 @@ def _references(run: PageRun, thumbnails: Sequence[str | None]) -> list[dict[str
 
 
 def _nearest(run: PageRun, name: str) -> dict[str, Any]:
-    """A column that names a photo for each image: how alike they are, and the alarm that is of such pairs."""
+    """A column that names a photo for each image: the similarity column, and the alarm for such pairs."""
     column = run.columns[name]
     own = [other for other in levels_of(run.columns) if other == column.of]
     return {"column": name, "likeness": column.likeness, "references": run.nearest[name], "alarms": own}
 
 
 def _alarms(run: PageRun) -> dict[str, dict[str, Any]]:
-    """By column the level of its alarm, on which side of it the alarm sounds, and what it says at which steps."""
+    """By column, its alarm level, the side on which the alarm sounds, and its text at each step where it does."""
     said = {found.step: alarms_by_column(found, run.columns) for found in run.evaluations}
     return {
         name: {
@@ -223,14 +223,14 @@ def _curves(run: PageRun) -> dict[str, Any]:
 
 
 def _smoothed(run: PageRun, name: str) -> list[float | None]:
-    """The curve that says which step is best; None where an evaluation does not count."""
+    """The curve that determines the best step; None for evaluations that do not count."""
     found = points(run.evaluations, name)
     by_step = dict(zip((point.step for point in found), smoothed(found), strict=True))
     return [by_step.get(evaluation.step) for evaluation in run.evaluations]
 
 
 def _epochs(evaluations: Sequence[Evaluation]) -> list[float | None]:
-    """None where unknown; step 0 is the start of the first one where any is known."""
+    """The epochs, None if unknown; step 0 is epoch 0 if any epoch is known."""
     epochs = [float(found.epoch) if isinstance(found.epoch, (int, float)) else None for found in evaluations]
     if any(epoch is not None for epoch in epochs):
         return [0.0 if found.step == 0 else epoch for found, epoch in zip(evaluations, epochs, strict=True)]
@@ -257,7 +257,7 @@ def _with_ids(sweep: Mapping[str, Any], runs: Sequence[PageRun]) -> dict[str, An
 
 
 def comparability(runs: Sequence[PageRun]) -> list[str]:
-    """Sentences for the reader of a page with several runs; none where they can be compared in all."""
+    """Sentences for the reader of a page with several runs; none if they are fully comparable."""
     if len(runs) < 2:
         return []
     return [*_grids(runs), *_models(runs), *_metrics(runs)]
@@ -268,9 +268,9 @@ def _grids(runs: Sequence[PageRun]) -> list[str]:
     shared, every = set.intersection(*cells), set.union(*cells)
     if len(shared) == len(every):
         return []
-    means = "their means are over other images"
+    means = "their means are over different images"
     if not shared:
-        return [f"the runs have different grids: none of the {len(every)} cells is in all of them, so {means}"]
+        return [f"the runs have different grids: none of the {len(every)} cells are in all of them, so {means}"]
     found = f"{len(shared)} of {len(every)} cells are in all of them"
     return [f"the runs have different grids: {found}; images are compared on shared cells, but {means}"]
 
@@ -288,7 +288,9 @@ def _metrics(runs: Sequence[PageRun]) -> list[str]:
             notes.append(f"{metric} was measured in {len(having)} of {len(runs)} runs: {_names(having)}")
         groups = _grouped(having, partial(_measured_with, metric))
         if len(groups) > 1:
-            notes.append(f"scores of {metric} are not comparable between runs, as they differ in: {_listed(groups)}")
+            notes.append(
+                f"scores of {metric} are not comparable between runs because they differ in: {_listed(groups)}"
+            )
     photos = {frozenset(found.sha256 for found in run.references if found.kind == USED) for run in runs}
     if len(photos) > 1:
         notes.append("the runs have different reference photos: each run's faces are compared with its own photos")
@@ -296,7 +298,7 @@ def _metrics(runs: Sequence[PageRun]) -> list[str]:
 
 
 def _measured_with(metric: str, run: PageRun) -> str:
-    """A metric's models, direction and bounds in words."""
+    """A metric's models, direction, and bounds in words."""
     column = run.columns[metric]
     direction = {True: "higher is better", False: "lower is better", None: "no direction"}[column.higher_is_better]
     models = [_model(key, found) for key, found in run.measured_with.get(metric, {}).items()]

@@ -1,4 +1,4 @@
-"""Write the folder of a page: static files, data as scripts, thumbnails; only what has changed is written again."""
+"""Write the folder of a page: static files, data as scripts, thumbnails; only changed files are rewritten."""
 
 import fcntl
 import os
@@ -28,14 +28,14 @@ MANIFEST = Path("data") / "runs.js"
 PLACEHOLDERS = b"<!-- plotly placeholders -->"
 
 TAKEN = frozenset({"images", "references", "checkpoints", "best", "candidates", "last", "tensorboard", "wandb"})
-"""Folders of a run directory, whose owners may replace or empty them."""
+"""Folders of a run directory that others may replace or empty."""
 
 RUN_ID_PATTERN = re.compile("[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
 class Written:
-    """What a page holds."""
+    """The content of a written page."""
 
     runs: int
     evaluations: int
@@ -46,16 +46,16 @@ class Written:
 def write_page(
     folder: Path, run_dirs: Sequence[Path], sweep: Mapping[str, Any] | None = None, processes: int = 1
 ) -> Written:
-    """Write the page of these runs, or bring the one that is in `folder` up to date; the runs are not changed.
+    """Write the page of these runs, or update the one in `folder`; the runs are not changed.
 
     Args:
-        run_dirs: run directories, also of runs that go on; what cannot be read is said on the page.
-        sweep: what `Answer.to_json` gives; its trials' `folder` is the text of a path in `run_dirs`.
-        processes: to share many thumbnails among; with more than one the caller's main module must be importable.
+        run_dirs: run directories, including those of runs in progress; the page lists what cannot be read.
+        sweep: the result of `Answer.to_json`; the `folder` of its trials is a path in `run_dirs` as text.
+        processes: used to make many thumbnails; with more than one, the caller's main module must be importable.
 
     Raises:
-        UserError: not one run can be read, or `folder` holds something else than a page.
-        OSError: the page cannot be written as a whole, or another process is writing it; the next call goes on.
+        UserError: none of the runs can be read, or `folder` holds something other than a page.
+        OSError: the page cannot be written completely, or another process is writing it; the next call continues.
     """
     runs, unreadable = read_runs(run_dirs)
     _claim(folder)
@@ -77,31 +77,33 @@ def write_page(
 
 
 def _claim(folder: Path) -> None:
-    """See that nothing but a page is in the folder, and mark it as one before the long work begins."""
+    """Check that the folder holds nothing but a page, and mark it as one before the long work starts."""
     _keep_out_of_runs(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be made ({error.strerror}); expected a folder for the page") from error
+        raise UserError(
+            f"{folder}: cannot create the folder ({error.strerror}); expected a place for the page"
+        ) from error
     if (folder / MANIFEST).is_file():
         return
     others = sorted(path.name for path in folder.iterdir() if path.name != LOCK)
     if others:
-        raise UserError(f"{folder}: found {others[0]}, expected a page or an empty folder; name another one")
+        raise UserError(f"{folder}: found {others[0]}, expected a page or an empty folder; choose another one")
     write_atomic(folder / MANIFEST, call("manifest", _empty()))
 
 
 def _keep_out_of_runs(folder: Path) -> None:
     place = Path(os.path.realpath(folder))
     if (place / RUN).exists() or (place / EVALUATIONS).exists():
-        raise UserError(f"{folder}: is a run directory, expected a folder of its own for the page, such as page in it")
+        raise UserError(f"{folder}: is a run directory, expected a separate folder for the page, such as page in it")
     for parent in place.parents:
         if (parent / RUN).is_file() and place.relative_to(parent).parts[0] in TAKEN:
-            raise UserError(f"{folder}: belongs to the run in {parent}, expected another folder for the page")
+            raise UserError(f"{folder}: belongs to the run in {parent}, expected a separate folder for the page")
 
 
 def _empty() -> dict[str, Any]:
-    """A page that is being written for the first time."""
+    """The manifest of a page that is being written for the first time."""
     lists: dict[str, Any] = {key: [] for key in ("metrics", "cells", "unreadable", "runs")}
     notes = ["the page is being written"]
     return {"format": FORMAT, "written": now(), "title": "", "live": True, "notes": notes, "sweep": None, **lists}
@@ -109,7 +111,7 @@ def _empty() -> dict[str, Any]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keep others out, as a training and a command may write the same page; neither waits, it could be minutes."""
+    """Lock the page: training and a command may write the same one. Neither waits, as that could take minutes."""
     with (folder / LOCK).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -119,7 +121,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _write_static(folder: Path) -> None:
-    """The page's own files, which are the same for every report."""
+    """Write the page's own files, which are the same for every report."""
     for path in STATIC.glob("*"):
         content = path.read_bytes()
         _write_changed(folder / path.name, finished(content) if path.name == INDEX else content)
@@ -129,7 +131,7 @@ def _write_static(folder: Path) -> None:
 
 
 def finished(index: bytes) -> bytes:
-    """`index.html` with the elements in whose presence plotly's map library adds no style, which the policy forbids."""
+    """`index.html` with elements that keep plotly's map library from adding styles, which the policy forbids."""
     return index.replace(PLACEHOLDERS, b"".join(b'<meta id="%s">' % identity for identity in _placeholders()))
 
 
@@ -140,10 +142,10 @@ def _placeholders() -> tuple[bytes, ...]:
 
 
 def _plotly() -> Path:
-    """The JavaScript of the installed package, which need not be imported for it."""
+    """The JavaScript file of the installed package, found without importing it."""
     spec = find_spec("plotly")
     if spec is None or spec.origin is None:
-        raise UserError("found no plotly, expected the package that draws the page's charts; pip install plotly")
+        raise UserError("found no plotly, which the page's charts need; pip install plotly")
     return Path(spec.origin).parent / "package_data" / PLOTLY
 
 
@@ -153,7 +155,7 @@ def _write_changed(path: Path, content: bytes) -> None:
 
 
 def _reference_thumbnails(run: PageRun, folder: Path) -> list[str | None]:
-    """Paths below the page's folder."""
+    """Make thumbnails of the reference photos; returns paths relative to the page's folder."""
     place = Path("thumbnails") / run.id / REFERENCES
     names = [reference_thumbnail(run, reference, folder / place) for reference in run.references]
     return [None if name is None else (place / name).as_posix() for name in names]
@@ -162,7 +164,7 @@ def _reference_thumbnails(run: PageRun, folder: Path) -> list[str | None]:
 def _remove_stale(
     folder: Path, plans: Mapping[str, ThumbnailPlan], references: Mapping[str, Sequence[str | None]]
 ) -> None:
-    """Remove runs that are no longer on the page, and steps and images that their records no longer have."""
+    """Remove runs that are no longer on the page, and steps and images that are no longer recorded."""
     for path in [*(folder / "data").glob("*.js"), *(folder / "thumbnails").glob("*")]:
         if RUN_ID_PATTERN.fullmatch(path.stem) and path.stem not in plans:
             _remove(path)

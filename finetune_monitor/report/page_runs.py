@@ -1,4 +1,4 @@
-"""Read run directories for a page: what can be read, and in words what cannot."""
+"""Read run directories for a page: their content, and messages about what cannot be read."""
 
 import hashlib
 import json
@@ -24,12 +24,12 @@ SHA256 = re.compile("[0-9a-f]{64}")
 
 USED, HELD_OUT = "used", "held_out"
 PHOTO_KINDS = {"references": USED, "held_out": HELD_OUT}
-"""What a metric's description calls its photos, and what the page does."""
+"""The kinds of photos in a metric's description, and their names on the page."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A photo of the person; `sha256` is of the file's content."""
+    """A photo of the person; `sha256` is that of the file's content."""
 
     kind: str
     file: str
@@ -38,7 +38,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run ended; `reason` is None where it goes on, and where its training loop just ended."""
+    """How a run ended; `reason` is None if it is in progress, or if its training loop simply ended."""
 
     ended: bool
     reason: str | None
@@ -50,17 +50,17 @@ class Ending:
 
 @dataclass(frozen=True)
 class PageRun:
-    """One run as a page shows it.
+    """One run, as shown on a page.
 
-    id: 8 hexadecimal digits of the SHA-256 of its resolved path, so that it is the same whenever a page is written.
-    name: the shortest tail of its path that no other run of the page has.
-    folder: its path as it was given.
-    cells: of the grid, in its order; their ids are safe as file names.
-    columns: what is known of each column of scores.
-    measured_with: by metric what it measures with, reference photos apart.
-    scales: by score a digest of all that it depends on; scores of runs with the same one can be compared.
-    nearest: by column that names a photo for each image, the places of its metric's photos in `references`.
-    findings: sentences on how far its best step came, what its grid can tell, and what is wrong.
+    id: 8 hexadecimal digits of the SHA-256 of its resolved path, so that it is the same every time a page is written.
+    name: the shortest tail of its path that is unique on the page.
+    folder: its path as given.
+    cells: the cells of the grid, in order; their ids are safe as file names.
+    columns: the description of each score column.
+    measured_with: by metric, what it measures with, except reference photos.
+    scales: by score, a digest of everything that it depends on; scores of runs with equal digests are comparable.
+    nearest: by column that names a photo for each image, the indices of its metric's photos in `references`.
+    findings: sentences on how far its best step came, what its grid can detect, and which alarms sound.
     problems: sentences on what could not be read.
     """
 
@@ -86,17 +86,17 @@ class PageRun:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A folder that gives nothing to show, and why."""
+    """A folder with nothing to show, and the reason."""
 
     folder: Path
     problem: str
 
 
 def read_runs(run_dirs: Sequence[Path]) -> tuple[list[PageRun], list[Unreadable]]:
-    """Read each folder once, in the order given; nothing in them is changed.
+    """The runs in these folders, each read once, in the order given; nothing in them is changed.
 
     Raises:
-        UserError: not one run can be read.
+        UserError: none of the runs can be read.
     """
     folders: dict[Path, Path] = {}
     for folder in run_dirs:
@@ -111,17 +111,17 @@ def read_runs(run_dirs: Sequence[Path]) -> tuple[list[PageRun], list[Unreadable]
             unreadable.append(Unreadable(folders[place], str(error)))
     if not runs:
         problems = "\n".join(f"  - {found.problem}" for found in unreadable)
-        raise UserError(f"found no run that can be read, expected at least one:\n{problems}")
+        raise UserError(f"found no readable run, expected at least one:\n{problems}")
     return runs, unreadable
 
 
 def run_id(place: Path) -> str:
-    """The id of the run at a resolved path."""
+    """The id of the run with this resolved path."""
     return hashlib.sha256(os.fsencode(place)).hexdigest()[:8]
 
 
 def distinct_tails(paths: Sequence[Path]) -> dict[Path, str]:
-    """For each path (no two are equal) its shortest tail that no other one has."""
+    """For each of these distinct paths, its shortest unique tail."""
     longest = max((len(path.parts) for path in paths), default=0)
     found: dict[Path, str] = {}
     for length in range(1, longest + 1):
@@ -134,7 +134,7 @@ def distinct_tails(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def photo_count(run: PageRun) -> int | None:
-    """How many photos were trained on: as the config of train.py says, or all of those that it also compared with."""
+    """The number of training photos: from the config of train.py, or otherwise the number of reference photos."""
     count = run.hparams.get("data.instance_count")
     if isinstance(count, int) and not isinstance(count, bool):
         return count
@@ -147,7 +147,7 @@ def _read(folder: Path, identity: str, name: str) -> PageRun:
     try:
         history, problems = read_noting(folder)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be read ({error.strerror}); check the path and its permissions") from error
+        raise UserError(f"{folder}: cannot read it ({error.strerror}); check the path and its permissions") from error
     strange = [found.step for found in history.evaluations if not 0 <= found.step < GREATEST]
     if strange:
         raise UserError(f"{folder / EVALUATIONS}: found step {strange[0]}, expected 0 to {GREATEST - 1}")
@@ -201,7 +201,7 @@ def _nearest(history: RunHistory, references: Sequence[Reference]) -> dict[str, 
 
 
 def findings(history: RunHistory) -> tuple[str, ...]:
-    """How far the best step came, the smallest change that the grid shows, and the last alarms, in sentences."""
+    """Sentences on how far the best step came, the smallest change that the grid can detect, and the latest alarms."""
     shares = ways(history.evaluations, history.best_step, history.ceilings)
     found = [f"{name.replace('_', ' ')}: {way_in_words(share)}" for name, share in shares.items()]
     metric = history.best_metric or ""
@@ -213,7 +213,7 @@ def findings(history: RunHistory) -> tuple[str, ...]:
 
 
 def sampling_in_words(grid: PromptGrid) -> str:
-    """All that decides what a cell looks like, prompts and seed apart."""
+    """Everything that affects how a cell looks, except prompts and seed."""
     size = "the model's own size" if grid.size is None else f"{grid.size[1]} x {grid.size[0]}"
     sampler = (grid.sampler or "default sampler") + (" with Karras noise levels" if grid.karras else "")
     usual = {each.name: each.default for each in fields(grid) if each.name not in FIRST_FIELDS | WHICH_CELLS}
@@ -230,5 +230,5 @@ def _references(found: Mapping[str, Any]) -> list[Reference]:
     references = [Reference(kind, str(photo["file"]), str(photo["sha256"])) for kind, photo in photos]
     strange = [reference.sha256 for reference in references if not SHA256.fullmatch(reference.sha256)]
     if strange:
-        raise ValueError(f"references: found {strange[0]!r}, which is no SHA-256")
+        raise ValueError(f"references: found {strange[0]!r}, which is not a SHA-256")
     return references

@@ -1,4 +1,4 @@
-"""Shows evaluations as a page beside the record, written anew after each so that it can be watched."""
+"""Show evaluations as a page next to the record, updated after each evaluation so that it can be watched."""
 
 import logging
 from collections.abc import Sequence
@@ -17,24 +17,25 @@ FOLDER = "page"
 
 
 class ReportPage:
-    """Writes `<output_dir>/page` from the record; open its `index.html`, which shows what is new by itself.
+    """Writes `<output_dir>/page` from the record; open its `index.html`, which updates itself.
 
-    A page that cannot be written for now, on a full disk say, is a warning; the next evaluation writes it again.
+    If the page cannot be written, for example because the disk is full, a warning is logged, and the next evaluation
+    tries again.
     """
 
     name = "report"
 
     @dataclass(frozen=True)
     class Options:
-        """What a config may set: nothing."""
+        """The options that a config can set: none."""
 
     def start(self, run: RunInfo) -> None:
-        """Write the page of what is recorded already; on a resume it loses what the record has dropped."""
+        """Write the page of the existing record; when resuming, it loses what the record has dropped."""
         self._output_dir = run.output_dir
         self._write()
 
     def write(self, evaluation: Evaluation, images: Sequence[Image | None]) -> None:
-        """Add one evaluation, as the record has it."""
+        """Add one evaluation, as recorded."""
         self._write()
 
     def close(self, summary: RunSummary) -> None:
@@ -46,5 +47,5 @@ class ReportPage:
         try:
             write_page(run_dir / FOLDER, [run_dir])
         except OSError as error:
-            again = f"the next evaluation tries again, as does: finetune-monitor report {run_dir} -o {run_dir / FOLDER}"
-            logger.warning("%s: could not be written (%s); %s", run_dir / FOLDER, error.strerror, again)
+            again = f"the next evaluation tries again, or run: finetune-monitor report {run_dir} -o {run_dir / FOLDER}"
+            logger.warning("%s: cannot write the page (%s); %s", run_dir / FOLDER, error.strerror, again)

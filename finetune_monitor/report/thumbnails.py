@@ -1,4 +1,4 @@
-"""Small WebP images beside a page: made once, made anew where their source has changed."""
+"""WebP thumbnails for a page: made once, and again if their source has changed."""
 
 import errno
 import os
@@ -24,26 +24,26 @@ from finetune_monitor.report.page_runs import PageRun, Reference
 QUALITY = 80
 
 MANY = 200
-"""Images that take long enough to be worth a progress bar."""
+"""The number of images from which a progress bar is shown."""
 
 
 class Presence(str, Enum):
-    """Whether a cell's image is on the page; the value is what is said of it."""
+    """Whether a cell's image is on the page; the value completes a sentence about it."""
 
     SHOWN = "shown"
     NOT_RENDERED = "were not rendered"
     MISSING = "are missing"
-    OUTSIDE = "are named by files that lie outside the run directory, and are not shown"
+    OUTSIDE = "are not shown because their files are outside the run directory"
     UNREADABLE = "cannot be read"
 
 
 Presences = Mapping[int, list[Presence]]
-"""By step: one a cell, in the grid's order."""
+"""By step: one per cell, in the grid's order."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One thumbnail to make; the target gets the source's time, by which it is known as its thumbnail."""
+    """One thumbnail to make; the target gets the source's modification time, which identifies it as up to date."""
 
     source: Path
     target: Path
@@ -52,11 +52,11 @@ class Job:
 
 @dataclass(frozen=True)
 class ThumbnailPlan:
-    """What one run's thumbnails need.
+    """The thumbnails to make for one run.
 
-    presences: as far as is known without opening a file; a job that fails changes its entry.
+    presences: as far as known without opening files; a failed job changes its entry.
     jobs: by step and position of the cell.
-    kept: names of the thumbnails by folder, made or to be made.
+    kept: the names of all thumbnails by folder, existing or to be made.
     """
 
     presences: dict[int, list[Presence]]
@@ -93,10 +93,11 @@ def step_folder(step: int) -> str:
 
 
 def make_thumbnails(plans: Iterable[ThumbnailPlan], processes: int = 1) -> None:
-    """Make what is missing, and note in the plans what cannot be made.
+    """Make the missing thumbnails, and record in the plans what cannot be made.
 
     Args:
-        processes: to share many among; threads would not help, as Pillow reads PNG under Python's lock.
+        processes: used for many thumbnails; threads would not help because Pillow reads PNG while holding Python's
+            lock.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written.
@@ -114,12 +115,12 @@ def _each(jobs: Sequence[Job], processes: int) -> Iterator[bool]:
     if processes == 1 or len(jobs) < MANY:
         yield from map(make_thumbnail, jobs)
         return
-    # A fork would take over locks that threads of this process hold.
+    # A fork would inherit locks that threads of this process hold.
     with ProcessPoolExecutor(processes, get_context("spawn"), _leave_interrupts_to_the_parent) as pool:
         try:
             yield from pool.map(make_thumbnail, jobs, chunksize=16)
         except BrokenProcessPool as error:
-            raise ChildProcessError(errno.ECHILD, "a process that made thumbnails was killed") from error
+            raise ChildProcessError(errno.ECHILD, "a thumbnail process was killed") from error
 
 
 def _leave_interrupts_to_the_parent() -> None:
@@ -127,14 +128,14 @@ def _leave_interrupts_to_the_parent() -> None:
 
 
 def make_thumbnail(job: Job) -> bool:
-    """Make one, smaller than its source or as large; False where the source is no image."""
+    """Make one thumbnail, never larger than its source; False if the source is not an image."""
     try:
         image = read_image(job.source)
     except UserError:
         return False
     job.target.parent.mkdir(parents=True, exist_ok=True)
     staged = job.target.with_name(STAGING + job.target.name)
-    # Without fsync: what a crash of the machine leaves empty is told by its size, and made again.
+    # Without fsync: a file left empty by a crash of the machine is recognized by its size and made again.
     thumbnail(image).save(staged, "WEBP", quality=QUALITY)
     os.utime(staged, ns=(job.changed_ns, job.changed_ns))
     staged.replace(job.target)
@@ -142,7 +143,7 @@ def make_thumbnail(job: Job) -> bool:
 
 
 def reference_thumbnail(run: PageRun, reference: Reference, folder: Path) -> str | None:
-    """Make a photo's thumbnail in `folder` unless it is there; its name, or None where no file of it is left."""
+    """Make a photo's thumbnail in `folder` unless it exists; returns its name, or None if the photo is gone."""
     own = reference_path(run.folder, reference.sha256)
     name = own.name
     if _listed(folder).get(name):
@@ -155,7 +156,7 @@ def reference_thumbnail(run: PageRun, reference: Reference, folder: Path) -> str
 
 
 def _is_unchanged(reference: Reference) -> bool:
-    """Whether the photo that was used is still where it was."""
+    """Whether the photo still exists with the same content."""
     file = Path(reference.file)
     try:
         return file.is_file() and sha256(file) == reference.sha256
@@ -164,7 +165,7 @@ def _is_unchanged(reference: Reference) -> bool:
 
 
 def _inside(run_dir: Path) -> Callable[[Path], bool]:
-    """Whether a folder lies in the run directory, links followed; the answers are kept, as all images ask."""
+    """A function that says whether a folder is inside the run directory, following links; results are cached."""
     root = run_dir.resolve()
 
     @cache
@@ -175,7 +176,7 @@ def _inside(run_dir: Path) -> Callable[[Path], bool]:
 
 
 def _presence(source: Path, inside: Callable[[Path], bool]) -> tuple[Presence, int]:
-    """What can be said of an image without opening it, and when it was changed last, in nanoseconds."""
+    """The presence of an image as far as known without opening it, and its modification time in nanoseconds."""
     try:
         if not inside(source.parent):
             return Presence.OUTSIDE, 0
@@ -188,7 +189,7 @@ def _presence(source: Path, inside: Callable[[Path], bool]) -> tuple[Presence, i
 
 
 def _listed(folder: Path) -> dict[str, int]:
-    """Names of the files that are not empty, and their times in nanoseconds."""
+    """The names of the non-empty files, with their modification times in nanoseconds."""
     try:
         with os.scandir(folder) as entries:
             found = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]

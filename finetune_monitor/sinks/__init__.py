@@ -16,14 +16,14 @@ from finetune_monitor.stats.estimate import Estimate
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What a sink needs to know before the first evaluation.
+    """The information that a sink gets before the first evaluation.
 
     hparams: flat, dotted keys (`train.rank`) with plain values.
-    columns: what is known of each column of `Evaluation.scores`.
+    columns: the description of each column of `Evaluation.scores`.
     ceilings: scores of the real photos against each other.
-    notices: sentences to show beside the scores.
-    resume_step: the step from which an interrupted run goes on; None for a new run.
-    sounding: the alarms of the last evaluation until then.
+    notices: sentences to show next to the scores.
+    resume_step: the step from which an interrupted run resumes; None for a new run.
+    sounding: the alarms of the last evaluation so far.
     """
 
     output_dir: Path
@@ -36,26 +36,26 @@ class RunInfo:
 
     @property
     def metrics(self) -> dict[str, ScoreColumn]:
-        """The columns that are shown as metrics: scores and their stars, side columns apart."""
+        """The columns that are shown as metrics: scores and stars, but not side columns."""
         return {name: column for name, column in self.columns.items() if column.is_main}
 
     @property
     def levels(self) -> dict[str, dict[str, float]]:
-        """What stands beside the curves, by kind and column: ceilings, and levels beyond which an alarm sounds."""
+        """The levels to show with the curves, by kind and column: ceilings and alarm levels."""
         ceilings = {name: ceiling.mean for name, ceiling in self.ceilings.items()}
         return {"ceiling": ceilings, "alarm": levels_of(self.columns)}
 
 
 @runtime_checkable
 class Sink(Protocol):
-    """A place where evaluations are shown. `start` and `close` are called once, on the main process alone."""
+    """A place where evaluations are shown. `start` and `close` are called once, on the main process only."""
 
     name: str
 
     def start(self, run: RunInfo) -> None: ...
 
     def write(self, evaluation: Evaluation, images: Sequence[Image | None]) -> None:
-        """Show one evaluation; `images` in the grid's order, None where a cell could not be rendered."""
+        """Show one evaluation; `images` are in the grid's order, with None for cells that could not be rendered."""
         ...
 
     def close(self, summary: RunSummary) -> None: ...
@@ -63,19 +63,19 @@ class Sink(Protocol):
 
 @runtime_checkable
 class Tracked(Protocol):
-    """A class of sinks that can share a tracker of Accelerate: losses and scores then stand side by side."""
+    """A sink class that can share an Accelerate tracker, so that losses and scores appear side by side."""
 
     def tracker(self, output_dir: Path, options: Mapping[str, Any], resume_step: int | None) -> Any:
         """A started tracker for a run directory."""
         ...
 
     def on_tracker(self, tracker: Any, options: Mapping[str, Any]) -> Sink:
-        """A sink that writes to what the tracker writes to."""
+        """A sink that writes to the tracker's destination."""
         ...
 
 
 def scalars(evaluation: Evaluation, run: RunInfo) -> dict[str, float]:
-    """The curves of one evaluation by tag: means, intervals, ceilings, levels of alarms, costs; nothing unmeasured."""
+    """The curves of one evaluation by tag: means, intervals, ceilings, alarm levels, costs; only what was measured."""
     found = {f"monitor/seconds_{key}": value for key, value in evaluation.seconds.items()}
     if evaluation.overhead is not None:
         found["monitor/overhead"] = evaluation.overhead

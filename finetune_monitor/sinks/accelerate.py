@@ -1,4 +1,4 @@
-"""Shares Accelerate's trackers with the monitor: one TensorBoard folder and one W&B run for losses and scores."""
+"""Share Accelerate's trackers with the monitor: one TensorBoard folder and one W&B run for losses and scores."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -22,10 +22,10 @@ logger = logging.getLogger(__name__)
 
 
 class TrackerSink:
-    """Writes scores to any of Accelerate's trackers, and the grid to those that take images.
+    """Writes scores to any Accelerate tracker, and the grid to trackers that accept images.
 
     Args:
-        tracker: started; it is left open at the end.
+        tracker: a started tracker; it stays open at the end.
     """
 
     def __init__(self, tracker: GeneralTracker):
@@ -39,7 +39,7 @@ class TrackerSink:
         self._tracker.store_init_configuration({**plain(redacted(run.hparams)), **notices})
 
     def write(self, evaluation: Evaluation, images: Sequence[Image | None]) -> None:
-        """Log the means and intervals; what was not measured has no key."""
+        """Log the means and intervals; unmeasured values have no key."""
         self._tracker.log(scalars(evaluation, self._run), step=evaluation.step)
         if evaluation.images and hasattr(self._tracker, "log_images"):
             image = np.asarray(grid_image(evaluation, images, self._run.columns, self._run.notices))
@@ -59,17 +59,17 @@ def start_sinks(
     chosen: Mapping[Any, Mapping[str, Any]],
     resume_step: int | None = None,
 ) -> list[Sink]:
-    """Make the sinks of a config, those that can on trackers of `accelerator`; none on other processes than the main.
+    """Create the sinks of a config, on trackers of `accelerator` where possible; none outside the main process.
 
-    `log` then writes beside the scores: to `<output_dir>/tensorboard` itself, without a project's folder in between,
-    and to one W&B run. Make the accelerator without `log_with`, and call `end` after `monitor.close()`. The
-    hyperparameters come with `RunInfo`.
+    `log` then writes to the same places as the scores: to `<output_dir>/tensorboard` itself, without a project folder
+    in between, and to one W&B run. Create the accelerator without `log_with`, and call `end` after `monitor.close()`.
+    The hyperparameters come with `RunInfo`.
 
     Args:
-        chosen: classes of sinks with their options.
-        resume_step: the checkpoint's step; TensorBoard hides what was written after it, W&B goes on with its run.
+        chosen: sink classes with their options.
+        resume_step: the checkpoint's step; TensorBoard hides anything written after it, and W&B resumes its run.
 
-    A sink that cannot start (no network, not installed) is off for this run, with a warning.
+    A sink that cannot start (no network access, not installed) is turned off for this run, with a warning.
     """
     if not accelerator.is_main_process:
         return []
@@ -83,13 +83,13 @@ def start_sinks(
             else:
                 sinks.append(kind(**options))
         except Exception as error:
-            logger.warning("sink %s cannot start and is off for this run: %r", kind.name, error)
+            logger.warning("sink %s cannot start and is turned off for this run: %r", kind.name, error)
     accelerator.trackers = started
     return sinks
 
 
 def _start(accelerator: Accelerator, tracker: GeneralTracker) -> list[GeneralTracker]:
-    """A ready-made tracker: from names Accelerate would give both one project name, TensorBoard as a subfolder."""
+    """Register a ready-made tracker: with names, Accelerate would use one project name and subfolder for both."""
     accelerator.log_with = [tracker]
     accelerator.trackers = []
     accelerator.init_trackers("")
@@ -97,7 +97,7 @@ def _start(accelerator: Accelerator, tracker: GeneralTracker) -> list[GeneralTra
 
 
 def accelerate_sinks(accelerator: Accelerator, wandb_images: bool = True) -> list[Sink]:
-    """Sinks over the trackers that `accelerator.init_trackers` has started; none on other processes than the main.
+    """Sinks on the trackers that `accelerator.init_trackers` has started; none outside the main process.
 
     Args:
         wandb_images: False keeps every image out of W&B.
@@ -108,7 +108,7 @@ def accelerate_sinks(accelerator: Accelerator, wandb_images: bool = True) -> lis
 
 
 def log(accelerator: Accelerator, values: Mapping[str, float], step: int) -> None:
-    """Log to every tracker, as `accelerator.log` does; one that fails (a full disk) is off from now on."""
+    """Log to every tracker, as `accelerator.log` does; a tracker that fails (full disk) is turned off."""
     _each(accelerator, lambda tracker: tracker.log(dict(values), step=step))
 
 
@@ -125,7 +125,7 @@ def _each(accelerator: Accelerator, action: Callable[[GeneralTracker], None]) ->
             action(tracker)
         except Exception as error:
             accelerator.trackers.remove(tracker)
-            logger.warning("tracker %s failed and is off from now on: %r", tracker.name, error)
+            logger.warning("tracker %s failed and is turned off for the rest of the run: %r", tracker.name, error)
 
 
 def _sink(tracker: GeneralTracker, options: Mapping[str, Any]) -> Sink:

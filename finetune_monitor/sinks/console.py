@@ -1,4 +1,4 @@
-"""What the terminal shows: the scores in words, and the closing table with the best step and where to look."""
+"""Terminal output: the scores in words, and the final table with the best step and where to find the results."""
 
 import math
 import shlex
@@ -18,29 +18,29 @@ from finetune_monitor.stats.intervals import WHAT_THEY_KNOW
 STARS_FORM = ".2f"
 
 LOG_WIDTH = 160
-"""Characters a line of the table, where no terminal says how many there are."""
+"""Characters per line of the table if the output is not a terminal."""
 
 
 def scores_in_words(scores: Mapping[str, Estimate], columns: Mapping[str, ScoreColumn]) -> str:
-    """Each mean with its interval, and its stars behind it where it has some."""
+    """Each mean with its interval, followed by its stars if it has any."""
     stars = stars_by_score(columns)
     names = [name for name in scores if name not in stars.values()]
     return ", ".join(f"{name} {_in_words(scores[name], scores.get(stars.get(name, '')))}" for name in names)
 
 
 def shown_scores(scores: Mapping[str, Estimate], columns: Mapping[str, ScoreColumn]) -> dict[str, Estimate]:
-    """Those that a line or a table has room for: all but the side columns of which neither direction is better."""
+    """The scores that a line or a table shows: all except side columns without a direction."""
     known = {name: columns.get(name, SIDE) for name in scores}
     return {name: score for name, score in scores.items() if not _only_explains(known[name])}
 
 
 def _only_explains(column: ScoreColumn) -> bool:
-    """A column of which nothing is said does not: nobody knows what it is."""
+    """Whether a column only explains another; one without a description does not, as its meaning is unknown."""
     return column.role == "side" and column.higher_is_better is None and math.isfinite(column.bounds[0])
 
 
 def _in_words(estimate: Estimate, stars: Estimate | None) -> str:
-    """Says how many images the mean stands on where some are missing."""
+    """A mean with its interval, plus the number of measured images if some are missing."""
     if not estimate.n:
         return "not measured"
     share = f" ({estimate.n} of {estimate.n + estimate.missing} images)" if estimate.missing else ""
@@ -49,10 +49,10 @@ def _in_words(estimate: Estimate, stars: Estimate | None) -> str:
 
 
 def print_summary(history: RunHistory, console: Console | None = None) -> None:
-    """Print the table and the hints.
+    """Print the final table and where to find the results.
 
-    On a terminal too narrow for one line an evaluation, intervals and stars go on lines of their own; where that does
-    not fit either, scores go into further tables below. A log has lines of up to `LOG_WIDTH`.
+    If the terminal is too narrow for one line per evaluation, intervals and stars get their own lines; if that does not
+    fit either, the scores are split into several tables. Lines in a log have up to `LOG_WIDTH` characters.
     """
     console = console or Console()
     if not console.is_terminal:
@@ -69,12 +69,12 @@ def print_summary(history: RunHistory, console: Console | None = None) -> None:
 
 
 def print_estimates(columns: Sequence[str], rows: Mapping[str, Sequence[Estimate]]) -> None:
-    """A table of values with their intervals, which go on a line of their own where the terminal is too narrow."""
+    """Print values with their intervals as a table; intervals get their own line if the terminal is too narrow."""
     console = Console()
     wide, narrow = (_estimates_table(columns, rows, gap) for gap in (" ", "\n"))
     needed = width_of(console, wide)
     if not console.is_terminal:
-        console = Console(width=needed)  # a log has no width that the lines would have to keep to
+        console = Console(width=needed)  # a log does not limit the width of lines
     console.print(wide if console.width >= needed else narrow)
 
 
@@ -86,12 +86,12 @@ def _estimates_table(columns: Sequence[str], rows: Mapping[str, Sequence[Estimat
 
 
 def width_of(console: Console, table: Table) -> int:
-    """Characters that a table takes where nothing is wrapped."""
+    """The width of a table in characters without wrapping."""
     return console.measure(table, options=console.options.update(max_width=10_000)).maximum
 
 
 def _tables(history: RunHistory, console: Console) -> list[Table]:
-    """One table where it fits, and else as many as it takes."""
+    """One table if it fits, otherwise as many as needed."""
     found = dict.fromkeys(name for each in history.evaluations for name in shown_scores(each.scores, history.columns))
     names = list(found)
     for narrow in (False, True) if console.is_terminal else (False,):
@@ -105,7 +105,7 @@ def _fits(console: Console, table: Table) -> bool:
 
 
 def _split(history: RunHistory, console: Console, names: Sequence[str]) -> list[Table]:
-    """Tables of as many scores as fit beside each other, one at least."""
+    """Tables with as many scores as fit side by side, at least one."""
     most = len(names)
     while most > 1 and not _fits(console, _table(history, names[:most], narrow=False)):
         most -= 1
@@ -136,7 +136,7 @@ def _table(history: RunHistory, measured: Sequence[str], narrow: bool) -> Table:
 
 
 def _cell(scores: Mapping[str, Estimate], name: str, columns: Mapping[str, ScoreColumn], narrow: bool) -> str:
-    """A score; in a narrow table its interval and its stars stand below it."""
+    """A score; in a narrow table, its interval and stars are below it."""
     estimate, stars = scores.get(name), scores.get(stars_by_score(columns).get(name, ""))
     form, gap = STARS_FORM if columns[name].role == "stars" else ".3f", "\n" if narrow else " "
     if estimate is None or math.isnan(estimate.mean):
@@ -150,7 +150,7 @@ def _cell(scores: Mapping[str, Estimate], name: str, columns: Mapping[str, Score
 
 
 def _broken(text: str, gap: str) -> str:
-    """An estimate with its interval after the gap."""
+    """An estimate, with its interval after the gap."""
     return text.replace(" [", f"{gap}[")
 
 
@@ -164,11 +164,11 @@ def _closing_lines(history: RunHistory) -> list[str]:
         lines.append(f"how far it came:     {name}: {way_in_words(share)}")
     metric = history.best_metric or ""
     if shows := resolution(history.evaluations, metric):
-        lines.append(f"what it can tell:    {metric}: {shows}")
+        lines.append(f"what it can detect:  {metric}: {shows}")
     if (page := folder / "page" / "index.html").is_file():
         lines.append(f"page:                {page.resolve().as_uri()}")
     if (folder / "tensorboard").is_dir():
-        # TensorBoard keeps ten images a tag unless it is told otherwise.
+        # TensorBoard keeps only ten images per tag by default.
         logdir = shlex.quote(str(folder / "tensorboard"))
         lines.append(f"curves and images:   tensorboard --logdir {logdir} --samples_per_plugin images=1000")
     if list((folder / "wandb").glob("offline-run-*")):
@@ -184,11 +184,11 @@ def _best(history: RunHistory) -> str:
 
 
 def _best_in_words(history: RunHistory, step: int | None, metric: str) -> str:
-    """The step, and its score on the smoothed curve beside the one that was measured there."""
+    """The best step, with its smoothed and its measured score."""
     if step is None:
         return "none: nothing was measured"
     if step == 0 and len(history.evaluations) > 1:
-        return f"none: by {metric} no step is better than the base model"
+        return f"none: no step is better than the base model by {metric}"
     evaluation = history.at(step)
     if history.best_score is None or evaluation is None or metric not in evaluation.scores:
         return f"{step}, by {metric}"

@@ -1,4 +1,4 @@
-"""Images with words: a row of images with captions, and the whole grid of an evaluation."""
+"""Images with captions: a row of images, and the entire grid of an evaluation."""
 
 import math
 from bisect import bisect_right
@@ -17,19 +17,19 @@ from finetune_monitor.record.evaluation import Evaluation, ScoredImage
 from finetune_monitor.sinks.console import scores_in_words
 
 SMALLEST, LARGEST = 128, 512
-"""Pixels that a cell's longer side is brought between: captions must fit under it, and a strip must stay portable."""
+"""Limits of a cell's longer side in pixels: captions must fit under it, and a strip must not get too large."""
 GRID_LARGEST, GRID_WIDTH = 256, 2048
 MARGIN, TEXT, LEADING = 12, 12, 1.4
 MAX_TITLE_LINES = 3
 
 PAPER, INK, PALE, GRAY, AMBER = "#ffffff", "#1a1a1a", "#6b6b6b", "#d9d9d9", "#b45309"
 FONTS = ("DejaVuSans.ttf", "Arial.ttf", "NotoSansCJK-Regular.ttc", "msgothic.ttc")
-"""Looked up among the system's fonts for texts that Pillow's own font, plain Latin letters, cannot show."""
+"""System fonts to try for text that Pillow's own font, which has only basic Latin letters, cannot show."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line under an image: `left` is shortened where `right`, a number or a warning, needs its place."""
+    """A line under an image: `left` is shortened if `right`, a number or a warning, needs the space."""
 
     left: str
     right: str = ""
@@ -42,13 +42,13 @@ def strip(
     title: str | None = None,
     largest: int = LARGEST,
 ) -> Image:
-    """One row of images of one size with captions under them; None is drawn as a box that says "not rendered".
+    """A row of images of one size with captions below; None becomes a box that says "not rendered".
 
     Args:
         images: at least one.
         captions: lines for each image.
-        title: written above the row, over up to three lines.
-        largest: pixels; larger images are scaled down to it.
+        title: shown above the row, in up to three lines.
+        largest: in pixels; larger images are scaled down to this size.
     """
     size = _cell_size(images, largest)
     text = max(TEXT, size[0] // 28)
@@ -73,7 +73,7 @@ def prompt_strips(
     notices: Sequence[str] = (),
     largest: int = LARGEST,
 ) -> list[tuple[str, Image]]:
-    """(prompt, strip) for each prompt of the grid; the seed and every score stand under each image."""
+    """Pairs of prompt and strip for each prompt of the grid; each image has its seed and scores below it."""
     pairs = zip(evaluation.images, images, strict=True)
     rows = [(prompt, list(row)) for prompt, row in groupby(pairs, key=lambda pair: pair[0].cell.prompt)]
     warning = "".join(f" ({notice})" for notice in notices)
@@ -94,7 +94,7 @@ def grid_image(
     columns: Mapping[str, ScoreColumn],
     notices: Sequence[str] = (),
 ) -> Image:
-    """The whole grid: the step, the means and the notices on top, then a strip a prompt."""
+    """The entire grid: step, means, and notices at the top, then one strip per prompt."""
     widest = max(sum(1 for _ in row) for _, row in groupby(scored.cell.prompt for scored in evaluation.images))
     largest = max(SMALLEST, min(GRID_LARGEST, GRID_WIDTH // widest))
     strips = [image for _, image in prompt_strips(evaluation, images, columns, largest=largest)]
@@ -118,7 +118,7 @@ def _headings(evaluation: Evaluation, columns: Mapping[str, ScoreColumn], notice
 
 
 def _caption(scored: ScoredImage, columns: Mapping[str, ScoreColumn]) -> list[Line]:
-    """The seed with what marks the image, then each score with its stars; columns that only explain are left out."""
+    """The seed with the image's marks, then each score with its stars; columns that only explain are left out."""
     marks = [column.zero for name, column in columns.items() if column.zero and scored.scores.get(name) == 0]
     seed = Line(f"seed {scored.cell.seed}", ", ".join(marks), bool(marks))
     stars = stars_by_score(columns)
@@ -128,7 +128,7 @@ def _caption(scored: ScoredImage, columns: Mapping[str, ScoreColumn]) -> list[Li
 
 
 def _numbers(scored: ScoredImage, name: str, stars: str) -> str:
-    """The score, and its stars as a fraction: few fonts have a star, and five of them would crowd out the name."""
+    """The score, with its stars as a fraction: few fonts have a star, and five would leave no room for the name."""
     value, graded = scored.scores[name], scored.scores.get(stars, math.nan)
     if math.isnan(value):
         return "-"
@@ -136,7 +136,7 @@ def _numbers(scored: ScoredImage, name: str, stars: str) -> str:
 
 
 def _cell_size(images: Sequence[Image | None], largest: int) -> tuple[int, int]:
-    """The first image's size, brought between the limits by one factor; whole factors upwards keep pixels even."""
+    """The first image's size scaled to fit the limits; integer factors when enlarging keep pixels uniform."""
     width, height = next((image.size for image in images if image is not None), (SMALLEST, SMALLEST))
     longer = max(width, height)
     factor = math.ceil(SMALLEST / longer) if longer < SMALLEST else min(1.0, largest / longer)
@@ -175,7 +175,7 @@ def _height(lines: int, size: int) -> int:
 
 
 def _wrap(text: str, size: int, width: float) -> list[str]:
-    """Lines no wider than `width`, broken at spaces, or anywhere in a script without them; the last is shortened."""
+    """Lines no wider than `width`, broken at spaces, or anywhere if there are none; the last line is shortened."""
     lines: list[str] = []
     font, rest = _font(text, size), " ".join(text.split())
     while rest and len(lines) < MAX_TITLE_LINES - 1:
@@ -195,12 +195,12 @@ def _shorten(text: str, size: int, width: float) -> str:
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont, width: float) -> int:
-    """How many of the first characters fit; one at least."""
+    """How many characters from the start fit, at least one."""
     return max(1, bisect_right(range(1, len(text) + 1), width, key=lambda n: font.getlength(text[:n])))
 
 
 def _font(text: str, size: int) -> ImageFont.FreeTypeFont:
-    """The first font that has every character of the text; else the one that lacks fewest."""
+    """The first font with every character of the text, or the one with the fewest missing."""
     return min(_fonts(size), key=lambda font: sum(_lacks(font, character) for character in set(text)))
 
 
@@ -217,5 +217,5 @@ def _fonts(size: int) -> tuple[ImageFont.FreeTypeFont, ...]:
 
 @lru_cache(4096)
 def _lacks(font: ImageFont.FreeTypeFont, character: str) -> bool:
-    """Whether the font draws its box for unknown characters."""
+    """Whether the font would show its box for unknown characters."""
     return not character.isspace() and bytes(font.getmask(character)) == bytes(font.getmask("\uffff"))

@@ -1,4 +1,4 @@
-"""Shows evaluations in TensorBoard: curves with intervals, a strip of images a prompt, the hyperparameters."""
+"""Show evaluations in TensorBoard: curves with intervals, a strip of images per prompt, and the hyperparameters."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -14,45 +14,45 @@ from finetune_monitor.record.evaluation import Evaluation, RunSummary, measured_
 from finetune_monitor.sinks import RunInfo, scalars
 from finetune_monitor.sinks.grid_image import grid_image, prompt_strips
 
-if TYPE_CHECKING:  # the config reads this file for its options, and torch takes seconds
+if TYPE_CHECKING:  # the config imports this file for its options, and importing torch takes seconds
     from accelerate.tracking import TensorBoardTracker
     from tensorboard.compat.proto.summary_pb2 import Summary
     from torch.utils.tensorboard import SummaryWriter
 
 FOLDER = "tensorboard"
-"""Below the run directory."""
+"""The folder in the run directory."""
 
 PROMPT_CHARACTERS = 60
-"""How much of a prompt stands in a tag."""
+"""How many characters of a prompt a tag shows."""
 
-LEVELS_IN_WORDS = {"ceiling": "the real photos", "alarm": "the level of its alarm"}
-"""What the titles of charts call the kinds of `RunInfo.levels`."""
+LEVELS_IN_WORDS = {"ceiling": "the real photos", "alarm": "its alarm level"}
+"""How chart titles name the kinds of `RunInfo.levels`."""
 
 
 class TensorBoardSink:
-    """Writes below `<output_dir>/tensorboard`, or with a writer that belongs to someone else.
+    """Writes to `<output_dir>/tensorboard`, or with a given writer.
 
-    Tags: each score's name (its mean; no point where it was not measured), `interval/NAME/low` and `high`,
-    `ceiling/NAME`, `alarm/NAME` (the level), `monitor/seconds_*`, `monitor/overhead`, `prompts/00 PROMPT` and `grid`
-    (images), `best/NAME` (the scores of the best step), `run/ended` (why it ended, in words), `run/alarms` (those that
-    sounded, in words). The step is the training step.
+    Tags: each score's name (its mean; no point if not measured), `interval/NAME/low` and `high`, `ceiling/NAME`,
+        `alarm/NAME` (the level), `monitor/seconds_*`, `monitor/overhead`, `prompts/00 PROMPT` and `grid` (images),
+        `best/NAME` (the scores of the best step), `run/ended` (why it ended, in words), and `run/alarms` (the alarms
+        that sounded, in words). The step is the training step.
 
     Args:
-        writer: used as it is and left open at the end; on a resume it must have been made with `purge_step`.
+        writer: used as is, and stays open at the end; for a resumed run it must have been created with `purge_step`.
     """
 
     name = "tensorboard"
 
     @dataclass(frozen=True)
     class Options:
-        """What a config may set: nothing."""
+        """The options that a config can set: none."""
 
     def __init__(self, writer: "SummaryWriter | None" = None):
         self._given = writer
 
     @classmethod
     def tracker(cls, output_dir: Path, options: Mapping[str, Any], resume_step: int | None) -> "TensorBoardTracker":
-        """A tracker that writes where the sink would."""
+        """A tracker that writes to the same place as the sink."""
         from accelerate.tracking import TensorBoardTracker
 
         return TensorBoardTracker("", output_dir / FOLDER, purge_step=_purge_step(resume_step))
@@ -63,7 +63,7 @@ class TensorBoardSink:
         return cls(tracker.writer)
 
     def start(self, run: RunInfo) -> None:
-        """Open the writer; on a resume TensorBoard forgets what was written after the checkpoint."""
+        """Open the writer; when resuming, TensorBoard hides anything written after the checkpoint."""
         from torch.utils.tensorboard import SummaryWriter
 
         folder = str(run.output_dir / FOLDER)
@@ -90,7 +90,7 @@ class TensorBoardSink:
         return prompt_strips(evaluation, images, self._run.columns, self._run.notices)
 
     def close(self, summary: RunSummary) -> None:
-        """Add the best step's scores for the table of hyperparameters."""
+        """Add the best step's scores to the table of hyperparameters."""
         from torch.utils.tensorboard.summary import hparams
 
         last = summary.evaluations[-1].step if summary.evaluations else 0
@@ -110,7 +110,7 @@ class TensorBoardSink:
             self._writer.add_text("run/config", _table(redacted(self._run.hparams)), step)
 
     def _write_hparams(self) -> None:
-        """Into this very run: `add_hparams` would open a second one, named by the clock."""
+        """Write the hyperparameters to this run; `add_hparams` would open a second one, named by the time."""
         from torch.utils.tensorboard.summary import hparams
 
         values = {key: _hparam(value) for key, value in redacted(self._run.hparams).items()}
@@ -118,7 +118,7 @@ class TensorBoardSink:
         self._add_summaries(hparams(values, dict.fromkeys(tags))[:2])
 
     def _add_image(self, tag: str, image: Image, evaluation: Evaluation) -> None:
-        """As JPEG, a tenth of `add_image`'s PNG: the record keeps the exact pixels."""
+        """Add an image as JPEG, a tenth the size of `add_image`'s PNG; the record keeps the exact pixels."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         content = io.BytesIO()
@@ -135,12 +135,12 @@ class TensorBoardSink:
 
 
 def _purge_step(resume_step: int | None) -> int | None:
-    """The first step that is written again."""
+    """The first step that will be written again."""
     return None if resume_step is None else resume_step + 1
 
 
 def _charts(run: RunInfo) -> dict[str, dict[str, list[Any]]]:
-    """For the custom-scalars page: each metric with its interval as a band, and its levels; tags are patterns."""
+    """Charts for the custom-scalars page: metrics with intervals as bands, and their levels; tags are patterns."""
     bands = {name: ["Margin", [name, f"interval/{name}/low", f"interval/{name}/high"]] for name in run.metrics}
     beside = {
         f"{name} and {LEVELS_IN_WORDS[kind]}": ["Multiline", [f"^{name}$", f"^{kind}/{name}$"]]
@@ -156,13 +156,13 @@ def _shortened(prompt: str) -> str:
 
 
 def _table(values: Mapping[str, Any]) -> str:
-    """A Markdown table; code marks keep TensorBoard from reading Markdown in the values."""
+    """A Markdown table; backticks keep TensorBoard from interpreting Markdown in the values."""
     rows = [f"| {key} | `{str(value).replace('|', '/').replace('`', ' ')}` |" for key, value in values.items()]
     return "\n".join(["| key | value |", "|---|---|", *rows])
 
 
 def _hparam(value: Any) -> str | float | None:
-    """torch would write a bool as a number, and refuses lists."""
+    """A value that torch accepts: it would write a bool as a number, and it rejects lists."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     return None if value is None else str(value)

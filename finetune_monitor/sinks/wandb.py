@@ -1,4 +1,4 @@
-"""Shows evaluations in Weights & Biases: curves, the grid, and a table with one row an image."""
+"""Show evaluations in Weights & Biases: curves, the grid, and a table with one row per image."""
 
 import math
 import os
@@ -24,35 +24,35 @@ if TYPE_CHECKING:
 Mode = Literal["online", "offline", "disabled"]
 
 STEP = "training_step"
-"""The x axis of every curve: wandb's own step only grows, and would drop the steps repeated after a resume."""
+"""The x-axis of every curve; wandb's own step only increases and would drop steps repeated after resuming."""
 
 TITLE_CHARACTERS = 63
-"""Of an alert's title, which W&B wants to be shorter than 64."""
+"""Length of an alert's title, which must be shorter than 64 for W&B."""
 
 RUN_ID_FILE = Path("wandb") / "run-id"
-"""Where the run directory keeps W&B's id, so that a resume goes on with the same run."""
+"""The file in the run directory with W&B's id, so that resuming continues the same W&B run."""
 
 MODES: tuple[Mode, ...] = ("online", "offline", "disabled")
 """From the most public to the most private."""
 
 
 class WandbSink:
-    """Writes to a run of its own below `<output_dir>/wandb`, or to one that belongs to someone else.
+    """Writes to its own run in `<output_dir>/wandb`, or to a given run.
 
-    Each evaluation logs its scores, `interval/NAME/low` and `high`, `ceiling/NAME`, `alarm/NAME` (its level),
-    `monitor/seconds_*`, `monitor/overhead`, the image `grid` and the table `images` with its own rows, which W&B's step
-    slider goes through; the end logs `all_images`, the rows of all evaluations. So every image is written twice,
-    however long the run. What was not measured has no key. An alarm that did not sound at the evaluation before is
-    also a W&B alert, which the user's settings there send by e-mail or Slack; an offline one waits for `wandb sync`.
+    Each evaluation logs its scores, `interval/NAME/low` and `high`, `ceiling/NAME`, `alarm/NAME` (the level),
+    `monitor/seconds_*`, `monitor/overhead`, the image `grid`, and the table `images` with its own rows, for W&B's step
+    slider. The end logs `all_images`, the rows of all evaluations. So every image is written twice, however long the
+    run. Unmeasured values have no key. An alarm that did not sound at the previous evaluation is also a W&B alert,
+    which W&B sends by email or Slack according to the user's settings; an offline alert waits for `wandb sync`.
 
     Args:
-        mode: "online" sends to W&B, "offline" writes files for `wandb sync`, "disabled" does nothing. WANDB_MODE in
-            the environment can only make it more private; the other WANDB_* variables hold as for wandb itself.
-        project: W&B project.
-        name: the run's name; wandb invents one where it is None.
-        entity: team or user; the account's default where it is None.
-        images: False keeps every image out of W&B, scores and prompts are still written.
-        run: a wandb run to write to; it is left open at the end, and the arguments before `images` are not used.
+        mode: "online" sends to W&B, "offline" writes files for `wandb sync`, "disabled" does nothing. WANDB_MODE in the
+            environment can only make it more private; the other WANDB_* variables work as usual.
+        project: the W&B project.
+        name: the run's name; wandb generates one if None.
+        entity: a team or user; the account's default if None.
+        images: False keeps every image out of W&B; scores and prompts are still written.
+        run: a wandb run to write to; it stays open at the end, and the arguments before `images` are ignored.
 
     Raises:
         UserError: wandb is not installed.
@@ -62,7 +62,7 @@ class WandbSink:
 
     @dataclass(frozen=True)
     class Options:
-        """What a config may set."""
+        """The options that a config can set."""
 
         mode: Mode = "offline"
         project: str = "finetune-monitor"
@@ -87,7 +87,7 @@ class WandbSink:
 
     @staticmethod
     def check() -> None:
-        """See that wandb can be imported.
+        """Check that wandb can be imported.
 
         Raises:
             UserError: it is not installed.
@@ -96,7 +96,7 @@ class WandbSink:
 
     @classmethod
     def tracker(cls, output_dir: Path, options: Mapping[str, Any], resume_step: int | None) -> "WandBTracker":
-        """A tracker with a run as the sink would open it."""
+        """A tracker with the run that the sink would open."""
         from accelerate.tracking import WandBTracker
 
         import_wandb()
@@ -109,7 +109,7 @@ class WandbSink:
         return cls(run=tracker.run, images=options.get("images", cls.Options.images))
 
     def start(self, run: RunInfo) -> None:
-        """Open the run, or on a resume the same run again."""
+        """Open the run, or reopen the same run when resuming."""
         self._run_info, self._sounding = run, run.sounding
         self._run = self._given
         if self._run is None:
@@ -121,7 +121,7 @@ class WandbSink:
         self._run.define_metric(STEP, hidden=True)
 
     def write(self, evaluation: Evaluation, images: Sequence[Image | None]) -> None:
-        """Log one evaluation in one call, so that wandb's own step grows by one."""
+        """Log one evaluation in one call, so that wandb's own step increases by one."""
         found: dict[str, Any] = scalars(evaluation, self._run_info)
         self._define(found)
         if evaluation.images:
@@ -133,7 +133,7 @@ class WandbSink:
         self._alert(evaluation)
 
     def close(self, summary: RunSummary) -> None:
-        """Log the table of all evaluations and how the run ended."""
+        """Log the table of all evaluations, and how the run ended."""
         if any(evaluation.images for evaluation in summary.evaluations):
             self._run.log({"all_images": self._table(summary.evaluations)})
         best = measured_means(summary.evaluations, summary.best_step)
@@ -145,7 +145,7 @@ class WandbSink:
             self._run.finish()
 
     def _alert(self, evaluation: Evaluation) -> None:
-        """One alert for each alarm that begins to sound."""
+        """Send one alert for each alarm that starts to sound."""
         for name, words in alarms_by_column(evaluation, self._run_info.columns).items():
             if name not in self._sounding:
                 title = f"alarm at step {evaluation.step}: {name}"[:TITLE_CHARACTERS]
@@ -153,7 +153,7 @@ class WandbSink:
         self._sounding = evaluation.alarms
 
     def _define(self, keys: Mapping[str, float]) -> None:
-        """Give the new curves the training step as their axis; a shared run's other curves keep theirs."""
+        """Make the training step the x-axis of new curves; other curves of a shared run keep theirs."""
         for key in keys.keys() - self._defined:
             self._run.define_metric(key, step_metric=STEP)
         self._defined |= keys.keys()
@@ -171,16 +171,16 @@ class WandbSink:
         return self._wandb.Table(columns=["step", "cell", "prompt", "seed", *column, *scores], data=rows)
 
     def _image(self, image: ScoredImage) -> Any:
-        """The record's file: wandb copies it instead of encoding the image again."""
+        """An image by its recorded file, which wandb copies instead of encoding the image again."""
         path = None if image.file is None else self._run_info.output_dir / image.file
         return self._wandb.Image(str(path)) if path is not None and path.exists() else None
 
 
 def init_arguments(output_dir: Path, options: Mapping[str, Any], resume_step: int | None) -> dict[str, Any]:
-    """What `wandb.init` needs for this run directory: the same run id again on a resume, and nothing personal.
+    """The arguments of `wandb.init` for this run directory: the same run id when resuming, and nothing personal.
 
     Args:
-        options: `mode`, `project`, `name`, `entity`; None is left to wandb.
+        options: `mode`, `project`, `name`, `entity`; wandb chooses for None.
     """
     mode = _most_private(options.get("mode", WandbSink.Options.mode))
     arguments = {key: value for key, value in options.items() if value is not None and key != "mode"}
@@ -189,7 +189,7 @@ def init_arguments(output_dir: Path, options: Mapping[str, Any], resume_step: in
     if resume_step is not None and stored.exists():
         arguments["id"] = stored.read_text()
         if mode == "online":
-            arguments["resume"] = "allow"  # offline, `wandb sync` joins the files of one id
+            arguments["resume"] = "allow"  # offline, `wandb sync` merges files with the same id
     return arguments
 
 
@@ -199,17 +199,17 @@ def import_wandb() -> Any:
     Raises:
         UserError: it is not installed.
     """
-    return require("wandb", "sink wandb", otherwise="take the sink out of the config")
+    return require("wandb", "sink wandb", otherwise="remove the sink from the config")
 
 
 def _most_private(mode: Mode) -> Mode:
-    """Images of a face leave the machine only where the code or the config says so, never by the environment."""
+    """The more private of two modes: the environment alone must not make images of faces leave the machine."""
     wanted = os.environ.get("WANDB_MODE", mode)
     return MODES[max(MODES.index(m) for m in MODES if m in (mode, wanted))]
 
 
 def _settings(mode: Mode) -> dict[str, Any]:
-    """Few lines on the console, and no command line, user name, host name or git remote in the run's metadata."""
+    """Settings for little console output, and metadata without command line, user name, host name, or git remote."""
     return {"console": "off", "quiet": True, "silent": mode != "online", "x_disable_meta": True}
 
 

@@ -1,4 +1,4 @@
-"""An estimate with its interval, and how numbers are written: as text for readers and as JSON; missing ones too."""
+"""Estimates with intervals, and how numbers are written as text and as JSON, including missing ones."""
 
 import math
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 FloatArray = Float[np.ndarray, "n"]
-"""One value an image; NaN where an image could not be measured."""
+"""One value per image; NaN if an image could not be measured."""
 
 MISSING = float("nan")
 
@@ -19,7 +19,7 @@ MISSING = float("nan")
 class Estimate:
     """A value with its 95 % interval, such as a mean over the grid (`stats.intervals`).
 
-    `mean` is NaN where nothing was measured; `low` and `high` are NaN where too little was.
+    `mean` is NaN if nothing was measured; `low` and `high` are NaN if too little was.
     """
 
     mean: float
@@ -33,7 +33,7 @@ class Estimate:
         return {**{key: json_number(value) for key, value in numbers.items()}, "n": self.n, "missing": self.missing}
 
     def to_value_json(self) -> dict[str, float | int | None]:
-        """The same with the name `value`, which suits a correlation too."""
+        """The same with `value` in place of `mean`, which also suits a correlation."""
         found = self.to_json()
         return {"value": found.pop("mean"), **found}
 
@@ -44,11 +44,11 @@ class Estimate:
 
 
 NO_ESTIMATE = Estimate(MISSING, MISSING, MISSING, 0, 0)
-"""Of what was not measured at all."""
+"""The estimate of something that was not measured at all."""
 
 
 def json_number(value: float) -> float | None:
-    """JSON knows no NaN: missing is null."""
+    """A number for JSON, which has no NaN: a missing value becomes None."""
     return None if math.isnan(value) else float(value)
 
 
@@ -57,13 +57,13 @@ def from_json_number(value: float | None) -> float:
 
 
 def shown(estimate: Estimate, form: str = ".3f", unit: str = "") -> str:
-    """A value with its interval, where there is one."""
+    """A value with its interval, if it has one."""
     value, low, high = (number(each, form) for each in (estimate.mean, estimate.low, estimate.high))
     return value + unit if low == "—" else f"{value}{unit} [{low}, {high}]"
 
 
 def number(value: float, form: str = ".2f") -> str:
-    """A dash for what is missing, and never a negative zero."""
+    """A formatted number: a dash if missing, and never a negative zero."""
     text = f"{value:{form}}"
     if np.isnan(value):
         return "—"
@@ -71,7 +71,7 @@ def number(value: float, form: str = ".2f") -> str:
 
 
 def plain(value: Any) -> Any:
-    """The value in JSON's types; what is not finite is null, what is unknown is text."""
+    """The value in JSON types; non-finite numbers become null, unknown types become text."""
     if isinstance(value, Estimate):
         return value.to_json()
     if isinstance(value, Enum):

@@ -1,7 +1,7 @@
-"""How sure a mean, a share, a ceiling or a difference is: one formula each, with its source.
+"""Confidence intervals of means, shares, ceilings, and differences: one formula each, with its source.
 
-Images that share a seed are one draw of noise: prompts that are rendered from the same seeds rise and fall together.
-So the draws are the sample size, not the images. Where every prompt has seeds of its own the two are the same.
+Images that share a seed are one draw of noise: prompts that are rendered from the same seeds rise and fall together. So
+the sample size is the number of draws, not of images. If every prompt has its own seeds, the two are equal.
 """
 
 import math
@@ -19,17 +19,17 @@ LEVEL, POWER = 0.95, 0.8
 UNBOUNDED = (-math.inf, math.inf)
 
 WHAT_THEY_KNOW = (
-    "The 95 % intervals say where a mean would lie with other seeds for these prompts. They know nothing of other "
-    "prompts, of other photos, or of another training with the same settings."
+    "The 95 % intervals show where a mean would lie with other seeds for these prompts. They do not cover other "
+    "prompts, other photos, or another training run with the same settings."
 )
 
 Draws = Int[np.ndarray, "n"]
-"""By image which draw of noise it is of, such as its seed."""
+"""The draw of noise that each image belongs to, such as its seed."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A mean, its standard error, and the degrees of freedom that this error is known with; 0 where it is unknown."""
+    """A mean, its standard error, and the degrees of freedom of that error; 0 if the error is unknown."""
 
     mean: float
     error: float
@@ -37,18 +37,18 @@ class Spread:
 
     @classmethod
     def of(cls, found: Estimate) -> "Spread":
-        """What gave an interval of n things; from its lower end, as the upper one may have met a bound."""
+        """The spread behind an interval, computed from its lower end: the upper end may be clipped at a bound."""
         if math.isnan(found.low):
             return cls(found.mean, MISSING, 0)
         return cls(found.mean, (found.mean - found.low) / quantile(found.n - 1), found.n - 1)
 
     @property
     def half_width(self) -> float:
-        """Of the interval; NaN where the error is unknown."""
+        """Half the width of the interval; NaN if the error is unknown."""
         return quantile(self.freedom) * self.error
 
     def interval(self, n: int, missing: int = 0, bounds: tuple[float, float] = UNBOUNDED) -> Estimate:
-        """Mean and Student's t interval (Student 1908): where a value cannot lie beyond bounds, neither does it."""
+        """The mean with Student's t interval (Student 1908), clipped to the bounds of a single value."""
         if not self.freedom:
             return Estimate(self.mean, MISSING, MISSING, n, missing)
         low, high = (float(np.clip(self.mean + side * self.half_width, *bounds)) for side in (-1, 1))
@@ -56,28 +56,28 @@ class Spread:
 
 
 def quantile(freedom: float, level: float = LEVEL) -> float:
-    """Student's t beyond which lies half of 1 - `level`; NaN without a degree of freedom."""
+    """The quantile of Student's t that leaves half of 1 - `level` above it; NaN without degrees of freedom."""
     return float(stdtrit(freedom, (1 + level) / 2)) if freedom > 0 else MISSING
 
 
 def t_interval(
     values: Float[np.ndarray, "n"], draws: Draws | None = None, bounds: tuple[float, float] = UNBOUNDED
 ) -> Estimate:
-    """Mean of the values that are there, with Student's t interval over the draws of noise.
+    """The mean of the non-missing values, with Student's t interval over the draws of noise.
 
-    Where each value is a draw of its own: mean ± t(n - 1) s / √n. Where draws are shared, and each has all its values,
-    the same over the means of the draws (as `spread` has it). No interval where there are fewer than two draws.
+    If each value is its own draw: mean ± t(n - 1) s / √n. If draws are shared and each has all its values: the same
+    over the means of the draws (see `spread`). With fewer than two draws there is no interval.
     """
     n = int((~np.isnan(values)).sum())
     return spread(values, draws).interval(n, len(values) - n, bounds)
 
 
 def spread(values: Float[np.ndarray, "n"], draws: Draws | None = None) -> Spread:
-    """Mean and standard error of the values that are there, as a ratio of sums over the draws (Cochran 1977, 6.3).
+    """Mean and standard error of the non-missing values, as a ratio of sums over the draws (Cochran 1977, 6.3).
 
     With C draws and the sum e of each one's deviations from the mean, the error is √(C / (C - 1) Σ e²) / n, with C - 1
-    degrees of freedom: s / √n where each value is a draw of its own, and the error of the mean of the draws' means
-    where all have the same number of values.
+    degrees of freedom: s / √n if each value is its own draw, and the error of the mean of the draws' means if all draws
+    have the same number of values.
     """
     there = ~np.isnan(values)
     n = int(there.sum())
@@ -92,11 +92,11 @@ def spread(values: Float[np.ndarray, "n"], draws: Draws | None = None) -> Spread
 
 
 def wilson(values: Float[np.ndarray, "n"], draws: Draws | None = None) -> Estimate:
-    """A share of images, from values of 0 and 1, with the score interval (Wilson 1927).
+    """A share of images, from values 0 and 1, with the score interval (Wilson 1927).
 
-    It holds where all are 0 or all are 1, as no interval around the mean does. Where draws are shared, the number of
-    images is divided by the design effect (Kish 1965), the variance over draws against that of independent images: at
-    least 1, and all that it can be where no image differs from the others, so that the draws are counted.
+    Unlike an interval around the mean, it remains valid if all values are 0 or all are 1. If draws are shared, the
+    number of images is divided by the design effect (Kish 1965): the variance over draws relative to that of
+    independent images. It is at least 1, and if all images agree it takes its maximum, so that the draws are counted.
     """
     there = ~np.isnan(values)
     n, missing = int(there.sum()), int((~there).sum())
@@ -123,13 +123,13 @@ def _design_effect(values: Float[np.ndarray, "n"], draws: Draws | None, share: f
 
 
 def jackknife(statistic: Callable[[Sequence[int]], float], n: int) -> Spread:
-    """A statistic of n things with its standard error over them (Tukey 1958; for means over pairs Arvesen 1969).
+    """A statistic of n items with its standard error over them (Tukey 1958; for means over pairs, Arvesen 1969).
 
-    The pseudo-value of one thing is n times the statistic minus n - 1 times the statistic without that thing. They are
-    taken for n independent draws.
+    The pseudo-value of an item is n times the statistic minus n - 1 times the statistic without that item. The
+    pseudo-values are treated as n independent draws.
 
     Args:
-        statistic: of the things at these places.
+        statistic: computes the statistic of the items with these indices.
     """
     everything = range(n)
     value = statistic(everything)
@@ -143,13 +143,13 @@ def jackknife(statistic: Callable[[Sequence[int]], float], n: int) -> Spread:
 def share_of_way(scores: FloatArray, floors: FloatArray, draws: Draws, ceiling: Spread) -> Estimate:
     """How far the scores have come from the floor (0) to the ceiling (1): (score - floor) / (ceiling - floor).
 
-    The error of the ratio is taken to first order (the delta method, Cochran 1977, 6.3): with the share r, the
-    deviations of score - (1 - r) floor over the images, and r times the ceiling's error, over ceiling - floor. The
-    degrees of freedom follow Welch (1947). Nothing where the ceiling cannot be told from the floor, where a share of
-    the way would mean nothing.
+    The error of the ratio is first-order (the delta method, Cochran 1977, 6.3): with the share r, it combines the
+    deviations of score - (1 - r) floor over the images with r times the ceiling's error, divided by ceiling - floor.
+    The degrees of freedom follow Welch (1947). There is no estimate if the ceiling does not differ significantly from
+    the floor, because a share of the way would be meaningless.
 
     Args:
-        scores, floors: of the same cells, NaN where an image was not measured.
+        scores, floors: for the same cells, NaN if an image was not measured.
         ceiling: of the real photos, with its own error.
     """
     pairs = ~np.isnan(scores) & ~np.isnan(floors)
@@ -172,7 +172,7 @@ def share_of_way(scores: FloatArray, floors: FloatArray, draws: Draws, ceiling: 
 
 def ratio(numerators: FloatArray, denominators: FloatArray, draws: Draws) -> Estimate:
     """The ratio of two means over the same images, to first order (Cochran 1977, 6.3): the error of the mean of
-    numerator - ratio denominator, over the mean denominator. Nothing where the denominator cannot be told from 0.
+    numerator - ratio denominator, over the mean denominator. No estimate if the denominator may be 0.
     """
     pairs = ~np.isnan(numerators) & ~np.isnan(denominators)
     n, missing = int(pairs.sum()), int((~pairs).sum())
@@ -185,7 +185,7 @@ def ratio(numerators: FloatArray, denominators: FloatArray, draws: Draws) -> Est
 
 
 def ratio_of_spreads(numerator: Spread, denominator: Spread, n: int, missing: int = 0) -> Estimate:
-    """The ratio of two independent means, to first order: errors add as squares, the second times the ratio.
+    """The ratio of two independent means, to first order: errors add in quadrature, the second scaled by the ratio.
 
     The degrees of freedom follow Welch (1947).
     """
@@ -205,9 +205,9 @@ def _welch(errors: Float[np.ndarray, "parts"], freedoms: Sequence[float]) -> flo
 
 
 def smallest_change(deviation: float, draws: int, freedom: int) -> float:
-    """The change that a paired comparison of so many draws finds with a power of 80 %: (t.975 + t.80) s / √draws.
+    """The change that a paired comparison of this many draws detects with 80 % power: (t.975 + t.80) s / √draws.
 
-    An approximation (Cohen 1988, 2.4, with Student's quantiles in place of the normal ones).
+    An approximation (Cohen 1988, 2.4, with Student's quantiles instead of normal ones).
 
     Args:
         deviation: standard deviation of a draw's paired difference.

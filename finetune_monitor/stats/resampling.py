@@ -1,6 +1,6 @@
-"""The bootstrap: resamples of images, or of persons and then their images, and the interval that they give.
+"""The bootstrap: resamples of images, or of people and then their images, and the resulting interval.
 
-A statistic's values under resampling start with its value on the sample itself.
+The first of a statistic's resampled values is its value on the sample itself.
 """
 
 from collections.abc import Iterator
@@ -17,15 +17,15 @@ Values: TypeAlias = Float[np.ndarray, "rounds"]
 ROUNDS, LEVEL = 1000, 0.95
 
 CHUNK = 250_000
-"""Numbers resampled at a time: 2 MB an array, which stays in the processor's cache."""
+"""Numbers resampled at a time: 2 MB per array, which fits in the processor's cache."""
 
 
 def resamples(groups: Int[np.ndarray, "samples"], rounds: int = ROUNDS, seed: int = 0) -> Weights:
-    """How often each image is drawn, in `rounds` resamples after a row of ones, which is the sample itself.
+    """How often each image is drawn in `rounds` resamples; the first row, all ones, is the sample itself.
 
-    Groups (persons) are drawn with replacement, as many as there are, then within each drawn one as many images as it
-    has. Two stages err to the wide side (compare Davison and Hinkley 1997, section 3.8). With one group only images are
-    drawn.
+    Groups (people) are drawn with replacement, as many as there are; then, within each drawn group, as many images as
+    it has. Two stages err on the wide side (compare Davison and Hinkley 1997, section 3.8). With one group, only images
+    are drawn.
     """
     random = np.random.default_rng(seed)
     if not len(groups):
@@ -41,7 +41,7 @@ def resamples(groups: Int[np.ndarray, "samples"], rounds: int = ROUNDS, seed: in
 
 
 def resampled_rows(n: int, rounds: int = ROUNDS, seed: int = 0) -> Iterator[Int[np.ndarray, "some n"]]:
-    """Which of n images are drawn (one stage, with replacement), `rounds` rows in all, a chunk at a time."""
+    """Indices of the images drawn from n (one stage, with replacement): `rounds` rows in total, one chunk at a time."""
     random = np.random.default_rng(seed)
     rows = max(1, CHUNK // n)
     for start in range(0, rounds, rows):
@@ -49,16 +49,16 @@ def resampled_rows(n: int, rounds: int = ROUNDS, seed: int = 0) -> Iterator[Int[
 
 
 def estimate(values: Values, n: int, missing: int = 0, level: float = LEVEL) -> Estimate:
-    """A statistic with its percentile interval (Efron 1979), from its value and those under resampling.
+    """A statistic with its percentile interval (Efron 1979), from its own value and the resampled ones.
 
-    No interval for fewer than two images, nor where over 1 - `level` of the resamples leave it undefined.
+    No interval for fewer than two images, or if the statistic is undefined in more than 1 - `level` of the resamples.
     """
     low, high = _percentiles(values[1:], level) if n > 1 and not np.isnan(values[0]) else (MISSING, MISSING)
     return Estimate(float(values[0]), low, high, n, missing)
 
 
 class Average:
-    """Weighted mean of a statistic over folds; one that a resample leaves undefined is not in that resample's mean."""
+    """Weighted mean of a statistic over folds; a resample's mean skips folds in which the statistic is undefined."""
 
     def __init__(self) -> None:
         self._total: Values | None = None
@@ -71,14 +71,14 @@ class Average:
         self._count = count if self._count is None else self._count + count
 
     def mean(self, rounds: int) -> Values:
-        """NaN in a round in which nothing was defined."""
+        """The mean in each round; NaN if the statistic was undefined in every fold."""
         if self._total is None or self._count is None:
             return np.full(rounds, np.nan)
         return np.where(self._count, self._total / np.where(self._count, self._count, 1), np.nan)
 
 
 def _percentiles(found: Values, level: float) -> tuple[float, float]:
-    """The middle `level` of the values; NaN where over 1 - `level` of them are undefined."""
+    """The ends of the middle `level` of the values; NaN if more than 1 - `level` of them are undefined."""
     defined = found[~np.isnan(found)]
     if len(defined) < level * len(found):
         return MISSING, MISSING

@@ -1,7 +1,7 @@
-"""Agreement between two series of numbers and how sure it is: correlations, errors, bootstrap intervals, bins.
+"""Agreement between two series of numbers, with uncertainty: correlations, errors, bootstrap intervals, bins.
 
-A statistic takes arrays whose last axis is the images and gives one number for each of the other axes, so that a
-thousand resamples are one call. It is NaN where it is undefined or where a value is missing, without a warning.
+A statistic takes arrays whose last axis is the images and returns one number for each index of the other axes, so that
+one call handles a thousand resamples. It is NaN, without a warning, if it is undefined or a value is missing.
 """
 
 from collections.abc import Callable
@@ -21,12 +21,12 @@ Statistic: TypeAlias = Callable[..., Results]
 
 @dataclass(frozen=True)
 class Bin:
-    """The images whose value lies in [low, high); the last bin holds its upper edge too.
+    """The images whose value lies in [low, high); the last bin includes its upper edge.
 
-    low, high: the edges. The outermost bins also hold what lies beyond them.
-    middle: mean of the value that the images were sorted into bins by.
+    low, high: the edges. The outermost bins also include values beyond them.
+    middle: mean of the value by which the images were binned.
     n: images in the bin.
-    estimate: mean over them of what was asked for; its `n` is smaller where some of that is missing.
+    estimate: mean of the other value over them; its `n` is smaller if some of those values are missing.
     """
 
     low: float
@@ -37,17 +37,17 @@ class Bin:
 
 
 def mean(x: Series) -> Results:
-    """Arithmetic mean; NaN of nothing."""
+    """Arithmetic mean; NaN for no values."""
     return x.mean(axis=-1) if x.shape[-1] else np.full(x.shape[:-1], MISSING)[()]
 
 
 def mae(x: Series, y: Series) -> Results:
-    """Mean absolute error, in the unit of `x` and `y`: mean of |x - y|, from 0, lower is better."""
+    """Mean absolute error in the unit of `x` and `y`: the mean of |x - y|, at least 0; lower is better."""
     return mean(np.abs(x - y))
 
 
 def plcc(x: Series, y: Series) -> Results:
-    """Pearson's linear correlation coefficient (Pearson 1895), -1..1; NaN where `x` or `y` is a constant."""
+    """Pearson's linear correlation coefficient (Pearson 1895), -1..1; NaN if `x` or `y` is constant."""
     if x.shape[-1] < 2:
         return np.full(x.shape[:-1], MISSING)[()]
     x_scaled, y_scaled = _unit(x), _unit(y)
@@ -56,15 +56,15 @@ def plcc(x: Series, y: Series) -> Results:
 
 
 def srcc(x: Series, y: Series) -> Results:
-    """Spearman's rank correlation coefficient (Spearman 1904), -1..1: Pearson's of the ranks, ties sharing theirs."""
+    """Spearman's rank correlation coefficient (Spearman 1904), -1..1: Pearson's r of the ranks, with ties averaged."""
     missing = np.isnan(x).any(axis=-1) | np.isnan(y).any(axis=-1)
     return np.where(missing, MISSING, plcc(ranks(x), ranks(y)))[()]
 
 
 def ranks(x: Series) -> Series:
-    """Rank of each number among those of its row, from 1; equal numbers share the mean of their ranks.
+    """The rank of each number in its row, from 1; equal numbers share the mean of their ranks.
 
-    What `scipy.stats.rankdata(x, axis=-1)` gives, about five times as fast over many rows.
+    Same result as `scipy.stats.rankdata(x, axis=-1)`, but about five times as fast for many rows.
     """
     n = x.shape[-1]
     order = np.argsort(x, axis=-1)
@@ -84,10 +84,10 @@ def interval(
 ) -> Estimate:
     """A statistic over images with its percentile bootstrap interval (`resampling.estimate`).
 
-    Images are resampled as wholes: what the arrays say of one image stays together. An image with a NaN in any array
-    is left out and counted as missing. `mean` holds the statistic's value. There is no interval where over 1 - `level`
-    of the resamples leave the statistic undefined, as two or three images do for a correlation: the others would
-    pretend to a certainty that is not there.
+    Images are resampled as units: all values of an image stay together. An image with a NaN in any array is left out
+    and counted as missing. `mean` holds the statistic's value. There is no interval if the statistic is undefined in
+    more than 1 - `level` of the resamples, as a correlation of two or three images is: the remaining ones would suggest
+    a certainty that does not exist.
     """
     measured = ~np.isnan(np.stack(arrays)).any(axis=0)
     complete = [array[measured].astype(np.float64) for array in arrays]
@@ -101,10 +101,10 @@ def interval(
 def binned(
     values: Float[np.ndarray, "n"], by: Float[np.ndarray, "n"], edges: Float[np.ndarray, "bins_and_1"]
 ) -> list[Bin]:
-    """Mean of `values` in bins of `by`, each with its bootstrap interval; `by` and `edges` share a unit.
+    """The mean of `values` in bins of `by`, each with its bootstrap interval; `by` and `edges` have the same unit.
 
-    An edge belongs to the bin above it, the last one to the bin below. What lies beyond the edges goes into the
-    outermost bins. Empty bins are left out, and so are images whose `by` is missing.
+    An edge belongs to the bin above it, the last edge to the bin below. Values beyond the edges go into the outermost
+    bins. Empty bins and images without a `by` value are left out.
     """
     place = np.where(np.isnan(by), -1, np.clip(np.digitize(by, edges) - 1, 0, len(edges) - 2))
     return [
@@ -118,7 +118,7 @@ def _bin(values: Float[np.ndarray, "n"], by: Float[np.ndarray, "n"], edges: Floa
 
 
 def _unit(x: Series) -> Series:
-    """Centered, and scaled to length 1; NaN for a constant, whose rounding errors must not pass for a spread."""
+    """Centered and scaled to length 1; NaN for a constant, whose rounding errors must not count as a spread."""
     constant = (x == x[..., :1]).all(axis=-1, keepdims=True)
     centered = x - x.mean(axis=-1, keepdims=True)
     length = np.linalg.norm(centered, axis=-1, keepdims=True)

@@ -34,14 +34,14 @@ def test_memory_that_runs_out_halves_the_batch_which_is_remembered(caplog):
     assert batches.map(range(9), small_memory) == list(range(9))
     assert batches.map(range(3), small_memory) == list(range(3))
     assert sizes == [8, 4, 2, 2, 2, 2, 1, 2, 1]
-    assert "out of memory with 8 images at once; 4 from now on" in caplog.text
+    assert "out of memory with 8 images at once; continuing with 4" in caplog.text
 
 
 def test_one_item_that_does_not_fit_is_an_error():
     def no_memory(batch):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8589934592 bytes")
 
-    with pytest.raises(OutOfMemoryError, match="single one of the images"):
+    with pytest.raises(OutOfMemoryError, match="a batch of 1 of the images"):
         Batches(4, "images").map([1, 2], no_memory)
 
 
@@ -71,4 +71,4 @@ print(batches.size)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) in (1, 2)
-    assert "out of memory with 8 items at once; 4 from now on" in done.stderr
+    assert "out of memory with 8 items at once; continuing with 4" in done.stderr

@@ -63,8 +63,8 @@ def test_a_folder_without_the_images_is_refused(tmp_path):
     for folder, reason in [
         ("gone", "no such folder"),
         ("other/z.jpg", "found a file"),
-        ("empty", "none of the 2 .* looked for '7', the folder has no files"),
-        ("other", r"none of the 2 .* looked for '7', found 'z\.jpg'"),
+        ("empty", "has none of the 2 .* looked for '7', the folder has no files"),
+        ("other", r"has none of the 2 .* looked for '7', found 'z\.jpg'"),
     ]:
         with pytest.raises(UserError, match=f"{folder}: {reason}"):
             locate_images(["7", "8"], tmp_path / folder)

@@ -105,7 +105,11 @@ def test_a_truncated_image_is_refused_by_name(tmp_path, name):
 def test_what_is_no_image_is_refused_by_name(tmp_path):
     (tmp_path / "note.jpg").write_text("not an image")
     save(tmp_path / "float.tiff", Image.fromarray(np.zeros((4, 4), dtype=np.float32)))
-    for name, reason in [("note.jpg", "not an image"), ("float.tiff", "floating-point"), ("gone.png", "no such file")]:
+    for name, reason in [
+        ("note.jpg", "not a readable image"),
+        ("float.tiff", "floating-point"),
+        ("gone.png", "no such file"),
+    ]:
         with pytest.raises(UserError, match=f"{name}.*{reason}"):
             read_image(tmp_path / name)
 

@@ -74,7 +74,7 @@ with watched_signals("ending", forwarded=True) as interrupt:
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
         assert process.stderr.readline() == "\n"
-        assert process.stderr.readline() == "ending; again to end at once\n"
+        assert process.stderr.readline() == "ending; repeat to stop at once\n"
         process.send_signal(signal.SIGTERM)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(1)

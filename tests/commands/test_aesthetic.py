@@ -206,7 +206,7 @@ def test_a_table_of_means_on_another_scale(ava, tmp_path):
     ("change", "reason"),
     [
         ({"--output": "fitted"}, "found head.safetensors, which would be overwritten"),
-        ({"--output": "AVA.txt/head"}, "cannot be made (Not a directory)"),
+        ({"--output": "AVA.txt/head"}, "cannot create the folder (Not a directory)"),
         ({"--train": "nowhere.jpgl"}, "nowhere.jpgl: No such file"),
         ({"--train": "test.jpgl", "--test": "test.jpgl"}, "--test and --train: "),
         ({"--test": "AVA.txt"}, "names is a rated image"),

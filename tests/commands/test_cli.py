@@ -24,7 +24,7 @@ def test_show_says_what_it_left_out(tmp_path, capsys):
     path = tmp_path / "evaluations.jsonl"
     path.write_bytes(path.read_bytes()[:-5])
     assert main(["show", str(tmp_path)]) == 0
-    assert "evaluations.jsonl:2: the last line was cut short" in capsys.readouterr().err
+    assert "evaluations.jsonl:2: the last line is truncated" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("folder", ["", "nowhere"])

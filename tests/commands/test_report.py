@@ -34,9 +34,9 @@ def test_it_says_what_it_left_out(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["runs/gone", "-o", "page"], "found no run that can be read, expected at least one:\n  - runs/gone: found no"),
+        (["runs/gone", "-o", "page"], "found no readable run, expected at least one:\n  - runs/gone: found no"),
         (["runs/ana", "-o", "runs/ana"], "runs/ana: is a run directory, expected a folder of its own"),
-        (["runs/ana", "-o", "runs"], "runs: found ana, expected a page or an empty folder; name another one"),
+        (["runs/ana", "-o", "runs"], "runs: found ana, expected a page or an empty folder; choose another one"),
     ],
 )
 def test_errors_of_the_user(capsys, arguments, message):

@@ -101,7 +101,7 @@ def test_two_heads_share_one_encoder_and_each_image_is_encoded_once(tiny_clip, t
 
 def test_a_head_of_another_width_is_refused(tiny_clip, tmp_path):
     head = write_head(tmp_path / "head.safetensors", (12, 5, 1))
-    with pytest.raises(UserError, match=rf"head\.safetensors: the head takes .* width 12, CLIP {tiny_clip} gives 8"):
+    with pytest.raises(UserError, match=rf"head\.safetensors: the head takes .* width 12, but CLIP {tiny_clip} has 8"):
         Aesthetic(clip=str(tiny_clip), head=head)
 
 

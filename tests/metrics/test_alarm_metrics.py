@@ -179,7 +179,7 @@ def test_a_gallery_without_a_face_is_refused_before_training(reader, tmp_path):
     CAT.save(gallery / "cat.png")
     with pytest.raises(UserError, match="found no face in any image"):
         Recognized.for_run(Recognized.Options("dlib", str(gallery)), run)
-    with pytest.raises(UserError, match=r"recognized\.gallery: found none"):
+    with pytest.raises(UserError, match=r"recognized\.gallery: found neither"):
         Recognized.for_run(Recognized.Options("dlib"), run)
 
 

@@ -81,7 +81,7 @@ def test_a_metric_that_describes_nothing_has_stars_with_a_notice(caplog):
     metric = Starred(Bare(), thresholds((0.1, 0.2, 0.6, 0.7), "bare", None))
     assert metric.score(GRAYS, CELLS)["bare_stars"].tolist() == [3, 3, 3]
     assert metric.describe().ceilings == {}
-    notice = "bare_stars: nobody knows which weights the thresholds were fitted on"
+    notice = "bare_stars: it is unknown which weights the thresholds were fitted on"
     assert metric.describe().weights == {"thresholds": [0.1, 0.2, 0.6, 0.7]}
     assert metric.describe().notice == notice
     assert notice in caplog.text
@@ -99,11 +99,15 @@ class Darkness(Brightness):
 @pytest.mark.parametrize(
     ("metric", "changes", "said"),
     [
-        (Brightness(), {"metric": "aesthetic"}, "brightness: found thresholds of aesthetic; take those of brightness"),
+        (Brightness(), {"metric": "aesthetic"}, "brightness: found thresholds for aesthetic; use those for brightness"),
         (Darkness(), {}, "brightness: lower is better"),
-        (Brightness(), {"weights": {"lamp": {"id": "a lamp", "sha256": "cd" * 32}}}, r"of \{.*cdcd.*\}.*\{.*abab"),
-        (Brightness(), {"weights": {**WEIGHTS, "lens": 3}}, r'of \{"lens": 3\}, these are scores of \{"lens": null\}'),
-        (Brightness(), {"weights": {}}, r'of \{"lamp": null\}, these are scores of \{"lamp"'),
+        (Brightness(), {"weights": {"lamp": {"id": "a lamp", "sha256": "cd" * 32}}}, r"with \{.*cdcd.*\}.*\{.*abab"),
+        (
+            Brightness(),
+            {"weights": {**WEIGHTS, "lens": 3}},
+            r'with \{"lens": 3\}, but these are scores with \{"lens": null\}',
+        ),
+        (Brightness(), {"weights": {}}, r'with \{"lamp": null\}, but these are scores with \{"lamp"'),
         (Bare(), {"metric": "bare"}, "fit thresholds to the new scores"),
     ],
 )
@@ -154,7 +158,7 @@ def test_a_name_that_is_the_stars_of_another_is_refused(pipeline, run_folder):
     class Other(Bare):
         name = "brightness_stars"
 
-    with pytest.raises(ValueError, match="each name once"):
+    with pytest.raises(ValueError, match="no duplicate names"):
         FinetuneMonitor(pipeline, PromptGrid(["a"]), [Starred(Brightness(), thresholds()), Other()], run_folder)
 
 

@@ -140,7 +140,7 @@ def test_a_run_records_it_and_a_guard_pairs_the_draws(pipeline, run_folder):
 def test_a_run_without_held_out_photos_goes_on_without_it(caplog):
     with caplog.at_level(logging.WARNING):
         assert ValidationLoss.for_run(ValidationLoss.Options(), RunContext([Path("a.png")], [], "cpu")) is None
-    assert "no photo is held out, and it is not measured; add photos until there are eight" in caplog.text
+    assert "not measured because no photo is held out; use at least eight photos" in caplog.text
 
 
 def test_bad_photos_and_levels_are_refused(tmp_path):

@@ -71,10 +71,10 @@ def test_another_kind_of_network_is_refused(folder, tmp_path):
     copied = Path(shutil.copytree(folder, tmp_path / "dino"))
     config = json.loads((copied / "config.json").read_text())
     (copied / "config.json").write_text(json.dumps({**config, "model_type": "convnext"}))
-    with pytest.raises(UserError, match="found a network of the kind convnext, expected one of vit, dinov2"):
+    with pytest.raises(UserError, match="found a network of type convnext, expected one of vit, dinov2"):
         DinoEncoder(str(copied))
     (copied / "config.json").write_text("{")
-    with pytest.raises(UserError, match=f"dino {copied}: .*; expected DINO or DINOv2 as the hub has it"):
+    with pytest.raises(UserError, match=f"dino {copied}: .*; expected DINO or DINOv2 in the format of the hub"):
         DinoEncoder(str(copied))
 
 
@@ -92,7 +92,7 @@ def test_an_unreachable_hub_is_an_error_in_seconds(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     began = time.monotonic()
-    with pytest.raises(UserError, match=r"dino: facebook/dinov2-small: the model is needed(?s:.*)hf download"):
+    with pytest.raises(UserError, match=r"dino: facebook/dinov2-small: the model is required(?s:.*)hf download"):
         DinoEncoder("facebook/dinov2-small")
     assert time.monotonic() - began < weights.PROBE_SECONDS + 1
     with pytest.raises(UserError, match="dino: nowhere: no such folder; expected a folder in transformers layout"):

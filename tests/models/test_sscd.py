@@ -61,5 +61,5 @@ def test_what_is_no_sscd_is_refused_before_training(weights, tmp_path, monkeypat
     with pytest.raises(UserError, match=r"sscd_disc_mixup(?s:.*)published at: https.*(?s:.*)leave .*copying\.sscd out"):
         Copying.for_run(Copying.Options(sscd="disc_mixup"), run)
     torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "other.pt")
-    with pytest.raises(UserError, match="no weights of SSCD with a ResNet-50"):
+    with pytest.raises(UserError, match="not the weights of an SSCD ResNet-50"):
         Copying(PHOTOS, sscd=str(tmp_path / "other.pt"))

@@ -298,7 +298,7 @@ def test_a_model_on_the_hub_is_left_to_from_pretrained(server, monkeypatch):
 
 def test_an_unreachable_hub_is_an_error_in_seconds():
     began = time.monotonic()
-    with pytest.raises(UserError, match=r"owner/model: the model is needed(?s:.*)hf download owner/model --local-dir"):
+    with pytest.raises(UserError, match=r"owner/model: the model is required(?s:.*)hf download owner/model"):
         resolve_hub_model("owner/model")
     assert time.monotonic() - began < weights.PROBE_SECONDS + 1
 
@@ -361,8 +361,8 @@ def test_preprocessing_is_that_of_the_weights(tmp_path):
 @pytest.mark.parametrize(
     ("clip", "tag", "reason"),
     [
-        ("ViT-L-14", "openai", "openai need QuickGELU, which ViT-L-14 lacks; write ViT-L-14-quickgelu"),
-        ("ViT-B-32", "laion400m_e32", "write ViT-B-32-quickgelu"),
+        ("ViT-L-14", "openai", "openai need QuickGELU, which ViT-L-14 lacks; use ViT-L-14-quickgelu"),
+        ("ViT-B-32", "laion400m_e32", "use ViT-B-32-quickgelu"),
         ("ViT-L-14-quickgelu", "laion2b_s32b_b82k", "laion2b_s32b_b82k belongs to clip: ViT-L-14$"),
         ("ViT-L-14-quickgelu", "openia", "found 'openia', expected for ViT-L-14-quickgelu one of openai,"),
         ("ViT-L-14-quickgelu", None, "found None"),

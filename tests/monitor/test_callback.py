@@ -178,7 +178,9 @@ def test_hooks_see_what_is_recorded_and_one_that_fails_is_off(pipeline, run_fold
     monitor.close()
     assert seen == [(0, 0, True, True), (2, 2, True, True), (4, 4, True, True)]
     assert len(failed) == 1
-    assert caplog.text.count("failing failed and is off from now on: RuntimeError('no network')") == 1
+    assert (
+        caplog.text.count("failing failed and is turned off for the rest of the run: RuntimeError('no network')") == 1
+    )
 
 
 def test_best_weights_are_those_of_the_best_step(pipeline, run_folder):
@@ -244,7 +246,7 @@ def test_best_weights_of_a_step_that_is_repeated_are_set_aside(pipeline, run_fol
     make(pipeline, run_folder, resume_step=2).close()
     assert not (run_folder / "best").exists()
     assert (run_folder / "best-step-000004").is_dir()
-    assert "of step 4" in caplog.text
+    assert "belongs to step 4" in caplog.text
 
 
 def test_a_step_is_evaluated_once(pipeline, run_folder):
@@ -321,7 +323,7 @@ def test_weights_put_in_place_are_the_ones_that_are_judged(pipeline, run_folder)
     ("arguments", "said"),
     [
         ({"metrics": []}, "metrics"),
-        ({"metrics": [Brightness(), Brightness()]}, "each name once"),
+        ({"metrics": [Brightness(), Brightness()]}, "no duplicate names"),
         ({"every": 0}, "every"),
     ],
 )
@@ -371,7 +373,7 @@ def test_a_budget_puts_evaluations_off_and_a_resumed_run_keeps_to_it(pipeline, r
     assert train(make(pipeline, run_folder, max_overhead=0.999999), range(1, 7)) == [0, 2, 4, 6]
     frugal = make(pipeline, run_folder, max_overhead=1e-9, resume_step=5)
     assert train(frugal, range(6, 13)) == [0, 2, 4]
-    assert caplog.text.count("evaluation put off to about step") == 1
+    assert caplog.text.count("evaluation postponed to about step") == 1
     recorded = read_run(run_folder)
     assert recorded.run["max_overhead"] == 1e-9
     assert [evaluation.overhead is None for evaluation in recorded.evaluations] == [True, False, False]
@@ -386,10 +388,10 @@ def test_what_monitoring_will_cost_is_said_in_words(pipeline, run_folder, monkey
     monitor = make(pipeline, run_folder, every=300, max_overhead=0.05)
     said = monitor.forecast(0.5)
     assert said.startswith(
-        "evaluation about 14.0 s or less, every 300 steps, 8.5 % of the time; brightness: this grid "
+        "evaluation: about 14.0 s or less, every 300 steps, 8.5 % of the time; brightness: with 4 images "
     )
-    assert "grid of 4 images can tell a change of " in said
-    assert "(a guess from one evaluation); 16 images would tell" in said
+    assert "with 4 images this grid can detect a change of " in said
+    assert "(estimated from one evaluation); with 16 images, " in said
     monitor.evaluate(300)  # the same images: how they move is not known yet
     assert monitor.forecast(1.0) == "evaluation about 14.0 s, every 300 steps, 4.5 % of the time"
     assert monitor.forecast(0.5) == (
@@ -409,7 +411,7 @@ def test_a_step_before_the_last_one_evaluated_is_refused_and_not_taken_for_it(pi
     monitor = make(pipeline, run_folder)
     ten = monitor.evaluate(10)
     assert monitor.evaluate(10) is ten
-    with pytest.raises(ValueError, match="found 5 after step 10 has been evaluated"):
+    with pytest.raises(ValueError, match="found 5 after an evaluation at step 10"):
         monitor.evaluate(5)
     monitor.close()
     assert [evaluation.step for evaluation in read_run(run_folder).evaluations] == [0, 10]
@@ -421,7 +423,7 @@ def test_a_count_that_begins_anew_is_warned_about_once_and_training_goes_on(pipe
         assert not monitor.on_step_end(step)
     monitor.close()
     assert [evaluation.step for evaluation in read_run(run_folder).evaluations] == [0, 2, 4]
-    assert caplog.text.count("count the steps of the whole training") == 1
+    assert caplog.text.count("count steps across the entire training run") == 1
 
 
 def test_the_other_processes_have_no_record(pipeline, run_folder, monkeypatch):

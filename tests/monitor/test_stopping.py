@@ -22,7 +22,7 @@ def test_the_first_rule_that_stops_gives_the_reason_and_its_numbers():
     decision = decide(watched(0.3, 0.2), rules, "x")
     assert (decision.stop, decision.reason, decision.best_step) == (True, StopReason.PATIENCE, 0)
     assert decision.best_score == pytest.approx(0.3)
-    assert decision.why.startswith("the score stopped improving: 1 evaluation in a row did not beat the 0.300 of x")
+    assert decision.why.startswith("the score stopped improving: 1 evaluation in a row did not beat the best x, 0.300")
 
 
 def test_a_metric_that_is_never_measured_has_its_own_reason_and_does_not_stop():

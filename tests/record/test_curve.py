@@ -87,12 +87,12 @@ def test_the_smallest_change_comes_from_how_the_same_cells_move():
     expected = 2.8 * np.sqrt(2 * (0.102**2 + 0.087**2) / 400)
     assert found.change == pytest.approx(expected, rel=0.05)
     assert found.with_more == pytest.approx(found.change / 2, rel=0.01)
-    assert "400 images can tell a change of 0.027; 1600 images would tell 0.013" in str(found)
+    assert "with 400 images this grid can detect a change of 0.027; with 1600 images, 0.013" in str(found)
 
 
 def test_from_one_evaluation_the_smallest_change_is_a_guess_and_from_one_seed_there_is_none():
     start = history(np.random.default_rng(2), [0.0], GRID)
     assert resolution(start, METRIC).is_guess
-    assert "a guess from one evaluation" in str(resolution(start, METRIC))
+    assert "estimated from one evaluation" in str(resolution(start, METRIC))
     assert resolution(history(np.random.default_rng(2), [0.0, 0.3], PromptGrid(["a", "b"], seeds=[0])), METRIC) is None
     assert resolution([], METRIC) is None

@@ -82,7 +82,7 @@ def test_where_they_cannot_be_written_the_run_goes_on(pipeline, run_folder, capl
     monitor.on_step_end(1)
     monitor.close()
     assert len(read_run(run_folder).evaluations) == 2
-    assert caplog.text.count("could not be kept for pages") == 1
+    assert caplog.text.count("cannot save thumbnails") == 1
 
 
 class Reader:

@@ -99,7 +99,7 @@ def test_a_run_that_died_before_its_first_evaluation_is_no_obstacle(tmp_path):
     record.close()
     row = json.dumps({"step": 0})
     (tmp_path / "evaluations.jsonl").write_text(row[:5])
-    with pytest.warns(RuntimeWarning, match="cut short"):
+    with pytest.warns(RuntimeWarning, match="truncated"):
         begun(tmp_path).close()
     assert (tmp_path / "evaluations.jsonl").read_bytes() == b""
     assert list((tmp_path / "images").iterdir()) == []
@@ -164,7 +164,7 @@ def test_resume_without_a_record_is_refused(tmp_path):
         begun(tmp_path, resume_step=300)
 
 
-@pytest.mark.filterwarnings("ignore:.*(cut short|image rows):RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:.*(truncated|image rows):RuntimeWarning")
 @pytest.mark.parametrize("name", ["evaluations.jsonl", "images.jsonl"])
 def test_a_file_cut_at_any_byte_reads_as_the_evaluations_before(tmp_path, name):
     write_run(tmp_path, {0: 0.1, 300: 0.2})
@@ -177,7 +177,7 @@ def test_a_file_cut_at_any_byte_reads_as_the_evaluations_before(tmp_path, name):
         assert found == ([0, 300] if cut >= len(whole) - 1 else [0])  # the newline alone may be missing
 
 
-@pytest.mark.filterwarnings("ignore:.*(cut short|image rows):RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:.*(truncated|image rows):RuntimeWarning")
 @pytest.mark.parametrize("missing", [0, 1, 2, 150])
 @pytest.mark.parametrize("name", ["evaluations.jsonl", "images.jsonl"])
 def test_a_cut_file_is_repaired_on_resume(tmp_path, name, missing):
@@ -196,7 +196,7 @@ def test_a_torn_line_is_said(tmp_path):
     write_run(tmp_path, {0: 0.1, 300: 0.2})
     path = tmp_path / "evaluations.jsonl"
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.warns(RuntimeWarning, match=r"evaluations\.jsonl:2: the last line was cut short"):
+    with pytest.warns(RuntimeWarning, match=r"evaluations\.jsonl:2: the last line is truncated"):
         assert [found.step for found in read_run(tmp_path).evaluations] == [0]
 
 

@@ -204,7 +204,7 @@ def test_the_sampler_suits_the_model(kind, sampler, used):
 def test_a_sampler_that_does_not_suit_the_model_is_refused(pipeline):
     with pytest.raises(ValueError, match=r"use_flow_sigmas.*flow matching"):
         Renderer(tiny.sd3(), replace(GRID, sampler="DDIMScheduler"))
-    with pytest.raises(ValueError, match="not trained by flow matching"):
+    with pytest.raises(ValueError, match="not trained with flow matching"):
         Renderer(pipeline, replace(GRID, sampler="FlowMatchEulerDiscreteScheduler"))
 
 

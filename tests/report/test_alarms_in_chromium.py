@@ -80,7 +80,7 @@ def test_an_enlarged_image_stands_beside_the_photo_that_it_is_nearest_to(page, p
 
 def test_where_the_alarm_sounds_the_images_most_like_a_photo_stand_beside_it(page, photos):
     assert page.inner_text("#alarms p").startswith("Alarm: copying is 0.875 [")
-    assert page.inner_text("#alarms h3") == "Image and nearest photo: the 5 most alike of 7"
+    assert page.inner_text("#alarms h3") == "Image and nearest photo: the 5 most similar of 7"
     found = pairs(page)
     assert [photo.split("/")[-1] for _, photo, _ in found] == [
         thumbnail_of(photos[place]).split("/")[-1] for place in (0, 2, 1, 0, 2)

@@ -124,7 +124,7 @@ def test_runs_without_a_shared_cell_cannot_be_compared(tmp_path, changes):
 )
 def test_images_that_are_sampled_otherwise_are_not_the_same_cell(tmp_path, changes):
     first, second = write(tmp_path / "a", {0: {}}), write(tmp_path / "b", {0: {}}, replace(GRID, **changes))
-    with pytest.raises(UserError, match=rf"sampled otherwise \({next(iter(changes))}: "):
+    with pytest.raises(UserError, match=rf"sampling differs \({next(iter(changes))}: "):
         compare(last(first), last(second))
 
 
@@ -141,11 +141,11 @@ def change(mean: float, low: float, high: float, n: int = 8, better: bool | None
         (change(0.2, 0.1, 0.3, better=None), "the second is higher by 0.200 [0.100, 0.300]"),
         (
             change(0.2, -0.1, 0.3),
-            "no difference can be told from these 8 images: 0.200 [-0.100, 0.300] is compatible with none",
+            "no significant difference in these 8 images: 0.200 [-0.100, 0.300] is compatible with none",
         ),
         (
             change(0.2, math.nan, math.nan, n=1),
-            "higher by 0.200 in the one image that was measured in both, which cannot be told from chance",
+            "higher by 0.200 in the only image that was measured in both, which may be chance",
         ),
         (change(0.0, 0.0, 0.0), "the same in every image"),
         (change(0.0, math.nan, math.nan, n=1), "the same in every image"),
@@ -217,7 +217,7 @@ def test_the_command_compares_the_best_and_the_last_steps(tmp_path, capsys):
     assert "1.500 [1.500, 1.500]" in out
     assert "8 of 8 │  lower" in out
     assert "noise: the second is higher by 1.500 [1.500, 1.500], which is worse" in out
-    assert "nothing of another training run" in out
+    assert "do not cover other training runs" in out
     content = json.loads((first / "run.json").read_text())
     content["ended"]["best_step"] = 0
     (first / "run.json").write_text(json.dumps(content))
@@ -235,7 +235,7 @@ def test_two_steps_of_one_run_and_a_caution_on_the_command_line(tmp_path, capsys
     other = write(tmp_path / "b", {0: COLUMNS}, weights={})
     same = write(tmp_path / "c", {0: COLUMNS})
     assert main(["compare", str(other), str(same), "--step", "0"]) == 0
-    assert "note: face_similarity_held_out: the runs' scores are not on one scale: not the same" in (
+    assert "note: face_similarity_held_out: the runs' scores are not on the same scale: different" in (
         capsys.readouterr().out
     )
 

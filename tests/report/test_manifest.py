@@ -110,14 +110,14 @@ def test_runs_share_the_cells_that_are_equal_in_all(ana):
     assert len(found["cells"]) == 7
     assert found["notes"] == [
         "the runs have different grids: 1 of 7 cells are in all of them; images are compared on shared cells, "
-        "but their means are over other images"
+        "but their means are over different images"
     ]
 
 
 def test_equal_prompts_that_are_sampled_otherwise_are_other_cells(ana):
     found = described(ana, other(ana, "ben", sampling="another sampler"))
     assert [run["cells"] for run in found["runs"]] == [[0, 1, 2, 3], [4, 5, 6, 7]]
-    assert "none of the 8 cells is in all of them" in found["notes"][0]
+    assert "none of the 8 cells are in all of them" in found["notes"][0]
 
 
 @pytest.mark.parametrize(
@@ -126,13 +126,13 @@ def test_equal_prompts_that_are_sampled_otherwise_are_other_cells(ana):
         ({}, None),
         (
             {"measured_with": {"face_similarity": {"recognizer": {"id": "casia", "sha256": "ab" * 32}}}},
-            "scores of face_similarity are not comparable between runs, as they differ in: "
+            "scores of face_similarity are not comparable between runs because they differ in: "
             "recognizer vggface2, higher is better, from -1 to 1 (ana); "
             "recognizer casia (abababab), higher is better, from -1 to 1 (ben)",
         ),
         (
             {"columns": {**COLUMNS, "aesthetic": replace(COLUMNS["aesthetic"], bounds=(0.0, 10.0))}},
-            "scores of aesthetic are not comparable between runs, as they differ in: "
+            "scores of aesthetic are not comparable between runs because they differ in: "
             "higher is better, from 1 to 10 (ana); higher is better, from 0 to 10 (ben)",
         ),
         (
@@ -220,7 +220,7 @@ def test_trials_of_a_sweep_are_named_by_the_ids_of_their_runs(ana):
         ("waiting", True, None),
         ("finished", False, None),
         ("failed", False, "it failed: no such model"),
-        ("stopped_early", False, "the sweep stopped it early: others were better at the same step"),
+        ("stopped_early", False, "the sweep stopped it early because others were better at the same step"),
     ],
 )
 def test_the_sweep_says_how_its_trials_stand(ana, state, live, why):

@@ -197,7 +197,7 @@ def mine(folder: Path) -> None:
         ("ana/best", None, "belongs to the run in"),
         ("ana/images/step-000000/page", None, "belongs to the run in"),
         ("other", mine, "found thesis.txt, expected a page or an empty folder"),
-        ("file", Path.touch, "cannot be made"),
+        ("file", Path.touch, "cannot create the folder"),
     ],
 )
 def test_folders_that_are_not_for_a_page(ana, tmp_path, place, prepare, found):
@@ -210,7 +210,7 @@ def test_folders_that_are_not_for_a_page(ana, tmp_path, place, prepare, found):
 
 
 def test_not_one_run_leaves_no_folder(page, tmp_path):
-    with pytest.raises(UserError, match="found no run that can be read"):
+    with pytest.raises(UserError, match="found no readable run"):
         write_page(page, [tmp_path / "gone"])
     assert not page.exists()
 

@@ -185,7 +185,7 @@ def test_every_chart_marks_best_step_floor_and_ceiling_and_has_its_numbers(chrom
         names = page.evaluate(f"{plot}.layout.annotations.map((each) => each.text)")
         assert names == ["floor 0.115", "ceiling 0.900"]
         assert page.evaluate(f"{plot}._fullLayout.xaxis._vals.map(({{ x }}) => x).every((x) => x >= 0)")
-        assert "a star marks the best step, by face similarity:" in page.inner_text("#curves > p")
+        assert "A star marks the best step, by face similarity:" in page.inner_text("#curves > p")
         assert texts(page, "#runs thead th") == ["run", "best step", "state", "rank"]
         assert page.get_attribute("#runs thead .setting", "title") == "train.rank"
         page.click("#charts > :nth-child(1) summary")
@@ -271,10 +271,10 @@ def test_pairs_compare_shared_cells_only_and_say_so(chromium, pair):
         assert "B is better" in page.inner_text("#differences")
         changed(page, "runs[0].scales = {face_similarity: 'other'}")
         row = page.locator("#differences tbody tr").first
-        assert "not on one scale: measured with other photos or models" in row.inner_text()
+        assert "not on the same scale: measured with different photos or models" in row.inner_text()
         assert "better" not in row.inner_text()
         assert row.locator(".better, .worse").count() == 0
-        assert page.locator("#differences tbody").inner_text().count("not on one scale") == 1
+        assert page.locator("#differences tbody").inner_text().count("not on the same scale") == 1
         page.click("#swap")
         assert "\u22120.405 [\u22120.469, \u22120.341]" in page.inner_text("#differences")
 
@@ -587,7 +587,7 @@ def test_a_run_s_data_that_is_missing_is_said(chromium, tmp_path):
     with opened_page(chromium) as (page, _):
         page.goto((tmp_path / "page" / "index.html").as_uri())
         until(page, "page.charts")
-        until(page, "document.querySelector('#images-state').textContent.includes('could not be loaded')")
+        until(page, "document.querySelector('#images-state').textContent.includes('Cannot load')")
         assert page.locator("#gallery > li").count() == 4
 
 
@@ -605,7 +605,7 @@ def test_without_the_charts_the_numbers_remain(chromium, tmp_path):
     (tmp_path / "page" / "plotly.min.js").unlink()
     with opened_page(chromium) as (page, _):
         page.goto((tmp_path / "page" / "index.html").as_uri())
-        until(page, "document.querySelector('#charts').textContent.includes('could not be drawn')")
+        until(page, "document.querySelector('#charts').textContent.includes('Cannot draw')")
         assert "0.615" in page.inner_text("#charts tbody")
 
 

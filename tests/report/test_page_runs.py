@@ -61,7 +61,7 @@ def tear(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("file", "problem"),
-    [("evaluations.jsonl", "the last line was cut short"), ("images.jsonl", "step 50 has 3 of 4 image rows")],
+    [("evaluations.jsonl", "the last line is truncated"), ("images.jsonl", "step 50 has only 3 of 4 image rows")],
 )
 def test_what_a_crash_cut_short_is_a_problem_of_the_run(tmp_path, file, problem):
     write_run(tmp_path / "ana", {0: 0.1, 50: 0.6})
@@ -87,7 +87,7 @@ DAMAGES = {
     "found no run.json": lambda run_dir: (run_dir / "run.json").unlink(),
     "not valid JSON": lambda run_dir: (run_dir / "run.json").write_text("{"),
     "expected an object": lambda run_dir: (run_dir / "run.json").write_text("[]"),
-    "cannot be read": lambda run_dir: [(run_dir / "run.json").unlink(), (run_dir / "run.json").mkdir()],
+    "cannot read it": lambda run_dir: [(run_dir / "run.json").unlink(), (run_dir / "run.json").mkdir()],
     "grid: damaged (it is missing": lambda run_dir: change(run_dir, grid=None),
     'grid: damaged (ValueError("found': lambda run_dir: change(run_dir, grid={"prompts": ["a"], "seeds": ["../../b"]}),
     "grid: damaged (ValueError('found": lambda run_dir: change(run_dir, grid={"prompts": [1], "seeds": [0]}),

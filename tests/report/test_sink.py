@@ -89,7 +89,7 @@ def test_a_page_that_another_one_writes_now_is_written_later(record, caplog):
     with (record.output_dir / "page/.lock").open() as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         sink.write(evaluation(0), images())
-    assert "could not be written (another process is writing it); the next evaluation tries again" in caplog.text
+    assert "cannot write the page (another process is writing it); the next evaluation tries again" in caplog.text
     assert shown(record.output_dir)["steps"] == []
     add(record, 50)
     sink.write(evaluation(50), images())
@@ -108,7 +108,7 @@ def test_a_full_disk_is_a_warning_and_leaves_the_old_page(record, caplog):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, previous)
-    assert "could not be written (File too large)" in caplog.text
+    assert "cannot write the page (File too large)" in caplog.text
     assert shown(record.output_dir)["steps"] == []
     sink.close(RunSummary((), "face_similarity", None, None))
     assert shown(record.output_dir)["steps"] == [0]
@@ -122,5 +122,5 @@ def test_a_folder_of_that_name_that_is_no_page_does_not_end_a_training(pipeline,
     monitor = FinetuneMonitor(pipeline, grid, [Brightness()], run_folder, [ReportPage()], every=2)
     monitor.on_step_end(2)
     monitor.close()
-    assert caplog.text.count("sink report failed and is off") == 1
+    assert caplog.text.count("sink report failed and is turned off") == 1
     assert os.listdir(run_folder / "page") == ["thesis.txt"]

@@ -99,7 +99,7 @@ def test_a_sink_without_a_tracker_gets_its_options_and_one_that_cannot_start_is_
     [diary] = start_sinks(accelerator, tmp_path, {Diary: {"page": 3}})
     assert (diary.page, accelerator.trackers) == (3, [])
     assert start_sinks(accelerator, tmp_path, {Diary: {"page": 0}}) == []
-    assert "sink diary cannot start and is off for this run: ValueError('no such page')" in caplog.text
+    assert "sink diary cannot start and is turned off for this run: ValueError('no such page')" in caplog.text
 
 
 class Notebook(GeneralTracker):

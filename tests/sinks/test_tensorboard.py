@@ -183,6 +183,6 @@ def test_the_level_of_an_alarm_is_a_curve_beside_the_score_and_its_words_are_a_t
     tags = {chart.title: list(chart.multiline.tag) for chart in charts if chart.multiline.tag}
     assert tags == {
         "face_similarity and the real photos": ["^face_similarity$", "^ceiling/face_similarity$"],
-        "aesthetic and the level of its alarm": ["^aesthetic$", "^alarm/aesthetic$"],
-        "faces_found and the level of its alarm": ["^faces_found$", "^alarm/faces_found$"],
+        "aesthetic and its alarm level": ["^aesthetic$", "^alarm/aesthetic$"],
+        "faces_found and its alarm level": ["^faces_found$", "^alarm/faces_found$"],
     }

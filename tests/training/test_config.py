@@ -92,7 +92,7 @@ def test_all_problems_are_named_at_once_with_the_nearest_key():
         ("monitor.stopping=[{prompts: [0, 2]}]", "monitor.stopping.0.prompts: found 2, expected 0 to 1"),
         ("monitor.stopping=[{rule: target, score: 1.5}]", "monitor.stopping.0.score: found 1.5, expected -1 to 1"),
         ("monitor.stopping=[{rule: target}]", "monitor.stopping.0.score: found both or neither of score and share"),
-        ("monitor.grid.seeds=[4]", "found 6 beside a list of seeds; name one of them"),
+        ("monitor.grid.seeds=[4]", "found 6 and a list of seeds; set only one"),
         ("monitor.grid.images_per_prompt=0", "monitor.grid.images_per_prompt: found 0, expected 1 to 1000"),
         ("monitor.stopping=[{metric: face_similarity_held_out}]", "needs data.held_out"),
         (
@@ -111,7 +111,7 @@ def test_what_is_wrong_is_said(override, said):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("", "expected keys"), ("a: [", "not valid YAML"), ("model: a\nmodel: b\n", "found twice: model")],
+    [("", "expected keys"), ("a: [", "not valid YAML"), ("model: a\nmodel: b\n", "duplicate keys: model")],
 )
 def test_a_file_that_is_no_config_is_named(tmp_path, content, said):
     path = tmp_path / "x.yaml"

@@ -264,7 +264,7 @@ def test_going_back_to_an_older_checkpoint_drops_what_came_after(train):
     [
         (["train.resume=never"], "train.resume is never"),
         (["monitor.grid.seeds=[5]"], "prompt grid"),
-        (["monitor.metrics={face_similarity: null, aesthetic: AESTHETIC}"], "recorded with another setup"),
+        (["monitor.metrics={face_similarity: null, aesthetic: AESTHETIC}"], "recorded with a different setup"),
     ],
 )
 def test_a_run_that_cannot_be_gone_on_with_is_refused_and_keeps_everything(train, changes, said):
@@ -301,7 +301,7 @@ def test_what_cannot_be_trained_or_drawn_is_said_at_once(write_config, tmp_path,
 
 def test_a_gallery_that_nobody_will_generate_is_said_at_once(write_config, photos, tmp_path):
     settings = ["monitor.metrics.recognized={}", "data.class_prompt=a", f"data.class_images={tmp_path / 'none'}"]
-    with pytest.raises(UserError, match=r"recognized\.gallery: found none, and no class images"):
+    with pytest.raises(UserError, match=r"recognized\.gallery: found neither a gallery nor class images"):
         run(load_config(write_config(), settings))
     settings[-1] = f"data.class_images={photos}"
     assert run(load_config(write_config(), [*settings, "train.max_steps=1", "monitor.stopping=[]"])) == 0

@@ -1,4 +1,4 @@
-"""Stop when the training has come apart."""
+"""Stop when training has diverged."""
 
 import math
 from dataclasses import dataclass
@@ -11,14 +11,15 @@ from finetune_monitor.record.evaluation import Evaluation, StopReason
 
 @dataclass(frozen=True)
 class Divergence:
-    """Stop when the training has come apart: a loss that is not finite, or a score that can no longer be measured.
+    """Stop when training has diverged: the loss is not finite, or the score can no longer be measured.
 
     Args:
-        evaluations: in so many in a row the score, which was measured before, is measured in no image. The loss is
-            looked at in every step where the loop tells it (`on_step_end(step, loss=...)`; train.py always does).
+        evaluations: stop after this many evaluations in a row without a single image in which the score, which was
+            measured before, can be measured. The loss is checked at every step for which the loop passes it
+            (`on_step_end(step, loss=...)`; train.py always does).
 
     Raises:
-        ValueError: `evaluations` below 1.
+        ValueError: `evaluations` is below 1.
     """
 
     name: ClassVar[str] = "divergence"
@@ -37,7 +38,7 @@ class Divergence:
             return None
         return Stop(
             StopReason.DIVERGENCE,
-            f"{self.metric} could be measured before, and in no image of the last {self.evaluations} evaluations",
+            f"{self.metric} was measured before, but in no image of the last {self.evaluations} evaluations",
         )
 
     def _is_measured(self, evaluation: Evaluation) -> bool:

@@ -1,4 +1,4 @@
-"""Stop when a score gets worse than it may."""
+"""Stop when a score gets worse than a limit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ from finetune_monitor.stats.estimate import shown
 class Guard:
     """Stop when a score gets worse: by more than `fall` since step 0, or beyond `level`.
 
-    Chance alone must not do it: the interval is beyond the level, or leaves no change since step 0 out; or else the
-    means of two evaluations in a row are too bad.
+    Chance alone must not trigger it: the interval is beyond the level, or the interval of the change since step 0
+    excludes 0; or the means of two evaluations in a row are beyond the limit.
 
     Args:
-        fall: how much worse than at step 0 it may become, in the metric's unit.
-        level: which score it may not be worse than.
-        prompts: places of the grid's prompts that are watched, from 0; None for all.
+        fall: how much worse than at step 0 the score may get, in the metric's unit.
+        level: the worst score allowed.
+        prompts: 0-based indices of the grid's prompts to watch; None for all.
 
     Raises:
-        ValueError: neither `fall` nor `level`, `fall` below 0, or prompts that are not places.
+        ValueError: neither `fall` nor `level` is given, `fall` is below 0, or `prompts` are not valid indices.
     """
 
     name: ClassVar[str] = "guard"
@@ -36,7 +36,7 @@ class Guard:
 
     def __post_init__(self) -> None:
         if self.fall is None and self.level is None:
-            raise ValueError("Guard.fall: found neither fall nor level, expected one of them or both")
+            raise ValueError("Guard.fall: found neither fall nor level, expected one or both")
         if self.fall is not None:
             at_least(self, fall=0)
         check_prompts(self)
@@ -65,6 +65,6 @@ class Guard:
         if not holds(beyond, sure=worse_end(change, -sign) > 0):
             return ""
         return (
-            f"{named(self)} is {shown(trained[-1].score)}, it was {first.score.mean:.3f} at step 0 and may be worse "
-            f"by {self.fall:g}"
+            f"{named(self)} is {shown(trained[-1].score)}, it was {first.score.mean:.3f} at step 0 and may get worse "
+            f"by at most {self.fall:g}"
         )

@@ -1,4 +1,4 @@
-"""Stop when nothing has been better than the best for a while."""
+"""Stop when no evaluation has beaten the best one for a while."""
 
 import math
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from finetune_monitor.record.evaluation import StopReason
 class Patience:
     """Stop after `patience` evaluations in a row that did not beat the best by more than `min_delta`.
 
-    An evaluation in which the metric was not measured neither counts nor starts the count anew.
+    An evaluation in which the metric was not measured neither counts nor resets the count.
 
     Args:
-        prompts: places of the grid's prompts that are watched, from 0; None for all.
+        prompts: 0-based indices of the grid's prompts to watch; None for all.
 
     Raises:
-        ValueError: `patience` below 1, `min_delta` below 0, or prompts that are not places.
+        ValueError: `patience` is below 1, `min_delta` is below 0, or `prompts` are not valid indices.
     """
 
     name: ClassVar[str] = "patience"
@@ -44,6 +44,6 @@ class Patience:
             return None
         return Stop(
             StopReason.PATIENCE,
-            f"{counted(waited, 'evaluation')} in a row did not beat the {sign * best:.3f} of {named(self)} at step "
-            f"{step} by more than {self.min_delta:g}",
+            f"{counted(waited, 'evaluation')} in a row did not beat the best {named(self)}, {sign * best:.3f} at step "
+            f"{step}, by more than {self.min_delta:g}",
         )

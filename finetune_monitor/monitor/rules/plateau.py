@@ -1,4 +1,4 @@
-"""Stop when the last evaluations are on average no better than those before: the default."""
+"""Stop when the last evaluations are on average no better than the ones before: the default rule."""
 
 import math
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from finetune_monitor.record.evaluation import StopReason
 class Plateau:
     """Stop when the last `window` evaluations are on average no better than the `window` before them by `min_delta`.
 
-    Step 0 is not among them. Measured in benchmarks/SIGNALS.md: it takes a slow rise for a plateau less often than
-    patience does, as it compares averages and not single evaluations.
+    Step 0 is not included. Measured in benchmarks/SIGNALS.md: it mistakes a slow rise for a plateau less often than
+    patience does, because it compares averages rather than single evaluations.
 
     Args:
-        min_steps: never before this step.
-        prompts: places of the grid's prompts that are watched, from 0; None for all.
+        min_steps: never stop before this step.
+        prompts: 0-based indices of the grid's prompts to watch; None for all.
 
     Raises:
-        ValueError: `window` below 1, `min_delta` or `min_steps` below 0, or prompts that are not places.
+        ValueError: `window` is below 1, `min_delta` or `min_steps` is below 0, or `prompts` are not valid indices.
     """
 
     name: ClassVar[str] = "plateau"
@@ -47,6 +47,6 @@ class Plateau:
             return None
         return Stop(
             StopReason.PLATEAU,
-            f"{named(self)} was {last:.3f} on average over the last {self.window} evaluations and {before:.3f} over "
-            f"the {self.window} before, which is not better by more than {self.min_delta:g}",
+            f"{named(self)} averaged {last:.3f} over the last {self.window} evaluations and {before:.3f} over "
+            f"the {self.window} before, which is not an improvement by more than {self.min_delta:g}",
         )

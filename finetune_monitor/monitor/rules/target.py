@@ -16,16 +16,16 @@ from finetune_monitor.stats.estimate import Estimate, shown
 class Target:
     """Stop when a score is reached: `score`, or `share` of the way from the base model to the real photos.
 
-    It is reached where the whole interval is beyond it, or the means of two evaluations in a row are: one lucky
-    evaluation does not do.
+    The target is reached if the entire interval is beyond it, or the means of two evaluations in a row are: one lucky
+    evaluation is not enough.
 
     Args:
         score: in the metric's unit.
-        share: 0 is the score at step 0, 1 the ceiling, which the metric must have.
-        prompts: places of the grid's prompts that are watched, from 0; None for all.
+        share: 0 is the score at step 0, and 1 is the ceiling, which the metric must have.
+        prompts: 0-based indices of the grid's prompts to watch; None for all.
 
     Raises:
-        ValueError: not exactly one of `score` and `share`, or prompts that are not places.
+        ValueError: not exactly one of `score` and `share` is given, or `prompts` are not valid indices.
     """
 
     name: ClassVar[str] = "target"
@@ -37,7 +37,7 @@ class Target:
 
     def __post_init__(self) -> None:
         if (self.score is None) == (self.share is None):
-            raise ValueError("Target.score: found both or neither of score and share, expected one of them")
+            raise ValueError("Target.score: found both or neither of score and share, expected exactly one")
         if self.share is not None and not 0 < self.share <= 1:
             raise ValueError(f"Target.share: found {self.share:g}, expected more than 0 and at most 1")
         check_prompts(self)

@@ -1,4 +1,4 @@
-"""What rules share: the name of what they watch, and checks of their options."""
+"""Shared by rules: the name of what they watch, and checks of their options."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class OfPrompts(Protocol):
-    """A rule that may watch some prompts of the grid only."""
+    """A rule that can be limited to some prompts of the grid."""
 
     @property
     def metric(self) -> str: ...
@@ -16,7 +16,7 @@ class OfPrompts(Protocol):
 
 
 def named(rule: OfPrompts) -> str:
-    """The metric, and which prompts of the grid it is of."""
+    """The metric, with the prompts of the grid that the rule watches."""
     return rule.metric if rule.prompts is None else f"{rule.metric} of prompts {', '.join(map(str, rule.prompts))}"
 
 
@@ -31,5 +31,5 @@ def check_prompts(rule: OfPrompts) -> None:
     prompts = rule.prompts
     if prompts is not None and (not prompts or min(prompts) < 0 or len(set(prompts)) < len(prompts)):
         raise ValueError(
-            f"{type(rule).__name__}.prompts: found {prompts}, expected places of prompts in the grid, from 0, each once"
+            f"{type(rule).__name__}.prompts: found {prompts}, expected distinct 0-based indices of the grid's prompts"
         )

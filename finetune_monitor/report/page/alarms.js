@@ -1,12 +1,12 @@
 "use strict";
 
-// Alarms: their levels and marks in the curves, what they say at a step, and the photos that images are nearest to.
+// Alarms: their levels and marks in the curves, their text at a step, and the photos that images are nearest to.
 
-const MOST_PAIRS = 5; // pairs of an image and a photo that stand below an alarm
+const MOST_PAIRS = 5; // pairs of an image and a photo to show below an alarm
 
 // ---- In the curves
 
-// {level, side, sounds: what it says by step} of the alarm of a metric; null where the metric has none.
+// {level, side, sounds: text by step} of a metric's alarm; null if the metric has none.
 function alarmOf(run, { name }) {
   return run.scores[name] ? (run.alarms[name] ?? null) : null;
 }
@@ -16,7 +16,7 @@ function hasAlarms() {
   return runs.some((run) => metrics.some((metric) => alarmOf(run, metric)));
 }
 
-// What the alarm of a metric says at a step; empty where it does not sound.
+// The text of a metric's alarm at a step; empty if it does not sound.
 function alarmWords(run, name, step) {
   return run.alarms[name]?.sounds[step] ?? "";
 }
@@ -29,7 +29,7 @@ function alarmShape({ level }) {
   return { ...levelShape(level), line: { color: color("poor"), width: 1.4, dash: "dash" }, layer: "above" };
 }
 
-// On the left: the floor and the ceiling have their names on the right.
+// On the left, because the floor and the ceiling have their names on the right.
 function alarmName(alarm) {
   const name = levelName(alarm.level, levelInWords(alarm));
   return { ...name, x: 0, xanchor: "left", font: { ...name.font, color: color("poor") } };
@@ -59,19 +59,19 @@ function alarmItem(run, place, content, name) {
   return element("li", "alarm", "", words, ...strips.filter(Boolean));
 }
 
-// The images that are most like a photo, each beside it; null where there are none.
+// The images most similar to a photo, each next to it; null if there are none.
 function pairStrip(run, place, content, name, nearest) {
   const positions = alikePositions(run, place, content, name, nearest);
   if (positions.length === 0) {
     return null;
   }
   const shown = positions.slice(0, MOST_PAIRS);
-  const many = shown.length < positions.length ? `the ${shown.length} most alike of ${positions.length}` : count(shown.length, "pair");
+  const many = shown.length < positions.length ? `the ${shown.length} most similar of ${positions.length}` : count(shown.length, "pair");
   const strip = element("ul", "alike", "", ...shown.map((position) => element("li", "", "", pairButton(run, place, content, nearest, shown, position))));
   return element("div", "", "", element("h3", "", `Image and ${spoken(nearest.column)}: ${many}`), strip);
 }
 
-// Positions of the images whose own score is beyond the alarm's level, the one most like its photo first.
+// Positions of the images whose own score is beyond the alarm level, most similar to its photo first.
 function alikePositions(run, place, content, name, nearest) {
   const likeness = (position) => scoreOf(content, nearest.likeness, place, position);
   return run.cells
@@ -80,7 +80,7 @@ function alikePositions(run, place, content, name, nearest) {
     .sort((a, b) => likeness(b) - likeness(a) || a - b);
 }
 
-// An alarm of a whole evaluation has no score of an image: then every image counts.
+// An alarm of an entire evaluation has no scores of images: then every image counts.
 function isBeyond({ level, side }, score) {
   return score === null || (side === "above" ? score > level : score < level);
 }
@@ -98,7 +98,7 @@ function pairButton(run, place, content, nearest, shown, position) {
 
 // ---- The photo that an image is nearest to
 
-// {name, thumbnail} of the photo; null where none is known.
+// {name, thumbnail} of the photo; null if unknown.
 function photoOf(run, content, place, position, { column, references }) {
   return run.references[references[scoreOf(content, column, place, position)]] ?? null;
 }

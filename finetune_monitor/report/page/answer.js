@@ -1,8 +1,8 @@
 "use strict";
 
-// The answer of a sweep: its verdicts, the metric against the axis and against the steps, and its trials.
+// The answer of a sweep: its verdicts, the metric against the axis and over the steps, and its trials.
 
-// The metric that the answer is about; null where nothing was measured.
+// The metric of the answer; null if nothing was measured.
 function answerMetric() {
   const names = Object.keys(page.manifest.sweep.curves);
   const wanted = choices.get("metric");
@@ -14,7 +14,7 @@ function answerAt() {
   return choices.get("at") === "last" ? "last" : "best";
 }
 
-// The combination of the further axes that is shown: that of the chosen run until one is chosen.
+// The shown combination of the other axes: that of the chosen run until the reader chooses one.
 function answerGroup() {
   const { groups, trials } = page.manifest.sweep;
   const wanted = groups.indexOf(choices.get("group"));
@@ -27,7 +27,7 @@ function answerEntries(sweep, metric) {
   return sweep.curves[metric.name][answerAt()].filter(({ group }) => group === answerGroup());
 }
 
-// The step of a trial that the answer counts, where it counts one; else where its run is looked at.
+// The step of a trial that the answer uses, if there is one; otherwise the step at which its run is shown.
 function stepOf(trial) {
   const { sweep } = page.manifest;
   const entries = sweep.curves[answerMetric()?.name]?.[answerAt()] ?? [];
@@ -78,7 +78,7 @@ const TONES = { rise: "↗", fall: "↘", none: "→", unknown: "?" };
 
 function verdictCard({ text, tone, group }, { groups, axis: along, search }) {
   const card = element("p", `verdict ${tone}`);
-  const isBest = tone === "rise" && (search || along.scale === "category"); // one of several is best: nothing rises
+  const isBest = tone === "rise" && (search || along.scale === "category"); // one of several is best, but nothing rises
   const sign = element("span", "sign", isBest ? "★" : (TONES[tone] ?? ""));
   sign.setAttribute("aria-hidden", "true");
   const of = groups.length > 1 ? element("span", "soft", `${groups[group]}: `) : "";
@@ -124,7 +124,7 @@ function valuesChart(sweep, metric) {
   };
 }
 
-// Where a value stands across: itself, or its place where the values are no numbers.
+// The x-position of a value: the value itself, or its index if the values are not numbers.
 function placesOf({ values, scale }) {
   return (value) => (scale === "category" ? values.indexOf(value) : value);
 }
@@ -140,7 +140,7 @@ function valuesAxis({ axis: { values, scale, label }, search }) {
   return axis(label, { type: scale, rangemode: values[0] >= 0 ? "nonnegative" : "normal", ...shown });
 }
 
-// 1, 2 and 5 of each decade among the values, or 1 alone where these are many; the ends where there are too few.
+// 1, 2, and 5 of each decade in range, or only 1 if those are too many; the ends if they are too few.
 function roundTicks(values) {
   const [least, greatest] = [Math.min(...values), Math.max(...values)];
   const [first, last] = [least, greatest].map((value) => Math.floor(Math.log10(value)));
@@ -151,7 +151,7 @@ function roundTicks(values) {
   return found.length > 1 ? found : [least, greatest];
 }
 
-// A value as the charts name it: of paths without the folder that all of them are in.
+// A value's name in the charts: paths without their common folder.
 function valueText(value, { values, scale }) {
   if (scale !== "category" || values.length < 2) {
     return shortValue(value);
@@ -172,11 +172,11 @@ function meansTrace(entries, place, style, sweep, metric) {
   const arms = own.map(({ mean, low, high }) => (isNumber(low) && isNumber(high) ? [high - mean, mean - low] : [0, 0]));
   const [array, arrayminus] = [0, 1].map((side) => arms.map((arm) => arm[side]));
   const error_y = { type: "data", symmetric: false, array, arrayminus, color: style.color, thickness: 1.6, width: 6 };
-  const isOrdered = sweep.axis.scale !== "category"; // what lies between two names is nothing
+  const isOrdered = sweep.axis.scale !== "category"; // there is nothing between two names
   return { ...trace, mode: isOrdered ? trace.mode : "markers", error_y };
 }
 
-// The trial nearest to the mean stands for it.
+// The trial nearest to the mean represents it.
 function middleTrial({ mean, points }) {
   const ordered = points.filter(({ score }) => isNumber(score)).sort((a, b) => Math.abs(a.score - mean) - Math.abs(b.score - mean));
   return ordered.length ? [ordered[0].trial, ordered[0].step] : null;
@@ -192,7 +192,7 @@ function dotsTrace(entries, place, style, sweep, metric) {
   return { x, y, mode: "markers", marker, hoverinfo: "text", text: texts, customdata };
 }
 
-// A trial's name, and of a search what was chosen for it, a line each.
+// A trial's name and, for a search, what was chosen for it, one line each.
 function trialTexts({ search }, trial) {
   const chosen = search ? Object.entries(trial.settings).map(([key, value]) => `${briefKey(key)}: ${shortValue(value)}`) : [];
   return [trialName(trial), ...chosen];
@@ -223,7 +223,7 @@ function valuesTable(entries, sweep, metric) {
   return table(`${capital(spoken(metric.name))}, ${answerAt()} step`, heads, rows);
 }
 
-// ---- The metric against the steps
+// ---- The metric over the steps
 
 function stepsChart(sweep, metric) {
   const curves = sweep.curves[metric.name].steps.filter(({ group }) => group === answerGroup());
@@ -240,9 +240,9 @@ function stepsChart(sweep, metric) {
     return [...band, line];
   });
   return {
-    title: `${capital(spoken(metric.name))} against the steps`,
+    title: `${capital(spoken(metric.name))} over the steps`,
     note: `${sweep.axis.key ? `one line for each ${sweep.search ? "trial" : sweep.axis.label}; ` : ""}${direction(metric)}`,
-    label: `${spoken(metric.name)} against the steps; the table below has the numbers`,
+    label: `${spoken(metric.name)} over the steps; the table below has the numbers`,
     traces,
     layout: {
       ...(curves.length > 12 || curves.length < 2 ? {} : legendBelow(names, at("answer-steps").clientWidth)),
@@ -266,7 +266,7 @@ function trialsOf({ trials }, { value, group }) {
   return trials.filter((trial) => trial.value === value && (trial.group ?? 0) === group);
 }
 
-// Of the trials of a value the one of the same person and seed as the run that is shown.
+// Among the trials of a value, the one with the same person and seed as the shown run.
 function openMoment(value, group, step) {
   const { sweep } = page.manifest;
   const shown = sweep.trials.find((trial) => trial.run === chosenRun().id);

@@ -1,15 +1,15 @@
 "use strict";
 
-// Charts by Plotly, which is loaded after the page has been drawn; each has a table of its numbers beside it.
+// Plotly charts, loaded after the page has been drawn; each has a table of its numbers next to it.
 
 const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", "Liberation Sans", sans-serif';
 const CONFIG = { displayModeBar: false, displaylogo: false, responsive: true, doubleClick: "reset", showTips: false };
 const HEIGHT = 290;
 const LONGEST_NAME = 24; // letters in a legend
 const LONGEST_TICK = 14;
-const FEW = 5; // series with an interval band each; of more only the chosen one has it
+const FEW = 5; // up to this many series all have an interval band; with more, only the chosen one
 
-// Plotly reads texts as its own kind of markup.
+// Plotly interprets texts as markup.
 function plain(text) {
   return String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 }
@@ -18,7 +18,7 @@ function lines(...texts) {
   return texts.filter(Boolean).map(plain).join("<br>");
 }
 
-// The parts of a panel with a chart: a title, what it says below, the plot and the table, made when first drawn.
+// The parts of a chart panel: title, note, plot, and table, created when first drawn.
 function chartPanel(panel, title, note) {
   if (!panel.firstChild) {
     const words = element("p", "chart-title", "", element("strong"), element("span", "soft"));
@@ -102,14 +102,14 @@ function axis(title = "", more = {}) {
   };
 }
 
-// An axis of steps or epochs: from 0, with room for the points there to be seen and clicked.
+// An axis of steps or epochs: from 0, with room to see and click the points there.
 function timeAxis(title, values) {
   const greatest = Math.max(0, ...values.filter(isNumber));
   const room = 0.04 * greatest;
   return axis(title, greatest > 0 ? { range: [-room, greatest + room] } : { rangemode: "nonnegative" });
 }
 
-// A legend below the plot, in as many rows as its names need in this width; what the plot has for itself stays.
+// A legend below the plot, with as many rows as its names need at this width; the plot keeps its own height.
 function legendBelow(names, width) {
   const longest = Math.max(...names.map((name) => [...name].length), 1);
   const columns = Math.max(1, Math.floor((width - 60) / (52 + 7 * longest)));
@@ -117,7 +117,7 @@ function legendBelow(names, width) {
   return { showlegend: true, height, legend: { orientation: "h", x: 0, y: -0.22, yanchor: "top" } };
 }
 
-// The trace of a line with its points; `points` are what a click on each hands on.
+// The trace of a line with its points; `points` is the data that a click on each passes on.
 function lineTrace(x, y, style, texts, points, isMain) {
   return {
     x,
@@ -131,7 +131,7 @@ function lineTrace(x, y, style, texts, points, isMain) {
   };
 }
 
-// The area between low and high, broken where either is missing.
+// The area between low and high, interrupted where either is missing.
 function bandTrace(x, low, high, style) {
   const [across, up] = [[], []];
   let run = [];
@@ -158,7 +158,7 @@ function markTrace(x, y, symbol, size, stroke, fill) {
   return { x, y, mode: "markers", marker, hoverinfo: "skip", cliponaxis: false };
 }
 
-// A level across the whole chart with its name.
+// A level across the entire chart, with its name.
 function levelShape(y) {
   const line = { color: color("soft"), width: 1, dash: "dot" };
   return { type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line, layer: "below" };

@@ -1,10 +1,10 @@
 "use strict";
 
-// What the reader has chosen, kept behind the # of the address: a link, a reload and a live page keep it.
+// The reader's choices, kept in the URL after the #, so that links, reloads, and live pages keep them.
 //
-// run, step: the evaluation whose images are shown.  metric, at, group: of the answer.  x, side, hidden: of the curves.
-// prompt, order: of the images.  cell, moment: of the timeline, whose run is the same.
-// a, as, b, bs, pairs: the two runs, their steps and the prompt of the pairs.
+// run, step: the evaluation whose images are shown.  metric, at, group: the answer.  x, side, hidden: the curves.
+// prompt, order: the images.  cell, moment: the timeline, which shows the same run.
+// a, as, b, bs, pairs: the two runs, their steps, and the prompt of the pairs.
 
 const choices = new Map();
 
@@ -13,7 +13,7 @@ function readChoices() {
   new URLSearchParams(location.hash.slice(1)).forEach((value, name) => choices.set(name, value));
 }
 
-// Take over some choices, null for none, and draw what depends on them.
+// Apply some choices, null for none, and draw what depends on them.
 function choose(changes) {
   for (const [name, value] of Object.entries(changes)) {
     if (value === null) {
@@ -26,7 +26,7 @@ function choose(changes) {
   redraw();
 }
 
-// Show an evaluation in every section; the timeline goes to it too.
+// Show an evaluation in every section, including the timeline.
 function chooseEvaluation(run, step) {
   choose({ run: run.id, step, moment: null });
 }
@@ -40,7 +40,7 @@ function chosenRun(name = "run") {
   return runOf(choices.get(name)) ?? openingRun();
 }
 
-// Of a sweep the best trial opens, else the first run.
+// For a sweep, the best trial opens; otherwise the first run.
 function openingRun() {
   const { sweep, runs } = page.manifest;
   const metric = sweep ? answerMetric() : null;
@@ -51,20 +51,20 @@ function openingRun() {
   return found ?? runs.find((run) => run.steps.length > 0) ?? runs[0];
 }
 
-// Where a run is looked at when no step was chosen: while it goes on the newest, then the best.
+// The step of a run to show if none was chosen: the newest while it is in progress, then the best.
 function openingStep(run) {
   const best = run.best?.step ?? null;
   return run.state === "running" || !run.steps.includes(best) ? run.steps.at(-1) : best;
 }
 
-// A place in the run's steps; -1 where there is none.
+// An index in the run's steps; -1 if there is none.
 function chosenPlace(run, name = "step") {
   const step = choices.has(name) ? Number(choices.get(name)) : openingStep(run);
   const place = run.steps.indexOf(step);
   return place >= 0 ? place : run.steps.indexOf(openingStep(run));
 }
 
-// The place of the timeline's cell in the run's grid.
+// The index of the timeline's cell in the run's grid.
 function chosenCell(run) {
   const wanted = Number(choices.get("cell") ?? run.cells[0]);
   return Math.max(0, run.cells.indexOf(wanted));

@@ -1,6 +1,6 @@
 "use strict";
 
-// The charts' colors, in light and in dark: Okabe and Ito's for runs side by side, an ordered row for numbers.
+// The charts' colors, light and dark: Okabe and Ito's for runs side by side, an ordered scale for numbers.
 
 const DASHES = ["solid", "dash", "dot", "dashdot", "longdash"];
 const MARKERS = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x"];
@@ -22,7 +22,7 @@ function channels(hex) {
   return [1, 3, 5].map((start) => parseInt(hex.slice(start, start + 2), 16));
 }
 
-// Color of a place in an ordered row, 0 to 1, between the row's stops.
+// The color at a position from 0 to 1 on the ordered scale, between its stops.
 function orderedColor(share) {
   const place = Math.min(Math.max(share, 0), 1) * (ROW - 1);
   const first = Math.min(Math.floor(place), ROW - 2);
@@ -31,19 +31,19 @@ function orderedColor(share) {
   return `#${mixed.map((value) => value.toString(16).padStart(2, "0")).join("")}`;
 }
 
-// How the line of one series among others is drawn: {color, dash, symbol}.
+// The style of one series among others: {color, dash, symbol}.
 function seriesStyle(index) {
   const turn = Math.floor(index / PALETTE);
   return { color: color(`run${index % PALETTE}`), dash: DASHES[turn % 5], symbol: MARKERS[index % 7] };
 }
 
-// The same for a value of the sweep's axis, whose colors are ordered as the values are.
+// The style of a value on the sweep's axis; colors are ordered like the values.
 function valueStyle(place, values, group) {
   const share = values > 1 ? place / (values - 1) : 0.5;
   return { color: orderedColor(share), dash: DASHES[group % 5], symbol: MARKERS[(values > 7 ? group : place) % 7] };
 }
 
-// The same for a run: by its value where it is a trial of the sweep, else by its place among the runs.
+// The style of a run: by its value if it is a trial of the sweep, otherwise by its index among the runs.
 function runStyle(run) {
   const { sweep, runs } = page.manifest;
   const trial = sweep?.axis.key ? sweep.trials.find((each) => each.run === run.id) : null;

@@ -1,6 +1,6 @@
 "use strict";
 
-// The runs' curves, a chart each metric on one axis, and the images of the chosen evaluation right below them.
+// The runs' curves, one chart per metric on a shared axis, with the images of the chosen evaluation below them.
 
 function chartMetrics() {
   const isWide = choices.get("side") === "1";
@@ -21,10 +21,10 @@ function drawCurves() {
   drawPeek("peek");
 }
 
-// The star stands in every chart, but at one metric's best step.
+// The star is in every chart, but at one metric's best step.
 function starInWords() {
   const names = [...new Set(page.manifest.runs.map((run) => run.best?.metric).filter(Boolean))];
-  return names.length === 1 ? `best step, by ${spoken(names[0])}` : "best step, by the metric that each run goes by";
+  return names.length === 1 ? `best step, by ${spoken(names[0])}` : "best step, by each run's own deciding metric";
 }
 
 function drawRunCharts() {
@@ -51,7 +51,7 @@ function runsChart(metric, runs) {
   return {
     title: capital(spoken(metric.name)),
     note: named && own.length > 1 ? `${direction(metric)}; ${named} of ${shortened(chosen.name, 32)}` : direction(metric),
-    label: `${spoken(metric.name)} of ${count(own.length, "run")} against the ${across}s; the table below has the numbers`,
+    label: `${spoken(metric.name)} of ${count(own.length, "run")} over the ${across}s; the table below has the numbers`,
     traces: [...bands, ...smooth, ...ordered.map((run) => runLine(run, metric, run === chosen, own.length)), ...marks(ordered, metric)],
     layout: {
       xaxis: timeAxis(across, ordered.flatMap(positionsOf)),
@@ -89,7 +89,7 @@ function valueInWords(run, metric, place) {
   return sounds ? `${words}, ${levelInWords(alarmOf(run, metric))}` : words;
 }
 
-// The curve by which the best step is chosen.
+// The curve that determines the best step.
 function smoothLine(run, metric) {
   const line = { color: runStyle(run).color, dash: "dot", width: 1.6 };
   return { x: positionsOf(run), y: run.smoothed?.[metric.name] ?? [], mode: "lines", line, connectgaps: true, hoverinfo: "skip" };
@@ -100,12 +100,12 @@ function runBand(run, metric) {
   return bandTrace(positionsOf(run), low, high, runStyle(run));
 }
 
-// The runs whose points are marked: of many the chosen one alone.
+// The runs whose points are marked; with many runs, only the chosen one.
 function markedRuns(runs) {
   return runs.length > SEVERAL ? runs.filter((run) => run === chosenRun()) : runs;
 }
 
-// A star at each run's best step and a ring at the chosen evaluation.
+// A star at each run's best step, and a ring at the chosen evaluation.
 function marks(runs, metric) {
   const made = markedRuns(runs).map((run) => {
     const place = run.steps.indexOf(run.best?.step);
@@ -122,7 +122,7 @@ function markAt(run, metric, place, symbol, size, stroke, fill) {
   return place >= 0 && isNumber(mean) ? { ...found, marker: { ...found.marker, line: { color: stroke, width: symbol === "star" ? 1 : 2 } } } : null;
 }
 
-// The floor, which is the untouched base model, and the ceiling, which are the photos themselves.
+// The floor, which is the untouched base model, and the ceiling, which is the photos themselves.
 function levelsOf(run, metric) {
   const floor = estimateAt(run, metric.name, run.steps.indexOf(0)).mean;
   const ceiling = run.ceilings?.[metric.name]?.mean;
@@ -164,5 +164,5 @@ function fillPeek(panel, run, place) {
     open.append(markedImage(run, place, position));
     strip.append(element("li", "", "", open));
   });
-  panel.replaceChildren(title, strip, button("link", "With every score, beside the photos ↓", () => goTo(at("images"))));
+  panel.replaceChildren(title, strip, button("link", "With all scores, next to the photos ↓", () => goTo(at("images"))));
 }

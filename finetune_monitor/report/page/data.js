@@ -1,12 +1,12 @@
 "use strict";
 
-// The data that lies beside the page: the manifest with every run, and each run's images when they are first needed.
+// The data files next to the page: the manifest with every run, and each run's images, loaded when first needed.
 
-// images: {version, content} of each run that was loaded.  loading: the version that was last asked for.
-// renewed: when a run was begun again, whose images are then others behind the same addresses.
+// images: {version, content} of each loaded run.  loading: the version that was last requested.
+// renewed: when a run was restarted, which puts different images at the same URLs.
 const page = { manifest: null, arrived: null, images: new Map(), loading: new Map(), failed: new Map(), renewed: new Map() };
 
-// What the data's own scripts call.
+// The functions that the data scripts call.
 const finetuneMonitor = {
   manifest(manifest) {
     page.manifest = manifest;
@@ -16,7 +16,7 @@ const finetuneMonitor = {
   },
 };
 
-// A script file gives its data by calling finetuneMonitor; rejects where the file is missing or damaged.
+// Load a script file, which passes its data by calling finetuneMonitor; rejects if the file is missing or damaged.
 function loadScript(address) {
   return new Promise((resolve, reject) => {
     const script = document.createElement("script");
@@ -41,7 +41,7 @@ function cellAt(run, position) {
 
 const versions = new WeakMap();
 
-// What a run's images have to be as new as.
+// The version that a run's images must have.
 function versionOf(run) {
   if (!versions.has(run)) {
     versions.set(run, JSON.stringify([run.state, run.steps, run.problems, run.scores]));
@@ -49,7 +49,7 @@ function versionOf(run) {
   return versions.get(run);
 }
 
-// The images' scores of a run; null while they are loaded, after which everything is drawn again.
+// The scores of a run's images; null while they are loading, after which everything is redrawn.
 function imagesOf(run) {
   const version = versionOf(run);
   if (page.loading.get(run.id) !== version) {
@@ -77,7 +77,7 @@ function keepImages(id, version) {
   }
 }
 
-// After a newer manifest: the images that the page holds, as new as it; which runs were begun again.
+// After a newer manifest: drop outdated images, and note which runs were restarted.
 async function refreshImages(before) {
   const { runs, written } = page.manifest;
   for (const run of runs) {
@@ -90,25 +90,25 @@ async function refreshImages(before) {
   await Promise.all(older.map((run) => loadImages(run, versionOf(run))));
 }
 
-// Whether a run is the same as before, perhaps further on.
+// Whether a run is the same as before, possibly further along.
 function continues(run, before) {
   const isSame = (name) => before.scores[name].mean.every((mean, place) => mean === run.scores[name]?.mean[place]);
   return before.steps.every((step, place) => step === run.steps[place]) && Object.keys(before.scores).every(isSame);
 }
 
-// What a run's images depend on beside the step and the cell.
+// What a run's images depend on besides the step and the cell.
 function imagesKey(run) {
   return [run.id, imagesOf(run) !== null, page.failed.has(run.id), page.renewed.get(run.id)];
 }
 
-// Why a run's scores are not there yet, in words.
+// Why a run's scores are not available yet, in words.
 function absenceOf(run) {
   return page.failed.has(run.id)
-    ? `The images' scores of ${run.name} could not be loaded: data/${run.id}.js is missing or damaged. Write the page anew.`
-    : "Loading the images' scores.";
+    ? `Cannot load the image scores of ${run.name}: data/${run.id}.js is missing or damaged. Write the page again.`
+    : "Loading the image scores.";
 }
 
-// One image's score; null where it was not measured.
+// One image's score; null if it was not measured.
 function scoreOf(content, name, place, position) {
   return content?.scores[name]?.[place]?.[position] ?? null;
 }
@@ -117,19 +117,19 @@ function isAbsent(content, place, position) {
   return content?.absent[place]?.includes(position) ?? false;
 }
 
-// What marks an image, such as "no face": the words of the columns in which its score is 0.
+// The marks of an image, such as "no face": the labels of the columns in which its score is 0.
 function marksOf(run, content, place, position) {
   return metricsOf(run).filter(({ name, zero }) => zero && scoreOf(content, name, place, position) === 0).map(({ zero }) => zero);
 }
 
-// {mean, low, high, n, missing} of an evaluation; null each where it was not measured.
+// {mean, low, high, n, missing} of an evaluation, each null if not measured.
 function estimateAt(run, name, place) {
   const column = run.scores[name];
   const values = ["mean", "low", "high", "n", "missing"].map((key) => [key, column?.[key]?.[place] ?? null]);
   return Object.fromEntries(values);
 }
 
-// Where a run's evaluations stand on the chosen axis.
+// The positions of a run's evaluations on the chosen axis.
 function positionsOf(run) {
   if (choices.get("x") !== "epochs") {
     return run.steps;
@@ -137,7 +137,7 @@ function positionsOf(run) {
   return run.steps.map((step, place) => run.epochs?.[place] ?? (step === 0 ? 0 : null));
 }
 
-// The metrics that a run was scored with, main ones first.
+// The metrics that a run was scored with, main metrics first.
 function metricsOf(run) {
   return page.manifest.metrics.filter(({ name }) => run.scores[name]);
 }

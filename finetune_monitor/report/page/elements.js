@@ -1,6 +1,6 @@
 "use strict";
 
-// Making elements of plain text, and drawing a part of the page anew only where what it shows has changed.
+// Create elements from plain text, and redraw a part of the page only if its content has changed.
 
 function at(id) {
   return document.getElementById(id);
@@ -31,7 +31,7 @@ function button(name, text, onClick) {
   return made;
 }
 
-// Options: [value, text] each. An open list is left alone where nothing has changed.
+// Options are pairs [value, text]. An open list is left alone if nothing has changed.
 function fillSelect(select, options, value) {
   const key = JSON.stringify(options);
   if (select.dataset.key !== key) {
@@ -69,7 +69,7 @@ function cellOf(content) {
 
 const drawn = new Map();
 
-// Call `draw` unless it has drawn the same before.
+// Call `draw` unless the content is unchanged.
 function drawOnce(name, key, draw) {
   const text = JSON.stringify(key);
   if (drawn.get(name) !== text) {
@@ -78,7 +78,7 @@ function drawOnce(name, key, draw) {
   }
 }
 
-// Draw a part anew with its scroll kept, and the focus on what has the same `data-key` as what had it.
+// Redraw a part, keeping its scroll position and the focus on the element with the same `data-key`.
 function keeping(part, draw) {
   const { scrollTop, scrollLeft } = part;
   const held = part.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;

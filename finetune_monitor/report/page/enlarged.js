@@ -1,9 +1,9 @@
 "use strict";
 
-// One image of the chosen evaluation in a dialog: its prompt, seed and scores, the photo that it is nearest to, and how
-// to make it again.
+// One image of the chosen evaluation in a dialog: its prompt, seed, and scores, the nearest photo, and the command
+// to render it again.
 
-// The run's id and the step stay those of the image that was opened, whatever the page comes to show below.
+// The run's id and the step remain those of the opened image, whatever the page shows below.
 const enlarged = { id: "", step: 0, positions: [], position: 0 };
 
 function openEnlarged(run, place, positions, position) {
@@ -56,7 +56,7 @@ async function copyCommand() {
     await navigator.clipboard.writeText(at("command").value);
     write("copy", "Copied");
   } catch {
-    write("copy", "Selected: copy it with Ctrl-C");
+    write("copy", "Selected: copy with Ctrl-C");
   }
 }
 

@@ -1,6 +1,6 @@
 "use strict";
 
-// The images of the chosen evaluation with all their scores, beside the photos of the person.
+// The images of the chosen evaluation with all their scores, next to the photos of the person.
 
 function drawGallery() {
   const run = chosenRun();
@@ -32,7 +32,7 @@ function wantedOrder(run) {
   return orderOptions(run).some(([value]) => value === order) ? order : "";
 }
 
-// Positions in the run's grid as they are shown; what was not measured comes last in either direction.
+// Positions in the run's grid in display order; unmeasured images come last in either direction.
 function shownPositions(run, place, content) {
   const prompt = wantedPrompt("prompt", promptsOf(run));
   const positions = run.cells.map((_, position) => position).filter((position) => prompt === null || cellAt(run, position).prompt === prompt);
@@ -111,7 +111,7 @@ function stepBy(distance) {
   }
 }
 
-// ---- What the reader does here
+// ---- The reader's actions
 
 function setUpGallery() {
   at("images-run").addEventListener("change", ({ target }) => chooseRun(target.value));
@@ -122,7 +122,7 @@ function setUpGallery() {
   at("later").addEventListener("click", () => stepBy(1));
 }
 
-// Another run at the same step where it has one, at its own best otherwise.
+// Another run at the same step if it has one, otherwise at its own best.
 function chooseRun(id) {
   const [run, before] = [runOf(id), chosenRun()];
   const step = before.steps[chosenPlace(before)];

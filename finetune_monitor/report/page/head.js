@@ -1,6 +1,6 @@
 "use strict";
 
-// The head of the page: what was written when, what goes on, and everything a reader should know before the scores.
+// The head of the page: when it was written, what is in progress, and everything to know before reading the scores.
 
 function drawHead() {
   const { manifest } = page;
@@ -17,19 +17,19 @@ function drawHead() {
 
 function overview({ runs, notes }) {
   if (runs.length === 0) {
-    return notes.length ? `${capital(notes.join("; "))}.` : "There is no run to show.";
+    return notes.length ? `${capital(notes.join("; "))}.` : "There are no runs to show.";
   }
   if (runs.length > 1) {
     const running = runs.filter((run) => run.state === "running").length;
     const evaluations = runs.reduce((sum, run) => sum + run.steps.length, 0);
-    const states = running ? ` ${running} not ended.` : " All have ended.";
+    const states = running ? ` ${running} in progress.` : " All have ended.";
     return `${runs.length} runs with ${count(evaluations, "evaluation")}.${states}`;
   }
   const [run] = runs;
   return [endOf(run), bestOf(run), ...(run.findings ?? [])].map((text) => `${capital(text)}.`).join(" ");
 }
 
-// Why a run is where it is, in words.
+// The state of a run, in words.
 function endOf(run) {
   const last = run.steps.length ? `step ${run.steps.at(-1)}` : "no evaluation yet";
   return run.state === "running" ? `${last}: ${run.why}` : `ended at ${last}: ${run.why}`;
@@ -49,7 +49,7 @@ function bestOf(run) {
   return `best step ${step}, ${spoken(metric)} ${measured}${smooth}`;
 }
 
-// Each notice once, with the runs that it is of where it is not of all.
+// Each notice once, with its runs if it does not apply to all.
 function noticesOf({ runs }) {
   const all = [...new Set(runs.flatMap((run) => run.notices))];
   return all.map((notice) => {
@@ -69,7 +69,7 @@ function drawNotices() {
   at("notices").replaceChildren(...notices.map((notice) => element("li", "", notice)));
 }
 
-// What could not be read, or is missing, or cannot be compared.
+// What could not be read, is missing, or cannot be compared.
 function remarksOf({ runs, notes, unreadable }) {
   const unread = unreadable.map(({ folder, problem }) => `${folder} could not be read: ${problem}`);
   const problems = runs.flatMap((run) => run.problems.map((problem) => `${run.name}: ${problem}`));

@@ -1,10 +1,10 @@
 "use strict";
 
-// The images of a run and what is written under them.
+// The images of a run and their captions.
 
 const SIDE = 256; // longest side of a thumbnail, in pixels
 
-// Nothing is asked for before it is known which images there are.
+// Nothing is requested before it is known which images exist.
 function cellImage(run, place, position) {
   const content = imagesOf(run);
   if (!content && !page.failed.has(run.id)) {
@@ -29,12 +29,12 @@ function noImage(text) {
   return element("span", "no-image", text);
 }
 
-// An image with what is marked on it.
+// An image with its marks.
 function markedImage(run, place, position) {
   return element("span", "framed", "", cellImage(run, place, position), ...badges(run, imagesOf(run), place, position));
 }
 
-// What the marks on an evaluation's images depend on.
+// What the marks of an evaluation's images depend on.
 function marksKey(content, place) {
   return [content?.absent[place], Object.values(content?.scores ?? {}).map((rows) => rows[place]?.map((score) => (score === null ? null : score === 0)))];
 }
@@ -49,13 +49,13 @@ function scorePairs(run, content, place, position) {
   return metricsOf(run).map((metric) => [spoken(metric.name), number(scoreOf(content, metric.name, place, position), metric)]);
 }
 
-// The scores that an image stands with: the main ones, and the one that the images are ordered by.
+// The scores shown with an image: the main ones, and the one that the images are ordered by.
 function briefPairs(run, content, place, position, order) {
   const shown = metricsOf(run).filter((metric) => metric.main || metric.name === order);
   return shown.map((metric) => [spoken(metric.name), number(scoreOf(content, metric.name, place, position), metric)]);
 }
 
-// What is marked on an image: what a metric did not find in it, or that nothing is known.
+// The marks on an image: what a metric did not find in it, or that nothing is known.
 function badges(run, content, place, position) {
   if (!content || isAbsent(content, place, position)) {
     return [];
@@ -72,7 +72,7 @@ function promptsOf(run) {
   return [...new Set(run.cells.map((cell) => page.manifest.cells[cell].prompt))];
 }
 
-// Options of a select of prompts; the values are the prompts themselves, which a link then keeps.
+// The options of a prompt select; the values are the prompts themselves, so that links keep them.
 function promptOptions(prompts) {
   return [["", prompts.length === 1 ? "the only prompt" : `all prompts (${prompts.length})`], ...prompts.map((prompt) => [`=${prompt}`, prompt])];
 }

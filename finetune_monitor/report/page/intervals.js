@@ -1,13 +1,13 @@
 "use strict";
 
-// The mean of paired differences and how sure it is: Student's t interval, 95 % (Student 1908).
+// The mean of paired differences with its uncertainty: Student's t interval, 95 % (Student 1908).
 
 const NORMAL = 1.959964;
 
-// Student's t for 95 %, by degrees of freedom from 1; beyond these an expansion is exact to a thousandth.
+// Student's t for 95 %, by degrees of freedom from 1; beyond these, an expansion is accurate to a thousandth.
 const FEW_DEGREES = [12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.306, 2.2622, 2.2281];
 
-// How many standard errors the interval reaches (Abramowitz and Stegun 1964, 26.7.5).
+// The half-width of the interval in standard errors (Abramowitz and Stegun 1964, 26.7.5).
 function reach(degrees) {
   const z = NORMAL;
   const terms = [
@@ -22,8 +22,8 @@ function mean(values) {
   return values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
 }
 
-// {mean, low, high} over the draws of noise, which are the seeds: values of one seed are one draw (Cochran 1977, 6.3).
-// No interval of fewer than two draws, nothing of no value.
+// {mean, low, high} over the draws of noise, that is, the seeds: values with one seed are one draw (Cochran 1977, 6.3).
+// No interval for fewer than two draws, and nothing without values.
 function meanInterval(values, seeds) {
   const middle = mean(values);
   const sums = new Map();

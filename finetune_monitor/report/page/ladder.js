@@ -1,8 +1,8 @@
 "use strict";
 
-// The trials of a sweep: the same prompt and seed at every value of the axis, and the table of all.
+// The trials of a sweep: the same prompt and seed at every value of the axis, and the table of all trials.
 
-// The trials of one person and seed, one a value; those of the chosen run where it is a trial. Of a search all.
+// The trials of one person and seed, one per value: those of the chosen run if it is a trial. For a search, all trials.
 function ladderTrials(sweep) {
   const there = sweep.trials.filter((trial) => runOf(trial.run)?.steps.length && (trial.group ?? 0) === answerGroup());
   const shown = there.find((trial) => trial.run === chosenRun().id) ?? there[0];
@@ -22,7 +22,7 @@ function drawLadder(sweep) {
   drawOnce("ladder", key, () => fillLadder(sweep, trials));
 }
 
-// The select is made once, so that a reader who goes through it by keys keeps the focus.
+// The select is created once, so that keyboard users keep the focus.
 function ladderParts() {
   if (!at("ladder").firstChild) {
     const select = element("select");
@@ -106,7 +106,7 @@ function settingKeys({ trials }) {
   return [...new Set(trials.flatMap(({ settings }) => Object.keys(settings)))];
 }
 
-// What a trial of a search is: all that was chosen for it.
+// The settings of a trial of a search: everything that was chosen for it.
 function settingsInWords({ settings }) {
   return Object.entries(settings).map(([key, value]) => `${briefKey(key)} ${shortValue(value)}`).join(", ");
 }

@@ -2,7 +2,7 @@
 
 // Two evaluations side by side: the images of the cells that both have, and the differences of their scores.
 
-// The two sides: {run, place, content}. At first the run that is shown and the next one, or its own floor and best.
+// The two sides: {run, place, content}. Initially the shown run and the next one, or its own floor and best.
 function pairSides() {
   const runs = page.manifest.runs.filter((run) => run.steps.length > 0);
   const shown = chosenRun();
@@ -34,7 +34,7 @@ function drawPairs() {
   drawOnce("pairs", [key, prompt], () => fillPairs(sides, shared, prompt));
 }
 
-// The cells that both grids have: {cell, places: position in either}.
+// The cells that both grids have: {cell, places: its position in each}.
 function sharedCells(a, b) {
   return a.run.cells
     .map((cell, position) => ({ cell, places: [position, b.run.cells.indexOf(cell)] }))
@@ -58,7 +58,7 @@ function pairsInWords(sides, shared, pairs) {
   }
   const alone = sides.map(({ run }) => run.cells.length - shared.length);
   if (shared.length === 0) {
-    return "The two grids share no cell: there is nothing to compare.";
+    return "The two grids share no cells: there is nothing to compare.";
   }
   const rest = alone[0] || alone[1] ? ` ${alone[0]} of A and ${alone[1]} of B have no counterpart and are left out.` : "";
   const chosen = pairs.length < shared.length ? ` ${pairs.length} of them are shown and compared.` : "";
@@ -69,7 +69,7 @@ function bothMetrics(sides) {
   return metricsOf(sides[0].run).filter(({ name }) => sides[1].run.scores[name]);
 }
 
-// The two scores of a pair; null where one was not measured.
+// The two scores of a pair; null if one was not measured.
 function pairScores(sides, { places }, name) {
   return sides.map(({ place, content }, index) => scoreOf(content, name, place, places[index]));
 }
@@ -102,11 +102,11 @@ function isOneScale([a, b], { name }) {
 }
 
 function metricName(sides, metric) {
-  const warning = isOneScale(sides, metric) ? "" : "not on one scale: measured with other photos or models";
+  const warning = isOneScale(sides, metric) ? "" : "not on the same scale: measured with different photos or models";
   return element("span", "", spoken(metric.name), element("span", "interval", warning));
 }
 
-// The difference, colored where its interval is on one side of zero; no side is better on two scales, or without a direction.
+// The difference, colored if its interval excludes zero; neither side is better on different scales or without a direction.
 function verdictOf(difference, metric, isJudged) {
   if (!isJudged || metric.higher_is_better === null) {
     return element("span", "difference", withInterval(difference, metric, signed));
@@ -115,7 +115,7 @@ function verdictOf(difference, metric, isJudged) {
   const isSure = isNumber(low) && isNumber(high) && low * high > 0;
   const isBetter = low > 0 === metric.higher_is_better;
   const sure = isBetter ? "B is better" : "A is better";
-  const words = isSure ? sure : isNumber(low) ? "no difference can be told" : "";
+  const words = isSure ? sure : isNumber(low) ? "no significant difference" : "";
   const tone = isSure && metric.main ? (isBetter ? "better" : "worse") : "";
   return element("span", `difference ${tone}`, withInterval(difference, metric, signed), element("span", "interval", metric.main ? words : ""));
 }
@@ -143,9 +143,9 @@ function pairList(sides, pair) {
   return list;
 }
 
-// ---- What the reader does here
+// ---- The reader's actions
 
-// Everything that the pairs show now becomes a choice, so that choosing one side leaves the other as it is.
+// Everything that the pairs currently show becomes a choice, so that choosing one side leaves the other unchanged.
 function choosePairs(changes) {
   const [a, b] = pairSides();
   choose({ a: a.run.id, as: a.run.steps[a.place], b: b.run.id, bs: b.run.steps[b.place], ...changes });

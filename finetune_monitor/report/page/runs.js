@@ -1,10 +1,10 @@
 "use strict";
 
-// The runs: one line for one, and for several a table that is the charts' legend too.
+// The runs: one line for a single run; for several, a table that is also the charts' legend.
 
-const SEVERAL = 8; // runs from which on a field to filter them is worth its place
+const SEVERAL = 8; // the number of runs from which a filter field is shown
 
-// Ids of the runs that the reader has taken out of the charts.
+// Ids of the runs that the reader has removed from the charts.
 function hiddenRuns() {
   const text = choices.get("hidden") ?? "";
   return new Set(text === "all" ? page.manifest.runs.map(({ id }) => id) : text.split(",").filter(Boolean));
@@ -47,7 +47,7 @@ function runFacts({ folder, photos }) {
   return element("p", "", isNumber(photos) ? `${folder}, trained on ${count(photos, "photo")}.` : folder);
 }
 
-// Made once: what the reader has typed and scrolled to stays while the table is drawn anew.
+// Created once: the reader's input and scroll position are kept when the table is redrawn.
 function runsParts() {
   const field = element("input");
   Object.assign(field, { type: "search", placeholder: "Name, setting or state" });
@@ -77,7 +77,7 @@ function runsTable() {
   return made;
 }
 
-// The head of a setting's column: the last part of its key, and the whole key where the mouse stands.
+// The head of a setting's column: the last part of its key, with the full key as a tooltip.
 function settingHead(key) {
   const made = element("span", "setting", briefKey(key));
   made.title = key;
@@ -94,7 +94,7 @@ function bestInTable(run) {
   return `${step}: ${isMixed ? `${spoken(metric)} ` : ""}${score}`;
 }
 
-// The first cell of a run's row: whether it is in the charts, how it is drawn there, and its name.
+// The first cell of a run's row: whether it is in the charts, its style there, and its name.
 function nameRun(row, run) {
   const style = runStyle(run);
   const swatch = element("span", "swatch");
@@ -130,7 +130,7 @@ function filterRuns() {
   }
 }
 
-// Put all runs that the filter has left into the charts, or take them out.
+// Add all runs that match the filter to the charts, or remove them.
 function showFound(isShown) {
   const hidden = hiddenRuns();
   for (const row of at("runs").querySelectorAll("tbody tr:not([hidden])")) {

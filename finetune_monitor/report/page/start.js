@@ -1,10 +1,10 @@
 "use strict";
 
-// Opening the page: the data, then everything drawn from it, then the charts' library, then what is newer.
+// Open the page: load the data, draw everything, load the charts' library, then look for newer data.
 
-const LIVE = 4000; // milliseconds between looks for newer data while a run goes on
+const LIVE = 4000; // milliseconds between checks for newer data while a run is in progress
 
-page.charts = false; // whether the charts' library is there
+page.charts = false; // whether the charts' library has been loaded
 page.noCharts = "";
 
 // Draw every part whose content has changed.
@@ -32,10 +32,10 @@ async function open() {
   try {
     await loadScript("data/runs.js");
   } catch {
-    // told below
+    // reported below
   }
   if (page.manifest?.format !== 1) {
-    complain(page.manifest ? "This page's data/runs.js is of another version. Write the page anew." : "data/runs.js is missing or damaged. Write the page anew.");
+    complain(page.manifest ? "This page's data/runs.js has a different version. Write the page again." : "data/runs.js is missing or damaged. Write the page again.");
     return;
   }
   setUp();
@@ -66,7 +66,7 @@ function setUp() {
   });
 }
 
-// The address keeps the choices: a link to a section goes there and leaves the address alone.
+// The URL keeps the choices: a link to a section scrolls there without changing the URL.
 function onAnchor(event) {
   const link = event.target.closest?.('a[href^="#"]');
   if (link) {
@@ -80,20 +80,20 @@ async function loadCharts() {
     await loadScript("plotly.min.js");
     page.charts = true;
   } catch {
-    page.noCharts = "The charts could not be drawn: plotly.min.js is missing beside this page. The numbers are below.";
+    page.noCharts = "Cannot draw the charts: plotly.min.js is missing next to this page. The numbers are below.";
     drawn.clear();
   }
   redraw();
 }
 
-// While a run goes on: the same file again, and what it says that is new.
+// While a run is in progress: load the same file again and apply what is new.
 async function lookForNews() {
   const { written, live, runs } = page.manifest;
   if (live && !document.hidden) {
     try {
       await loadScript(`data/runs.js?t=${Date.now()}`);
     } catch {
-      // it is being written: the next look finds it
+      // it is being written: the next check will find it
     }
     if (page.manifest.written !== written) {
       await refreshImages(runs);

@@ -1,12 +1,12 @@
 "use strict";
 
-// One cell of a run through the training: a slider, a film strip of all steps, and the cell's scores over them.
+// One cell of a run over the course of training: a slider, a film strip of all steps, and the cell's scores.
 
-const PACE = 700; // milliseconds that a step is shown while it plays
+const PACE = 700; // milliseconds per step while playing
 
 let playing = null;
 
-// The place in the run's steps where the timeline stands: the evaluation's, until the slider is moved.
+// The index of the timeline in the run's steps: that of the evaluation until the slider is moved.
 function momentPlace(run) {
   return choices.has("moment") ? chosenPlace(run, "moment") : chosenPlace(run);
 }
@@ -68,7 +68,7 @@ function markFilm(place) {
   });
 }
 
-// Scroll the strip, and never the page, so that an item is in sight.
+// Scroll the strip, but never the page, to make an item visible.
 function reveal(item) {
   const strip = item.parentElement;
   const [left, width] = [item.offsetLeft - strip.offsetLeft, item.offsetWidth];
@@ -97,7 +97,7 @@ function courseChart(run, metric, place, position, content) {
   return {
     title: `This image's ${spoken(metric.name)}`,
     note: direction(metric),
-    label: `${spoken(metric.name)} of this image against the steps; the table below has the numbers`,
+    label: `${spoken(metric.name)} of this image over the steps; the table below has the numbers`,
     traces: [
       lineTrace(x, scores, style, texts, run.steps, true),
       ...marked(best, "star", 14, color("card"), style.color),

@@ -1,11 +1,11 @@
 "use strict";
 
-// Numbers, names and steps in words, as every section of the page writes them.
+// Numbers, names, and steps as text, for every section of the page.
 
 const MISSING = "not measured";
-const WIDE = 5; // a scale longer than this is read to two decimals, as a shorter one is to three
+const WIDE = 5; // scores on a scale longer than this get two decimals, otherwise three
 
-// "face_similarity_held_out" as a reader says it.
+// "face_similarity_held_out" in plain words.
 function spoken(name) {
   return name.replaceAll("_", " ");
 }
@@ -34,25 +34,25 @@ function signed(value, metric) {
   return isNumber(value) && value > 0 ? `+${number(value, metric)}` : number(value, metric);
 }
 
-// "0.52 [0.48, 0.56]"; without the brackets where there is no interval.
+// "0.52 [0.48, 0.56]"; without the brackets if there is no interval.
 function withInterval({ mean, low, high }, metric, write = number) {
   const has = isNumber(mean) && isNumber(low) && isNumber(high);
   return has ? `${write(mean, metric)} [${write(low, metric)}, ${write(high, metric)}]` : write(mean, metric);
 }
 
-// The mean, its interval, and how many images it stands on where some are missing.
+// The mean, its interval, and the number of measured images if some are missing.
 function estimateInWords(estimate, metric) {
   const { mean, n, missing } = estimate;
   const share = isNumber(mean) && missing > 0 ? ` (${n} of ${n + missing} images)` : "";
   return withInterval(estimate, metric) + share;
 }
 
-// The last part of a setting's key: "data.instance_count" is read as "instance count".
+// The last part of a setting's key: "data.instance_count" becomes "instance count".
 function briefKey(key) {
   return spoken(key.split(".").at(-1));
 }
 
-// Which way is better; empty where nobody said.
+// Which direction is better; empty if unknown.
 function direction(metric) {
   if (metric.higher_is_better === null) {
     return "";
@@ -60,7 +60,7 @@ function direction(metric) {
   return metric.higher_is_better ? "↑ higher is better" : "↓ lower is better";
 }
 
-// A value of an axis or setting; a number is written the short way.
+// A value of an axis or setting; numbers are shortened.
 function shortValue(value) {
   if (!isNumber(value)) {
     return value === null || value === undefined ? "none" : String(value);
@@ -79,7 +79,7 @@ function shortened(text, length) {
   return letters.length > length ? `${letters.slice(0, length - 1).join("")}…` : text;
 }
 
-// An argument of a command in a POSIX shell.
+// A command argument quoted for a POSIX shell.
 function shellWord(text) {
   return /^[\w./@%+=:,][\w./@%+=:,-]*$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }

@@ -1,4 +1,4 @@
-"""The answer of a sweep: every score against the axis and over the steps, verdicts, and what they do not know."""
+"""The answer of a sweep: every score against the axis and over the steps, verdicts, and their limits."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -46,7 +46,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one metric says at the best or the last step, within one combination of the further axes."""
+    """The verdict of one metric at the best or the last step, within one combination of the other axes."""
 
     metric: str
     at: At
@@ -59,9 +59,9 @@ class Verdict:
 class Answer:
     """Everything that a sweep has found so far.
 
-    search: whether every trial is a setting of its own, as a search chose it.
+    search: whether every trial is a separate setting, chosen by a search.
     unit, units: what the intervals are over, as a word and with its number.
-    notes: what the intervals know and what they do not, and which trials are not in them.
+    notes: what the intervals cover and what they do not, and which trials they exclude.
     """
 
     name: str
@@ -76,22 +76,21 @@ class Answer:
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """In JSON's types; what is not there is null."""
+        """The answer in JSON types; missing values are null."""
         found: dict[str, Any] = plain(asdict(self))
         return found
 
 
 def find_answer(state: SweepState) -> Answer:
-    """Read the trials' run directories and compare them, also while the sweep goes on.
+    """Read the trials' run directories and compare them, even while the sweep is running.
 
-    Trials that are not over are in the curves over the steps alone. Missing or damaged run directories are named in
-    the notes.
+    Unfinished trials appear only in the curves over the steps. The notes name missing or damaged run directories.
     """
     return answer_of(read_results(state), str(state.folder))
 
 
 def answer_of(results: Results, name: str) -> Answer:
-    """What trials that were read say; `name` is the sweep's."""
+    """The answer of trials that have been read; `name` is that of the sweep."""
     curves = {metric: _curves(results, metric) for metric in results.metrics}
     found = [
         (metric, at, group, _warned(results, curves[metric], metric, at, group))
@@ -125,14 +124,14 @@ def _curves(results: Results, metric: str) -> Curves:
 
 
 def _warned(results: Results, curves: Curves, metric: str, at: At, group: int) -> Finding:
-    """The verdict, with the alarms that sound in what it calls best."""
+    """The verdict, with the alarms that sound at the setting it calls best."""
     finding = _finding(results, curves, metric, at, group)
     levels = [level for level in getattr(curves, at) if level.group == group]
     return replace(finding, text=finding.text + alarms_where_best(results, levels, metric))
 
 
 def _finding(results: Results, curves: Curves, metric: str, at: At, group: int) -> Finding:
-    """The verdict over the settings that have a score."""
+    """The verdict over the settings with a score."""
     scored = {each.points[0].trial: each for each in getattr(curves, at) if each.group == group}
     settings = [s for s in results.settings if any(result.index in scored for result in s.results)]
     levels = list(scored.values())
@@ -156,7 +155,7 @@ def _with_steps(finding: Finding, results: Results, settings: Sequence[Setting],
 
 
 def _name(results: Results, result: Result) -> str:
-    """A setting in words: of a search all that was chosen for it."""
+    """A setting in words; for a search, everything that it chose."""
     if not results.is_search:
         return f"{results.axis.label} {result.value}"
     chosen = (
@@ -184,7 +183,7 @@ def _trial(result: Result) -> dict[str, Any]:
 
 
 def print_answer(answer: Answer) -> None:
-    """The verdicts and the notes, a line each."""
+    """Print the verdicts and the notes, one line each."""
     from rich.console import Console
     from rich.markup import escape
 

@@ -1,4 +1,4 @@
-"""Scores of a setting and differences between two, each with an interval over what the sweep repeats."""
+"""Scores of a setting and differences between two settings, with intervals over what the sweep repeats."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Replicate = tuple[str | None, int | None]
 
 @dataclass(frozen=True)
 class Point:
-    """One trial's score, and the step that it is of."""
+    """One trial's score, and its step."""
 
     trial: int
     score: float
@@ -26,7 +26,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Level:
-    """A setting's score at the best or the last step; `units` is what the interval is over."""
+    """A setting's score at the best or the last step; `units` counts what the interval is over."""
 
     group: int
     value: float | str
@@ -43,7 +43,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Course:
-    """A setting's score over the steps; `units` counts, for each step, what has got there."""
+    """A setting's score over the steps; `units` counts what has reached each step."""
 
     group: int
     value: float | str
@@ -55,7 +55,7 @@ class Course:
 
 
 def level(results: Results, setting: Setting, metric: str, at: At) -> Level | None:
-    """A setting's score; None where no trial of it has one."""
+    """A setting's score; None if none of its trials has one."""
     found = [(result, results.chosen(result, metric, at)) for result in setting.results]
     there = {result: evaluation for result, evaluation in found if evaluation is not None}
     if not there:
@@ -67,7 +67,7 @@ def level(results: Results, setting: Setting, metric: str, at: At) -> Level | No
 
 
 def course(results: Results, setting: Setting, metric: str) -> Course:
-    """A setting's score at every step that a trial of it has reached."""
+    """A setting's score at every step that one of its trials has reached."""
     by_step: dict[int, dict[Result, Estimate]] = {}
     for result in setting.results:
         for evaluation in counted(result, metric):
@@ -81,10 +81,10 @@ def course(results: Results, setting: Setting, metric: str) -> Course:
 
 
 def change(results: Results, first: Setting, second: Setting, metric: str, at: At) -> Estimate:
-    """How much more the second setting scores: paired differences over the units that both have.
+    """How much higher the second setting scores: paired differences over the units that both have.
 
-    A person or a seed is compared with itself: its seeds in common are averaged first. Of two single trainings the
-    images of the same cells are compared.
+    A person or a seed is compared with itself, after averaging the seeds that both settings share. For two single
+    training runs, images of the same cells are compared.
     """
     one, other = (_replicates(results, setting, metric, at) for setting in (first, second))
     common = [key for key in one if key in other]
@@ -108,7 +108,7 @@ def _over_cells(first: Evaluation, second: Evaluation, metric: str) -> Estimate:
 
 
 def _whole(scored: Mapping[Result, Estimate], unit: Unit, bounds: tuple[float, float]) -> Estimate:
-    """Mean over the units; its interval ends at the metric's bounds."""
+    """The mean over the units, with its interval clipped to the metric's bounds."""
     if unit == "image":
         return next(iter(scored.values()))
     found = t_interval(_by_unit({_replicate(result): each.mean for result, each in scored.items()}, unit))
@@ -117,14 +117,14 @@ def _whole(scored: Mapping[Result, Estimate], unit: Unit, bounds: tuple[float, f
 
 
 def _units(scored: Mapping[Result, Estimate], unit: Unit) -> int:
-    """Units behind a mean; of one training its measured images."""
+    """The number of units behind a mean; for a single training run, its measured images."""
     if unit == "image":
         return next(iter(scored.values())).n
     return len(_by_unit({_replicate(result): each.mean for result, each in scored.items()}, unit))
 
 
 def _by_unit(values: Mapping[Replicate, float], unit: Unit) -> FloatArray:
-    """One value a person or a seed; the seeds of a person are averaged first."""
+    """One value per person or seed; the seeds of a person are averaged first."""
     place = 0 if unit == "person" else 1
     found: dict[object, list[float]] = {}
     for key, value in values.items():

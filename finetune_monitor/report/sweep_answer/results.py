@@ -1,4 +1,4 @@
-"""What the trials of a sweep have recorded so far, ordered by the axis that the answer is drawn against."""
+"""The recorded results of a sweep's trials so far, ordered by the axis of the answer."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,16 +19,16 @@ from finetune_monitor.stats.estimate import Estimate
 PHOTOS = "data.instance_count"
 
 TRAINING_PHOTOS, HELD_OUT_PHOTOS = "references", "held_out"
-"""What the weights of a metric name the photos that it compares with."""
+"""The keys of photos in a metric's weights."""
 
 LOG_FROM = 8
-"""Ratio of the greatest value to the least from which an axis is logarithmic."""
+"""The ratio of the largest to the smallest value from which an axis is logarithmic."""
 
 LABELS = {PHOTOS: "number of photos", "": "setting"}
-"""Axes whose keys do not speak for themselves."""
+"""Labels of axes whose keys are not self-explanatory."""
 
 ALL = "all trials"
-"""The place of every trial where a sweep has no axis."""
+"""The place of every trial if a sweep has no axis."""
 
 At = Literal["best", "last"]
 Unit = Literal["person", "seed", "image"]
@@ -36,9 +36,9 @@ Unit = Literal["person", "seed", "image"]
 
 @dataclass(frozen=True)
 class Axis:
-    """What the scores are drawn against.
+    """The axis that the scores are plotted against.
 
-    values: in order; numbers from the least, others as the sweep lists them.
+    values: in order: numbers ascending, others as listed in the sweep.
     """
 
     key: str
@@ -49,13 +49,13 @@ class Axis:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """One trial with what its run directory holds.
+    """One trial with the content of its run directory.
 
     index: its place in the plan.
-    value, group: its place on the axis, and among the combinations of the further axes.
-    history: None where there is no record yet, or none that can be read.
+    value, group: its place on the axis, and among the combinations of the other axes.
+    history: None if there is no record yet, or if it cannot be read.
     metrics: the main columns of its scores.
-    problems: what is wrong with the record.
+    problems: the problems with the record.
     """
 
     index: int
@@ -77,22 +77,22 @@ class Result:
 
     @property
     def best_step(self) -> int | None:
-        """By the run's own best metric, after step 0."""
+        """The best step by the run's own best metric, after step 0."""
         metric = self.history.best_metric if self.history else None
         return None if metric is None or metric not in self.metrics else self.best_step_by(metric)
 
     def best_step_by(self, metric: str) -> int | None:
-        """As a run chooses it, but after step 0, where nothing has been learned."""
+        """The best step by a metric, chosen as in a run, but after step 0, where nothing has been learned."""
         trained = [found for found in self.evaluations if found.step > 0]
         best = best_of(trained, metric, self.metrics[metric].more_is_better)
         return None if best is None else best[0]
 
     def alarms_at(self, step: int | None) -> tuple[str, ...]:
-        """The columns whose alarm sounds at a step; none where there is no such evaluation."""
+        """The columns whose alarm sounds at a step; none if there is no such evaluation."""
         return next((found.alarms for found in self.evaluations if found.step == step), ())
 
     def photos_of(self, column: str, kind: str) -> int:
-        """How many photos of this kind, as the weights of its metric name it, a column compares with."""
+        """The number of photos that a column compares with, of this kind in its metric's weights."""
         if self.history is None or column not in self.metrics or kind in self.metrics[column].ignores:
             return 0
         return len(self.history.weights.get(self.metrics[column].metric, {}).get(kind, []))
@@ -100,7 +100,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Setting:
-    """The trials that differ by person and seed alone; of a search each trial by itself."""
+    """The trials that differ only by person and seed; for a search, each trial is its own setting."""
 
     group: int
     value: float | str
@@ -111,9 +111,9 @@ class Setting:
 class Results:
     """All trials of a sweep.
 
-    groups: the combinations of the further axes in words; one empty text where there are none.
-    unit: what the trials of a setting differ by, which the intervals are over.
-    reached: the last step of those that finished; None while none has.
+    groups: the combinations of the other axes in words; one empty string if there are none.
+    unit: what the trials of a setting differ by, and the intervals are over.
+    reached: the last step of the finished trials; None if there are none.
     """
 
     axis: Axis
@@ -125,7 +125,7 @@ class Results:
 
     @cached_property
     def metrics(self) -> dict[str, ScoreColumn]:
-        """The main columns of all runs; likeness to held-out photos first, which alone is the same for all."""
+        """The main columns of all runs; similarity to held-out photos comes first, as only that is the same for all."""
         found = {name: info for result in self.all for name, info in result.metrics.items()}
         return dict(sorted(found.items(), key=lambda item: not self.compares_with(item[0], HELD_OUT_PHOTOS)))
 
@@ -135,7 +135,7 @@ class Results:
 
     @cached_property
     def settings(self) -> list[Setting]:
-        """By group, then along the axis."""
+        """The settings by group, then along the axis."""
         if self.is_search:
             found = [Setting(each.group, each.value, (each,)) for each in self.all]
         else:
@@ -147,7 +147,7 @@ class Results:
         return sorted(found, key=lambda setting: (setting.group, order[setting.value]))
 
     def chosen(self, result: Result, metric: str, at: At) -> Evaluation | None:
-        """The evaluation that speaks for a trial that is over; None where there is none, or too little was measured."""
+        """The evaluation that represents a finished trial; None if there is none, or if too little was measured."""
         if not result.trial.state.is_over or metric not in result.metrics:
             return None
         last = None if self.lags(result) else result.last_step
@@ -155,7 +155,7 @@ class Results:
         return next((found for found in counted(result, metric) if found.step == step), None)
 
     def lags(self, result: Result) -> bool:
-        """Whether the trial was stopped for lagging behind, before the step that the others reached."""
+        """Whether the trial was stopped for lagging behind before the step that the others reached."""
         last = result.last_step
         stopped = result.trial.state is TrialState.STOPPED_EARLY
         return stopped and (last is None or self.reached is None or last < self.reached)
@@ -170,8 +170,8 @@ NOTHING = Estimate(float("nan"), float("nan"), float("nan"), 0, 0)
 
 
 def read_results(state: SweepState) -> Results:
-    """Read every trial's run directory, also while the sweep goes on."""
-    keys = list(_choices(state)) or [""]  # a sweep over people or seeds alone has one place for all trials
+    """Read every trial's run directory, even while the sweep is running."""
+    keys = list(_choices(state)) or [""]  # a sweep over people or seeds only has one place for all trials
     axis = _axis(state, keys[0])
     is_search = bool(state.config.get("search"))
     named = [_words(trial.settings, () if is_search else keys[1:]) for trial in state.trials]
@@ -233,7 +233,7 @@ def _result(state: SweepState, index: int, trial: TrialRecord, value: Any, group
 
 
 def _read(folder: Path, state: TrialState) -> tuple[RunHistory | None, tuple[str, ...]]:
-    """The record, and what is wrong with it; a trial that is not over may have none yet."""
+    """The record and its problems; an unfinished trial may not have one yet."""
     if not state.is_over and not (folder / RUN).exists():
         return None, ()
     try:

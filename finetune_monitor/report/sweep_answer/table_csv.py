@@ -1,4 +1,4 @@
-"""A sweep as a table: one row an evaluation of a trial, as `sweep.csv` in its folder."""
+"""A sweep as a table: `sweep.csv` in its folder, with one row per evaluation of a trial."""
 
 import math
 from pathlib import Path
@@ -17,10 +17,10 @@ TABLE = "sweep.csv"
 def write_csv(results: Results, folder: Path) -> None:
     """Replace the table in the sweep's folder.
 
-    Columns: `trial`, the settings by their dotted keys, `person`, `seed`, `state`, `step`, `epoch`, `best` (1 where the
-    step is the best of its run by the run's best metric, after step 0), `alarms` (the columns that sound one); of each
-    metric its mean under its name, with `_low`, `_high`, `_n` and `_missing`; of other columns, such as `faces_found`,
-    the mean. What is not there is empty. A trial without an evaluation has one row.
+    Columns: `trial`, the settings by their dotted keys, `person`, `seed`, `state`, `step`, `epoch`, `best` (1 if the
+        step is the best of its run by the run's best metric, after step 0), `alarms` (the columns whose alarm sounds);
+        for each metric, its mean under its name, with `_low`, `_high`, `_n`, and `_missing`; for other columns, such as
+        `faces_found`, the mean. Missing values are empty. A trial without an evaluation has one row.
     """
     rows = [row for result in results.all for row in _rows(results, result)]
     header = list(dict.fromkeys(key for row in rows for key in row)) or ["trial"]

@@ -1,4 +1,4 @@
-"""What a sweep's numbers say, in a sentence: where the score changes along an axis, or which setting is best."""
+"""Verdicts on a sweep's numbers, in a sentence: where the score changes along an axis, or which setting is best."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,17 +11,17 @@ from finetune_monitor.stats.estimate import Estimate, number, shown
 Tone = Literal["rise", "fall", "none", "unknown"]
 
 Change = Callable[[int, int], Estimate]
-"""How much more the second of two settings scores, by their places."""
+"""How much higher the second of two settings scores, given their places."""
 
-NOTHING_YET = "nothing to tell yet"
+NOTHING_YET = "nothing to report yet"
 
 ROUNDING = 1e-9
-"""Differences below are those of floating-point sums."""
+"""Smaller differences are rounding errors of floating-point sums."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A sentence, which way it points, and how many intervals were looked at for it."""
+    """A sentence, its direction, and the number of intervals that it is based on."""
 
     text: str
     tone: Tone
@@ -30,7 +30,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Stretch:
-    """The change between two places of an axis; `merged` says that no single step between them can be told."""
+    """The change between two places of an axis; `merged` means that no single step between them is significant."""
 
     first: int
     last: int
@@ -43,7 +43,7 @@ class Stretch:
 
 
 def tone_of(change: Estimate) -> Tone:
-    """A change is told where its interval leaves 0 out."""
+    """The tone of a change, which is significant if its interval excludes 0."""
     if math.isnan(change.low):
         return "unknown"
     if change.low > ROUNDING:
@@ -52,10 +52,10 @@ def tone_of(change: Estimate) -> Tone:
 
 
 def along_axis(values: Sequence[float], change: Change, noun: str = "") -> Finding:
-    """Where a score changes along ordered numbers, and from where on no change can be told.
+    """Where a score changes along ordered numbers, and from where on there is no significant change.
 
-    Neighbors are compared first. Where several in a row cannot be told apart, the first of them is compared with the
-    last: many small steps may add up to one that can be told.
+    Neighbors are compared first. If several in a row do not differ significantly, the first is compared with the last:
+    many small steps may add up to a significant one.
 
     Args:
         noun: what follows a number, such as "photos".
@@ -69,10 +69,10 @@ def along_axis(values: Sequence[float], change: Change, noun: str = "") -> Findi
 
 
 def best_of(names: Sequence[str], levels: Sequence[float], change: Change, higher_is_better: bool) -> Finding:
-    """Which of several settings is best, whether its lead can be told, and how many others may be as good.
+    """Which of several settings is best, whether its lead is significant, and how many others may be as good.
 
     Args:
-        levels: each setting's score, as it is.
+        levels: each setting's score, unchanged.
     """
     if len(names) < 2:
         return Finding(f"only {names[0]} so far" if names else NOTHING_YET, "unknown", 0)
@@ -81,17 +81,17 @@ def best_of(names: Sequence[str], levels: Sequence[float], change: Change, highe
     leads = [_turned(change(other, order[0]), sign) for other in order[1:]]
     lead, tone = leads[0], tone_of(leads[0])
     text = f"{names[order[0]]} is best ({number(levels[order[0]], '.3f')})"
-    told = {"rise": "can be told", "unknown": "has no interval, so it cannot be told"}.get(tone, "cannot be told")
+    told = {"rise": "is significant", "unknown": "has no interval and may be chance"}.get(tone, "is not significant")
     text += f"; its lead over {names[order[1]]}, {shown_change(lead)}, {told}" if not math.isnan(lead.mean) else ""
     open_ones = sum(tone_of(each) != "rise" for each in leads)
     if len(leads) > 1 and open_ones:
-        text += f"; {open_ones} of {len(leads)} others cannot be told from it"
+        text += f"; {open_ones} of {len(leads)} others are not significantly worse"
     intervals = sum(not math.isnan(each.low) for each in leads)
     return Finding(text, tone if tone != "fall" else "none", intervals)
 
 
 def best_steps(values: Sequence[float], steps: Sequence[Sequence[int]]) -> str:
-    """At which steps the runs are best, in words: one sequence of steps a value."""
+    """The steps at which the runs are best, in words; one sequence of steps per value."""
     spans = [(min(found), max(found)) for found in steps]
     words = [f"{low}" if low == high else f"{low} to {high}" for low, high in spans]
     if len(set(words)) == 1:
@@ -100,7 +100,7 @@ def best_steps(values: Sequence[float], steps: Sequence[Sequence[int]]) -> str:
 
 
 def shown_change(change: Estimate) -> str:
-    """A change with its interval, in as many digits as its interval needs; a bound that is not 0 is not shown as 0."""
+    """A change with as many digits as its interval needs; a nonzero bound is never shown as 0."""
     digits = 2 if change.high - change.low > ROUNDING else 3
     while digits < 5 and _is_coarse(change, digits):
         digits += 1
@@ -114,7 +114,7 @@ def _is_coarse(change: Estimate, digits: int) -> bool:
 
 
 class _Counted:
-    """A comparison that counts the intervals it gave."""
+    """A comparison that counts the intervals it has returned."""
 
     def __init__(self, change: Change):
         self._change = change
@@ -139,7 +139,7 @@ def _stretches(count: int, change: Change) -> list[Stretch]:
 
 
 def _whole_tone(stretches: Sequence[Stretch], change: Change) -> Tone:
-    """Where parts of the axis point both ways, its ends decide."""
+    """The tone of the entire axis: if its parts point both ways, its ends decide."""
     tones = {each.tone for each in stretches}
     if {"rise", "fall"} <= tones:
         return tone_of(change(0, stretches[-1].last))
@@ -148,7 +148,7 @@ def _whole_tone(stretches: Sequence[Stretch], change: Change) -> Tone:
 
 
 def _clause(stretch: Stretch, among: Sequence[Stretch], values: Sequence[float], noun: str) -> str:
-    """One stretch in words; what the clause before says already is left out."""
+    """One stretch in words, without what the previous clause has already said."""
     place = among.index(stretch)
     before = among[place - 1] if place else None
     first, last = f"{values[stretch.first]:g}", f"{values[stretch.last]:g}"
@@ -157,20 +157,22 @@ def _clause(stretch: Stretch, among: Sequence[Stretch], values: Sequence[float],
         return f"{span} {_unsure(stretch.change)}"
     if stretch.tone == "none":
         if place and stretch is among[-1]:
-            return f"beyond {first} no change can be told ({shown_change(stretch.change)} from {first} to {last})"
-        return f"{span} no change can be told ({shown_change(stretch.change)})"
+            return (
+                f"beyond {first} there is no significant change ({shown_change(stretch.change)} from {first} to {last})"
+            )
+        return f"{span} there is no significant change ({shown_change(stretch.change)})"
     verb = {"rise": "rises", "fall": "falls"}[stretch.tone]
     size = shown_change(_turned(stretch.change, 1.0 if stretch.tone == "rise" else -1.0))
     by = f"by {size}" if before is not None and before.tone == stretch.tone else f"it {verb} by {size}"
-    return f"{span} {by}" + (", though no step between can be told by itself" if stretch.merged else "")
+    return f"{span} {by}" + (", though no single step in between is significant" if stretch.merged else "")
 
 
 def _unsure(change: Estimate) -> str:
-    """A change without an interval."""
+    """A clause on a change without an interval."""
     if math.isnan(change.mean):
         return "there is nothing in common to compare"
     direction = "higher" if change.mean >= 0 else "lower"
-    return f"it is {number(abs(change.mean), '.3f')} {direction}, but one comparison alone cannot say how sure that is"
+    return f"it is {number(abs(change.mean), '.3f')} {direction}, but the uncertainty of a single comparison is unknown"
 
 
 def _turned(change: Estimate, sign: float) -> Estimate:

@@ -74,7 +74,7 @@ def test_the_whole_mapping_of_a_sweep_over_photos_and_seeds(tmp_path):
 def test_the_verdict_names_where_photos_stop_to_help(tmp_path):
     text = verdict(find_answer(write_sweep(tmp_path / "s", score))).text
     assert text.startswith("from 1 to 2 photos it rises by 0.10")
-    assert "; beyond 2 no change can be told (" in text
+    assert "; beyond 2 there is no significant change (" in text
     assert text.endswith("from 2 to 4); the best step is 50")
 
 
@@ -119,7 +119,7 @@ def test_one_training_a_setting_compares_the_images_of_the_same_cells(tmp_path):
     assert (answer.unit, entry.units) == ("image", 4)
     assert (entry.low, entry.high) == pytest.approx((recorded.low, recorded.high))
     assert "it rises by 0.1" in verdict(answer).text
-    assert any("nothing of how another training" in note for note in answer.notes)
+    assert any("do not cover how another training run" in note for note in answer.notes)
 
 
 def test_trials_that_go_on_are_in_the_curves_alone(tmp_path):
@@ -133,7 +133,7 @@ def test_trials_that_go_on_are_in_the_curves_alone(tmp_path):
     assert answer.curves["face_similarity"].steps[2].units == (2, 2, 2)
     assert strict_json(answer.to_json())["curves"]["face_similarity"]["best"][2]["low"] is None
     assert any(note.startswith("2 of 9 trials have not ended") for note in answer.notes)
-    assert "one comparison alone" in verdict(answer).text
+    assert "a single comparison" in verdict(answer).text
 
 
 def test_units_that_have_nothing_yet_are_not_counted(tmp_path):
@@ -186,7 +186,7 @@ def test_a_trial_that_its_own_rule_ended_counts_at_its_last_step(tmp_path):
         (lambda run: shutil.rmtree(run), "found no run.json"),
         (lambda run: (run / "run.json").write_text("{"), "not valid JSON"),
         (lambda run: (run / "run.json").write_text('{"metrics": {"face_similarity": {}}}'), "damaged"),
-        (lambda run: (run / "images.jsonl").write_text('{"step": 0, "sco'), "cut short"),
+        (lambda run: (run / "images.jsonl").write_text('{"step": 0, "sco'), "truncated"),
         (lambda run: (run / "evaluations.jsonl").write_text("x\n" * 3), "damaged"),
     ],
 )
@@ -217,7 +217,7 @@ def test_a_sweep_with_nothing_yet(tmp_path, trials, capsys):
     answer = find_answer(read_state(tmp_path))
     assert (answer.curves, answer.verdicts) == ({}, ())
     print_answer(answer)
-    assert "nothing to tell yet" in capsys.readouterr().out
+    assert "nothing to report yet" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_a_search_names_the_best_setting_and_what_may_be_as_good(tmp_path):
     assert text.startswith(
         "learning rate 0.0003, rank 8 is best (0.700); its lead over learning rate 0.0005, rank 8, 0.00"
     )
-    assert text.endswith("cannot be told; 1 of 2 others cannot be told from it")
+    assert text.endswith("is not significant; 1 of 2 others are not significantly worse")
 
 
 def test_a_sweep_over_seeds_alone_says_how_high_the_score_is(tmp_path):
@@ -300,8 +300,8 @@ def test_the_notes_say_what_likeness_is_compared_with(tmp_path, monkeypatch, hel
         told["columns"] = {key: replace(each, metric="face_similarity").to_json() for key, each in described}
     monkeypatch.setattr(sweep_folders.runs, "RUN", {**run, **told})
     notes = find_answer(write_sweep(tmp_path / "s", score)).notes
-    expected = f"{name} compares with the same 2 for all" if held_out else "with data.held_out every run would be"
-    assert any("which are others for each number of photos" in note and expected in note for note in notes)
+    expected = f"{name} compares with the same 2 for all" if held_out else "with data.held_out, every run would also be"
+    assert any("which differ for each number of photos" in note and expected in note for note in notes)
 
 
 def test_the_console_gets_verdicts_and_notes_without_markup(tmp_path, capsys):

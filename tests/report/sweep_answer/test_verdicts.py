@@ -24,19 +24,25 @@ def changes(half, **known):
 TABLE = [
     ((1, 2), changes(0.03, c01=0.04), "from 1 to 2 photos it rises by 0.04 [0.01, 0.07]", "rise", 1),
     ((1, 2), changes(0.03, c01=-0.04), "from 1 to 2 photos it falls by 0.04 [0.01, 0.07]", "fall", 1),
-    ((1, 2), changes(0.03, c01=0.02), "from 1 to 2 photos no change can be told (0.02 [-0.01, 0.05])", "none", 1),
+    (
+        (1, 2),
+        changes(0.03, c01=0.02),
+        "from 1 to 2 photos there is no significant change (0.02 [-0.01, 0.05])",
+        "none",
+        1,
+    ),
     (
         (1, 2, 5, 10, 20),
         changes(0.02, c01=0.08, c12=0.03, c23=0.0, c34=0.01, c24=0.01),
         "from 1 to 2 photos it rises by 0.08 [0.06, 0.10]; from 2 to 5 by 0.03 [0.01, 0.05]; "
-        "beyond 5 no change can be told (0.01 [-0.01, 0.03] from 5 to 20)",
+        "beyond 5 there is no significant change (0.01 [-0.01, 0.03] from 5 to 20)",
         "rise",
         5,
     ),
     (
         (1, 2, 5),
         changes(0.03, c01=0.02, c12=0.02, c02=0.04),
-        "from 1 to 5 photos it rises by 0.04 [0.01, 0.07], though no step between can be told by itself",
+        "from 1 to 5 photos it rises by 0.04 [0.01, 0.07], though no single step in between is significant",
         "rise",
         3,
     ),
@@ -50,20 +56,21 @@ TABLE = [
     (
         (1, 2, 5),
         changes(0.03, c01=0.01, c12=0.05),
-        "from 1 to 2 photos no change can be told (0.01 [-0.02, 0.04]); from 2 to 5 it rises by 0.05 [0.02, 0.08]",
+        "from 1 to 2 photos there is no significant change (0.01 [-0.02, 0.04]); "
+        "from 2 to 5 it rises by 0.05 [0.02, 0.08]",
         "rise",
         2,
     ),
     (
         (1, 2),
         changes(NAN, c01=0.04),
-        "from 1 to 2 photos it is 0.040 higher, but one comparison alone cannot say how sure that is",
+        "from 1 to 2 photos it is 0.040 higher, but the uncertainty of a single comparison is unknown",
         "unknown",
         0,
     ),
     ((1, 2), changes(NAN, c01=NAN), "from 1 to 2 photos there is nothing in common to compare", "unknown", 0),
     ((3,), changes(0.03), "only 3 photos so far", "unknown", 0),
-    ((), changes(0.03), "nothing to tell yet", "unknown", 0),
+    ((), changes(0.03), "nothing to report yet", "unknown", 0),
 ]
 
 
@@ -78,14 +85,25 @@ def test_sums_that_differ_by_rounding_are_no_change():
 
 
 CATEGORIES = [
-    ((0.5, 0.6), True, changes(0.03, c01=0.1), "b is best (0.600); its lead over a, 0.10 [0.07, 0.13], can be told"),
-    ((0.5, 0.6), True, changes(0.3, c01=0.1), "b is best (0.600); its lead over a, 0.10 [-0.20, 0.40], cannot be told"),
-    ((0.5, 0.6), False, changes(0.03, c10=-0.1), "a is best (0.500); its lead over b, 0.10 [0.07, 0.13], can be told"),
+    ((0.5, 0.6), True, changes(0.03, c01=0.1), "b is best (0.600); its lead over a, 0.10 [0.07, 0.13], is significant"),
+    (
+        (0.5, 0.6),
+        True,
+        changes(0.3, c01=0.1),
+        "b is best (0.600); its lead over a, 0.10 [-0.20, 0.40], is not significant",
+    ),
+    (
+        (0.5, 0.6),
+        False,
+        changes(0.03, c10=-0.1),
+        "a is best (0.500); its lead over b, 0.10 [0.07, 0.13], is significant",
+    ),
     (
         (0.5, 0.6, 0.59),
         True,
         changes(0.03, c01=0.1, c21=0.01),
-        "b is best (0.600); its lead over c, 0.01 [-0.02, 0.04], cannot be told; 1 of 2 others cannot be told from it",
+        "b is best (0.600); its lead over c, 0.01 [-0.02, 0.04], is not significant; "
+        "1 of 2 others are not significantly worse",
     ),
     ((0.5,), True, changes(0.03), "only a so far"),
 ]
@@ -94,7 +112,13 @@ CATEGORIES = [
 @pytest.mark.parametrize(("levels", "higher", "change", "text"), CATEGORIES)
 def test_sentences_over_categories(levels, higher, change, text):
     found = best_of("abc"[: len(levels)], levels, change, higher)
-    tone = "unknown" if len(levels) == 1 else "none" if "lead" in text and "cannot be told" in text else "rise"
+    tone = (
+        "unknown"
+        if len(levels) == 1
+        else "none"
+        if "lead" in text and ("is not significant" in text or "chance" in text)
+        else "rise"
+    )
     assert (found.text, found.tone) == (text, tone)
 
 

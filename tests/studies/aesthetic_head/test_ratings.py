@@ -195,9 +195,9 @@ def test_a_row_of_a_table_that_does_not_fit_is_a_problem(write, header, row, det
         ("image,mean\n" + "a" * 200_000 + ",5\n", "damaged at line 2"),
         ("", "the file is empty"),
         (" \n\r\n\ufeff", "found the columns"),
-        (b"image,mean\n\xff\xfe,5\n", "not text in UTF-8"),
-        ("image,mean\na,5\n".encode("utf-16"), "not text in UTF-8"),
-        (b"PK\x03\x04\0\0", "not text in UTF-8"),
+        (b"image,mean\n\xff\xfe,5\n", "not UTF-8 text"),
+        ("image,mean\na,5\n".encode("utf-16"), "not UTF-8 text"),
+        (b"PK\x03\x04\0\0", "not UTF-8 text"),
     ],
 )
 def test_a_file_without_usable_ratings_is_refused(write, content, reason):

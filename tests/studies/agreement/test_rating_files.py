@@ -157,7 +157,7 @@ def test_half_of_the_rows_may_be_bad(read):
     [
         ("", "the file is empty"),
         (" \n\r\n", "the file is empty"),
-        (b"\x89PNG\0", "not text in UTF-8"),
+        (b"\x89PNG\0", "not UTF-8 text"),
         (LONG, "found no ratings"),
         ("image,rater\na,Eva\n", "found the columns 'image', 'rater'; expected a column a labeler.*or one column each"),
         ("image,label\na,4\n", "found the columns 'image', 'label'; expected"),

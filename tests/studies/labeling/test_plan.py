@@ -662,6 +662,6 @@ def test_a_run_that_goes_on_can_be_planned(tmp_path, photos):
     record = RunRecord(run, PromptGrid(["a photo"], seeds=range(8), steps=2))
     with (run / "images.jsonl").open("a") as file:
         file.write('{"step": 900, "ce')
-    with pytest.warns(RuntimeWarning, match="cut short"):
+    with pytest.warns(RuntimeWarning, match="truncated"):
         assert draw_plan([run], tmp_path / "plan", 24).counts == {("anna", SIMILARITY): 12, ("anna", AESTHETIC): 12}
     record.close()
