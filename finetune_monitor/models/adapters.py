@@ -1,9 +1,10 @@
 """Finds the LoRA adapter that was trained, whatever wraps the model and whatever other adapters it has."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+import torch
 from jaxtyping import Float
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer as PeftLoraLayer
@@ -13,6 +14,9 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 BASE_LAYER = "base_layer."
 """What PEFT puts before a layer's own weights where it has added an adapter."""
+
+WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.")
+"""What wrappers of single blocks put into the names of their layers."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +90,37 @@ def lora_layers(model: nn.Module, adapter: str) -> dict[str, LoraLayer]:
     """The adapter's layers by their name in the plain model, which is unwrapped.
 
     Raises:
-        ValueError: an adapter of another kind than LoRA or DoRA, which diffusers cannot load.
+        ValueError: an adapter of another kind than LoRA or DoRA, or a layer that the plain model does not have,
+            neither of which diffusers could load.
     """
     found = {}
     for name, layer in adapted_layers(model):
         if adapter in _adapters(layer):
-            found[name] = _lora_layer(name, layer, adapter)
+            found[_plain_name(name)] = _lora_layer(name, layer, adapter)
+    if found:
+        _check_names(model, found)
     return found
+
+
+def _check_names(model: nn.Module, names: Iterable[str]) -> None:
+    with torch.device("meta"):
+        known = dict(new_model(model).named_modules())
+    if strange := [name for name in names if name not in known]:
+        raise ValueError(f"{strange[0]}: a plain {type(model).__name__} has no such layer; unwrap the model's blocks")
+
+
+def new_model(model: nn.Module) -> nn.Module:
+    """A model as the config of this one describes it, with other weights."""
+    kind: Any = type(model)
+    config: Any = model.config
+    found: nn.Module = kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
+    return found
+
+
+def _plain_name(name: str) -> str:
+    for wrapper in (*WRAPPERS, BASE_LAYER):
+        name = name.replace(wrapper, "")
+    return name
 
 
 def _is_adapted(model: nn.Module) -> bool:
@@ -108,9 +136,12 @@ def _has_trained_weights(model: nn.Module) -> bool:
 def plain_state(model: nn.Module) -> dict[str, Tensor]:
     """An unwrapped model's own weights under their own names, without those of adapters."""
     inside = {
-        f"{name}.{key}" for name, layer in adapted_layers(model) for key in layer.state_dict() if BASE_LAYER not in key
+        f"{name}.{key}"
+        for name, layer in adapted_layers(model)
+        for key in cast(nn.Module, layer).state_dict()
+        if BASE_LAYER not in key
     }
-    return {key.replace(BASE_LAYER, ""): value for key, value in model.state_dict().items() if key not in inside}
+    return {_plain_name(key): value for key, value in model.state_dict().items() if key not in inside}
 
 
 def _lora_layer(name: str, layer: BaseTunerLayer, adapter: str) -> LoraLayer:
@@ -121,9 +152,10 @@ def _lora_layer(name: str, layer: BaseTunerLayer, adapter: str) -> LoraLayer:
         )
     if layer.lora_B[adapter].bias is not None:
         raise ValueError(f"{name}: found a LoRA with a bias, expected one without; set lora_bias=False")
-    vectors = layer.lora_magnitude_vector
+    vectors: Any = layer.lora_magnitude_vector
     magnitude = vectors[adapter].weight.detach().float() if adapter in vectors else None
-    down, up = (each[adapter].weight.detach().float() for each in (layer.lora_A, layer.lora_B))
+    matrices: tuple[Any, Any] = (layer.lora_A, layer.lora_B)
+    down, up = (each[adapter].weight.detach().float() for each in matrices)
     return LoraLayer(down, up, float(layer.scaling[adapter]), magnitude)
 
 

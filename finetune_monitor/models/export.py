@@ -13,9 +13,9 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import staged_folder
 from finetune_monitor.models.adapters import (
     LoraLayer,
-    adapted_layers,
     adapter_to_export,
     lora_layers,
+    new_model,
     plain_state,
     unwrapped,
 )
@@ -108,12 +108,11 @@ def _plain_pipeline(pipeline: Pipeline, parts: Mapping[str, nn.Module], models: 
 
 def _without_adapters(model: nn.Module) -> nn.Module:
     """A copy on the same memory with the model's own weights alone; the model itself where it has no adapter."""
-    if next(adapted_layers(model), None) is None:
+    state = plain_state(model)
+    if state.keys() == model.state_dict().keys():
         return model
-    kind: Any = type(model)
-    config: Any = model.config
-    copy: nn.Module = kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
-    copy.load_state_dict(plain_state(model), assign=True)
+    copy = new_model(model)
+    copy.load_state_dict(state, assign=True)
     return copy
 
 

@@ -156,6 +156,30 @@ def test_wrappers_leave_no_trace_in_the_names(tmp_path, wrap):
     assert np.abs(image(plain) - expected).max() < 1e-4
 
 
+@pytest.mark.parametrize("with_lora", [True, False])
+def test_blocks_that_are_wrapped_one_by_one_leave_no_trace_either(tmp_path, with_lora):
+    trained = tiny_pipeline(seed=3)
+    if with_lora:
+        lora(trained.unet)
+    expected = image(trained)
+    trained.unet.mid_block = torch.compile(trained.unet.mid_block, backend="eager")
+    export_weights(trained, tmp_path / "best", NOTE)
+    loaded = tiny_pipeline(seed=3)
+    if with_lora:
+        loaded.load_lora_weights(tmp_path / "best")
+    else:
+        loaded = StableDiffusionPipeline.from_pretrained(tmp_path / "best")
+    assert np.abs(image(loaded) - expected).max() < 1e-4
+
+
+def test_a_layer_that_a_plain_model_lacks_is_refused_by_name(tmp_path):
+    trained = tiny_pipeline()
+    trained.unet.extra = torch.nn.ModuleDict({"to_q": torch.nn.Linear(4, 4)})
+    lora(trained.unet)
+    with pytest.raises(ValueError, match=r"extra\.to_q: a plain UNet2DConditionModel has no such layer"):
+        export_weights(trained, tmp_path / "best", NOTE)
+
+
 def test_a_compiled_unet_that_was_trained_whole_is_written_plain(tmp_path):
     trained = tiny_pipeline(seed=3)
     expected = image(trained)
