@@ -1,15 +1,26 @@
-"""Write a pipeline's fine-tuned weights in a format that other tools can load."""
+"""Write a pipeline's fine-tuned weights in the formats that other tools load."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peft.utils import get_peft_model_state_dict
+from PIL.Image import Image
 from torch import Tensor, nn
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import staged_folder
-from finetune_monitor.models.pipeline import Pipeline
+from finetune_monitor.models.adapters import (
+    LoraLayer,
+    adapter_to_export,
+    lora_layers,
+    new_model,
+    plain_state,
+    unwrapped,
+)
+from finetune_monitor.models.kohya import base_model, write_kohya
+from finetune_monitor.models.pipeline import Pipeline, settings_of
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 ADAPTABLE = ("unet", "transformer", "text_encoder", "text_encoder_2")
@@ -19,24 +30,90 @@ NOTE = "finetune_monitor.json"
 """File next to weights: the step they belong to, or a notice that applies to everything made with them."""
 
 
-def export_weights(pipeline: Pipeline, folder: Path, note: dict[str, Any]) -> None:
-    """Write LoRA weights for `pipe.load_lora_weights(folder)`, or the complete pipeline if it has no adapters.
+@dataclass(frozen=True)
+class Label:
+    """What a LoRA file says of itself to the tools that load it.
 
-    The folder appears only once it is complete. `finetune_monitor.json` next to the weights holds `note` and the notice
-    of the pipeline's own folder, if it has one.
+    name: `NAME_kohya.safetensors` is the file for ComfyUI, AUTOMATIC1111, Forge and Civitai.
+    trigger: words that ask for the subject.
+    thumbnail: an image that the weights have made.
+    """
+
+    name: str = "lora"
+    trigger: str = ""
+    thumbnail: Image | None = None
+
+
+def export_weights(pipeline: Pipeline, folder: Path, note: dict[str, Any], label: Label = Label()) -> None:
+    """Write the adapter that was trained, or the complete pipeline where its own weights were.
+
+    A LoRA is written twice: for `pipe.load_lora_weights(folder)`, and under kohya's names for ComfyUI and others. The
+    folder appears only once it is complete. `finetune_monitor.json` next to the weights holds `note` and the notice of
+    the pipeline's own folder, if it has one.
+
+    Raises:
+        ValueError: it cannot be said which adapter was trained, or diffusers cannot load it.
     """
     notice = identify(pipeline).get("notice")
     note = {**note, "notice": notice} if notice else note
-    models: dict[str, Any] = {name: getattr(pipeline, name, None) for name in ADAPTABLE}
-    adapted = {name: model for name, model in models.items() if getattr(model, "peft_config", None)}
+    parts = {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
+    models = {name: unwrapped(part) for name, part in parts.items()}
+    adaptable = {name: model for name, model in models.items() if name in ADAPTABLE}
+    adapter = adapter_to_export(adaptable)
     with staged_folder(folder) as staged:
-        if adapted:
-            layers = {f"{name}_lora_layers": lora_layers(model) for name, model in adapted.items()}
-            adaptable: Any = pipeline  # pipelines whose components have adapters can write them
-            adaptable.save_lora_weights(staged, **layers)
+        if adapter is None:
+            _plain_pipeline(pipeline, parts, models).save_pretrained(staged)
         else:
-            pipeline.save_pretrained(staged)
+            _save_lora(
+                pipeline, staged, {name: lora_layers(model, adapter) for name, model in adaptable.items()}, label, note
+            )
         (staged / NOTE).write_text(json.dumps(note, indent=2) + "\n")
+
+
+def _save_lora(
+    pipeline: Any, folder: Path, found: Mapping[str, Mapping[str, LoraLayer]], label: Label, note: Mapping[str, Any]
+) -> None:
+    layers = {name: own for name, own in found.items() if own}
+    pipeline.save_lora_weights(folder, **{f"{name}_lora_layers": _peft_state(own) for name, own in layers.items()})
+    if (base := base_model(pipeline)) is not None:
+        file = folder / f"{label.name}_kohya.safetensors"
+        write_kohya(file, base, layers, label.trigger, label.thumbnail, note)
+
+
+def _peft_state(layers: Mapping[str, LoraLayer]) -> dict[str, Tensor]:
+    """Matrices under PEFT's names, with the scale folded into B.
+
+    Folding makes the file correct for every reader: otherwise the scale would be in metadata that some tools ignore.
+    The names are PEFT's because diffusers' own older names do not cover convolutions and feed-forward layers, and a
+    file with both loses the attention layers when it is read.
+    """
+    found = {}
+    for name, layer in layers.items():
+        found[f"{name}.lora_A.weight"] = layer.down.contiguous()
+        found[f"{name}.lora_B.weight"] = (layer.scale * layer.up).contiguous()
+        if layer.magnitude is not None:
+            found[f"{name}.lora_magnitude_vector"] = layer.magnitude.contiguous()
+    return found
+
+
+def _plain_pipeline(pipeline: Pipeline, parts: Mapping[str, nn.Module], models: Mapping[str, nn.Module]) -> Pipeline:
+    """The pipeline as diffusers loads it: without wrappers, and without adapters, which would rename its weights."""
+    plain = {name: _without_adapters(model) for name, model in models.items()}
+    if all(plain[name] is parts[name] for name in parts):
+        return pipeline
+    kind: Any = type(pipeline)
+    found: Pipeline = kind(**{**settings_of(pipeline), **pipeline.components, **plain})
+    return found
+
+
+def _without_adapters(model: nn.Module) -> nn.Module:
+    """A copy on the same memory with the model's own weights alone; the model itself where it has no adapter."""
+    state = plain_state(model)
+    if state.keys() == model.state_dict().keys():
+        return model
+    copy = new_model(model)
+    copy.load_state_dict(state, assign=True)
+    return copy
 
 
 def identify(pipeline: Pipeline) -> dict[str, str | None]:
@@ -65,19 +142,3 @@ def notice_of(folder: Path) -> str | None:
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{file}: damaged ({error!r}); restore or delete it") from error
     return str(notice) if notice else None
-
-
-def lora_layers(model: nn.Module) -> dict[str, Tensor]:
-    """A model's LoRA matrices under PEFT's names, fp32, with alpha / rank folded into B.
-
-    Folding makes the file correct for every reader: otherwise the scale would be in metadata that some tools ignore.
-    The names are PEFT's because diffusers' own older names do not cover convolutions and feed-forward layers, and a
-    file with both loses the attention layers when it is read.
-    """
-    adapter = next(iter(model.peft_config))  # type: ignore[arg-type]
-    state = get_peft_model_state_dict(model, adapter_name=adapter)
-    scales = {name: part.scaling[adapter] for name, part in model.named_modules() if hasattr(part, "lora_B")}
-    return {
-        key: value.float() * scales[key.removesuffix(".lora_B.weight")] if "lora_B" in key else value.float()
-        for key, value in state.items()
-    }

@@ -1,5 +1,6 @@
 """The interface of a diffusers pipeline that the package needs."""
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -19,3 +20,9 @@ class Pipeline(Protocol):
     def config(self) -> Mapping[str, Any]: ...
 
     def save_pretrained(self, save_directory: Path) -> None: ...
+
+
+def settings_of(pipeline: Pipeline) -> dict[str, Any]:
+    """What a pipeline was made with besides its components, such as how SDXL encodes an empty prompt."""
+    names = inspect.signature(type(pipeline)).parameters
+    return {name: value for name, value in pipeline.config.items() if name in names}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_monitor.base.files import staged_folder
-from finetune_monitor.models.export import NOTE, export_weights
+from finetune_monitor.models.export import NOTE, Label, export_weights
 from finetune_monitor.models.pipeline import Pipeline
 
 BEST, CANDIDATES = "best", "candidates"
@@ -46,10 +46,10 @@ class BestWeights:
             _link(self.best, self._candidate(step))
         self._drop_all_but(steps)
 
-    def keep(self, step: int, contenders: Sequence[int], note: dict[str, Any]) -> None:
+    def keep(self, step: int, contenders: Sequence[int], note: dict[str, Any], label: Label) -> None:
         """Write the live weights, those of `step`, and delete weights that can no longer become the best."""
         if step > 0 and step in contenders:
-            export_weights(self._pipeline, self._candidate(step), note)
+            export_weights(self._pipeline, self._candidate(step), note, label)
         self._drop_all_but(contenders)
 
     def choose(self, step: int | None) -> None:

@@ -16,7 +16,7 @@ from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.versions import device_name, versions
 from finetune_monitor.metrics import Descriptions, Metric
-from finetune_monitor.models.export import identify
+from finetune_monitor.models.export import Label, identify
 from finetune_monitor.models.pipeline import Pipeline
 from finetune_monitor.monitor.best_weights import BestWeights
 from finetune_monitor.monitor.budget import EVERY, Budget
@@ -41,7 +41,7 @@ from finetune_monitor.rendering.isolation import isolated
 from finetune_monitor.rendering.renderer import Renderer
 from finetune_monitor.sinks import RunInfo, Sink
 from finetune_monitor.sinks.console import print_summary, scores_in_words, shown_scores
-from finetune_monitor.stats.estimate import json_number
+from finetune_monitor.stats.estimate import MISSING, json_number
 
 
 class FinetuneMonitor:
@@ -122,6 +122,7 @@ class FinetuneMonitor:
         self._notices = tuple(dict.fromkeys(str(notice) for notice in said if notice))
         self._live_weights = live_weights
         self._hooks = list(hooks)
+        self._trigger = str((hparams or {}).get("data.instance_prompt") or self.grid.prompts[0])
         self.evaluations: tuple[Evaluation, ...] = ()
         self.record: RunRecord | None = None
         self.sinks: list[Sink] = []
@@ -320,7 +321,7 @@ class FinetuneMonitor:
         evaluation = self._write_record(evaluation, rendered, waited)
         for sink in list(self.sinks):
             self._guard(sink, sink.write, evaluation, rendered)
-        self._keep_best(evaluation)
+        self._keep_best(evaluation, rendered)
         for hook in list(self._hooks):
             self._call(hook, evaluation)
         return evaluation
@@ -340,7 +341,7 @@ class FinetuneMonitor:
             self._evaluator.warn("record", f"{self.output_dir}: cannot write the record: {error}")
         return evaluation
 
-    def _keep_best(self, evaluation: Evaluation) -> None:
+    def _keep_best(self, evaluation: Evaluation, rendered: Sequence[Image | None]) -> None:
         note = {
             "step": evaluation.step,
             "metric": self.best_metric,
@@ -350,10 +351,21 @@ class FinetuneMonitor:
         history = (*self.evaluations, evaluation)
         higher = self._columns.get(self.best_metric, ScoreColumn()).more_is_better
         try:
-            self._weights.keep(evaluation.step, contenders(history, self.best_metric, higher), note)
+            label = Label(self.output_dir.resolve().name, self._trigger, self._best_image(evaluation, rendered, higher))
+            self._weights.keep(evaluation.step, contenders(history, self.best_metric, higher), note, label)
             self._weights.choose(evaluation.decision.best_step)
         except Exception as error:
             self._evaluator.warn("best", f"{self._weights.best}: cannot save the best weights: {error!r}")
+
+    def _best_image(self, evaluation: Evaluation, rendered: Sequence[Image | None], higher: bool) -> Image | None:
+        """The image with the best score; None where none was measured."""
+        sign = 1.0 if higher else -1.0
+        scored = [
+            (sign * score, image)
+            for each, image in zip(evaluation.images, rendered, strict=True)
+            if image is not None and math.isfinite(score := each.scores.get(self.best_metric, MISSING))
+        ]
+        return max(scored, key=lambda pair: pair[0], default=(0.0, None))[1]
 
     def _guard(self, sink: Sink, action: Callable[..., None], *arguments: Any) -> None:
         """Call a sink; if it fails, turn it off for the rest of the run with one warning."""

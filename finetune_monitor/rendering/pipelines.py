@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from finetune_monitor.models.pipeline import Pipeline
+from finetune_monitor.models.pipeline import Pipeline, settings_of
 from finetune_monitor.rendering.isolation import modules_kept
 from finetune_monitor.rendering.schedulers import own_scheduler
 
@@ -55,7 +55,7 @@ def own_pipeline(pipeline: Pipeline, sampler: str, karras: bool = False) -> Text
     embedding_names(pipeline)
     if not isinstance(getattr(pipeline, "vae", None), nn.Module):
         raise ValueError(f"pipeline: found {type(pipeline).__name__} without a VAE; add the VAE of its model")
-    arguments = {**_settings(pipeline), **pipeline.components}
+    arguments = {**settings_of(pipeline), **pipeline.components}
     arguments["scheduler"] = own_scheduler(pipeline.scheduler, sampler, karras)
     if "safety_checker" in arguments:
         arguments |= {"safety_checker": None, "requires_safety_checker": False}
@@ -63,12 +63,6 @@ def own_pipeline(pipeline: Pipeline, sampler: str, karras: bool = False) -> Text
     own: TextToImage = kind(**arguments)
     own.set_progress_bar_config(disable=True)
     return own
-
-
-def _settings(pipeline: Pipeline) -> dict[str, Any]:
-    """The pipeline's settings other than its components, such as how SDXL encodes an empty prompt."""
-    names = inspect.signature(type(pipeline)).parameters
-    return {name: value for name, value in pipeline.config.items() if name in names}
 
 
 def embedding_names(pipeline: Pipeline) -> tuple[str, ...]:

@@ -278,7 +278,8 @@ def check_space(config: Config, trained: int, frozen: int) -> None:
     """
     copies = 1 + STATE_SIZE[config.train.optimizer] + (1 if config.train.ema_decay else 0)
     checkpoints = int(4 * trained * copies) * (config.train.keep_checkpoints + 1)
-    exports = 4 * EXPORTS * (trained + (frozen if config.train.method == "full" else 0))
+    exported = trained + frozen if config.train.method == "full" else 2 * trained  # a LoRA is written in two formats
+    exports = 4 * EXPORTS * exported
     needed, free = checkpoints + exports, shutil.disk_usage(config.output_dir).free
     if free < needed:
         raise UserError(

@@ -11,7 +11,7 @@ from finetune_monitor.base import distributed
 from finetune_monitor.base.files import write_atomic
 from finetune_monitor.base.interrupts import Interrupt, watched_signals
 from finetune_monitor.base.redaction import redacted_yaml
-from finetune_monitor.models.export import export_weights
+from finetune_monitor.models.export import Label, export_weights
 from finetune_monitor.monitor.callback import FinetuneMonitor
 from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.run_directory import CONFIG
@@ -193,7 +193,8 @@ def _finish(
             monitor.evaluate(trainer.step, trainer.epoch)
         if ended and distributed.is_main():
             with trainer.trainable.live_weights():
-                export_weights(pipeline, config.output_dir / "last", {"step": trainer.step})
+                label = Label(config.output_dir.resolve().name, config.data.instance_prompt)
+                export_weights(pipeline, config.output_dir / "last", {"step": trainer.step}, label)
     finally:
         if monitor is not None:
             monitor.close(reason)

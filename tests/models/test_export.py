@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
-from peft import LoraConfig
+from peft import LoHaConfig, LoKrConfig, LoraConfig, get_peft_model
 
 from finetune_monitor.models.export import LORA_FILE, export_weights
 from support import tiny
@@ -63,3 +63,156 @@ def test_lora_weights_of_other_pipelines_load_too(tmp_path, kind):
     plain.load_lora_weights(tmp_path / "best")
     assert np.abs(image(plain) - image(trained)).max() < 1e-4
     assert np.abs(image(plain) - untrained).max() > 1e-3
+
+
+def lora(model, name="default", **options):
+    """A LoRA with random weights, which is the active one from then on."""
+    model.add_adapter(LoraConfig(r=2, init_lora_weights=False, target_modules=["to_q", "to_k"], **options), name)
+
+
+def same_as_saved(pipeline, folder) -> bool:
+    """Whether a plain pipeline with the file makes the image that this one makes."""
+    plain = tiny_pipeline()
+    plain.load_lora_weights(folder)
+    return bool(np.abs(image(plain) - image(pipeline)).max() < 1e-4)
+
+
+@pytest.fixture
+def style(tmp_path):
+    """A LoRA file that somebody else has made."""
+    other = tiny_pipeline()
+    torch.manual_seed(5)
+    lora(other.unet)
+    export_weights(other, tmp_path / "style", NOTE)
+    return tmp_path / "style"
+
+
+TWO_ADAPTERS = pytest.mark.filterwarnings("ignore:Already found a `peft_config`")  # PEFT's, where a second one is added
+
+
+@TWO_ADAPTERS
+def test_the_adapter_that_was_trained_is_written_and_not_the_first_one(tmp_path, style):
+    trained = tiny_pipeline()
+    trained.load_lora_weights(style, adapter_name="style")
+    torch.manual_seed(6)
+    lora(trained.unet, "ana")
+    export_weights(trained, tmp_path / "best", NOTE)
+    trained.set_adapters("ana")
+    assert same_as_saved(trained, tmp_path / "best")
+    trained.set_adapters("style")
+    assert not same_as_saved(trained, tmp_path / "best")
+
+
+@TWO_ADAPTERS
+def test_a_frozen_adapter_that_is_active_too_is_left_out(tmp_path, style):
+    trained = tiny_pipeline()
+    trained.load_lora_weights(style, adapter_name="style")
+    lora(trained.unet, "ana")
+    trained.set_adapters(["style", "ana"])
+    for name, parameter in trained.unet.named_parameters():
+        parameter.requires_grad_(".ana." in name)
+    export_weights(trained, tmp_path / "best", NOTE)
+    trained.set_adapters("ana")
+    assert same_as_saved(trained, tmp_path / "best")
+
+
+@TWO_ADAPTERS
+def test_two_adapters_with_gradients_are_refused_by_name(tmp_path, style):
+    trained = tiny_pipeline()
+    trained.load_lora_weights(style, adapter_name="style")
+    lora(trained.unet, "ana")
+    for name, parameter in trained.unet.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+    with pytest.raises(ValueError, match=r"adapters style, ana have gradients, expected one; freeze or unload"):
+        export_weights(trained, tmp_path / "best", NOTE)
+    assert not (tmp_path / "best").exists()
+
+
+def test_where_nothing_has_gradients_the_active_adapter_is_written(tmp_path, style):
+    judged = tiny_pipeline()
+    judged.load_lora_weights(style, adapter_name="style")
+    judged.unet.requires_grad_(False)
+    export_weights(judged, tmp_path / "best", NOTE)
+    assert same_as_saved(judged, tmp_path / "best")
+
+
+class Compiled(torch.nn.Module):
+    """As torch.compile wraps a module, without compiling it."""
+
+    def __init__(self, inner) -> None:
+        super().__init__()
+        self._orig_mod = inner
+
+
+@pytest.mark.parametrize("wrap", [Compiled, torch.nn.DataParallel])
+def test_wrappers_leave_no_trace_in_the_names(tmp_path, wrap):
+    trained = tiny_pipeline()
+    lora(trained.unet)
+    expected = image(trained)
+    trained.register_modules(unet=wrap(trained.unet))
+    export_weights(trained, tmp_path / "best", NOTE)
+    plain = tiny_pipeline()
+    plain.load_lora_weights(tmp_path / "best")
+    assert np.abs(image(plain) - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize("with_lora", [True, False])
+def test_blocks_that_are_wrapped_one_by_one_leave_no_trace_either(tmp_path, with_lora):
+    trained = tiny_pipeline(seed=3)
+    if with_lora:
+        lora(trained.unet)
+    expected = image(trained)
+    trained.unet.mid_block = torch.compile(trained.unet.mid_block, backend="eager")
+    export_weights(trained, tmp_path / "best", NOTE)
+    loaded = tiny_pipeline(seed=3)
+    if with_lora:
+        loaded.load_lora_weights(tmp_path / "best")
+    else:
+        loaded = StableDiffusionPipeline.from_pretrained(tmp_path / "best")
+    assert np.abs(image(loaded) - expected).max() < 1e-4
+
+
+def test_a_layer_that_a_plain_model_lacks_is_refused_by_name(tmp_path):
+    trained = tiny_pipeline()
+    trained.unet.extra = torch.nn.ModuleDict({"to_q": torch.nn.Linear(4, 4)})
+    lora(trained.unet)
+    with pytest.raises(ValueError, match=r"extra\.to_q: a plain UNet2DConditionModel has no such layer"):
+        export_weights(trained, tmp_path / "best", NOTE)
+
+
+def test_a_compiled_unet_that_was_trained_whole_is_written_plain(tmp_path):
+    trained = tiny_pipeline(seed=3)
+    expected = image(trained)
+    trained.register_modules(unet=torch.compile(trained.unet, backend="eager"))
+    export_weights(trained, tmp_path / "best", NOTE)
+    assert np.array_equal(image(StableDiffusionPipeline.from_pretrained(tmp_path / "best")), expected)
+
+
+def test_an_adapter_in_pefts_own_wrapper_is_written_as_any_other(tmp_path):
+    trained = tiny_pipeline()
+    config = LoraConfig(r=2, init_lora_weights=False, target_modules=["to_q", "to_k"])
+    wrapped = get_peft_model(trained.unet, config)
+    trained.register_modules(unet=wrapped)
+    export_weights(trained, tmp_path / "best", NOTE)
+    trained.register_modules(unet=wrapped.get_base_model())
+    assert same_as_saved(trained, tmp_path / "best")
+
+
+def test_a_unet_trained_whole_beneath_a_frozen_adapter_is_written_plain(tmp_path, style):
+    trained = tiny_pipeline(seed=3)
+    expected = image(trained)
+    trained.load_lora_weights(style, adapter_name="style")
+    for name, parameter in trained.unet.named_parameters():
+        parameter.requires_grad_("lora_" not in name)
+    export_weights(trained, tmp_path / "best", NOTE)
+    assert np.array_equal(image(StableDiffusionPipeline.from_pretrained(tmp_path / "best")), expected)
+    assert hasattr(trained.unet, "peft_config")  # it keeps its adapter
+
+
+@pytest.mark.parametrize(("config", "kind"), [(LoHaConfig, "loha"), (LoKrConfig, "lokr")])
+def test_what_diffusers_cannot_load_is_refused_by_name(tmp_path, config, kind):
+    trained = tiny_pipeline()
+    trained.unet.add_adapter(config(r=2, target_modules=["to_q"]))
+    with pytest.raises(ValueError, match=rf"to_q: found an adapter of the kind {kind}\w*, expected LoRA or DoRA"):
+        export_weights(trained, tmp_path / "best", NOTE)
+    assert not (tmp_path / "best").exists()

@@ -1,8 +1,12 @@
 """`best/` holds the weights of the best step of the smoothed curve, whichever evaluation has shown it to be."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig
+from safetensors import safe_open
 
 from finetune_monitor import FinetuneMonitor, PromptGrid
 from finetune_monitor.monitor.best_weights import step_of
@@ -65,3 +69,14 @@ def test_a_run_that_goes_on_can_return_to_a_step_from_before(pipeline, run_folde
     summary = trained(pipeline, run_folder, [0.1, 0.1], resume_step=3, start=3)
     assert summary.best_step == 2
     assert bias_of(pipeline, run_folder / "best") == 2
+
+
+def test_the_file_for_other_tools_has_the_runs_name_its_trigger_and_the_best_image(pipeline, run_folder):
+    pipeline.unet.requires_grad_(False)
+    pipeline.unet.add_adapter(LoraConfig(r=2, init_lora_weights=False, target_modules=["to_q"]))
+    trained(pipeline, run_folder, [0.0, 0.2, 0.4])
+    with safe_open(run_folder / f"best/{run_folder.name}_kohya.safetensors", "pt") as file:
+        found = file.metadata()
+    assert found["modelspec.trigger_phrase"] == GRID.prompts[0]
+    assert found["modelspec.thumbnail"].startswith("data:image/jpeg")
+    assert json.loads(found["finetune_monitor"])["scores"] == {"scripted": 0.4}

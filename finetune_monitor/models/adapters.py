@@ -1,0 +1,185 @@
+"""Finds the LoRA adapter that was trained, whatever wraps the model and whatever other adapters it has."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer as PeftLoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+BASE_LAYER = "base_layer."
+"""What PEFT puts before a layer's own weights where it has added an adapter."""
+
+WRAPPERS = ("_orig_mod.", "_checkpoint_wrapped_module.")
+"""What wrappers of single blocks put into the names of their layers."""
+
+
+@dataclass(frozen=True)
+class LoraLayer:
+    """The matrices of one adapted layer in fp32: it adds `scale` * up @ down to the layer's weights.
+
+    magnitude: of the columns, where the adapter is a DoRA (Liu et al. 2024, arXiv 2402.09353).
+    """
+
+    down: Float[Tensor, "rank ..."]
+    up: Float[Tensor, "out ..."]
+    scale: float
+    magnitude: Float[Tensor, "..."] | None = None
+
+    @property
+    def rank(self) -> int:
+        return len(self.down)
+
+    @property
+    def alpha(self) -> float:
+        """What the scale is with the rank divided out, as kohya's files have it; of rsLoRA, too."""
+        return self.scale * self.rank
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside torch.compile, DDP, DataParallel and PEFT's own wrapper."""
+    while True:
+        if isinstance(model, PeftModel):
+            model = model.get_base_model()
+        elif isinstance(model, DataParallel | DistributedDataParallel):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            return model
+
+
+def adapted_layers(model: nn.Module) -> Iterator[tuple[str, BaseTunerLayer]]:
+    """By name the layers of an unwrapped model that have adapters."""
+    return ((name, part) for name, part in model.named_modules() if isinstance(part, BaseTunerLayer))
+
+
+def adapter_to_export(models: Mapping[str, nn.Module]) -> str | None:
+    """The adapter that was trained; None where there is no adapter, or where the weights beneath it were trained.
+
+    That is the one with gradients. Where nothing has any, as in a loop that judges files, it is the active one. A model
+    without adapters says nothing: freshly loaded weights have gradients, too.
+
+    Args:
+        models: unwrapped, by their name in the pipeline.
+
+    Raises:
+        ValueError: it cannot be said which was trained: several have gradients, or so have the weights beneath one.
+    """
+    layers = [layer for model in models.values() for _, layer in adapted_layers(model)]
+    trained = list(dict.fromkeys(name for layer in layers for name in _with_gradients(layer)))
+    whole = [name for name, model in models.items() if _is_adapted(model) and _has_trained_weights(model)]
+    if trained and whole:
+        raise ValueError(
+            f"the adapter {trained[0]} and the weights of {whole[0]} beneath it both have gradients; freeze one of them"
+        )
+    active = dict.fromkeys(name for layer in layers if not layer.disable_adapters for name in layer.active_adapters)
+    candidates = [] if whole else trained or list(active)
+    if len(candidates) > 1:
+        state = "have gradients" if trained else "are active"
+        raise ValueError(f"the adapters {', '.join(candidates)} {state}, expected one; freeze or unload the others")
+    return candidates[0] if candidates else None
+
+
+def lora_layers(model: nn.Module, adapter: str) -> dict[str, LoraLayer]:
+    """The adapter's layers by their name in the plain model, which is unwrapped.
+
+    Raises:
+        ValueError: an adapter of another kind than LoRA or DoRA, or a layer that the plain model does not have,
+            neither of which diffusers could load.
+    """
+    found = {}
+    for name, layer in adapted_layers(model):
+        if adapter in _adapters(layer):
+            found[_plain_name(name)] = _lora_layer(name, layer, adapter)
+    if found:
+        _check_names(model, found)
+    return found
+
+
+def _check_names(model: nn.Module, names: Iterable[str]) -> None:
+    with torch.device("meta"):
+        known = dict(new_model(model).named_modules())
+    if strange := [name for name in names if name not in known]:
+        raise ValueError(f"{strange[0]}: a plain {type(model).__name__} has no such layer; unwrap the model's blocks")
+
+
+def new_model(model: nn.Module) -> nn.Module:
+    """A model as the config of this one describes it, with other weights."""
+    kind: Any = type(model)
+    config: Any = model.config
+    found: nn.Module = kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
+    return found
+
+
+def _plain_name(name: str) -> str:
+    for wrapper in (*WRAPPERS, BASE_LAYER):
+        name = name.replace(wrapper, "")
+    return name
+
+
+def _is_adapted(model: nn.Module) -> bool:
+    return next(adapted_layers(model), None) is not None
+
+
+def _has_trained_weights(model: nn.Module) -> bool:
+    """Whether the model's own weights have gradients, and not only an adapter's."""
+    inside = {id(each) for _, layer in adapted_layers(model) for each in _adapter_parameters(layer)}
+    return any(each.requires_grad and id(each) not in inside for each in model.parameters())
+
+
+def plain_state(model: nn.Module) -> dict[str, Tensor]:
+    """An unwrapped model's own weights under their own names, without those of adapters."""
+    inside = {
+        f"{name}.{key}"
+        for name, layer in adapted_layers(model)
+        for key in cast(nn.Module, layer).state_dict()
+        if BASE_LAYER not in key
+    }
+    return {_plain_name(key): value for key, value in model.state_dict().items() if key not in inside}
+
+
+def _lora_layer(name: str, layer: BaseTunerLayer, adapter: str) -> LoraLayer:
+    if not isinstance(layer, PeftLoraLayer) or adapter not in layer.lora_A:
+        kind = type(layer).__module__.removeprefix("peft.tuners.").partition(".")[0]
+        raise ValueError(
+            f"{name}: found an adapter of the kind {kind}, expected LoRA or DoRA, which diffusers can load"
+        )
+    if layer.lora_B[adapter].bias is not None:
+        raise ValueError(f"{name}: found a LoRA with a bias, expected one without; set lora_bias=False")
+    vectors: Any = layer.lora_magnitude_vector
+    magnitude = vectors[adapter].weight.detach().float() if adapter in vectors else None
+    matrices: tuple[Any, Any] = (layer.lora_A, layer.lora_B)
+    down, up = (each[adapter].weight.detach().float() for each in matrices)
+    return LoraLayer(down, up, float(layer.scaling[adapter]), magnitude)
+
+
+def _containers(layer: BaseTunerLayer) -> list[Any]:
+    """Where a layer keeps its adapters, by the adapters' names."""
+    return [getattr(layer, name) for name in layer.adapter_layer_names if hasattr(layer, name)]
+
+
+def _adapters(layer: BaseTunerLayer) -> set[str]:
+    return {name for container in _containers(layer) for name in container.keys()}  # noqa: SIM118  (a ParameterDict)
+
+
+def _parameters(entry: Any) -> list[nn.Parameter]:
+    return list(entry.parameters()) if isinstance(entry, nn.Module) else [entry]
+
+
+def _adapter_parameters(layer: BaseTunerLayer) -> list[nn.Parameter]:
+    return [each for held in _containers(layer) for name in held.keys() for each in _parameters(held[name])]  # noqa: SIM118
+
+
+def _with_gradients(layer: BaseTunerLayer) -> list[str]:
+    return [
+        name
+        for container in _containers(layer)
+        for name in container.keys()  # noqa: SIM118
+        if any(each.requires_grad for each in _parameters(container[name]))
+    ]
