@@ -86,7 +86,7 @@ def _default(field: FieldInfo, name: str, given: Section | None) -> Any:
 def _example(field: FieldInfo, inner: Sequence[type[Section]]) -> Any:
     """A value to start from; of a section that may be off, its own defaults."""
     if inner and not field.is_required():
-        return inner[0]().model_dump(mode="json")
+        return {key.name: key.default for key in keys_of(inner[0])}
     return (field.examples or [None])[0]
 
 

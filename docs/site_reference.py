@@ -1,0 +1,125 @@
+"""Reference pages made from the code: the keys of a config from its models, the commands from their parsers."""
+
+import argparse
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from finetune_monitor.base.sections import Section
+from finetune_monitor.cli import make_parser
+from finetune_monitor.sweep.spec import SweepConfig
+from finetune_monitor.training.config import Config
+from finetune_monitor.training.describe import Key, keys_of, rule_sections
+
+REQUIRED = "required"
+
+
+def insert_reference(app: Any, docname: str, source: list[str]) -> None:
+    """Put each part where a page asks for it: `<!-- generated: config -->`."""
+    source[0] = re.sub(r"<!-- generated: (\w+) -->", lambda found: PARTS[found[1]](), source[0])
+
+
+def plain_headings(app: Any, what: str, name: str, found: Any, options: Any, lines: list[str]) -> None:
+    """`Columns of score:` is a section of a docstring, too."""
+    lines[:] = [re.sub(r"^(\s*)Columns of `score`:$", r"\1Columns:", line) for line in lines]
+
+
+def config_keys() -> str:
+    """A section for each part of a training's config."""
+    return "\n\n".join(_sections(Config, "training"))
+
+
+def rule_keys() -> str:
+    """A section for each stopping rule."""
+    return "\n\n".join(
+        f"### `{name}`\n\n{_table([key for key in keys_of(section) if key.name != 'rule'])}"
+        for name, section in rule_sections().items()
+    )
+
+
+def sweep_keys() -> str:
+    """A section for each part of a sweep."""
+    return "\n\n".join(_sections(SweepConfig, "sweep"))
+
+
+def commands() -> str:
+    """A section for each command, with its options."""
+    return "\n\n".join(_commands(make_parser()))
+
+
+PARTS = {"config": config_keys, "rules": rule_keys, "sweep": sweep_keys, "commands": commands}
+
+
+def _sections(section: type[Section], title: str) -> Iterator[str]:
+    keys = list(keys_of(section))
+    yield f"### Top level of a {title} config\n\n" + _table([key for key in keys if "." not in key.name])
+    for holder in (key for key in keys if key.holds_keys):
+        own = [key for key in keys if key.name.rpartition(".")[0] == holder.name]
+        yield f"### `{holder.name}`\n\n{_escaped(holder.meaning)}\n\n{_table(own) if own else 'It has no keys.'}"
+
+
+def _table(keys: list[Key]) -> str:
+    rows = [f"| `{_last(key)}` | {_kind(key)} | {_default(key)} | {_escaped(key.meaning)} |" for key in keys]
+    return "\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *rows])
+
+
+def _last(key: Key) -> str:
+    return key.name.rpartition(".")[2]
+
+
+def _kind(key: Key) -> str:
+    return "section" if key.holds_keys else _escaped(key.kind)
+
+
+def _default(key: Key) -> str:
+    if key.is_required:
+        return REQUIRED
+    if key.is_off:
+        return "off"
+    if key.holds_keys:
+        return "on"
+    text = yaml.safe_dump(key.default, default_flow_style=True).removesuffix("\n").removesuffix("\n...")
+    return f"`{_escaped(text)}`"
+
+
+def _escaped(text: str) -> str:
+    """For a cell of a table; names with underscores or a glob are shown as they are."""
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def _commands(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
+            for name, each in action.choices.items():
+                yield _command(each, helps.get(name, ""))
+                yield from _commands(each)
+
+
+def _command(parser: argparse.ArgumentParser, summary: str) -> str:
+    """The usage of one command, and what its options mean."""
+    usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
+    options = [action for action in parser._actions if not isinstance(action, _LEFT_OUT)]
+    rows = [f"| `{_names(action)}` | {_escaped(_help(parser, action))} |" for action in options]
+    table = "\n".join(["| argument | meaning |", "|---|---|", *rows]) if rows else ""
+    said = _escaped(parser.description or f"{summary[:1].upper()}{summary[1:]}.")
+    return f"## `{parser.prog}`\n\n{said}\n\n```text\n{usage}\n```\n\n{table}"
+
+
+_LEFT_OUT = (argparse._HelpAction, argparse._SubParsersAction)
+
+
+def _names(action: argparse.Action) -> str:
+    values = action.metavar or (action.dest.upper() if action.nargs != 0 else "")
+    shown = " ".join(values) if isinstance(values, tuple) else values
+    if action.choices is not None:
+        shown = "{" + ",".join(map(str, action.choices)) + "}"
+    return ", ".join(f"{option} {shown}".strip() for option in action.option_strings) or shown
+
+
+def _help(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
+    text = parser._get_formatter()._expand_help(action) if action.help else ""
+    is_plain = action.option_strings and action.default not in (None, False, []) and "default" not in text
+    return text + (f"; default: `{action.default}`" if is_plain else "")
