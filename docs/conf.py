@@ -7,7 +7,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from site_links import rewrite_included, rewrite_page  # noqa: E402
-from site_reference import insert_reference, plain_headings  # noqa: E402
+from site_reference import insert_reference, readable  # noqa: E402
 
 from finetune_monitor import __version__  # noqa: E402
 
@@ -24,6 +24,7 @@ default_role = "code"  # single backticks in docstrings
 autodoc_typehints = "none"  # docstrings say what an argument is; signatures stay readable
 autodoc_preserve_defaults = True
 autodoc_default_options = {"members": True, "member-order": "bysource"}
+napoleon_use_ivar = True
 napoleon_custom_sections = [("Columns", "params_style")]
 python_display_short_literal_types = True
 nitpick_ignore_regex = [(r"py:.*", r"(?!finetune_monitor\.).*")]  # other libraries' names, which need a network
@@ -42,4 +43,4 @@ def setup(app):
     app.connect("source-read", rewrite_page)
     app.connect("source-read", insert_reference)
     app.connect("include-read", rewrite_included)
-    app.connect("autodoc-process-docstring", plain_headings, priority=100)  # before napoleon
+    app.connect("autodoc-process-docstring", readable, priority=100)  # before napoleon

@@ -21,9 +21,19 @@ def insert_reference(app: Any, docname: str, source: list[str]) -> None:
     source[0] = re.sub(r"<!-- generated: (\w+) -->", lambda found: PARTS[found[1]](), source[0])
 
 
-def plain_headings(app: Any, what: str, name: str, found: Any, options: Any, lines: list[str]) -> None:
-    """`Columns of score:` is a section of a docstring, too."""
-    lines[:] = [re.sub(r"^(\s*)Columns of `score`:$", r"\1Columns:", line) for line in lines]
+def readable(app: Any, what: str, name: str, found: Any, options: Any, lines: list[str]) -> None:
+    """Make sections that napoleon knows of a docstring's own ones: its columns, and a list of fields."""
+    text = re.sub(r"^Columns of `score`:$", "Columns:", "\n".join(lines), flags=re.MULTILINE)
+    lines[:] = FIELDS.sub(lambda block: _indented(f"Attributes:\n{block[0]}"), text).split("\n")
+
+
+FIELDS = re.compile(r"(?:(?<=\n\n)|\A)(?:[a-z_, ]+: .*(?:\n +\S.*)*(?:\n|\Z))+")
+"""A paragraph in which each line that is not indented opens with a name and a colon."""
+
+
+def _indented(section: str) -> str:
+    head, *rest = section.split("\n")
+    return "\n".join([head, *(f"    {line}" if line else "" for line in rest)])
 
 
 def config_keys() -> str:
