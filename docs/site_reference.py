@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,9 +24,18 @@ def insert_reference(app: Any, docname: str, source: list[str]) -> None:
 
 def readable(app: Any, what: str, name: str, found: Any, options: Any, lines: list[str]) -> None:
     """Make sections that napoleon knows of a docstring's own ones: its columns, and a list of fields."""
+    if what in ("property", "attribute"):  # napoleon takes what is before a colon for a type
+        lines[:1] = [line.replace(":", COLON) for line in lines[:1]]
     text = re.sub(r"^Columns of `score`:$", "Columns:", "\n".join(lines), flags=re.MULTILINE)
     lines[:] = FIELDS.sub(lambda block: _indented(f"Attributes:\n{block[0]}"), text).split("\n")
 
+
+def restored(app: Any, what: str, name: str, found: Any, options: Any, lines: list[str]) -> None:
+    """Put back the colons that were hidden from napoleon."""
+    lines[:] = [line.replace(COLON, ":") for line in lines]
+
+
+COLON = "\N{RATIO}"
 
 FIELDS = re.compile(r"(?:(?<=\n\n)|\A)(?:[a-z_, ]+: .*(?:\n +\S.*)*(?:\n|\Z))+")
 """A paragraph in which each line that is not indented opens with a name and a colon."""
@@ -95,7 +105,8 @@ def _default(key: Key) -> str:
 
 
 def _escaped(text: str) -> str:
-    """For a cell of a table; names with underscores or a glob are shown as they are."""
+    """For a cell of a table; options are code, or their dashes would be typeset."""
+    text = re.sub(r"(?<![\w`-])(--[a-z][a-z-]*)", r"`\1`", text)
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 
@@ -110,7 +121,8 @@ def _commands(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 def _command(parser: argparse.ArgumentParser, summary: str) -> str:
     """The usage of one command, and what its options mean."""
-    usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
+    words = " ".join(parser.format_usage().removeprefix("usage: ").split())
+    usage = "\n".join(textwrap.wrap(words, 84, subsequent_indent="    ", break_on_hyphens=False))
     options = [action for action in parser._actions if not isinstance(action, _LEFT_OUT)]
     rows = [f"| `{_names(action)}` | {_escaped(_help(parser, action))} |" for action in options]
     table = "\n".join(["| argument | meaning |", "|---|---|", *rows]) if rows else ""
@@ -131,5 +143,7 @@ def _names(action: argparse.Action) -> str:
 
 def _help(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
     text = parser._get_formatter()._expand_help(action) if action.help else ""
-    is_plain = action.option_strings and action.default not in (None, False, []) and "default" not in text
-    return text + (f"; default: `{action.default}`" if is_plain else "")
+    has_default = action.option_strings and action.default not in (None, []) and action.default is not False
+    if not has_default or "default" in text:
+        return text
+    return f"{text}; default: `{action.default}`".removeprefix("; ")
