@@ -7,7 +7,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from site_links import rewrite_included, rewrite_page  # noqa: E402
-from site_reference import insert_reference, readable, restored  # noqa: E402
+from site_reference import insert_reference, readable, restored, without_protocols_arguments  # noqa: E402
 
 from finetune_monitor import __version__  # noqa: E402
 
@@ -49,5 +49,6 @@ def setup(app):
     app.connect("source-read", rewrite_page)
     app.connect("source-read", insert_reference)
     app.connect("include-read", rewrite_included)
+    app.connect("autodoc-process-signature", without_protocols_arguments)
     app.connect("autodoc-process-docstring", readable, priority=100)  # before napoleon
     app.connect("autodoc-process-docstring", restored, priority=900)  # after it

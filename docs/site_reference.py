@@ -35,6 +35,13 @@ def restored(app: Any, what: str, name: str, found: Any, options: Any, lines: li
     lines[:] = [line.replace(COLON, ":") for line in lines]
 
 
+def without_protocols_arguments(
+    app: Any, what: str, name: str, found: Any, options: Any, arguments: str, returns: str
+) -> tuple[str, str] | None:
+    """A protocol is not made, so it takes nothing."""
+    return ("", "") if getattr(found, "_is_protocol", False) else None
+
+
 COLON = "\N{RATIO}"
 
 FIELDS = re.compile(r"(?:(?<=\n\n)|\A)(?:[a-z_, ]+: .*(?:\n +\S.*)*(?:\n|\Z))+")

@@ -90,5 +90,13 @@ def test_links_in_the_repository_lead_to_files(page):
     assert [link for link in links if not (page.parent / link.partition("#")[0]).exists()] == []
 
 
+@pytest.mark.parametrize("page", ["intervals", "stopping"])
+def test_measured_rates_are_those_of_the_benchmark(page):
+    rates = re.findall(r"\d+\.\d(?= (?:%|to \d+\.\d %))", (ROOT / f"docs/concepts/{page}.md").read_text())
+    measured = set(re.findall(r"\d+\.\d", (ROOT / "benchmarks/SIGNALS.md").read_text()))
+    assert rates
+    assert set(rates) <= measured
+
+
 def test_the_readme_is_one_screen():
     assert len((ROOT / "README.md").read_text().split()) <= MOST_WORDS
