@@ -1,12 +1,15 @@
 # make demo: the whole job on the embedded models.
 # make check: lint, types, layers and the fast tests, in two minutes.   make test: the same with all tests, in ten.
+# make docs: builds the documentation and serves it on localhost.
 # Each sets up .venv by itself; PYTHON names the interpreter to start from (3.11 or newer, for the versions tested here).
 
 PYTHON ?= python3
 BIN := .venv/bin
+EXTRAS := study,wandb,onnx,sweep,docs,dev
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+PORT ?= 8000
 
-.PHONY: demo lint check fast test lock clean
+.PHONY: demo lint check fast test docs schema lock clean
 
 demo: .venv/ready
 	$(BIN)/accelerate launch --quiet --cpu --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
@@ -27,21 +30,30 @@ fast: .venv/ready
 test: lint
 	$(PYTEST)
 
+docs: .venv/ready
+	$(BIN)/python -m sphinx -q -W -n --keep-going -b html docs build/docs
+	@echo "open http://localhost:$(PORT)/ (Ctrl-C ends; PORT=8001 if that port is taken)"
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory build/docs $(PORT)
+
+# What editors complete configs with; run it after you change a key or its description.
+schema: .venv/ready
+	$(BIN)/finetune-monitor config --schema > configs/schema.json
+
 .venv/ready: pyproject.toml requirements.lock
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
 		{ echo "make: $(PYTHON) is older than 3.11; name another one: make PYTHON=python3.12 ..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing into .venv (several minutes the first time) ..."
-	$(BIN)/pip install --disable-pip-version-check -q -e ".[study,wandb,onnx,sweep,dev]" -c requirements.lock
+	$(BIN)/pip install --disable-pip-version-check -q -e ".[$(EXTRAS)]" -c requirements.lock
 	touch $@
 
 # Newest versions that pyproject.toml allows, written down; run `make test` before you commit the result.
 lock:
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/pip install -q -e ".[study,wandb,onnx,sweep,dev]"
+	.venv-lock/bin/pip install -q -e ".[$(EXTRAS)]"
 	.venv-lock/bin/pip freeze --exclude-editable > requirements.lock
 	rm -rf .venv-lock
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs build/docs

@@ -13,6 +13,7 @@ from finetune_monitor.base.version import __version__
 from finetune_monitor.commands.aesthetic import add_aesthetic
 from finetune_monitor.commands.agree import add_agree
 from finetune_monitor.commands.compare import add_compare
+from finetune_monitor.commands.config import add_config
 from finetune_monitor.commands.label import add_label
 from finetune_monitor.commands.render import add_render
 from finetune_monitor.commands.report import add_report
@@ -22,7 +23,7 @@ from finetune_monitor.commands.train import add_train
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status, 2 where the user can put something right."""
-    chosen = _parser().parse_args(arguments)
+    chosen = make_parser().parse_args(arguments)
     try:
         with _plain_warnings():
             status = chosen.run(chosen)
@@ -38,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status or 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
     parser = argparse.ArgumentParser(
         "finetune-monitor",
         description="Trains, looks at runs, makes aesthetic heads, compares scores with people's ratings.",
@@ -49,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="print a run's scores, its best step and why it ended")
     show.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="the run's output_dir, also while it goes on")
     show.set_defaults(run=_show)
+    add_config(commands)
     add_train(commands)
     add_aesthetic(commands)
     add_label(commands)

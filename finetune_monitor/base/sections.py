@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
-from inspect import Parameter, signature
+from inspect import Parameter, cleandoc, signature
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from pydantic import (
@@ -49,17 +49,24 @@ class Choices(Section):
         return {key: value if key in cls.model_fields else (key, value) for key, value in found.items()}
 
 
-def choices(title: str, registry: Mapping[str, Any], other: Callable[[Any, Any], Any]) -> type[Choices]:
+def choices(
+    title: str,
+    registry: Mapping[str, Any],
+    other: Callable[[Any, Any], Any],
+    meanings: Callable[[type], Mapping[str, str]],
+) -> type[Choices]:
     """A section with a key for each class of the registry; classes with `is_default` are on unless the config says
     otherwise.
 
     Args:
         other: reads any other key, as a pair of key and value; a pydantic validator that takes `info`.
+        meanings: what the keys of a class's section mean.
     """
     keys: dict[str, Any] = {}
     for name, each in registry.items():
-        section = section_of_options(options_of(each))
-        keys[name] = (section | None, section() if getattr(each, "is_default", False) else None)
+        section = section_of_options(options_of(each), meanings=meanings(each))
+        default = section() if getattr(each, "is_default", False) else None
+        keys[name] = (Annotated[section | None, Field(description=summary_of(each))], default)
 
     base: Any = create_model(title, __base__=Choices, **keys)
 
@@ -74,11 +81,31 @@ def options_of(kind: type) -> type:
     return getattr(kind, "Options", kind)
 
 
-def section_of_options(options: type, *, leaving: Sequence[str] = (), **more: Any) -> type[Section]:
+def summary_of(kind: type) -> str:
+    """The first line of a class's docstring."""
+    return (kind.__doc__ or "").partition("\n")[0]
+
+
+def arguments_of(kind: type) -> dict[str, str]:
+    """What the `Args` of a class's docstring say of each argument, as one line."""
+    block = re.search(r"^Args:\n((?: {4}.*\n?)+)", cleandoc(kind.__doc__ or ""), re.MULTILINE)
+    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", block[1], re.MULTILINE) if block else []
+    return {name: _sentence(text) for name, text in entries}
+
+
+def _sentence(text: str) -> str:
+    words = " ".join(text.split())
+    return words[:1].upper() + words[1:]
+
+
+def section_of_options(
+    options: type, *, leaving: Sequence[str] = (), meanings: Mapping[str, str] | None = None, **more: Any
+) -> type[Section]:
     """A section whose keys are a dataclass's fields, with their types and defaults; the dataclass's own checks apply.
 
     Args:
         leaving: fields that do not become keys.
+        meanings: descriptions of keys, for the reference and for editors.
         more: additional keys or different defaults, as for pydantic's `create_model`.
     """
     keys = {name: key for name, key in _keys_of_fields(options).items() if name not in leaving}
@@ -95,7 +122,17 @@ def section_of_options(options: type, *, leaving: Sequence[str] = (), **more: An
 
     title = options.__qualname__.replace(".", "")
     validators: dict[str, Any] = {"checked": model_validator(mode="after")(checked)}
-    return create_model(title, __base__=Section, __validators__=validators, **{**more, **keys, **more})
+    described = _described({**more, **keys, **more}, meanings or {})
+    return create_model(title, __base__=Section, __validators__=validators, **described)
+
+
+def _described(keys: Mapping[str, Any], meanings: Mapping[str, str]) -> dict[str, Any]:
+    """The keys, each with its meaning where one is known."""
+    found = dict(keys)
+    for name in keys.keys() & meanings.keys():
+        kind, default = keys[name]
+        found[name] = (Annotated[kind, Field(description=meanings[name])], default)
+    return found
 
 
 def section_of_parameters(kind: type, **more: Any) -> type[Section]:
