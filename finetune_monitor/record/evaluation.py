@@ -27,7 +27,7 @@ class StopReason(str, Enum):
     PLATEAU = "plateau", "the score no longer rises"
     PATIENCE = "patience", "the score stopped improving"
     TARGET = "target", "the target was reached"
-    GUARD = "guard", "a score became worse than it may"
+    GUARD = "guard", "a score crossed its limit"
     DIVERGENCE = "divergence", "the training has diverged"
     NEVER_MEASURED = "never_measured", "the score could not be measured in any evaluation (was no face found?)"
     MAX_STEPS = "max_steps", "the last step was reached"
