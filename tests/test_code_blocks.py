@@ -24,11 +24,11 @@ PAGES = pages()
 WITH_PYTHON = [page for page in PAGES if page.name not in ("style.md", "CONTRIBUTING.md") and blocks_of(page, "python")]
 """style.md has excerpts; the example in CONTRIBUTING.md runs in test_documents.py."""
 
-SHELL = [block for page in PAGES for block in blocks_of(page, "sh")]
+WITH_COMMANDS = [page for page in PAGES if blocks_of(page, "sh")]
 YAML = [block for page in PAGES for block in blocks_of(page, "yaml")]
 
-RUNS = ("config", "show", "compare", "report")
-"""Commands of ours that need a recorded run at most, and take no more than seconds."""
+RUNS = ("config", "show", "compare", "report", "label plan", "label export", "aesthetic score")
+"""Commands of ours that need recorded runs and the demo's models at most, and take no more than seconds."""
 
 BASE = ROOT / "configs/sd15_lora.yaml"
 """What a YAML block with a part of a config is put into."""
@@ -116,12 +116,15 @@ def joined(whole: dict, part: dict) -> dict:
     return whole
 
 
-@pytest.mark.parametrize("block", SHELL, ids=name_of)
-def test_shell_commands_are_right_and_cheap_ones_run(block, clone, capsys):
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=name_of)
+def test_shell_commands_are_right_and_cheap_ones_run(page, clone, capsys):
     for run in ("ana", "ana-rank64", "ben"):
         write_run(clone / "runs" / run, {0: 0.1, 300: 0.4, 900: 0.5})
-    for words in commands_in(block):
-        CHECKS[words[0]](words)
+    (clone / "heads/ava").mkdir(parents=True)
+    (clone / "heads/ava/head.safetensors").symlink_to(ROOT / "assets/demo/aesthetic_head.safetensors")
+    for block in blocks_of(page, "sh"):
+        for words in commands_in(block):
+            CHECKS[words[0]](words)
 
 
 def check_ours(words: list[str]) -> None:
@@ -131,7 +134,7 @@ def check_ours(words: list[str]) -> None:
         check_config(chosen.config, chosen.overrides)
     if words[1] == "sweep":
         load_sweep(chosen.sweep, chosen.overrides)
-    if words[1] in RUNS:
+    if words[1] in RUNS or " ".join(words[1:3]) in RUNS:
         assert main(words[1:]) == 0
 
 

@@ -109,7 +109,7 @@ MEANINGS = {
     "clip": "Model name of open_clip, or a folder in open_clip's layout.",
     "pretrained": "Tag of CLIP's weights in open_clip; ignored for a folder.",
     "recognizer": "vggface2, casia-webface, sface, dlib (comes with the package), or the path of a recognizer in ONNX "
-    "format; null: the one of face_similarity.",
+    "format. In other metrics than face_similarity, null is the one that it uses.",
     "metric": "Column that the rule watches; the first rule's column also decides which step is best.",
     "window": "How many evaluations are averaged on each side.",
     "patience": "How many evaluations in a row may fail to beat the best.",
