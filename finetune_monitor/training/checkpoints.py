@@ -1,4 +1,4 @@
-"""Checkpoints: what resuming needs, in safetensors and JSON, whole or not at all."""
+"""Checkpoints: everything needed to resume, in safetensors and JSON, written completely or not at all."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 FORMAT = 2
 CONFIGURED = frozenset({"params", "lr", "initial_lr", "weight_decay"})
-"""What a group takes from the config, also in a continued run."""
+"""Values of a parameter group that come from the config, even in a resumed run."""
 _NAME = re.compile(r"step-(\d+)")
 
 
@@ -31,10 +31,10 @@ _NAME = re.compile(r"step-(\d+)")
 class Checkpoint:
     """A verified checkpoint on disk.
 
-    identity: the settings that must not change between a run and its continuation.
-    scaler: state of the fp16 gradient scaler, empty without one.
-    ema_steps: updates that the average has seen.
-    optimizer: what the optimizer counts in plain numbers; its tensors lie in a file.
+    identity: the settings that must not change when a run is resumed.
+    scaler: the state of the fp16 gradient scaler; empty without one.
+    ema_steps: the number of updates in the moving average.
+    optimizer: the plain numbers in the optimizer's state; its tensors are in a file.
     """
 
     folder: Path
@@ -54,7 +54,7 @@ def save(
     scaler: Mapping[str, Any],
     keep: int,
 ) -> None:
-    """Write `folder/step-…`, then prune to the newest `keep`."""
+    """Write `folder/step-…`, then delete all but the newest `keep` checkpoints."""
     state, numbers = _optimizer_content(optimizer)
     tensors: dict[str, Mapping[str, Tensor]] = {"weights": dict(trainable.parameters), "optimizer": state}
     if trainable.ema is not None:
@@ -78,15 +78,16 @@ def save(
 
 
 def find(folder: Path, resume: str) -> Checkpoint | None:
-    """The checkpoint to go on from: the newest whole one for `auto`, none for `never`, else the one at that path.
+    """The checkpoint to resume from: the latest complete one for `auto`, none for `never`, otherwise the one at that
+    path.
 
     Raises:
-        UserError: a named checkpoint is missing, damaged or of another run; checkpoints are there and none is whole;
-            or there are some and `never` would begin beside them.
+        UserError: the named checkpoint is missing, damaged, or from another run; there are checkpoints, but none is
+            complete; or there are checkpoints although resuming is set to `never`.
     """
     if resume == "never":
         if found := _folders(folder):
-            raise UserError(f"{folder}: holds {found[0].name}, and train.resume is never; choose a new output_dir")
+            raise UserError(f"{folder}: holds {found[0].name}, but train.resume is never; choose a new output_dir")
         return None
     if resume != "auto":
         if Path(resume).resolve().parent != folder.resolve():
@@ -97,11 +98,11 @@ def find(folder: Path, resume: str) -> Checkpoint | None:
         try:
             return read(candidate)
         except UserError as error:
-            logger.warning("%s; trying the one before", error)
+            logger.warning("%s; trying the previous one", error)
             problems.append(str(error))
     if problems:
         raise UserError(
-            f"{folder}: no checkpoint is whole ({len(problems)} tried); restore one, or set train.resume=never "
+            f"{folder}: no checkpoint is complete ({len(problems)} tried); restore one, or set train.resume=never "
             "and choose a new output_dir"
         )
     return None
@@ -111,20 +112,20 @@ def read(folder: Path) -> Checkpoint:
     """Check a checkpoint against its manifest.
 
     Raises:
-        UserError: it is missing, of another format, or a file differs from what was written.
+        UserError: it is missing or has another format, or a file differs from what was written.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         hashes = manifest["sha256"]
         if manifest["format"] != FORMAT:
             raise UserError(
-                f"{folder}: checkpoint format {manifest['format']}, expected {FORMAT}; go on with the version that "
-                "wrote it, or choose a new output_dir"
+                f"{folder}: found checkpoint format {manifest['format']}, expected {FORMAT}; resume with the version "
+                "that wrote it, or choose a new output_dir"
             )
         kept = ("step", "identity", "scaler", "ema_steps", "optimizer")
         checkpoint = Checkpoint(folder, **{key: manifest[key] for key in kept})
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}: not a whole checkpoint ({error}); expected {MANIFEST} and its files") from error
+        raise UserError(f"{folder}: not a complete checkpoint ({error}); expected {MANIFEST} and its files") from error
     for name, expected in hashes.items():
         path = folder / Path(name).name
         if not path.is_file() or sha256(path) != expected:
@@ -133,7 +134,7 @@ def read(folder: Path) -> Checkpoint:
 
 
 def check_identity(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:
-    """Refuse to go on with another model or other trained layers.
+    """Check that a resumed run has the same model and the same trained layers.
 
     Raises:
         UserError: names each setting with both values.
@@ -145,13 +146,13 @@ def check_identity(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:
     ]
     if changed:
         raise UserError(
-            f"{checkpoint.folder}: cannot go on with other settings; restore them or choose a new output_dir\n  "
+            f"{checkpoint.folder}: cannot resume with different settings; restore them or choose a new output_dir\n  "
             + "\n  ".join(changed)
         )
 
 
 def restore(checkpoint: Checkpoint, trainable: Trainable, optimizer: Optimizer) -> None:
-    """Load weights, optimizer state and the average in place."""
+    """Load weights, optimizer state, and the moving average in place."""
     weights = load_file(checkpoint.folder / "weights.safetensors")
     with torch.no_grad():
         for name, parameter in trainable.parameters.items():
@@ -165,20 +166,20 @@ def restore(checkpoint: Checkpoint, trainable: Trainable, optimizer: Optimizer) 
 
 
 def drop_after(folder: Path, step: int) -> None:
-    """Remove the checkpoints of steps that the run is about to repeat: they would win over its own."""
+    """Remove the checkpoints of steps that the run is about to repeat: they would take precedence over its own."""
     for path in _folders(folder):
         if int(path.name.removeprefix("step-")) > step:
-            logger.warning("%s: removed, the run goes on from step %d", path, step)
+            logger.warning("%s: removed because the run resumes from step %d", path, step)
             shutil.rmtree(path)
 
 
 def _as_filed(tensor: Tensor) -> Tensor:
-    """A copy in the layout of files; some optimizers share a tensor between parameters, which files cannot."""
+    """A contiguous copy for a file; some optimizers share a tensor between parameters, which files do not support."""
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def _optimizer_content(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and plain numbers of the optimizer's state and groups, by dotted path."""
+    """The tensors and plain numbers in the optimizer's state and groups, by dotted path."""
     groups = {str(i): _written(group, optimizer.defaults) for i, group in enumerate(optimizer.param_groups)}
     leaves = dict(_leaves({"state": optimizer.state_dict()["state"], "groups": groups}))
     tensors = {path: leaf for path, leaf in leaves.items() if isinstance(leaf, Tensor)}
@@ -186,7 +187,7 @@ def _optimizer_content(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[st
 
 
 def _written(group: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """What the optimizer itself has put into a group, such as Prodigy's step size; the rest is the config's."""
+    """The values that the optimizer keeps in a group, such as Prodigy's step size; others come from the config."""
     return {
         key: value
         for key, value in group.items()
@@ -203,7 +204,7 @@ def _leaves(node: Mapping[Any, Any], path: str = "") -> Iterator[tuple[str, Any]
 
 
 def _restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
-    """Each tensor gets its parameter's layout in memory, which fused kernels expect and files do not have."""
+    """Restore the state; each tensor gets its parameter's memory layout, which fused kernels expect and files lack."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     groups = optimizer.state_dict()["param_groups"]
@@ -223,6 +224,6 @@ def _laid_out_as(parameter: Tensor, value: Any) -> Any:
 
 
 def _folders(folder: Path) -> list[Path]:
-    """Checkpoints by step, newest first; litter of an interrupted write does not match the name."""
+    """Checkpoint folders, newest first; leftovers of an interrupted write do not match the name."""
     found = [(int(match[1]), path) for path in folder.glob("step-*") if (match := _NAME.fullmatch(path.name))]
     return [path for _, path in sorted(found, reverse=True)]

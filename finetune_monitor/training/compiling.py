@@ -1,4 +1,4 @@
-"""torch.compile for the UNet, and whether this machine has what it needs."""
+"""Apply torch.compile to the UNet, and check that this machine has what it needs."""
 
 import os
 import shutil
@@ -15,17 +15,19 @@ from finetune_monitor.base.errors import UserError
 
 
 def compile_in_place(model: nn.Module) -> None:
-    """Compile a module's call; its parameters keep their names, and everybody who shares the module shares the code.
+    """Compile a module's call; its parameters keep their names, and everything that shares the module shares the code.
 
-    A graph of its own for every shape keeps what is learned independent of who else has used the module: with dynamic
-    shapes, images that the monitor renders would change the code that trains.
+    Each shape gets its own graph, so that training does not depend on other uses of the module: with dynamic shapes,
+    the images that the monitor renders would change the compiled training code.
     """
-    warnings.filterwarnings("ignore", "Dynamo detected a call to a `functools.lru_cache`")  # diffusers' version checks
+    warnings.filterwarnings(
+        "ignore", "Dynamo detected a call to a `functools.lru_cache`"
+    )  # from diffusers' version checks
     model.compile(dynamic=False)
 
 
 def check_compiler(device: torch.device) -> None:
-    """Refuse to compile where the first step would fail.
+    """Check for problems that would make the first compiled step fail.
 
     Raises:
         UserError: lists what is missing.

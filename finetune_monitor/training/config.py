@@ -1,4 +1,4 @@
-"""The YAML config: its keys, types and defaults, and one message for everything that is wrong with it."""
+"""The YAML config: its keys, types, and defaults, and one message that lists all problems."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -54,16 +54,16 @@ from finetune_monitor.training.registry import METRICS, RULES, SINKS
 DEFAULT_RULE = Plateau.name
 
 EVERYDAY_PROMPTS = ("a photo of a man", "a photo of a woman")
-"""Probes beside the class prompt: what everybody asks of a model that knows people."""
+"""Probes in addition to the class prompt: common prompts for a model that knows people."""
 
 PRODIGY_RATE = 0.01
-"""A smaller factor on Prodigy's own step size is a rate meant for AdamW: the run would learn next to nothing."""
+"""A smaller factor on Prodigy's own step size must be a rate meant for AdamW: the run would learn almost nothing."""
 
 AUTO, HELD_OUT, ENOUGH_PHOTOS = "auto", 2, 8
-"""How many photos `auto` holds out, from how many on; with fewer none can be spared."""
+"""How many photos `auto` holds out, and from how many photos on; with fewer, none can be spared."""
 
 NUMBERS = ("no", "one", "two", "three")
-"""How few entries of a list a column may need."""
+"""Words for the minimum number of list entries that a column may need."""
 
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
 
@@ -74,7 +74,7 @@ Precision = Annotated[
 
 
 def _caching(found: Any) -> Any:
-    """YAML reads a bare on, yes, off or no as a truth value."""
+    """Undo YAML's reading of a bare on, yes, off, or no as a boolean."""
     return found if not isinstance(found, bool) else "always" if found else "never"
 
 
@@ -82,23 +82,23 @@ Caching = Annotated[Literal["auto", "always", "never"], BeforeValidator(_caching
 
 
 def _held_out(found: Any, info: Any) -> Any:
-    """A number, a folder or none; `auto` is the number that the folder of photos allows."""
+    """A number, a folder, or none; `auto` becomes the number that the folder of photos allows."""
     if found == AUTO:
         return _spared(info.data.get("instance_images"), info.data.get("instance_count"))
     is_count = isinstance(found, int) and not isinstance(found, bool) and found > 0
     if found is None or is_count or isinstance(found, Path) or (isinstance(found, str) and found):
         return found
     raise ValueError(
-        f"found {found!r}, expected a number of photos from 1, a folder with further photos, auto, or null"
+        f"found {found!r}, expected a number of photos (1 or more), a folder with other photos, auto, or null"
     )
 
 
 def _spared(folder: Path | None, used: int | None) -> int | None:
-    """How many photos are held out where the config says nothing: two from eight on."""
+    """How many photos are held out by default: two if there are at least eight."""
     try:
         found = len(list_images(folder)) if folder is not None else 0
     except (UserError, OSError):
-        return None  # said where the photos are read
+        return None  # reported when the photos are read
     return HELD_OUT if found >= ENOUGH_PHOTOS and found - HELD_OUT >= (used or 1) else None
 
 
@@ -225,13 +225,13 @@ class TrainConfig(Section):
             return self
         if self.learning_rate < PRODIGY_RATE:
             raise ValueError(
-                f"learning_rate is {self.learning_rate:g}, and optimizer is prodigy, which finds the step size by "
-                f"itself and multiplies it by learning_rate; expected {PRODIGY_RATE:g} or more, set it to 1.0"
+                f"learning_rate is {self.learning_rate:g}, but optimizer is prodigy, which finds the step size "
+                f"itself and multiplies it by learning_rate; expected {PRODIGY_RATE:g} or more; set it to 1.0"
             )
         if self.text_encoder_learning_rate not in (None, self.learning_rate):
             raise ValueError(
-                f"text_encoder_learning_rate is {self.text_encoder_learning_rate:g}, but prodigy knows one rate for "
-                "all that is trained; leave it out"
+                f"text_encoder_learning_rate is {self.text_encoder_learning_rate:g}, but prodigy has a single rate for "
+                "everything that is trained; leave it out"
             )
         return self
 
@@ -256,7 +256,7 @@ if TYPE_CHECKING:
         rule: str
 
 else:
-    # The size is data.resolution; what is trained here is never a model of flow matching, which has its own sampler.
+    # The size is data.resolution; models trained here never use flow matching, which has its own sampler.
     GridConfig = section_of_options(
         PromptGrid,
         leaving=("size",),
@@ -294,7 +294,7 @@ class MonitorConfig(Section):
 
     @property
     def columns(self) -> dict[str, ScoreColumn]:
-        """Every column that the metrics are known to give, by name; stars where there is a file of thresholds."""
+        """Every column that the metrics are known to have, by name; with stars if there is a thresholds file."""
         found: dict[str, ScoreColumn] = {}
         for name, kind in classes_of(METRICS, self.metrics).items():
             found |= columns_of(kind)[0]
@@ -303,12 +303,12 @@ class MonitorConfig(Section):
 
     @property
     def may_measure_more(self) -> bool:
-        """Whether a metric says only once it is made what it measures."""
+        """Whether some metric reveals what it measures only once it is created."""
         return not all(columns_of(kind)[1] for kind in classes_of(METRICS, self.metrics).values())
 
     @property
     def rules(self) -> list[StoppingRule]:
-        """The stopping rules that the config names; without those that were not looked for."""
+        """The stopping rules that the config names, except those that were not imported."""
         read = [section for section in self.stopping if not isinstance(section, Unread)]
         return [RULES.find(getattr(section, RULE))(**options_in(section, RULE)) for section in read]
 
@@ -319,7 +319,7 @@ class MonitorConfig(Section):
 
     @property
     def is_read(self) -> bool:
-        """Whether every class that it names was looked for."""
+        """Whether every class that it names was imported."""
         sections = [*self.metrics.chosen.values(), *self.sinks.chosen.values(), *self.stopping]
         return not any(isinstance(section, Unread) for section in sections)
 
@@ -360,15 +360,17 @@ class Config(Section):
         for prompt in self.probe_prompts:
             if found := tokens & set(prompt.split()):
                 raise ValueError(
-                    f"monitor.grid.probe_prompts: {prompt!r} has {found.pop()!r}, which names the subject; probes ask "
-                    "for other people"
+                    f"monitor.grid.probe_prompts: {prompt!r} contains {found.pop()!r}, which names the subject; use "
+                    "prompts for other people"
                 )
         return self
 
     @model_validator(mode="after")
     def _leakage_is_of_a_similarity(self) -> "Config":
         if "leakage" in self.monitor.metrics.chosen and "face_similarity" not in self.monitor.metrics.chosen:
-            raise ValueError("monitor.metrics.leakage: needs face_similarity, whose rise it is a share of; name it too")
+            raise ValueError(
+                "monitor.metrics.leakage: needs face_similarity, because it is a share of its rise; add it too"
+            )
         return self
 
     @model_validator(mode="after")
@@ -390,7 +392,7 @@ class Config(Section):
         return problems_of_rule(rule, self.prompt_grid, self.monitor.columns)
 
     def unmeasured(self, column: str) -> str:
-        """Why the run does not measure a column, and what to do; "" where it does, or may."""
+        """Why the run does not measure a column, and what to do; "" if it does or may measure it."""
         columns = self.monitor.columns
         if column not in columns:
             given = [name for name in columns if self._gives(columns[name])]
@@ -400,29 +402,29 @@ class Config(Section):
         return ""
 
     def _gives(self, column: ScoreColumn) -> bool:
-        """Whether what the column needs is set."""
+        """Whether the key that the column needs is set."""
         return not column.needs or reduce(_part, column.needs.split("."), self) is not None
 
     @property
     def main_columns(self) -> list[str]:
-        """The scores that the run measures, that which says which step is best first; stars are not among them."""
+        """The scores that the run measures, without stars; the one that determines the best step comes first."""
         found = [name for name, each in self.monitor.columns.items() if each.role == "score" and self._gives(each)]
         return list(dict.fromkeys([self.best_metric, *found]))
 
     @property
     def best_metric(self) -> str:
-        """The column that says which step is best."""
+        """The column that determines the best step."""
         return self.monitor.rules[0].metric if self.monitor.stopping else next(iter(self.monitor.metrics.chosen))
 
     @property
     def prompt_grid(self) -> PromptGrid:
-        """The monitor's grid at the training's resolution."""
+        """The monitor's grid at the training resolution."""
         options = {**dict(self.monitor.grid), "probe_prompts": self.probe_prompts}
         return PromptGrid(**options, size=(self.data.resolution, self.data.resolution))
 
     @property
     def probe_prompts(self) -> Sequence[str]:
-        """What the config says, or else the class prompt and two everyday ones where a metric looks at probes."""
+        """The prompts in the config, or otherwise, if a metric uses probes, the class prompt and two common ones."""
         given = self.monitor.grid.probe_prompts
         kinds = classes_of(METRICS, self.monitor.metrics).values()
         if given or not any(getattr(kind, "needs_probes", False) for kind in kinds):
@@ -438,30 +440,30 @@ class Config(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     def flat(self) -> dict[str, Any]:
-        """Dotted keys with plain values, for the trackers' tables: what a tracker takes is kept, all else is text."""
+        """Dotted keys with plain values for the trackers' tables; values that trackers do not accept become text."""
         values = flat(self.model_dump(mode="json"))
         return {key: each if isinstance(each, (str, int, float, bool)) else str(each) for key, each in values.items()}
 
 
 def not_measured(column: str, given: Sequence[str]) -> str:
-    """That a rule watches what no metric gives, in words."""
+    """The message that a rule watches a column that no metric has."""
     return f"found {column!r}, expected one of {', '.join(given)}{did_you_mean(column, given)}"
 
 
 def validated(content: Any, folder: Path) -> Config:
-    """The config of a file's content; `folder` is the file's, whose modules it may name.
+    """The config from a file's content; `folder` is that of the file, and the config may name modules in it.
 
     Raises:
-        ValidationError: what `problems_of` puts into words.
+        ValidationError: the problems; `problems_of` makes them readable.
     """
     return Config.model_validate(content, context=Reading(folder))
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file, apply `dotted.key=value` overrides and validate; imports the modules that it names.
+    """Read a YAML file, apply `dotted.key=value` overrides, and validate; imports the modules that it names.
 
     Raises:
-        UserError: lists every unknown key (with the nearest known one), wrong type and value out of range at once.
+        UserError: lists all unknown keys (with the most similar known key), wrong types, and values out of range.
     """
     content = read_yaml(path)
     for change in overrides:
@@ -474,12 +476,12 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def recorded_config(path: Path) -> tuple[Config, list[str]]:
-    """A config.yaml that a run has recorded, and the keys in it that this version does not know, which are left out.
+    """The config.yaml of a recorded run, and its keys that this version does not know, which are left out.
 
-    It may be anybody's, so no module that it names is imported: their options are as they are written.
+    It may come from anybody, so the modules that it names are not imported: their options stay as written.
 
     Raises:
-        UserError: it is no config of a training, but for such keys.
+        UserError: it is not a training config, apart from such keys.
     """
     content: Any = read_yaml(path)
     unknown: list[str] = []
@@ -495,14 +497,14 @@ def recorded_config(path: Path) -> tuple[Config, list[str]]:
 
 
 def _part(found: Any, key: str) -> Any:
-    """What stands under a key of a section, or at a place of a list; None beyond its end."""
+    """The value under a key of a section, or at an index of a list; None beyond its end."""
     if not key.isdigit():
         return getattr(found, key)
     return found[int(key)] if int(key) < len(found) else None
 
 
 def _needed(key: str) -> str:
-    """What to set, in words; a place in a list needs so many entries."""
+    """What to set, in words; an index in a list means that so many entries are needed."""
     above, _, last = key.rpartition(".")
     if not last.isdigit():
         return f"{key}; give it a value"
@@ -510,7 +512,7 @@ def _needed(key: str) -> str:
 
 
 def _leave_out(location: Sequence[Any], content: Any) -> str:
-    """Take a key out of the content; its dotted name."""
+    """Remove a key from the content; returns its dotted name."""
     *way, last = location
     for key in way:
         content = content[key]

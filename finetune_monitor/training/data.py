@@ -1,6 +1,6 @@
-"""Which photo a step sees and how it is cut: pure functions of the seed and the place in the training.
+"""Which photo a step sees and how it is cropped: pure functions of the seed and the position in training.
 
-Processes that read photos ahead import this and little else, so that they start soon and take little memory.
+Processes that prefetch photos import this and little else, so that they start quickly and use little memory.
 """
 
 from collections.abc import Sequence
@@ -17,15 +17,15 @@ from torch.utils.data import Dataset
 from finetune_monitor.base.images import each_image, read_image
 
 CROPS = 8
-"""Random crops of a photo in the cache: enough that no crop is learned by heart, and 1 MB a photo at 512 px."""
+"""Random crops per photo in the cache: enough that no crop is memorized, and 1 MB per photo at 512 px."""
 
 ZOOM = 9 / 8
-"""Largest enlargement of a random crop: even a square photo has somewhere to move, and a face is hardly ever cut."""
+"""Maximum enlargement of a random crop: even a square photo leaves room to move, and faces are rarely cut off."""
 
 
 @dataclass(frozen=True)
 class Views:
-    """How photos are shown: the center square, or random squares with `crop`, mirrored half of the time with `flip`."""
+    """The views of photos: the center square, or random squares with `crop`; `flip` mirrors half of them."""
 
     resolution: int
     crop: bool = False
@@ -33,17 +33,17 @@ class Views:
 
     @property
     def copies(self) -> int:
-        """How many views of a photo the cache holds."""
+        """The number of views per photo in the cache."""
         return CROPS if self.crop else 2 if self.flip else 1
 
     def all(self, photo: Image.Image, seed: Sequence[int]) -> Float[Tensor, "copies 3 r r"]:
-        """The views for the cache; every other one is mirrored with `flip`."""
+        """The views for the cache; `flip` mirrors every other one."""
         random = np.random.default_rng(seed)
         views = [self._square(photo, random) for _ in range(self.copies)]
         return torch.stack([view.flip(-1) if self.flip and i % 2 else view for i, view in enumerate(views)])
 
     def one(self, photo: Image.Image, seed: Sequence[int]) -> Float[Tensor, "3 r r"]:
-        """A view of its own for every seed."""
+        """The view for a seed."""
         random = np.random.default_rng(seed)
         square = self._square(photo, random)
         return square.flip(-1) if self.flip and random.random() < 0.5 else square
@@ -53,10 +53,10 @@ class Views:
 
 
 def checked_photos(paths: list[Path]) -> list[Path]:
-    """The same paths, each read once, so that none fails in the middle of the training; no photo stays in memory.
+    """The same paths, after reading each photo once so that none fails during training; no photo stays in memory.
 
     Raises:
-        UserError: once, with every file that cannot be read.
+        UserError: one error that lists every file that cannot be read.
     """
     for _ in each_image(paths):
         pass
@@ -64,15 +64,15 @@ def checked_photos(paths: list[Path]) -> list[Path]:
 
 
 def center(photo: Image.Image, resolution: int) -> Image.Image:
-    """The largest square in the middle of a photo."""
+    """The largest center square of a photo."""
     return ImageOps.fit(photo, (resolution, resolution), Image.Resampling.LANCZOS)
 
 
 def random_square(photo: Image.Image, resolution: int, random: np.random.Generator) -> Image.Image:
-    """A square whose side is between 1 / ZOOM and all of the photo's shorter side, anywhere in the photo."""
+    """A square anywhere in the photo, with a side between 1 / ZOOM and 1 times the photo's shorter side."""
     side = min(photo.size) / random.uniform(1, ZOOM)
     left, top = (random.uniform(0, extent - side) for extent in photo.size)
-    right, bottom = min(left + side, photo.width), min(top + side, photo.height)  # not a rounding error beyond
+    right, bottom = min(left + side, photo.width), min(top + side, photo.height)  # never beyond by a rounding error
     return photo.resize((resolution, resolution), Image.Resampling.LANCZOS, box=(left, top, right, bottom))
 
 
@@ -83,7 +83,7 @@ def to_tensor(square: Image.Image) -> Float[Tensor, "3 r r"]:
 
 @dataclass(frozen=True)
 class Photos(Dataset[Tensor]):
-    """An endless sequence of shuffled epochs over photos, by position; read from the disk each time."""
+    """An endless sequence of shuffled epochs over photos, by position; photos are read from disk each time."""
 
     paths: Sequence[Path]
     views: Views
@@ -97,7 +97,7 @@ class Photos(Dataset[Tensor]):
 def batch_indices(seed: int, position: int, count: int, batch_size: int) -> list[int]:
     """Entries `position` to `position + batch_size` of an endless sequence of shuffled epochs over `count` photos.
 
-    Being a function of the position alone it needs no state: a resumed run sees the photos it would have seen.
+    As a function of the position, it needs no state: a resumed run sees the same photos as an uninterrupted one.
     """
     indices: list[int] = []
     while len(indices) < batch_size:
@@ -108,5 +108,5 @@ def batch_indices(seed: int, position: int, count: int, batch_size: int) -> list
 
 
 def step_seed(*parts: int) -> int:
-    """One 63-bit seed for a place in the training, such as (seed, step, micro step, rank)."""
+    """A 63-bit seed for a position in training, such as (seed, step, micro step, rank)."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0]) >> 1

@@ -1,4 +1,4 @@
-"""Photos as latents: encoded once before training, or by each step from files that worker processes read ahead."""
+"""Photos as latents: encoded once before training, or in each step from files that worker processes prefetch."""
 
 import itertools
 import logging
@@ -23,8 +23,7 @@ from finetune_monitor.training.data import Photos, batch_indices
 logger = logging.getLogger(__name__)
 
 CACHE_LIMIT = 2**30
-"""Bytes that `auto` gives to a cache: 8000 views at 512 px. Not a share of the free memory, which would let a
-resumed run decide otherwise than the run it continues."""
+"""Maximum bytes of a cache with `auto`: 8000 views at 512 px. Not a share of free memory, to be the same on resume."""
 
 
 @runtime_checkable
@@ -32,7 +31,7 @@ class Latents(Protocol):
     """Photos in latent space; `turn` counts the batches of all processes from the start of the training."""
 
     def __len__(self) -> int:
-        """How many photos there are."""
+        """The number of photos."""
         ...
 
     def draw(self, turn: int, generator: torch.Generator) -> Float[Tensor, "b 4 h w"]:
@@ -40,19 +39,19 @@ class Latents(Protocol):
         ...
 
     def close(self) -> None:
-        """End the worker processes, where there are any."""
+        """Stop the worker processes, if there are any."""
         ...
 
 
 def open_latents(
     vae: AutoencoderKL, photos: Photos, batch_size: int, caching: str, workers: int, label: str = "photos"
 ) -> Latents:
-    """Latents as `train.cache_latents` says: `always` cached, `never`, or (`auto`) where they fit `CACHE_LIMIT`."""
+    """Latents according to `train.cache_latents`: cached `always`, `never`, or (`auto`) if they fit `CACHE_LIMIT`."""
     size = cache_size(vae, photos)
     if caching == "auto" and size > CACHE_LIMIT and distributed.is_main():
         logger.warning(
-            "train.cache_latents=auto: %d %s in %d views each would take %.1f GiB as latents, over the bound of "
-            "%.1f GiB; every step encodes its own, which is slower (always caches them all the same)",
+            "train.cache_latents=auto: %d %s in %d views each would take %.1f GiB as latents, above the limit of "
+            "%.1f GiB; every step encodes its own, which is slower (set always to cache them anyway)",
             len(photos.paths),
             label,
             photos.views.copies,
@@ -65,7 +64,7 @@ def open_latents(
 
 
 def cache_size(vae: AutoencoderKL, photos: Photos) -> int:
-    """Bytes of mean and deviation in fp32 of every view of every photo."""
+    """The size in bytes of mean and deviation in fp32 for every view of every photo."""
     side = photos.views.resolution // 2 ** (len(vae.config.block_out_channels) - 1)
     size: int = 2 * 4 * vae.config.latent_channels * side * side * photos.views.copies * len(photos.paths)
     return size
@@ -73,7 +72,7 @@ def cache_size(vae: AutoencoderKL, photos: Photos) -> int:
 
 @dataclass(frozen=True)
 class CachedLatents:
-    """Mean and deviation of the VAE's posterior for every view of every photo."""
+    """The mean and deviation of the VAE's posterior for every view of every photo."""
 
     mean: Float[Tensor, "n copies 4 h w"]
     std: Float[Tensor, "n copies 4 h w"]
@@ -85,34 +84,36 @@ class CachedLatents:
         return len(self.mean)
 
     def draw(self, turn: int, generator: torch.Generator) -> Float[Tensor, "b 4 h w"]:
-        """Sample latents of the turn's photos, a random view of each."""
+        """Sampled latents of the turn's photos, with a random view of each."""
         device = self.mean.device
         indices = torch.tensor(batch_indices(self.seed, turn * self.batch_size, len(self), self.batch_size))
         if device.type == "cuda":
-            indices = indices.pin_memory()  # a copy from other memory waits until the device has caught up
+            indices = indices.pin_memory()  # copies from other memory wait until the device has caught up
         rows = indices.to(device, non_blocking=True)
         views = torch.randint(self.mean.shape[1], (len(indices),), generator=generator, device=device)
         return _sample(self.mean[rows, views], self.std[rows, views], generator) * self.scaling
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Nothing to close."""
 
 
 @torch.no_grad()
 def cache_latents(vae: AutoencoderKL, photos: Photos, batch_size: int, label: str = "photos") -> CachedLatents:
-    """Encode every view of every photo once."""
+    """The cached latents, after encoding every view of every photo once."""
     means, stds = [], []
     bar = tqdm(photos.paths, desc=f"encoding {label}", unit="image", leave=False, disable=not distributed.is_main())
     for index, path in enumerate(bar):
         views = photos.views.all(read_image(path), [photos.seed, index])
-        posteriors = [vae.encode(view[None].to(vae.device, vae.dtype)).latent_dist for view in views]  # memory for one
+        posteriors = [
+            vae.encode(view[None].to(vae.device, vae.dtype)).latent_dist for view in views
+        ]  # one at a time, to save memory
         means.append(torch.cat([posterior.mean.float() for posterior in posteriors]))
         stds.append(torch.cat([posterior.std.float() for posterior in posteriors]))
     return CachedLatents(torch.stack(means), torch.stack(stds), vae.config.scaling_factor, photos.seed, batch_size)
 
 
 class FreshLatents:
-    """Latents encoded by the step that needs them; workers read and cut the photos of the next steps meanwhile."""
+    """Latents encoded in the step that needs them, while workers read and crop the photos of the next steps."""
 
     def __init__(self, vae: AutoencoderKL, photos: Photos, batch_size: int, workers: int):
         self.vae = vae
@@ -127,7 +128,7 @@ class FreshLatents:
 
     @torch.no_grad()
     def draw(self, turn: int, generator: torch.Generator) -> Float[Tensor, "b 4 h w"]:
-        """Encode the turn's photos, each in a view of its own, and sample."""
+        """Sampled latents of the turn's photos, encoded now, each in its own view."""
         if turn != self._next:
             self._batches = self._read_from(turn)
         pixels = next(self._batches).to(self.vae.device, self.vae.dtype, non_blocking=True)
@@ -137,26 +138,28 @@ class FreshLatents:
         return _sample(posterior.mean.float(), posterior.std.float(), generator) * factor
 
     def close(self) -> None:
-        """Let go of the loader's iterator, which ends its workers."""
+        """Release the loader's iterator, which stops its workers."""
         self._batches, self._next = iter(()), None
 
     def _read_from(self, first: int) -> Iterator[Tensor]:
-        """Pixels of every turn of this process from `first` on, read ahead."""
+        """The prefetched pixels of this process's turns, starting at `first`."""
         turns = itertools.count(first, distributed.world_size())
         loader = DataLoader(
             self.photos,
             batch_sampler=([turn * self.batch_size + i for i in range(self.batch_size)] for turn in turns),
             num_workers=self.workers,
             pin_memory=self.vae.device.type == "cuda",
-            multiprocessing_context="spawn" if self.workers else None,  # a fork would copy CUDA's and tokenizers' state
-            generator=torch.Generator(),  # or it would draw from the one that dropout draws from
+            multiprocessing_context="spawn"
+            if self.workers
+            else None,  # a fork would copy the state of CUDA and the tokenizers
+            generator=torch.Generator(),  # otherwise it would use the generator that dropout uses
         )
         return _started_deaf(loader) if self.workers else iter(loader)
 
 
 def _started_deaf(loader: DataLoader[Tensor]) -> Iterator[Tensor]:
-    """Start workers that Ctrl-C and SIGTERM do not reach: the step that is running still needs their photos."""
-    resource_tracker.ensure_running()  # its start would lift the mask that the workers are to inherit
+    """Start workers that ignore Ctrl-C and SIGTERM: the current step still needs their photos."""
+    resource_tracker.ensure_running()  # starting it would lift the mask that the workers inherit
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         return iter(loader)

@@ -1,4 +1,4 @@
-"""The training loop: steps, their loss, and what happens between them."""
+"""The training loop: steps, their loss, and everything in between."""
 
 import math
 import time
@@ -12,7 +12,7 @@ from diffusers import DDPMScheduler, StableDiffusionPipeline
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from tqdm.auto import tqdm  # its stub is generic, the class takes no type arguments
+from tqdm.auto import tqdm  # its stub is generic, but the class takes no type arguments
 from transformers import CLIPTokenizer
 
 from finetune_monitor.base import distributed
@@ -29,14 +29,14 @@ from finetune_monitor.training.optimizers import build
 from finetune_monitor.training.trainable import Trainable
 
 CHECKPOINTS = "checkpoints"
-"""Their folder in the run directory."""
+"""The folder of the checkpoints in the run directory."""
 
 LOG_EVERY = 10
 """Steps between two readings of the loss; each reading waits for the device."""
 
 
 def learning_rate_factor(schedule: str, step: int, warmup: int, total: int) -> float:
-    """Share of the learning rate that update `step` (from 1) gets: linear warm-up, then constant, cosine or linear."""
+    """The factor on the learning rate for update `step` (from 1): linear warmup, then constant, cosine, or linear."""
     if step < warmup:
         return step / warmup
     if schedule == "constant":
@@ -46,7 +46,7 @@ def learning_rate_factor(schedule: str, step: int, warmup: int, total: int) -> f
 
 
 def make_optimizer(trainable: Trainable, config: TrainConfig) -> Optimizer:
-    """The config's optimizer with a parameter group a model; `initial_lr` is what the schedule scales."""
+    """The config's optimizer with one parameter group per model; the schedule scales `initial_lr`."""
     groups = []
     for name, model in trainable.models.items():
         own = config.text_encoder_learning_rate if name == "text_encoder" else None
@@ -59,7 +59,7 @@ def make_optimizer(trainable: Trainable, config: TrainConfig) -> Optimizer:
 class Conditioning:
     """Text embeddings of a batch, the subject's prompt first, then the class's.
 
-    They are computed once, or each time where the text encoder is trained.
+    They are computed once, or in every step if the text encoder is trained.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Conditioning:
             self.cached = None if trained else self._encode()
 
     def __call__(self) -> Float[Tensor, "b t d"]:
-        """`batch_size` rows a prompt."""
+        """`batch_size` rows per prompt."""
         return self._encode() if self.cached is None else self.cached
 
     def _encode(self) -> Float[Tensor, "b t d"]:
@@ -82,7 +82,7 @@ class Conditioning:
 
 @dataclass
 class Trainer:
-    """Everything a step needs; its randomness is a function of (seed, step, micro step, rank) alone."""
+    """Everything a step needs; its randomness depends only on (seed, step, micro step, rank)."""
 
     config: Config
     accelerator: Accelerator
@@ -99,12 +99,12 @@ class Trainer:
     _told: bool = False
 
     def run(self, monitor: FinetuneMonitor | None, interrupt: Interrupt) -> StopReason | str:
-        """Train from the step after `self.step` until the end, a rule, a signal or a loss that is not finite."""
+        """Train from the step after `self.step` until the end, a stopping rule, a signal, or a non-finite loss."""
         total = self.config.train.max_steps
         bar = tqdm(total=total, initial=self.step, desc="training", unit="step", disable=not distributed.is_main())
         with bar:
             if monitor is not None and self.step:
-                monitor.on_step_end(self.step, self.epoch)  # what an interrupted run saved but did not judge
+                monitor.on_step_end(self.step, self.epoch)  # an interrupted run saved this step but did not evaluate it
             while self.step < total and not (monitor and monitor.decision.stop):
                 self.step += 1
                 self._window.append(self.train_step(self.step))
@@ -123,7 +123,7 @@ class Trainer:
         return stopped or StopReason.MAX_STEPS
 
     def _forecast(self, monitor: FinetuneMonitor | None) -> None:
-        """Say once what the monitor will cost, by the time between two readings of the loss without an evaluation."""
+        """Log once what monitoring will cost, based on the time between two loss readings without an evaluation."""
         if monitor is None or self._told or self.step % LOG_EVERY:
             return
         now, last = time.monotonic(), monitor.latest.step if monitor.latest else 0
@@ -141,7 +141,7 @@ class Trainer:
         return seen / len(self.latents[0])
 
     def train_step(self, step: int) -> Float[Tensor, ""]:
-        """One optimizer update; returns its mean loss, still on the device, NaN where a gradient was not finite."""
+        """Run one optimizer update; returns its mean loss, still on the device, NaN if a gradient was not finite."""
         train = self.config.train
         losses = []
         for group in self.optimizer.param_groups:
@@ -153,7 +153,7 @@ class Trainer:
                 self.accelerator.backward(loss)
                 if self.accelerator.sync_gradients:
                     norm = self.accelerator.clip_grad_norm_(self.trainable.parameters.values(), train.max_grad_norm)
-                    if self.accelerator.scaler is None:  # a scaler leaves such an update out, without one it is made
+                    if self.accelerator.scaler is None:  # a scaler skips such an update; without one it is applied
                         loss = torch.where(norm.isfinite(), loss, math.nan)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
@@ -165,7 +165,7 @@ class Trainer:
     def _loss(self, step: int, micro: int) -> Float[Tensor, ""]:
         train, device = self.config.train, self.accelerator.device
         seed = step_seed(self.config.seed, step, micro, distributed.rank())
-        torch.manual_seed(seed)  # dropout draws from the global generator
+        torch.manual_seed(seed)  # dropout uses the global generator
         generator = torch.Generator(device).manual_seed(seed)
         latents = self._batch(step, micro, generator)
         noise = torch.randn(latents.shape, generator=generator, device=device)
@@ -176,18 +176,18 @@ class Trainer:
         return objective.denoising_loss(predicted, wanted, weights, train.batch_size, train.prior_loss_weight)
 
     def _batch(self, step: int, micro: int, generator: torch.Generator) -> Float[Tensor, "b 4 h w"]:
-        """Latents of this process's photos, the subject's first."""
+        """The latents of this process's photos, the subject's first."""
         turn = (step - 1) * self.config.train.gradient_accumulation + micro
         place = turn * distributed.world_size() + distributed.rank()
         return torch.cat([part.draw(place, generator) for part in self.latents])
 
     def close(self) -> None:
-        """End what reads photos."""
+        """Stop the photo readers."""
         for part in self.latents:
             part.close()
 
     def _due(self) -> bool:
-        """Whether the loss must be looked at now: at intervals, and before anything is judged or saved."""
+        """Whether the loss must be read now: at intervals, and before anything is evaluated or saved."""
         judged = self.config.monitor.enabled and self.step % self.config.monitor.every == 0
         return self.step % LOG_EVERY == 0 or judged or self._checkpoint_due()
 
@@ -195,7 +195,7 @@ class Trainer:
         return self.step % self.config.train.checkpoint_every == 0 or self.step == self.config.train.max_steps
 
     def _read_loss(self) -> float:
-        """Mean loss of the steps since the last reading, over all processes; logged to the trackers."""
+        """The mean loss since the last reading, over all processes; also logged to the trackers."""
         mean = self.accelerator.reduce(torch.stack(self._window).mean(), reduction="mean")
         self._window.clear()
         self.loss = mean.item()
@@ -204,11 +204,11 @@ class Trainer:
         return self.loss
 
     def _polls_signals(self) -> bool:
-        """With several processes asking costs a collective, so it is asked at intervals."""
+        """Whether to check for signals now: at intervals, because several processes need a collective for it."""
         return distributed.world_size() == 1 or self.step % LOG_EVERY == 0
 
     def _show(self, bar: tqdm, monitor: FinetuneMonitor | None) -> None:  # type: ignore[type-arg]
-        """Loss, learning rate and the latest scores beside the bar; nothing that is not known yet."""
+        """Show loss, learning rate, and the latest scores next to the bar, as far as they are known."""
         numbers = {"loss": self.loss, "lr": self.optimizer.param_groups[0]["lr"]}
         if monitor is not None and monitor.latest is not None:
             scores = monitor.latest.scores
@@ -216,7 +216,7 @@ class Trainer:
         bar.set_postfix({name: f"{n:.3g}" for name, n in numbers.items() if math.isfinite(n)}, refresh=False)
 
     def _save(self) -> None:
-        """A checkpoint, written by the first process while the others wait."""
+        """Save a checkpoint, written by the first process while the others wait."""
         if distributed.is_main():
             scaler = self.accelerator.scaler
             checkpoints.save(
@@ -232,7 +232,7 @@ class Trainer:
 
 
 def identity(config: Config) -> dict[str, Any]:
-    """Settings under which a checkpoint may be continued: what is trained, on what, and in which order."""
+    """The settings that a resumed run must share with the checkpoint: what is trained, on what, and in which order."""
     content = config.model_dump(mode="json")
     train = ["method", "rank", "lora_alpha", "lora_layers", "text_encoder", "optimizer", "ema_decay", "batch_size"]
     train += ["gradient_accumulation", "cache_latents"]
@@ -244,13 +244,15 @@ def identity(config: Config) -> dict[str, Any]:
         "seed": content["seed"],
         **{f"train.{key}": content["train"][key] for key in train},
         **{f"data.{key}": content["data"][key] for key in data},
-        "data.held_out": held_out if isinstance(held_out, int) else None,  # those of a folder change no training
+        "data.held_out": held_out
+        if isinstance(held_out, int)
+        else None,  # photos in a separate folder do not affect training
         "prior_preservation": config.prior_preservation,
     }
 
 
 def _tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Int64[Tensor, "b t"]:
-    """Token ids, padded and cut to the tokenizer's length as Stable Diffusion does."""
+    """Token ids, padded and truncated to the tokenizer's length, as in Stable Diffusion."""
     ids: Tensor = tokenizer(
         list(prompts), padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
     ).input_ids

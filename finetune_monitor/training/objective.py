@@ -1,4 +1,4 @@
-"""The loss: denoising of the subject, prior preservation on its class, min-SNR weights."""
+"""The loss: denoising on the subject, prior preservation on its class, min-SNR weights."""
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +34,7 @@ def denoising_loss(
 
 
 def random_timesteps(scheduler: DDPMScheduler, count: int, generator: torch.Generator) -> Int64[Tensor, "b"]:
-    """Uniform over the model's noise levels."""
+    """Random timesteps, uniform over the model's noise levels."""
     return torch.randint(
         scheduler.config.num_train_timesteps, (count,), generator=generator, device=generator.device, dtype=torch.int64
     )

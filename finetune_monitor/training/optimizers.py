@@ -14,11 +14,11 @@ from finetune_monitor.base.extras import is_installed, needs
 PACKAGES = {"adamw8bit": "bitsandbytes", "prodigy": "prodigyopt"}
 
 STATE_SIZE = {"adamw": 2.0, "adamw8bit": 0.5, "prodigy": 4.0}
-"""What each keeps for a parameter, in fp32 numbers."""
+"""The state of each optimizer per parameter, in fp32 numbers."""
 
 
 def build(name: str, groups: list[dict[str, Any]], weight_decay: float) -> Optimizer:
-    """The optimizer over parameter groups that bring their own learning rates."""
+    """The optimizer for parameter groups with their own learning rates."""
     builders: dict[str, Callable[[list[dict[str, Any]], float], Optimizer]] = {
         "adamw": _adamw,
         "adamw8bit": _adamw8bit,
@@ -28,7 +28,7 @@ def build(name: str, groups: list[dict[str, Any]], weight_decay: float) -> Optim
 
 
 def check_optimizer(name: str, device: torch.device) -> None:
-    """Refuse an optimizer that this machine cannot run.
+    """Check that this machine can run an optimizer.
 
     Raises:
         UserError: its package is missing, or it needs a GPU and there is none.
@@ -44,7 +44,7 @@ def check_optimizer(name: str, device: torch.device) -> None:
 
 
 def _adamw(groups: list[dict[str, Any]], weight_decay: float) -> Optimizer:
-    """One kernel for all parameters, where torch has it for their device."""
+    """AdamW with one fused kernel for all parameters, if torch has one for their device."""
     try:
         return AdamW(groups, weight_decay=weight_decay, fused=True)
     except RuntimeError:
@@ -55,7 +55,7 @@ def _adamw8bit(groups: list[dict[str, Any]], weight_decay: float) -> Optimizer:
     from bitsandbytes.optim import AdamW8bit
 
     for parameter in (parameter for group in groups for parameter in group["params"]):
-        parameter.data = parameter.data.contiguous()  # its kernels go through memory, and blind to channels_last
+        parameter.data = parameter.data.contiguous()  # its kernels go through memory and ignore channels_last
     optimizer: Optimizer = AdamW8bit(groups, weight_decay=weight_decay)
     return optimizer
 
@@ -64,7 +64,7 @@ def _prodigy(groups: list[dict[str, Any]], weight_decay: float) -> Optimizer:
     """Prodigy (Mishchenko and Defazio 2023, arXiv 2306.06101) with its authors' settings for diffusion models."""
     from prodigyopt import Prodigy
 
-    with redirect_stdout(io.StringIO()):  # it prints that weights decay
+    with redirect_stdout(io.StringIO()):  # it prints a line about weight decay
         optimizer: Optimizer = Prodigy(
             groups, weight_decay=weight_decay, use_bias_correction=True, safeguard_warmup=True
         )

@@ -1,4 +1,4 @@
-"""Metrics, sinks, rules and hooks of the user's own: found where a config names them, checked, and made."""
+"""The user's own metrics, sinks, rules, and hooks: imported as named in a config, checked, and created."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
@@ -29,16 +29,15 @@ from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.training.registry import METRICS, RULES, SINKS, Registry
 
 CLASS, RULE = "class", "rule"
-"""Keys that name a class."""
+"""The keys that name a class."""
 
 
 @dataclass(frozen=True)
 class Reading:
     """How a config is read.
 
-    folder: the config's own; modules beside it can be named, as those of the working directory.
-    imports: False leaves sections of other classes than the package's own as they are written, and runs no code of
-        theirs.
+    folder: the config's folder; modules in it can be named, like those in the working directory.
+    imports: False leaves sections of classes outside the package as written, and runs none of their code.
     """
 
     folder: Path | None = None
@@ -46,33 +45,33 @@ class Reading:
 
     @property
     def folders(self) -> list[Path]:
-        """Where modules are looked for beside the installed packages."""
+        """The folders that are searched for modules in addition to the installed packages."""
         return [*([self.folder.absolute()] if self.folder else []), Path.cwd()]
 
 
 class Unread(Section):
-    """A section as it is written, of a class that was not looked for."""
+    """A section as written, of a class that was not imported."""
 
     model_config = ConfigDict(extra="allow")
 
 
 def with_reading(read: Callable[[Any, Reading], Any]) -> Callable[[Any, Any], Any]:
-    """As pydantic calls a validator: the way of reading is its context."""
+    """A validator for pydantic that passes the `Reading`, which is its context."""
     return lambda found, info: read(found, info.context or Reading())
 
 
 def metric_section(found: tuple[str, Any], reading: Reading) -> Any:
-    """Reads a key of `monitor.metrics` that no metric of the package has."""
+    """The section of a key of `monitor.metrics` that is not one of the package's metrics."""
     return _choice(METRICS, ("score",), *found, reading)
 
 
 def sink_section(found: tuple[str, Any], reading: Reading) -> Any:
-    """Reads a key of `monitor.sinks` that no sink of the package has."""
+    """The section of a key of `monitor.sinks` that is not one of the package's sinks."""
     return _choice(SINKS, ("start", "write", "close"), *found, reading)
 
 
 def rule_section(found: Any, reading: Reading, default: str) -> Section:
-    """Reads an entry of `monitor.stopping`; `default` is the rule of one that names none."""
+    """The section of an entry of `monitor.stopping`; `default` is the rule if the entry names none."""
     if isinstance(found, Section):
         return found
     if not isinstance(found, Mapping):
@@ -90,10 +89,10 @@ def rule_section(found: Any, reading: Reading, default: str) -> Section:
 
 
 def checked_hook(place: str, reading: Reading) -> str:
-    """The place of a hook, which can be called with an evaluation and a decision.
+    """The place of a hook, after checking that it can be called with an evaluation and a decision.
 
     Raises:
-        ValueError: it cannot be imported, or not be called so.
+        ValueError: it cannot be imported, or cannot be called this way.
     """
     if not is_place(place):
         raise ValueError(f"found {place!r}, expected module:name, such as my_module:on_evaluation")
@@ -108,18 +107,18 @@ def checked_hook(place: str, reading: Reading) -> str:
 
 
 def classes_of(registry: Registry, chosen: Choices) -> dict[str, Any]:
-    """The classes that a part of a config names, by its keys; without those that were not looked for."""
+    """The classes that a config section names, by key, except those that were not imported."""
     read = {name: section for name, section in chosen.chosen.items() if not isinstance(section, Unread)}
     return {name: registry.find(getattr(section, CLASS, name)) for name, section in read.items()}
 
 
 def options_in(section: Section, name: str = CLASS) -> dict[str, Any]:
-    """What a class is made with: all keys but that which names the class."""
+    """The options of a class: all keys except the one that names the class."""
     return {key: value for key, value in section if key != name}
 
 
 def columns_of(kind: Any) -> tuple[Mapping[str, ScoreColumn], bool]:
-    """What a class of metrics measures, and whether that is known to be all: a metric may describe more once made."""
+    """The columns of a metric class, and whether these are known to be all: an instance may describe more."""
     if columns := said_columns(kind):
         return columns, True
     bounds = getattr(kind, "bounds", None)
@@ -128,10 +127,10 @@ def columns_of(kind: Any) -> tuple[Mapping[str, ScoreColumn], bool]:
 
 
 def make_metric(kind: Any, section: Section, run: RunContext) -> Metric | None:
-    """A metric as a run's config asks for it; one that is not the package's own says in the record which it is.
+    """A metric as configured for a run; the class of a metric from outside the package is recorded.
 
     Raises:
-        UserError: it cannot be made, or is no metric.
+        UserError: it cannot be created, or it is not a metric.
     """
     options = options_in(section)
     if kind in METRICS.classes.values():
@@ -142,7 +141,7 @@ def make_metric(kind: Any, section: Section, run: RunContext) -> Metric | None:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{where} cannot be made: {error!r}") from error
+        raise UserError(f"{where}: cannot create the metric: {error!r}") from error
     if metric is None and run.photos is None:
         return None
     if wrong := _wrong_with_metric(metric, kind.name):
@@ -156,15 +155,15 @@ def _made(kind: Any, options: Mapping[str, Any], run: RunContext) -> Any:
 
 
 def place_of(kind: Any) -> str:
-    """Where a class stands, as a config names it."""
+    """The place of a class, as a config names it."""
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
 def _choice(registry: Registry, methods: Sequence[str], name: str, found: Any, reading: Reading) -> Any:
-    """The section of a class that a key names: by its class, or as another package offers it.
+    """The section of a class that a key names, by `class` or through another package's entry point.
 
     Raises:
-        ValidationError: what is wrong with it, in words.
+        ValidationError: its problems, as readable text.
     """
     named = isinstance(found, Mapping) and CLASS in found
     if not named and name not in registry.names:
@@ -177,17 +176,17 @@ def _choice(registry: Registry, methods: Sequence[str], name: str, found: Any, r
     key = (CLASS,) if named else ()
     kind = _found(registry, found[CLASS] if named else name, methods, reading, *key)
     if getattr(kind, "name", None) != name:
-        raise problem(f": {place_of(kind)} has the name {_name(kind)}, expected that of its key, {name!r}", *key)
+        raise problem(f": {place_of(kind)} has the name {_name(kind)}, expected the name of its key, {name!r}", *key)
     return read_section(_section(kind, CLASS, found[CLASS] if named else None, *key), found)
 
 
 def _name(kind: Any) -> str:
     found = getattr(kind, "name", None)
-    return repr(found) if isinstance(found, str) else "of none (a class attribute)"
+    return repr(found) if isinstance(found, str) else "none (a class attribute)"
 
 
 def _found(registry: Registry, name: Any, methods: Sequence[str], reading: Reading, *key: str) -> Any:
-    """The class, which has the methods."""
+    """The class, after checking that it has the methods."""
     if not isinstance(name, str):
         raise problem(f": found {name!r}, expected module:name, such as my_module:Own", *key)
     try:
@@ -199,7 +198,7 @@ def _found(registry: Registry, name: Any, methods: Sequence[str], reading: Readi
     if lacking := [each for each in methods if not callable(getattr(kind, each, None))]:
         raise problem(f": found {name!r}, a class without {', '.join(lacking)}, expected {', '.join(methods)}", *key)
     if hasattr(kind, "for_run") and not is_dataclass(getattr(kind, "Options", None)):
-        raise problem(f": found {name!r} with for_run and no Options, expected a dataclass of that name", *key)
+        raise problem(f": found {name!r} with for_run but no Options, expected a dataclass of that name", *key)
     return kind
 
 
@@ -207,7 +206,7 @@ def _section(kind: Any, key: str, place: str | None, *where: str) -> type[Sectio
     try:
         return _made_section(kind, key, place)
     except Exception as error:
-        raise problem(f": found {place_of(kind)}, whose options cannot be read: {error!r}", *where) from error
+        raise problem(f": found {place_of(kind)}, but its options cannot be read: {error!r}", *where) from error
 
 
 @cache
@@ -218,7 +217,7 @@ def _made_section(kind: Any, key: str, place: str | None) -> type[Section]:
 
 
 def _try_rule(kind: Any, section: Section) -> None:
-    """See that the rule can be made, and what it watches."""
+    """Check that the rule can be created, and that it says what it watches."""
     try:
         rule = kind(**options_in(section, RULE))
     except Exception as error:
@@ -233,7 +232,7 @@ def _takes_two(hook: Callable[..., object]) -> bool:
         signature(hook).bind(None, None)
     except TypeError:
         return False
-    except ValueError:  # it does not say
+    except ValueError:  # it has no signature
         return True
     return True
 
@@ -243,9 +242,9 @@ def _wrong_with_metric(metric: Any, name: str) -> str:
         lacking = [each for each in ("name", "higher_is_better", "bounds", "score") if not hasattr(metric, each)]
         return f"found {metric!r} without {', '.join(lacking)}, expected a metric (finetune_monitor.metrics.Metric)"
     if metric.name != name:
-        return f"found one of the name {metric.name!r}, expected that of its key, {name!r}"
+        return f"found the name {metric.name!r}, expected the name of its key, {name!r}"
     try:
         low, high = map(float, metric.bounds)
     except (TypeError, ValueError):
         low, high = 0.0, 0.0
-    return "" if low < high else f"bounds: found {metric.bounds!r}, expected the least and the greatest score"
+    return "" if low < high else f"bounds: found {metric.bounds!r}, expected the lowest and the highest score"

@@ -1,4 +1,4 @@
-"""Which photos of the person are trained on, and which are kept back to compare with."""
+"""Choose which photos of the person to train on, and which to hold out for comparison."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +11,21 @@ from finetune_monitor.training.config import DataConfig
 
 @dataclass(frozen=True)
 class ChosenPhotos:
-    """training: what the model sees. held_out: what it never sees; empty where nothing is held out."""
+    """training: the photos that the model sees. held_out: those that it never sees; empty if none are held out."""
 
     training: list[Path]
     held_out: list[Path]
 
 
 def choose_photos(data: DataConfig) -> ChosenPhotos:
-    """The first `instance_count` photos to train on, and the last `held_out` of the folder (or those of another one).
+    """The first `instance_count` photos to train on, and the last `held_out` in the folder (or those of another
+    folder).
 
-    The held-out photos are the same for every `instance_count`, so that runs can be compared by them.
+    The held-out photos are the same for every `instance_count`, so that runs can be compared on them.
 
     Raises:
-        UserError: a folder has too few photos, or a held-out photo is trained on too (files with the same content).
+        UserError: a folder has too few photos, or a held-out photo is also a training photo (files with the same
+            content).
     """
     if data.held_out is None:
         return ChosenPhotos(first_images(data.instance_images, data.instance_count), [])
@@ -52,8 +54,8 @@ def _refuse_shared(chosen: ChosenPhotos) -> None:
         trained = {sha256(path): path for path in chosen.training}
         shared = [(path, trained[digest]) for path in chosen.held_out if (digest := sha256(path)) in trained]
     except OSError as error:
-        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); expected a photo") from error
+        raise UserError(f"{error.filename}: cannot read it ({error.strerror}); expected a photo") from error
     all_problems(
-        [f"{path}: the same as {other}; take one of them away" for path, other in shared],
-        f"{len(shared)} of {len(chosen.held_out)} held-out photos are trained on too, expected others:",
+        [f"{path}: the same as {other}; remove one of them" for path, other in shared],
+        f"{len(shared)} of {len(chosen.held_out)} held-out photos are also training photos, expected different ones:",
     )

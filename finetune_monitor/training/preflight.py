@@ -1,4 +1,4 @@
-"""Look for everything that could end a run early, before anything long begins, and name all of it at once."""
+"""Check for everything that could make a run fail, before anything slow starts, and report all problems together."""
 
 import json
 import logging
@@ -47,16 +47,16 @@ T = TypeVar("T")
 GIB = 2**30
 
 EXPORTS = 4
-"""At most at once: weights of two candidates, of which `best/` is linked, those that are written, and the last ones."""
+"""Exports on disk at most: weights of two candidates (`best/` is a link), those being written, and the last ones."""
 
 
 @dataclass(frozen=True)
 class RunInputs:
-    """What a run needs from outside, found and read.
+    """The external inputs of a run, located and loaded.
 
     model: the pipeline's folder or hub id.
-    photos: of the person, those to train on.
-    resume_step: where the record goes on; None for a new one.
+    photos: the training photos of the person.
+    resume_step: the step from which the record resumes; None for a new one.
     """
 
     model: str | Path
@@ -68,7 +68,7 @@ class RunInputs:
 
 @dataclass
 class _Attempts:
-    """Goes on after a problem, so that the user hears of all of them."""
+    """Continues after a problem, so that all problems are reported together."""
 
     problems: list[str]
 
@@ -81,11 +81,11 @@ class _Attempts:
 
 
 def find_inputs(config: Config, device: torch.device, held: ExitStack, problems: list[str]) -> RunInputs:
-    """Take the run directory, read the photos, find the model and load the metrics, on every process.
+    """Lock the run directory, read the photos, find the model, and load the metrics, on every process.
 
     Args:
-        held: gets the directory's lock.
-        problems: what was found to be wrong before.
+        held: receives the directory's lock.
+        problems: problems found earlier.
 
     Raises:
         UserError: lists everything that is missing or wrong.
@@ -138,7 +138,7 @@ def _metrics(config: Config, photos: ChosenPhotos | None, device: torch.device, 
 
 
 def _others(config: Config) -> Path | None:
-    """The folder of class images, where they are there or will be generated."""
+    """The folder of class images, if they exist or will be generated."""
     folder = config.data.class_images
     if folder is None or config.prior_preservation:
         return folder
@@ -150,12 +150,12 @@ def _others(config: Config) -> Path | None:
 
 
 def _with_stars(monitor: MonitorConfig, metrics: list[Metric], attempt: _Attempts) -> list[Metric]:
-    """The metrics, with stars where the file of thresholds names them."""
+    """The metrics, with stars for those in the thresholds file."""
     found = attempt(lambda: _thresholds(monitor)) or {}
     graded = [metric for metric in metrics if metric.name in found]
     bare = [metric.name for metric in metrics if metric not in graded]
     if graded and bare and distributed.is_main():
-        logger.warning("%s: has no thresholds of %s, which gets no stars", monitor.thresholds, ", ".join(bare))
+        logger.warning("%s: has no thresholds for %s, which get no stars", monitor.thresholds, ", ".join(bare))
     starred = {m.name: attempt(partial(_starred, monitor.thresholds, m, found[m.name])) for m in graded}
     return [starred.get(metric.name) or metric for metric in metrics]
 
@@ -168,34 +168,36 @@ def _starred(path: Path | None, metric: Metric, thresholds: Thresholds) -> Starr
 
 
 def _thresholds(monitor: MonitorConfig) -> dict[str, Thresholds]:
-    """What `monitor.thresholds` names; nothing where it names no file.
+    """The thresholds in the file that `monitor.thresholds` names; empty if it names none.
 
     Raises:
-        UserError: the file cannot be used, or has not the metrics that the run measures or that a rule watches.
+        UserError: the file is not usable, or lacks the metrics that the run measures or that a rule watches.
     """
     path, chosen = monitor.thresholds, monitor.metrics.chosen
     if path is None:
         return {}
     found = read_thresholds(path)
-    has = f"{path} has thresholds of {', '.join(found)}"
+    has = f"{path} has thresholds for {', '.join(found)}"
     if not found.keys() & set(chosen):
-        raise UserError(f"monitor.thresholds: {has}, the run measures {', '.join(chosen)}; name another file, or none")
+        raise UserError(
+            f"monitor.thresholds: {has}, but the run measures {', '.join(chosen)}; use another file or none"
+        )
     wanted = [name for name in chosen if any(rule.metric == stars_of(name) for rule in monitor.rules)]
     if missing := [name for name in wanted if name not in found]:
         raise UserError(
-            f"monitor.stopping: watches the stars of {', '.join(missing)}, but {has}; watch other stars or a score"
+            f"monitor.stopping: a rule watches stars of {', '.join(missing)}, but {has}; watch other stars or a score"
         )
     return found
 
 
 def _take(output_dir: Path) -> IO[str]:
-    """The lock that training holds from its first second; the record has one of its own."""
+    """The lock that training holds from the start; the record has its own."""
     folder = output_dir / CHECKPOINTS
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return lock(folder)
     except OSError as error:
-        raise UserError(f"{output_dir}: cannot write there ({error.strerror}); choose another output_dir") from error
+        raise UserError(f"{output_dir}: cannot write to it ({error.strerror}); choose another output_dir") from error
 
 
 def _find_model(model: str) -> str | Path:
@@ -206,12 +208,12 @@ def _find_model(model: str) -> str | Path:
             raise UserError(
                 f"{model}: found a {kind}, expected a StableDiffusionPipeline (Stable Diffusion 1.x or 2.x)"
             )
-        notice_of(found)  # every export reads it: where it is damaged, that is said before training
+        notice_of(found)  # every export reads it, so damage is reported before training
     return found
 
 
 def _check_sampler(config: Config) -> None:
-    """The sampler exists and suits Stable Diffusion."""
+    """Check that the sampler exists and works with Stable Diffusion."""
     try:
         own_scheduler(DDPMScheduler(), str(config.monitor.grid.sampler), config.monitor.grid.karras)
     except ValueError as error:
@@ -219,9 +221,9 @@ def _check_sampler(config: Config) -> None:
 
 
 def _check_rules(config: Config, metrics: list[Metric]) -> None:
-    """What a rule watches is measured, and has a ceiling where it asks for a share of the way.
+    """Check that what a rule watches is measured, and has a ceiling if the rule needs one.
 
-    All else of the rules was seen when the config was read.
+    Everything else about the rules was checked when the config was read.
     """
     known = config.monitor.columns
     try:
@@ -242,24 +244,24 @@ def _find_checkpoint(config: Config) -> Checkpoint | None:
 
 
 def _resume_step(config: Config, checkpoint: Checkpoint | None, metrics: list[Metric]) -> int | None:
-    """Where the record goes on: also from step 0, in a run that ended before its first checkpoint.
+    """The step from which the record resumes: step 0 for a run that ended before its first checkpoint.
 
     Raises:
-        UserError: the record and the checkpoints, or the record and the config, do not belong together.
+        UserError: the record does not match the checkpoints or the config.
     """
     folder = config.output_dir
     if not config.monitor.enabled or not (folder / RUN).exists():
         if checkpoint is not None and config.monitor.enabled:
             raise UserError(
-                f"{folder}: has checkpoints but no record, so no floor to compare with; go on with "
+                f"{folder}: has checkpoints but no record, so there is no floor to compare with; resume with "
                 "monitor.enabled=false or choose a new output_dir"
             )
         return None
     recorded = read_run(folder)
     if config.train.resume == "never":
-        raise UserError(f"{folder}: holds a run, and train.resume is never; choose a new output_dir")
+        raise UserError(f"{folder}: holds a run, but train.resume is never; choose a new output_dir")
     if checkpoint is None and recorded.has_ended:
-        raise UserError(f"{folder}: holds a run whose checkpoints are gone; choose a new output_dir")
+        raise UserError(f"{folder}: holds a run whose checkpoints are missing; choose a new output_dir")
     described = Descriptions.of(metrics).to_json() if metrics else {}
     new = {"grid": described_grid(config.prompt_grid), **described}
     check_resume(folder, recorded.run, plain(new))
@@ -267,14 +269,14 @@ def _resume_step(config: Config, checkpoint: Checkpoint | None, metrics: list[Me
 
 
 def check_space(config: Config, trained: int, frozen: int) -> None:
-    """Refuse a run whose checkpoints cannot fit on the disk.
+    """Check that a run's checkpoints fit on the disk.
 
     Args:
-        trained: parameters that get gradients; each checkpoint holds them, in fp32, and the optimizer's state.
-        frozen: the other parameters; a `full` export holds them too.
+        trained: the number of parameters with gradients; each checkpoint holds them in fp32, and the optimizer's state.
+        frozen: the number of other parameters, which a `full` export also holds.
 
     Raises:
-        UserError: names the space that is free and the space that is needed.
+        UserError: states the free and the required space.
     """
     copies = 1 + STATE_SIZE[config.train.optimizer] + (1 if config.train.ema_decay else 0)
     checkpoints = int(4 * trained * copies) * (config.train.keep_checkpoints + 1)
@@ -283,6 +285,6 @@ def check_space(config: Config, trained: int, frozen: int) -> None:
     needed, free = checkpoints + exports, shutil.disk_usage(config.output_dir).free
     if free < needed:
         raise UserError(
-            f"{config.output_dir}: {free / GIB:.1f} GiB free, the run's checkpoints and exports need about "
-            f"{needed / GIB:.1f} GiB; free some, lower train.keep_checkpoints or choose another output_dir"
+            f"{config.output_dir}: {free / GIB:.1f} GiB free, but the run's checkpoints and exports need about "
+            f"{needed / GIB:.1f} GiB; free some space, lower train.keep_checkpoints, or choose another output_dir"
         )

@@ -1,13 +1,13 @@
-"""What a config may name: metrics, sinks and stopping rules; a new one is a file of its own and one line here.
+"""What a config can name: metrics, sinks, and stopping rules; a new one takes its own file and one line here.
 
 Each is a class with a `name` and a dataclass of options (its own `Options`, or itself), whose fields are the keys of
-its section of the config. These modules import torch only where they need it, so that a config is read in no time.
+its config section. These modules import torch only where they need it, so that reading a config is fast.
 
-A metric also has `columns`, what it measures (`record.columns.ScoreColumn`), and `for_run`, which makes it for a run;
-with `is_default` it is measured where the config does not say otherwise.
-A sink may have `check`, which raises what would keep it from starting, and `tracker`, which shares Accelerate's.
+A metric also has `columns`, which describe what it measures (`record.columns.ScoreColumn`), and `for_run`, which
+creates it for a run; with `is_default`, it is measured unless the config says otherwise. A sink may have `check`, which
+raises anything that would keep it from starting, and `tracker`, to share Accelerate's.
 
-Other packages add to them by entry points, and a config names any other class as `module:name` (`training.own`).
+Other packages add to them through entry points, and a config names any other class as `module:name` (`training.own`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,10 +24,10 @@ from finetune_monitor.base.sections import nearest
 
 @dataclass(frozen=True)
 class Registry:
-    """Classes by the names that a config has for them.
+    """Classes by their names in a config.
 
-    group: of the entry points by which other packages add to it.
-    classes: the package's own.
+    group: the group of entry points through which other packages add classes.
+    classes: the package's own classes.
     """
 
     group: str
@@ -35,17 +35,17 @@ class Registry:
 
     @property
     def names(self) -> list[str]:
-        """The package's own, and those that other packages add."""
+        """The names of the package's own classes and of those that other packages add."""
         return list(dict.fromkeys([*self.classes, *offered(self.group)]))
 
     def find(self, name: str, folders: Sequence[Path] = ()) -> Any:
-        """The class of a name, or at a place such as `my_module:Sharpness`.
+        """The class with a name, or at a place such as `my_module:Sharpness`.
 
         Args:
-            folders: where the module of a place is looked for beside the installed packages.
+            folders: searched for the module of a place, in addition to the installed packages.
 
         Raises:
-            ValueError: there is none, or it cannot be imported.
+            ValueError: there is no such class, or it cannot be imported.
         """
         if name in self.classes:
             return self.classes[name]
@@ -56,18 +56,18 @@ class Registry:
         return _loaded(name, offered(self.group)[name])
 
     def collisions(self) -> list[str]:
-        """What other packages offer under a name of the package's own, in words; it is not used."""
+        """Messages about classes of other packages with a name of the package's own; they are not used."""
         taken = {name: offered(self.group)[name] for name in self.classes if name in offered(self.group)}
         return [
-            f"{_packages(found)}: offers {name} in {self.group}, which is a name of finetune_monitor's own; it is not "
-            "used and needs another name"
+            f"{_packages(found)}: offers {name} in {self.group}, but finetune_monitor itself uses this name; the class "
+            "is ignored and needs another name"
             for name, found in taken.items()
         ]
 
 
 @cache
 def offered(group: str) -> Mapping[str, Sequence[EntryPoint]]:
-    """By name what the installed packages offer, not loaded."""
+    """The entry points of the installed packages by name, not loaded."""
     found: dict[str, list[EntryPoint]] = {}
     for each in entry_points(group=group):
         found.setdefault(each.name, []).append(each)
@@ -82,7 +82,7 @@ def _loaded(name: str, offered: Sequence[EntryPoint]) -> Any:
         return offered[0].load()
     except Exception as error:
         raise ValueError(
-            f"found {name!r} of {packages}, which cannot be loaded: {error!r}; repair or uninstall that package"
+            f"found {name!r} of {packages}, but it cannot be loaded: {error!r}; fix or uninstall that package"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Make a recorded image again from the exported weights, and say how far it is from the recorded one."""
+"""Render a recorded image again from the exported weights, and measure how far it is from the recorded one."""
 
 import difflib
 import json
@@ -35,10 +35,10 @@ BASE = "the base model"
 
 @dataclass(frozen=True)
 class Distance:
-    """How far two images are apart.
+    """The distance between two images.
 
-    greatest: of one color of one pixel, 0 to 255.
-    share: of the pixels that are not the same, 0 to 1.
+    greatest: the largest difference in one color of one pixel, 0 to 255.
+    share: the share of pixels that differ, 0 to 1.
     """
 
     greatest: int
@@ -47,11 +47,11 @@ class Distance:
 
 @dataclass(frozen=True)
 class Rendering:
-    """An image made again.
+    """An image that was rendered again.
 
-    weights: the folder it was made from, or `BASE`.
-    recorded: the run's own image; None where it has none.
-    notes: what is not here as it was in the run, in words.
+    weights: the folder of the weights, or `BASE`.
+    recorded: the run's own image; None if it has none.
+    notes: sentences on what differs from the run.
     """
 
     cell: Cell
@@ -62,7 +62,7 @@ class Rendering:
 
     @property
     def distance(self) -> Distance | None:
-        """None where there is no recorded image, or one of another size."""
+        """The distance to the recorded image; None if there is none, or if its size differs."""
         if self.recorded is None or self.recorded.size != self.image.size:
             return None
         return distance(self.image, self.recorded)
@@ -70,7 +70,7 @@ class Rendering:
 
 @dataclass(frozen=True)
 class _Opened:
-    """A pipeline with a step's weights, the precision it renders in, and what is not known of the run's."""
+    """A pipeline with a step's weights, its rendering precision, and notes on what is unknown about the run's."""
 
     pipeline: diffusers.DiffusionPipeline
     autocast: torch.dtype | None
@@ -78,12 +78,13 @@ class _Opened:
 
 
 def rerender(run_dir: Path, step: int, cell_id: str) -> Rendering:
-    """Render a cell with a step's exported weights as the run's evaluation did.
+    """A cell rendered with a step's exported weights, as in the run's evaluation.
 
-    The cells that shared its batch are rendered with it: kernels round otherwise for other batch sizes.
+    The cells that shared its batch are rendered with it, because rounding in kernels depends on the batch size.
 
     Raises:
-        UserError: no run directory or a damaged one, no such cell, no weights of that step, or no model to put them in.
+        UserError: there is no run directory, or it is damaged; or there is no such cell, no weights of that step, or no
+            base model for them.
     """
     history = read_run(run_dir)
     grid = recorded_grid(history)
@@ -98,7 +99,7 @@ def rerender(run_dir: Path, step: int, cell_id: str) -> Rendering:
 
 
 def distance(a: Image, b: Image) -> Distance:
-    """Of two RGB images of one size."""
+    """The distance between two RGB images of the same size."""
     apart = np.abs(np.asarray(a, dtype=np.int16) - np.asarray(b, dtype=np.int16)).max(axis=-1)
     return Distance(int(apart.max()), float((apart > 0).mean()))
 
@@ -112,7 +113,7 @@ def recorded_grid(history: RunHistory) -> PromptGrid:
     grid = history.grid
     if grid.fingerprint() != history.run["grid"].get("fingerprint"):
         where = history.output_dir / RUN
-        raise UserError(f"{where}: grid: damaged (it does not fit its fingerprint); restore the file from a backup")
+        raise UserError(f"{where}: grid: damaged (it does not match its fingerprint); restore the file from a backup")
     return grid
 
 
@@ -120,7 +121,7 @@ def find_cell(grid: PromptGrid, cell_id: str) -> Cell:
     """The cell of the grid with this id.
 
     Raises:
-        UserError: there is none; names the nearest.
+        UserError: there is none; suggests the most similar id.
     """
     cells = {cell.id: cell for cell in grid.cells}
     if cell_id in cells:
@@ -134,7 +135,7 @@ def find_cell(grid: PromptGrid, cell_id: str) -> Cell:
 
 
 def exported_steps(run_dir: Path) -> dict[int, Path | None]:
-    """Steps whose weights can be had, with their folder; None is the base model, which step 0 is."""
+    """The steps with available weights and their folders; None means the base model, for step 0."""
     found: dict[int, Path | None] = {}
     kept = (sorted(run_dir.glob(pattern)) for pattern in ("last", "best", "best-step-*", "candidates/step-*"))
     for folder in (folder for found in kept for folder in found):
@@ -150,7 +151,7 @@ def find_weights(run_dir: Path, step: int) -> Path | None:
     """The folder with a step's weights; None for step 0, the base model.
 
     Raises:
-        UserError: none was exported; names the steps that were.
+        UserError: no weights of that step were exported; lists the steps that were.
     """
     steps = exported_steps(run_dir)
     if step in steps:
@@ -176,12 +177,12 @@ def _render(opened: _Opened, grid: PromptGrid, cell: Cell, processes: int) -> Im
     with isolated(renderer.pipeline):
         [image] = [p for c, p in zip(together, renderer.render(together), strict=True) if c == cell]
     if image is None:
-        raise UserError(f"{cell.id}: the model's output is not finite, so there is no image; take another step")
+        raise UserError(f"{cell.id}: the model's output is not finite, so there is no image; choose another step")
     return image
 
 
 def _same_batch(cells: Sequence[Cell], cell: Cell, processes: int, size: int) -> Sequence[Cell]:
-    """The cells that one process of the evaluation rendered together with this one."""
+    """The cells that the evaluation rendered together with this one in the same process."""
     share = cells[cell.index % processes :: processes]
     start = cell.index // processes // size * size
     return share[start : start + size]
@@ -194,14 +195,14 @@ def _open(history: RunHistory, folder: Path | None) -> _Opened:
     try:
         loaded, unknown = recorded_config(config)
     except UserError:
-        return _open_others(history, folder, (f"{config} is no config of train.py, so its precision is not known",))
+        return _open_others(history, folder, (f"{config} is not a config of train.py, so the precision is unknown",))
     opened = _open_trained(loaded, folder)
     notes = (f"{config} has keys that this version does not know: {', '.join(unknown)}",) if unknown else ()
     return replace(opened, notes=(*opened.notes, *notes))
 
 
 def _open_trained(config: Config, folder: Path | None) -> _Opened:
-    """The pipeline as the training had it when it rendered: its precisions, and what Accelerate does to them."""
+    """The pipeline as it rendered during training: its precisions, and Accelerate's effect on them."""
     model = resolve_hub_model(config.model if folder is None or _is_lora(folder) else folder)
     pipeline = load_pipeline(model, config.model).to(PartialState().device)
     notes: tuple[str, ...] = ()
@@ -222,7 +223,7 @@ def _open_trained(config: Config, folder: Path | None) -> _Opened:
 
 
 def _unfold_scale(pipeline: diffusers.StableDiffusionPipeline, train: TrainConfig) -> tuple[str, ...]:
-    """Take alpha / rank out of the exported LoRA layers again, and say where that rounds: half precision shows it."""
+    """Remove alpha / rank from the exported LoRA layers; a note says if that rounds, visible in half precision."""
     scale = (train.lora_alpha or train.rank) / train.rank
     for part in (pipeline.unet, pipeline.text_encoder):
         for layer in part.modules():
@@ -231,36 +232,38 @@ def _unfold_scale(pipeline: diffusers.StableDiffusionPipeline, train: TrainConfi
                 layer.scaling[adapter] *= scale
     if math.frexp(scale)[0] == 0.5:  # a power of two
         return ()
-    return (f"the exported weights hold lora_alpha / rank = {scale:g} multiplied in, which rounds their last digits",)
+    return (f"the exported weights are multiplied by lora_alpha / rank = {scale:g}, which rounds their last digits",)
 
 
 def _open_others(history: RunHistory, folder: Path | None, notes: tuple[str, ...]) -> _Opened:
-    """The pipeline of a loop of the user's own, by what `run.json` says of it."""
+    """The pipeline of a user's own training loop, as described in `run.json`."""
     where, described = history.output_dir / RUN, history.run.get("pipeline") or {}
     if not described.get("class"):
-        raise UserError(f"{where}: pipeline.class: found nothing, expected the class of the pipeline; add it by hand")
+        raise UserError(f"{where}: pipeline.class: found nothing, expected the class of the pipeline; add it manually")
     named, name = str(described["class"]), described.get("name_or_path")
     kind = getattr(diffusers, named, None)
     whole = None if folder is None or _is_lora(folder) else folder
     if kind is None:
-        raise UserError(f"{where}: the pipeline is a {named}, which this diffusers lacks; install the run's version")
+        raise UserError(
+            f"{where}: the pipeline is a {named}, which this version of diffusers lacks; install the run's version"
+        )
     if not (whole or name):
         raise UserError(
-            f"{where}: pipeline.name_or_path: found null, expected a folder or a hub id; the pipeline was made in "
-            "memory, nothing says where its model lies: add it by hand, or take a step with a whole exported pipeline"
+            f"{where}: pipeline.name_or_path: found null, expected a folder or a hub id; the pipeline was created in "
+            "memory, so the model's location is unknown: add it manually, or choose a step with a complete pipeline"
         )
     pipeline = kind.from_pretrained(resolve_hub_model(whole or str(name)), use_safetensors=True)
     pipeline.to(PartialState().device)
     if folder is not None and whole is None:
         _load_lora(pipeline, folder)
-    return _Opened(pipeline, None, notes or (f"{history.output_dir}: has no {CONFIG}, so its precision is not known",))
+    return _Opened(pipeline, None, notes or (f"{history.output_dir}: has no {CONFIG}, so the precision is unknown",))
 
 
 def _load_lora(pipeline: diffusers.DiffusionPipeline, folder: Path) -> None:
     try:
         pipeline.load_lora_weights(folder)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{folder}: its weights do not load into the model ({error}); restore the folder") from error
+        raise UserError(f"{folder}: cannot load its weights into the model ({error}); restore the folder") from error
 
 
 def _is_lora(folder: Path) -> bool:
@@ -268,7 +271,7 @@ def _is_lora(folder: Path) -> bool:
 
 
 def _elsewhere(run: Mapping[str, Any], device: str) -> list[str]:
-    """Versions and devices that are not those of the run."""
+    """The versions and devices that differ from those of the run."""
     recorded, here = run.get("versions", {}), versions()
     others = [name for name in recorded if recorded[name] != here.get(name)]
     changed = [f"{name} {recorded[name]}, here {here.get(name)}" for name in others]

@@ -1,4 +1,4 @@
-"""One run from its config to the exported weights."""
+"""Run a training from its config to the exported weights."""
 
 import logging
 from contextlib import AbstractContextManager, ExitStack
@@ -39,13 +39,13 @@ logger = logging.getLogger(__name__)
 
 
 def run(config: Config) -> int:
-    """Train as the config says.
+    """Train according to the config.
 
     Returns:
-        The exit status: 0, 1 where the loss was no longer finite, or 128 + the signal that ended the run.
+        The exit status: 0, 1 if the loss was no longer finite, or 128 + the signal that ended the run.
 
     Raises:
-        UserError: something that the user can put right, before training begins.
+        UserError: a problem that the user can fix, before training starts.
     """
     with ExitStack() as held, _interruptible() as interrupt:
         accelerator, problems = make_accelerator(config)
@@ -64,13 +64,13 @@ def run(config: Config) -> int:
 
 
 def make_accelerator(config: Config) -> tuple[Accelerator, list[str]]:
-    """Accelerate as the config and the launcher set it up, and what is wrong with that on this machine."""
+    """Accelerate as set up by the config and the launcher, and the problems with that on this machine."""
     precision, accumulation = config.train.mixed_precision, config.train.gradient_accumulation
     try:
         accelerator = Accelerator(mixed_precision=precision, gradient_accumulation_steps=accumulation)
     except ValueError as error:
         return Accelerator(), [f"train.mixed_precision={precision}: {error}"]
-    if precision == "fp16" and accelerator.device.type == "cpu":  # Accelerate would quietly train in fp32
+    if precision == "fp16" and accelerator.device.type == "cpu":  # Accelerate would silently train in fp32
         return accelerator, ["train.mixed_precision=fp16: needs a GPU, found none; set it to no, or to bf16"]
     return accelerator, []
 
@@ -81,7 +81,7 @@ def make_trainer(
     pipeline: StableDiffusionPipeline,
     inputs: RunInputs,
 ) -> Trainer:
-    """Generate class images, encode all photos, open what is trained and go back to the checkpoint."""
+    """The trainer, after generating class images, encoding photos, and restoring the checkpoint."""
     data, train, checkpoint = config.data, config.train, inputs.checkpoint
     photos, prompts = {"photos": inputs.photos}, [data.instance_prompt]
     if config.prior_preservation:
@@ -115,7 +115,7 @@ def make_trainer(
 
 
 def _open_latents(config: Config, pipeline: StableDiffusionPipeline, photos: dict[str, list[Path]]) -> list[Latents]:
-    """One for the subject and, with prior preservation, one for the class, each in an order of its own."""
+    """Latents of the subject and, with prior preservation, of the class, each in its own order."""
     data, train = config.data, config.train
     views = Views(data.resolution, data.random_crop, data.random_flip)
     sequences = {label: Photos(paths, views, config.seed + i) for i, (label, paths) in enumerate(photos.items())}
@@ -128,7 +128,7 @@ def _open_latents(config: Config, pipeline: StableDiffusionPipeline, photos: dic
 def make_monitor(
     config: Config, accelerator: Accelerator, pipeline: StableDiffusionPipeline, trainer: Trainer, inputs: RunInputs
 ) -> FinetuneMonitor | None:
-    """The monitor of the config, sharing Accelerate's trackers; it evaluates step 0 at once in a new run."""
+    """The monitor of the config, sharing Accelerate's trackers; in a new run it evaluates step 0 immediately."""
     options = config.monitor.sinks.chosen
     chosen = {kind: options_in(options[name]) for name, kind in classes_of(SINKS, config.monitor.sinks).items()}
     sinks = trackers.start_sinks(accelerator, config.output_dir, chosen, inputs.resume_step)
@@ -157,21 +157,21 @@ def make_monitor(
 
 
 def _log_changes(config: Config) -> None:
-    """Say which settings a continued run takes from the new config; keys that only one version knows are no change."""
+    """Log which settings a resumed run takes from the new config; keys known to only one version are not changes."""
     path = config.output_dir / CONFIG
     if not distributed.is_main() or not path.exists():
         return
     recorded, unknown = recorded_config(path)
     if unknown:
-        logger.warning("%s: this version does not know %s, which it leaves out", path, ", ".join(unknown))
+        logger.warning("%s: ignoring %s, which this version does not know", path, ", ".join(unknown))
     before, now = recorded.flat(), config.flat()
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):
-            logger.warning("%s: was %s, goes on with %s", key, before.get(key), now.get(key))
+            logger.warning("%s: was %s, continuing with %s", key, before.get(key), now.get(key))
 
 
 def _sizes(pipeline: StableDiffusionPipeline, trainable: Trainable) -> tuple[int, int]:
-    """Parameters with gradients, and the others."""
+    """The numbers of parameters with and without gradients."""
     trained = sum(parameter.numel() for parameter in trainable.parameters.values())
     parts = (pipeline.unet, pipeline.vae, pipeline.text_encoder)
     return trained, sum(parameter.numel() for part in parts for parameter in part.parameters()) - trained
@@ -184,7 +184,7 @@ def _finish(
     monitor: FinetuneMonitor | None,
     reason: StopReason | str,
 ) -> None:
-    """Judge and export the last weights, and say what was found; an interrupted run leaves that to its continuation."""
+    """Evaluate and export the last weights, and print the results; an interrupted run postpones that."""
     ended = reason not in (StopReason.INTERRUPTED, StopReason.NOT_FINITE)
     if reason == StopReason.NOT_FINITE:
         logger.error("step %d: loss or gradient is not finite; lower the learning rate and resume", trainer.step)
@@ -201,4 +201,4 @@ def _finish(
 
 
 def _interruptible() -> AbstractContextManager[Interrupt]:
-    return watched_signals("ending after this step with a checkpoint", gather=distributed.gather, forwarded=True)
+    return watched_signals("stopping after this step with a checkpoint", gather=distributed.gather, forwarded=True)

@@ -1,4 +1,4 @@
-"""Load Stable Diffusion, choose what is trained (LoRA layers or everything), and keep an average of it."""
+"""Load Stable Diffusion, choose what to train (LoRA layers or everything), and keep a moving average of it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -25,17 +25,17 @@ PRECISIONS = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def load_pipeline(found: str | Path, model: str) -> StableDiffusionPipeline:
-    """Stable Diffusion in fp32 from safetensors; without the safety checker, which blackens class images.
+    """Stable Diffusion in fp32 from safetensors, without the safety checker, which turns class images black.
 
-    UNet and VAE lie in channels_last, which convolutions on tensor cores need not rearrange; LoRA layers are added
-    afterwards and stay contiguous, as files hold them.
+    UNet and VAE are in channels_last, which spares convolutions on tensor cores a conversion; LoRA layers are added
+    afterwards and stay contiguous, as in files.
 
     Args:
-        found: where the model lies, or its hub id.
-        model: the config's name of it, which the record keeps, wherever a cache has put it.
+        found: the path of the model, or its hub id.
+        model: its name in the config, which is recorded regardless of the cache's path.
 
     Raises:
-        UserError: another kind of model than a Stable Diffusion 1.x or 2.x that predicts noise or velocity.
+        UserError: the model is not a Stable Diffusion 1.x or 2.x that predicts noise or velocity.
     """
     pipeline = StableDiffusionPipeline.from_pretrained(
         found, use_safetensors=True, safety_checker=None, requires_safety_checker=False
@@ -49,7 +49,7 @@ def load_pipeline(found: str | Path, model: str) -> StableDiffusionPipeline:
     pipeline.register_to_config(_name_or_path=model)
     for part in (pipeline.unet, pipeline.vae):
         part.to(memory_format=torch.channels_last)
-    pipeline.text_encoder.to(torch.float32)  # transformers keeps the file's precision, diffusers does not
+    pipeline.text_encoder.to(torch.float32)  # transformers keeps the file's precision; diffusers does not
     return pipeline
 
 
@@ -57,7 +57,7 @@ def load_pipeline(found: str | Path, model: str) -> StableDiffusionPipeline:
 class Trainable:
     """The models being trained and their parameters.
 
-    `models` are those with gradients, by their name in the pipeline: the UNet, and the text encoder where asked for.
+    `models` are those with gradients, by name in the pipeline: the UNet, and the text encoder if configured.
     """
 
     models: dict[str, nn.Module]
@@ -65,13 +65,13 @@ class Trainable:
 
     @cached_property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Name (`unet.…`) to parameter, of everything that gets a gradient."""
+        """Every parameter with a gradient, by name (`unet.…`)."""
         named = ((f"{m}.{n}", p) for m, model in self.models.items() for n, p in model.named_parameters())
         return {name: parameter for name, parameter in named if parameter.requires_grad}
 
     @property
     def live_weights(self) -> Callable[[], AbstractContextManager[object]]:
-        """Puts the averaged weights in place while the monitor looks, where an average is kept."""
+        """A context manager that swaps in the averaged weights for an evaluation, if an average is kept."""
         return nullcontext if self.ema is None else self._averaged
 
     @contextmanager
@@ -87,7 +87,7 @@ class Trainable:
 
 
 def make_trainable(pipeline: StableDiffusionPipeline, config: TrainConfig, seed: int) -> Trainable:
-    """Freeze the pipeline and open what `config.method` trains; LoRA's A matrices are drawn from `seed`."""
+    """Freeze the pipeline except for what `config.method` trains; LoRA's A matrices are initialized from `seed`."""
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         part.requires_grad_(False)
     models: dict[str, nn.Module] = {"unet": pipeline.unet}
@@ -121,12 +121,12 @@ def _add_lora(models: dict[str, nn.Module], config: TrainConfig) -> None:
 def _checkpoint_gradients(pipeline: StableDiffusionPipeline, config: TrainConfig) -> None:
     pipeline.unet.enable_gradient_checkpointing()
     if config.text_encoder:
-        encoder = pipeline.text_encoder  # transformers 5 renamed the method
+        encoder = pipeline.text_encoder  # transformers 5 renamed this method
         getattr(encoder, "activation_checkpointing_enable", encoder.gradient_checkpointing_enable)()
 
 
 def lower_precision(pipeline: StableDiffusionPipeline, config: TrainConfig) -> None:
-    """Keep the weights under the LoRA layers in half precision; whatever is trained or exported stays fp32."""
+    """Keep the weights below the LoRA layers in half precision; everything trained or exported stays in fp32."""
     dtype = PRECISIONS[config.mixed_precision]
     if dtype is None or config.method != "lora":
         return
@@ -137,7 +137,7 @@ def lower_precision(pipeline: StableDiffusionPipeline, config: TrainConfig) -> N
 
 
 def average(trainable: Trainable, decay: float | None) -> EMAModel | None:
-    """An exponential moving average of the trained parameters, with warm-up; none without a decay."""
+    """An exponential moving average of the trained parameters, with warmup; None without a decay."""
     if decay is None:
         return None
     return EMAModel(list(trainable.parameters.values()), decay=decay, use_ema_warmup=True, foreach=True)

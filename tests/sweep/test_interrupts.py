@@ -21,7 +21,7 @@ def test_ctrl_c_a_killed_driver_and_the_same_command(tmp_path, tiny_model, photo
         assert "0 of 2 finished, 2 waiting; the same command goes on from here" in sweeps.output(path)
         assert not sweeps.children(path)
         saved = sweeps.newest(path, "rank=1")
-        assert "ending after this step with a checkpoint" in sweeps.log(path, "rank=1")
+        assert "stopping after this step with a checkpoint" in sweeps.log(path, "rank=1")
 
         driver = sweeps.start(path)
         sweeps.wait_for(lambda: sweeps.has_checkpoint(path, "rank=1", saved))

@@ -144,7 +144,7 @@ def test_prodigys_estimate_comes_back_and_the_configs_rate_wins(tmp_path):
 def test_a_checkpoint_of_another_version_is_refused_and_says_what_to_do(folder):
     path = folder / "step-000010/manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
-    with pytest.raises(UserError, match="format 1, expected 2; go on with the version"):
+    with pytest.raises(UserError, match="format 1, expected 2; resume with the version"):
         checkpoints.read(folder / "step-000010")
 
 
@@ -174,7 +174,7 @@ def test_a_damaged_newest_is_passed_over_and_said(folder, name, damage, caplog):
 def test_when_every_checkpoint_is_damaged_it_is_an_error(folder):
     for path in folder.glob("*/weights.safetensors"):
         path.write_bytes(b"")
-    with pytest.raises(UserError, match="no checkpoint is whole"):
+    with pytest.raises(UserError, match="no checkpoint is complete"):
         checkpoints.find(folder, "auto")
 
 

@@ -79,8 +79,8 @@ def test_all_problems_are_named_at_once_with_the_nearest_key():
         ("train.method=dora", "found 'dora'"),
         ("train.cache_latents=sometimes", "found 'sometimes'"),
         ("train.optimizer=lion", "found 'lion'"),
-        ("train.optimizer=prodigy", "learning_rate is 0.001, and optimizer is prodigy"),
-        ("train={optimizer: prodigy, learning_rate: 1, text_encoder_learning_rate: 0.5}", "prodigy knows one rate"),
+        ("train.optimizer=prodigy", "learning_rate is 0.001, but optimizer is prodigy"),
+        ("train={optimizer: prodigy, learning_rate: 1, text_encoder_learning_rate: 0.5}", "prodigy has a single rate"),
         ("data.workers=-1", "data.workers: found -1"),
         ("monitor.report=true", "monitor.report: unknown key (did you mean monitor.sinks.report?)"),
         (

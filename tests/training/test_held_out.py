@@ -108,7 +108,7 @@ def test_a_held_out_photo_that_is_trained_on_is_refused(five, tmp_path, inside):
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "true", "[1]", "1.5", "''"])
 def test_what_is_neither_a_number_nor_a_folder_is_refused(write_config, wrong):
-    with pytest.raises(UserError, match=r"data\.held_out: found .*expected a number of photos from 1, a folder"):
+    with pytest.raises(UserError, match=r"data\.held_out: found .*expected a number of photos \(1 or more\), a folder"):
         load_config(write_config(), [f"data.held_out={wrong}"])
 
 

@@ -59,7 +59,7 @@ def test_what_does_not_fit_is_not_cached_and_said(vae, paths, monkeypatch, caplo
     monkeypatch.setattr(latents, "CACHE_LIMIT", limit)
     found = open_latents(vae, Photos(paths, Views(32), 0), 1, caching, workers=0)
     assert isinstance(found, expected)
-    assert ("over the bound" in caplog.text) == (caching == "auto" and expected is FreshLatents)
+    assert ("above the limit" in caplog.text) == (caching == "auto" and expected is FreshLatents)
 
 
 @pytest.mark.parametrize("views", [Views(32), Views(32, crop=True, flip=True)])

@@ -123,7 +123,7 @@ def test_a_metric_may_be_made_for_the_run_and_describe_what_it_measures(config, 
         (["metrics.silent={class: my_module:NoScore}"], "silent.class: .*a class without score, expected score"),
         (
             ["metrics.sharp={class: my_module:Brightness}"],
-            "has the name 'brightness', expected that of its key, 'sharp'",
+            "has the name 'brightness', expected the name of its key, 'sharp'",
         ),
         (["metrics.brightness={class: my_module:Brightness}"], "monitor.metrics.brightness.gain: missing"),
         (["metrics.brightness={class: my_module:Brightness, gain: x}"], "brightness.gain: found 'x'"),
@@ -253,7 +253,9 @@ def test_a_package_that_is_broken_is_named_where_a_config_uses_it_and_only_there
     assert "grain_package" not in sys.modules
     load_config(write_config())
     assert "grain_package" not in sys.modules
-    with pytest.raises(UserError, match=r"metrics.broken: found 'broken' of package grain 1.2, which cannot be loaded"):
+    with pytest.raises(
+        UserError, match=r"metrics.broken: found 'broken' of package grain 1.2, but it cannot be loaded"
+    ):
         load_config(write_config(), ["monitor.metrics.broken={}"])
     package("[finetune_monitor.rules]\nnever = other_package:Never\n", "other")
     with pytest.raises(UserError, match=r"stopping.0.rule: found 'never', which several packages offer: package "):

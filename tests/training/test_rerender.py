@@ -211,7 +211,7 @@ def test_a_run_of_a_loop_of_ones_own_is_made_again_by_what_its_record_names(tiny
     base, best = (rerender(run_folder, step, "p00-s1") for step in (0, 1))
     assert (base.distance, best.distance) == (SAME, SAME)
     assert best.weights == str(run_folder / "best")
-    assert base.notes == (f"{run_folder}: has no config.yaml, so its precision is not known",)
+    assert base.notes == (f"{run_folder}: has no config.yaml, so the precision is unknown",)
 
 
 @pytest.mark.slow
@@ -227,18 +227,18 @@ def test_a_pipeline_made_in_memory_has_only_the_weights_that_were_exported_whole
 def test_a_pipeline_that_diffusers_does_not_know_and_a_config_of_someone_else_are_named(tiny_model, run_folder):
     own_loop(StableDiffusionPipeline.from_pretrained(tiny_model), run_folder)
     (run_folder / "config.yaml").write_text("lr: 3\n")
-    assert "is no config of train.py" in rerender(run_folder, 0, "p00-s0").notes[0]
+    assert "is not a config of train.py" in rerender(run_folder, 0, "p00-s0").notes[0]
     content = json.loads((run_folder / "run.json").read_text())
     content["pipeline"]["class"] = "OwnPipeline"
     (run_folder / "run.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"the pipeline is a OwnPipeline, which this diffusers lacks"):
+    with pytest.raises(UserError, match=r"the pipeline is a OwnPipeline, which this version of diffusers lacks"):
         rerender(run_folder, 0, "p00-s0")
 
 
 def test_weights_that_are_damaged_are_named(copied):
     path = copied / "last/pytorch_lora_weights.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"last: its weights do not load into the model .*restore the folder"):
+    with pytest.raises(UserError, match=r"last: cannot load its weights into the model .*restore the folder"):
         rerender(copied, 6, "p00-s0")
 
 

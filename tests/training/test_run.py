@@ -202,7 +202,7 @@ def test_ctrl_c_in_a_terminal_ends_the_readers_too_and_the_same_command_goes_on(
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does: the readers get the signal as well
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert said.count("ending after this step") == 1
+    assert said.count("stopping after this step") == 1
     assert "Traceback" not in said
     assert gone(process.pid)
     newest = saved(folder)[-1]
@@ -281,7 +281,7 @@ def test_a_run_that_cannot_be_gone_on_with_is_refused_and_keeps_everything(train
 def test_a_finished_run_without_its_checkpoints_is_not_wiped(train):
     folder = train("run", "monitor.sinks={}", "monitor.stopping=[]")
     shutil.rmtree(folder / "checkpoints")
-    with pytest.raises(UserError, match="checkpoints are gone"):
+    with pytest.raises(UserError, match="checkpoints are missing"):
         train("run", "monitor.sinks={}", "monitor.stopping=[]")
     assert len(read_run(folder).evaluations) == 3
 
@@ -318,7 +318,7 @@ def test_a_damaged_notice_of_the_model_is_said_before_training_and_not_after_it(
 def test_changed_settings_that_may_change_are_said(train, caplog):
     train("run", OFF, "train.max_steps=2")
     train("run", OFF, "train.learning_rate=1e-5")
-    assert "train.learning_rate: was 0.0001, goes on with 1e-05" in caplog.text
+    assert "train.learning_rate: was 0.0001, continuing with 1e-05" in caplog.text
 
 
 def test_everything_that_is_missing_is_named_at_once(write_config, tmp_path):

@@ -125,7 +125,7 @@ def misfit(folder: Path, **changes: object) -> Path:
         ),
         (
             lambda folder: write_fitted(folder / "t.json", aesthetic=LOOKS),
-            "t.json has thresholds of aesthetic, the run measures face_similarity",
+            "t.json has thresholds for aesthetic, but the run measures face_similarity",
         ),
     ],
     ids=["missing", "damaged", "other weights", "other metric"],
@@ -146,11 +146,11 @@ def test_a_metric_that_gets_no_stars_is_named(write_config, tmp_path, caplog, fi
     with pytest.raises(UserError, match="no-model"):
         run(load_config(write_config(), [*overrides, f"model={tmp_path / 'no-model'}"]))
     lines = [record.message for record in caplog.records if "no stars" in record.message]
-    assert lines == [f"{file}: has no thresholds of aesthetic, which gets no stars"] * said
+    assert lines == [f"{file}: has no thresholds for aesthetic, which get no stars"] * said
 
 
 def test_a_rule_that_watches_stars_without_thresholds_is_refused(write_config, tmp_path):
     file = write_fitted(tmp_path / "t.json", face_similarity=FACE)
     overrides = [f"monitor.thresholds={file}", f"monitor.metrics.aesthetic={json.dumps(DEMO_AESTHETIC)}"]
-    with pytest.raises(UserError, match=r"stars of aesthetic, but .*t.json has thresholds of face_similarity"):
+    with pytest.raises(UserError, match=r"stars of aesthetic, but .*t.json has thresholds for face_similarity"):
         run(load_config(write_config(), [*overrides, "monitor.stopping=[{metric: aesthetic_stars}]"]))
