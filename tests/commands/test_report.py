@@ -35,7 +35,7 @@ def test_it_says_what_it_left_out(capsys):
     ("arguments", "message"),
     [
         (["runs/gone", "-o", "page"], "found no readable run, expected at least one:\n  - runs/gone: found no"),
-        (["runs/ana", "-o", "runs/ana"], "runs/ana: is a run directory, expected a folder of its own"),
+        (["runs/ana", "-o", "runs/ana"], "runs/ana: is a run directory, expected a separate folder"),
         (["runs/ana", "-o", "runs"], "runs: found ana, expected a page or an empty folder; choose another one"),
     ],
 )

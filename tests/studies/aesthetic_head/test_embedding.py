@@ -94,7 +94,7 @@ def test_images_are_read_as_everywhere(tmp_path, root):
 
 def test_a_second_call_neither_loads_clip_nor_reads_an_image(tmp_path, root, monkeypatch):
     paths = save_images(tmp_path / "photos", 20)
-    (tmp_path / "text.jpg").write_text("not an image")
+    (tmp_path / "text.jpg").write_text("not a readable image")
     paths.append(tmp_path / "text.jpg")
     first = embed_images(paths, CLIP, root)[1]
     for name in ("ClipEncoder", "read_image", "sha256"):
@@ -141,8 +141,8 @@ def unusable(tmp_path) -> dict[Path, str]:
     os.mkfifo(tmp_path / "pipe.jpg")
     said = {
         "cut.jpg": "damaged",
-        "empty.jpg": "not an image",
-        "text.jpg": "not an image",
+        "empty.jpg": "not a readable image",
+        "text.jpg": "not a readable image",
         "folder.jpg": "not a file",
         "bomb.png": "megapixels",
         "line.png": "found 30000 x 1 pixels",
