@@ -22,7 +22,7 @@ from finetune_monitor.commands.train import add_train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status, 2 where the user can put something right."""
+    """Run one command; returns the exit status, 2 for a problem that the user can fix."""
     chosen = make_parser().parse_args(arguments)
     try:
         with _plain_warnings():
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"finetune-monitor: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # who reads our output has enough, as `head` does
+    except BrokenPipeError:  # the reader of our output, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
@@ -43,13 +43,13 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = argparse.ArgumentParser(
         "finetune-monitor",
-        description="Trains, looks at runs, makes aesthetic heads, compares scores with people's ratings.",
+        description="Train, inspect runs, fit aesthetic heads, and compare scores with people's ratings.",
     )
     parser.set_defaults(kept="")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    show = commands.add_parser("show", help="print a run's scores, its best step and why it ended")
-    show.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="the run's output_dir, also while it goes on")
+    show = commands.add_parser("show", help="print a run's scores, its best step, and why it ended")
+    show.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="the run's output_dir, even while it is running")
     show.set_defaults(run=_show)
     add_config(commands)
     add_train(commands)
@@ -72,7 +72,7 @@ def _show(chosen: argparse.Namespace) -> None:
 
 @contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Print what a record warns of in one line each, without a place in our code."""
+    """Print a record's warnings on one line each, without source locations."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", RuntimeWarning)
         warnings.showwarning = lambda message, *_, **__: print(f"finetune-monitor: {message}", file=sys.stderr)

@@ -88,7 +88,7 @@ def test_from_a_run_through_people_to_a_run_with_stars(write_config, tmp_path, c
     assert {row["image_id"]: int(row["label"]) for row in rated if row["labeler"] == PEOPLE[-1]} == wanted
 
     assert main(["agree", str(labels), "-o", str(report)]) == 0
-    assert "aesthetic: agreement with a labeler held out" in capsys.readouterr().out
+    assert "aesthetic: agreement with a held-out labeler" in capsys.readouterr().out
     fitted = read_thresholds(report / "thresholds.json")["aesthetic"]
     assert fitted.weights is not None
     assert fitted.labelers == 3

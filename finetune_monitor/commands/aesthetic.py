@@ -14,39 +14,46 @@ from finetune_monitor.studies.aesthetic_head.settings import BALANCES, LOSSES, F
 if TYPE_CHECKING:
     from finetune_monitor.studies.aesthetic_head.experiment import ExperimentInputs, ExperimentOutcome
 
-KEPT = "; embeddings made so far are kept, and the same command goes on from there"
+KEPT = "; embeddings computed so far are kept; run the same command to continue"
 
 
 def add_aesthetic(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `aesthetic` with its three commands."""
-    parser = commands.add_parser("aesthetic", help="make an aesthetic head of your own, measure one, score images")
+    parser = commands.add_parser("aesthetic", help="fit your own aesthetic head, evaluate a head, or score images")
     kinds = parser.add_subparsers(metavar="COMMAND", required=True)
-    _add_fit(kinds.add_parser("fit", help="fit a head on rated images (AVA, or a CSV) and report how good it is"))
-    _add_eval(kinds.add_parser("eval", help="measure any head on rated images"))
-    _add_score(kinds.add_parser("score", help="print a head's score of images as CSV"))
+    _add_fit(kinds.add_parser("fit", help="fit a head on rated images (AVA or CSV) and report how good it is"))
+    _add_eval(kinds.add_parser("eval", help="evaluate any head on rated images"))
+    _add_score(kinds.add_parser("score", help="print a head's scores for images as CSV"))
 
 
 def _add_fit(parser: argparse.ArgumentParser) -> None:
     _add_inputs(parser, clip=CLIP, pretrained=PRETRAINED, scale=SCALE)
-    parser.add_argument("--train", type=Path, metavar="LIST", help="file with the training images' names, one a line")
-    parser.add_argument("--validation", type=Path, metavar="LIST", help="the same for those that stop the fit")
     parser.add_argument(
-        "--test", type=Path, metavar="LIST", help="the same for the report (AVA: generic_test.jpgl); default: a tenth"
+        "--train", type=Path, metavar="LIST", help="file with the names of the training images, one per line"
+    )
+    parser.add_argument(
+        "--validation", type=Path, metavar="LIST", help="the same for the images that decide when to stop"
+    )
+    parser.add_argument(
+        "--test",
+        type=Path,
+        metavar="LIST",
+        help="the same for the report (AVA: generic_test.jpgl); default: a tenth of the images",
     )
     parser.add_argument(
         "--folds",
         type=whole_number,
         metavar="N",
-        help="measure by cross-validation, for few images; fit the head on all",
+        help="evaluate by cross-validation, for small data sets; the head is fitted on all images",
     )
     parser.add_argument(
-        "--loss", choices=LOSSES, default=FitSettings.loss, help="of the mean rating, or of the votes a grade"
+        "--loss", choices=LOSSES, default=FitSettings.loss, help="loss on the mean rating, or on the votes per grade"
     )
     parser.add_argument(
         "--balance",
         choices=BALANCES,
         default=FitSettings.balance,
-        help="rare ratings weigh more (label-distribution smoothing), are drawn more often, or neither",
+        help="weight rare ratings more (label-distribution smoothing), sample them more often, or neither",
     )
     hidden = FitSettings.hidden
     parser.add_argument(
@@ -57,20 +64,20 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         help=f"widths of the hidden layers, 0 for one linear layer; default: {','.join(map(str, hidden))}",
     )
     parser.add_argument("--seed", type=whole_number, default=FitSettings.seed, metavar="N")
-    parser.add_argument("--notice", help="a sentence that is shown wherever the head's scores are")
+    parser.add_argument("--notice", help="a sentence to show wherever the head's scores appear")
     parser.set_defaults(run=_fit, kept=KEPT)
 
 
 def _add_eval(parser: argparse.ArgumentParser) -> None:
     _add_head(parser)
     _add_inputs(parser)
-    parser.add_argument("--only", type=Path, metavar="LIST", help="file with the names to measure on, one a line")
+    parser.add_argument("--only", type=Path, metavar="LIST", help="file with the names to evaluate on, one per line")
     parser.set_defaults(run=_eval, kept=KEPT)
 
 
 def _add_score(parser: argparse.ArgumentParser) -> None:
     _add_head(parser)
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="files, or folders of them")
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files or folders of images")
     _add_clip(parser)
     parser.set_defaults(run=_score)
 
@@ -85,30 +92,30 @@ def _add_inputs(
     pretrained: str | None = None,
     scale: tuple[float, float] | None = None,
 ) -> None:
-    parser.add_argument("ratings", type=Path, metavar="RATINGS", help="AVA.txt, or a CSV with images and ratings")
+    parser.add_argument("ratings", type=Path, metavar="RATINGS", help="AVA.txt, or a CSV file with images and ratings")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder with the images")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the head and the report")
-    usual = f"{scale[0]:g} {scale[1]:g}" if scale else "the head's"
+    usual = f"{scale[0]:g} {scale[1]:g}" if scale else "the head's scale"
     parser.add_argument(
         "--scale",
         type=float,
         nargs=2,
         default=scale,
         metavar=("LOW", "HIGH"),
-        help=f"possible ratings; default: {usual}",
+        help=f"lowest and highest possible rating; default: {usual}",
     )
-    parser.add_argument("--embeddings", type=Path, metavar="DIR", help="where they are kept; default: the cache")
+    parser.add_argument("--embeddings", type=Path, metavar="DIR", help="folder for embeddings; default: the cache")
     parser.add_argument(
-        "--workers", type=whole_number, metavar="N", help="processes that read images; default: one a core"
+        "--workers", type=whole_number, metavar="N", help="processes that read images; default: one per core"
     )
     _add_clip(parser, clip, pretrained)
 
 
 def _add_clip(parser: argparse.ArgumentParser, clip: str | None = None, pretrained: str | None = None) -> None:
-    default = clip or "what the head was fitted on"
+    default = clip or "the CLIP that the head was fitted on"
     parser.add_argument("--clip", default=clip, help=f"a model of open_clip, or a folder; default: {default}")
     parser.add_argument("--pretrained", default=pretrained, help="tag of its weights in open_clip")
-    parser.add_argument("--device", help="default: cuda where there is a GPU, else cpu")
+    parser.add_argument("--device", help="default: cuda if there is a GPU, otherwise cpu")
 
 
 def _widths(text: str) -> tuple[int, ...]:
@@ -128,7 +135,9 @@ def _fit(chosen: argparse.Namespace) -> None:
     settings = FitSettings(loss=chosen.loss, balance=chosen.balance, hidden=chosen.hidden, seed=chosen.seed)
     lists = Lists(chosen.train, chosen.validation, chosen.test)
     if chosen.folds is not None and lists != Lists():
-        raise UserError("--folds: found lists of images too; cross-validation divides all images by itself")
+        raise UserError(
+            "--folds: found lists of images too; leave them out, because cross-validation splits all images"
+        )
     inputs = _inputs(chosen, chosen.clip, chosen.pretrained, tuple(chosen.scale))
     _print(fit(inputs, chosen.output, settings, lists, chosen.folds, chosen.notice), chosen.output)
     tag = None if Path(chosen.clip).is_dir() else chosen.pretrained
@@ -155,7 +164,7 @@ def _score(chosen: argparse.Namespace) -> None:
 
 
 def _clip(chosen: argparse.Namespace, metadata: Mapping[str, str]) -> tuple[str, str | None]:
-    """The CLIP that was named, else the one that the head was fitted on."""
+    """The CLIP given by option, or otherwise the one that the head was fitted on."""
     from finetune_monitor.metrics.aesthetic_head import clip_of
 
     own = clip_of(metadata)
@@ -164,18 +173,18 @@ def _clip(chosen: argparse.Namespace, metadata: Mapping[str, str]) -> tuple[str,
             return own
         return chosen.clip, chosen.pretrained
     if chosen.pretrained is not None:
-        raise UserError(f"--pretrained: found {chosen.pretrained} without --clip; name the model too, or neither")
+        raise UserError(f"--pretrained: found {chosen.pretrained} without --clip; give both or neither")
     if own is None:
-        raise UserError(f"{chosen.head}: it does not say which CLIP it was fitted on; name it with --clip")
+        raise UserError(f"{chosen.head}: does not state which CLIP it was fitted on; give it with --clip")
     if own[1] is None and not Path(own[0]).is_dir():
         raise UserError(
-            f"{chosen.head}: it was fitted on the CLIP in the folder {own[0]}, which is not here; name it with --clip"
+            f"{chosen.head}: was fitted on the CLIP in the folder {own[0]}, which is missing here; give it with --clip"
         )
     return own
 
 
 def _device(name: str | None) -> str:
-    """The device asked for, or the GPU where there is one."""
+    """The requested device, or otherwise the GPU if there is one."""
     import torch
 
     gpus = torch.cuda.device_count()
@@ -186,9 +195,9 @@ def _device(name: str | None) -> str:
     except RuntimeError:
         device = torch.device("meta")
     if device.type not in ("cpu", "cuda"):
-        raise UserError(f"--device: found {name}, expected cpu, cuda or cuda:1")
+        raise UserError(f"--device: found {name}, expected cpu, cuda, or cuda:1")
     if device.type == "cuda" and (device.index or 0) >= gpus:
-        raise UserError(f"--device: found {name}, but there are {gpus} GPUs here that torch can use")
+        raise UserError(f"--device: found {name}, but torch can use {gpus} GPUs on this machine")
     return name
 
 
@@ -212,7 +221,7 @@ def _inputs(
 
 
 def _print(outcome: "ExperimentOutcome", output: Path) -> None:
-    """The table of all predictors, and where to look."""
+    """Print the table of all predictors, and where to find the results."""
     from finetune_monitor.sinks.console import print_estimates
 
     rows = {name: (found.srcc, found.plcc, found.mae) for name, found in outcome.measured.overall.items()}

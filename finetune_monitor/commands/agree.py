@@ -14,48 +14,60 @@ if TYPE_CHECKING:
     from finetune_monitor.studies.agreement_report.agree import AgreementOutcome
 
 BUCKETS = {method.replace("_", "-"): method for method in METHOD_NAMES}
-"""What the option calls the methods."""
+"""The names of the methods in the option."""
 
 GREATEST_POWER = 4.0
 
 
 def add_agree(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `agree`."""
-    parser = commands.add_parser("agree", help="compare scores with people's ratings, and turn them into stars")
+    parser = commands.add_parser("agree", help="compare scores with people's ratings and turn them into stars")
     parser.add_argument(
-        "ratings", type=Path, nargs="+", metavar="RATINGS", help="a plan's folder, and files: CSV, Label Studio's JSON"
+        "ratings",
+        type=Path,
+        nargs="+",
+        metavar="RATINGS",
+        help="a plan's folder, and rating files: CSV or Label Studio's JSON",
     )
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="for report and thresholds")
     parser.add_argument(
-        "--scores", type=Path, metavar="CSV", help="the scores of images; default: those that the plan's runs recorded"
+        "-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder for report and thresholds"
     )
-    parser.add_argument("--metric", metavar="NAME", help="the one to compare; also what was asked, if a file says none")
-    parser.add_argument("--images", type=Path, metavar="FOLDER", help="with the images, where there is no plan")
+    parser.add_argument(
+        "--scores", type=Path, metavar="CSV", help="the images' scores; default: those recorded by the plan's runs"
+    )
+    parser.add_argument(
+        "--metric", metavar="NAME", help="the metric to compare; also the question asked, if a file does not state it"
+    )
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="folder with the images, if there is no plan")
     parser.add_argument(
         "--buckets",
         choices=list(BUCKETS),
         default=StudySettings.method.replace("_", "-"),
-        help="cut scores into stars nearest to people's labels, or into as many of each as people give",
+        help="convert scores into the stars closest to people's labels, or distributed like people's stars",
     )
     parser.add_argument(
         "--power",
         type=_power,
         default=StudySettings.power,
         metavar="P",
-        help=f"of the distances that are counted; default: {StudySettings.power:g}",
+        help=f"exponent of the distances to the labels; default: {StudySettings.power:g}",
     )
     parser.add_argument(
-        "--standardize", action="store_true", help="make labelers' scales alike before they are averaged and correlated"
+        "--standardize", action="store_true", help="put labelers on the same scale before averaging and correlating"
     )
     parser.add_argument(
         "--min-coverage",
         type=share,
         default=StudyInputs.min_coverage,
         metavar="X",
-        help="leave out who rated a smaller share of the images",
+        help="leave out labelers who rated a smaller share of the images",
     )
     parser.add_argument(
-        "--seed", type=whole_number, default=StudySettings.seed, metavar="N", help="of the bootstrap and the shuffle"
+        "--seed",
+        type=whole_number,
+        default=StudySettings.seed,
+        metavar="N",
+        help="seed of the bootstrap and the shuffle",
     )
     parser.set_defaults(run=_agree)
 
@@ -66,7 +78,7 @@ def _power(text: str) -> float:
     except ValueError:
         power = 0.0
     if not 0 < power <= GREATEST_POWER:
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected a number above 0, up to {GREATEST_POWER:g}")
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a number above 0 and up to {GREATEST_POWER:g}")
     return power
 
 
@@ -86,14 +98,14 @@ def _agree(chosen: argparse.Namespace) -> None:
 
 
 def _print_section(section: "ReportSection") -> None:
-    """Who agrees how well with a labeler, mean over the labelers held out, and what that means."""
+    """Print how well each evaluator agrees with a held-out labeler, averaged over labelers, and the verdict."""
     from finetune_monitor.base.text import visible
     from finetune_monitor.sinks.console import print_estimates
     from finetune_monitor.studies.agreement.evaluators import CONSTANT, MODEL, PEOPLE, SHUFFLE
     from finetune_monitor.studies.agreement_report.verdicts import verdict
 
     study, said = section.study, verdict(section)
-    print(f"{visible(section.metric)}: agreement with a labeler held out, mean [95 % interval]")
+    print(f"{visible(section.metric)}: agreement with a held-out labeler, mean [95 % interval]")
     against = study.mean.against_labeler
     columns = {"kappa": "kappa", "MAE": "mae", "exact": "exact", "within one": "within_one"}
     names = [name for name in (PEOPLE, MODEL, CONSTANT, SHUFFLE) if name != MODEL or not study.refused]
@@ -117,7 +129,7 @@ def _print_closing(outcome: "AgreementOutcome", output: Path) -> None:
         found = f"monitor.thresholds={output / THRESHOLDS}"
         print(f"stars:        in a run that measures {_listed(good)}: accelerate launch train.py ... {found}")
     if doubtful := [metric for metric in tones if metric not in good]:
-        print(f"note:         stars of {_listed(doubtful)} are in {output / THRESHOLDS} against the verdict")
+        print(f"note:         {output / THRESHOLDS} has stars of {_listed(doubtful)} in spite of the verdict")
 
 
 def _listed(metrics: list[str]) -> str:

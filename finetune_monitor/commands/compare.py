@@ -1,4 +1,4 @@
-"""The command `finetune-monitor compare`: what changed between two runs, or two steps of one."""
+"""The command `finetune-monitor compare`: what changed between two runs, or between two steps of a run."""
 
 import argparse
 from pathlib import Path
@@ -18,15 +18,15 @@ DIRECTIONS = {True: "higher", False: "lower", None: ""}
 
 def add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `compare`."""
-    parser = commands.add_parser("compare", help="print what changed between two runs, or two steps of one")
-    parser.add_argument("first", type=Path, metavar="RUN", help="a run's output_dir, also while it goes on")
-    parser.add_argument("second", type=Path, metavar="RUN", help="what is compared with it; may be the same")
+    parser = commands.add_parser("compare", help="print what changed between two runs, or between two steps of a run")
+    parser.add_argument("first", type=Path, metavar="RUN", help="a run's output_dir, even while it is running")
+    parser.add_argument("second", type=Path, metavar="RUN", help="the run to compare with; may be the same one")
     parser.add_argument(
         "--step",
         type=whole_number,
         nargs="+",
         metavar="S",
-        help="of both, or one of each; default: first each one's best step, then its last",
+        help="one step for both, or one each; default: the best steps, then the last steps",
     )
     parser.set_defaults(run=_compare)
 
@@ -45,15 +45,15 @@ def _compare(chosen: argparse.Namespace) -> None:
 
 
 def _pairs(first: "RunHistory", second: "RunHistory", steps: list[int] | None) -> "dict[str, tuple[Moment, Moment]]":
-    """The evaluations to compare, by what makes them a pair."""
+    """The pairs of evaluations to compare, by heading."""
     from finetune_monitor.report.comparison import at_step
 
     if steps is not None:
         if len(steps) > 2:
             raise UserError(f"--step: found {len(steps)} steps, expected one for both runs, or one each")
-        return {"the steps asked for": (at_step(first, steps[0]), at_step(second, steps[-1]))}
+        return {"the requested steps": (at_step(first, steps[0]), at_step(second, steps[-1]))}
     if first.output_dir.resolve() == second.output_dir.resolve():
-        raise UserError(f"{first.output_dir}: stands twice; name two steps of it: --step S S")
+        raise UserError(f"{first.output_dir}: found twice; choose two of its steps: --step S S")
     found = {}
     best = first.best_step, second.best_step
     if best[0] is not None and best[1] is not None:
@@ -81,7 +81,7 @@ def _print_comparison(heading: str, found: "Comparison") -> None:
             print(f"{'':9}ALARM: {visible(alarm)}")
     table, console = _table(found), Console()
     needed = width_of(console, table)
-    if not console.is_terminal:  # a log has no width that the lines would have to keep to
+    if not console.is_terminal:  # a log does not limit the width of lines
         console = Console(width=needed)
     console.print(table if needed <= console.width else _table(found, narrow=True))
     for difference in found.differences:
@@ -89,12 +89,12 @@ def _print_comparison(heading: str, found: "Comparison") -> None:
         if difference.caution:
             print(f"note: {visible(difference.name)}: {visible(difference.caution)}")
     if found.only_in_one:
-        print(f"note: measured in one of the two alone: {visible(', '.join(found.only_in_one))}")
+        print(f"note: measured in only one of the two: {visible(', '.join(found.only_in_one))}")
     print()
 
 
 def _table(found: "Comparison", narrow: bool = False) -> "Table":
-    """A row a score; a narrow table leaves out what the sentences below it say too."""
+    """One row per score; a narrow table leaves out what the sentences below it also say."""
     from rich.markup import escape
     from rich.table import Column, Table
 

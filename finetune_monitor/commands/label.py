@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from finetune_monitor.studies.labeling.tasks import Task
 
 ANY = "0.0.0.0"
-"""The host that stands for every address of this machine."""
+"""The host that means all addresses of this machine."""
 
 THREADS = 8
 
 LARGE = 100_000_000
-"""Bytes; a larger page is hard to send and slow to open."""
+"""In bytes; a larger page is hard to send and slow to open."""
 
 
 def add_label(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `label` with its three commands."""
     parser = commands.add_parser("label", help="ask people to rate images from 1 to 5")
     kinds = parser.add_subparsers(metavar="COMMAND", required=True)
-    _add_plan(kinds.add_parser("plan", help="draw the images to be rated, and write them down as a plan"))
-    _add_serve(kinds.add_parser("serve", help="open a plan's labeling page in the browsers of this machine"))
-    _add_export(kinds.add_parser("export", help="write the ratings as CSV, or the page as one HTML file"))
+    _add_plan(kinds.add_parser("plan", help="choose the images to be rated and write a plan"))
+    _add_serve(kinds.add_parser("serve", help="serve a plan's labeling page to browsers on this machine"))
+    _add_export(kinds.add_parser("export", help="write the ratings as CSV, or the page as a single HTML file"))
 
 
 def _add_plan(parser: argparse.ArgumentParser) -> None:
@@ -47,17 +47,21 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
         type=whole_number,
         default=PER_PERSON,
         metavar="N",
-        help=f"images a person, half for each question; {PER_PERSON}",
+        help=f"images per person, half for each question; default: {PER_PERSON}",
     )
     parser.add_argument(
         "--repeats",
         type=share,
         default=REPEATS,
         metavar="X",
-        help=f"share of images that are shown twice; {REPEATS:g}",
+        help=f"share of images that are shown twice; default: {REPEATS:g}",
     )
     parser.add_argument(
-        "--seed", type=whole_number, default=SEED, metavar="N", help=f"of the draw and of every order; {SEED}"
+        "--seed",
+        type=whole_number,
+        default=SEED,
+        metavar="N",
+        help=f"seed of the choice and of every order; default: {SEED}",
     )
     parser.add_argument(
         "--references",
@@ -65,36 +69,41 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="PERSON=FOLDER",
-        help="a person's photos, where no run says which they are; once for each person",
+        help="a person's photos, if no run names them; repeat for each person",
     )
     parser.set_defaults(run=_plan)
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a plan's folder; the ratings are kept in it")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a plan's folder; the ratings are saved in it")
     parser.add_argument(
         "--port",
         type=_port,
         metavar="N",
-        help=f"0 for any that is free; default: the folder's last one, at first {FIRST_PORT}. Answers that wait in a "
-        "browser, as the server was away, are sent only on the port on which they were given",
+        help=f"0 for any free port; default: the folder's last port, initially {FIRST_PORT}. A browser that saved "
+        "answers while the server was down sends them only on the port where they were given",
     )
     parser.add_argument(
         "--host",
         default="127.0.0.1",
         metavar="ADDRESS",
-        help=f"of this machine, for labelers on other ones; {ANY} for all it has; default: this machine only",
+        help=f"address of this machine, for labelers elsewhere; {ANY} for all addresses; default: localhost only",
     )
-    parser.add_argument("--open", action="store_true", help="open the page in the browser here")
+    parser.add_argument("--open", action="store_true", help="open the page in a browser on this machine")
     parser.set_defaults(run=_serve)
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a plan's folder")
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FILE", help="a new .csv for ratings, or .html for the page"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="a new .csv file for the ratings, or .html file for the page",
     )
-    parser.add_argument("--metric", metavar="NAME", help="only what is asked for this metric")
+    parser.add_argument("--metric", metavar="NAME", help="only the question for this metric")
     parser.set_defaults(run=_export)
 
 
@@ -105,7 +114,7 @@ def _port(text: str) -> int:
 
 
 def _reference(text: str) -> tuple[str, Path]:
-    """The last "=" before a folder divides, as a person's name may hold one too; the first, where there is none."""
+    """Person and folder, split at the last "=" before a folder, since names may contain "="; otherwise at the first."""
     parts = text.split("=")
     splits = [("=".join(parts[:place]), "=".join(parts[place:])) for place in range(1, len(parts))]
     pairs = [(person, folder) for person, folder in splits if person and folder]
@@ -134,7 +143,7 @@ def _plan(chosen: argparse.Namespace) -> None:
 
 
 def _print_counts(counts: dict[tuple[str, str], int]) -> None:
-    """Images a person and metric, repeats not counted."""
+    """Print the number of images per person and metric, not counting repeats."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Column, Table
@@ -156,7 +165,7 @@ def _print_counts(counts: dict[tuple[str, str], int]) -> None:
 
 
 def _asked(tasks: Mapping[str, Sequence["Task"]]) -> str:
-    """How many images each labeler is shown for each metric."""
+    """The number of images that each labeler is shown for each metric."""
     return "; ".join(f"{metric}, {_images(own)}" for metric, own in tasks.items())
 
 
@@ -188,7 +197,7 @@ def _serve(chosen: argparse.Namespace) -> None:
         print(f"asked:  {_asked(gallery.by_metric)}")
         print(f"so far: {_rated(store)}")
         print(f"open:   {link}")
-        print("stop:   Ctrl-C; every answer is saved as it comes", flush=True)
+        print("stop:   Ctrl-C; every answer is saved immediately", flush=True)
         if chosen.open:
             _open(link)
         _run(app, listening)
@@ -204,7 +213,7 @@ def _run(app: object, listening: "socket.socket") -> None:
 
     from finetune_monitor.studies.labeling.serving import BODY
 
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a browser that loads ahead is no overload
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a browser that preloads images is not an overload
     create_server(app, sockets=[listening], threads=THREADS, max_request_body_size=BODY, ident=None).run()
 
 
@@ -212,7 +221,7 @@ def _open(link: str) -> None:
     import webbrowser
 
     if not webbrowser.open(link):
-        print("finetune-monitor: found no browser to open; follow the link yourself", file=sys.stderr)
+        print("finetune-monitor: found no browser to open; open the link manually", file=sys.stderr)
 
 
 def _warn(gallery: "Gallery") -> None:
@@ -229,7 +238,7 @@ def _rated(store: "RatingStore") -> str:
 def _export(chosen: argparse.Namespace) -> None:
     output = chosen.output
     if os.path.lexists(output):
-        raise UserError(f"{output}: exists already; choose another name, or remove it")
+        raise UserError(f"{output}: already exists; choose another name or remove it")
     if output.suffix.lower() == ".csv":
         _export_ratings(chosen.folder, output, chosen.metric)
     elif output.suffix.lower() == ".html":
@@ -247,11 +256,11 @@ def _export_ratings(folder: Path, output: Path, metric: str | None) -> None:
     metrics = _chosen(read_plan(folder).metrics, metric)
     ratings = [rating for rating in RatingStore(folder / RATINGS).all() if rating.metric in metrics]
     if not ratings:
-        raise UserError(f"{folder}: found no rating yet; run `finetune-monitor label serve` and rate some images")
+        raise UserError(f"{folder}: found no ratings yet; run `finetune-monitor label serve` and rate some images")
     try:
         write_atomic(output, to_csv(ratings).encode())
     except OSError as error:
-        raise UserError(f"{output}: cannot be written ({error.strerror}); choose another place") from error
+        raise UserError(f"{output}: cannot write it ({error.strerror}); choose another place") from error
     print(f"wrote:  {output}, {counted(len(ratings), 'rating')}")
 
 
@@ -262,9 +271,9 @@ def _export_page(folder: Path, output: Path, metric: str | None) -> None:
     gallery = open_gallery(folder)
     _warn(gallery)
     size = write_standalone(output, gallery, _chosen(gallery.by_metric, metric))
-    print(f"wrote:  {output}, {size / 1e6:.1f} MB; its labelers download their ratings from it and send them to you")
+    print(f"wrote:  {output}, {size / 1e6:.1f} MB; labelers download their ratings from the page and send them to you")
     if size > LARGE:
-        print(f"note:   over {LARGE // 10**6} MB is slow to send and to open; --metric makes a page for each question")
+        print(f"note:   over {LARGE // 10**6} MB is slow to send and to open; --metric writes a page for one question")
 
 
 def _chosen(metrics: Iterable[str], metric: str | None) -> list[str]:

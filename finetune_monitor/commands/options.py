@@ -1,4 +1,4 @@
-"""Kinds of numbers that the commands' options take."""
+"""Number types for the commands' options."""
 
 import argparse
 

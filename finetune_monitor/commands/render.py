@@ -1,4 +1,4 @@
-"""The command `finetune-monitor render`: makes a recorded image again."""
+"""The command `finetune-monitor render`: render a recorded image again."""
 
 import argparse
 from pathlib import Path
@@ -11,21 +11,21 @@ if TYPE_CHECKING:
     from finetune_monitor.training.rerender import Rendering
 
 DIFFERS = 1
-"""Exit status where an image is not the recorded one."""
+"""Exit status if the image differs from the recorded one."""
 
 
 def add_render(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `render`."""
     parser = commands.add_parser(
         "render",
-        help="make a recorded image again from the exported weights",
-        description="Makes a recorded image again from the exported weights. Exit status: 0 where it equals the "
-        "recorded one, pixel for pixel, 1 where it does not.",
+        help="render a recorded image again from the exported weights",
+        description="Render a recorded image again from the exported weights. Exit status: 0 if it equals the "
+        "recorded one pixel for pixel, 1 if it does not.",
     )
     parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run's output_dir")
     parser.add_argument("--step", type=whole_number, required=True, metavar="S", help="0 is the base model")
-    parser.add_argument("--cell", required=True, metavar="C", help="prompt and seed as the run names them: p00-s0")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="a PNG to write the image to")
+    parser.add_argument("--cell", required=True, metavar="C", help="prompt and seed in the run's notation: p00-s0")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="PNG file for the image")
     parser.set_defaults(run=_render)
 
 
@@ -43,7 +43,7 @@ def _render(chosen: argparse.Namespace) -> int:
 
 
 def _hide_loading() -> None:
-    """Loading takes seconds; its bars and its hints at parts without LoRA layers are no news here."""
+    """Hide the progress bars of loading, and its hints about components without LoRA layers."""
     import diffusers.utils.logging
     import transformers.utils.logging
 
@@ -53,15 +53,15 @@ def _hide_loading() -> None:
 
 
 def _check_output(path: Path, run_dir: Path) -> None:
-    """Before minutes of rendering.
+    """Check the output path before minutes of rendering.
 
     Raises:
-        UserError: the name is not a PNG's, or it is one of the run's own images.
+        UserError: the name does not end in .png, or it is one of the run's own images.
     """
     if path.suffix.lower() != ".png":
-        raise UserError(f"{path}: expected a name that ends in .png, which keeps every pixel")
+        raise UserError(f"{path}: expected a name that ends in .png, which preserves every pixel")
     if path.resolve().is_relative_to(run_dir.resolve() / "images"):
-        raise UserError(f"{path}: lies among the run's recorded images, which stay as they are; name another place")
+        raise UserError(f"{path}: is among the run's recorded images, which must not change; choose another place")
 
 
 def _write(path: Path, found: "Rendering") -> None:
@@ -74,7 +74,7 @@ def _write(path: Path, found: "Rendering") -> None:
     try:
         write_atomic(path, content.getvalue())
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); name another file") from error
+        raise UserError(f"{path}: cannot write it ({error.strerror}); choose another file") from error
     print(f"written:  {path}")
 
 
@@ -96,10 +96,10 @@ def _print_rendering(chosen: argparse.Namespace, found: "Rendering") -> None:
 
 def _in_words(found: "Rendering") -> str:
     if found.recorded is None:
-        return "not known: the record has no image of this cell at this step"
+        return "unknown: the record has no image of this cell at this step"
     if found.distance is None:
         sizes = [f"{image.width} x {image.height}" for image in (found.recorded, found.image)]
-        return f"no: the recorded image has {sizes[0]} pixels, this one {sizes[1]}"
+        return f"no: the recorded image has {sizes[0]} pixels, this one has {sizes[1]}"
     if _equals(found):
         return "yes, pixel for pixel"
     greatest, share = found.distance.greatest, 100 * found.distance.share

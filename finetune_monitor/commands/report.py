@@ -9,17 +9,17 @@ from typing import Any
 from finetune_monitor.base.errors import UserError
 
 MOST_PROCESSES = 8
-"""Each takes about 50 MB, and a container often shows more cores than it has."""
+"""Maximum number of processes: each takes about 50 MB, and a container often reports more cores than it has."""
 
 
 def add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `report`."""
-    parser = commands.add_parser("report", help="make a page of runs: curves, and the images behind every point")
+    parser = commands.add_parser("report", help="write a page of runs: curves, and the images behind every point")
     parser.add_argument(
-        "runs", type=Path, nargs="+", metavar="RUN", help="a run's output_dir, also while it goes on, or a sweep's"
+        "runs", type=Path, nargs="+", metavar="RUN", help="a run's output_dir, even while it is running, or a sweep's"
     )
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="for the page")
-    parser.set_defaults(run=_report, kept="; the thumbnails made so far are kept, the same command goes on")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder for the page")
+    parser.set_defaults(run=_report, kept="; the thumbnails made so far are kept; run the same command to continue")
 
 
 def _report(chosen: argparse.Namespace) -> None:
@@ -31,7 +31,7 @@ def _report(chosen: argparse.Namespace) -> None:
         written = write_page(chosen.output, run_dirs, sweep, min(os.cpu_count() or 1, MOST_PROCESSES))
     except OSError as error:
         raise UserError(
-            f"{chosen.output}: could not be written ({error.strerror}); the same command goes on"
+            f"{chosen.output}: cannot write the page ({error.strerror}); fix that and run the same command to continue"
         ) from error
     size = sum(path.stat().st_size for path in chosen.output.rglob("*") if path.is_file()) / 1e6
     counts = {"run": written.runs, "evaluation": written.evaluations, "image": written.images}
@@ -43,7 +43,7 @@ def _report(chosen: argparse.Namespace) -> None:
 
 
 def _with_trials(folders: Sequence[Path]) -> tuple[list[Path], Mapping[str, Any] | None]:
-    """The run directories, those of a sweep's trials in its place, and what the sweep found.
+    """The run directories, with those of its trials in place of a sweep, and the sweep's answer.
 
     Raises:
         UserError: there are several sweeps.
@@ -55,12 +55,12 @@ def _with_trials(folders: Sequence[Path]) -> tuple[list[Path], Mapping[str, Any]
         return list(folders), None
     if len(sweeps) > 1:
         named = ", ".join(map(str, sweeps))
-        raise UserError(f"found {len(sweeps)} sweeps ({named}), expected one a page; write a page for each")
+        raise UserError(f"found {len(sweeps)} sweeps ({named}), expected one per page; write a page for each")
     from finetune_monitor.report.sweep_answer.answer import find_answer
 
     state = read_state(sweeps[0])
     trials = [place for place in map(state.run_dir, state.trials) if place.exists()]
     if not trials:
-        raise UserError(f"{sweeps[0]}: no trial of the sweep has begun, expected at least one; start it first")
+        raise UserError(f"{sweeps[0]}: no trial of the sweep has started, expected at least one; start the sweep first")
     run_dirs = [place for folder in folders for place in (trials if folder == sweeps[0] else [folder])]
     return run_dirs, find_answer(state).to_json()

@@ -1,4 +1,4 @@
-"""The command `finetune-monitor train`, and train.py, which is the same for `accelerate launch`."""
+"""The command `finetune-monitor train`, and train.py, its equivalent for `accelerate launch`."""
 
 import argparse
 from pathlib import Path
@@ -10,8 +10,8 @@ def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     """Add `train`."""
     parser = commands.add_parser(
         "train",
-        help="fine-tune Stable Diffusion v1.5 with the monitor in it",
-        description=f"Fine-tunes Stable Diffusion v1.5 with the monitor in it. On several devices: {LAUNCH}",
+        help="fine-tune Stable Diffusion v1.5 with the monitor",
+        description=f"Fine-tune Stable Diffusion v1.5 with the monitor. On several devices: {LAUNCH}",
     )
     _add_arguments(parser)
     parser.set_defaults(run=lambda chosen: _train(chosen, "finetune-monitor"))
@@ -19,7 +19,9 @@ def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 def main() -> int:
     """The program train.py."""
-    parser = argparse.ArgumentParser("train.py", description=f"Fine-tune Stable Diffusion v1.5, watched: {LAUNCH}")
+    parser = argparse.ArgumentParser(
+        "train.py", description=f"Fine-tune Stable Diffusion v1.5 with the monitor: {LAUNCH}"
+    )
     _add_arguments(parser)
     return _train(parser.parse_args(), "train.py")
 

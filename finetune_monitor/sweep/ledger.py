@@ -1,4 +1,4 @@
-"""Keeps a sweep's state while it goes on: every change is on the disk before anything else happens."""
+"""Keep a sweep's state while it runs: every change is on disk before anything else happens."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,7 +38,7 @@ class Ledger:
 
     @property
     def state(self) -> SweepState:
-        """Without secrets, as it is on the disk."""
+        """The state without secrets, as on disk."""
         trials, aside = tuple(self._trials.values()), tuple(self._set_aside.values())
         return without_secrets(SweepState(self._folder, self._config, trials, aside))
 
@@ -52,27 +52,27 @@ class Ledger:
         return iter(tuple(self._trials.values()))
 
     def begin(self, trial: TrialRecord) -> None:
-        """An attempt at a trial starts; a search's trial is new here, or was set aside."""
+        """Record the start of an attempt; a trial of a search is new here, or was set aside earlier."""
         aside = self._set_aside.pop(trial.name, trial)
         known = self._trials.get(trial.name, replace(aside, settings=trial.settings))
         self._begun[trial.name] = time.monotonic()
         self._set(replace(known, state=TrialState.RUNNING, attempts=known.attempts + 1, error=None))
 
     def end(self, name: str, state: TrialState, error: str | None = None) -> None:
-        """The attempt has ended, and with it the trial unless the state is waiting."""
+        """Record the end of an attempt, and of its trial unless the state is waiting."""
         trial = self._trials[name]
         spent = time.monotonic() - self._begun.pop(name, time.monotonic())
         self._set(replace(trial, state=state, error=error, seconds=trial.seconds + spent))
 
     def close(self) -> None:
-        """Nothing runs any more: what was running is to go on at the next command."""
+        """Record that nothing is running: running trials resume with the next command."""
         for name in list(self._begun):
             self.end(name, TrialState.WAITING)
         self._set_right()
         self._write()
 
     def _set_right(self) -> None:
-        """The record of a run knows better than an earlier command that was killed, or that was told to stop."""
+        """Update states from the runs' records, which are right if an earlier command was killed or told to stop."""
         for trial in self:
             run_dir = self._folder / TRIALS / trial.name
             if trial.state.is_over:

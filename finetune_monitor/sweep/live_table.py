@@ -1,4 +1,4 @@
-"""The sweep on the console: a live table on a terminal, elsewhere one line for each thing that happens."""
+"""The sweep on the console: a live table on a terminal, otherwise one line per event."""
 
 import math
 import time
@@ -21,20 +21,20 @@ from finetune_monitor.sweep.ledger import Ledger
 SHOWN_SCORES = 3
 
 NAME_WIDTH = 28
-"""Characters of a trial's name in one line; scores give way to them."""
+"""Characters of a trial's name on one line; scores are dropped to make room for them."""
 
 AROUND = 8
-"""Lines of the table's frame and of what stands around it."""
+"""Lines of the table's frame and of the text around it."""
 
 REFRESH = 1.0
-"""Seconds between two drawings of the table."""
+"""Seconds between two updates of the table."""
 
-STATES_IN_WORDS = {TrialState.STOPPED_EARLY: "stopped early: it lagged behind the others"}
+STATES_IN_WORDS = {TrialState.STOPPED_EARLY: "stopped early because it lagged behind the others"}
 
 
 @dataclass
 class Progress:
-    """An attempt that runs: where it began, and how far it is."""
+    """The progress of a running attempt: where it started, and how far it is."""
 
     since: float
     max_steps: int
@@ -46,7 +46,7 @@ class Progress:
     alarms: Sequence[str] = ()
 
     def left(self, now: float) -> float | None:
-        """Seconds until the last step at the speed since this attempt's first evaluation; None where unknown."""
+        """Seconds until the last step at the speed since this attempt's first evaluation; None if unknown."""
         if self.first_step is None or self.step <= self.first_step:
             return None
         pace = (self.at - self.first_at) / (self.step - self.first_step)
@@ -54,12 +54,12 @@ class Progress:
 
 
 class SweepTable:
-    """Draws what the ledger and the running trials' evaluations say; `start` and `stop` frame the live table.
+    """Shows the ledger and the running trials' evaluations; `start` and `stop` show and remove the live table.
 
     Args:
         names: the scores to show.
-        total: how many trials there will be; a search makes them as it goes.
-        max_steps: of a trial.
+        total: the final number of trials; a search creates them as it runs.
+        max_steps: returns the number of steps of a trial.
     """
 
     def __init__(self, ledger: Ledger, names: Sequence[str], total: int, max_steps: Callable[[TrialRecord], int]):
@@ -86,7 +86,7 @@ class SweepTable:
     def begun(self, trial: TrialRecord) -> None:
         self._running[trial.name] = Progress(time.monotonic(), self._max_steps(trial))
         self._most = max(self._most, len(self._running))
-        self._say(f"{trial.name}: {'begins' if trial.attempts == 1 else f'goes on (attempt {trial.attempts})'}")
+        self._say(f"{trial.name}: {'started' if trial.attempts == 1 else f'resumed (attempt {trial.attempts})'}")
 
     def evaluated(self, trial: TrialRecord, result: Mapping[str, Any]) -> None:
         found = self._running.get(trial.name)
@@ -95,7 +95,7 @@ class SweepTable:
         found.step, found.scores, found.at = result["step"], result["scores"], time.monotonic()
         found.alarms = result.get("alarms", ())
         if result.get("again"):
-            return  # nothing has happened yet, and this says nothing of the speed
+            return  # nothing has happened yet, and this does not show the speed
         if found.first_step is None:
             found.first_step, found.first_at = found.step, found.at
         if not result.get("outcome"):
@@ -105,7 +105,7 @@ class SweepTable:
         found = self._running.pop(trial.name, None)
         if trial.state == TrialState.WAITING:
             self._say(
-                f"{trial.name}: tried again from its checkpoint: {error}" if error else f"{trial.name}: stopped",
+                f"{trial.name}: retrying from its checkpoint: {error}" if error else f"{trial.name}: stopped",
                 always=bool(error),
             )
         elif trial.state == TrialState.FAILED:
@@ -123,12 +123,12 @@ class SweepTable:
             self._live.update(self._draw(), refresh=True)
 
     def _in_words(self, found: Progress) -> str:
-        """The scores of the last evaluation, and the columns whose alarm sounds there."""
+        """The scores of the last evaluation, and the columns whose alarm sounds."""
         alarms = f"ALARM: {', '.join(found.alarms)}" if found.alarms else ""
         return "; ".join(filter(None, (in_words(dict(found.scores or {}), self._names), alarms)))
 
     def _say(self, text: str, always: bool = False) -> None:
-        """On a terminal the table shows what happens; only what would be missed there is printed too."""
+        """Print an event; on a terminal, where the table shows most of them, only if it could be missed."""
         if self._live is None or always:
             self._console.print(Text(visible(text)))
 
@@ -153,7 +153,7 @@ class SweepTable:
         return Group(table, Text(self._summary(now, len(self._running) - shown)))
 
     def _fitting(self) -> tuple[list[str], int]:
-        """The scores for which there is room beside the trials' names, and the room of those."""
+        """The scores that fit next to the trials' names, and the width of the names."""
         longest = max((len(line) for running in self._running.items() for line in _heading(*running)), default=5)
         names = list(self._names)
         while True:
@@ -163,12 +163,12 @@ class SweepTable:
             names.pop()
 
     def _summary(self, now: float, more: int) -> str:
-        counts = counted(self._ledger, self._total) + (f"; {more} more run" if more > 0 else "")
+        counts = counted(self._ledger, self._total) + (f"; {more} more running" if more > 0 else "")
         left = self._left(now)
         return counts + (f"; about {duration(left)} left" if left is not None else "")
 
     def _left(self, now: float) -> float | None:
-        """Seconds until the end: what runs, then what waits, at the pace of the trials so far."""
+        """Seconds until the end: running trials, then waiting ones, at the pace of the trials so far."""
         lefts = [left for found in self._running.values() if (left := found.left(now)) is not None]
         over = sum(trial.state.is_over or trial.name in self._failed for trial in self._ledger)
         waiting = max(0, self._total - over - len(self._running))
@@ -182,13 +182,13 @@ class SweepTable:
 
 
 def _columns(names: Sequence[str]) -> list[tuple[str, int]]:
-    """Titles and widths of all columns but the first; a title breaks between its words."""
+    """Titles and widths of all columns except the first; titles break between words."""
     scores = [(title, max(6, *map(len, title.split()))) for title in (name.replace("_", " ") for name in names)]
     return [("step", 11), *scores, ("attempt", 7), ("left", 8)]
 
 
 def _heading(name: str, found: Progress) -> list[Text]:
-    """A trial's name, and below it a line for each of its alarms."""
+    """A trial's name, with a line for each of its alarms below it."""
     return [Text(visible(name)), *(Text(f"ALARM: {visible(alarm)}", "bold red") for alarm in found.alarms)]
 
 
@@ -202,7 +202,7 @@ def counted(trials: Ledger | Sequence[TrialRecord], total: int) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """`1:02:03`, `4:05`; `-` where unknown."""
+    """`1:02:03`, `4:05`; `-` if unknown."""
     if seconds is None:
         return "-"
     minutes, rest = divmod(round(seconds), 60)

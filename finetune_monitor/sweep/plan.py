@@ -1,4 +1,4 @@
-"""From a sweep's config to its trials: each with a name and a whole config of its own, checked before the start."""
+"""From a sweep's config to its trials: each with its own name and complete config, checked before the start."""
 
 import copy
 import itertools
@@ -30,16 +30,16 @@ UNCOMPARED = (
     "monitor.hooks",
     "monitor.report",
 )
-"""What may change in the config of a trial that has begun: nothing that its scores depend on."""
+"""Keys that may change in the config of a trial that has started: nothing that its scores depend on."""
 
-LENGTH = "a sweep cannot be made longer or shorter, as trials that are over would not be alike any more; "
+LENGTH = "the length of a sweep cannot change, because finished trials would no longer be comparable; "
 
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """A sweep, the content of its base config, and its trials: all of them, or those that a search began before.
+    """A sweep, the content of its base config, and its trials: all of them, or those that a search has started earlier.
 
-    set_aside: trials that are known and not among them.
+    set_aside: known trials that are not among them.
     """
 
     spec: SweepConfig
@@ -52,7 +52,7 @@ class SweepPlan:
         return self.spec.output_dir
 
     def content(self, trial: TrialRecord) -> dict[str, Any]:
-        """The trial's config, not validated."""
+        """The trial's config, without validation."""
         content = copy.deepcopy(dict(self.base))
         seed = {} if trial.seed is None else {"seed": trial.seed}
         person = self.spec.people.get(trial.person, {}) if trial.person is not None else {}
@@ -62,38 +62,38 @@ class SweepPlan:
         return content
 
     def config_text(self, trial: TrialRecord) -> str:
-        """The trial's config as YAML, with every default spelled out; as it is where it is not valid."""
+        """The trial's config as YAML, with every default spelled out; unchanged if it is not valid."""
         try:
             return self.validated(trial).to_yaml()
         except ValidationError:
             return yaml.safe_dump(self.content(trial), sort_keys=False, allow_unicode=True)
 
     def write_config(self, trial: TrialRecord) -> None:
-        """The trial's config, whole, so that the file can be run by itself; nobody else may read what it knows."""
+        """Write the trial's complete config, so that the file can be run by itself; only the owner may read it."""
         path = self.folder / CONFIGS / f"{trial.name}.yaml"
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomic(path, self.config_text(trial).encode())
         path.chmod(0o600)
 
     def searched(self, settings: Mapping[str, Any]) -> TrialRecord:
-        """The trial that a search suggests; its name does not depend on the order of the settings."""
+        """The trial for a search's suggestion; its name does not depend on the order of the settings."""
         settings = dict(sorted(settings.items()))
         person, seed = next(iter(self.spec.people), None), next(iter(self.spec.seeds), None)
         return TrialRecord(search_name(settings, person, seed), settings, person, seed)
 
     @property
     def goals(self) -> dict[str, str]:
-        """The metrics that decide over trials, by what they decide: `search`, `early_termination`."""
+        """The metrics that trials are judged by, by purpose: `search`, `early_termination`."""
         rules = {"search": self.spec.search, "early_termination": self.spec.early_termination}
         return {name: rule.metric or self._first.best_metric for name, rule in rules.items() if rule is not None}
 
     @property
     def shown_metrics(self) -> list[str]:
-        """The main scores, that which says what is best first."""
+        """The main scores; the one that determines the best trial comes first."""
         return self._first.main_columns
 
     def max_steps(self, trial: TrialRecord) -> int:
-        """Of one trial; of the first where a search suggests what the training's config refuses."""
+        """The number of steps of a trial; that of the first trial if a search suggests an invalid config."""
         try:
             return self.validated(trial).train.max_steps
         except ValidationError:
@@ -101,13 +101,13 @@ class SweepPlan:
 
     @property
     def longest(self) -> int:
-        """Steps of the longest trial that there is or may be."""
+        """The number of steps of the longest possible trial."""
         trials = (*self.trials, *(_corners(self) if self.spec.search else ()))
         return max(map(self.max_steps, trials), default=self._first.train.max_steps)
 
     @property
     def grace_steps(self) -> int:
-        """Steps before which no trial is stopped early."""
+        """The step before which no trial is stopped early."""
         rule = self.spec.early_termination
         return (rule.grace_steps if rule else None) or self._first.monitor.every
 
@@ -125,23 +125,23 @@ class SweepPlan:
 
 
 def make_plan(spec: SweepConfig, known: SweepState | None) -> SweepPlan:
-    """The sweep's trials; those that are known keep what is known of them.
+    """The sweep's trials; known trials keep their recorded state.
 
     Args:
-        known: what an earlier command left in the folder.
+        known: the state that an earlier command left in the folder.
 
     Raises:
-        UserError: lists everything that would make a trial fail, or that does not agree with what is known.
+        UserError: lists everything that would make a trial fail or that contradicts the known state.
     """
     base = read_yaml(spec.base)
     plan = SweepPlan(spec, base, ())
     trials = _searched(plan, known) if spec.search else _product(spec)
-    all_problems(_names_alike(trials), f"{spec.output_dir}: trials would share a folder:")
+    all_problems(_names_alike(trials), f"{spec.output_dir}: several trials would share a folder:")
     before = {trial.name: trial for trial in (*known.trials, *known.set_aside)} if known else {}
     merged = tuple(replace(before.pop(trial.name, trial), settings=trial.settings) for trial in trials)
     plan = SweepPlan(spec, base, merged, tuple(trial for trial in before.values() if trial.attempts))
     all_problems(_problems(plan), f"{spec.output_dir}: the sweep cannot start:")
-    all_problems(_changes(plan), f"{spec.output_dir}: trials have begun with another config:")
+    all_problems(_changes(plan), f"{spec.output_dir}: some trials have started with a different config:")
     return plan
 
 
@@ -155,27 +155,27 @@ def _product(spec: SweepConfig) -> list[TrialRecord]:
 
 def _names_alike(trials: Sequence[TrialRecord]) -> list[str]:
     return [
-        f"{' and '.join(names)}: found one name for {len(names)} trials, also where case does not count; change a "
+        f"{' and '.join(names)}: found the same name for {len(names)} trials, ignoring case; change a "
         "value or a person's name"
         for names in alike(trial.name for trial in trials)
     ]
 
 
 def _searched(plan: SweepPlan, known: SweepState | None) -> list[TrialRecord]:
-    """The trials that a search began before and that lie in its space, as all must that have a record."""
+    """The trials that a search has started and that are in its space; all trials with a record must be."""
     search = plan.spec.search
     assert search is not None
     trials = [plan.searched(trial.settings) for trial in (known.trials if known else ())]
     within = [trial for trial in trials if _is_within(trial.settings, search.space)]
     all_problems(
-        [f"{trial.name}: is not in it" for trial in trials if trial not in within and _has_begun(plan, trial)],
-        f"{plan.folder}: trials have begun with another search.space; restore it, or choose a new output_dir",
+        [f"{trial.name}: is not in the space" for trial in trials if trial not in within and _has_begun(plan, trial)],
+        f"{plan.folder}: some trials have started with a different search.space; restore it or choose a new output_dir",
     )
     return within
 
 
 def _has_begun(plan: SweepPlan, trial: TrialRecord) -> bool:
-    """A trial that failed before it had a record has done nothing that another config would not suit."""
+    """Whether a trial has a record; one that failed before that can take a different config."""
     return (plan.folder / TRIALS / trial.name / RUN).exists()
 
 
@@ -194,7 +194,7 @@ def _first_settings(spec: SweepConfig) -> dict[str, Any]:
 
 
 def _corners(plan: SweepPlan) -> list[TrialRecord]:
-    """Settings of a search that show whether its values are allowed: each end and each choice once."""
+    """Trials to check whether a search's values are allowed: each end of a range and each choice once."""
     first = _first_settings(plan.spec)
     space = plan.spec.search.space if plan.spec.search else {}
     values = {key: found if isinstance(found, list) else [found["low"], found["high"]] for key, found in space.items()}
@@ -212,7 +212,7 @@ def _problems(plan: SweepPlan) -> list[str]:
 
 
 def _invalid(plan: SweepPlan, trials: Sequence[TrialRecord]) -> tuple[list[str], dict[str, Config]]:
-    """What is wrong with the trials' configs, in one line each, and those configs with which nothing is."""
+    """The problems of the trials' configs, one line each, and the valid configs."""
     problems: dict[str, list[str]] = {}
     configs = {}
     for trial in trials:
@@ -225,9 +225,9 @@ def _invalid(plan: SweepPlan, trials: Sequence[TrialRecord]) -> tuple[list[str],
 
 
 def _placed(plan: SweepPlan, problem: str, names: Sequence[str], total: int) -> str:
-    """A problem with the trials that have it, or with the base config where all do."""
+    """A problem with the trials that have it, or with the base config if all do."""
     if len(names) == total:
-        return f"{plan.spec.base}, with what the sweep sets: {problem}"
+        return f"{plan.spec.base}, with the sweep's settings: {problem}"
     more = f" and {len(names) - 1} more" if names[1:] else ""
     return f"{names[0]}{more}: {problem}"
 
@@ -249,22 +249,22 @@ def _photo_problems(configs: Mapping[str, Config]) -> list[str]:
 
 
 def _class_problems(configs: Mapping[str, Config]) -> list[str]:
-    """Trials that share class images share what generates them, or the first trial would decide for the others."""
+    """Problems with shared class images: the first trial would generate them for trials with a different source."""
     found: dict[Path, set[tuple[str, str | None]]] = {}
     for config in configs.values():
         if config.prior_preservation and config.data.class_images is not None:
             found.setdefault(config.data.class_images, set()).add((config.model, config.data.class_prompt))
     return [
         f"data.class_images: found {folder} for {len(sources)} combinations of model and data.class_prompt, expected a "
-        "folder for each: the trial that comes first would generate for all; vary them under people, each with a "
-        "data.class_images of its own, or set train.prior_loss_weight to 0"
+        "folder for each, because the first trial would generate for all; vary them under people, each with its own "
+        "data.class_images, or set train.prior_loss_weight to 0"
         for folder, sources in found.items()
         if len(sources) > 1
     ]
 
 
 def _goal_problems(plan: SweepPlan, config: Config) -> list[str]:
-    """A metric must be one that a stopping rule may watch, and early termination must have something to stop."""
+    """Problems with the goals: stopping rules must accept a metric, and early termination must have an effect."""
     problems = [] if config.monitor.enabled else [f"monitor.enabled: {ONE_VALUE_FOR_ALL['monitor.enabled']}"]
     for place, metric in plan.goals.items():
         if problem := config.unmeasured(metric):
@@ -272,13 +272,13 @@ def _goal_problems(plan: SweepPlan, config: Config) -> list[str]:
     if plan.spec.early_termination and plan.grace_steps >= plan.longest:
         problems.append(
             f"early_termination.grace_steps: found {plan.grace_steps}, expected less than train.max_steps, which is "
-            f"{plan.longest} at most: no trial would be stopped"
+            f"at most {plan.longest}: otherwise no trial would ever be stopped"
         )
     return problems
 
 
 def _changes(plan: SweepPlan) -> list[str]:
-    """Trials that have begun and whose config now says something else, with the keys."""
+    """Trials that have started and whose config has changed since, with the keys."""
     problems = []
     for trial in plan.trials:
         path = plan.folder / CONFIGS / f"{trial.name}.yaml"
@@ -291,13 +291,13 @@ def _changes(plan: SweepPlan) -> list[str]:
             continue
         now = _compared(plan.validated(trial))
         changed = [
-            f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
+            f"{key} was {before.get(key)!r}, is now {now.get(key)!r}"
             for key in {**before, **now}
             if before.get(key) != now.get(key)
         ]
         if changed:
             why = LENGTH if before.get("train.max_steps") != now.get("train.max_steps") else ""
-            problems.append(f"{trial.name}: {'; '.join(changed)}; {why}restore it, or choose a new output_dir")
+            problems.append(f"{trial.name}: {'; '.join(changed)}; {why}restore it or choose a new output_dir")
     return problems
 
 

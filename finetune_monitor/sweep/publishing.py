@@ -1,4 +1,4 @@
-"""The sweep's table and page, written anew whenever a trial ends, without holding up the trials."""
+"""The sweep's table and page, rewritten whenever a trial ends, without delaying the trials."""
 
 import logging
 import threading
@@ -17,7 +17,7 @@ PAGE = "page"
 
 
 class Publisher:
-    """Writes in a thread of its own, one state at a time and always the newest."""
+    """Writes in its own thread, one state at a time and always the newest."""
 
     def __init__(self, ledger: Ledger):
         self._ledger = ledger
@@ -26,11 +26,11 @@ class Publisher:
         self._thread.start()
 
     def __call__(self) -> None:
-        """Something has changed."""
+        """Note that something has changed."""
         self._wanted.set()
 
     def close(self, seconds: float) -> None:
-        """Write no more; wait for what is being written."""
+        """Stop writing, after waiting for the current write."""
         self._closed = True
         self._wanted.set()
         self._thread.join(seconds)
@@ -42,10 +42,10 @@ class Publisher:
 
 
 def publish(state: SweepState) -> "Answer | None":
-    """Write the table and the page; what fails is warned about, as the trials' own records hold everything.
+    """Write the table and the page; a failure is only a warning, as the trials' own records hold everything.
 
     Returns:
-        What was found out; None where that failed.
+        The answer; None if that failed.
     """
     answer = None
     try:
@@ -61,5 +61,5 @@ def publish(state: SweepState) -> "Answer | None":
         if runs:
             write_page(state.folder / PAGE, runs, answer.to_json())
     except Exception as error:
-        logger.warning("%s: the sweep's table and page could not be written: %r", state.folder, error)
+        logger.warning("%s: cannot write the sweep's table and page: %r", state.folder, error)
     return answer

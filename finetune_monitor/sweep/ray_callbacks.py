@@ -1,4 +1,4 @@
-"""Listens to Ray Tune in the driver: keeps the ledger, tells the board, and ends the sweep when it is asked to."""
+"""Listen to Ray Tune in the driver: keep the ledger, update the board, and end the sweep on request."""
 
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
@@ -13,7 +13,7 @@ from finetune_monitor.sweep.trials.supervisor import Outcome, cause_file
 from finetune_monitor.sweep.trials.trial import TRIAL, name_of, settings_of
 
 GRACE_SECONDS = 16.0
-"""Seconds for the trials to say that they have stopped after an interrupt; then the sweep ends without them."""
+"""Seconds that trials have after an interrupt to report that they have stopped; then the sweep ends without them."""
 
 STATES = {
     Outcome.FINISHED: TrialState.FINISHED,
@@ -24,7 +24,7 @@ STATES = {
 
 @runtime_checkable
 class Board(Protocol):
-    """Where the user sees how the sweep goes on."""
+    """The display of a sweep's progress."""
 
     def begun(self, trial: TrialRecord) -> None: ...
 
@@ -36,7 +36,7 @@ class Board(Protocol):
 
 
 class Watch(tune.Callback):
-    """Tune's callbacks, which come one at a time in the driver's main thread."""
+    """Tune's callbacks, which arrive one at a time in the driver's main thread."""
 
     def __init__(
         self, plan: SweepPlan, ledger: Ledger, board: Board, publish: Callable[[], None], interrupt: Interrupt
@@ -46,7 +46,7 @@ class Watch(tune.Callback):
         self.running: set[str] = set()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Before the actor is asked for its first result, so that it finds its config."""
+        """Write the config before the actor is asked for its first result."""
         record = self._record(trial)
         if self._interrupt.number is None:
             self._plan.write_config(record)
@@ -62,7 +62,7 @@ class Watch(tune.Callback):
             self._board.evaluated(self._ledger[name], result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A result without an outcome was not the trial's last: the scheduler has stopped it."""
+        """Record the end of a trial; if its last result has no outcome, the scheduler has stopped it."""
         outcome = trial.last_result.get("outcome")
         state = STATES[Outcome(outcome)] if outcome else TrialState.STOPPED_EARLY
         self._end(name_of(trial.config), state, trial.last_result.get("error") if outcome else None)
@@ -71,7 +71,7 @@ class Watch(tune.Callback):
         self._end(name_of(trial.config), TrialState.WAITING, self._cause(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial whose actor could not be made was never started."""
+        """Record a failure; a trial whose actor could not be created was never started."""
         record = self._record(trial)
         if record.name in self.running:
             self._end(record.name, TrialState.FAILED, self._cause(trial))
@@ -87,7 +87,7 @@ class Watch(tune.Callback):
         """Why an attempt failed."""
         path = cause_file(self._plan.folder, name_of(trial.config))
         if not path.exists():
-            return "its machine, or what watches over it there, was lost"
+            return "its machine, or its supervisor there, was lost"
         cause = path.read_text()
         path.unlink()
         return cause
@@ -108,19 +108,19 @@ class Watch(tune.Callback):
 
 
 def _why_no_watcher(trial: Any) -> str:
-    """The last line of what Tune keeps of the error."""
+    """The reason why a supervisor did not start: the last line of the error that Tune keeps."""
     lines = [line.strip() for line in (trial.get_error() or "").splitlines() if line.strip()]
-    return f"what watches over it could not start: {lines[-1] if lines else 'Ray does not say why'}"
+    return f"its supervisor could not start: {lines[-1] if lines else 'Ray gives no reason'}"
 
 
 class StopWhenAsked(tune.Stopper):
-    """Ends the sweep after an interrupt, as soon as the trials that ran have saved what they had."""
+    """Ends the sweep after an interrupt, as soon as the running trials have saved their checkpoints."""
 
     def __init__(self, watch: Watch, interrupt: Interrupt):
         self._watch, self._interrupt = watch, interrupt
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its state now and then, which nobody reads: the trials' records are what is gone on from."""
+        """Nothing: Tune pickles its state from time to time, but sweeps resume from the trials' records."""
         return {}
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:

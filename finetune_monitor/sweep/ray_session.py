@@ -1,4 +1,4 @@
-"""Ray for the time of one sweep: in this process with nothing to set up, or a cluster by its address."""
+"""Run Ray for one sweep: on this machine without any setup, or on a cluster by its address."""
 
 import logging
 import os
@@ -18,21 +18,21 @@ from finetune_monitor.base.extras import is_installed, require
 from finetune_monitor.sweep.spec import ResourcesConfig
 
 ANSWER_WITHIN = 5.0
-"""Seconds that a cluster has to answer."""
+"""Seconds that a cluster has to respond."""
 
 HEALTHY_WITHIN = 15.0
 """Seconds for Ray's own check, most of which is loading Ray."""
 
 PREFIX, NOTE = "finetune-sweep-", "temporary"
-"""What the folder for Ray's temporary files is called, and the file that says where it is."""
+"""The name prefix of the folder for Ray's temporary files, and the file that records its path."""
 
 OBJECT_STORE = 80 * 2**20
-"""Bytes; the least that Ray takes, and nothing is put there."""
+"""In bytes; the minimum that Ray accepts, as nothing is stored there."""
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_memory_monitor_refresh_ms": "0",  # it would end the watchers for the memory of the watched
+    "RAY_memory_monitor_refresh_ms": "0",  # it would kill supervisors because of their trials' memory
     "RAY_enable_metrics_collection": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -40,22 +40,22 @@ QUIET = {
     "TUNE_WARN_THRESHOLD_S": "600",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
-"""What Ray reads from the environment: nothing leaves the machine, nothing is printed, Ctrl-C is ours."""
+"""Ray's environment variables: nothing leaves the machine, nothing is printed, and Ctrl-C is handled here."""
 
 
 MODE, SECRET = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
-"""What says that Ray's processes answer only who has the token, and the token."""
+"""The variable that makes Ray's processes require a token, and the variable with the token."""
 
 
 def prepare_ray(address: str | None) -> None:
-    """What comes before Ray is started: that it is installed, that a cluster answers, and what Ray is told.
+    """Prepare for Ray: check that it is installed and that a cluster responds, and set Ray's environment.
 
     Raises:
-        UserError: one of them is not so.
+        UserError: one of the checks fails.
     """
     os.environ.update(QUIET)
     if address is None:
-        # Ray listens on every interface, and runs what it is sent. A token of our own leaves the home folder alone.
+        # Ray listens on every interface and runs whatever it receives. Our own token leaves the home folder untouched.
         os.environ[MODE] = "token"
         os.environ.setdefault(SECRET, secrets.token_hex(32))
     elif is_installed("ray"):
@@ -66,10 +66,10 @@ def prepare_ray(address: str | None) -> None:
 
 @contextmanager
 def ray_session(address: str | None, scratch: Path) -> Iterator[None]:
-    """Start Ray, or join the cluster at `address`; what Ray writes on this machine is gone in the end.
+    """Start Ray, or join the cluster at `address`; Ray's files on this machine are removed at the end.
 
     Raises:
-        UserError: there is no cluster at the address, or it is of another version.
+        UserError: there is no cluster at the address, or it has a different version.
     """
     prepare_ray(address)
     import ray
@@ -101,8 +101,8 @@ def resources_of(chosen: ResourcesConfig) -> dict[str, float]:
     if not any(machine.get("CPU", 0) >= chosen.cpus and machine.get("GPU", 0) >= gpus for machine in machines):
         found = "; ".join(f"{machine.get('CPU', 0):g} CPUs and {machine.get('GPU', 0):g} GPUs" for machine in machines)
         raise UserError(
-            f"resources: a trial asks for {chosen.cpus:g} CPUs and {gpus:g} GPUs, the machines have {found}; no trial "
-            "could ever start: lower resources.cpus or resources.gpus"
+            f"resources: a trial needs {chosen.cpus:g} CPUs and {gpus:g} GPUs, but the machines have {found}; no trial "
+            "could ever start, so lower resources.cpus or resources.gpus"
         )
     return {"cpu": chosen.cpus, "gpu": gpus}
 
@@ -117,16 +117,15 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_WITHIN).close()
     except OSError as error:
         raise UserError(
-            f"address: no Ray cluster answers at {address} ({error}); start one there (ray start --head), correct the "
-            "address, or leave it out to use this machine alone"
+            f"address: no Ray cluster responds at {address} ({error}); start one there (ray start --head), correct the "
+            "address, or leave it out to use only this machine"
         ) from error
     _check_is_ray(address)
 
 
 def _check_is_ray(address: str) -> None:
-    """Ask by Ray's own command: `ray.init` would wait for minutes for something else that listens there.
-
-    Where the cluster asks for a token, Ray gives it only if it is told to; one that asks for none takes none.
+    """Check with Ray's own command: `ray.init` would wait for minutes if something else listens there. Ray sends a
+    token only if configured to, and a cluster without tokens does not accept one.
     """
     problem = _health_problem(address)
     if problem and _is_of_token(problem) and MODE not in os.environ:
@@ -134,14 +133,14 @@ def _check_is_ray(address: str) -> None:
         problem = _health_problem(address)
     if problem and _is_of_token(problem):
         raise UserError(
-            f"address: the Ray cluster at {address} asks for a token, and found none here or another one; copy "
+            f"address: the Ray cluster at {address} requires a token, but found none or a different one here; copy "
             "~/.ray/auth_token from the machine where it was started to the same place on this one (or set "
             f"RAY_AUTH_TOKEN_PATH to that file), and leave out {MODE} or set {MODE}=token"
         )
     if problem is not None:
         raise UserError(
-            f"address: what answers at {address} is no healthy Ray cluster; give the address that ray start --head "
-            "printed (its port is 6379 unless told otherwise)"
+            f"address: found no healthy Ray cluster at {address}; use the address that ray start --head "
+            "printed (the default port is 6379)"
         )
 
 
@@ -150,14 +149,14 @@ def _is_of_token(problem: str) -> bool:
 
 
 def _health_problem(address: str) -> str | None:
-    """What Ray's check writes where a cluster is not well; None where it is."""
+    """The output of Ray's check if a cluster is not healthy; None if it is."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
     try:
         found = subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=HEALTHY_WITHIN, check=False
         )
     except subprocess.TimeoutExpired:
-        return "no answer"
+        return "no response"
     return None if found.returncode == 0 else found.stderr
 
 
@@ -176,19 +175,19 @@ def _start(address: str | None, temporary: Path | None) -> None:
         ray.init(address="local" if address is None else address, **settings)
     except (OSError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
         place = "here" if address is None else f"at {address}"
-        raise UserError(f"address: Ray could not be started or joined {place}: {error}") from error
+        raise UserError(f"address: cannot start or join Ray {place}: {error}") from error
 
 
 def _temporary_folder(scratch: Path) -> Path:
-    """A new one, noted in the sweep's folder, in case that this process is killed."""
-    # Not where TMPDIR says: the names of Ray's sockets below it must not be longer than 107 bytes.
+    """A new temporary folder, recorded in the sweep's folder in case this process is killed."""
+    # Not in TMPDIR: the paths of Ray's sockets below it must not be longer than 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))
     (scratch / NOTE).write_text(str(folder))
     return folder
 
 
 def remove_temporary(scratch: Path) -> None:
-    """Remove Ray's temporary files of a command that was killed."""
+    """Remove Ray's temporary files left by a command that was killed."""
     note = scratch / NOTE
     if note.exists() and (old := Path(note.read_text())).name.startswith(PREFIX):
         shutil.rmtree(old, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Give the trials to Ray Tune: which ones, in which order, with what resources, and who stops or suggests them."""
+"""Run the trials with Ray Tune: which, in which order, with what resources, and how they are stopped or suggested."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,10 +21,10 @@ from finetune_monitor.sweep.trials.supervisor import SCRATCH, Site
 from finetune_monitor.sweep.trials.trial import PERSON, SEED, SITE, TRIAL, SupervisedTrial, name_of
 
 GOAL = "goal/"
-"""What the metric of a decision is called in a result."""
+"""The key of a goal's metric in a result."""
 
 TRIES = 100
-"""Suggestions in a row that were all made before, after which the space counts as searched through."""
+"""Number of repeated suggestions in a row after which the space counts as exhausted."""
 
 
 def run_trials(
@@ -35,12 +35,12 @@ def run_trials(
     callback: tune.Callback,
     stopper: tune.Stopper,
 ) -> None:
-    """Run every trial that is not over; returns when all are, or when `stopper` says so."""
+    """Run every unfinished trial; returns when all have ended, or when `stopper` ends the sweep."""
     over = [trial for trial in ledger if trial.state.is_over]
     todo = [trial for trial in ledger if not trial.state.is_over]
     searcher = _searcher(plan, todo, over, site) if plan.spec.search else None
     search = plan.spec.search
-    tune.run(  # and not tune.Tuner, which pickles the callbacks
+    tune.run(  # not tune.Tuner, which pickles the callbacks
         SupervisedTrial,
         name="tune",
         config=_space(plan, todo, site),
@@ -64,7 +64,7 @@ def _id(trial: Any) -> str:
 
 
 def _space(plan: SweepPlan, todo: Sequence[TrialRecord], site: Site) -> dict[str, Any]:
-    """The names of the trials as a grid; for a search what all its trials share."""
+    """The names of the trials as a grid; for a search, what all its trials share."""
     if plan.spec.search is None:
         return {SITE: site.to_json(), TRIAL: tune.grid_search([trial.name for trial in todo])}
     alike = plan.searched({})
@@ -72,9 +72,9 @@ def _space(plan: SweepPlan, todo: Sequence[TrialRecord], site: Site) -> dict[str
 
 
 def make_scheduler(plan: SweepPlan, trials: Sequence[TrialRecord]) -> "ByName | None":
-    """ASHA (Li et al. 2020), told what the trials have recorded until now; None where no rule stops trials early.
+    """ASHA (Li et al. 2020), fed with the trials' recorded results; None if trials are not stopped early.
 
-    What it replies to that is ignored: each of these trials went on then, or was stopped.
+    Its replies to these results are ignored: each of these trials has already continued or stopped.
     """
     rule = plan.spec.early_termination
     if rule is None:
@@ -87,12 +87,12 @@ def make_scheduler(plan: SweepPlan, trials: Sequence[TrialRecord]) -> "ByName | 
         max_t=plan.longest,
         grace_period=plan.grace_steps,
         reduction_factor=rule.reduction,
-        stop_last_trials=False,  # a trial that has passed a rung is not judged at lower ones, nor at that one again
+        stop_last_trials=False,  # a trial that has passed a rung is not judged at lower ones or at the same one again
     )
     scheduler = ByName(asha)
     for trial in trials:
         stand_in: Any = SimpleNamespace(config={TRIAL: trial.name})
-        nobody: Any = None  # the scheduler asks its controller nothing
+        nobody: Any = None  # the scheduler does not use its controller
         scheduler.on_trial_add(nobody, stand_in)
         for row in _recorded(plan, trial, metric):
             scheduler.on_trial_result(nobody, stand_in, {"step": row.step, GOAL + metric: row.goal[metric]})
@@ -100,7 +100,7 @@ def make_scheduler(plan: SweepPlan, trials: Sequence[TrialRecord]) -> "ByName | 
 
 
 class ByName(FIFOScheduler):
-    """Tells ASHA of trials by their names, which are the same in every command; Tune's identifiers are not."""
+    """Passes trials to ASHA by name, which is the same in every command, unlike Tune's identifiers."""
 
     def __init__(self, asha: AsyncHyperBandScheduler):
         super().__init__()  # type: ignore[no-untyped-call]  # mypy's list of exceptions misses super()
@@ -129,7 +129,7 @@ def _recorded(plan: SweepPlan, trial: TrialRecord, metric: str) -> list[Progress
 
 
 def _searcher(plan: SweepPlan, todo: Sequence[TrialRecord], over: Sequence[TrialRecord], site: Site) -> Searcher:
-    """Optuna's TPE (Bergstra et al. 2011), told of the trials that are over; those that are not come first."""
+    """Optuna's TPE (Bergstra et al. 2011), fed with the finished trials; unfinished ones are run first."""
     search = plan.spec.search
     assert search is not None
     metric = plan.goals["search"]
@@ -139,7 +139,7 @@ def _searcher(plan: SweepPlan, todo: Sequence[TrialRecord], over: Sequence[Trial
         metric=GOAL + metric,
         mode="max",
         points_to_evaluate=[dict(trial.settings) for trial in todo],
-        seed=len(todo) + len(over),  # the first seed again would suggest the first settings again
+        seed=len(todo) + len(over),  # reusing the first seed would suggest the first settings again
     )
     for trial in over:
         found = _recorded(plan, trial, metric)
@@ -160,7 +160,7 @@ def _distributions(search: SearchConfig) -> dict[str, Any]:
 
 
 class Distinct(Searcher):
-    """Passes on what another searcher suggests, each settings once: the same training again would say nothing new."""
+    """Passes on another searcher's suggestions without duplicates: repeating a training run would show nothing new."""
 
     def __init__(self, searcher: Searcher, known: Sequence[Mapping[str, Any]]):
         super().__init__(metric=searcher.metric, mode=searcher.mode)
@@ -187,7 +187,7 @@ class Distinct(Searcher):
         self._searcher.on_trial_complete(self._asked[trial_id], result, error)
 
     def save(self, checkpoint_path: str) -> None:
-        """The trials' records are all that is kept."""
+        """Save nothing: only the trials' records are kept."""
 
     def restore(self, checkpoint_path: str) -> None:
         """See `save`."""

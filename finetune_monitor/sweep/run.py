@@ -1,4 +1,4 @@
-"""One sweep from its config to its answer; the same command goes on where another one ended, however that ended."""
+"""Run a sweep from its config to its answer; the same command resumes it, however the previous one ended."""
 
 import os
 import secrets
@@ -24,19 +24,19 @@ from finetune_monitor.sweep.spec import SweepConfig, load_sweep
 from finetune_monitor.sweep.trials.supervisor import LOGS, SCRATCH, STOP, TOKEN, Site
 
 PAGE_WITHIN = 600.0
-"""Seconds for a page that is being written when the last trial ends; then it is written once more, for good."""
+"""Seconds to wait for a page that is being written when the last trial ends; then it is written one final time."""
 
-ENDING = "ending the trials with a checkpoint each"
+ENDING = "stopping the trials, each with a checkpoint"
 
 
 def run_sweep(path: Path, overrides: Sequence[str] = ()) -> int:
-    """Run what is left of a sweep, and print what was found.
+    """Run the remaining trials of a sweep, and print the answer.
 
     Returns:
-        The exit status: 0, 1 where a trial has failed or could not be run, or 128 + the signal that ended the sweep.
+        The exit status: 0, 1 if a trial has failed or could not be run, or 128 + the signal that ended the sweep.
 
     Raises:
-        UserError: the config is not valid, the folder is in use, holds something else or cannot be written to, or the
+        UserError: the config is not valid; the folder is in use, holds something else, or is not writable; or the
             trials cannot start.
     """
     spec = load_sweep(path, overrides)
@@ -46,8 +46,8 @@ def run_sweep(path: Path, overrides: Sequence[str] = ()) -> int:
         raise
     except OSError as error:
         raise UserError(
-            f"{error.filename or spec.output_dir}: cannot be written or read ({error.strerror or error}); put that "
-            "right, such as by making room on the disk: the same command goes on"
+            f"{error.filename or spec.output_dir}: cannot write or read it ({error.strerror or error}); fix that, "
+            "for example by freeing disk space, and run the same command to resume"
         ) from error
 
 
@@ -56,7 +56,7 @@ def _run_sweep(spec: SweepConfig) -> int:
     if (folder / RUN).exists():
         raise UserError(f"{folder}: holds a single run; choose another output_dir for the sweep")
     known = _known(folder)
-    plan = make_plan(spec, known)  # without the lock: what cannot start leaves no folder behind
+    plan = make_plan(spec, known)  # before locking, so that a sweep that cannot start leaves no folder
     if known is None:
         prepare_ray(spec.address)
     with _taken(folder):
@@ -65,7 +65,7 @@ def _run_sweep(spec: SweepConfig) -> int:
         ledger = Ledger(folder, spec.model_dump(mode="json"), plan.trials, plan.set_aside)
         status = _run(plan, ledger) if _is_work_left(plan, ledger) else 0
         if status:
-            print(f"{folder}: {counted(ledger, _total(plan, ledger))}; the same command goes on from here")
+            print(f"{folder}: {counted(ledger, _total(plan, ledger))}; run the same command to resume")
             return status
         return _conclude(plan, ledger.state)
 
@@ -80,7 +80,7 @@ def _taken(folder: Path) -> IO[str]:
         folder.mkdir(parents=True, exist_ok=True)
         return lock(folder)
     except OSError as error:
-        raise UserError(f"{folder}: cannot write there ({error.strerror}); choose another output_dir") from error
+        raise UserError(f"{folder}: cannot write to it ({error.strerror}); choose another output_dir") from error
 
 
 def _is_work_left(plan: SweepPlan, ledger: Ledger) -> bool:
@@ -94,12 +94,12 @@ def _total(plan: SweepPlan, ledger: Ledger) -> int:
 
 
 def _run(plan: SweepPlan, ledger: Ledger) -> int:
-    """Start Ray, run the trials, and leave nothing of Ray's behind; returns the status of an interrupt, or 0."""
+    """Start Ray, run the trials, and clean up after Ray; returns the exit status of an interrupt, or 0."""
     site = _prepare(plan)
     scratch = Path(site.folder) / SCRATCH
     asked = watched_signals(ENDING, tell=(scratch / STOP).touch)
     with warnings.catch_warnings(), asked as interrupt, ExitStack() as left:
-        warnings.simplefilter("ignore")  # of rows that are being written; they would tear the table
+        warnings.simplefilter("ignore")  # about rows that are being written; they would break the table
         left.callback(shutil.rmtree, scratch, ignore_errors=True)
         publisher = Publisher(ledger)
         left.callback(lambda: publisher.close(PAGE_WITHIN if interrupt.number is None else 0))
@@ -112,7 +112,7 @@ def _run(plan: SweepPlan, ledger: Ledger) -> int:
 
 
 def _prepare(plan: SweepPlan) -> Site:
-    """A fresh folder for what the trials are told; what a command that was killed left behind goes."""
+    """A fresh folder for communication with the trials; leftovers of a killed command are removed."""
     folder = plan.folder.absolute()
     scratch = folder / SCRATCH
     remove_temporary(scratch)
@@ -142,11 +142,11 @@ def _tune(plan: SweepPlan, ledger: Ledger, site: Site, publisher: Publisher, int
 
 
 def _conclude(plan: SweepPlan, state: SweepState) -> int:
-    """Write the answer, and say what was found and where it is."""
+    """Write the answer, and print the results and their location."""
     answer = publish(state)
     failed = [trial for trial in state.trials if trial.state == TrialState.FAILED]
     is_left = not all(trial.state.is_over for trial in state.trials)
-    goes_on = "; the same command goes on from here" if is_left else ""
+    goes_on = "; run the same command to resume" if is_left else ""
     print(f"{state.folder}: {counted(state.trials, len(state.trials))}{goes_on}")
     for trial in failed:
         attempts = f"{trial.attempts} attempt{'s' if trial.attempts > 1 else ''}"

@@ -1,4 +1,4 @@
-"""What a sweep's YAML file says: its keys, types and defaults, and one message for everything that is wrong with it."""
+"""A sweep's YAML file: its keys, types, and defaults, and one message that lists all problems."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,27 +15,27 @@ from finetune_monitor.base.yaml_files import override, read_yaml
 from finetune_monitor.training.config import Config, UserPath
 
 ONE_FOR_ALL = {
-    "output_dir": "the sweep's own output_dir decides",
-    "train.resume": "every trial goes on from its own checkpoint",
+    "output_dir": "the sweep's own output_dir determines it",
+    "train.resume": "every trial resumes from its own checkpoint",
 }
 """Config keys that a sweep sets itself, with the reason."""
 
 ONE_VALUE_FOR_ALL = {
-    "monitor.grid": "one grid for all: scores on other prompts cannot be compared; use set",
+    "monitor.grid": "one grid for all, because scores on different prompts are not comparable; use set",
     "monitor.metrics": "one set of metrics for all; use set",
     "monitor.enabled": "a trial without evaluations cannot be compared; leave it true",
-    "data.resolution": "it changes the size of the grid's images, and images of other sizes cannot be compared",
+    "data.resolution": "it changes the size of the grid's images, and images of different sizes are not comparable",
 }
 """Config keys that must be the same in all trials, with the reason."""
 
 FOR_PEOPLE = {
     "seed": "use seeds",
-    "data.held_out": "the same photos for all, or the scores are not comparable; use set, or people",
+    "data.held_out": "the same photos for all, or the scores are not comparable; use set or people",
 }
-"""Config keys that neither axes nor a search may vary, with the reason."""
+"""Config keys that neither axes nor a search can vary, with the reason."""
 
 OPEN = ("monitor.metrics", "monitor.sinks")
-"""Sections of the config whose keys may be of classes that the user names."""
+"""Config sections whose keys may belong to the user's own classes."""
 
 RANGE_KEYS = {"low", "high", "log"}
 
@@ -67,7 +67,7 @@ def _rule(found: Any) -> Any:
 
 
 class SweepConfig(Section):
-    """`set`, `axes`, `people` and `search.space` have the dotted keys of the training's config."""
+    """The config of a sweep; `set`, `axes`, `people`, and `search.space` use dotted keys of the training config."""
 
     base: UserPath = Field(description="Config of the training.", examples=["configs/sd15_lora.yaml"])
     output_dir: UserPath = Field(description="Folder of the sweep.", examples=["runs/sweep"])
@@ -92,7 +92,7 @@ class SweepConfig(Section):
         problems = [*_key_problems(self), *_axis_problems(self), *_search_problems(self), *_people_problems(self)]
         if self.address is not None and self.address.startswith("ray://"):
             problems.append(
-                f"address: found {self.address}, expected host:port or auto; Ray's client protocol cannot run this: "
+                f"address: found {self.address}, expected host:port or auto; Ray's client protocol is not supported: "
                 "start the command on a machine of the cluster, with address: auto"
             )
         if problems:
@@ -101,10 +101,10 @@ class SweepConfig(Section):
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
-    """Read a sweep's YAML file, apply `dotted.key=value` overrides and validate; nothing is read that it names.
+    """Read a sweep's YAML file, apply `dotted.key=value` overrides, and validate; the files that it names are not read.
 
     Raises:
-        UserError: lists everything that is wrong at once.
+        UserError: lists all problems.
     """
     content = read_yaml(path)
     for change in overrides:
@@ -124,7 +124,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
 
 
 def flat(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys with their values, of which none is a mapping with keys but a search's range."""
+    """Dotted keys with their values; nested mappings are flattened, except the ranges of a search."""
     return sections.flat(content, lambda value: bool(RANGE_KEYS & value.keys()))
 
 
@@ -134,7 +134,7 @@ def _flattened(content: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _places(spec: SweepConfig) -> dict[str, list[str]]:
-    """Where the sweep names config keys that differ between trials: the place, and its keys."""
+    """The places where the sweep names config keys that differ between trials, with the keys."""
     people = {f"people.{person}": list(keys) for person, keys in spec.people.items()}
     space = {"search.space": list(spec.search.space)} if spec.search else {}
     return {"axes": list(spec.axes), **people, **space}
@@ -156,19 +156,19 @@ def _key_problems(spec: SweepConfig) -> list[str]:
 
 
 def _is_known(key: str, known: Sequence[str]) -> bool:
-    """Also what a metric or a sink of the user's own has, which is seen when the trials' configs are checked."""
+    """Whether a key may exist; keys of the user's own metrics and sinks are checked with the trials' configs."""
     choice = ".".join(key.split(".")[:3])
     return key in known or (choice.rpartition(".")[0] in OPEN and choice not in known)
 
 
 def _refusal(key: str, refused: Mapping[str, str]) -> str | None:
     if any(name.startswith(f"{key}.") for name in refused):
-        return f"found a whole section, expected single keys; name the keys within {key}"
+        return f"found an entire section, expected single keys; name the keys within {key}"
     return next((why for name, why in refused.items() if f"{key}.".startswith(f"{name}.")), None)
 
 
 def nearest_key(key: str, known: Sequence[str]) -> str:
-    """The nearest key of the config, or the keys of the section that it seems to be in."""
+    """The most similar key of the config, or the keys of the section that it seems to belong to."""
     near = nearest(key, known)
     if "did you mean" in near:
         return near
@@ -177,7 +177,7 @@ def nearest_key(key: str, known: Sequence[str]) -> str:
 
 
 def _repeated_keys(spec: SweepConfig, places: Mapping[str, list[str]]) -> list[str]:
-    """A key has one place only: which of two should count?"""
+    """Problems with keys that are set in more than one place."""
     people = dict.fromkeys(key for name, keys in places.items() if name.startswith("people.") for key in keys)
     varied = {
         "set": list(spec.set),
@@ -190,27 +190,27 @@ def _repeated_keys(spec: SweepConfig, places: Mapping[str, list[str]]) -> list[s
     for place, keys in varied.items():
         for key in keys:
             holders.setdefault(key, []).append(place)
-    return [f"{key}: stands in {' and in '.join(names)}; leave one" for key, names in holders.items() if names[1:]]
+    return [f"{key}: found in {' and in '.join(names)}; keep only one" for key, names in holders.items() if names[1:]]
 
 
 def _axis_problems(spec: SweepConfig) -> list[str]:
     problems = []
     for key, values in {**{f"axes: {key}": values for key, values in spec.axes.items()}, "seeds": spec.seeds}.items():
         if not values and key != "seeds":
-            problems.append(f"{key}: found no value, expected at least one")
+            problems.append(f"{key}: found no values, expected at least one")
         repeated = [repr(value) for i, value in enumerate(values) if value in values[:i]]
         if repeated:
             problems.append(f"{key}: found {', '.join(repeated)} more than once, expected each value once")
     if spec.axes and spec.search:
         problems.append("axes and search: found both, expected one: every combination of axes, or a search")
     if not (spec.axes or spec.search or spec.people or spec.seeds):
-        problems.append("found nothing to vary, expected axes, search, people or seeds")
+        problems.append("found nothing to vary, expected axes, search, people, or seeds")
     return problems
 
 
 def _people_problems(spec: SweepConfig) -> list[str]:
     return [
-        f"people.{person}: found no key, expected such as data.instance_images"
+        f"people.{person}: found no keys, expected keys such as data.instance_images"
         for person, keys in spec.people.items()
         if not keys
     ]
@@ -222,20 +222,20 @@ def _search_problems(spec: SweepConfig) -> list[str]:
     problems = [f"search.space: {key}: {why}" for key, found in spec.search.space.items() if (why := _unfit(found))]
     for key, found in (("people", spec.people), ("seeds", spec.seeds)):
         if len(found) > 1:
-            problems.append(f"{key}: found {len(found)}, expected one at most beside a search; use axes for several")
+            problems.append(f"{key}: found {len(found)}, expected at most one with a search; use axes for several")
     combinations = math.inf if problems else math.prod(map(_size, spec.search.space.values()))
     if combinations < spec.search.trials:
         problems.append(
             f"search.trials: found {spec.search.trials}, but the space has {combinations} combinations; lower it, or "
-            "name them as axes"
+            "use axes instead"
         )
     if redacted(spec.search.space) != spec.search.space:
-        problems.append("search.space: found what looks like a secret, which is never written down; use set")
+        problems.append("search.space: found what looks like a secret, which is never written to disk; use set")
     return problems
 
 
 def _size(found: Any) -> float:
-    """How many values there are to choose from."""
+    """The number of values to choose from."""
     if isinstance(found, list):
         return len(found)
     low, high = found["low"], found["high"]
@@ -247,17 +247,17 @@ def is_number(value: Any) -> bool:
 
 
 def _unfit(found: Any) -> str | None:
-    """Why something is no range and no list of values to choose from."""
+    """Why something is neither a range nor a list of values to choose from."""
     if isinstance(found, list):
         simple = all(value is None or isinstance(value, str | int | float) for value in found)
         unlike = len({repr(value) for value in found}) == len(found)
-        return None if found and simple and unlike else f"found {found!r}, expected plain values, each once"
+        return None if found and simple and unlike else f"found {found!r}, expected distinct plain values"
     if not isinstance(found, dict):
         return f"found {found!r}, expected a list of values or {{low, high, log}}"
     if unknown := found.keys() - RANGE_KEYS:
-        return f"found {', '.join(map(str, unknown))}, expected low, high and log only"
+        return f"found {', '.join(map(str, unknown))}, expected only low, high, and log"
     low, high, log = found.get("low", ""), found.get("high", ""), found.get("log", False)
     numbers = is_number(low) and is_number(high)
     if not numbers or not low < high or not isinstance(log, bool) or (log and low <= 0):
-        return f"found {found!r}, expected numbers low < high, and with log: true both above 0"
+        return f"found {found!r}, expected numbers low < high, both above 0 with log: true"
     return None

@@ -210,7 +210,7 @@ def test_a_table_of_means_on_another_scale(ava, tmp_path):
         ({"--train": "nowhere.jpgl"}, "nowhere.jpgl: No such file"),
         ({"--train": "test.jpgl", "--test": "test.jpgl"}, "--test and --train: "),
         ({"--test": "AVA.txt"}, "names is a rated image"),
-        ({"--device": "cuda:1"}, "--device: found cuda:1, but there are 0 GPUs here"),
+        ({"--device": "cuda:1"}, "--device: found cuda:1, but torch can use 0 GPUs"),
         ({"--device": "cpux"}, "--device: found cpux, expected cpu, cuda or cuda:1"),
         ({"--images": "nowhere"}, "nowhere: no such folder"),
         ({"--test": "nowhere.jpgl"}, "nowhere.jpgl: No such file"),
@@ -412,7 +412,7 @@ def test_eval_takes_the_heads_scale_and_says_where_the_ratings_have_another(ava,
         (
             {"clip": "gone/clip"},
             [],
-            "fitted on the CLIP in the folder gone/clip, which is not here; name it with --clip",
+            "fitted on the CLIP in the folder gone/clip, which is missing here; give it with --clip",
         ),
     ],
 )
@@ -465,7 +465,7 @@ def test_a_head_that_does_not_name_its_clip_asks_for_it(tmp_path, tiny_clip, cap
     head = write_head(tmp_path / "head.safetensors")
     photo = DEMO / "photos/astronaut/01.png"
     assert main(["aesthetic", "score", str(head), str(photo)]) == 2
-    assert "does not say which CLIP it was fitted on; name it with --clip" in capsys.readouterr().err
+    assert "does not state which CLIP it was fitted on; give it with --clip" in capsys.readouterr().err
     assert main(["aesthetic", "score", str(head), str(photo), "--clip", str(tiny_clip)]) == 0
 
 

@@ -44,7 +44,7 @@ def test_report_and_thresholds_come_out(files, tmp_path, capsys):
     assert (found.labelers, found.images, found.labels, found.method, found.power) == (4, 120, 480, "least_cost", 1)
     assert found.weights is None
     said = capsys.readouterr().out
-    assert "likeness: agreement with a labeler held out" in said
+    assert "likeness: agreement with a held-out labeler" in said
     assert f"monitor.thresholds={out / 'thresholds.json'}" in said
     assert "left out:     nothing" in said
     numbers = json.loads((out / "report.json").read_text())

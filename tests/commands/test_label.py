@@ -332,8 +332,8 @@ def test_export_writes_the_page_and_says_its_size(folder, tmp_path, capsys, monk
 @pytest.mark.parametrize(
     ("name", "arguments", "words"),
     [
-        ("there.csv", [], "exists already"),
-        ("there.html", [], "exists already"),
+        ("there.csv", [], "already exists"),
+        ("there.html", [], "already exists"),
         ("out.json", [], "expected a file that ends in .csv"),
         ("out.csv", ["--metric", "other"], "found other, expected face_similarity or aesthetic"),
         ("out.html", ["--metric", "other"], "found other, expected face_similarity or aesthetic"),
@@ -366,6 +366,6 @@ def test_one_rating_is_one(folder, tmp_path, capsys):
 
 def test_export_without_ratings_says_what_comes_first(folder, tmp_path, capsys):
     assert main(["label", "export", str(folder), "-o", str(tmp_path / "out.csv")]) == 2
-    assert "found no rating yet" in capsys.readouterr().err
+    assert "found no ratings yet" in capsys.readouterr().err
     assert not (folder / RATINGS).exists()
     assert not (tmp_path / "out.csv").exists()

@@ -50,7 +50,10 @@ def test_a_folder_that_cannot_be_written(capsys, monkeypatch):
 
     monkeypatch.setattr("finetune_monitor.report.page.write_page", full)
     assert main(["report", "runs/ana", "-o", "page"]) == 2
-    assert "page: could not be written (No space left on device); the same command goes on" in capsys.readouterr().err
+    assert (
+        "page: cannot write the page (No space left on device); fix that and run the same command"
+        in capsys.readouterr().err
+    )
 
 
 def sweep(folder: Path, *trials: str) -> None:
@@ -63,13 +66,13 @@ def test_several_sweeps_are_refused(capsys):
     sweep(Path("one"), "a")
     sweep(Path("two"), "a")
     assert main(["report", "one", "two", "-o", "page"]) == 2
-    assert "found 2 sweeps (one, two), expected one a page" in capsys.readouterr().err
+    assert "found 2 sweeps (one, two), expected one per page" in capsys.readouterr().err
 
 
 def test_a_sweep_of_which_nothing_has_begun(capsys):
     sweep(Path("one"), "a", "b")
     assert main(["report", "one", "-o", "page"]) == 2
-    assert "one: no trial of the sweep has begun" in capsys.readouterr().err
+    assert "one: no trial of the sweep has started" in capsys.readouterr().err
 
 
 def test_a_folder_name_that_is_no_text(capsys):

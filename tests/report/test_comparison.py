@@ -225,7 +225,7 @@ def test_the_command_compares_the_best_and_the_last_steps(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "At each run's best step:" in out
     assert "At each run's last step:" in out
-    assert "note: measured in one of the two alone: x" in out
+    assert "note: measured in only one of the two: x" in out
 
 
 def test_two_steps_of_one_run_and_a_caution_on_the_command_line(tmp_path, capsys):
@@ -243,7 +243,7 @@ def test_two_steps_of_one_run_and_a_caution_on_the_command_line(tmp_path, capsys
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ([], "stands twice; name two steps of it: --step S S"),
+        ([], "found twice; choose two of its steps: --step S S"),
         (["--step", "0", "1", "2"], "--step: found 3 steps, expected one for both runs, or one each"),
         (["--step", "9"], "step 9 was not evaluated; expected one of 0"),
     ],

@@ -20,8 +20,8 @@ TWO_NODES = ROOT / "tests/support/two_nodes.py"
 
 
 REFUSED = {
-    "nothing": "address: no Ray cluster answers at",
-    "stranger": "is no healthy Ray cluster",
+    "nothing": "address: no Ray cluster responds at",
+    "stranger": "found no healthy Ray cluster",
 }
 """What listens at an address, and what the command says of it."""
 
@@ -85,9 +85,7 @@ def test_trials_run_on_both_nodes_and_one_lost_with_its_node_runs_elsewhere(tmp_
     found = sweeps.trials(path).values()
     assert {trial.state for trial in found} == {TrialState.FINISHED}
     assert sorted(trial.attempts for trial in found) == [1, 2]
-    assert "tried again from its checkpoint: its machine, or what watches over it there, was lost" in sweeps.output(
-        path
-    )
+    assert "retrying from its checkpoint: its machine, or its supervisor there, was lost" in sweeps.output(path)
     assert all(sweeps.steps(path, name) == [0, 100, 200] for name in names)
 
 

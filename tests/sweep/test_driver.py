@@ -42,7 +42,7 @@ def test_one_of_two_trials_is_killed_and_comes_back_while_a_third_fails_at_once(
     assert "ana.log" in output
     assert {trial.state for trial in found.values()} == {TrialState.FINISHED}
     assert {name: trial.attempts for name, trial in found.items()} == {"ben": 2, "cy": 1}
-    assert "ben: tried again from its checkpoint: ended by signal 9 (SIGKILL)" in output
+    assert "ben: retrying from its checkpoint: ended by signal 9 (SIGKILL)" in output
     first, second = sweeps.begun_at(path, "ben")
     assert first == 0 < second
     assert {name: sweeps.steps(path, name)[-1] for name in found} == {"ben": 90, "cy": 30}

@@ -18,7 +18,7 @@ def test_ctrl_c_a_killed_driver_and_the_same_command(tmp_path, tiny_model, photo
         sweeps.wait_for(lambda: sweeps.has_checkpoint(path, "rank=1"))
         os.killpg(driver.pid, signal.SIGINT)  # a terminal tells the whole group
         assert driver.wait(100) == 130, sweeps.output(path)
-        assert "0 of 2 finished, 2 waiting; the same command goes on from here" in sweeps.output(path)
+        assert "0 of 2 finished, 2 waiting; run the same command to resume" in sweeps.output(path)
         assert not sweeps.children(path)
         saved = sweeps.newest(path, "rank=1")
         assert "stopping after this step with a checkpoint" in sweeps.log(path, "rank=1")

@@ -47,7 +47,7 @@ def test_without_a_terminal_each_event_is_a_line(ledger, capsys):
     board.ended(ledger["rank=1"], ledger["rank=1"].error)
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == [
-        "rank=1: begins",
+        "rank=1: started",
         "rank=1: step 50, face_similarity 0.500",
         "rank=1: step 100, face_similarity not measured",
     ]
@@ -138,7 +138,7 @@ def board(tmp_path, monkeypatch, terminal, capsys):
 
 
 def test_what_was_recorded_before_is_no_news_and_no_speed(board):
-    assert board(0, "begun", "a") == (["a: begins"], None)
+    assert board(0, "begun", "a") == (["a: started"], None)
     assert board(1, "evaluated", "a", result(100, again=True)) == ([], None)
     assert board(30, "evaluated", "a", result(120)) == (["a: step 120, face_similarity 0.500"], None)
     # 60 more steps at a second each, then two trials as long as this one: 50 seconds gone by and 60 to come.

@@ -109,7 +109,7 @@ def test_what_training_takes_from_a_new_config_may_change(plan):
     begin(first, first.trials[0])
     kept = {"data.workers": 0, "train.checkpoint_every": 1, "train.keep_checkpoints": 1}
     assert plan(axes={"train.rank": [1]}, set=kept).trials
-    with pytest.raises(UserError, match=r"train.cache_latents was 'auto', is 'never'"):
+    with pytest.raises(UserError, match=r"train.cache_latents was 'auto', is now 'never'"):
         plan(axes={"train.rank": [1]}, set={"train.cache_latents": "never"})
 
 
@@ -145,7 +145,7 @@ def test_a_space_that_becomes_a_range_refuses_what_is_no_number(plan, tmp_path):
     name = search_name({key: None}, None, None)
     known = SweepState(tmp_path / "sweep", {}, (TrialRecord(name, {key: None}),))
     write_trial(tmp_path / "sweep/trials" / name, {0: 0.1}, images=False)
-    with pytest.raises(UserError, match=r"another search.space"):
+    with pytest.raises(UserError, match=r"different search.space"):
         plan(search={"trials": 2, "space": {key: {"low": 1.0, "high": 5.0}}}, known=known)
 
 

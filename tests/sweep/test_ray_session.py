@@ -25,7 +25,7 @@ def test_an_address_where_nothing_answers_leaves_no_folder(environment, tmp_path
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         path = sweeps.write_sweep(tmp_path, tiny_model, photos, seeds=[0], address=address)
-        with pytest.raises(UserError, match="no Ray cluster answers"):
+        with pytest.raises(UserError, match="no Ray cluster responds"):
             run.run_sweep(path)
     assert not (tmp_path / "sweep").exists()
 
@@ -44,7 +44,7 @@ REFUSED = "ray.exceptions.AuthenticationError: RPC error: InvalidAuthToken: Auth
     [
         (None, None, None),
         (REFUSED, None, None),
-        (REFUSED, REFUSED, "asks for a token.* copy\n? ?~/.ray/auth_token"),
+        (REFUSED, REFUSED, "requires a token.* copy\n? ?~/.ray/auth_token"),
         ("other", "other", "no healthy"),
     ],
 )

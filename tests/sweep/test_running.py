@@ -78,7 +78,7 @@ def command(plan, monkeypatch, tmp_path):
 
 def test_the_status_is_not_0_while_a_trial_is_not_over(command, capsys):
     assert command(lambda *given: None) == 1
-    assert "2 waiting; the same command goes on" in capsys.readouterr().out
+    assert "2 waiting; run the same command to resume" in capsys.readouterr().out
 
 
 METRIC = "goal/face_similarity"
@@ -206,7 +206,7 @@ def test_a_full_disk_is_told_and_nothing_of_the_session_is_left(command, monkeyp
 
     threads = threading.active_count()
     monkeypatch.setattr(Ledger, "close", full)
-    with pytest.raises(UserError, match=r"sweep.json: cannot be written or read \(No space left"):
+    with pytest.raises(UserError, match=r"sweep.json: cannot write or read it \(No space left"):
         command(full)
     assert threading.active_count() == threads
     assert not (tmp_path / "sweep/.ray").exists()

@@ -36,27 +36,27 @@ def plan(tmp_path, tiny_model, photos):
         ({"set": {"trainn.rank": 1}, "seeds": [0]}, r"set: trainn.rank: unknown key \(did you mean train.rank"),
         ({"people": {"ana": {"data.photos": "x"}}}, r"people.ana: data.photos: unknown key"),
         ({"search": {"trials": 2, "space": {"train.rnk": [1, 2]}}}, r"search.space: train.rnk: unknown key"),
-        ({"axes": {"train.rank": []}}, r"train.rank: found no value"),
+        ({"axes": {"train.rank": []}}, r"train.rank: found no values"),
         ({"axes": {"train.rank": [1, 2, 1]}}, r"train.rank: found 1 more than once"),
         ({"seeds": [0, 0]}, r"seeds: found 0 more than once"),
-        ({}, r"found nothing to vary, expected axes, search, people or seeds"),
+        ({}, r"found nothing to vary, expected axes, search, people, or seeds"),
         ({"axes": {"train.rank": [1]}, "search": {"trials": 2, "space": SPACE}}, r"axes and search: found both"),
-        ({"people": {"ana": {}}}, r"people.ana: found no key"),
+        ({"people": {"ana": {}}}, r"people.ana: found no keys"),
         ({"search": {"trials": 5, "space": SPACE}}, r"search.trials: found 5, but the space has 4 combinations"),
         ({"search": {"trials": 2, "space": {"train.rank": 3}}}, r"train.rank: found 3, expected a list of values or"),
         ({"search": {"trials": 2, "space": {"train.rank": {"low": 4, "high": 2}}}}, r"expected numbers low < high"),
         ({"search": {"trials": 2, "space": {"train.rank": {"low": 0, "high": 2, "log": True}}}}, r"both above 0"),
-        ({"search": {"trials": 2, "space": SPACE}, "seeds": [0, 1]}, r"seeds: found 2, expected one at most"),
+        ({"search": {"trials": 2, "space": SPACE}, "seeds": [0, 1]}, r"seeds: found 2, expected at most one"),
         ({"axes": {"monitor.grid.steps": [2, 3]}}, r"monitor.grid.steps: one grid for all"),
         ({"axes": {"data.resolution": [64, 128]}}, r"data.resolution: it changes the size of the grid's images"),
         ({"people": {"ana": {"monitor.metrics.aesthetic": None}}}, r"monitor.metrics.aesthetic: one set of metrics"),
-        ({"set": {"output_dir": "x"}, "seeds": [0]}, r"set: output_dir: the sweep's own output_dir decides"),
+        ({"set": {"output_dir": "x"}, "seeds": [0]}, r"set: output_dir: the sweep's own output_dir determines it"),
         ({"set": {"monitor.enabled": False}, "seeds": [0]}, r"a trial without evaluations cannot be compared"),
-        ({"set": {"train.rank": 1}, "axes": {"train.rank": [1]}}, r"train.rank: stands in set and in axes"),
-        ({"seeds": [0], "axes": {"seed": [1]}}, r"seed: stands in axes and in seeds"),
+        ({"set": {"train.rank": 1}, "axes": {"train.rank": [1]}}, r"train.rank: found in set and in axes"),
+        ({"seeds": [0], "axes": {"seed": [1]}}, r"seed: found in axes and in seeds"),
         ({"axes": {"train.rank": [0, 1]}}, r"rank=0: train.rank: found 0"),
         ({"axes": {"train.method": ["lora", "dora"]}}, r"method=dora: train.method: found 'dora'"),
-        ({"set": {"train.max_steps": 0}, "seeds": [0, 1]}, r"base.yaml, with what the sweep sets: train.max_steps"),
+        ({"set": {"train.max_steps": 0}, "seeds": [0, 1]}, r"base.yaml, with the sweep's settings: train.max_steps"),
         ({"axes": {"data.instance_count": [3, 4]}}, r"found 3 .*expected 4"),
         ({"axes": {"data.instance_count": [3]}, "set": {"data.held_out": 1}}, r"found 3 photos, expected 4"),
         ({"axes": {"train.rank": [1]}, "early_termination": "asho"}, r"early_termination.rule"),
@@ -65,17 +65,17 @@ def plan(tmp_path, tiny_model, photos):
             r"early_termination.metric: found 'beauty', expected one of",
         ),
         ({"search": {"trials": 2, "space": SPACE, "metric": "face_similarity_held_out"}}, r"face_similarity_held_out"),
-        ({"axes": {"train.rank": [1]}, "early_termination": {"grace_steps": 6}}, r"no trial would be stopped"),
+        ({"axes": {"train.rank": [1]}, "early_termination": {"grace_steps": 6}}, r"no trial would ever be stopped"),
         ({"axes": {"seed": [0, 1]}}, r"axes: seed: use seeds"),
         ({"axes": {"data.held_out": [1, 2]}}, r"axes: data.held_out: the same photos for all"),
         ({"search": {"trials": 2, "space": {"data.held_out": [1, 2]}}}, r"search.space: data.held_out: the same"),
-        ({"axes": {"train": [1]}}, r"axes: train: found a whole section.*name the keys within train"),
+        ({"axes": {"train": [1]}}, r"axes: train: found an entire section.*name the keys within train"),
         ({"search": {"trials": 10, "space": {"train.rank": {"low": 4, "high": 6}}}}, r"the space has 3 combinations"),
         ({"search": {"trials": 2, "space": {"model": ["https://a:b@hub/m", "x"]}}}, r"looks like a secret"),
-        ({"people": {"ana": {"train.rank": 1}, "Ana": {"train.rank": 2}}}, r"ana and Ana: found one name for 2"),
-        ({"axes": {"train.rank": [1, "1"]}}, r"rank=1 and rank=1: found one name for 2"),
+        ({"people": {"ana": {"train.rank": 1}, "Ana": {"train.rank": 2}}}, r"ana and Ana: found the same name for 2"),
+        ({"axes": {"train.rank": [1, "1"]}}, r"rank=1 and rank=1: found the same name for 2"),
         ({"axes": {"train.rank": [1]}, "resources": {"gpus": 2}}, r"resources.gpus: found 2"),
-        ({"axes": {"train.rank": [1]}, "address": "ray://head:10001"}, r"Ray's client protocol cannot run this"),
+        ({"axes": {"train.rank": [1]}, "address": "ray://head:10001"}, r"Ray's client protocol is not supported"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_place(plan, keys, problem):
@@ -127,7 +127,7 @@ def test_a_trial_that_has_begun_keeps_its_config(plan, tmp_path):
     added = plan(axes={"train.rank": [1, 2, 4]}, set={"monitor.sinks.tensorboard": {}})  # neither changes what is known
     assert len(added.trials) == 3
     with pytest.raises(
-        UserError, match=r"rank=1: train.max_steps was 6, is 7; a sweep cannot be made longer or shorter.*restore it"
+        UserError, match=r"rank=1: train.max_steps was 6, is now 7; the length of a sweep cannot change.*restore it"
     ):
         plan(axes={"train.rank": [1, 2]}, set={"train.max_steps": 7})
     assert len(plan(axes={"train.rank": [2]}, set={"train.max_steps": 7}).trials) == 1
@@ -142,7 +142,7 @@ def test_a_search_keeps_what_it_began_and_refuses_another_space(plan, tmp_path):
     corrected = plan(search=other, known=known)  # it failed before it had a record
     assert (corrected.trials, corrected.set_aside) == ((), known.trials)
     write_trial(tmp_path / "sweep/trials" / name, {0: 0.1}, images=False)
-    with pytest.raises(UserError, match=r"another search.space"):
+    with pytest.raises(UserError, match=r"different search.space"):
         plan(search=other, known=known)
 
 

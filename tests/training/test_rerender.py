@@ -127,7 +127,7 @@ def test_what_is_not_here_as_in_the_run_is_said_where_they_differ(copied, capsys
 def test_without_a_recorded_image_of_this_size_nothing_is_equal(copied, capsys, tmp_path):
     recorded(copied, 6, "p00-s1").unlink()
     assert command(copied, 6, "p00-s1", "-o", tmp_path / "x.png") == 1
-    assert "not known: the record has no image" in capsys.readouterr().out
+    assert "unknown: the record has no image" in capsys.readouterr().out
     assert (tmp_path / "x.png").exists()
     Image.new("RGB", (32, 64)).save(recorded(copied, 6, "p00-s1"))
     assert command(copied) == 1

@@ -1,4 +1,4 @@
-"""Start, watch and end the process of one attempt at a trial."""
+"""Start, watch, and stop the process of one attempt at a trial."""
 
 import os
 import signal
@@ -14,17 +14,17 @@ from finetune_monitor.training.main import USER_ERROR
 PREFIX = f"{NAME}: "
 
 ERROR_LENGTH = 2000
-"""Characters of an error that are kept."""
+"""Maximum number of characters of an error to keep."""
 
 
 class Child:
-    """One attempt: a session of its own, its output appended to a log; it dies when this process does.
+    """One attempt in its own session, with its output appended to a log; it dies when this process does.
 
     Args:
         cwd: the folder that relative paths in the config start from.
-        threads: of torch's on the CPU.
-        gpus: its share; with 0 it sees none of the machine's.
-        modules: a folder from which it can import, as from those of PYTHONPATH; "" for none.
+        threads: the number of torch's CPU threads.
+        gpus: its share; with 0 it sees none of the machine's GPUs.
+        modules: a folder that it can import from, like those in PYTHONPATH; "" for none.
     """
 
     def __init__(self, config: Path, log: Path, cwd: Path, threads: int, gpus: float, modules: str = ""):
@@ -48,11 +48,11 @@ class Child:
             )
 
     def poll(self) -> int | None:
-        """The exit status, negative where a signal ended it; None while it runs."""
+        """The exit status, negative if a signal ended it; None while it is running."""
         return self._process.poll()
 
     def stop(self, seconds: float) -> None:
-        """Ask it to save a checkpoint and end; after `seconds` it is killed."""
+        """Ask it to save a checkpoint and exit; after `seconds` it is killed."""
         if self._process.poll() is None:
             self._process.terminate()
             try:
@@ -64,12 +64,12 @@ class Child:
             self._process.stdin.close()
 
     def error(self) -> str:
-        """Why it ended, in words: the user's error whole, or the last line it wrote."""
+        """Why it ended: the complete error for the user, or the last line of output."""
         status = self._process.returncode
         text = self._output()
         if status == USER_ERROR and PREFIX in text:
             return text.rpartition(PREFIX)[2].strip()[:ERROR_LENGTH]
-        last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it wrote nothing")
+        last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no output")
         if status is not None and status < 0:
             return f"ended by signal {-status} ({signal.Signals(-status).name}); its last line: {last[:ERROR_LENGTH]}"
         return f"ended with status {status}: {last[:ERROR_LENGTH]}"

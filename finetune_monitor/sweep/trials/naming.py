@@ -1,4 +1,4 @@
-"""What a trial is called: its settings in words that suit a file name, the same on every machine."""
+"""The name of a trial: its settings as text that works as a file name, the same on every machine."""
 
 import hashlib
 import json
@@ -10,18 +10,18 @@ from typing import Any
 from finetune_monitor.base.redaction import redacted
 
 LONGEST = 120
-"""Characters of a name; file systems take 255 bytes, and temporary names are longer."""
+"""Maximum length of a name; file systems allow 255 bytes, and temporary names are longer."""
 
 DIGITS = 8
-"""Of a hash: among a thousand trials, one in ten thousand sweeps has two alike."""
+"""Length of a hash: with a thousand trials, one sweep in ten thousand has a collision."""
 
 Settings = Mapping[str, Any]
 
 
 def trial_name(settings: Settings, person: str | None, seed: int | None) -> str:
-    """A name such as `instance_count=5_ana_seed=0`, which depends on this trial alone.
+    """A name such as `instance_count=5_ana_seed=0`, which depends only on this trial.
 
-    Where not every character suits a file name, or there are too many, it ends with a hash.
+    It ends with a hash if it is too long or has characters that do not work in file names.
     """
     text = _text_of(settings, person, seed, exact=True)
     name = _cleaned(text)
@@ -30,12 +30,12 @@ def trial_name(settings: Settings, person: str | None, seed: int | None) -> str:
 
 
 def search_name(settings: Settings, person: str | None, seed: int | None) -> str:
-    """A name for a trial of a search, such as `learning_rate=0.000312_rank=8_1f3a57c0`: rounded, so with the hash."""
+    """A name for a search trial, such as `learning_rate=0.000312_rank=8_1f3a57c0`: rounded, so it needs the hash."""
     return f"{_cut(_cleaned(_text_of(settings, person, seed, exact=False)))}_{_hash(settings, person, seed)}"
 
 
 def alike(names: Iterable[str]) -> list[list[str]]:
-    """Names that are one and the same to a file system which ignores case, in groups."""
+    """Groups of names that are identical on a file system that ignores case."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(name.casefold(), []).append(name)

@@ -1,4 +1,4 @@
-"""A trial's own process (python -m finetune_monitor.sweep.trials.process CONFIG.yaml), which ends with its parent."""
+"""The process of a trial (python -m finetune_monitor.sweep.trials.process CONFIG.yaml), which ends with its parent."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from pathlib import Path
 from finetune_monitor.training import main as training
 
 NAME = "finetune-monitor"
-"""What a message of the user's errors opens with, in the log."""
+"""The prefix of messages for the user in the log."""
 
 
 def main() -> int:
@@ -19,11 +19,11 @@ def main() -> int:
 
 
 def _end_with_parent() -> None:
-    """The parent holds the other end of our standard input: its end is the parent's, however that one died."""
+    """Exit when standard input closes: the parent holds its other end, so this happens however the parent dies."""
     while os.read(sys.stdin.fileno(), 1024):
         pass
     if os.getpgrp() == os.getpid():
-        os.killpg(0, signal.SIGKILL)  # with the workers that read photos
+        os.killpg(0, signal.SIGKILL)  # including the workers that read photos
     os._exit(1)
 
 

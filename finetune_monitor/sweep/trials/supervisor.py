@@ -1,4 +1,4 @@
-"""Watch over one trial wherever it runs: start its process, hand on its evaluations one by one, say how it ended."""
+"""Supervise one trial wherever it runs: start its process, pass on its evaluations one by one, report how it ended."""
 
 import socket
 import time
@@ -22,26 +22,26 @@ LOGS = "logs"
 """The folder of the trials' logs."""
 
 SCRATCH = ".ray"
-"""The folder for what the sweep and its trials tell each other; gone when the sweep has ended."""
+"""The folder through which the sweep and its trials communicate; removed when the sweep ends."""
 
 TOKEN, STOP = "token", "stop"
-"""Files in it: what shows that a machine sees the sweep's folder; what tells every trial to stop."""
+"""Files in it: one shows that a machine sees the sweep's folder; the other tells every trial to stop."""
 
 POLL = 0.2
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 
 FREE_WITHIN = 60.0
-"""Seconds that a former attempt has to let go of the run directory."""
+"""Seconds that an earlier attempt has to release the run directory."""
 
 STOP_WITHIN = 12.0
-"""Seconds for a checkpoint when the sweep is interrupted; the user waits for it."""
+"""Seconds for a checkpoint when the sweep is interrupted, while the user is waiting."""
 
 CHECKPOINT_WITHIN = 60.0
-"""Seconds for a checkpoint when the trial alone is stopped."""
+"""Seconds for a checkpoint when only this trial is stopped."""
 
 
 class Outcome(str, Enum):
-    """How an attempt ended that is not to be tried again at once."""
+    """The outcome of an attempt that is not retried immediately."""
 
     FINISHED = "finished"
     FAILED = "failed"
@@ -49,19 +49,19 @@ class Outcome(str, Enum):
 
 
 class TrialDiedError(RuntimeError):
-    """The process died of something that may not come back: the trial is tried again."""
+    """The process died for a reason that may not recur: the trial is retried."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where the sweep is, as every machine must see it, and how its trials run.
+    """The location of the sweep, which every machine must share, and how its trials run.
 
-    folder, cwd: absolute.
-    token: content of the file of that name.
-    threads: of torch's on the CPU, for each trial.
-    goals: metrics that decide over trials.
-    gpus: of each trial; with 0 it sees none.
-    modules: the folder of the base config, whose modules it may name; absolute.
+    folder, cwd: absolute paths.
+    token: the content of the file of that name.
+    threads: the number of torch's CPU threads for each trial.
+    goals: the metrics that trials are judged by.
+    gpus: GPUs for each trial; with 0 it sees none.
+    modules: the absolute path of the base config's folder, which may contain modules that it names.
     """
 
     folder: str
@@ -81,7 +81,7 @@ class Site:
 
 
 class Supervisor:
-    """One attempt at a trial; every call of `next_result` waits for the next evaluation, or for the end."""
+    """One attempt at a trial; each call of `next_result` waits for the next evaluation or the end."""
 
     def __init__(self, site: Site, name: str):
         self.site, self.name = site, name
@@ -96,12 +96,12 @@ class Supervisor:
         self._former: tuple[int, int] | None = None
 
     def next_result(self) -> dict[str, Any]:
-        """What Ray Tune is told: an evaluation, with `done` and `outcome` where it was the last.
+        """The next result for Ray Tune: an evaluation, with `done` and `outcome` if it was the last.
 
-        The first may be of a former attempt, which says `again`: the newest, as a goal is the best until then.
+        The first may be the newest one of an earlier attempt, marked `again`; its goal is the best value so far.
 
         Raises:
-            TrialDiedError: the process ended in a way that another attempt may not.
+            TrialDiedError: the process failed in a way that may not happen in another attempt.
         """
         try:
             if self._max_steps is None:
@@ -115,7 +115,7 @@ class Supervisor:
             raise
 
     def stop(self, seconds: float = CHECKPOINT_WITHIN) -> None:
-        """End the process, with a checkpoint if it can make one in time."""
+        """Stop the process, with a checkpoint if it can save one in time."""
         if self._child is not None:
             self._child.stop(seconds)
 
@@ -135,7 +135,7 @@ class Supervisor:
             time.sleep(POLL)
 
     def _check_machine(self) -> None:
-        """A machine of a cluster must see the same folders.
+        """Check that this machine of a cluster sees the same folders.
 
         Raises:
             UserError: it does not.
@@ -144,13 +144,13 @@ class Supervisor:
         token = self._scratch / TOKEN
         if not token.is_file() or token.read_text() != self.site.token:
             raise UserError(
-                f"{self.site.folder}: is another folder {here} than where the sweep was started; choose an output_dir "
-                "on storage that all machines of the cluster share"
+                f"{self.site.folder}: is a different folder {here} than where the sweep was started; choose an "
+                "output_dir on storage that all machines of the cluster share"
             )
         if not Path(self.site.cwd).is_dir():
             raise UserError(
-                f"{self.site.cwd}: found no such folder {here}, where the sweep was started; start it in a folder that "
-                "all machines of the cluster share"
+                f"{self.site.cwd}: found no such folder {here}, but the sweep was started in it; start it in a folder "
+                "that all machines of the cluster share"
             )
 
     def _start(self) -> None:
@@ -161,7 +161,7 @@ class Supervisor:
             self._child = Child(self._config, self._log, Path(site.cwd), site.threads, site.gpus, site.modules)
 
     def _wait_until_free(self) -> None:
-        """The process of the former attempt may be dying."""
+        """Wait for the process of the earlier attempt, which may still be exiting."""
         deadline = time.monotonic() + FREE_WITHIN
         for folder in (self._run_dir / "checkpoints", self._run_dir):
             while folder.is_dir() and not self._is_interrupted():
@@ -177,7 +177,7 @@ class Supervisor:
         return (self._scratch / STOP).exists()
 
     def _next_row(self) -> Progress | None:
-        """The next evaluation that was not told; the last one again and again, until the process has ended."""
+        """The next unreported evaluation; the last one is returned repeatedly until the process has ended."""
         if self._latest is not None and self._latest.is_last:
             return self._latest
         path = self._run_dir / EVALUATIONS
@@ -198,16 +198,17 @@ class Supervisor:
         assert self._child is not None
         if status == USER_ERROR:
             return self._end(Outcome.FAILED, self._child.error())
-        # What a former attempt wrote says nothing of this one, and a crash at exit takes nothing from a run that ended.
+        # Results of earlier attempts do not apply to this one, and a crash at exit does not affect a run that has
+        # ended.
         reason = ended(read_quietly(self._run_dir)) if self._version() != self._former else None
         if reason == StopReason.NOT_FINITE.value:
-            return self._end(Outcome.FAILED, "the loss was no longer a finite number; lower the learning rate")
+            return self._end(Outcome.FAILED, "the loss was no longer finite; lower the learning rate")
         if status == 0 or reason is not None:
             return self._end(Outcome.FINISHED)
         raise TrialDiedError(self._child.error())
 
     def _version(self) -> tuple[int, int] | None:
-        """Another one whenever `run.json` was written."""
+        """A value that changes whenever `run.json` is written."""
         path = self._run_dir / RUN
         if not path.exists():
             return None
@@ -221,5 +222,5 @@ class Supervisor:
 
 
 def cause_file(folder: Path, name: str) -> Path:
-    """Where a watcher leaves why its trial died; it is not there where the watcher was lost too."""
+    """The file in which a supervisor records why its trial died; missing if the supervisor was lost too."""
     return folder / SCRATCH / f"{name}.died"

@@ -1,4 +1,4 @@
-"""A trial as Ray Tune knows it: an actor that watches over the trial's own process."""
+"""A trial for Ray Tune: an actor that supervises the trial's own process."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,14 +9,14 @@ from finetune_monitor.sweep.trials.naming import search_name
 from finetune_monitor.sweep.trials.supervisor import Site, Supervisor
 
 SITE, TRIAL, PERSON, SEED = "sweep.site", "sweep.trial", "sweep.person", "sweep.seed"
-"""Keys of a Tune trial's config; all others are settings that a search suggests."""
+"""Keys of a Tune trial's config; all others are settings suggested by a search."""
 
 
 class SupervisedTrial(tune.Trainable):
-    """Tune asks for one result after another; training keeps its own checkpoints, so Tune's are none.
+    """Tune requests one result after another; training keeps its own checkpoints, so there are none for Tune.
 
-    Its actor is not used again for another trial: Tune keeps such an actor waiting without telling it that its trial
-    was stopped, while the process trains on.
+    Its actor is not reused for another trial: Tune keeps such an actor waiting without telling it that its trial was
+    stopped, while the process continues training.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -29,10 +29,10 @@ class SupervisedTrial(tune.Trainable):
         self._supervisor.stop()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Training keeps its own."""
+        """Save nothing: training keeps its own checkpoints."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Training finds its own."""
+        """Load nothing: training finds its own checkpoints."""
 
 
 def name_of(config: Mapping[str, Any]) -> str:
@@ -43,5 +43,5 @@ def name_of(config: Mapping[str, Any]) -> str:
 
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a search suggested."""
+    """The settings suggested by a search."""
     return {key: value for key, value in config.items() if key not in (SITE, TRIAL, PERSON, SEED)}
