@@ -1,6 +1,6 @@
-# make demo: the whole job on the embedded models.
-# make check: lint, types, layers and the fast tests, in two minutes.   make test: the same with all tests, in ten.
-# Each sets up .venv by itself; PYTHON names the interpreter to start from (3.11 or newer, for the versions tested here).
+# make demo: a complete run on the embedded models.
+# make check: lint, types, layers, and the fast tests, in two minutes.   make test: the same with all tests, in ten.
+# Each sets up .venv itself; PYTHON selects the interpreter (3.11 or newer, for the versions tested here).
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -26,13 +26,13 @@ test: lint
 
 .venv/ready: pyproject.toml requirements.lock
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
-		{ echo "make: $(PYTHON) is older than 3.11; name another one: make PYTHON=python3.12 ..."; exit 1; }
+		{ echo "make: $(PYTHON) is older than 3.11; choose another one: make PYTHON=python3.12 ..."; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing into .venv (several minutes the first time) ..."
 	$(BIN)/pip install --disable-pip-version-check -q -e ".[study,wandb,onnx,sweep,dev]" -c requirements.lock
 	touch $@
 
-# Newest versions that pyproject.toml allows, written down; run `make test` before you commit the result.
+# Pin the newest versions that pyproject.toml allows; run `make test` before you commit the result.
 lock:
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
