@@ -1,4 +1,4 @@
-"""What is left out of rated images and of ratings, and why: counted in words, and listed in a table."""
+"""What is left out of rated images and ratings, and why: counted in a sentence and listed in a table."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -12,11 +12,11 @@ from finetune_monitor.base.files import write_atomic
 from finetune_monitor.base.text import encoded
 
 PROBLEMS = "problems.csv"
-"""The table's name in the folder of a report."""
+"""The name of the table in a report's folder."""
 
 
 class ProblemKind(str, Enum):
-    """Why a row or an image is left out, or what to know of those that are not."""
+    """Why a row or an image is left out, or a note on those that are kept."""
 
     BAD_ROW = "bad row"
     DUPLICATE_ROW = "duplicate row"
@@ -35,17 +35,17 @@ class ProblemKind(str, Enum):
 
 
 NOTES = frozenset({ProblemKind.SIMILAR_NAMES, ProblemKind.UNREADABLE_TIME, ProblemKind.IGNORED_COLUMN})
-"""Kinds that leave no row out."""
+"""Kinds that do not leave rows out."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with one row or image, or a note on a file.
+    """A problem with one row or image, or a note on a file.
 
-    where: an image's name, or such as `line 12`, `line 12, column Eva` or `task 7, annotation 3`; a table's header is
-        a line, too.
+    where: an image's name, or text such as `line 12`, `line 12, column Eva`, or `task 7, annotation 3`; a table's
+        header counts as a line.
     detail: what was found and what was expected.
-    file: the one it is in, where there may be several.
+    file: the file it is in, if there may be several.
     """
 
     kind: ProblemKind
@@ -65,18 +65,18 @@ CELLS: Mapping[str, Callable[[Problem], str]] = {
 
 
 def examples(problems: Sequence[Problem]) -> list[str]:
-    """The first problems in words, for an error that names no more of them."""
+    """The first problems as text, for an error that lists only a few."""
     return [f"{problem.where}: {problem.detail}" for problem in problems[:EXAMPLES_NAMED]]
 
 
 def left_out(problems: Sequence[Problem]) -> str:
-    """How many problems there are of each kind that occurs, and where they are listed."""
+    """The number of problems of each kind, and where they are listed."""
     counts = Counter(problem.kind.value for problem in problems)
     listed = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     return f"{listed} (see {PROBLEMS})" if listed else "nothing"
 
 
 def write_problems(folder: Path, problems: Sequence[Problem], columns: Sequence[str]) -> None:
-    """Write `problems.csv` into `folder`: one line a problem, in columns of `CELLS`."""
+    """Write `problems.csv` to `folder`: one line per problem, with columns from `CELLS`."""
     rows = ([CELLS[column](problem) for column in columns] for problem in problems)
     write_atomic(folder / PROBLEMS, encoded(csv_text(columns, rows)))

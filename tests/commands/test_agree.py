@@ -58,7 +58,7 @@ def test_a_metric_that_gets_no_stars_does_not_keep_the_other_from_them(files, tm
     out = tmp_path / "report"
     assert main(["agree", *files, "-o", str(out)]) == 2
     error = capsys.readouterr().err
-    assert "looks: no thresholds: scores do not rise where people rate higher (Spearman -0.8" in error
+    assert "looks: no thresholds: scores do not increase with people's ratings (Spearman -0.8" in error
     assert "likeness" not in error
     assert list(read_thresholds(out / "thresholds.json")) == ["likeness"]
     assert (out / "report.html").exists()
@@ -114,7 +114,7 @@ def test_the_known_figures_of_real_ratings(tmp_path, capsys):
     assert main(command) == 0
     said = capsys.readouterr().out
     assert "3 earlier ratings of the same image by the same labeler left out" in said
-    assert "Left out for labels of less than 95%: 82, 87, 96, 98, 104." in said
+    assert "Left out for labeling less than 95% of the images: 82, 87, 96, 98, 104." in said
     found = read_thresholds(out / "thresholds.json")["image_appeal"]
     assert (found.labelers, found.images, found.labels) == (22, 146, 3209)
     (study,) = json.loads((out / "report.json").read_text())["metrics"]

@@ -196,7 +196,7 @@ def test_a_damaged_key_is_named(folder, capsys, content):
     else:
         file.write_bytes(content)
     assert main(["label", "serve", str(folder), "--host", "0.0.0.0", "--port", "0"]) == 2
-    assert re.search(r"access\.key: (damaged; remove it|cannot be read)", capsys.readouterr().err)
+    assert re.search(r"access\.key: (damaged; remove it|cannot read it)", capsys.readouterr().err)
 
 
 def test_serve_ends_with_ctrl_c_and_says_what_is_saved(rated):
@@ -291,7 +291,7 @@ def test_serve_refuses_hosts_that_it_cannot_have(folder, capsys, arguments, word
 
 def test_serve_refuses_what_is_no_plan_or_is_damaged(folder, tmp_path, capsys):
     assert main(["label", "serve", str(tmp_path)]) == 2
-    assert "expected a folder of `finetune-monitor label plan`" in capsys.readouterr().err
+    assert "expected a folder written by `finetune-monitor label plan`" in capsys.readouterr().err
     (folder / RATINGS).write_bytes(b"no database at all" * 100)
     assert main(["label", "serve", str(folder)]) == 2
     assert "ratings.sqlite: damaged" in capsys.readouterr().err

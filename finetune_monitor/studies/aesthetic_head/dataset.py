@@ -1,4 +1,4 @@
-"""Rated images with their embeddings: what a head is fitted on or measured with; what cannot be used is listed."""
+"""Rated images with their embeddings, to fit or evaluate a head; unusable images are listed."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +17,11 @@ from finetune_monitor.studies.rating_problems import Problem, ProblemKind
 
 @dataclass(frozen=True)
 class RatedImages:
-    """Images that are rated, can be read, and are not the same as another; all in the ratings' order.
+    """Images that are rated, readable, and distinct, in the ratings' order.
 
     digests: hexadecimal SHA-256 of each file.
     embeddings: L2-normalized, in half precision.
-    problems: everything that was left out, the ratings' own problems among it.
+    problems: everything that was left out, including the problems of the ratings.
     """
 
     ratings: Ratings
@@ -34,10 +34,10 @@ class RatedImages:
 def load_rated_images(
     ratings: Ratings, folder: Path, clip: ClipSource, store: Path, device: str | torch.device, workers: int
 ) -> RatedImages:
-    """Find the rated images below a folder and embed those that are not in the store yet.
+    """The rated images below a folder, after embedding those that are not in the store yet.
 
     Raises:
-        UserError: no rated image is there, or none can be used.
+        UserError: none of the rated images is found or usable.
     """
     found = locate_images(ratings.names, folder)
     problems = [
@@ -61,7 +61,7 @@ def load_rated_images(
                 _left_out(ratings, row, None if digest is None else first[digest], embedded.problems.get(path))
             )
     if not rows:
-        raise UserError(f"{folder}: none of its {len(present)} rated images can be used; {problems[-1].detail}")
+        raise UserError(f"{folder}: none of its {len(present)} rated images is usable; {problems[-1].detail}")
     paths = [path for path in (found[row] for row in rows) if path is not None]
     everything = [*ratings.problems, *problems]
     return RatedImages(ratings.take(rows), paths, digests, stored.rows(digests), everything)

@@ -1,4 +1,4 @@
-"""Embed once: every image goes through CLIP a single time, whatever it is called and however often one stops it."""
+"""Embed every image only once, regardless of its name and of interruptions."""
 
 import os
 import signal
@@ -34,21 +34,21 @@ from finetune_monitor.studies.aesthetic_head.embedding_store import (
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 WORKERS = min(8, CORES)
-"""Processes that read and decode; a GPU waits for fewer, and more only take memory."""
+"""Processes that read and decode; a GPU would wait for fewer, and more only use memory."""
 
 NARROWEST = 100
-"""Longer side over the shorter."""
+"""Maximum ratio of the longer side to the shorter."""
 
 CHUNK = 16
-"""Images that a worker hands over at once, 10 MB at 224 px; two such wait per worker."""
+"""Images that a worker passes on at once, 10 MB at 224 px; two such batches are queued per worker."""
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """Which embeddings belong to the files asked for.
+    """Which embeddings belong to the requested files.
 
-    digests: hexadecimal SHA-256 of each file's content, in the order asked; None where the file cannot be used.
-    problems: why, for each of those; every text names its file.
+    digests: hexadecimal SHA-256 of each file's content, in the requested order; None if the file is not usable.
+    problems: the reason for each of those, naming the file.
     """
 
     digests: list[str | None]
@@ -57,10 +57,10 @@ class Embedded:
 
 @dataclass(frozen=True)
 class ImageToEmbed:
-    """A file as a worker read it.
+    """A file as read by a worker.
 
-    state: None where the failure may pass, as that of a network drive, so that the file is tried again next time.
-    pixels: for CLIP; None where it cannot be used, or its embedding is known.
+    state: None if the failure may be temporary, as with a network drive, so that the file is retried next time.
+    pixels: for CLIP; None if the file is not usable, or if its embedding is known.
     """
 
     path: Path
@@ -71,7 +71,7 @@ class ImageToEmbed:
 
 @dataclass(frozen=True)
 class ImageFiles(Dataset[ImageToEmbed]):
-    """Files, each read when it is asked for; a file that cannot be used is a result, never an exception."""
+    """Files that are read on demand; an unusable file is a result, never an exception."""
 
     paths: Sequence[Path]
     preprocess: Callable[[Image], Tensor]
@@ -84,20 +84,24 @@ class ImageFiles(Dataset[ImageToEmbed]):
         path = self.paths[index]
         try:
             return self._read(path)
-        except Exception as error:  # one odd file in a quarter of a million must not end the work
-            return ImageToEmbed(path, Seen(problem=f"{path}: cannot be read ({error!r}); check the file"))
+        except Exception as error:  # one bad file in a quarter of a million must not stop the work
+            return ImageToEmbed(path, Seen(problem=f"{path}: cannot read it ({error!r}); check the file"))
 
     def _read(self, path: Path) -> ImageToEmbed:
         state, digest = file_state(path), sha256(path)
         image = ImageToEmbed(path, Seen(digest), state)
         if digest not in self.known:
-            try:  # the second reading is from memory: the system has just read the file
+            try:  # the second read comes from memory: the system has just read the file
                 image = replace(image, pixels=self.preprocess(_not_too_narrow(path, read_image(path))).numpy())
             except UserError as error:
-                passing = getattr(error.__cause__, "errno", None) is not None  # the system's failure, not the file's
+                passing = (
+                    getattr(error.__cause__, "errno", None) is not None
+                )  # a failure of the system, not of the file
                 image = ImageToEmbed(path, Seen(problem=str(error)), None if passing else state)
         if file_state(path) != state:
-            return ImageToEmbed(path, Seen(problem=f"{path}: it changed while it was read; run the same command again"))
+            return ImageToEmbed(
+                path, Seen(problem=f"{path}: changed while it was being read; run the same command again")
+            )
         return image
 
 
@@ -108,28 +112,28 @@ def embed_images(
     device: str | torch.device = "cpu",
     workers: int = WORKERS,
 ) -> tuple[EmbeddingStore, Embedded]:
-    """CLIP's embeddings of image files, from the store where they are, else made and stored.
+    """CLIP embeddings of image files, from the store, or computed and stored.
 
-    A file that has not changed, by size and time, is not read again; an image whose content is known under another
-    name is read but not encoded; CLIP is loaded only if something remains. Interrupted, even killed, it goes on where
-    it was. Images pass through in batches; torch's random state is left alone.
+    A file that has not changed, by size and time, is not read again; an image whose content is known under a different
+    name is read but not encoded; CLIP is loaded only if something remains. After an interruption, even a kill, it
+    resumes where it stopped. Images are processed in batches; torch's random state is not changed.
 
     Args:
-        paths: image files, as many as you like.
-        clip: what `resolve_clip` found.
-        root: folder of the stores, one for each CLIP.
-        device: where CLIP runs.
-        workers: processes that read the files; with 0 this one does.
+        paths: any number of image files.
+        clip: the result of `resolve_clip`.
+        root: the folder of the stores, one for each CLIP.
+        device: the device that CLIP runs on.
+        workers: processes that read the files; 0 reads them in this process.
 
     Raises:
-        UserError: another process is embedding into the store, or the disk does not take it.
+        UserError: another process is embedding into the store, or the disk cannot be written.
     """
     store = EmbeddingStore(root, clip)
     states, seen = _look(paths)
     seen |= store.seen(states)
     if len(seen) < len(states.keys() | seen.keys()):
         with store.writing() as writer:
-            seen |= store.seen(states)  # another process may have been at work until now
+            seen |= store.seen(states)  # another process may have been writing until now
             todo = [path for path in states if path not in seen]
             with tqdm(total=len(seen) + len(todo), initial=len(seen), desc="embedding", unit="image") as bar:
                 for group in _embed(todo, clip, device, workers, store, writer):
@@ -140,7 +144,7 @@ def embed_images(
 
 
 def _look(paths: Sequence[Path]) -> tuple[dict[Path, FileState], dict[Path, Seen]]:
-    """The states of files, and the problems of paths that are none."""
+    """The states of files, and the problems with paths that are not files."""
     states, problems = {}, {}
     for path in dict.fromkeys(paths):
         try:
@@ -163,7 +167,7 @@ def _embed(
     store: EmbeddingStore,
     writer: StoreWriter,
 ) -> Iterator[dict[Path, Seen]]:
-    """Embed files into a store, a batch at a time; what was found of each."""
+    """Embed files into a store in batches; returns the result for each."""
     if not paths:
         return
     encoder = ClipEncoder(clip, device=device)
@@ -185,7 +189,7 @@ def _embed(
 
 
 def _new(group: Sequence[ImageToEmbed], store: EmbeddingStore) -> dict[str, np.ndarray]:
-    """The pixels to encode: a content that several files share is encoded once."""
+    """The pixels to encode: content that several files share is encoded once."""
     new = {}
     for image in group:
         digest = image.seen.digest
@@ -195,7 +199,7 @@ def _new(group: Sequence[ImageToEmbed], store: EmbeddingStore) -> dict[str, np.n
 
 
 def _not_too_narrow(path: Path, image: Image) -> Image:
-    """CLIP's preprocessing enlarges the shorter side first: of a line of pixels it would make gigabytes."""
+    """The image, unless it is too narrow: CLIP's preprocessing would enlarge a line of pixels to gigabytes."""
     if max(image.size) > NARROWEST * min(image.size):
         raise UserError(
             f"{path}: found {image.width} x {image.height} pixels, expected sides of at most 1 to {NARROWEST}"
@@ -204,9 +208,9 @@ def _not_too_narrow(path: Path, image: Image) -> Image:
 
 
 def _read_all(images: ImageFiles, workers: int) -> Iterator[ImageToEmbed]:
-    """The files in their order, read ahead by other processes unless there are too few.
+    """The files in order, prefetched by other processes unless there are too few.
 
-    Pixels come as NumPy arrays, through pipes: tensors would need shared memory, of which a container has 64 MB.
+    Pixels are NumPy arrays sent through pipes: tensors would need shared memory, of which a container has only 64 MB.
     """
     loader = DataLoader(
         images,
@@ -214,15 +218,15 @@ def _read_all(images: ImageFiles, workers: int) -> Iterator[ImageToEmbed]:
         collate_fn=list,
         num_workers=min(workers, len(images) // CHUNK),
         worker_init_fn=_follow_the_parent,
-        generator=torch.Generator(),  # not torch's own, whose state it would change
+        generator=torch.Generator(),  # not torch's default generator, whose state it would change
     )
     return chain.from_iterable(loader)
 
 
 def _follow_the_parent(worker: int) -> None:
-    """In a worker: Ctrl-C, which reaches every process of a terminal, is for the parent; and when that is gone, end.
+    """Make a worker ignore Ctrl-C, which is for the parent, and exit when the parent is gone.
 
-    DataLoader's own watch for a killed parent does not end a worker that waits to write into a full pipe.
+    DataLoader's own check for a killed parent does not stop a worker that is blocked on a full pipe.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_after, args=(os.getppid(),), daemon=True).start()

@@ -1,4 +1,4 @@
-"""CLIP embeddings on disk, filed under the content of their images: never made twice, whole after any crash."""
+"""CLIP embeddings on disk, keyed by the content of their images: never computed twice, intact after any crash."""
 
 import hashlib
 import json
@@ -28,23 +28,23 @@ logger = logging.getLogger(__name__)
 STORE_VERSION = 1
 
 SHARD_ROWS = 8192
-"""12 MB of ViT-L/14: rewriting the newest shard every minute is cheap, and a quarter of a million rows are 32 files."""
+"""12 MB for ViT-L/14: rewriting the newest shard every minute is cheap, and 250,000 rows take only 32 files."""
 
 SAVE_SECONDS = 60.0
-"""How much work a killed process loses at most."""
+"""The maximum time of work that a killed process loses."""
 
 FILES = "files.sqlite"
 
 _SHARD = re.compile(r"shard-(\d{5,})\.safetensors")
 
 _TABLE = (
-    "CREATE TABLE IF NOT EXISTS files "  # a path is bytes, as a file name need not be text
+    "CREATE TABLE IF NOT EXISTS files "  # paths are bytes, because a file name may not be valid text
     "(path BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT, problem TEXT) WITHOUT ROWID"
 )
 
 
 class FileState(NamedTuple):
-    """What tells, without reading it, that a file has not changed."""
+    """The state by which an unchanged file is recognized without reading it."""
 
     size: int
     mtime_ns: int
@@ -52,24 +52,24 @@ class FileState(NamedTuple):
 
 @dataclass(frozen=True)
 class Seen:
-    """What is known of an image file: the hexadecimal SHA-256 of its content, or else why it cannot be used."""
+    """The recorded result for an image file: the hexadecimal SHA-256 of its content, or why it is not usable."""
 
     digest: str | None = None
     problem: str | None = None
 
 
 class EmbeddingStore:
-    """The L2-normalized embeddings that one CLIP made, in a folder of its own below `root`.
+    """The L2-normalized embeddings of one CLIP, in its own folder below `root`.
 
-    They are kept in float16: half the disk and memory, and the rounding moves a head's score by about 0.0001.
-    Reading needs no lock, and goes on while another process writes.
+    They are stored in float16: this halves disk and memory use, and rounding changes a head's score by about 0.0001.
+    Reading needs no lock, and works while another process is writing.
 
     Args:
-        root: where the stores of all CLIPs are.
-        clip: which one.
+        root: the folder of the stores of all CLIPs.
+        clip: the CLIP of this store.
 
     Raises:
-        UserError: the store is of another version, or cannot be read.
+        UserError: the store has a different version, or cannot be read.
     """
 
     def __init__(self, root: Path, clip: ClipSource) -> None:
@@ -87,15 +87,15 @@ class EmbeddingStore:
         return digest in self._places
 
     def known(self) -> frozenset[str]:
-        """Hexadecimal SHA-256 of every image file whose embedding is here."""
+        """Hexadecimal SHA-256 of every image file with an embedding in the store."""
         return frozenset(self._places)
 
     def rows(self, digests: Sequence[str]) -> Float16[np.ndarray, "n d"]:
-        """The saved embeddings of these contents, in their order, with one shard in memory at a time.
+        """The saved embeddings of these contents, in order, with one shard in memory at a time.
 
         Raises:
-            KeyError: one of them is not here.
-            UserError: a shard was damaged since the store was opened.
+            KeyError: one of them is not in the store.
+            UserError: a shard was damaged after the store was opened.
         """
         found = np.empty((len(digests), self.width), dtype=np.float16)
         places = np.array([self._places[digest] for digest in digests], dtype=np.int64).reshape(-1, 2)
@@ -105,15 +105,15 @@ class EmbeddingStore:
             rows = places[here, 1]
             embeddings, contents = _read(self._file(number), int(rows.max()) + 1)
             if not np.array_equal(contents[rows], wanted[here]):
-                raise UserError(f"{self._file(number)}: it changed while it was read; run the same command again")
+                raise UserError(f"{self._file(number)}: changed while it was being read; run the same command again")
             found[here] = embeddings[rows]
         return found
 
     def seen(self, states: Mapping[Path, FileState]) -> dict[Path, Seen]:
-        """What is known of those files that have not changed since, without opening one.
+        """The recorded results for files that have not changed since, without opening any file.
 
-        A file whose embedding got lost is not among them. Problems are remembered too; who wants such files to be
-        tried again, with a newer Pillow for instance, deletes files.sqlite.
+        Files whose embedding was lost are not included. Problems are recorded too; to retry such files, for example
+        with a newer Pillow, delete files.sqlite.
         """
         if not (self.folder / FILES).is_file():
             return {}
@@ -126,17 +126,17 @@ class EmbeddingStore:
                     if row is not None and (row[0] is None or row[0] in self):
                         found[path] = Seen(*row)
         except sqlite3.OperationalError as error:
-            raise UserError(f"{self.folder / FILES}: cannot be read ({error}); try again") from error
-        except sqlite3.DatabaseError:  # damaged: who writes sets it aside
+            raise UserError(f"{self.folder / FILES}: cannot read it ({error}); try again") from error
+        except sqlite3.DatabaseError:  # damaged: the writer moves it aside
             return {}
         return found
 
     @contextmanager
     def writing(self) -> Iterator["StoreWriter"]:
-        """Add to the store, as the only process; whatever was added is saved at the end, also after an exception.
+        """Add to the store as its only writer; everything added is saved at the end, even after an exception.
 
         Raises:
-            UserError: another process is writing, or the disk does not take it.
+            UserError: another process is writing, or the disk cannot be written.
         """
         with _disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ class EmbeddingStore:
                 lock.acquire(timeout=0)
             except Timeout:
                 raise UserError(
-                    f"{self.folder}: another process is embedding into this folder; wait for it, or stop it"
+                    f"{self.folder}: another process is embedding into this folder; wait for it or stop it"
                 ) from None
         try:
             writer = StoreWriter(self)
@@ -157,7 +157,7 @@ class EmbeddingStore:
             lock.release()
 
     def _repair(self) -> None:
-        """Set aside what is damaged, remove litter, and take up what others have written; for who holds the lock."""
+        """Move damaged files aside, remove leftovers, and load what others have written; needs the lock."""
         for litter in self.folder.glob(f"{STAGING}*"):
             litter.unlink()
         if not (self.folder / "store.json").is_file():
@@ -166,11 +166,11 @@ class EmbeddingStore:
         for number, file in self._shards():
             digests = _digests(file, self.width)
             if digests is None:
-                _set_aside(file, "the embeddings in it are made again")
+                _set_aside(file, "its embeddings will be computed again")
             else:
                 self._index(number, digests)
         if _is_damaged(self.folder / FILES):
-            _set_aside(self.folder / FILES, "all files are read again; embeddings are not made again")
+            _set_aside(self.folder / FILES, "all files will be read again; embeddings are kept")
             (self.folder / f"{FILES}-journal").unlink(missing_ok=True)
 
     def _description(self) -> bytes:
@@ -197,9 +197,9 @@ class EmbeddingStore:
 
 
 class StoreWriter:
-    """Appends to a store: to its newest shard until that is full, then to the next.
+    """Appends to a store: to its newest shard until that is full, then to a new one.
 
-    `EmbeddingStore.writing` makes it. What is added is in the store at once, and can be read once it is saved.
+    Created by `EmbeddingStore.writing`. Added embeddings are in the store immediately, and can be read once saved.
     """
 
     def __init__(self, store: EmbeddingStore) -> None:
@@ -213,7 +213,7 @@ class StoreWriter:
             self._number = self._reopen(store._shards())
 
     def _reopen(self, shards: Sequence[tuple[int, Path]]) -> int:
-        """Number of the shard to append to: the newest with what it holds, or the next where that is full."""
+        """The number of the shard to append to: the newest with its content, or the next one if that is full."""
         if not shards:
             return 0
         number, file = shards[-1]
@@ -225,7 +225,7 @@ class StoreWriter:
         return number
 
     def add(self, digests: Sequence[str], embeddings: Sequence[Float[np.ndarray, "d"]]) -> None:
-        """File embeddings under the contents they were made from."""
+        """Add embeddings, keyed by the contents of their images."""
         for digest, row in zip(digests, embeddings, strict=True):
             self._embeddings[len(self._digests)] = row
             self._store._index(self._number, [digest], len(self._digests))
@@ -237,17 +237,17 @@ class StoreWriter:
                 self._number, self._digests = self._number + 1, []
 
     def note(self, path: Path, state: FileState, seen: Seen) -> None:
-        """Remember what a file holds; its embedding, if it has one, was added before."""
+        """Record the result for a file; its embedding, if any, was added before."""
         problem = seen.problem and seen.problem.encode(errors="backslashreplace").decode()
         self._notes.append((_key(path), *state, seen.digest, problem))
 
     def save_if_due(self) -> None:
-        """Save once a minute."""
+        """Save if the last save was more than a minute ago."""
         if time.monotonic() - self._saved_at >= SAVE_SECONDS:
             self.save()
 
     def save(self) -> None:
-        """Write what was added since: first the embeddings, then which files they belong to."""
+        """Write everything added since the last save: first the embeddings, then the files that they belong to."""
         with _disk_errors(self._store.folder):
             self._write_shard()
             if self._notes:
@@ -264,13 +264,13 @@ class StoreWriter:
 
 
 def file_state(path: Path) -> FileState:
-    """Size and time of a file, which change when its content does."""
+    """The size and modification time of a file, which change when its content does."""
     found = path.stat()
     return FileState(found.st_size, found.st_mtime_ns)
 
 
 def _folder(root: Path, clip: ClipSource) -> Path:
-    """A folder for all that changes an embedding: weights, model and preprocessing, wherever the CLIP's files lie."""
+    """A folder keyed by everything that affects an embedding: weights, model, and preprocessing, but not paths."""
     settings = {key: value for key, value in clip.arguments.items() if key not in ("model_name", "pretrained")}
     if clip.tag is None:
         name, model = Path(clip.id).resolve().name, (clip.file.parent / "open_clip_config.json").read_text()
@@ -279,7 +279,7 @@ def _folder(root: Path, clip: ClipSource) -> Path:
     identity = json.dumps([clip.sha256, model, settings], sort_keys=True)
     short = hashlib.sha256(identity.encode()).hexdigest()[:12]
     slug = re.sub(r"[^A-Za-z0-9.]+", "-", name)[:40].strip("-.") or "clip"
-    existing = sorted(root.glob(f"*-{short}"))  # also of a CLIP whose folder was renamed since
+    existing = sorted(root.glob(f"*-{short}"))  # including that of a CLIP whose folder has been renamed
     return existing[0] if existing else root / f"{slug}-{short}"
 
 
@@ -290,34 +290,34 @@ def _check_version(folder: Path) -> None:
     try:
         version = json.loads(file.read_text())["version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file}: damaged ({error!r}); remove {folder}, and its embeddings are made again") from error
+        raise UserError(f"{file}: damaged ({error!r}); remove {folder} to compute its embeddings again") from error
     if version != STORE_VERSION:
         raise UserError(
             f"{file}: found version {version}, expected {STORE_VERSION}; use the version of finetune_monitor that "
-            f"wrote it, or remove {folder}, and its embeddings are made again"
+            f"wrote it, or remove {folder} to compute its embeddings again"
         )
 
 
 def _digests(file: Path, width: int) -> list[str] | None:
-    """The contents a shard has embeddings of; None where it is damaged."""
+    """The contents with embeddings in a shard; None if it is damaged."""
     try:
         with safe_open(file, "np") as shard:
             contents = shard.get_tensor("sha256")
             embeddings = shard.get_slice("embeddings")
             if (embeddings.get_shape(), embeddings.get_dtype()) != ([len(contents), width], "F16"):
                 return None
-    except (SafetensorError, FileNotFoundError):  # or another process has just set it aside
+    except (SafetensorError, FileNotFoundError):  # or another process has just moved it aside
         return None
     return _to_hex(contents) if contents.dtype == np.uint8 and contents.shape[1:] == (32,) else None
 
 
 def _read(file: Path, count: int | None = None) -> tuple[Float16[np.ndarray, "n d"], UInt8[np.ndarray, "n 32"]]:
-    """The embeddings of a shard and the contents they belong to, all or the first `count`."""
+    """The embeddings of a shard and the contents that they belong to: all, or the first `count`."""
     try:
         with safe_open(file, "np") as shard:
             return shard.get_slice("embeddings")[:count], shard.get_slice("sha256")[:count]
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{file}: cannot be read ({error}); run the same command again to repair it") from error
+        raise UserError(f"{file}: cannot read it ({error}); run the same command again to repair it") from error
 
 
 def _to_hex(contents: UInt8[np.ndarray, "n 32"]) -> list[str]:
@@ -335,7 +335,7 @@ def _key(path: Path) -> bytes:
 
 @contextmanager
 def _database(file: Path) -> Iterator[sqlite3.Connection]:
-    """Open only for a moment, so that no other process, and none forked from this one, ever holds it."""
+    """A short-lived connection, so that no other process, including forks of this one, ever holds it."""
     with closing(sqlite3.connect(file, timeout=SAVE_SECONDS)) as database:
         database.execute(_TABLE)
         with database:
@@ -357,16 +357,16 @@ def _is_damaged(file: Path) -> bool:
 def _set_aside(file: Path, consequence: str) -> None:
     aside = file.with_name(f"{file.name}.damaged")
     file.replace(aside)
-    logger.warning("%s: damaged, set aside as %s; %s", file, aside.name, consequence)
+    logger.warning("%s: damaged, moved to %s; %s", file, aside.name, consequence)
 
 
 @contextmanager
 def _disk_errors(folder: Path) -> Iterator[None]:
-    """A full disk, or one that may not be written, is for the user to put right."""
+    """Turn a full or read-only disk into an error that the user can fix."""
     try:
         yield
     except (OSError, sqlite3.OperationalError) as error:
         raise UserError(
-            f"{folder}: the embeddings cannot be saved ({error}); make room, or choose another folder, then run the "
-            "same command again: it goes on from what is saved"
+            f"{folder}: cannot save the embeddings ({error}); free some space or choose another folder, then run the "
+            "same command again: it resumes from what is saved"
         ) from error

@@ -1,4 +1,4 @@
-"""Fit a head: rated images in, head and report out; and measure an existing head on rated images."""
+"""Fit a head on rated images and report on it, or evaluate an existing head on rated images."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -32,9 +32,9 @@ from finetune_monitor.studies.aesthetic_head.splits import (
 from finetune_monitor.studies.rating_problems import Problem, left_out, write_problems
 
 HEAD, PLAIN, CONSTANT = "head", "unbalanced", "constant"
-"""Names of the predictors in a report."""
+"""The names of the predictors in a report."""
 
-CONSTANT_NOTE = f"The {CONSTANT} says of every image the mean of the very ratings it is measured on."
+CONSTANT_NOTE = f"The {CONSTANT} predicts the mean of the same ratings that it is evaluated on for every image."
 
 FIGURES = ("matplotlib", "the figures of an aesthetic head's report")
 
@@ -43,11 +43,11 @@ HEAD_FILE, REPORT = "head.safetensors", "report.json"
 
 @dataclass(frozen=True)
 class ExperimentInputs:
-    """Where rated images come from, and the CLIP they are embedded with.
+    """The rated images, and the CLIP that embeds them.
 
-    ratings: AVA.txt or a CSV. images: folder with the images. store: folder of the embeddings.
-    clip, pretrained: as `resolve_clip` takes them.
-    scale: least and greatest possible rating.
+    ratings: AVA.txt or a CSV file. images: folder with the images. store: folder of the embeddings.
+    clip, pretrained: the arguments of `resolve_clip`.
+    scale: lowest and highest possible rating.
     workers: processes that read images.
     """
 
@@ -61,9 +61,9 @@ class ExperimentInputs:
     workers: int
 
     def read(self) -> Ratings:
-        """The ratings, and whether the images' folder is there: typing errors are heard of before CLIP is fetched."""
+        """The ratings, after checking the images' folder, so that typos are reported before CLIP is downloaded."""
         if not self.images.is_dir():
-            raise UserError(f"{self.images}: no such folder; expected the one with the rated images")
+            raise UserError(f"{self.images}: no such folder; expected the folder with the rated images")
         return read_ratings(self.ratings, self.scale)
 
     def load(self, ratings: Ratings, clip: ClipSource) -> RatedImages:
@@ -72,7 +72,7 @@ class ExperimentInputs:
 
 @dataclass(frozen=True)
 class ExperimentOutcome:
-    """Every number of a report, how many images and rows of which kind were left out, and what must be said."""
+    """The numbers of a report, how many images and rows of each kind were left out, and caveats."""
 
     measured: Measured
     left_out: str
@@ -81,7 +81,7 @@ class ExperimentOutcome:
 
 @dataclass(frozen=True)
 class _Found:
-    """A head, and what was said of images (`rows` of the data) by heads that had not seen them."""
+    """A head, and predictions for images (`rows` of the data) by heads that had not seen them."""
 
     fitted: Fitted
     split: Split
@@ -97,17 +97,17 @@ def fit(
     fold_count: int | None = None,
     notice: str | None = None,
 ) -> ExperimentOutcome:
-    """Fit a head and write `head.safetensors`, the report and `problems.csv` into the folder `output`.
+    """Fit a head and write `head.safetensors`, the report, and `problems.csv` to the folder `output`.
 
-    With balancing, a second head is fitted without it, to compare with. With `fold_count`, what the report measures is
-    said by heads that have not seen the image (cross-validation), and the head in the file is fitted on all images
-    but those that stop it.
+    With balancing, a second head is fitted without it for comparison. With `fold_count`, the report is based on
+    predictions by heads that have not seen the image (cross-validation), and the head in the file is fitted on all
+    images except those used for early stopping.
 
     Args:
-        notice: shown wherever the head's scores are.
+        notice: shown wherever the head's scores appear.
 
     Raises:
-        UserError: there is a head or a report in `output` already, or the input cannot be used.
+        UserError: `output` already holds a head or a report, or the input is not usable.
     """
     require(*FIGURES)
     ratings = inputs.read()
@@ -132,11 +132,10 @@ def fit(
 
 
 def evaluate(head: str | Path, inputs: ExperimentInputs, output: Path, only: Path | None = None) -> ExperimentOutcome:
-    """Measure a head on rated images, all or those in the list `only`, and write the report into `output`.
+    """Evaluate a head on rated images, all or those in the list `only`, and write the report to `output`.
 
     Raises:
-        UserError: the head was trained on another CLIP, there is a report in `output` already, or the input cannot be
-            used.
+        UserError: the head was trained on another CLIP, `output` already holds a report, or the input is not usable.
     """
     require(*FIGURES)
     file = find_head(head)
@@ -159,32 +158,34 @@ def evaluate(head: str | Path, inputs: ExperimentInputs, output: Path, only: Pat
 
 def _check_votes(file: Path, ratings: Ratings) -> None:
     if ratings.counts is None or ratings.grades is None:
-        raise UserError(f"{file}: found mean ratings only; the loss on the histogram needs votes a grade")
+        raise UserError(f"{file}: found only mean ratings; the histogram loss needs votes per grade")
     steps = np.diff(ratings.grades)
     if not np.allclose(steps, steps[0]):
         found = ", ".join(f"{grade:g}" for grade in ratings.grades)
-        raise UserError(f"{file}: found the grades {found}; the loss on the histogram needs them in equal steps")
+        raise UserError(f"{file}: found the grades {found}; the histogram loss needs equal steps")
 
 
 def _check_folds(count: int | None, images: int) -> None:
     if count is not None and not 2 <= count <= images:
-        raise UserError(f"--folds: found {count}, expected 2 or more, and at most one for each of {images} images")
+        raise UserError(f"--folds: found {count}, expected 2 or more, and at most one per image ({images} images)")
 
 
 def _doubts(metadata: Mapping[str, str], ratings: Ratings, only: Path | None) -> list[str]:
-    """What a reader of a head's report must be told."""
+    """Caveats for the reader of a head's report."""
     doubts = [metadata["notice"]] if metadata.get("notice") else []
     if metadata.get("data_sha256") == ratings.sha256:
         unless = "" if only is None else ", unless the list names none of them"
-        doubts.append(f"The head was fitted on images of this very file: these numbers flatter it{unless}.")
+        doubts.append(f"The head was fitted on images from this file, so these numbers are optimistic{unless}.")
     if scale_of(metadata) != ratings.scale:
         theirs, ours = (f"{low:g}..{high:g}" for low, high in (scale_of(metadata), ratings.scale))
-        doubts.append(f"The head's scale is {theirs}, that of the ratings {ours}: only the correlations say anything.")
+        doubts.append(
+            f"The head's scale is {theirs}, but that of the ratings is {ours}: only the correlations are meaningful."
+        )
     return doubts
 
 
 class _Experiment:
-    """Fits heads on parts of the images and lets them score the others."""
+    """Fits heads on parts of the images, and scores the others with them."""
 
     def __init__(self, data: RatedImages, settings: FitSettings, device: str) -> None:
         ratings = data.ratings
@@ -193,13 +194,13 @@ class _Experiment:
         self.settings = {HEAD: settings} | ({PLAIN: settings.unbalanced()} if settings.balance != "none" else {})
 
     def held_out(self, lists: Lists) -> _Found:
-        """Fitted on the training part, measured on the test part."""
+        """A head fitted on the training part, with predictions for the test part."""
         split = make_split(self.data.ratings.names, self.data.digests, lists)
         heads = {name: self._fit(name, split) for name in self.settings}
         return _Found(heads[HEAD], split, split.test, self._predict(heads, split.test))
 
     def cross_validated(self, count: int) -> _Found:
-        """Every image scored by heads that were fitted without its fold; the head itself is fitted on all."""
+        """Predictions for every image by heads that were fitted without its fold; the head itself is fitted on all."""
         fold_of = folds(self.data.digests, count)
         scores = {name: np.full(len(fold_of), MISSING) for name in self.settings}
         for fold in range(count):
@@ -228,7 +229,7 @@ class _Experiment:
 def _predictions(
     data: RatedImages, scores: Mapping[str, Float[np.ndarray, "n"]], rows: Int[np.ndarray, "n"]
 ) -> Predictions:
-    """Scores of the images in `rows`, beside what people said of them and the constant."""
+    """Scores of the images in `rows`, with people's ratings and the constant."""
     ratings = data.ratings.means[rows]
     names = tuple(data.ratings.names[row] for row in rows)
     return Predictions(names, ratings, {**scores, CONSTANT: np.full(len(rows), ratings.mean())}, data.ratings.scale)
@@ -244,7 +245,7 @@ def _write_report(
     problems: Sequence[Problem],
     notes: Sequence[str],
 ) -> ExperimentOutcome:
-    """The report, and the list of all that was left out."""
+    """Write the report, and the list of everything that was left out."""
     write_problems(output, problems, ("kind", "image", "detail"))
     facts = {**facts, "left out": left_out(problems)}
     write_report(output, title, predictions, measured, facts, images, [*notes, CONSTANT_NOTE])
@@ -252,7 +253,7 @@ def _write_report(
 
 
 def _made_with(inputs: ExperimentInputs, clip: ClipSource, data: RatedImages) -> dict[str, str]:
-    """CLIP and data, as the head's metadata and the report name them."""
+    """CLIP and data, for the head's metadata and the report."""
     low, high = data.ratings.scale
     return {
         "clip": clip.id,

@@ -1,4 +1,4 @@
-"""Draw how predicted scores relate to people's ratings; every figure is a pure function of numbers or files."""
+"""Figures of how predicted scores relate to people's ratings; each is a pure function of numbers or files."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH, DPI = 8.8, 140
-"""Inches and dots an inch: 1,232 pixels wide."""
+"""Inches and dots per inch: 1,232 pixels wide."""
 
 SHEET_DPI = 110
-"""Dots an inch of the contact sheet, which would be a large file otherwise."""
+"""Dots per inch of the contact sheet, which would otherwise be a large file."""
 
 SHEET_ROWS, SHEET_COLUMNS, SHEET_SIDE = 6, 5, 240
-"""Images of the contact sheet, and the pixels of one's side."""
+"""The number of images in the contact sheet, and the side of one in pixels."""
 
 LOOKS = (("#0072B2", "o", "-"), ("#D55E00", "s", "--"), ("#555555", "^", ":"), ("#009E73", "D", "-."))
-"""Color (Okabe and Ito 2008, told apart by the color-blind), marker and line of each series, in turn."""
+"""Color (Okabe and Ito 2008, distinguishable with color blindness), marker and line of each series, in turn."""
 
 GRAY = "#C9CDD2"
 
 LONGEST_NAME = 28
-"""Letters of a predictor in a legend."""
+"""The maximum length of a predictor's name in a legend."""
 
 
 def calibration(panels: Mapping[str, Sequence[Bin]], scale: tuple[float, float]) -> "Figure":
-    """Mean rating against mean score in bins of the score, one panel a predictor, with the images counted below."""
+    """Mean rating against mean score in bins of the score, one panel per predictor, with image counts below."""
     figure = _new_figure(5.6)
     axes = figure.subplots(
         2, len(panels), sharex=True, sharey="row", squeeze=False, gridspec_kw={"height_ratios": [3.2, 1]}
@@ -61,7 +61,7 @@ def histograms(
     edges: Float[np.ndarray, "bins_and_1"],
     outer: tuple[float, float],
 ) -> "Figure":
-    """Ratings against each predictor's scores in the same bins, and the share of each beyond the bounds `outer`."""
+    """Histograms of the ratings and each predictor's scores, with the share of each beyond the bounds `outer`."""
     figure = _new_figure(4.8)
     axes = figure.subplots()
     heights, legend = _shares(ratings, edges), _beyond(ratings, outer)
@@ -79,17 +79,17 @@ def histograms(
     axes.set_xlim(_limits(used[~np.isnan(used)].tolist(), scale))
     axes.set_xlabel(f"rating or predicted score, {_span(scale)}")
     axes.set_ylabel("share of the images, %")
-    figure.suptitle("Do the scores spread as far as people's ratings?", fontsize=13, fontweight="bold")
+    figure.suptitle("Do the scores spread as widely as people's ratings?", fontsize=13, fontweight="bold")
     figure.legend(loc="outside lower center", frameon=False, fontsize=10)
     return figure
 
 
 def errors(panels: Mapping[str, Sequence[Bin]], scale: tuple[float, float]) -> "Figure":
-    """Mean absolute error of each predictor in bins of the rating, with the images counted below."""
+    """Mean absolute error of each predictor in bins of the rating, with image counts below."""
     figure = _new_figure(5.6)
     above, below = figure.subplots(2, sharex=True, gridspec_kw={"height_ratios": [3.2, 1]})
     bins = next(iter(panels.values()))
-    shift = 0.12 * (bins[0].high - bins[0].low)  # beside one another, so that no interval hides another
+    shift = 0.12 * (bins[0].high - bins[0].low)  # side by side, so that no interval hides another
     for index, (name, found) in enumerate(panels.items()):
         places = [(b.low + b.high) / 2 + shift * (index - (len(panels) - 1) / 2) for b in found]
         label = f"{_legend_name(name)}: {_mean_of_bins(found):.2f} on average over the bins"
@@ -99,15 +99,15 @@ def errors(panels: Mapping[str, Sequence[Bin]], scale: tuple[float, float]) -> "
     _counts(below, bins, rotation=0)
     below.set_xlabel(f"mean rating of people, {_span(scale)}")
     below.set_xlim(bins[0].low, bins[-1].high)
-    figure.suptitle("Error where people rate low, in the middle and high", fontsize=13, fontweight="bold")
+    figure.suptitle("Error for low, medium, and high ratings", fontsize=13, fontweight="bold")
     figure.legend(loc="outside lower center", frameon=False, fontsize=10, ncols=min(2, len(panels)))
     return figure
 
 
 def examples(images: Sequence[Path], ratings: Float[np.ndarray, "n"], scores: Float[np.ndarray, "n"]) -> "Figure":
-    """Images from the lowest to the highest score, then those where head and people differ most.
+    """Images from the lowest to the highest score, then those on which head and people differ most.
 
-    An image that cannot be read, or has no score, is left out.
+    Images that cannot be read or have no score are left out.
     """
     rows = [*_steps(scores), *_disagreements(scores, ratings)]
     figure = _new_figure(1.75 * len(rows) + 0.6, SHEET_DPI)
@@ -123,21 +123,21 @@ def examples(images: Sequence[Path], ratings: Float[np.ndarray, "n"], scores: Fl
 
 
 def png(figure: "Figure") -> bytes:
-    """A figure as a PNG file, the same bytes for the same figure."""
+    """A figure as a PNG file; the same figure always gives the same bytes."""
     content = io.BytesIO()
     figure.savefig(content, format="png", metadata={"Software": None})
     return content.getvalue()
 
 
 def _new_figure(height: float, dpi: int = DPI, width: float = WIDTH) -> "Figure":
-    """An empty figure, sizes in inches."""
-    from matplotlib.figure import Figure  # not pyplot: nothing global is touched
+    """An empty figure, with sizes in inches."""
+    from matplotlib.figure import Figure  # not pyplot, which has global state
 
     return Figure(figsize=(width, height), dpi=dpi, layout="constrained", facecolor="white")
 
 
 def _show_image(axis: "Axes", path: Path, caption: str) -> None:
-    """An image file with words below it; nothing where it cannot be read."""
+    """Show an image file with a caption below it; nothing if it cannot be read."""
     try:
         image = read_image(path)
     except UserError:
@@ -150,7 +150,7 @@ def _show_image(axis: "Axes", path: Path, caption: str) -> None:
 
 
 def _legend_name(name: str) -> str:
-    """A name that fits a legend and holds no formula."""
+    """A name that fits in a legend and is not parsed as a formula."""
     short = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
     return short.replace("$", r"\$")
 
@@ -160,7 +160,7 @@ def _span(scale: tuple[float, float]) -> str:
 
 
 def _limits(values: Sequence[float], scale: tuple[float, float]) -> tuple[float, float]:
-    """The part of the axis that is in use, and more than a bin on either side."""
+    """The part of the axis that is in use, plus more than a bin on either side."""
     margin = (scale[1] - scale[0]) / 15
     return (min(values) - margin, max(values) + margin) if values else scale
 
@@ -178,19 +178,19 @@ def _means(axis: "Axes", places: Sequence[float], bins: Sequence[Bin], look: tup
 
 
 def _counts(axis: "Axes", bins: Sequence[Bin], rotation: int) -> None:
-    """Images a bin: bars on a logarithmic axis, each with its number above."""
+    """Plot the images per bin: bars on a logarithmic axis, each with its number above."""
     bars = axis.bar(
         [b.low for b in bins], [b.n for b in bins], [b.high - b.low for b in bins], align="edge", color=GRAY
     )
     axis.bar_label(bars, [f"{b.n:,}" for b in bins], fontsize=7.5, padding=2, rotation=rotation)
     axis.set_yscale("log")
-    axis.set_ylim(0.5, 0.5 * (2 * max((b.n for b in bins), default=1)) ** 1.7)  # the numbers need the upper third
+    axis.set_ylim(0.5, 0.5 * (2 * max((b.n for b in bins), default=1)) ** 1.7)  # leaves the upper third for the numbers
     axis.tick_params(left=False, labelleft=False, which="both")
     axis.set_ylabel(f"images\n(n = {sum(b.n for b in bins):,})", fontsize=8)
 
 
 def _distance(bins: Sequence[Bin]) -> float:
-    """Mean distance of an image's bin from the diagonal (expected calibration error, Naeini et al. 2015)."""
+    """The mean distance of an image's bin from the diagonal (expected calibration error, Naeini et al. 2015)."""
     return sum(b.n * abs(b.estimate.mean - b.middle) for b in bins) / max(1, sum(b.n for b in bins))
 
 
@@ -200,7 +200,7 @@ def _mean_of_bins(bins: Sequence[Bin]) -> float:
 
 
 def _shares(x: Float[np.ndarray, "n"], edges: Float[np.ndarray, "bins_and_1"]) -> Float[np.ndarray, "bins"]:
-    """Share of the numbers in each bin, 0..1; what lies beyond the edges counts in the outermost bins."""
+    """The share of the numbers in each bin, 0..1; values beyond the edges count in the outermost bins."""
     measured = x[~np.isnan(x)]
     counts, _ = np.histogram(np.clip(measured, edges[0], edges[-1]), edges)
     return counts / max(1, len(measured))
@@ -214,7 +214,7 @@ def _beyond(x: Float[np.ndarray, "n"], outer: tuple[float, float]) -> str:
 
 
 def _steps(scores: Float[np.ndarray, "n"]) -> list[tuple[str, Int[np.ndarray, "some"]]]:
-    """At most `SHEET_ROWS` rows of images, evenly spread over the order of their scores, both ends included."""
+    """At most `SHEET_ROWS` rows of images, evenly spaced in the order of their scores, including both ends."""
     order = np.argsort(scores, kind="stable")[: int((~np.isnan(scores)).sum())]
     starts: Sequence[int] = range(0, len(order), SHEET_COLUMNS)
     if len(starts) > SHEET_ROWS:
@@ -227,7 +227,7 @@ def _steps(scores: Float[np.ndarray, "n"]) -> list[tuple[str, Int[np.ndarray, "s
 def _disagreements(
     scores: Float[np.ndarray, "n"], ratings: Float[np.ndarray, "n"]
 ) -> list[tuple[str, Int[np.ndarray, "some"]]]:
-    """The images that the head puts furthest above and furthest below people's ratings."""
+    """The images that the head scores furthest above and furthest below people's ratings."""
     excess = scores - ratings
     rows = []
     for label, distance in (("furthest above people", excess), ("furthest below people", -excess)):

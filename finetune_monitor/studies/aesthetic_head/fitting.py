@@ -1,4 +1,4 @@
-"""Fit a head on embeddings and ratings: balanced, stopped by the validation images, the best weights kept."""
+"""Fit a head on embeddings and ratings: balanced, with early stopping on the validation images and the best weights."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -17,13 +17,13 @@ from finetune_monitor.metrics.aesthetic_head import AestheticHead
 from finetune_monitor.studies.aesthetic_head.settings import FitSettings
 
 LEAST_STEPS = 50
-"""Between two looks at the validation images; with many images one pass over them has more."""
+"""The minimum number of steps between two validations; with many images, one pass has more."""
 
 CHUNK = 8192
-"""Embeddings that are held in single precision at once."""
+"""Embeddings in single precision at a time."""
 
 RARITY_BINS = 20
-"""To a scale: half a point on 0 to 10."""
+"""Bins per scale: half a point on 0 to 10."""
 
 KERNEL_SIZE, KERNEL_SIGMA = 5, 2.0
 """In bins, as in Yang et al. 2021."""
@@ -31,11 +31,11 @@ KERNEL_SIZE, KERNEL_SIGMA = 5, 2.0
 
 @dataclass(frozen=True)
 class Targets:
-    """What a head learns to say of each image.
+    """The training targets for each image.
 
-    means: mean rating.
-    scale: least and greatest possible rating.
-    counts: votes a grade, and `grades` their ratings; needed for the loss on the histogram only.
+    means: the mean rating.
+    scale: lowest and highest possible rating.
+    counts: votes per grade, and `grades` their ratings; needed only for the histogram loss.
     """
 
     means: Float[np.ndarray, "n"]
@@ -46,7 +46,7 @@ class Targets:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A head with its validation loss at the end of every round; it has the weights of the best one."""
+    """A head with the weights of the best round, and the validation loss at the end of every round."""
 
     head: AestheticHead
     losses: tuple[float, ...]
@@ -65,16 +65,19 @@ def fit_head(
     settings: FitSettings,
     device: str | torch.device = "cpu",
 ) -> Fitted:
-    """A head for L2-normalized embeddings (rows), fitted on the rows `train` and stopped by the rows `validation`.
+    """A head for L2-normalized embeddings (rows), fitted on the rows `train`, with early stopping on the rows
+    `validation`.
 
-    On the CPU the same input gives the same weights, bit for bit; the caller's random state is left as it was.
+    On the CPU, the same input gives bit-identical weights; the caller's random state is not changed.
 
     Raises:
-        ValueError: a loss on the histogram without votes, or no rows to train on or to stop by.
-        UserError: no validation loss is a finite number.
+        ValueError: histogram loss without votes, or no rows for training or validation.
+        UserError: no validation loss is finite.
     """
     if not len(train) or not len(validation):
-        raise ValueError(f"found {len(train)} images to train on and {len(validation)} to stop by, expected some")
+        raise ValueError(
+            f"found {len(train)} images for training and {len(validation)} for validation, expected at least one each"
+        )
     device = torch.device(device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(settings.seed)
@@ -91,30 +94,31 @@ def predict(head: AestheticHead, embeddings: Float16[np.ndarray, "n d"]) -> Floa
 def earth_movers_distance(predicted: Float[Tensor, "n k"], voted: Float[Tensor, "n k"]) -> Float[Tensor, "n"]:
     """Distance of two distributions over ordered grades: root mean square difference of their cumulative sums.
 
-    With r = 2, as NIMA trains (Talebi and Milanfar 2018, equation 1).
+    With r = 2, as in the training of NIMA (Talebi and Milanfar 2018, equation 1).
     """
     difference = predicted.cumsum(dim=1) - voted.cumsum(dim=1)
-    return (difference.square().mean(dim=1) + 1e-12).sqrt()  # the root has no gradient at 0
+    return (difference.square().mean(dim=1) + 1e-12).sqrt()  # the square root has no gradient at 0
 
 
 def rarity(
     ratings: Float[np.ndarray, "n"], train: Float[np.ndarray, "m"], scale: tuple[float, float]
 ) -> Float[np.ndarray, "n"]:
-    """One over the smoothed density of the training ratings at each rating, mean 1 over the training ratings.
+    """The inverse of the smoothed density of the training ratings at each rating, with mean 1 over the training
+    ratings.
 
-    Label-distribution smoothing (Yang et al. 2021, Delving into Deep Imbalanced Regression): counts by bin, their
-    square root, smoothed by a Gaussian, since what is learned at one rating serves its neighbors too.
+    Label-distribution smoothing (Yang et al. 2021, Delving into Deep Imbalanced Regression): the square root of the
+    counts per bin, smoothed by a Gaussian, because what is learned at one rating also helps its neighbors.
     """
     counts = np.bincount(_bins(train, scale), minlength=RARITY_BINS)
     density = convolve1d(np.sqrt(counts), gaussian_kernel(), mode="constant")
-    # Bins far from every training rating have no density; they weigh as much as the rarest that has one.
+    # Bins far from every training rating have no density; they get the weight of the rarest bin that has one.
     inverse = 1 / np.maximum(density, density[density > 0].min())
     weights: np.ndarray = inverse[_bins(ratings, scale)] / inverse[_bins(train, scale)].mean()
     return weights
 
 
 def gaussian_kernel() -> Float[np.ndarray, "k"]:
-    """Values of a Gaussian at the bins around its own, their sum 1."""
+    """The values of a Gaussian at the bins around its center, with sum 1."""
     offsets = np.arange(KERNEL_SIZE) - KERNEL_SIZE // 2
     values = np.exp(-np.square(offsets / KERNEL_SIGMA) / 2)
     kernel: np.ndarray = values / values.sum()
@@ -122,8 +126,8 @@ def gaussian_kernel() -> Float[np.ndarray, "k"]:
 
 
 class _Fit:
-    """The network sees standardized embeddings and, for the loss on the mean, standardized ratings; both are folded
-    into its first and last layer at the end.
+    """The network sees standardized embeddings and, for the mean loss, standardized ratings; both are folded into its
+    first and last layer at the end.
     """
 
     def __init__(
@@ -176,7 +180,7 @@ class _Fit:
                 bar.set_postfix(loss=f"{losses[-1]:.4f}", best=f"{min(losses):.4f}")
             bar.total = len(losses)
         if not any(map(math.isfinite, losses)):
-            raise UserError("the fit diverged: the validation loss is no finite number; look for damaged embeddings")
+            raise UserError("the fit diverged: the validation loss is not finite; check for damaged embeddings")
         self.head.load_state_dict(best)
         self._fold()
         return Fitted(self.head.eval().requires_grad_(False).cpu(), tuple(losses))
@@ -191,16 +195,16 @@ class _Fit:
             optimizer.step()
 
     def _batches(self) -> Iterator[Tensor]:
-        """Rows of a round: passes over the training images, until there are enough steps to judge by."""
+        """The rows of a round: passes over the training images until there are enough steps for a validation."""
         count = len(self.train)
         size = min(1024, max(16, count // 16))
         steps = max(1, count // size)
         for _ in range(math.ceil(LEAST_STEPS / steps)):
-            # The last few images of a pass are left out: a tiny batch would be a step in a random direction.
+            # The last few images of a pass are skipped: a tiny batch would be a step in a random direction.
             yield from self.train[self._order()[: max(size, steps * size)]].to(self.device).split(size)
 
     def _order(self) -> Int[Tensor, "t"]:
-        """Places in the training part: each once, or as many drawn by their rarity."""
+        """Indices in the training part: each once, or as many sampled by rarity."""
         count = len(self.train)
         if self.settings.balance == "resample":
             return torch.multinomial(self.weights[self.train.to(self.device)].cpu(), count, replacement=True)
@@ -215,7 +219,7 @@ class _Fit:
 
     @torch.no_grad()
     def _validation_loss(self) -> float:
-        """Weighted as the training is: with rare ratings drawn more often, rare ratings also weigh more here."""
+        """The validation loss, weighted like training: rare ratings that are sampled more also weigh more here."""
         self.head.eval()
         rows = self.validation.to(self.device)
         total = sum((self._losses(part) * self.weights[part]).sum().item() for part in rows.split(CHUNK))
@@ -229,7 +233,7 @@ class _Fit:
 
     @torch.no_grad()
     def _fold(self) -> None:
-        """Let the layers themselves take plain embeddings and give plain ratings."""
+        """Fold the standardization into the layers, so that they map plain embeddings to plain ratings."""
         first, last = self.head.linears[0], self.head.linears[-1]
         first.weight /= self.spread
         first.bias.sub_(first.weight @ self.shift)
@@ -240,14 +244,14 @@ class _Fit:
 def _standard(
     embeddings: Float16[Tensor, "n d"], rows: Int[Tensor, "t"]
 ) -> tuple[Float[Tensor, "d"], Float[Tensor, "d"]]:
-    """Mean and spread of each number of the embeddings in `rows`, in chunks."""
+    """The mean and spread of each dimension of the embeddings in `rows`, computed in chunks."""
     shift, square = torch.zeros(2, embeddings.shape[1], dtype=torch.float64)
     for part in rows.split(CHUNK):
         shift += embeddings[part].double().sum(0) / len(rows)
     for part in rows.split(CHUNK):
         square += (embeddings[part].double() - shift).square().sum(0) / len(rows)
     spread = square.sqrt()
-    # A number that hardly varies would be blown up: it counts no less than a tenth of the usual one.
+    # A dimension that hardly varies would be amplified: its spread is at least a tenth of the usual one.
     return shift.float(), spread.clamp(min=float(spread.median()) / 10 or 1.0).float()
 
 
@@ -258,7 +262,7 @@ def _shares(targets: Targets) -> Float[Tensor, "n k"]:
 
 def _grades(targets: Targets) -> list[float]:
     if targets.counts is None or targets.grades is None:
-        raise ValueError("loss: found histogram, but only mean ratings; expected votes a grade, or loss mean")
+        raise ValueError("loss: found histogram, but only mean ratings; expected votes per grade, or loss mean")
     return [float(grade) for grade in targets.grades]
 
 
@@ -268,6 +272,6 @@ def _bins(ratings: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
 
 
 def _best(losses: Sequence[float]) -> int:
-    """Number of the best round, counted from 1; 0 where there is none yet."""
+    """The number of the best round, from 1; 0 if there is none yet."""
     finite = [loss if math.isfinite(loss) else math.inf for loss in losses]
     return int(np.argmin(finite)) + 1 if losses else 0

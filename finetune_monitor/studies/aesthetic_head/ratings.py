@@ -1,4 +1,4 @@
-"""Rated images, as AVA.txt or a CSV table has them; what does not fit is listed."""
+"""Rated images from AVA.txt or a CSV table; invalid rows are listed."""
 
 import io
 import math
@@ -20,16 +20,16 @@ from finetune_monitor.studies.rating_problems import Problem, ProblemKind, examp
 
 MEAN_COLUMNS = frozenset({"mean", "mean_rating", "mean_score", "mos", "rating", "score"})
 COUNT_COLUMN = re.compile(r"(?:(?:counts?|votes?)_)?(\d+(?:\.\d+)?)", re.ASCII)
-"""`7`, `count_7` and `votes_7` hold how many people gave a 7."""
+"""Columns such as `7`, `count_7`, or `votes_7`: how many people gave a 7."""
 
 EXPECTED_COLUMNS = (
     f"expected one column of images ({', '.join(sorted(IMAGE_COLUMNS))}) and either one of mean ratings "
-    f"({', '.join(sorted(MEAN_COLUMNS))}) or one a grade with its number of votes (1, 2, ... or votes_1, votes_2, ...)"
+    f"({', '.join(sorted(MEAN_COLUMNS))}) or one per grade with its votes (1, 2, ... or votes_1, votes_2, ...)"
 )
 AVA_COLUMNS = 15
 AVA_GRADES = tuple(float(grade) for grade in range(1, 11))
 MAX_VOTES = 1_000_000_000
-"""For one image; more is damage, and would not add up exactly."""
+"""Maximum votes for one image; more means damage, and sums would not be exact."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Ratings:
 
     names: tuple[str, ...]
     means: Float[np.ndarray, " n"]  # within `scale`
-    counts: Float[np.ndarray, "n k"] | None  # whole votes a grade, at least one an image; None where means are given
+    counts: Float[np.ndarray, "n k"] | None  # whole votes per grade, at least one per image; None with mean ratings
     grades: Float[np.ndarray, " k"] | None  # ascending, within `scale`
     scale: tuple[float, float]  # lowest and highest possible rating
     sha256: str  # of the file
@@ -62,15 +62,15 @@ class _Table:
 
 
 def read_ratings(path: str | Path, scale: tuple[float, float] = SCALE) -> Ratings:
-    """Read AVA.txt as it is distributed, or a CSV table with a header; the first line that is not empty tells which.
+    """The ratings in AVA.txt as distributed, or in a CSV table with a header; the first non-empty line decides which.
 
-    AVA.txt has a row an image without a header: index, image id, votes for 1 to 10, two tags, challenge. A table is
-    separated by commas, semicolons or tabs; `EXPECTED_COLUMNS` says what it holds. Votes count before mean ratings.
-    A row that does not fit and an image that comes again are `problems`; the first row of an image counts.
+    AVA.txt has one row per image and no header: index, image id, votes for 1 to 10, two tags, challenge. A table is
+    separated by commas, semicolons, or tabs; `EXPECTED_COLUMNS` lists its columns. Votes take precedence over mean
+    ratings. Invalid rows and repeated images become `problems`; the first row of an image counts.
 
     Raises:
-        UserError: the file cannot be read as UTF-8 text, columns are missing or ambiguous, grades lie outside the
-            scale, no row or fewer than half of the rows can be used, or the scale is not two ascending numbers.
+        UserError: the file is not readable as UTF-8 text, columns are missing or ambiguous, grades are outside the
+            scale, no rows or fewer than half of them are usable, or the scale is not two ascending numbers.
     """
     path, (low, high) = Path(path), scale
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
@@ -83,7 +83,7 @@ def read_ratings(path: str | Path, scale: tuple[float, float] = SCALE) -> Rating
     if table.grades is None:
         return Ratings(names, values[:, 0], None, None, scale, digest, tuple(problems))
     grades = np.array(table.grades)
-    means = np.clip(values @ grades / values.sum(axis=1), grades[0], grades[-1])  # rounding may leave the range
+    means = np.clip(values @ grades / values.sum(axis=1), grades[0], grades[-1])  # rounding may exceed the range
     return Ratings(names, means, values, grades, scale, digest, tuple(problems))
 
 
@@ -126,12 +126,12 @@ def _refuse_grades(path: Path, grades: tuple[float, ...], scale: tuple[float, fl
     if not scale[0] <= min(grades) <= max(grades) <= scale[1]:
         raise UserError(
             f"{path}: found votes for the ratings {min(grades):g} to {max(grades):g}, expected them within "
-            f"{scale[0]:g} to {scale[1]:g}; give --scale LOW HIGH"
+            f"{scale[0]:g} to {scale[1]:g}; use --scale LOW HIGH"
         )
 
 
 def _collect(table: _Table) -> tuple[dict[str, list[float]], list[Problem]]:
-    """Values by name, and what cannot be used."""
+    """The values by name, and the problems."""
     rated: dict[str, list[float]] = {}
     problems = []
     for line, cells in table.rows:
@@ -143,7 +143,7 @@ def _collect(table: _Table) -> tuple[dict[str, list[float]], list[Problem]]:
         if name in rated:
             same = rated[name] == values
             kind = ProblemKind.DUPLICATE_ROW if same else ProblemKind.CONFLICTING_ROW
-            detail = f"line {line} has {'the same' if same else 'other'} ratings for it; the first row counts"
+            detail = f"line {line} has {'the same' if same else 'different'} ratings for it; the first row counts"
             problems.append(Problem(kind, name, detail))
         else:
             rated[name] = values
@@ -157,8 +157,8 @@ def _refuse_mostly_bad(path: Path, rated: int, problems: list[Problem], scale: t
     if len(unusable) > rated:
         all_problems(
             examples(unusable),
-            f"{path}: {len(unusable)} of {rated + len(problems)} rows cannot be used; expected one row an image and "
-            f"ratings from {scale[0]:g} to {scale[1]:g}; for another scale give --scale LOW HIGH; the first are:",
+            f"{path}: {len(unusable)} of {rated + len(problems)} rows are not usable; expected one row per image and "
+            f"ratings from {scale[0]:g} to {scale[1]:g}; for another scale use --scale LOW HIGH; the first are:",
         )
 
 
@@ -167,7 +167,7 @@ def _parse_ava(cells: list[str]) -> tuple[str, list[float]]:
         raise ValueError(f"found {len(cells)} columns, expected {AVA_COLUMNS}")
     if not _is_whole("".join(cells)):
         odd = next(cell for cell in cells if not _is_whole(cell))
-        raise ValueError(f"found {reprlib.repr(odd)}, expected whole numbers from 0")
+        raise ValueError(f"found {reprlib.repr(odd)}, expected whole numbers of 0 or more")
     return cells[1], _votes(cells[2:12])
 
 
@@ -180,7 +180,7 @@ def _parse_counts(width: int, image: int, columns: list[int], cells: list[str]) 
     counts = [cells[column] for column in columns]
     for count in counts:
         if not (number := _number(count)).is_integer() or number < 0:
-            raise ValueError(f"found {reprlib.repr(count)} votes, expected a whole number from 0")
+            raise ValueError(f"found {reprlib.repr(count)} votes, expected a whole number of 0 or more")
     return name, _votes(counts)
 
 

@@ -1,4 +1,4 @@
-"""Say how near predicted scores come to people's ratings: the numbers, and a page with its figures."""
+"""Report how close predicted scores come to people's ratings: the numbers, and a page with figures."""
 
 import csv
 import io
@@ -22,37 +22,37 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 REPORT_BINS = 20
-"""Bins over the scale: half points where it is 0 to 10."""
+"""The number of bins over the scale: half points for 0 to 10."""
 
 OUTER = (0.05, 0.95)
-"""The quantiles of the ratings below and above which an image counts as rated far out."""
+"""The quantiles of the ratings below and above which a rating counts as extreme."""
 
 CRITICISM = (
-    "Such ratings favor Western and realist photographs ([arXiv 2601.09896](https://arxiv.org/abs/2601.09896)), and a "
-    "head that is fitted to them does the same: a low score is no verdict on another style."
+    "Such ratings favor Western and realist photographs ([arXiv 2601.09896](https://arxiv.org/abs/2601.09896)), and so "
+    "does a head that is fitted to them: a low score is not a verdict on another style."
 )
-FEW_IMAGES = "Intervals over fewer than about ten images are too narrow: so few do not show how far others would lie."
+FEW_IMAGES = "Intervals over fewer than about ten images are too narrow: so few do not show how much others would vary."
 HOW_TO_READ = {
-    "calibration.png": "On the diagonal a score means what people mean. Lines: 95 % intervals; hollow: one image.",
-    "histograms.png": "A head that crowds its scores in the middle has a narrower outline than the ratings' gray area.",
-    "errors.png": "Lower is better; a head that says little but the mean errs less in the middle and more outside.",
-    "examples.png": "Do the rows get better from top to bottom? The last rows are where head and people differ most.",
+    "calibration.png": "On the diagonal, scores match the ratings. Lines: 95 % intervals; hollow: one image.",
+    "histograms.png": "Scores that are compressed toward the middle have a narrower outline than the gray ratings.",
+    "errors.png": "Lower is better; a head that stays close to the mean errs less in the middle and more outside.",
+    "examples.png": "Do the rows improve from top to bottom? The last rows show where head and people differ most.",
 }
 """The figures, in the page's order."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Rated images and what each predictor says of them.
+    """Rated images with each predictor's scores.
 
-    names: one an image.
+    names: one per image.
     ratings: people's mean rating of each, on `scale`.
-    scores: by predictor, in the ratings' unit; NaN where an image could not be scored. The first is the head itself;
-        it is compared with the next one that is no constant.
-    scale: the lowest and the highest rating that people could give.
+    scores: by predictor, in the ratings' unit; NaN if an image could not be scored. The first is the head itself; it is
+        compared with the next one that is not constant.
+    scale: the lowest and highest rating that people could give.
 
     Raises:
-        ValueError: no image, no predictor, lengths that differ, a rating that is missing or a score that is infinite.
+        ValueError: there are no images or predictors, lengths differ, a rating is missing, or a score is infinite.
     """
 
     names: tuple[str, ...]
@@ -73,25 +73,25 @@ class Predictions:
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """The head, and the first other predictor that is no constant, where there is one."""
+        """The head, and the first other predictor that is not constant, if there is one."""
         others = [name for name in self.scores if name != self.head and _varies(self.scores[name])]
         return (self.head, *others[:1])
 
     @property
     def edges(self) -> Float[np.ndarray, "21"]:
-        """Of equal bins over the scale, as the decimal numbers they are, so that a rating of 1.6 is on an edge."""
+        """The edges of equal bins over the scale, as exact decimals, so that a rating of 1.6 is on an edge."""
         edges: np.ndarray = np.linspace(*self.scale, REPORT_BINS + 1).round(10)
         return edges
 
     def error(self, name: str) -> Float[np.ndarray, "n"]:
-        """Absolute error of a predictor, an image."""
+        """The absolute error of a predictor for each image."""
         error: np.ndarray = np.abs(self.scores[name] - self.ratings)
         return error
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """One predictor against people: correlations (-1..1), mean absolute error, and the share of its scores far out."""
+    """One predictor against people: correlations (-1..1), mean absolute error, and the share of extreme scores."""
 
     srcc: Estimate
     plcc: Estimate
@@ -106,8 +106,8 @@ class Measured:
     overall: by predictor.
     outer: the ratings' quantiles `OUTER`; `outer_ratings`: share of the ratings beyond them, 0..1.
     error_by_rating: mean absolute error in bins of the rating, by predictor.
-    difference: error of the head less that of the predictor it is compared with, image by image, and its mean in
-        bins of the rating; None where there is no other.
+    difference: error of the head minus that of the predictor it is compared with, image by image, and its mean in bins
+        of the rating; None if there is no other.
     error_by_score: mean absolute error of the head in bins of its own score.
     rating_by_score: mean rating in bins of the predictor's score, for the head and the one it is compared with.
     """
@@ -123,7 +123,7 @@ class Measured:
 
 
 def measure(predictions: Predictions) -> Measured:
-    """Every number of the report; about three seconds a predictor for 20,000 images."""
+    """Every number of the report; takes about three seconds per predictor for 20,000 images."""
     ratings, scores, edges = predictions.ratings, predictions.scores, predictions.edges
     low, high = (float(bound) for bound in np.quantile(ratings, OUTER))
     difference = _difference(predictions)
@@ -148,13 +148,13 @@ def write_report(
     images: Sequence[Path] | None,
     notes: Sequence[str] = (),
 ) -> None:
-    """Write `report.md`, `report.json`, `predictions.csv` and the figures into `folder`.
+    """Write `report.md`, `report.json`, `predictions.csv`, and the figures to `folder`.
 
-    facts: what a reader must know of the data and the head, by name. images: the files of `predictions.names`, for
-    `examples.png`; None where there are none to show.
+    facts: facts about the data and the head, by name. images: the files of `predictions.names`, for `examples.png`;
+        None if there are none to show.
 
     Raises:
-        ValueError: as many images as names are expected.
+        ValueError: the numbers of images and names differ.
     """
     if images is not None and len(images) != len(predictions.names):
         raise ValueError(f"expected {len(predictions.names)} images, found {len(images)}")
@@ -169,7 +169,7 @@ def write_report(
 
 
 def to_json(predictions: Predictions, measured: Measured) -> dict[str, Any]:
-    """The tables as plain values; what is missing is None."""
+    """The tables as plain values; missing values are None."""
     return {
         "scale": list(predictions.scale),
         "images": len(predictions.names),
@@ -194,7 +194,7 @@ def _varies(scores: Float[np.ndarray, "n"]) -> bool:
 
 
 def _beyond(x: Float[np.ndarray, "n"], low: float, high: float) -> Float[np.ndarray, "n"]:
-    """1 where a number lies beyond the bounds, 0 where it does not, NaN where it is missing."""
+    """1 if a number is beyond the bounds, 0 if it is not, NaN if it is missing."""
     return np.where(np.isnan(x), np.nan, (x < low) | (x > high))
 
 
@@ -255,9 +255,9 @@ def _page(
     low, high = predictions.scale
     parts = [
         f"# {escaped(title)}",
-        f"How near the scores of *{escaped(predictions.head)}* come to the mean ratings that people gave to "
-        f"{len(predictions.names):,} images, from {low:g} to {high:g}. Brackets hold 95 % bootstrap intervals over "
-        "these images, which know nothing of another training run; — is what cannot be computed.",
+        f"How close the scores of *{escaped(predictions.head)}* come to people's mean ratings of "
+        f"{len(predictions.names):,} images, from {low:g} to {high:g}. Brackets contain 95 % bootstrap intervals over "
+        "these images, which do not cover another training run; — marks what cannot be computed.",
         _facts_table(facts),
         _overall_section(predictions, measured),
         _rating_section(predictions, measured),
@@ -278,9 +278,9 @@ def _overall_section(predictions: Predictions, measured: Measured) -> str:
     ]
     return (
         "## Agreement\n\nSRCC and PLCC are the rank and the linear correlation (higher is better), MAE the mean "
-        "absolute error in points of the scale (lower is better). *Far out* is the share of the scores below "
+        "absolute error in points of the scale (lower is better). *Extreme* is the share of the scores below "
         f"{low:.2f} or above {high:.2f}, where {measured.outer_ratings:.1%} of the ratings lie.\n\n"
-        + table(["predictor", "SRCC ↑", "PLCC ↑", "MAE ↓", "far out", "images"], rows)
+        + table(["predictor", "SRCC ↑", "PLCC ↑", "MAE ↓", "extreme", "images"], rows)
     )
 
 
@@ -292,12 +292,12 @@ def _rating_section(predictions: Predictions, measured: Measured) -> str:
     rows.append(["all", f"{len(predictions.names):,}", *(shown(a.mae) for a in measured.overall.values())])
     header = ["rating", "images", *map(escaped, predictions.scores)]
     if measured.difference is not None:
-        header.append(" less ".join(map(escaped, predictions.compared)))
+        header.append(" minus ".join(map(escaped, predictions.compared)))
         differences = [*(b.estimate for b in measured.difference_by_rating), measured.difference]
         rows = [[*row, shown(found, "+.3f")] for row, found in zip(rows, differences, strict=True)]
     explained = "MAE in bins of the rating."
     if measured.difference is not None:
-        explained += " The last column is the difference of the errors on the same images: below 0 the head is better."
+        explained += " The last column is the difference of the errors on the same images: below 0, the head is better."
     return f"## Error by rating\n\n{explained}\n\n{table(header, rows)}"
 
 
@@ -318,7 +318,7 @@ def _facts_table(facts: Mapping[str, str]) -> str:
 
 
 def _range(found: Bin, scale: tuple[float, float]) -> str:
-    """A bin's name; the outermost ones are open."""
+    """The name of a bin; the outermost bins are open."""
     if found.low == scale[0]:
         return f"under {found.high:g}"
     if found.high == scale[1]:

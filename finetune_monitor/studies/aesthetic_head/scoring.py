@@ -1,4 +1,4 @@
-"""Print a head's score of images as CSV."""
+"""Print a head's scores of images as CSV."""
 
 import csv
 import sys
@@ -16,12 +16,13 @@ BATCH = 16
 
 
 def print_scores(images: Sequence[Path], head: str, clip: str, pretrained: str | None, device: str) -> None:
-    """Write `image,score` to the standard output, a row an image in the order given, those below a folder by name.
+    """Write `image,score` to standard output, one row per image in the order given, with the images in a folder by
+    name.
 
-    An image that cannot be read has a row without a score, and a line on the standard error says why.
+    An unreadable image has a row without a score, and a line on standard error gives the reason.
 
     Raises:
-        UserError: the head or CLIP cannot be had, a folder has no image, or no image can be read.
+        UserError: the head or CLIP is not available, a folder has no images, or none of the images can be read.
     """
     files = [file for path in images for file in (_below(path) if path.is_dir() else [path])]
     metric = Aesthetic(clip, pretrained, head, device)
@@ -46,12 +47,12 @@ def _below(folder: Path) -> list[Path]:
     if files := [folder / name for name in files_below(folder) if Path(name).suffix.lower() in SUFFIXES]:
         return files
     raise UserError(
-        f"{folder}: no image in it, nor in its folders; expected files ending in {', '.join(sorted(SUFFIXES))}"
+        f"{folder}: found no images in it or its subfolders; expected files ending in {', '.join(sorted(SUFFIXES))}"
     )
 
 
 def _score(metric: Aesthetic, files: Sequence[Path]) -> dict[Path, float]:
-    """Scores of those that can be read."""
+    """The scores of the readable images."""
     images = {}
     for file in files:
         try:

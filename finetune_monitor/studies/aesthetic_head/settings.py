@@ -1,4 +1,4 @@
-"""What can be chosen when a head is fitted."""
+"""The settings for fitting a head."""
 
 from dataclasses import dataclass, replace
 
@@ -8,15 +8,15 @@ BALANCES = ("lds", "resample", "none")
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How a head is fitted.
+    """The settings for fitting a head.
 
     loss: `mean`, squared error on the mean rating; `histogram`, earth mover's distance to the raters' votes.
-    balance: `lds`, rare ratings weigh more; `resample`, they are drawn more often; `none`.
-    hidden: widths of the layers between the embedding and the output; empty for one linear layer.
-    dropout: share of hidden values left out in training.
-    max_rounds: a round is a pass over the images, or as many as make 50 steps.
-    patience: rounds without a better validation loss until it ends; half as many lower the learning rate.
-    seed: of the first weights, the order of the images and the dropout.
+    balance: `lds` weights rare ratings more; `resample` samples them more often; `none`.
+    hidden: widths of the layers between the embedding and the output; empty for a single linear layer.
+    dropout: share of hidden values dropped in training.
+    max_rounds: a round is one pass over the images, or as many passes as make 50 steps.
+    patience: rounds without a better validation loss before stopping; half as many lower the learning rate.
+    seed: for the initial weights, the order of the images, and the dropout.
     """
 
     loss: str = "mean"
@@ -36,5 +36,5 @@ class FitSettings:
                 raise ValueError(f"{name}: found {found!r}, expected one of {', '.join(known)}")
 
     def unbalanced(self) -> "FitSettings":
-        """The same without balancing, to compare with."""
+        """The same settings without balancing, for comparison."""
         return replace(self, balance="none")

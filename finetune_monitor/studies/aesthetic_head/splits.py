@@ -1,4 +1,4 @@
-"""Divide rated images into training, validation and test by the content of their files, or by lists of names."""
+"""Split rated images into training, validation, and test by the content of their files, or by lists of names."""
 
 import hashlib
 import json
@@ -17,14 +17,14 @@ from finetune_monitor.studies.rating_problems import Problem, ProblemKind
 
 TEST = 0.1
 VALIDATION = 0.1
-"""Shares of the images that are divided by their content."""
+"""The shares of images that are split by content."""
 
 DIVIDED = {"test": TEST, "validation": VALIDATION}
 
 
 @dataclass(frozen=True)
 class Lists:
-    """Files with the names of the images for each part, one a line; None where the images' content decides."""
+    """Files with the names of the images for each part, one per line; None if the images' content decides."""
 
     train: Path | None = None
     validation: Path | None = None
@@ -42,34 +42,35 @@ class Split:
 
 
 def read_list(path: str | Path) -> list[str]:
-    """The names in a list, one a line, such as AVA's `aesthetics_image_lists/generic_test.jpgl`.
+    """The names in a list, one per line, such as AVA's `aesthetics_image_lists/generic_test.jpgl`.
 
     Raises:
-        UserError: the file cannot be read as UTF-8 text or has no name.
+        UserError: the file is not readable as UTF-8 text, or has no names.
     """
-    text, _ = read_text(Path(path), "a list with one image name a line")
+    text, _ = read_text(Path(path), "a list with one image name per line")
     if names := [line.strip() for line in text.splitlines() if line.strip()]:
         return names
-    raise UserError(f"{path}: the list is empty; expected one image name a line")
+    raise UserError(f"{path}: the list is empty; expected one image name per line")
 
 
 def make_split(names: Sequence[str], digests: Sequence[str], lists: Lists = Lists()) -> Split:
-    """Divide images into training, validation and test.
+    """A split of images into training, validation, and test.
 
-    Without lists, the SHA-256 of an image's file alone decides: a tenth each for test and validation, so that an image
-    has the same place on every machine, in any order, under any name, and beside any other images. Only where a part
-    would be empty does the image next to it in the order of the digests move.
-    A list says which images its part has; what a missing test or validation list leaves open is divided as above,
-    from the images of the training list, or from all that are in no list where there is none.
+    Without lists, only the SHA-256 of an image's file decides: a tenth each for test and validation, so that an image
+    is in the same part on every machine, in any order, under any name, and among any other images. Only if a part would
+    be empty is the image next to it in the order of the digests moved.
+
+    A list states which images its part has. The images for a missing test or validation list are chosen as above, from
+    those of the training list, or from all images in no list if there is none.
 
     Args:
-        names: of the n images, as in the ratings.
+        names: the names of the n images, as in the ratings.
         digests: hexadecimal SHA-256 of each image's file.
-        lists: names in them that are not among the n images are passed over; `wanted_rows` tells which they are.
+        lists: names in them that are not among the n images are ignored; `wanted_rows` reports them.
 
     Raises:
-        UserError: a list cannot be read or names no rated image, an image is in two lists, or too few images are left
-            for the parts that no list gives.
+        UserError: a list cannot be read or has no rated image, an image is in two lists, or too few images are left for
+            the parts without a list.
     """
     listed, _ = _resolve(names, lists)
     pool = listed.pop("train", None)
@@ -81,7 +82,7 @@ def make_split(names: Sequence[str], digests: Sequence[str], lists: Lists = List
 
 
 def without_test(names: Sequence[str], digests: Sequence[str]) -> Split:
-    """Divide images into training and validation by the content of their files; the test part is empty.
+    """A split of images into training and validation by the content of their files; the test part is empty.
 
     Raises:
         UserError: fewer than two different images.
@@ -90,10 +91,10 @@ def without_test(names: Sequence[str], digests: Sequence[str]) -> Split:
 
 
 def listed_rows(path: Path, names: Sequence[str]) -> tuple[Int[np.ndarray, " n"], list[Problem]]:
-    """The rows whose names are in a list, ascending, and a problem for each name that has no row.
+    """The rows whose names are in a list, ascending, and a problem for each name without a row.
 
     Raises:
-        UserError: the list cannot be read or names no rated image.
+        UserError: the list cannot be read or has no rated image.
     """
     rows, problems = _listed_rows(path, _index(names))
     return np.array(sorted(rows), dtype=np.int64), problems
@@ -102,8 +103,8 @@ def listed_rows(path: Path, names: Sequence[str]) -> tuple[Int[np.ndarray, " n"]
 def folds(digests: Sequence[str], count: int) -> Int[np.ndarray, " n"]:
     """The fold of each image, 0 to count - 1, for cross-validation.
 
-    Images are dealt out in the order of their digests (hexadecimal SHA-256), so that folds differ by at most one in
-    size and do not depend on the order of the rows. Images with one digest are in one fold.
+    Images are distributed in the order of their digests (hexadecimal SHA-256), so that fold sizes differ by at most one
+    and do not depend on the order of the rows. Images with the same digest are in the same fold.
 
     Raises:
         UserError: fewer than two folds, or fewer different images than folds.
@@ -111,18 +112,18 @@ def folds(digests: Sequence[str], count: int) -> Int[np.ndarray, " n"]:
     ordered = sorted(set(digests))
     if not 2 <= count <= len(ordered):
         raise UserError(
-            f"found {len(ordered)} different rated images for {count} folds; expected 2 folds or more, "
-            "and an image or more a fold"
+            f"found {len(ordered)} different rated images for {count} folds; expected at least 2 folds "
+            "and at least one image per fold"
         )
     place = {digest: rank % count for rank, digest in enumerate(ordered)}
     return np.array([place[digest] for digest in digests], dtype=np.int64)
 
 
 def wanted_rows(names: Sequence[str], lists: Lists) -> tuple[Int[np.ndarray, " n"], list[Problem]]:
-    """The rows that a split by these lists uses, ascending, and a problem for each name that has no row.
+    """The rows that a split by these lists uses, ascending, and a problem for each name without a row.
 
     Raises:
-        UserError: a list cannot be read or names no rated image, or an image is in two lists.
+        UserError: a list cannot be read or has no rated image, or an image is in two lists.
     """
     listed, problems = _resolve(names, lists)
     rows = set().union(*listed.values()) if lists.train else range(len(names))
@@ -130,7 +131,7 @@ def wanted_rows(names: Sequence[str], lists: Lists) -> tuple[Int[np.ndarray, " n
 
 
 def _resolve(names: Sequence[str], lists: Lists) -> tuple[dict[str, set[int]], list[Problem]]:
-    """The rows of each part that has a list."""
+    """The rows of each part with a list."""
     listed: dict[str, set[int]] = {}
     problems: list[Problem] = []
     index = _index(names)
@@ -165,7 +166,7 @@ def _listed_rows(path: Path, index: dict[str, list[int]]) -> tuple[set[int], lis
         there = reprlib.repr(next(iter(index), "no rated image"))
         raise UserError(
             f"{path}: none of its {len(wanted)} names is a rated image; found {reprlib.repr(wanted[0])}, "
-            f"expected names such as {there}; give the list that belongs to these ratings"
+            f"expected names such as {there}; use the list that belongs to these ratings"
         )
     return rows, problems
 
@@ -177,18 +178,18 @@ def _refuse_overlaps(names: Sequence[str], listed: dict[str, set[int]]) -> None:
             if both := sorted(listed[part] & listed[other]):
                 examples = ", ".join(reprlib.repr(names[row]) for row in both[:EXAMPLES_NAMED])
                 raise UserError(
-                    f"--{part} and --{other}: found {len(both)} of the images in both, such as {examples}; "
-                    "expected each in one list; take them out of the other"
+                    f"--{part} and --{other}: found {len(both)} images in both, such as {examples}; "
+                    "expected each in only one list; remove them from the other"
                 )
 
 
 def _divide(digests: dict[int, str], shares: dict[str, float]) -> dict[str, set[int]]:
-    """Rows by part: `shares` of the range of digests in turn, the rest is for training."""
+    """Rows by part: `shares` of the range of digests in turn; the rest is for training."""
     ordered = sorted(set(digests.values()))
     parts = [*shares, "train"]
     if len(ordered) < len(parts):
         raise UserError(
-            f"found {len(ordered)} different rated images to divide into {', '.join(parts)}; "
+            f"found {len(ordered)} different rated images to split into {', '.join(parts)}; "
             f"expected {len(parts)} or more; add rated images or shorten the lists"
         )
     places = [int(digest[:16], 16) / 2**64 for digest in ordered]

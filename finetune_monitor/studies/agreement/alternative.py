@@ -1,4 +1,4 @@
-"""The alternative annotator test (Calderon et al. 2025, arXiv 2501.10970): may the model stand in for a labeler?"""
+"""The alternative annotator test (Calderon et al. 2025, arXiv 2501.10970): can the model replace a labeler?"""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,10 @@ from scipy.stats import false_discovery_control, ttest_1samp
 from finetune_monitor.studies.agreement.coefficients import Labels
 
 EPSILONS = (0.1, 0.15, 0.2)
-"""What a model's lower price is worth, as the paper has it: against the crowd, skilled people, experts."""
+"""The paper's margins for a model's lower cost: compared with a crowd, skilled people, experts."""
 
 LEAST_SHARED_IMAGES = 30
-"""Images that a labeler must share with the others to be compared with."""
+"""The number of images that a labeler must share with others to be included."""
 
 LEAST_COMPARED = 3
 FALSE_DISCOVERIES = 0.05
@@ -21,12 +21,12 @@ PASSED = 0.5
 
 @dataclass(frozen=True)
 class AlternativeTest:
-    """What the test says.
+    """The result of the test.
 
-    advantage: mean over the labelers of the share of images on which the model is as near to the others as the labeler
-        in whose seat it sits, or nearer; 0..1.
-    advantages: the same for each labeler; NaN for one who was left out.
-    winning_rates: share of the labelers that the model may replace, by epsilon; it passes from 0.5 on.
+    advantage: the share of images on which the model is at least as close to the other labelers as the labeler it
+        replaces, averaged over labelers; 0..1.
+    advantages: the same for each labeler; NaN for a labeler who was left out.
+    winning_rates: the share of labelers that the model can replace, by epsilon; it passes from 0.5.
     """
 
     advantage: float
@@ -38,16 +38,16 @@ class AlternativeTest:
 
 
 def alternative_test(stars: Labels, labels: Labels) -> AlternativeTest | None:
-    """Compare the model with each labeler, image by image, by the distance to the other labelers' labels.
+    """The test of the model against each labeler, image by image, by distance to the other labelers' labels.
 
-    Distance is the root mean square. A one-sided t-test asks for each labeler whether the model loses by less than
-    epsilon; the false discoveries among them are kept at 5 % (Benjamini and Yekutieli 2001).
+    Distance is the root mean square. A one-sided t-test for each labeler checks whether the model loses by less than
+    epsilon; the false discovery rate is kept at 5 % (Benjamini and Yekutieli 2001).
 
     Args:
-        stars: the model's in each labeler's seat.
+        stars: the model's stars in each labeler's place.
 
     Returns:
-        None where fewer than three labelers share 30 images with another one.
+        None if fewer than three labelers share 30 images with another one.
     """
     compared = [_compare(stars[labeler], labels, labeler) for labeler in range(len(labels))]
     used = [(model, human) for model, human in compared if len(model) >= LEAST_SHARED_IMAGES]
@@ -64,7 +64,7 @@ def alternative_test(stars: Labels, labels: Labels) -> AlternativeTest | None:
 def _compare(
     own_stars: Float[np.ndarray, "samples"], labels: Labels, labeler: int
 ) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]:
-    """1 for each image on which the model is as near to the others or nearer; and the same for the labeler."""
+    """1 for each image on which the model is at least as close to the others, and the same for the labeler."""
     others = np.delete(labels, labeler, axis=0)
     used = ~np.isnan(own_stars) & ~np.isnan(labels[labeler]) & ~np.isnan(others).all(axis=0)
     model, human = (np.nansum((each[used] - others[:, used]) ** 2, axis=0) for each in (own_stars, labels[labeler]))
@@ -72,7 +72,7 @@ def _compare(
 
 
 def _p_value(differences: Float[np.ndarray, "n"], epsilon: float) -> float:
-    """That the model loses by epsilon or more on average."""
+    """The p-value of the hypothesis that the model loses by epsilon or more on average."""
     if np.ptp(differences) == 0:
         return float(differences[0] >= epsilon)
     return float(ttest_1samp(differences, epsilon, alternative="less").pvalue)

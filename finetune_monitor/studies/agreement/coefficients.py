@@ -1,10 +1,10 @@
-"""How two series of values an image agree, under many weightings of the images at once; and labels as scores.
+"""Agreement between two series with one value per image, for many weightings of the images at once.
 
-`statistics` resamples single images by index; here whole persons are resampled, and one set of weights serves hundreds
+`statistics` resamples single images by index; here entire people are resampled, and one set of weights serves hundreds
 of coefficients.
 
 A coefficient takes series of n images, and weights of rounds by n images (`resampling.resamples`): how often an image
-is drawn in a round. It gives one number a round, NaN where it is undefined. Images that lack a value are left out.
+is drawn in a round. It returns one number per round, NaN if undefined. Images without a value are left out.
 """
 
 from collections.abc import Callable
@@ -21,16 +21,16 @@ Series: TypeAlias = Float[np.ndarray, "samples"]
 Coefficient: TypeAlias = Callable[[Series, Series, Weights], Values]
 
 BLOCK = 512
-"""Rows of the matrix of all pairs that are in memory at a time."""
+"""Rows of the matrix of all pairs in memory at a time."""
 
 MOST_IMAGES_IN_PAIRS = 4000
 """Images above which a coefficient of all pairs has no interval: a thousand resamples would take minutes."""
 
 LEAST_OTHERS = 2
-"""Evaluators that a sample score without one must rest on."""
+"""The number of evaluators that a sample score without one of them must be based on."""
 
 Labels = Float[np.ndarray, "evaluators samples"]
-"""1 to 5; NaN where an evaluator gave none."""
+"""1 to 5; NaN if an evaluator gave none."""
 
 Scores = Float[np.ndarray, "evaluators samples"]
 """Labels from 0 to 1, or standardized."""
@@ -50,9 +50,9 @@ def spearman(x: Series, y: Series, weights: Weights) -> Values:
 
 
 def kendall(x: Series, y: Series, weights: Weights) -> Values:
-    """Kendall's tau-b (Kendall 1945), -1..1: concordant less discordant pairs, corrected for ties in either.
+    """Kendall's tau-b (Kendall 1945), -1..1: concordant minus discordant pairs, corrected for ties in either.
 
-    Takes time of the order of n times n; of more than `MOST_IMAGES_IN_PAIRS` images only the first round is measured.
+    Takes O(n²) time; with more than `MOST_IMAGES_IN_PAIRS` images, only the first round is measured.
     """
     x, y, weights = _both(x, y, weights)
     if len(x) > MOST_IMAGES_IN_PAIRS and len(weights) > 1:
@@ -72,17 +72,17 @@ def mae(x: Series, y: Series, weights: Weights) -> Values:
 
 
 def exact(x: Series, y: Series, weights: Weights) -> Values:
-    """Share of images on which both say the same, 0..1."""
+    """Share of images on which both agree exactly, 0..1."""
     return _mean(lambda x, y: x == y, x, y, weights)
 
 
 def within_one(x: Series, y: Series, weights: Weights) -> Values:
-    """Share of images on which they differ by one step at most, 0..1."""
+    """Share of images on which they differ by at most one step, 0..1."""
     return _mean(lambda x, y: np.abs(x - y) <= 1, x, y, weights)
 
 
 def kappa(x: Series, y: Series, weights: Weights) -> Values:
-    """Cohen's kappa with quadratic weights (Cohen 1968) between two series of labels 1..5: 1 the same, 0 chance."""
+    """Cohen's kappa with quadratic weights (Cohen 1968) between two series of labels 1..5: 1 identical, 0 chance."""
     return kappa_of(confusion(x, y, weights))
 
 
@@ -94,7 +94,7 @@ def confusion(x: Series, y: Series, weights: Weights) -> Float[np.ndarray, "roun
 
 
 def kappa_of(table: Float[np.ndarray, "rounds 5 5"]) -> Values:
-    """Quadratically weighted kappa of confusion matrices: 1 less the observed over the expected squared distance."""
+    """Quadratically weighted kappa of confusion matrices: 1 minus the observed over the expected squared distance."""
     distances = (STEPS[:, None] - STEPS[None]) ** 2
     total = table.sum(axis=(1, 2))
     expected = np.einsum("ri,rj,ij->r", table.sum(axis=2), table.sum(axis=1), distances)
@@ -104,7 +104,7 @@ def kappa_of(table: Float[np.ndarray, "rounds 5 5"]) -> Values:
 def alpha(labels: Labels, weights: Weights) -> Values:
     """Krippendorff's alpha for ordinal labels 1..5 (Krippendorff 2011): 1 full agreement, 0 chance.
 
-    Images with fewer than two labels say nothing. The distance of two labels is the number of labels given between
+    Images with fewer than two labels do not count. The distance of two labels is the number of labels given between
     them, with half of those at the ends, squared.
     """
     given = (labels[:, :, None] == STEPS).sum(axis=0).astype(np.float64)
@@ -128,12 +128,12 @@ def grades(
     weights: Float[np.ndarray, "rounds samples"],
     power: float = 1.0,
 ) -> tuple[Float[np.ndarray, "rounds"], Float[np.ndarray, "rounds"]]:
-    """Raw and corrected grade of scores 0 to 1 against the sample scores of others, for each weighting of the samples.
+    """Raw and corrected grades of scores 0 to 1 against the sample scores of others, for each weighting of the samples.
 
-    With d the mean of |own - others|^power over the samples: the raw grade is 1 - d^(1/power), up to 1; never to be
-    shown alone, as who always says "3" gets a high one. The corrected one is 1 - d / c, where c is the same mean over
-    all pairs of a sample of one and a sample of the other: 1 for the same scores, 0 for agreement by chance; with power
-    2 it is Lin's concordance coefficient (Lin 1989).
+    With d the mean of |own - others|^power over the samples: the raw grade is 1 - d^(1/power), up to 1. It must never
+    be shown alone, because always answering "3" gets a high one. The corrected grade is 1 - d / c, where c is the same
+    mean over all pairs of a sample of one and a sample of the other: 1 for identical scores, 0 for chance agreement;
+    with power 2 it is Lin's concordance coefficient (Lin 1989).
     """
     both = ~np.isnan(own) & ~np.isnan(others)
     x, y, weights = own[both], others[both], weights[:, both]
@@ -146,7 +146,7 @@ def grades(
 
 
 def within(coefficient: Coefficient, groups: Int[np.ndarray, "samples"]) -> Coefficient:
-    """The coefficient inside each group (person), averaged over the groups by the images drawn of each."""
+    """The coefficient within each group (person), averaged over the groups, weighted by the images drawn from each."""
 
     def averaged(x: Series, y: Series, weights: Weights) -> Values:
         total, count = np.zeros(len(weights)), np.zeros(len(weights))
@@ -168,9 +168,9 @@ def normalized(labels: Float[np.ndarray, "*axes"]) -> Float[np.ndarray, "*axes"]
 
 
 def standardized(scores: Scores) -> tuple[Scores, Bool[np.ndarray, "evaluators"]]:
-    """Each evaluator's scores less their mean, over their standard deviation (that of a population, ddof 0).
+    """Each evaluator's scores minus their mean, divided by their standard deviation (population, ddof 0).
 
-    Who always says the same has no deviation: their scores become 0, and their flag is True.
+    An evaluator who always gives the same answer has no deviation: their scores become 0, and their flag is True.
     """
     present = ~np.isnan(scores)
     count = np.maximum(present.sum(axis=1, keepdims=True), 1)
@@ -181,7 +181,7 @@ def standardized(scores: Scores) -> tuple[Scores, Bool[np.ndarray, "evaluators"]
 
 
 def sample_scores(scores: Scores, least: int = 1) -> Float[np.ndarray, "samples"]:
-    """Mean score of each sample over the evaluators present; NaN where there are fewer than `least`."""
+    """Mean score of each sample over the evaluators present; NaN if there are fewer than `least`."""
     present = ~np.isnan(scores)
     count = present.sum(axis=0)
     total = np.where(present, scores, 0).sum(axis=0)
@@ -189,7 +189,7 @@ def sample_scores(scores: Scores, least: int = 1) -> Float[np.ndarray, "samples"
 
 
 def without(scores: Scores, evaluator: int) -> Float[np.ndarray, "samples"]:
-    """Mean score of each sample over the other evaluators; NaN where fewer than two of them gave one."""
+    """Mean score of each sample over the other evaluators; NaN if fewer than two of them gave one."""
     return sample_scores(np.delete(scores, evaluator, axis=0), LEAST_OTHERS)
 
 
@@ -207,7 +207,7 @@ def _mean(distance: Callable[[Series, Series], np.ndarray], x: Series, y: Series
 
 
 def _over(above: Values, below: Values) -> Values:
-    """The quotient; NaN where the divisor is 0 (up to rounding)."""
+    """The quotient; NaN if the divisor is 0 (up to rounding)."""
     return np.where(np.abs(below) > 1e-9, above / np.where(np.abs(below) > 1e-9, below, 1), np.nan)
 
 
@@ -221,7 +221,7 @@ def _correlation(x: Weights, y: Weights, weights: Weights) -> Values:
 
 
 def _centered(x: Weights, weights: Weights, total: Values) -> tuple[Weights, Values]:
-    """Less the mean of the images drawn, and the variance times their number; NaN where that is all rounding error."""
+    """Values minus the mean of the drawn images, and the variance times their number; NaN if only rounding error."""
     largest = np.abs(x).max(initial=0.0)
     x = x - (np.einsum("rn,rn->r", weights, x) / total)[:, None]
     variance = np.einsum("rn,rn,rn->r", weights, x, x, optimize=False)
@@ -229,7 +229,7 @@ def _centered(x: Weights, weights: Weights, total: Values) -> tuple[Weights, Val
 
 
 def _scaled(x: Series) -> Series:
-    """Moved and stretched to 0..1, whatever the unit, so that rounding errors do not pass for a spread."""
+    """Rescaled to 0..1, whatever the unit, so that rounding errors do not count as a spread."""
     spread = np.ptp(x) if len(x) else 0.0
     return (x - x.min()) / spread if spread > 0 else np.zeros_like(x)
 

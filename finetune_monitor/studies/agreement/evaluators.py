@@ -1,4 +1,4 @@
-"""Who sits in a labeler's seat, and how well they agree with that labeler and with the others."""
+"""Who takes a labeler's place, and how well they agree with that labeler and with the others."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,26 +27,26 @@ from finetune_monitor.studies.agreement.coefficients import (
 )
 
 PEOPLE, MODEL, NAIVE, CONSTANT, SHUFFLE = "people", "model", "model, naive fold", "constant", "model, shuffled"
-"""The held-out labeler, or each of the others; the model with clean thresholds; with thresholds fitted on the images
-it is tested on, which flatters; the one label that costs least; the model's stars on shuffled images."""
+"""The held-out labeler, or each of the others; the model with clean thresholds; the model with thresholds fitted on its
+own test images, which is optimistic; the single label with the lowest cost; the model's stars on shuffled images."""
 
 DISTANCES: Mapping[str, Coefficient] = {"mae": mae, "exact": exact, "within_one": within_one, "kappa": kappa}
 RANKINGS: Mapping[str, Coefficient] = {"spearman": spearman, "pearson": pearson, "kendall": kendall}
 
 Statistics = dict[str, Values]
-"""Of one evaluator, by name."""
+"""The statistics of one evaluator, by name."""
 
 
 @dataclass(frozen=True)
 class Lineup:
-    """Everyone who takes a seat, and the weights that they are measured with.
+    """All evaluators, and the weights that they are measured with.
 
-    labels: of the people.
-    shared: their scores as they are averaged for correlations: normalized, or standardized.
-    scores: of the model, continuous.
-    stars: 1 to 5 of everyone else in each labeler's seat, by name.
+    labels: the labels of people.
+    shared: their scores as averaged for correlations: normalized, or standardized.
+    scores: the model's continuous scores.
+    stars: 1 to 5, from all other evaluators in each labeler's place, by name.
     rankings: the correlations to measure, by name.
-    power: of the distances that grades count.
+    power: the exponent of the distances in grades.
     """
 
     labels: Labels
@@ -71,7 +71,7 @@ class Lineup:
 
 
 def people_rows(lineup: Lineup) -> list[Statistics]:
-    """For each labeler, the others' agreement with them: the mean by the images that each shares with them."""
+    """For each labeler, the others' agreement with them, averaged by the number of shared images."""
     labels = lineup.labels
     found = [{name: Average() for name in (*lineup.rankings, *DISTANCES)} for _ in labels]
     chosen = list(combinations(range(len(labels)), 2))
@@ -88,7 +88,7 @@ def people_rows(lineup: Lineup) -> list[Statistics]:
 
 
 def against_labeler(lineup: Lineup, seat: int) -> dict[str, Statistics]:
-    """Everyone else than people against the held-out labels."""
+    """All evaluators other than people against the held-out labels."""
     own = lineup.labels[seat]
     rows = {name: lineup.distances(stars[seat], own) for name, stars in lineup.stars.items()}
     rows[MODEL] |= lineup.correlations(lineup.scores, own)
@@ -97,7 +97,7 @@ def against_labeler(lineup: Lineup, seat: int) -> dict[str, Statistics]:
 
 
 def against_others(lineup: Lineup, seat: int) -> dict[str, Statistics]:
-    """Everyone against the mean of the other labelers; people are the held-out labeler."""
+    """All evaluators against the mean of the other labelers; people means the held-out labeler."""
     own, others = lineup.labels[seat], without(normalized(lineup.labels), seat)
     stars = {PEOPLE: own, **{name: each[seat] for name, each in lineup.stars.items()}}
     rows = {name: lineup.graded(each, others) for name, each in stars.items()}
@@ -108,12 +108,12 @@ def against_others(lineup: Lineup, seat: int) -> dict[str, Statistics]:
 
 
 def mean_rows(rows: list[dict[str, Statistics]], counts: Sequence[int]) -> dict[str, Statistics]:
-    """Mean of each statistic over the seats, each by its number of labels: who gave few says little."""
+    """The mean of each statistic over the labelers' places, weighted by their numbers of labels."""
     return {name: {key: _mean([row[name][key] for row in rows], counts) for key in rows[0][name]} for name in rows[0]}
 
 
 def shuffled(stars: Labels, seed: int) -> Labels:
-    """The same stars on other images, drawn at random: what their shares alone are worth."""
+    """The same stars on randomly permuted images: the baseline for their shares alone."""
     random = np.random.default_rng(seed)
     found: Labels = stars.copy()
     for row in found:

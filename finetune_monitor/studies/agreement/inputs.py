@@ -1,4 +1,4 @@
-"""Bring ratings, scores and the plan behind them together: one sample a metric, and what was left out of it."""
+"""Combine ratings, scores, and their plan: one sample per metric, and what was left out of it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,8 +30,8 @@ LEAST_LABELERS, LEAST_IMAGES = 3, 10
 class Material:
     """One metric, ready to be studied.
 
-    weights: what the scores were measured with; None where that is not known.
-    notes: sentences on what a reader of the figures should know.
+    weights: the weights behind the scores; None if unknown.
+    notes: sentences that a reader of the figures should know.
     """
 
     sample: Sample
@@ -41,11 +41,11 @@ class Material:
 
 @dataclass(frozen=True)
 class Loaded:
-    """Everything that was read.
+    """All inputs, as read.
 
     materials: by metric.
-    tasks: of the plan by image_id; empty where there is none.
-    ratings: valid rows, those that later ones replace among them.
+    tasks: the plan's tasks by image_id; empty if there is no plan.
+    ratings: the number of valid rows, including those that later rows replace.
     problems: rows that were left out.
     """
 
@@ -56,15 +56,17 @@ class Loaded:
 
 
 def load(inputs: StudyInputs) -> Loaded:
-    """Read everything.
+    """Read and check all inputs.
 
     Raises:
-        UserError: files that cannot be read, no such metric, no scores, or too few labelers or images; of several
-            metrics' problems all are listed.
+        UserError: files cannot be read, the metric or its scores do not exist, or there are too few labelers or images;
+            lists the problems of all metrics.
     """
     folders = [path for path in inputs.ratings if path.is_dir()]
     if len(folders) > 1:
-        raise UserError(f"found the folders {', '.join(map(str, folders))}; expected one plan, and files with ratings")
+        raise UserError(
+            f"found the folders {', '.join(map(str, folders))}; expected at most one plan, and files with ratings"
+        )
     plan = read_plan(folders[0]) if folders else None
     files = [path for path in inputs.ratings if not path.is_dir()]
     tasks = plan.by_id if plan else {}
@@ -72,7 +74,9 @@ def load(inputs: StudyInputs) -> Loaded:
     found = read_rating_files(files, inputs.metric, tasks or None)
     ratings = [*stored, *found.ratings]
     if not ratings:
-        raise UserError(f"{folders[0]}: holds no rating yet; rate with `finetune-monitor label serve {folders[0]}`")
+        raise UserError(
+            f"{folders[0]}: holds no ratings yet; rate images with `finetune-monitor label serve {folders[0]}`"
+        )
     repeats = {name: task.repeat_of for name, task in tasks.items() if task.repeat_of}
     materials, problems = {}, []
     for name, table in _wanted(label_tables(ratings, repeats), inputs.metric).items():
@@ -80,7 +84,7 @@ def load(inputs: StudyInputs) -> Loaded:
             materials[name] = _material(table, tasks, inputs)
         except UserError as error:
             problems.append(str(error))
-    all_problems(problems, "labels and scores cannot be compared:")
+    all_problems(problems, "cannot compare labels and scores:")
     odd = tuple(f"{note.file.name}, {note.where}: {note.detail}." for note in found.problems if note.kind in NOTES)
     noted = {name: replace(material, notes=(*material.notes, *odd)) for name, material in materials.items()}
     return Loaded(noted, tasks, len(ratings), tuple(each for each in found.problems if each.kind not in NOTES))
@@ -90,7 +94,7 @@ def _wanted(tables: Mapping[str, LabelTable], metric: str | None) -> Mapping[str
     if metric is None:
         return tables
     if metric not in tables:
-        raise UserError(f"--metric: found {metric}, the ratings are of {', '.join(tables)}")
+        raise UserError(f"--metric: found {metric}, but the ratings are for {', '.join(tables)}")
     return {metric: tables[metric]}
 
 
@@ -99,7 +103,9 @@ def _material(table: LabelTable, tasks: Mapping[str, Task], inputs: StudyInputs)
     if inputs.min_coverage:
         complete = table.complete(inputs.min_coverage)
         if left_out := [name for name in table.labelers if name not in complete.labelers]:
-            notes.append(f"Left out for labels of less than {inputs.min_coverage:.0%}: {listed(left_out)}.")
+            notes.append(
+                f"Left out for labeling less than {inputs.min_coverage:.0%} of the images: {listed(left_out)}."
+            )
         table = complete
     scores = _scores(table, tasks, inputs)
     values = np.array([scores.by_image[image] for image in table.images])
@@ -107,7 +113,7 @@ def _material(table: LabelTable, tasks: Mapping[str, Task], inputs: StudyInputs)
     if len(scored) < len(values):
         unscored = [image for image, value in zip(table.images, values, strict=True) if np.isnan(value)]
         notes.append(
-            f"{len(unscored)} of {len(values)} images have no score, as without a face, and are compared with nothing: "
+            f"{len(unscored)} of {len(values)} images have no score (no face found, for example) and are not compared: "
             f"{listed(unscored)}."
         )
     _check_size(table, len(scored))
@@ -115,19 +121,21 @@ def _material(table: LabelTable, tasks: Mapping[str, Task], inputs: StudyInputs)
     cells = _complete(table, {name: task.cell for name, task in tasks.items() if task.cell}, scored)
     if persons is None and scores.persons:
         without = [image for image in scored if image not in scores.persons]
-        raise UserError(f"{inputs.scores}: found no person for {listed(without)}; name them all, or none")
+        raise UserError(f"{inputs.scores}: found no person for {listed(without)}; give a person for all images or none")
     return Material(Sample(table, values, persons, cells), scores.weights, (*notes, *table_notes(table)))
 
 
 def _without_changed(table: LabelTable, tasks: Mapping[str, Task]) -> tuple[LabelTable, list[str]]:
-    """Without images whose file is no longer the one that people saw: the score may be of another image."""
+    """The table without images whose file has changed since people saw it: the score may belong to another image."""
     changed = changed_files([tasks[image] for image in table.images if image in tasks])
     if not changed:
         return table, []
     kept = np.array([image not in changed for image in table.images])
     if not kept.any():
-        raise UserError(f"{table.metric}: the files of all {len(kept)} images are gone or changed; restore the runs")
-    note = f"Left out, as their files are gone or changed since they were planned: {listed(sorted(changed))}."
+        raise UserError(f"{table.metric}: the files of all {len(kept)} images are missing or changed; restore the runs")
+    note = (
+        f"Left out because their files are missing or have changed since the plan was made: {listed(sorted(changed))}."
+    )
     return table.only(~np.isnan(table.labels[:, kept]).all(axis=1), kept), [note]
 
 
@@ -136,7 +144,7 @@ def _scores(table: LabelTable, tasks: Mapping[str, Task], inputs: StudyInputs) -
         return matched(read_scores(inputs.scores, table.metric), table.images, tasks)
     chosen = [tasks[image] for image in table.images if image in tasks]
     if not any(task.run for task in chosen):
-        raise UserError(f"{table.metric}: no run has recorded scores of these images; name a CSV with --scores")
+        raise UserError(f"{table.metric}: no run has recorded scores for these images; give a CSV file with --scores")
     return matched(recorded_scores(chosen, table.metric), table.images, tasks)
 
 
@@ -144,16 +152,16 @@ def _check_size(table: LabelTable, scored: int) -> None:
     if len(table.labelers) < LEAST_LABELERS:
         raise UserError(
             f"{table.metric}: found {len(table.labelers)} labelers ({', '.join(table.labelers)}), expected "
-            f"{LEAST_LABELERS} or more: each is compared with the mean of two others at least"
+            f"{LEAST_LABELERS} or more: each is compared with the mean of at least two others"
         )
     if scored < LEAST_IMAGES:
         raise UserError(
-            f"{table.metric}: found {scored} images with labels and a score, expected {LEAST_IMAGES} or more"
+            f"{table.metric}: found {scored} images with both labels and a score, expected {LEAST_IMAGES} or more"
         )
 
 
 def _complete(table: LabelTable, known: Mapping[str, str], needed: Sequence[str]) -> tuple[str, ...] | None:
-    """What each image belongs to; None where that is not known of all that are needed."""
+    """The group of each image; None if it is unknown for any that is needed."""
     if not all(image in known for image in needed):
         return None
     return tuple(known.get(image, "") for image in table.images)

@@ -1,4 +1,4 @@
-"""Ratings as a matrix of labelers by images, and what each labeler's answers are like."""
+"""Ratings as a matrix of labelers by images, and a description of each labeler's answers."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,24 +17,24 @@ from finetune_monitor.studies.agreement.rating_rows import moment
 from finetune_monitor.studies.labeling.ratings import Rating
 
 HASTY_MS = 300
-"""An answer in less was hardly looked at."""
+"""A faster answer was hardly considered."""
 
 HASTY_SHARE = 0.2
 LOW_COVERAGE = 0.5
 
 NAMES_LISTED = 5
-"""How many names a note holds."""
+"""How many names a note lists."""
 
 
 @dataclass(frozen=True)
 class LabelTable:
-    """All labels of one metric, each labeler's latest of an image.
+    """All labels of one metric, with each labeler's latest label for each image.
 
     labelers, images: in natural order (r2 before r10); each has at least one label.
-    labels: 1 to 5; NaN where a labeler gave none.
-    durations: milliseconds to the answer; NaN where not known.
-    replaced: earlier ratings of the same image by the same labeler, which later ones replace.
-    repeats: for each labeler, the label of an image and that of its repeat, for the images that have both.
+    labels: 1 to 5; NaN if a labeler gave none.
+    durations: milliseconds to the answer; NaN if unknown.
+    replaced: the number of earlier ratings of the same image by the same labeler, replaced by later ones.
+    repeats: for each labeler, the labels of an image and its repeat, for images with both.
     """
 
     metric: str
@@ -47,23 +47,24 @@ class LabelTable:
 
     @property
     def coverage(self) -> Float[np.ndarray, "evaluators"]:
-        """Share of the images that each labeler labeled."""
+        """The share of the images that each labeler labeled."""
         shares: np.ndarray = (~np.isnan(self.labels)).mean(axis=1)
         return shares
 
     def complete(self, coverage: float) -> "LabelTable":
-        """The same without labelers who labeled a smaller share of the images, and images that lose all labels.
+        """The table without labelers who labeled a smaller share of the images, and without images that lose all
+        labels.
 
         `replaced` stays that of all labelers.
 
         Raises:
-            UserError: nobody labeled that many.
+            UserError: nobody labeled that many images.
         """
         kept = self.coverage >= coverage
         if not kept.any():
             raise UserError(
                 f"{self.metric}: none of its {len(self.labelers)} labelers labeled {coverage:.0%} of the "
-                f"{len(self.images)} images, the most is {self.coverage.max():.1%}; ask for less"
+                f"{len(self.images)} images; the maximum is {self.coverage.max():.1%}; require less"
             )
         return self.only(kept, ~np.isnan(self.labels[kept]).all(axis=0))
 
@@ -82,18 +83,18 @@ class LabelTable:
 
 @dataclass(frozen=True)
 class Labeler:
-    """What one labeler's labels are like; NaN where there is nothing to tell it from.
+    """A description of one labeler's labels; NaN if there is too little data.
 
-    n: images labeled, repeats not among them.
-    coverage: the share of all images that this is.
-    deviation: that of a population (ddof 0).
-    shares: of each label, from 1 to 5.
-    constant: always the same, in two or more.
-    median_ms: of the time to an answer.
-    hasty: share of the answers of known duration that took less than `HASTY_MS`.
-    others: Spearman's correlation with the mean of the others, over the images that two or more of them labeled.
-    consistency: share of the repeats with exactly the label of the original.
-    repeats: how many repeats that is a share of.
+    n: images labeled, not counting repeats.
+    coverage: that number as a share of all images.
+    deviation: the population standard deviation (ddof 0).
+    shares: the share of each label, from 1 to 5.
+    constant: whether two or more labels are all the same.
+    median_ms: the median time to an answer.
+    hasty: the share of the answers with known duration that took less than `HASTY_MS`.
+    others: Spearman's correlation with the mean of the others, over the images that at least two of them labeled.
+    consistency: the share of repeats with exactly the label of the original.
+    repeats: the number of repeats.
     """
 
     name: str
@@ -111,11 +112,11 @@ class Labeler:
 
 
 def label_tables(ratings: Sequence[Rating], repeat_of: Mapping[str, str] | None = None) -> dict[str, LabelTable]:
-    """The tables by metric, in natural order; a metric of which only repeats were rated has none.
+    """The tables by metric, in natural order; a metric with ratings only for repeats has none.
 
-    The latest rating of an image, labeler and metric counts: by time where all of them have one, else by order.
+    The latest rating of an image, labeler, and metric counts: by time if all of them have one, otherwise by order.
 
-    repeat_of: for each image that is a repeat, its original; a repeat is no sample of its own.
+    repeat_of: the original of each image that is a repeat; a repeat is not a separate sample.
     """
     by_metric: dict[str, list[Rating]] = {}
     for rating in ratings:
@@ -125,17 +126,17 @@ def label_tables(ratings: Sequence[Rating], repeat_of: Mapping[str, str] | None 
 
 
 def describe_labelers(table: LabelTable) -> list[Labeler]:
-    """One description a labeler, in the table's order."""
+    """One description per labeler, in the table's order."""
     return [_describe(table, place) for place in range(len(table.labelers))]
 
 
 def table_notes(table: LabelTable) -> list[str]:
-    """Sentences on what a reader of figures from these labels should know; none where all is well."""
+    """Sentences that a reader of figures from these labels should know; none if all is well."""
     return [*_missing_notes(table), *_labeler_notes(describe_labelers(table))]
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and the number of others."""
     more = f" and {len(names) - NAMES_LISTED:,} more" if len(names) > NAMES_LISTED else ""
     return ", ".join(names[:NAMES_LISTED]) + more
 
@@ -212,7 +213,7 @@ def _missing_notes(table: LabelTable) -> Iterator[str]:
     if gaps.any():
         yield f"{gaps.sum():,} of {gaps.size:,} labels are missing ({_percent(gaps.mean())})."
     if table.replaced:
-        again = "of the same image by the same labeler left out: the latest counts"
+        again = "of the same image by the same labeler left out, because only the latest counts"
         yield f"{counted(table.replaced, 'earlier rating')} {again}."
     if thin.any():
         named = listed(_chosen(table.images, thin))
@@ -221,19 +222,19 @@ def _missing_notes(table: LabelTable) -> Iterator[str]:
 
 def _labeler_notes(labelers: Sequence[Labeler]) -> Iterator[str]:
     if found := [each.name for each in labelers if each.constant]:
-        yield f"{counted(len(found), 'labeler')} with always the same answer: {listed(found)}."
+        yield f"{counted(len(found), 'labeler')} who always gave the same answer: {listed(found)}."
     if found := [f"{each.name} ({_percent(each.coverage)})" for each in labelers if each.coverage < LOW_COVERAGE]:
-        yield f"{counted(len(found), 'labeler')} with labels for less than half of the images: {listed(found)}."
+        yield f"{counted(len(found), 'labeler')} who labeled less than half of the images: {listed(found)}."
     if found := [f"{each.name} ({each.others:.2f})" for each in labelers if each.others < 0]:
         against = "Spearman against the mean of the others is negative; is the scale reversed?"
         yield f"{counted(len(found), 'labeler')} whose {against} {listed(found)}."
     if found := [f"{each.name} ({_percent(each.hasty)})" for each in labelers if each.hasty >= HASTY_SHARE]:
-        often = f"a fifth or more of the answers in under {HASTY_MS} ms"
+        often = f"at least a fifth of the answers in under {HASTY_MS} ms"
         yield f"{counted(len(found), 'labeler')} with {often}: {listed(found)}."
 
 
 def _percent(share: float) -> str:
-    """Never 0 % of something, nor 100 % of what is not all."""
+    """A percentage that is never 0 % of something nor 100 % of less than all."""
     if 0 < share < 0.01 or 0.99 < share < 1:
         return "under 1 %" if share < 0.5 else "over 99 %"
     return f"{100 * share:.0f} %"
@@ -248,7 +249,7 @@ def _sorted(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _natural(name: str) -> tuple[list[tuple[int, str]], str]:
-    """A key that sorts numbers within names by their value, and upper and lower case together."""
+    """A key that sorts numbers within names by value, and ignores case."""
     pieces = re.split("([0-9]+)", name)
     ordered = [piece.lstrip("0") if place % 2 else piece.casefold() for place, piece in enumerate(pieces)]
     return [(len(piece) if place % 2 else 0, piece) for place, piece in enumerate(ordered)], name

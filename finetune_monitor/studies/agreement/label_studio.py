@@ -15,13 +15,13 @@ from finetune_monitor.studies.agreement.rating_rows import WHOLE, RatingRow
 from finetune_monitor.studies.rating_problems import Problem, ProblemKind
 
 RESULTS = ("rating", "number", "choices")
-"""Types of results that hold an answer; its value stands under the same name."""
+"""The types of results with an answer; the value is under the same name."""
 
 CHOICE = re.compile(r"([+-]?[0-9]+(?:\.0*)?)[\s:.,)(=\u2013\u2014-]+[^\W\d].*", re.DOTALL)
 """`4 - good`, `4: good` or `4 (good)`."""
 
 UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")
-"""What Label Studio puts before the name of an uploaded file."""
+"""The prefix that Label Studio adds to the name of an uploaded file."""
 
 EXPECTED = "expected Label Studio's JSON or JSON-MIN: a list of tasks with ratings, numbers or choices"
 
@@ -29,26 +29,26 @@ EXPECTED = "expected Label Studio's JSON or JSON-MIN: a list of tasks with ratin
 @dataclass(frozen=True)
 class _Answer:
     where: str
-    data: Mapping[str, Any]  # of the task; holds the image
+    data: Mapping[str, Any]  # the task's data, with the image
     labeler: Any
     metric: str
     value: Any
-    given: Mapping[str, Any]  # the annotation; holds the times
+    given: Mapping[str, Any]  # the annotation, with the times
 
 
 def read_label_studio(
     path: Path, text: str, metric: str | None, known: Collection[str] | None
 ) -> Iterator[RatingRow | Problem]:
-    """Every answer of every annotation that was not cancelled.
+    """Every answer in every annotation that was not canceled.
 
-    A metric is the name of its control (`from_name`). An image is `data.image_id`, or else the name of the file in
-    `data.image`: with as many of its folders as tell all images of the file apart, or as `known` has it. A duration is
-    that of the whole annotation.
+    A metric is the name of its control (`from_name`). An image is `data.image_id`, or otherwise the name of the file in
+    `data.image`: with as many of its folders as needed to distinguish all images in the file, or as in `known`. A
+    duration is that of the entire annotation.
 
-    metric: another name for the metric, where the file has only one.
+    metric: a different name for the metric, if the file has only one.
 
     Raises:
-        UserError: it is not JSON, or not such an export.
+        UserError: it is not JSON, or not an export of Label Studio.
     """
     try:
         content = json.loads(text)
@@ -56,12 +56,12 @@ def read_label_studio(
         raise UserError(f"{path}: not JSON ({error}); {EXPECTED}") from error
     tasks = content if isinstance(content, list) else [content]
     if not any(_is_full(task) or _is_flat(task) for task in tasks):
-        raise UserError(f"{path}: found JSON of another kind; {EXPECTED}")
+        raise UserError(f"{path}: found a different kind of JSON; {EXPECTED}")
     found = list(_answers(path, tasks))
     answers = [each for each in found if isinstance(each, _Answer)]
     others = _not_ratings(answers)
     yield from (
-        Problem(ProblemKind.IGNORED_COLUMN, f"control {name}", "most of its answers are no whole numbers", path)
+        Problem(ProblemKind.IGNORED_COLUMN, f"control {name}", "most of its answers are not whole numbers", path)
         for name in others
     )
     renamed = metric if len({each.metric for each in answers} - others.keys()) == 1 else None
@@ -89,7 +89,7 @@ def _answers(path: Path, tasks: list[Any]) -> Iterator[_Answer | Problem]:
         elif _is_flat(task):
             yield from _flat_answers(where, task)
         else:
-            yield Problem(ProblemKind.BAD_ROW, where, "found no task of Label Studio", path)
+            yield Problem(ProblemKind.BAD_ROW, where, "found no Label Studio task", path)
 
 
 def _full_answers(path: Path, task_where: str, task: Mapping[str, Any]) -> Iterator[_Answer | Problem]:
@@ -107,7 +107,7 @@ def _full_answers(path: Path, task_where: str, task: Mapping[str, Any]) -> Itera
 
 
 def _flat_answers(where: str, task: Mapping[str, Any]) -> Iterator[_Answer]:
-    """JSON-MIN has single choices as plain text, behind the task's own data and id and before the annotator."""
+    """The answers in JSON-MIN: single choices are plain text, after the task's data and id, before the annotator."""
     names = list(task)[: list(task).index("annotator")]
     plain = names[names.index("id") + 1 :] if "id" in names else names
     for name, found in task.items():
@@ -118,7 +118,7 @@ def _flat_answers(where: str, task: Mapping[str, Any]) -> Iterator[_Answer]:
 
 
 def _not_ratings(answers: list[_Answer]) -> dict[str, None]:
-    """Controls that asked for something else, such as a comment; none where that would leave no control at all."""
+    """Controls that asked for something else, such as a comment; none if that would leave no controls."""
     fits: dict[str, list[bool]] = {}
     for each in answers:
         fits.setdefault(each.metric, []).append(WHOLE.fullmatch(_label(each.value)) is not None)
@@ -150,14 +150,14 @@ def _milliseconds(seconds: Any) -> str:
 
 
 def _labeler(found: Any) -> str:
-    """An address of mail before a number."""
+    """The labeler: an email address if there is one, otherwise a number."""
     if isinstance(found, dict):
         return _text(found.get("email")) or _text(found.get("id"))
     return _text(found)
 
 
 def _label(value: Any) -> str:
-    """The one answer in a result's value; what is no answer, as text."""
+    """The answer in a result's value; anything else as text."""
     fields = value if isinstance(value, dict) else {}
     found = next((fields[name] for name in RESULTS if name in fields), value)
     if isinstance(found, list):
@@ -172,7 +172,7 @@ def _choice(found: Any) -> str:
 
 
 def _text(found: Any) -> str:
-    """Text, or a number as text, that can be written as UTF-8; nothing for null; a sketch of what is neither."""
+    """Text, or a number as text, that is valid in UTF-8; empty for null; a short form of anything else."""
     if found is None:
         return ""
     text = found if isinstance(found, str) else reprlib.repr(found)
@@ -180,7 +180,7 @@ def _text(found: Any) -> str:
 
 
 def _path_of(data: Mapping[str, Any]) -> tuple[str, ...]:
-    """Folders and file name of a task's image, from a path, an address or a local file's `?d=`."""
+    """Folders and file name of a task's image, from a path, a URL, or a local file's `?d=`."""
     image = _text(data.get("image"))
     uploaded = "/upload/" in image
     if "?d=" in image:
@@ -194,14 +194,14 @@ def _path_of(data: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _depth(images: list[tuple[str, ...]]) -> int:
-    """How many of a path's last parts it takes to tell all the images apart."""
+    """How many trailing parts of a path are needed to distinguish all images."""
     distinct = set(images)
     longest = max(map(len, distinct), default=1)
     return next((n for n in range(1, longest) if len({path[-n:] for path in distinct}) == len(distinct)), longest)
 
 
 def _image_name(parts: tuple[str, ...], known: Collection[str] | None, depth: int) -> str:
-    """The longest end of the path that is known, with or without the suffix; else its `depth` last parts."""
+    """The longest known end of the path, with or without the suffix; otherwise its last `depth` parts."""
     ends = ["/".join(parts[start:]) for start in range(len(parts))]
     names = [name for end in ends for name in (end, without_suffix(end))]
     return next((name for name in names if known is not None and name in known), "/".join(parts[-depth:]))

@@ -20,20 +20,20 @@ from finetune_monitor.studies.labeling.tasks import Task
 PERSON_COLUMN = "person"
 
 GREATEST = 1e100
-"""Score that the figures and sums can take."""
+"""The largest score that figures and sums can handle."""
 EXPECTED = (
-    f"expected one column of images ({', '.join(sorted(IMAGE_COLUMNS))}) and one of scores, named by the metric or the "
-    f"only other one; a column {PERSON_COLUMN} may say whom each image shows"
+    f"expected one column of images ({', '.join(sorted(IMAGE_COLUMNS))}) and one of scores, named after the metric or "
+    f"the only other one; a column {PERSON_COLUMN} can state who each image shows"
 )
 
 
 @dataclass(frozen=True)
 class ModelScores:
-    """What a model says of images.
+    """A model's scores of images.
 
-    by_image: by image_id, or by the name that a table gives; NaN where it could not be measured.
-    persons: whom each image shows; empty where that is not known.
-    weights: what the scores were measured with; None where that is not known.
+    by_image: by image_id, or by the name in a table; NaN if not measurable.
+    persons: who each image shows; empty if unknown.
+    weights: the weights behind the scores; None if unknown.
     """
 
     by_image: Mapping[str, float]
@@ -42,11 +42,11 @@ class ModelScores:
 
 
 def recorded_scores(tasks: Sequence[Task], metric: str) -> ModelScores:
-    """Scores of a plan's tasks from the records of their runs.
+    """The scores of a plan's tasks from the records of their runs.
 
     Raises:
-        UserError: a run is gone or has no such score or image, lower is better in one, or the runs were measured with
-            different weights; lists everything.
+        UserError: a run is missing or lacks the score or an image, lower scores are better in one, or the runs were
+            measured with different weights; lists all problems.
     """
     histories, problems = {}, []
     for run in dict.fromkeys(task.run for task in tasks if task.run is not None):
@@ -55,15 +55,15 @@ def recorded_scores(tasks: Sequence[Task], metric: str) -> ModelScores:
         except UserError as error:
             problems.append(str(error))
     problems += [problem for run, history in histories.items() for problem in _unfit(run, history, metric)]
-    all_problems(problems, f"{metric}: the scores in the runs' records cannot be used:")
+    all_problems(problems, f"{metric}: the scores in the runs' records are not usable:")
     weights: dict[Path | None, dict[str, Any]] = {
         run: weights_of(history.weights.get(metric, {})) for run, history in histories.items()
     }
     first = next(iter(weights), None)
     if others := [str(run) for run in weights if weights[run] != weights[first]]:
         raise UserError(
-            f"{metric}: {first} and {', '.join(others)} were measured with different weights, so their scores cannot "
-            "be compared; make a plan for each"
+            f"{metric}: {first} and {', '.join(others)} were measured with different weights, so their scores are "
+            "not comparable; make a plan for each"
         )
     found = {run: _by_cell(history, metric) for run, history in histories.items()}
     cells = {task.image_id: found[task.run].get((task.step, task.cell), MISSING) for task in tasks if task.run}
@@ -74,8 +74,8 @@ def read_scores(path: Path, metric: str) -> ModelScores:
     """Scores from a CSV table with a header; an empty cell is an image that could not be measured.
 
     Raises:
-        UserError: the file cannot be read, columns are missing or ambiguous, an image stands twice with different
-            scores, or cells are no numbers; lists every row that does not fit.
+        UserError: the file cannot be read, columns are missing or ambiguous, an image occurs twice with different
+            scores, or cells are not numbers; lists every invalid row.
     """
     text, _ = read_text(path, "a CSV table with a header")
     rows = table_rows(path, text)
@@ -91,33 +91,33 @@ def read_scores(path: Path, metric: str) -> ModelScores:
             problems.append(f"line {line}: {error}")
             continue
         if name in scores and not _same(scores[name], value):
-            problems.append(f"line {line}: found a second, other score of {reprlib.repr(name)}")
+            problems.append(f"line {line}: found a second, different score for {reprlib.repr(name)}")
         scores[name] = value
         if person is not None and cells[person]:
             persons[name] = cells[person]
-    all_problems(problems[:EXAMPLES_NAMED], f"{path}: {len(problems)} rows cannot be used; the first are:")
+    all_problems(problems[:EXAMPLES_NAMED], f"{path}: {len(problems)} rows are not usable; the first are:")
     return ModelScores(scores, persons)
 
 
 def matched(scores: ModelScores, images: Sequence[str], tasks: Mapping[str, Task]) -> ModelScores:
-    """The scores by image_id. A table may name an image by its id, its file's path, or the end of either.
+    """The scores by image_id. A table can name an image by its id, its file's path, or the end of either.
 
     Raises:
-        UserError: none of the images has a score, or several have the same one.
+        UserError: none of the images has a score, or one score matches several images.
     """
     ends = _by_end(scores.by_image)
     found = {image: _name(image, tasks.get(image), scores.by_image, ends) for image in images}
     if not any(found.values()):
         raise UserError(
-            f"none of the {len(images)} labeled images has a score; looked for {reprlib.repr(images[0])}, the scores "
-            f"are of {_examples(scores.by_image)}; expected the same names in both"
+            f"none of the {len(images)} labeled images has a score; looked for {reprlib.repr(images[0])}, but the "
+            f"scores are for {_examples(scores.by_image)}; expected the same names in both"
         )
     shared = [name for name, count in Counter(filter(None, found.values())).items() if count > 1]
     if shared:
         several = [image for image, name in found.items() if name == shared[0]]
         raise UserError(
-            f"the score of {reprlib.repr(shared[0])} fits {_examples(several)}; name the images in the table by their "
-            "ids or by more of their paths"
+            f"the score for {reprlib.repr(shared[0])} matches {_examples(several)}; name the images in the table by "
+            "their ids or by more of their paths"
         )
     by_image = {image: scores.by_image[name] if name else MISSING for image, name in found.items()}
     persons = {image: scores.persons[name] for image, name in found.items() if name and name in scores.persons}
@@ -125,7 +125,7 @@ def matched(scores: ModelScores, images: Sequence[str], tasks: Mapping[str, Task
 
 
 def changed_files(tasks: Sequence[Task]) -> set[str]:
-    """The image_ids whose file is gone or is no longer the one that people saw."""
+    """The image_ids whose file is missing or has changed since people saw it."""
     return {task.image_id for task in tasks if not task.file.is_file() or sha256(task.file) != task.sha256}
 
 
@@ -133,7 +133,11 @@ def _unfit(run: Path, history: RunHistory, metric: str) -> list[str]:
     column = history.main_columns.get(metric)
     if column is None:
         return [f"{run}: has no scores of {metric}; found {', '.join(history.main_columns) or 'none'}"]
-    return [] if column.higher_is_better else [f"{run}: a lower {metric} is better there; stars need the reverse"]
+    return (
+        []
+        if column.higher_is_better
+        else [f"{run}: a lower {metric} is better there, but stars need higher to be better"]
+    )
 
 
 def _by_cell(history: RunHistory, metric: str) -> dict[tuple[int | None, str | None], float]:
@@ -145,7 +149,7 @@ def _by_cell(history: RunHistory, metric: str) -> dict[tuple[int | None, str | N
 
 
 def _columns(path: Path, header: list[str], metric: str) -> tuple[int, int, int | None]:
-    """Where image, score and person stand."""
+    """The positions of image, score, and person."""
     names = [cell.lower() for cell in header]
     images = [place for place, name in enumerate(names) if name in IMAGE_COLUMNS]
     person = names.index(PERSON_COLUMN) if PERSON_COLUMN in names else None
@@ -177,7 +181,7 @@ def _same(a: float, b: float) -> bool:
 
 
 def _by_end(names: Iterable[str]) -> dict[tuple[str, ...], str | None]:
-    """Every end of each name's path to the name; None where several names end so."""
+    """Every end of each name's path, mapped to the name; None if several names share it."""
     found: dict[tuple[str, ...], str | None] = {}
     for name in names:
         for end in _ends(name):
@@ -186,7 +190,7 @@ def _by_end(names: Iterable[str]) -> dict[tuple[str, ...], str | None]:
 
 
 def _ends(name: str) -> list[tuple[str, ...]]:
-    """A path's ends, the longest first."""
+    """The ends of a path, longest first."""
     parts = tuple(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
     return [parts[start:] for start in range(len(parts))]
 
@@ -194,7 +198,7 @@ def _ends(name: str) -> list[tuple[str, ...]]:
 def _name(
     image: str, task: Task | None, known: Mapping[str, float], ends: Mapping[tuple[str, ...], str | None]
 ) -> str | None:
-    """What the table calls an image: one of the two names ends with the whole of the other."""
+    """The table's name for an image: one of the two names ends with the other."""
     for name in [image] if task is None else [image, str(task.file), str(task.file.resolve())]:
         if name in known:
             return name

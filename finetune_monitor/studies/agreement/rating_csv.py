@@ -1,4 +1,4 @@
-"""Answers from a CSV table: long, with a row an answer, or wide, with a column a labeler."""
+"""Answers from a CSV table: long, with one row per answer, or wide, with one column per labeler."""
 
 import reprlib
 from collections.abc import Iterator
@@ -19,28 +19,28 @@ OTHER_NAMES = {
     "timestamp": ("time", "date", "created_at"),
     "duration_ms": (),
 }
-"""What other tools call the columns of the long CSV, in their own spelling."""
+"""Names that other tools use for the columns of the long CSV, in their own spelling."""
 
 EXPECTED_COLUMNS = (
-    "expected a column a labeler beside one of images, or one column each of "
+    "expected one column per labeler and one of images, or one column each of "
     + ", ".join(f"{name} ({', '.join(OTHER_NAMES[name])})" for name in ("image_id", "labeler", "label"))
     + f", and at most one of metric ({', '.join(OTHER_NAMES['metric'])})"
 )
 
 NO_LABELERS = frozenset({"cell", "epoch", "height", "id", "index", "seed", "step", "width"})
-"""Columns of whole numbers that no person gave."""
+"""Columns of whole numbers that are not ratings."""
 
 Cells = tuple[int, list[str]]
-"""Where a row ends in the file, and its cells without the spaces around them."""
+"""The line number where a row ends, and its stripped cells."""
 
 
 def read_table(path: Path, text: str, metric: str | None) -> Iterator[RatingRow | Problem]:
-    """Every answer in a table separated by commas, semicolons or tabs, and what is no row of it.
+    """Every answer in a table separated by commas, semicolons, or tabs, and the problems with its rows.
 
-    metric: what was asked, where no column says it.
+    metric: the question, if no column states it.
 
     Raises:
-        UserError: columns are missing or ambiguous, nothing names the metric, or the file is damaged.
+        UserError: columns are missing or ambiguous, the metric is not stated, or the file is damaged.
     """
     rows = table_rows(path, text)
     first = next(rows, None)
@@ -57,7 +57,7 @@ def read_table(path: Path, text: str, metric: str | None) -> Iterator[RatingRow 
 
 
 def _places(path: Path, header: list[str]) -> dict[str, int]:
-    """Where each column of the long CSV stands; its own name counts before the names that others give it."""
+    """The positions of the columns of the long CSV; the standard name takes precedence over other tools' names."""
     names = [cell.lower() for cell in header]
     places = {}
     for column in RATING_COLUMNS:
@@ -66,8 +66,8 @@ def _places(path: Path, header: list[str]) -> dict[str, int]:
         if len(found) > 1:
             both = " and ".join(reprlib.repr(header[place]) for place in found[:2])
             raise UserError(
-                f"{path}: found the columns {shown_columns(header)}, of which {both} may each be the {column}; "
-                f"expected one; rename the other, or name the right one {column}"
+                f"{path}: found the columns {shown_columns(header)}, of which both {both} could be the {column}; "
+                f"expected one; rename one of them, or call the right one {column}"
             )
         places.update(dict.fromkeys([column], found[0]) if found else {})
     return places
@@ -76,8 +76,8 @@ def _places(path: Path, header: list[str]) -> dict[str, int]:
 def _require_metric(path: Path, header: list[str], places: dict[str, int], metric: str | None) -> None:
     if "metric" not in places and not metric:
         raise UserError(
-            f"{path}: found the columns {shown_columns(header)}, none of which says what was asked; expected a column "
-            f"metric ({', '.join(OTHER_NAMES['metric'])}); add one, or give --metric"
+            f"{path}: found the columns {shown_columns(header)}, none of which states the metric; expected a column "
+            f"metric ({', '.join(OTHER_NAMES['metric'])}); add one or use --metric"
         )
 
 
@@ -103,10 +103,12 @@ def _wide(
         raise UserError(f"{path}: found the columns {shown_columns(header)}; {EXPECTED_COLUMNS}")
     names = [header[place] for place in labelers]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UserError(f"{path}: found two columns {reprlib.repr(twice)}; expected one a labeler; rename one")
+        raise UserError(f"{path}: found two columns {reprlib.repr(twice)}; expected one per labeler; rename one")
     _require_metric(path, header, places, metric)
     ignored = [
-        Problem(ProblemKind.IGNORED_COLUMN, f"column {header[place] or place + 1}", "not read as a labeler's", path)
+        Problem(
+            ProblemKind.IGNORED_COLUMN, f"column {header[place] or place + 1}", "not recognized as a labeler's", path
+        )
         for place in others
         if place not in labelers and any(cells[place] for cells in fitting)
     ]
@@ -128,7 +130,7 @@ def _wide_rows(
 
 
 def _holds_labels(cells: list[str]) -> bool:
-    """Whether more than half of the cells that are not empty hold labels."""
+    """Whether more than half of the non-empty cells hold labels."""
     filled = [cell for cell in cells if cell]
     return sum(is_label(cell) for cell in filled) > len(filled) / 2
 

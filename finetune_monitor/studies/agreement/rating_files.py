@@ -1,4 +1,4 @@
-"""Read people's ratings from files of several kinds, and report everything that is wrong with them at once."""
+"""Read people's ratings from several kinds of files, and report all problems with them together."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from finetune_monitor.studies.rating_problems import NOTES, Problem, ProblemKind
 
 @dataclass(frozen=True)
 class Found:
-    """What the files hold.
+    """The content of the files.
 
-    ratings: every valid row in the order of time, or in the order of files and rows where one has no time.
-    problems: rows that were left out, and notes on those that were not.
+    ratings: every valid row in the order of time, or in the order of files and rows if any has no time.
+    problems: rows that were left out, and notes on rows that were kept.
     """
 
     ratings: tuple[Rating, ...]
@@ -26,14 +26,14 @@ class Found:
 
 
 def read_rating_files(paths: Sequence[Path], metric: str | None = None, known: Collection[str] | None = None) -> Found:
-    """Read long and wide CSV and Label Studio's JSON; the content tells which.
+    """The ratings in long and wide CSV and Label Studio's JSON; the format is detected from the content.
 
-    metric: what was asked, where a table does not say it; and a new name for the only metric of a Label Studio file.
-    known: the images there may be; None admits any.
+    metric: the question, if a table does not state it; and a new name for the only metric of a Label Studio file.
+    known: the allowed images; None allows any.
 
     Raises:
-        UserError: files cannot be read or are of another kind, or more than half of the rows of one, or all of them,
-            cannot be used; lists every such file.
+        UserError: files cannot be read or are of a different kind, or more than half of the rows of a file, or all of
+            them, are not usable; lists every such file.
     """
     allowed = None if known is None else frozenset(known)
     ratings: list[Rating] = []
@@ -82,7 +82,7 @@ def _refuse_mostly_bad(path: Path, kept: int, bad: list[Problem]) -> None:
     if len(bad) > kept:
         all_problems(
             examples(bad),
-            f"{path}: {len(bad)} of {kept + len(bad)} ratings cannot be used; expected an image, a labeler and "
+            f"{path}: {len(bad)} of {kept + len(bad)} ratings are not usable; expected an image, a labeler, and "
             f"{EXPECTED_LABEL} in each; the first are:",
         )
 
@@ -91,17 +91,17 @@ def _refuse(refused: list[str], files: int) -> None:
     if len(refused) == 1:
         raise UserError(refused[0])
     indented = [text.replace("\n", "\n  ") for text in refused]
-    all_problems(indented, f"{len(refused)} of {files} files of ratings cannot be used:")
+    all_problems(indented, f"{len(refused)} of {files} rating files are not usable:")
 
 
 def _unreadable_times(path: Path, kept: list[tuple[RatingRow, Rating]]) -> Iterator[Problem]:
-    """One note a file and column, for they tend to be all alike."""
+    """One note per file and column, because such problems tend to repeat."""
     stamps = [(row, row.timestamp) for row, rating in kept if row.timestamp and not rating.timestamp]
     durations = [(row, row.duration_ms) for row, rating in kept if row.duration_ms and rating.duration_ms is None]
     for found, what, expected in [(stamps, "time", "ISO 8601"), (durations, "duration", "milliseconds from 0")]:
         if found:
             row, text = found[0]
-            detail = f"found the {what} {text[:40]!r}, expected {expected}; not known for {len(found)} ratings"
+            detail = f"found the {what} {text[:40]!r}, expected {expected}; unknown for {len(found)} ratings"
             yield Problem(ProblemKind.UNREADABLE_TIME, row.where, detail, path)
 
 
@@ -116,5 +116,7 @@ def _similar_names(first_seen: dict[str, tuple[Path, str]]) -> Iterator[Problem]
     for name, (path, where) in first_seen.items():
         earlier = spelled.setdefault(name.casefold(), name)
         if earlier != name:
-            detail = f"found the labelers {earlier!r} and {name!r}; they count as two: write one name one way"
+            detail = (
+                f"found the labelers {earlier!r} and {name!r}; they count as two people: spell each name the same way"
+            )
             yield Problem(ProblemKind.SIMILAR_NAMES, where, detail, path)

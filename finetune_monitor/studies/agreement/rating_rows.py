@@ -1,4 +1,4 @@
-"""One answer as a file holds it, and what keeps it from being a rating."""
+"""One answer as stored in a file, and why it may not be a rating."""
 
 import re
 import reprlib
@@ -22,7 +22,7 @@ SECOND_FRACTION = re.compile(r"(?<=:[0-9]{2})\.([0-9]+)")
 
 
 class RatingRow(NamedTuple):
-    """One answer as text, not checked yet; empty where the file says nothing."""
+    """One answer as text, not checked yet; empty fields are missing from the file."""
 
     where: str
     image_id: str
@@ -38,7 +38,7 @@ def is_label(text: str) -> bool:
 
 
 def checked(row: RatingRow, file: Path, known: Collection[str] | None) -> Rating | Problem:
-    """The rating that a row holds, or why it holds none; a time that cannot be read counts as not known."""
+    """The rating in a row, or the reason why it is invalid; an unreadable time counts as unknown."""
     if misfit := _misfit(row, known):
         kind, detail = misfit
         return Problem(kind, row.where, detail, file)
@@ -49,9 +49,9 @@ def checked(row: RatingRow, file: Path, known: Collection[str] | None) -> Rating
 
 
 def moment(timestamp: str) -> datetime | None:
-    """An ISO 8601 time in UTC, taken as UTC where it names no zone; None where it is none."""
+    """An ISO 8601 time in UTC, interpreted as UTC if it has no zone; None if it is not a time."""
     text = timestamp[:-1] + "+00:00" if timestamp.endswith(("Z", "z")) else timestamp
-    try:  # Python 3.10 knows no Z, and only three or six decimals
+    try:  # Python 3.10 supports neither Z nor decimals other than three or six
         found = datetime.fromisoformat(SECOND_FRACTION.sub(lambda found: f".{found[1][:6]:0<6}", text))
         return found.replace(tzinfo=timezone.utc) if found.tzinfo is None else found.astimezone(timezone.utc)
     except (ValueError, OverflowError):
@@ -70,7 +70,10 @@ def _misfit(row: RatingRow, known: Collection[str] | None) -> tuple[ProblemKind,
     if not LOWEST <= float(row.label) <= HIGHEST:
         return ProblemKind.OUT_OF_RANGE, f"found the label {reprlib.repr(row.label)}, expected {EXPECTED_LABEL}"
     if known is not None and row.image_id not in known:
-        return ProblemKind.UNKNOWN_IMAGE, f"found the image {reprlib.repr(row.image_id)}, which is not one of the known"
+        return (
+            ProblemKind.UNKNOWN_IMAGE,
+            f"found the image {reprlib.repr(row.image_id)}, which is not one of the known images",
+        )
     return None
 
 

@@ -1,4 +1,4 @@
-"""What is compared with people's labels, and what can be chosen when it is."""
+"""The inputs and settings of a comparison with people's labels."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +9,11 @@ METHOD_NAMES = {"least_cost": "least cost", "marginals": "people's shares"}
 
 @dataclass(frozen=True)
 class StudyInputs:
-    """What is compared.
+    """The inputs of a comparison.
 
-    ratings: folders of plans, of which there may be one, and files as `read_rating_files` takes them.
-    scores: a CSV with the model's scores; None takes those in the records of the plan's runs.
-    metric: the one to compare, where the ratings are of several; also what was asked where a file does not say it.
+    ratings: at most one plan's folder, and files for `read_rating_files`.
+    scores: a CSV file with the model's scores; None uses those in the records of the plan's runs.
+    metric: the metric to compare, if there are ratings for several; also the question, if a file does not state it.
     min_coverage: labelers who labeled a smaller share of the images, 0..1, are left out.
     """
 
@@ -25,12 +25,12 @@ class StudyInputs:
 
 @dataclass(frozen=True)
 class StudySettings:
-    """How it is compared.
+    """The settings of a comparison.
 
     method: how thresholds are chosen, a key of `METHOD_NAMES`.
-    power: of the distances that grades and thresholds count.
-    seed: of the resamples, the shuffle, and the blocks where nothing tells which images belong together.
-    standardize: give each labeler's labels mean 0 and deviation 1 before they are averaged for correlations.
+    power: the exponent of the distances in grades and thresholds.
+    seed: for the resamples, the shuffle, and the blocks used if it is unknown which images belong together.
+    standardize: give each labeler's labels mean 0 and deviation 1 before averaging them for correlations.
     """
 
     method: str = "least_cost"

@@ -1,4 +1,4 @@
-"""One metric against its labelers: people, model, constant and shuffle side by side, as a section of the report."""
+"""Compare one metric with its labelers: people, model, constant, and shuffle side by side, as a report section."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -42,18 +42,18 @@ from finetune_monitor.studies.agreement.settings import DEFAULTS, METHOD_NAMES, 
 from finetune_monitor.studies.agreement.star_fitting import METHODS, clean_stars, fold_groups, naive_stars
 
 PERSON, CELL, IMAGE = "person", "cell", "image"
-"""What folds hold out and the bootstrap draws: persons; prompts with their seeds, as images of one at several steps
-are near copies; or images, where nothing tells which belong together.
+"""The units of folds and bootstrap: people; prompts with their seeds, because images of one at several steps are near
+copies; or images, if it is unknown which belong together.
 """
 
 UNIT_NAMES = {PERSON: "person, then image", CELL: "prompt and seed, then image", IMAGE: "image"}
-"""The same in words."""
+"""The units in words."""
 
 WITHIN = "_within_person"
-"""Ends the name of a correlation inside each person."""
+"""The suffix of a correlation within each person."""
 
 Fold = tuple[dict[str, Statistics], dict[str, Statistics]]
-"""Everyone against the labeler held out, and against the mean of the others."""
+"""All evaluators against the held-out labeler, and against the mean of the others."""
 
 StatisticTable = dict[str, dict[str, Estimate]]
 """Evaluator (`evaluators.PEOPLE` and so on) to statistic to estimate."""
@@ -61,10 +61,10 @@ StatisticTable = dict[str, dict[str, Estimate]]
 
 @dataclass(frozen=True)
 class Sample:
-    """What is compared: labels of images, a model's score of each, and what belongs together.
+    """The data to compare: labels of images, a model's score of each, and what belongs together.
 
-    scores: NaN where the model has none: such an image is compared with nothing; higher is better.
-    persons, cells: whom each image shows, and which prompt with which seed generated it; None where that is not known.
+    scores: NaN if the model has none, and then the image is not compared; higher is better.
+    persons, cells: who each image shows, and the prompt and seed that generated it; None if unknown.
     """
 
     table: LabelTable
@@ -79,17 +79,17 @@ class Sample:
 
     @property
     def labels(self) -> Labels:
-        """Those of the images that have a score: everything that stands side by side is measured on the same images."""
+        """The labels of the images with a score: everything shown side by side is measured on the same images."""
         return self.table.labels[:, self.scored]
 
     @property
     def unit(self) -> str:
-        """What folds and bootstrap go by."""
+        """The unit of folds and bootstrap."""
         return next((unit for unit, names in self._groupings() if names is not None and len(set(names)) > 1), IMAGE)
 
     @property
     def groups(self) -> list[str] | None:
-        """The name of each scored image's unit; None where that is the image."""
+        """The name of each scored image's unit; None if that is the image itself."""
         return dict(self._groupings()).get(self.unit)
 
     def _groupings(self) -> list[tuple[str, list[str] | None]]:
@@ -99,10 +99,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Seat:
-    """One fold, or the mean over all. Statistics that make no sense for an evaluator are not in its row.
+    """One fold, or the mean over all. Statistics that are meaningless for an evaluator are not in its row.
 
-    labeler: who was held out.
-    n: labels that they gave.
+    labeler: the held-out labeler.
+    n: the number of labels that they gave.
     against_labeler: agreement with the held-out labels: `spearman`, `pearson`, `kendall` (of the model's continuous
         score), the same with `_within_person`, and of the stars `mae`, `exact`, `within_one`, `kappa`. The people's row
         is the mean over the other labelers.
@@ -122,16 +122,16 @@ class Study:
 
     overall: correlations of the score with the mean label of all.
     seats, mean: each fold, and the mean over them.
-    over_people: kappa of the model less that of people, against the labeler held out, mean over the seats; above 0 the
-        model agrees better. over_constant: the constant's mean absolute error less the model's, in steps.
+    over_people: kappa of the model minus that of people, against the held-out labeler, averaged over folds; above 0,
+        the model agrees better. over_constant: the constant's mean absolute error minus the model's, in steps.
     alpha: Krippendorff's ordinal alpha of the labelers.
-    confusions: by evaluator (people, model, naive), counts of [label of the held-out labeler, stars] over all seats.
-    stars: the model's in each seat, clean.
-    buckets: by method, fitted to all labels; empty where that was refused.
+    confusions: by evaluator (people, model, naive), counts of [label of the held-out labeler, stars] over all folds.
+    stars: the model's stars in each fold, with clean thresholds.
+    buckets: by method, fitted to all labels; empty if there are no stars.
     method, power: how thresholds were chosen.
-    refused: why there are no stars; None where there are.
-    alternative: of the model; None where it was refused, or for too few labels. constant_alternative: the same test of
-        the constant, which a test worth passing refuses.
+    refused: why there are no stars; None if there are.
+    alternative: the test of the model; None without stars or with too few labels. constant_alternative: the same test
+        of the constant, which should fail a meaningful test.
     """
 
     sample: Sample
@@ -152,18 +152,18 @@ class Study:
 
     @property
     def mean_labels(self) -> Float[np.ndarray, "samples"]:
-        """Mean label of each image, 1 to 5; NaN where nobody rated it."""
+        """The mean label of each image, 1 to 5; NaN if nobody rated it."""
         return sample_scores(self.sample.table.labels)
 
 
 @dataclass(frozen=True)
 class ReportSection:
-    """One metric's findings, and what a reader needs beside them.
+    """One metric's findings, and what a reader needs to know about them.
 
-    labelers: as `label_matrix.describe_labelers` has them, in the order of the study's table.
-    notes: sentences on gaps, duplicates and the like.
-    images: the file of each image; None where there are none to show.
-    captions: what an image is, such as "ana, step 300"; None where only its id is known.
+    labelers: from `label_matrix.describe_labelers`, in the order of the study's table.
+    notes: sentences on gaps, duplicates, and the like.
+    images: the file of each image; None if there are none to show.
+    captions: what an image is, such as "ana, step 300"; None if only its id is known.
     """
 
     study: Study
@@ -178,13 +178,13 @@ class ReportSection:
 
     @property
     def persons(self) -> int:
-        """How many are known among the images with a score; 0 where they are not known."""
+        """The number of people among the images with a score; 0 if unknown."""
         sample = self.study.sample
         return 0 if sample.persons is None else len(set(compress(sample.persons, sample.scored)))
 
     @property
     def facts(self) -> dict[str, str]:
-        """How much was compared, and how."""
+        """What was compared, and how."""
         study, labels = self.study, self.study.sample.table.labels
         given, images = int((~np.isnan(labels)).sum()), labels.shape[1]
         scored = int((~np.isnan(study.sample.scores)).sum())
@@ -192,7 +192,7 @@ class ReportSection:
             "images": f"{images:,}, {'all' if scored == images else f'{scored:,} of them'} with a score",
             "labelers": f"{len(labels):,}",
             "labels": f"{given:,} of {labels.size:,} possible",
-            "persons": f"{self.persons:,}" if self.persons else "not known",
+            "persons": f"{self.persons:,}" if self.persons else "unknown",
             "folds and intervals": f"by {UNIT_NAMES[study.sample.unit]}",
             "thresholds chosen by": METHOD_NAMES[study.method],
             "power of the distances": f"{study.power:g}",
@@ -200,14 +200,14 @@ class ReportSection:
 
 
 def study(sample: Sample, settings: StudySettings = DEFAULTS, rounds: int = ROUNDS) -> Study:
-    """Measure everything, in `rounds` resamples of the bootstrap.
+    """The complete study, with `rounds` bootstrap resamples.
 
     Raises:
         ValueError: fewer than two labelers.
     """
     labels, scores = sample.labels, sample.scores[sample.scored]
     if len(labels) < 2:
-        raise ValueError(f"expected the labels of two labelers at least, found {len(labels)}")
+        raise ValueError(f"found the labels of {len(labels)} labelers, expected at least two")
     lineup = _lineup(sample, settings, rounds)
     unscored = int((~sample.scored).sum())
     overall = _estimates(lineup.correlations(scores, sample_scores(lineup.shared)), len(scores), unscored)
@@ -218,7 +218,7 @@ def study(sample: Sample, settings: StudySettings = DEFAULTS, rounds: int = ROUN
 
 
 def _measured(sample: Sample, lineup: Lineup, overall: dict[str, Estimate], method: str, refused: str | None) -> Study:
-    """Everything, from who sits in the seats."""
+    """The study, given all evaluators."""
     labels, scores, stars, power = lineup.labels, lineup.scores, lineup.stars, lineup.power
     seats = _seats(lineup)
     counts = [int(n) for n in (~np.isnan(labels)).sum(axis=1)]
@@ -244,7 +244,7 @@ def _measured(sample: Sample, lineup: Lineup, overall: dict[str, Estimate], meth
 
 
 def _lineup(sample: Sample, settings: StudySettings, rounds: int) -> Lineup:
-    """Nobody in the seats yet."""
+    """The evaluators before any stars are fitted."""
     labels, scores = sample.labels, sample.scores[sample.scored]
     clusters = (
         np.zeros(len(scores), dtype=np.int64) if sample.groups is None else fold_groups(sample.groups, len(scores))
@@ -260,7 +260,7 @@ def _lineup(sample: Sample, settings: StudySettings, rounds: int) -> Lineup:
 def _stars(
     scores: Float[np.ndarray, "samples"], labels: Labels, sample: Sample, settings: StudySettings
 ) -> dict[str, Labels]:
-    """Who sits in the seats."""
+    """The stars of each evaluator in each labeler's place."""
     fit, power = METHODS[settings.method], settings.power
     groups = fold_groups(sample.groups, len(scores), settings.seed)
     model = clean_stars(scores, labels, groups, fit, power)
@@ -273,7 +273,7 @@ def _stars(
 
 
 def _seats(lineup: Lineup) -> list[Fold]:
-    """Everyone in every seat."""
+    """The statistics of every evaluator in every fold."""
     people = people_rows(lineup)
     seats = tqdm(range(len(lineup.labels)), desc="seats", unit="labeler", leave=False, disable=None)
     return [({PEOPLE: people[seat], **against_labeler(lineup, seat)}, against_others(lineup, seat)) for seat in seats]
@@ -284,7 +284,7 @@ def _seat(labeler: str, n: int, fold: Fold) -> Seat:
 
 
 def _spread(stars: Float[np.ndarray, "evaluators scored"], sample: Sample) -> Labels:
-    """Stars of the scored images in the places of all."""
+    """The stars of the scored images, in an array for all images."""
     found = np.full(sample.table.labels.shape, np.nan)
     found[:, sample.scored] = stars
     return found
@@ -300,7 +300,7 @@ def _confusions(lineup: Lineup) -> dict[str, Float[np.ndarray, "5 5"]]:
 
 
 def _people_confusion(labels: Labels) -> Float[np.ndarray, "5 5"]:
-    """Of each labeler against each other, from how often each label was given to an image."""
+    """The confusion of each labeler with each other, from how often each label was given to an image."""
     given = (labels[:, :, None] == STEPS).sum(axis=0).astype(np.float64)
     pairs: np.ndarray = given.T @ given - np.diag(given.sum(axis=0))
     return pairs
@@ -308,11 +308,11 @@ def _people_confusion(labels: Labels) -> Float[np.ndarray, "5 5"]:
 
 def _refusal(found: Estimate) -> str | None:
     if np.isnan(found.mean):
-        return "the scores, or the mean labels, are the same for all images, so there is no order to cut into stars"
+        return "the scores, or the mean labels, are the same for all images, so their order cannot give stars"
     if found.mean < 0:
         return (
-            f"scores do not rise where people rate higher (Spearman {shown(found)}); stars that follow the score would "
-            "turn people's order round"
+            f"scores do not increase with people's ratings (Spearman {shown(found)}); stars that follow the score "
+            "would reverse people's order"
         )
     return None
 

@@ -1,4 +1,4 @@
-"""The whole of `agree`: labels and scores in; a report and thresholds out."""
+"""The `agree` command's work: from labels and scores to a report and thresholds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,20 +26,20 @@ THRESHOLDS = "thresholds.json"
 
 @dataclass(frozen=True)
 class AgreementOutcome:
-    """What was found: a section of the report a metric, and in words the rows that could not be used."""
+    """The results: one report section per metric, and a sentence on the rows that were left out."""
 
     sections: Sequence[ReportSection]
     left_out: str
 
 
 def agree(inputs: StudyInputs, settings: StudySettings, output: Path, images: Path | None = None) -> AgreementOutcome:
-    """Compare, and write the report, and the thresholds where there are any, into `output`.
+    """Compare scores with labels, and write the report and any thresholds to `output`.
 
     Args:
-        images: folder with the images, where no plan says where they lie; None shows none.
+        images: the folder with the images, if there is no plan; None shows no images.
 
     Raises:
-        UserError: `output` holds a report already, or the input cannot be used; lists everything.
+        UserError: `output` already holds a report, or the input is not usable; lists all problems.
     """
     loaded = load(inputs)
     sections = [_section(material, loaded, images, settings) for material in loaded.materials.values()]

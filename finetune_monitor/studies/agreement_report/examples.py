@@ -17,22 +17,22 @@ from finetune_monitor.studies.agreement.coefficients import LEAST_OTHERS, sample
 from finetune_monitor.studies.agreement.study import ReportSection, Study
 
 IMAGES_A_GROUP = 6
-"""Images a group."""
+"""The number of images per group."""
 
 EXAMPLE_SIDE = 256
-"""Pixels of the longer side."""
+"""The longer side in pixels."""
 
 EXAMPLE_QUALITY = 82
 
 
 @dataclass(frozen=True)
 class Example:
-    """One image and everything said of it.
+    """One image with all its labels and stars.
 
-    data_uri: a JPEG as a data URI; None where there is none, or it cannot be read.
-    stars: the model's, mean over the seats, thresholds clean; NaN where they were refused.
-    mean, deviation: of the labels.
-    labels: who gave each label, from the highest down.
+    data_uri: a JPEG as a data URI; None if there is none, or if it cannot be read.
+    stars: the model's stars with clean thresholds, averaged over folds; NaN if there are none.
+    mean, deviation: those of the labels.
+    labels: who gave each label, from the highest to the lowest.
     """
 
     image: str
@@ -46,14 +46,14 @@ class Example:
 
 
 def seat_stars(study: Study) -> Float[np.ndarray, "samples"]:
-    """The model's stars for each image, mean over the labelers' seats; NaN where it has none."""
+    """The model's stars for each image, averaged over folds; NaN if there are none."""
     return sample_scores(study.stars)
 
 
 def disagreements(section: ReportSection) -> dict[str, list[Example]]:
-    """Groups of at most `IMAGES_A_GROUP` images, furthest apart first; groups without any are left out.
+    """Groups of at most `IMAGES_A_GROUP` images, largest difference first; empty groups are left out.
 
-    Only images with two labels or more.
+    Only images with at least two labels are included.
     """
     study = section.study
     labels = study.sample.table.labels
@@ -69,14 +69,14 @@ def disagreements(section: ReportSection) -> dict[str, list[Example]]:
 
 
 def deviations(labels: Float[np.ndarray, "evaluators samples"]) -> Float[np.ndarray, "samples"]:
-    """Standard deviation of each image's labels (that of a population, ddof 0); NaN for fewer than two."""
+    """The standard deviation of each image's labels (population, ddof 0); NaN for fewer than two."""
     middle = sample_scores(labels, LEAST_OTHERS)
     found: np.ndarray = np.sqrt(sample_scores((labels - middle) ** 2))
     return found
 
 
 def _data_uri(path: Path) -> str | None:
-    """A small JPEG as a data URI; None where the file cannot be read."""
+    """A small JPEG as a data URI; None if the file cannot be read."""
     try:
         image = read_image(path)
     except UserError:
@@ -88,7 +88,7 @@ def _data_uri(path: Path) -> str | None:
 
 
 def _largest(distances: Float[np.ndarray, "samples"]) -> list[int]:
-    """Places of the largest distances above 0, in that order."""
+    """The indices of the largest distances above 0, in descending order."""
     order = np.argsort(-np.where(np.isnan(distances), -np.inf, distances), kind="stable")[:IMAGES_A_GROUP]
     return [int(place) for place in order if distances[place] > 1e-9]
 

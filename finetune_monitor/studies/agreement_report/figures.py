@@ -1,4 +1,4 @@
-"""Draw the report's figures as SVG whose colors the page's style sheet decides, so that they suit light and dark."""
+"""Draw the report's figures as SVG with colors from the page's style sheet, for light and dark mode."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,20 +13,20 @@ from finetune_monitor.metrics.thresholds import HIGHEST, LOWEST, STEPS
 from finetune_monitor.stats.estimate import Estimate
 
 Scale: TypeAlias = Callable[[float], float]
-"""From a number to its place in the image."""
+"""Maps a number to its position in the figure."""
 
 POINTS = 3000
-"""Dots in a figure at most; of more images as many are drawn at random."""
+"""The maximum number of dots in a figure; of more images, a random sample is shown."""
 
 WIDTH, HEIGHT = 440, 310
 LEFT, RIGHT, TOP, BOTTOM = 40, 12, 40, 40
 """Space around the axes."""
 
 STAR = 18
-"""Width that a star's name needs."""
+"""The width needed for a star's label."""
 
 STRIP = 220
-"""Width of an interval's strip."""
+"""The width of an interval's strip."""
 
 
 def scatter(
@@ -35,9 +35,9 @@ def scatter(
     thresholds: Float[np.ndarray, "borders"],
     others: Float[np.ndarray, "other_borders"],
 ) -> str:
-    """Score against people's mean label: thresholds as lines, the mean label at each star as a bar across it.
+    """A plot of score against people's mean label, with thresholds as lines and the mean label at each star as a bar.
 
-    thresholds: those chosen, empty where there are none; others: those of the other method, dotted.
+    thresholds: the chosen ones, empty if there are none; others: those of the other method, dotted.
     """
     present = ~np.isnan(scores) & ~np.isnan(labels)
     x, y = scores[present], labels[present]
@@ -55,7 +55,7 @@ def scatter(
 
 
 def histogram(series: Mapping[str, Sequence[float]]) -> str:
-    """Share of each step from 1 to 5, in per cent, the series side by side."""
+    """A histogram of the share of each step from 1 to 5, in percent, with the series side by side."""
     figure = _figure(WIDTH, HEIGHT, "Share of each step: " + ", ".join(series))
     highest = max((share for shares in series.values() for share in shares if not math.isnan(share)), default=0)
     top = max(0.1, math.ceil(highest * 10 + 0.5) / 10)
@@ -71,7 +71,7 @@ def histogram(series: Mapping[str, Sequence[float]]) -> str:
 
 
 def strip(estimate: Estimate, limits: tuple[float, float], kind: str, reference: float = math.nan) -> str:
-    """A dot with its interval on a bare axis from `limits`, where a line marks 0 and another the reference."""
+    """A dot with its interval on a bare axis with `limits`; lines mark 0 and the reference."""
     figure = _figure(STRIP, 20, "", css="strip")
     across = _scale(*limits, 6, STRIP - 6)
     if limits[0] <= 0 <= limits[1]:
@@ -95,13 +95,13 @@ def strip_axis(limits: tuple[float, float]) -> str:
 
 
 def strip_limits(estimates: Sequence[Estimate]) -> tuple[float, float]:
-    """From the lowest bound, or a little below 0, to 1: room for every strip of a table."""
+    """Limits from the lowest bound, or slightly below 0, to 1, for all strips of a table."""
     lows = [value for each in estimates for value in (each.mean, each.low) if not math.isnan(value)]
     return math.floor(10 * min([-0.1, *lows])) / 10, 1.0
 
 
 def share_bar(shares: Sequence[float]) -> str:
-    """The shares of 1 to 5 as one bar, darker for higher; empty where there are none."""
+    """The shares of 1 to 5 as one bar, darker for higher; empty if there are none."""
     told = ", ".join(f"{step}: {share:.0%}" for step, share in zip(STEPS, shares, strict=True) if not math.isnan(share))
     figure = _figure(120, 14, f"Share of each: {told}", css="shares")
     left = 0.0
@@ -118,7 +118,7 @@ def _scale(low: float, high: float, start: float, end: float) -> Scale:
 
 
 def _limits(x: Float[np.ndarray, "n"]) -> tuple[float, float]:
-    """A little more than the range; something where there is none."""
+    """Limits slightly wider than the range; a default if there is no range."""
     low, high = (float(x.min()), float(x.max())) if len(x) else (0.0, 1.0)
     margin = 0.04 * (high - low) or max(1e-6, abs(low) * 0.05) or 0.5
     return low - margin, high + margin
@@ -165,7 +165,7 @@ def _stars(
     across: Scale,
     up: Scale,
 ) -> None:
-    """The chosen thresholds, the stars' names between them, and each one's mean label."""
+    """Draw the chosen thresholds, the stars' labels between them, and each star's mean label."""
     low, high = _limits(x)
     edges = np.clip([low, *thresholds, high], low, high)
     for value in thresholds[np.isfinite(thresholds)]:
@@ -188,7 +188,7 @@ def _bar(figure: Element, across: Scale, up: Scale, left: float, width: float, s
 
 
 def _figure(width: float, height: float, told: str, css: str = "chart") -> Element:
-    """told: what a reader who cannot see it should hear; empty where the numbers stand beside it."""
+    """told: the text for screen readers; empty if the numbers are next to the figure."""
     heard = {"role": "img", "aria-label": told} if told else {"aria-hidden": "true"}
     return Element("svg", {"viewBox": f"0 0 {width:g} {height:g}", "class": css, **heard})
 

@@ -1,4 +1,4 @@
-"""Write down how well scores agree with people: a page, its tables as Markdown, every number, every prediction."""
+"""Write the agreement report: a page, its tables as Markdown, all numbers, and all predictions."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,13 +23,13 @@ from finetune_monitor.studies.agreement_report.verdicts import verdict
 REPORT_FORMAT = 1
 
 PREDICTION_COLUMNS = ("metric", "image_id", "person", "score", "stars", "held_out_stars", "mean_label")
-"""Of `predictions.csv`, before the labelers' own."""
+"""The columns of `predictions.csv` before those of the labelers."""
 
 
 def write_report(folder: Path, sections: Sequence[ReportSection], facts: Mapping[str, str]) -> None:
-    """Write `report.html`, `report.md`, `report.json` and `predictions.csv` into `folder`.
+    """Write `report.html`, `report.md`, `report.json`, and `predictions.csv` to `folder`.
 
-    facts: what a reader must know of the whole, by name, such as the files and the seed.
+    facts: general facts by name, such as the files and the seed.
     """
     numbers = {"format": REPORT_FORMAT, "facts": dict(facts), "metrics": [to_json(section) for section in sections]}
     content = {
@@ -43,7 +43,7 @@ def write_report(folder: Path, sections: Sequence[ReportSection], facts: Mapping
 
 
 def to_json(section: ReportSection) -> dict[str, Any]:
-    """Every number of the study as plain values; what is missing is None."""
+    """Every number of the study as plain values; missing values are None."""
     study, said = section.study, verdict(section)
     return {
         "metric": section.metric,
@@ -103,7 +103,7 @@ def _csv(sections: Sequence[ReportSection]) -> str:
 
 
 def _predictions(section: ReportSection, labelers: Sequence[str]) -> Iterator[list[str]]:
-    """A row an image: stars by the final thresholds, and the mean of those that other labelers' thresholds give it."""
+    """One row per image: stars by the final thresholds, and the mean of the stars by other labelers' thresholds."""
     study = section.study
     sample, table = study.sample, study.sample.table
     final = np.full(len(table.images), MISSING) if study.refused else study.buckets[study.method].steps(sample.scores)

@@ -1,4 +1,4 @@
-"""Render the report as one HTML page that needs nothing beside it."""
+"""Render the report as a single self-contained HTML page."""
 
 import base64
 import hashlib
@@ -27,11 +27,11 @@ HERE = Path(__file__).parent
 TEMPLATE, STYLE = "page.html.jinja", "page.css"
 
 SHADES = 10
-"""Steps of a confusion matrix's shading, as the style sheet has them."""
+"""The number of shades of a confusion matrix, as in the style sheet."""
 
 
 def render(sections: Sequence[ReportSection], facts: Mapping[str, str]) -> str:
-    """The page; all foreign text in it is escaped."""
+    """The page, with all external text escaped."""
     style = (HERE / STYLE).read_text(encoding="utf-8")
     loader = FileSystemLoader(HERE)
     environment = Environment(
@@ -53,7 +53,7 @@ def render(sections: Sequence[ReportSection], facts: Mapping[str, str]) -> str:
 
 
 def describe(section: ReportSection) -> dict[str, Any]:
-    """Everything that the template shows of one metric."""
+    """Everything that the template shows for one metric."""
     study, histograms = section.study, tables.histograms(section.study)
     return {
         "metric": section.metric,
@@ -83,12 +83,12 @@ def describe(section: ReportSection) -> dict[str, Any]:
 
 
 def finalized(value: Any) -> Any:
-    """Foreign text with a mark in place of what cannot be seen; anything else as it is."""
+    """External text with its invisible characters replaced; anything else unchanged."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def cell(content: Cell, column: Column) -> Markup:
-    """A cell's inside: words, a number, a number over its interval, or a bar of shares."""
+    """The content of a cell: words, a number, a number above its interval, or a bar of shares."""
     if isinstance(content, str):
         return Markup("{}").format(visible(content))
     if isinstance(content, tuple):
@@ -99,13 +99,13 @@ def cell(content: Cell, column: Column) -> Markup:
 
 
 def interval(estimate: Estimate, form: str = ".2f") -> Markup:
-    """A number with its interval, where there is one."""
+    """A number with its interval, if there is one."""
     value, _, bounds = shown(estimate, form).partition(" ")
     return Markup("{}").format(value) + (Markup(' <span class="interval">{}</span>').format(bounds) if bounds else "")
 
 
 def groups(columns: Sequence[Column]) -> list[tuple[str, int]]:
-    """The heads that columns share, each with its width; empty where no column has one."""
+    """The group heads of columns with their widths; empty if there are none."""
     found = [(name, len(list(members))) for name, members in groupby(columns, lambda column: column.group)]
     return found if any(name for name, _ in found) else []
 
@@ -118,7 +118,7 @@ def _shares(found: tables.Shares, form: str) -> Markup:
 
 
 def _dots(name: str, rows: Sequence[tuple[str, str, Estimate, Estimate | None]]) -> dict[str, Any]:
-    """Rows with a strip each, all on one axis; a line marks the model."""
+    """Rows with one strip each, all on the same axis; a line marks the model."""
     limits = figures.strip_limits([estimate for _, _, estimate, _ in rows])
     reference = next((estimate.mean for _, kind, estimate, _ in rows if kind == MODEL), math.nan)
     lines = [
@@ -149,13 +149,13 @@ def _scatter(study: Study) -> Markup:
 
 def _scatter_note(study: Study) -> str:
     n = int((~np.isnan(study.sample.scores) & ~np.isnan(study.mean_labels)).sum())
-    drawn = f"{figures.POINTS:,} of {n:,} images, drawn at random. " if n > figures.POINTS else ""
+    drawn = f"{figures.POINTS:,} of {n:,} images, chosen at random. " if n > figures.POINTS else ""
     lines = "" if study.refused else "Lines: the chosen thresholds; dotted: those of the other method; bars: the mean "
-    return f"A dot an image. {drawn}{lines}{'label at each star.' if lines else ''}".strip()
+    return f"One dot per image. {drawn}{lines}{'label at each star.' if lines else ''}".strip()
 
 
 def _confusions(study: Study) -> list[dict[str, Any]]:
-    """The matrices of people and, where it has stars, of the model."""
+    """The confusion matrices of people and, if it has stars, of the model."""
     captions = {PEOPLE: "People against people", MODEL: "Model against people"}
     used = [PEOPLE] if study.refused else [MODEL, PEOPLE]
     columns = {PEOPLE: "another labeler", MODEL: "stars"}
@@ -163,7 +163,7 @@ def _confusions(study: Study) -> list[dict[str, Any]]:
 
 
 def _shaded(counts: Float[np.ndarray, "5 5"]) -> list[dict[str, Any]]:
-    """Rows of counts with their share of the row, and its shade."""
+    """Rows of counts with their share of the row and the shade for it."""
     found = []
     for step, row in zip(STEPS, counts, strict=True):
         shares = row / max(1.0, row.sum())

@@ -11,7 +11,7 @@ from finetune_monitor.studies.agreement_report.verdicts import AgreementVerdict,
 
 
 def render(sections: Sequence[ReportSection], facts: Mapping[str, str]) -> str:
-    """The page; all foreign text in it is escaped."""
+    """The report, with all external text escaped."""
     found = [(section, verdict(section)) for section in sections]
     parts = [
         f"# {explanations.TITLE}",

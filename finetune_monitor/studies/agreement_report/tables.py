@@ -1,4 +1,4 @@
-"""The report's tables as data, so that the page and the Markdown hold the same numbers."""
+"""The report's tables as data, so that the page and the Markdown show the same numbers."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ OF_STARS = (MODEL, NAIVE, SHUFFLE)
 COEFFICIENTS = {"spearman": "Spearman", "pearson": "Pearson", "kendall": "Kendall tau-b"}
 
 IN_SEAT = ("spearman", "kappa", "mae", "exact", "within_one")
-"""Statistics against the labeler held out; the first is there without stars, too."""
+"""Statistics against the held-out labeler; the first one exists even without stars."""
 
 GRADES = ("corrected", "raw")
 """Statistics against the mean of the others."""
@@ -37,7 +37,7 @@ GRADES = ("corrected", "raw")
 
 @dataclass(frozen=True)
 class Column:
-    """A column's head, how its numbers are printed, and the head that it shares with its neighbors."""
+    """A column's head, its number format, and the group head that it shares with its neighbors."""
 
     name: str
     form: str = ".2f"
@@ -47,7 +47,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells in columns; the first names its row. The row at the place `marked` stands out."""
+    """Cells in columns; the first cell names its row. The row with index `marked` is highlighted."""
 
     caption: str
     columns: tuple[Column, ...]
@@ -68,29 +68,29 @@ STATISTIC_COLUMNS = {
 
 
 def folds_table(study: Study) -> Table:
-    """A row a fold: the model in the seat of the labeler held out; without stars where those were refused."""
+    """One row per fold: the model in the place of the held-out labeler; without stars if there are none."""
     own = _in_group("model and the labeler", IN_SEAT[:1] if study.refused else IN_SEAT)
     model = [] if study.refused else _in_group("model and the others", GRADES)
     people = _in_group("labeler and the others", GRADES)
     columns = (Column("held out", words=True), Column("labels", ",.0f"), *own, *model, *people)
     rows = [_fold(seat, bool(study.refused)) for seat in (*study.seats, study.mean)]
-    return Table("One labeler held out in each fold", columns, tuple(rows), len(study.seats))
+    return Table("One held-out labeler per fold", columns, tuple(rows), len(study.seats))
 
 
 def side_by_side(study: Study) -> list[Table]:
-    """People, model, constant and shuffle against the labeler held out, and against the mean of the others."""
+    """People, model, constant, and shuffle against the held-out labeler, and against the mean of the others."""
     used = [name for name in EVALUATORS if not (study.refused and name in OF_STARS)]
     statistics = {
         "against_labeler": IN_SEAT,
         "against_others": ("spearman", *GRADES, "mae"),
     }
     captions = {
-        "against_labeler": "Against the labeler held out",
+        "against_labeler": "Against the held-out labeler",
         "against_others": "Against the mean of the other labelers",
     }
     notes = {
         "against_labeler": "People: each of the other labelers, averaged.",
-        "against_others": "People: the labeler held out.",
+        "against_others": "People: the held-out labeler.",
     }
     found = []
     for side, names in statistics.items():
@@ -104,7 +104,7 @@ def side_by_side(study: Study) -> list[Table]:
 
 
 def score_table(study: Study) -> Table:
-    """Correlations of the continuous score, and people's beside them, within a person too where persons are known."""
+    """Correlations of the continuous score, with those of people, also within a person if people are known."""
     own, others = study.mean.against_labeler, study.mean.against_others
     correlated = ((others, MODEL), (own, MODEL), (others, PEOPLE), (own, PEOPLE))
     columns = (
@@ -122,11 +122,11 @@ def score_table(study: Study) -> Table:
     for statistic, shown in names.items():
         beside = [side[who].get(statistic, NO_ESTIMATE) for side, who in correlated]
         rows.append((shown, study.overall.get(statistic, NO_ESTIMATE), *beside))
-    return Table("Correlation of the continuous score, before it is cut into stars", columns, tuple(rows))
+    return Table("Correlation of the continuous score, before conversion to stars", columns, tuple(rows))
 
 
 def agreement_table(study: Study) -> Table:
-    """How well the labelers agree among themselves."""
+    """How well the labelers agree with each other."""
     pairs = study.mean.against_labeler[PEOPLE]
     rows = (
         ("Krippendorff's alpha, ordinal", study.alpha),
@@ -138,7 +138,7 @@ def agreement_table(study: Study) -> Table:
 
 
 def labelers_table(labelers: Sequence[Labeler], study: Study) -> Table:
-    """What each labeler's answers are like, and how the model does in their seat; no column that says nothing."""
+    """Each labeler's answers, and the model's result in their place; empty columns are left out."""
     columns = (
         Column("labeler", words=True),
         Column("labels", ",.0f"),
@@ -147,8 +147,8 @@ def labelers_table(labelers: Sequence[Labeler], study: Study) -> Table:
         Column("sd"),
         Column("share of 1 to 5", ".0%"),
         Column("Spearman with the others"),
-        Column("model as near, or nearer", ".0%"),
-        Column("same again"),
+        Column("model as close or closer", ".0%"),
+        Column("repeats equal"),
         Column("median s", ".1f"),
         Column("remarks", words=True),
     )
@@ -173,18 +173,18 @@ def alternative_table(study: Study) -> Table | None:
         (who, test.advantage, *(test.winning_rates[epsilon] for epsilon in EPSILONS))
         for who, test in (("model", found), ("constant", constant))
     ]
-    rates = [Column(f"epsilon {epsilon:g}", ".0%", "share of the labelers that it may replace") for epsilon in EPSILONS]
+    rates = [Column(f"epsilon {epsilon:g}", ".0%", "share of labelers that it can replace") for epsilon in EPSILONS]
     columns = (Column("who", words=True), Column("advantage", ".0%"), *rates)
     return Table("Alternative annotator test", columns, tuple(rows), 0)
 
 
 def thresholds_table(study: Study) -> Table:
-    """Both methods' thresholds in the score's unit; what they cost, and how often they give each star."""
+    """The thresholds of both methods in the score's unit, their cost, and how often they give each star."""
     borders = [Column(f"{step} | {step + 1}", group="threshold between stars") for step in STEPS[:-1]]
     columns = (
         Column("method", words=True),
         *borders,
-        Column("cost a label", ".3f"),
+        Column("cost per label", ".3f"),
         Column("share of 1 to 5 stars", ".0%"),
     )
     given = int((~np.isnan(study.sample.labels)).sum())
@@ -200,7 +200,7 @@ def thresholds_table(study: Study) -> Table:
 
 
 def histograms(study: Study) -> dict[str, Shares]:
-    """Share of each step: the labels of people, then the stars of each method."""
+    """The share of each step: people's labels, then the stars of each method."""
     found = {"labels of people": shares(study.sample.labels)}
     for name, buckets in study.buckets.items():
         found[f"stars, {METHOD_NAMES[name]}"] = shares(_stars(study, buckets))
@@ -208,13 +208,13 @@ def histograms(study: Study) -> dict[str, Shares]:
 
 
 def shares(labels: Float[np.ndarray, "*any"]) -> Shares:
-    """Of each label from 1 to 5, among those that are there."""
+    """The share of each label from 1 to 5, among the non-missing ones."""
     given = labels[~np.isnan(labels)]
     return tuple(float((given == step).mean()) if len(given) else math.nan for step in STEPS)
 
 
 def grades(study: Study) -> list[tuple[str, str, Estimate, Estimate]]:
-    """Name, kind, G* and G of every labeler, the model, constant and shuffle, the highest G* first."""
+    """Name, kind, G*, and G of every labeler, the model, constant, and shuffle, highest G* first."""
     found = [(seat.labeler, PEOPLE, seat.against_others[PEOPLE]) for seat in study.seats]
     used = (CONSTANT,) if study.refused else (MODEL, CONSTANT, SHUFFLE)
     found += [(name, name, study.mean.against_others[name]) for name in used]

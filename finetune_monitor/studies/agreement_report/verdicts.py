@@ -1,4 +1,4 @@
-"""Say in a sentence or two whether scores may be trusted as people's labels are, and no more than is shown."""
+"""State in a sentence or two whether scores can be trusted like people's labels, and claim no more than is shown."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -11,18 +11,18 @@ from finetune_monitor.studies.agreement.evaluators import CONSTANT, MODEL, PEOPL
 from finetune_monitor.studies.agreement.study import CELL, IMAGE, PERSON, ReportSection, Study
 
 MARGIN = 0.1
-"""Two kappas are called alike where the whole interval of their difference lies within this of 0."""
+"""Two kappas count as equal if the entire interval of their difference is within this distance of 0."""
 
 FEW_PERSONS = 5
 
 _UNITS = {CELL: "prompt and seed", IMAGE: "image"}
 
 LOOSE = 0.667
-"""Krippendorff's customary least alpha for tentative conclusions (2018, Content Analysis, 4th edition)."""
+"""Krippendorff's customary minimum alpha for tentative conclusions (2018, Content Analysis, 4th edition)."""
 
 
 class Tone(str, Enum):
-    """How a verdict is marked; the value is its class on the page."""
+    """The tone of a verdict; the value is its class on the page."""
 
     GOOD = "good"
     FAIR = "fair"
@@ -31,7 +31,7 @@ class Tone(str, Enum):
 
 
 class Relation(Enum):
-    """How the model lies beside another, by the interval of the difference on the same images."""
+    """How the model compares with another evaluator, by the interval of the difference on the same images."""
 
     BETTER = "better"
     ALIKE = "alike"
@@ -43,7 +43,7 @@ class Relation(Enum):
 class AgreementVerdict:
     """The answer to the question of the report, for one metric.
 
-    headline: a few words; sentences: the numbers behind it; cautions: why to trust them less.
+    headline: a few words; sentences: the numbers behind it; cautions: reasons for less trust.
     """
 
     tone: Tone
@@ -53,14 +53,14 @@ class AgreementVerdict:
 
 
 def verdict(section: ReportSection) -> AgreementVerdict:
-    """What the numbers show, with their intervals; what they do not show is said not to be shown."""
+    """The verdict on the numbers with their intervals; what they do not show is stated as not shown."""
     study = section.study
     tone, headline, sentences = _refused(section) if study.refused else _compared(section)
     return AgreementVerdict(tone, headline, tuple(sentences), tuple(_cautions(section)))
 
 
 def compare(gain: Estimate) -> Relation:
-    """Better or worse where the interval leaves 0 out; alike where all of it is near 0, which counts before worse."""
+    """Better or worse if the interval excludes 0; alike if all of it is near 0, which takes precedence over worse."""
     if gain.low > 0:
         return Relation.BETTER
     if gain.low > -MARGIN and gain.high < MARGIN:
@@ -69,7 +69,7 @@ def compare(gain: Estimate) -> Relation:
 
 
 def alternative_sentence(study: Study) -> str:
-    """What the test of `alternative.alternative_test` says; empty where it was not done."""
+    """A sentence on the result of `alternative.alternative_test`; empty if it was not run."""
     if study.alternative is None:
         return ""
     constant = study.constant_alternative
@@ -77,7 +77,7 @@ def alternative_sentence(study: Study) -> str:
     if not passed:
         return "It does not pass the alternative annotator test."
     also = [epsilon for epsilon in passed if constant is not None and constant.passes(epsilon)]
-    but = f"; but a constant passes at {_listed(also)} as well, where passing says little" if also else ""
+    but = f", but so does a constant at {_listed(also)}, where passing means little" if also else ""
     return f"It passes the alternative annotator test at {_listed(passed)}{but}."
 
 
@@ -88,7 +88,7 @@ def _listed(epsilons: list[float]) -> str:
 def _refused(section: ReportSection) -> tuple[Tone, str, list[str]]:
     sentences = [f"{section.metric} gets no stars: {section.study.refused}."]
     if section.study.overall["spearman"].high >= 0:
-        sentences.append("That interval holds 0, so scores and labels are not shown to be related at all.")
+        sentences.append("That interval includes 0, so scores and labels are not shown to be related at all.")
     return Tone.POOR, "No stars", sentences
 
 
@@ -97,7 +97,7 @@ def _compared(section: ReportSection) -> tuple[Tone, str, list[str]]:
     rows = study.mean.against_labeler
     model, people = (rows[name].get("kappa", NO_ESTIMATE) for name in (MODEL, PEOPLE))
     if np.isnan([model.low, people.mean]).any():
-        why = "that takes two labelers, and more images that both labeled and that have a score"
+        why = "this needs two labelers, and more images with a score that both have labeled"
         return Tone.UNCLEAR, "Cannot be compared", [f"{section.metric} cannot be compared with people: {why}."]
     relation, constant = compare(study.over_people), compare(study.over_constant)
     tone, headline = _judged(model, people, relation, constant is Relation.BETTER)
@@ -106,16 +106,16 @@ def _compared(section: ReportSection) -> tuple[Tone, str, list[str]]:
 
 
 def _judged(model: Estimate, people: Estimate, relation: Relation, beaten: bool) -> tuple[Tone, str]:
-    """beaten: whether the model is shown to be nearer to the labels than a constant."""
+    """beaten: whether the model is shown to be closer to the labels than a constant."""
     if people.low <= 0:
-        return Tone.UNCLEAR, "People are not shown to agree among themselves"
+        return Tone.UNCLEAR, "People are not shown to agree with each other"
     if model.high < 0:
         return Tone.POOR, "Agrees less than by chance"
     if model.low <= 0:
         return Tone.POOR, "Not shown to be better than chance"
     if relation in (Relation.BETTER, Relation.ALIKE):
         how = "better than" if relation is Relation.BETTER else "about as well as"
-        unlike = "" if beaten else ", yet is not shown to beat a constant"
+        unlike = "" if beaten else ", but is not shown to beat a constant"
         return Tone.GOOD if beaten else Tone.FAIR, f"Agrees {how} another labeler{unlike}"
     if beaten:
         unsure = "Beats a constant; too uncertain to compare with a labeler"
@@ -130,7 +130,7 @@ def _against_people(section: ReportSection, model: Estimate, people: Estimate, r
     how = {
         Relation.BETTER: "agrees with a labeler better than another labeler does",
         Relation.ALIKE: "agrees with a labeler about as well as another labeler does",
-        Relation.UNSURE: "cannot be told from another labeler, and the difference is too uncertain to call them alike",
+        Relation.UNSURE: "does not differ significantly from another labeler, but is too uncertain to call equal",
         Relation.WORSE: "agrees with a labeler less well than another labeler does",
     }[relation]
     difference = shown(section.study.over_people, "+.2f")
@@ -140,34 +140,36 @@ def _against_people(section: ReportSection, model: Estimate, people: Estimate, r
 
 def _against_constant(study: Study, relation: Relation) -> str:
     rows = study.mean.against_labeler
-    how = {Relation.BETTER: "nearer to", Relation.WORSE: "further from"}.get(relation, "not shown to be nearer to")
+    how = {Relation.BETTER: "closer to", Relation.WORSE: "further from"}.get(relation, "not shown to be closer to")
     model, constant = (shown(rows[name]["mae"], ".2f") for name in (MODEL, CONSTANT))
     return (
-        f"Its stars are {how} people's labels than one label for all images: off by {model} steps on average against "
-        f"{constant}, nearer by {shown(study.over_constant, '+.2f')}."
+        f"Its stars are {how} people's labels than a single label for all images: off by {model} steps on average, "
+        f"compared with {constant}; closer by {shown(study.over_constant, '+.2f')}."
     )
 
 
 def _hollow(people: Estimate) -> list[str]:
     if not people.low <= 0:
         return []
-    return ["Labelers are not shown to agree with one another beyond chance, so there is little to agree with."]
+    return ["Labelers are not shown to agree with each other beyond chance, so there is little to agree with."]
 
 
 def _cautions(section: ReportSection) -> list[str]:
     study = section.study
     found = []
     if study.sample.unit == PERSON and section.persons < FEW_PERSONS:
-        found.append(f"Intervals over fewer than about five persons are too narrow; here there are {section.persons}.")
+        found.append(f"Intervals over fewer than about five people are too narrow; here there are {section.persons}.")
     elif study.sample.unit != PERSON:
-        known = "There is one person only" if section.persons else "Persons are not known"
-        found.append(f"{known}, so nothing is said of others: folds and intervals go by {_UNITS[study.sample.unit]}.")
+        known = "There is only one person" if section.persons else "People are unknown"
+        found.append(
+            f"{known}, so the results do not apply to others: folds and intervals are by {_UNITS[study.sample.unit]}."
+        )
     if study.alpha.mean < LOOSE:
         alpha = shown(study.alpha, ".2f")
         found.append(
-            f"People agree only loosely: Krippendorff's alpha is {alpha}, and {LOOSE} is the customary least for "
+            f"People agree only loosely: Krippendorff's alpha is {alpha}, and {LOOSE} is the customary minimum for "
             "tentative conclusions."
         )
     if len(section.labelers) < 3:
-        found.append("Grades against the mean of the others take three labelers at least.")
+        found.append("Grades against the mean of the others need at least three labelers.")
     return found

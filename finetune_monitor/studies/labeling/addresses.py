@@ -1,4 +1,4 @@
-"""Where the labeling page listens, who may open it there, and the link to it."""
+"""Where the labeling page listens, who may open it, and the link to it."""
 
 import os
 import re
@@ -18,15 +18,15 @@ KEY, PORT = "access.key", "last.port"
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that takes connections.
+    """A socket that accepts connections.
 
     Raises:
-        UserError: this machine has no such address, or the port is taken.
+        UserError: this machine does not have the address, or the port is in use.
     """
     if not host or ":" in host:
         raise UserError(f"--host: found {host or 'nothing'}, expected an IPv4 address or a name")
     try:
-        host.encode("idna")  # as the socket would, but without leaving it open where this fails
+        host.encode("idna")  # as the socket does, but without leaving it open if this fails
         return socket.create_server((host, port))
     except (OSError, UnicodeError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
@@ -35,10 +35,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def access_to(address: str, host: str, folder: Path) -> Access:
-    """This machine alone; or whoever has the link with the key, where `host` is bound to another address.
+    """Access for this machine only or, if `host` is bound to another address, for everyone with the link and its key.
 
     Raises:
-        UserError: the folder's key cannot be kept or read.
+        UserError: the folder's key cannot be written or read.
     """
     if is_loopback(address):
         return Access(("localhost", "127.0.0.1", address, host.lower()))
@@ -46,16 +46,16 @@ def access_to(address: str, host: str, folder: Path) -> Access:
 
 
 def link_to(address: str, port: int, host: str, access: Access) -> str:
-    """What to open where `host` is bound to an address; it carries the key where there is one."""
+    """The link to the page when `host` is bound to an address; it contains the key, if there is one."""
     place = _own_address() if ip_address(address).is_unspecified else host
     return f"http://{place}:{port}/" + (f"?key={access.key}" if access.key else "")
 
 
 def last_port(folder: Path) -> int:
-    """The port that the folder was served on last: answers that wait in a browser wait for this one.
+    """The port that the folder was last served on; answers saved in a browser wait for this port.
 
     Raises:
-        UserError: it is written down, and cannot be read.
+        UserError: the port was saved but cannot be read.
     """
     file = folder / PORT
     try:
@@ -63,14 +63,14 @@ def last_port(folder: Path) -> int:
     except FileNotFoundError:
         return FIRST_PORT
     except (OSError, UnicodeError) as error:
-        raise UserError(f"{file}: cannot be read ({error}); name the port with --port, or remove the file") from error
+        raise UserError(f"{file}: cannot read it ({error}); set the port with --port or remove the file") from error
     if not re.fullmatch(r"[0-9]{1,5}", found) or not 0 < int(found) <= 65535:
-        raise UserError(f"{file}: found {found[:20]!r}, expected a port; name it with --port, or remove the file")
+        raise UserError(f"{file}: found {found[:20]!r}, expected a port; set it with --port or remove the file")
     return int(found)
 
 
 def remember_port(folder: Path, port: int) -> None:
-    """Write down what `last_port` reads.
+    """Save the port for `last_port`.
 
     Raises:
         UserError: the file cannot be written.
@@ -78,34 +78,34 @@ def remember_port(folder: Path, port: int) -> None:
     try:
         write_atomic(folder / PORT, f"{port}\n".encode())
     except OSError as error:
-        raise UserError(f"{folder / PORT}: cannot be written ({error.strerror}); the port is kept there") from error
+        raise UserError(f"{folder / PORT}: cannot write it ({error.strerror}); the port is saved there") from error
 
 
 def _own_address() -> str:
-    """The address under which other machines most likely reach this one; nothing is sent."""
+    """The address at which other machines most likely reach this one; nothing is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # an address that is nobody's
+            probe.connect(("192.0.2.1", 9))  # an address reserved for documentation
             return str(probe.getsockname()[0])
         except OSError:
             return socket.gethostname()
 
 
 def _key(file: Path) -> str:
-    """The folder's key, made when it is first needed, for its owner's eyes only."""
+    """The folder's key, created when first needed and readable only by its owner."""
     try:
         with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
             new.write(secrets.token_urlsafe(24))
     except FileExistsError:
         pass
     except OSError as error:
-        raise UserError(f"{file}: cannot be written ({error.strerror}); the link's key is kept there") from error
+        raise UserError(f"{file}: cannot write it ({error.strerror}); the link's key is saved there") from error
     try:
         key = file.read_text(encoding="ascii").strip()
     except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror}); the link's key is kept there") from error
+        raise UserError(f"{file}: cannot read it ({error.strerror}); the link's key is saved there") from error
     except UnicodeError:
         key = ""
     if not re.fullmatch(r"[0-9A-Za-z_-]{16,}", key):
-        raise UserError(f"{file}: damaged; remove it, and the link changes")
+        raise UserError(f"{file}: damaged; remove it, which changes the link")
     return key

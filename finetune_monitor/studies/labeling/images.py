@@ -1,4 +1,4 @@
-"""What a labeler may see of a plan: its images and photos as JPEG, without a word of what their files carry."""
+"""What a labeler may see of a plan: its images and photos as JPEG, without any metadata from their files."""
 
 import hashlib
 import io
@@ -20,17 +20,17 @@ from finetune_monitor.studies.labeling.tasks import LabelingPlan, Task, read_pla
 JPEG_QUALITY = 95
 
 PHOTOS, PHOTO_SIDE = 6, 512
-"""Reference photos of a person, and the pixels of a photo's longer side."""
+"""Number of reference photos per person, and the longer side of a photo in pixels."""
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """A plan, and what of it can be shown.
+    """A plan, with the images and photos that can be shown.
 
-    tasks: those whose image is still the one that was planned.
-    photos: names of each person's photos, in order.
-    encoded: the JPEG of every photo, by its name, which is made from the JPEG alone.
-    left_out: why any other task or photo is not shown, for whoever runs the page.
+    tasks: the tasks whose image is unchanged since the plan was made.
+    photos: the names of each person's photos, in order.
+    encoded: the JPEG of every photo by name; the name depends only on the JPEG.
+    left_out: why the other tasks or photos are not shown, for whoever runs the page.
     """
 
     plan: LabelingPlan
@@ -41,7 +41,7 @@ class Gallery:
 
     @cached_property
     def key(self) -> str:
-        """Tells this plan from every other, and says nothing of it."""
+        """An opaque key that identifies this plan."""
         content = [self.plan.seed, *([task.image_id, task.metric, task.sha256] for task in self.plan.tasks)]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
@@ -51,20 +51,20 @@ class Gallery:
 
     @cached_property
     def by_metric(self) -> dict[str, list[Task]]:
-        """What can be shown for each metric, in the plan's order."""
+        """The tasks that can be shown for each metric, in the plan's order."""
         found = {metric: [task for task in self.tasks if task.metric == metric] for metric in self.plan.metrics}
         return {metric: tasks for metric, tasks in found.items() if tasks}
 
     def photos_beside(self, task: Task) -> tuple[str, ...]:
-        """Names of the photos that are shown with a task's image."""
+        """The names of the photos that are shown with a task's image."""
         return self.photos[task.person] if question_of(task.metric).with_photos else ()
 
 
 def open_gallery(folder: Path) -> Gallery:
-    """Read a plan's folder, and look at every file that it names.
+    """Read a plan's folder, and check every file that it names.
 
     Raises:
-        UserError: it is no plan's folder, or nothing of it can be shown.
+        UserError: it is not a plan's folder, or none of its images can be shown.
     """
     plan = read_plan(folder)
     photos, encoded, problems = _photos(plan)
@@ -81,10 +81,10 @@ def open_gallery(folder: Path) -> Gallery:
 
 
 def image_jpeg(task: Task) -> bytes:
-    """A task's image at its own size.
+    """A task's image at its original size.
 
     Raises:
-        UserError: it cannot be read, or is no longer the one that was planned.
+        UserError: it cannot be read, or it has changed since the plan was made.
     """
     problem = _change(task)
     if problem is not None:
@@ -104,7 +104,7 @@ def photo_jpeg(path: Path) -> bytes:
 
 
 def _photos(plan: LabelingPlan) -> tuple[dict[str, tuple[str, ...]], dict[str, bytes], list[str]]:
-    """The first photos of every person who is asked about: their names, their JPEGs, and what cannot be read."""
+    """The first photos of every person in a question: their names, their JPEGs, and what cannot be read."""
     asked = {task.person for task in plan.tasks if question_of(task.metric).with_photos}
     names: dict[str, tuple[str, ...]] = {}
     encoded: dict[str, bytes] = {}
@@ -125,7 +125,7 @@ def _photos(plan: LabelingPlan) -> tuple[dict[str, tuple[str, ...]], dict[str, b
 
 def _problem(task: Task, photos: Mapping[str, tuple[str, ...]]) -> str | None:
     if question_of(task.metric).with_photos and not photos[task.person]:
-        return f"{task.file}: there is no photo of {task.person} to compare it with"
+        return f"{task.file}: found no photo of {task.person} to compare it with"
     return _change(task)
 
 
@@ -138,7 +138,7 @@ def _change(task: Task) -> str | None:
 
 
 def _jpeg(image: Image.Image) -> bytes:
-    """The pixels alone: Pillow would carry some of an image's notes, such as a comment, from file to file."""
+    """The JPEG of only the pixels: Pillow would copy some of an image's metadata, such as a comment."""
     content = io.BytesIO()
     Image.frombytes("RGB", image.size, image.tobytes()).save(content, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return content.getvalue()

@@ -1,4 +1,4 @@
-"""Draw the images that people will rate: a fair share of every person, run and step, under names that tell nothing."""
+"""Choose the images that people will rate: a fair share of every person, run, and step, under opaque names."""
 
 import os
 import random
@@ -27,15 +27,15 @@ from finetune_monitor.studies.labeling.sources import (
 from finetune_monitor.studies.labeling.tasks import PLAN, TASKS, LabelingPlan, Task, read_plan, write_plan
 
 ENOUGH_TO_REPEAT = 10
-"""Of so many images at least one is shown twice, however small the share."""
+"""With this many images, at least one is shown twice, however small the share."""
 
 
 @dataclass(frozen=True)
 class DrawnPlan:
-    """A plan as it was written.
+    """A plan as written.
 
-    counts: how many images of a person are rated for a metric, repeats not counted.
-    notes: sentences for who drew it: what is left out, and what there is too little of.
+    counts: how many images of a person are rated for a metric, not counting repeats.
+    notes: sentences on what is left out and what there are too few of.
     """
 
     plan: LabelingPlan
@@ -51,32 +51,32 @@ def draw_plan(
     seed: int = SEED,
     references: Mapping[str, Path] | None = None,
 ) -> DrawnPlan:
-    """Draw the images that people will rate, and write `tasks.csv` and `plan.json`; nothing is copied.
+    """Choose the images that people will rate, and write `tasks.csv` and `plan.json`; nothing is copied.
 
-    Each person's images are divided between the two metrics, no image being rated for both. Every step of every run
-    gives as many as the others to each half. The same inputs and seed give the same files.
+    Each person's images are divided between the two metrics; no image is rated for both. Every step of every run
+    contributes equally to each half. The same inputs and seed produce the same files.
 
     Args:
-        sources: run directories, also of runs that go on, and folders of images: of one person each, or with a
-            sub-folder a person. Runs that share a reference photo show the same person.
-        folder: where the plan is written.
-        per_person: how many images of each person, for both metrics together; all where there are fewer.
+        sources: run directories, including those of runs in progress, and folders of images: of one person each, or
+            with one subfolder per person. Runs that share a reference photo show the same person.
+        folder: the folder to write the plan to.
+        per_person: the number of images of each person, for both metrics together; all images if there are fewer.
         repeats: share of a metric's images that are shown a second time, 0 to 0.5.
-        seed: of the draw, and of every labeler's order.
-        references: person to a folder of photos, where no photos are recorded or they are no longer in their place.
+        seed: determines the choice of images and every labeler's order.
+        references: person to folder of photos, if no photos are recorded or they have moved.
 
     Raises:
-        UserError: once, with everything that is in the way: of the settings, the sources and the photos.
+        UserError: one error that lists all problems with the settings, the sources, and the photos.
     """
     problems = _unfit_settings(folder, per_person, repeats)
     found, unread = read_sources(sources)
     persons, notes, unshown = find_persons(found, references or {}, complete=not unread)
-    all_problems([*problems, *unread, *unshown], f"{folder}: no plan can be drawn:")
+    all_problems([*problems, *unread, *unshown], f"{folder}: cannot make a plan:")
     try:
         plan, counts, left_out = _draw(persons, per_person, repeats, seed)
         write_plan(folder, plan)
     except OSError as error:
-        raise UserError(f"{folder}: the plan cannot be made ({error}); choose another folder, or try again") from error
+        raise UserError(f"{folder}: cannot write the plan ({error}); choose another folder or try again") from error
     return DrawnPlan(read_plan(folder), counts, tuple(map(printable, [*notes, *left_out])))
 
 
@@ -88,27 +88,27 @@ def _unfit_settings(folder: Path, per_person: int, repeats: float) -> list[str]:
         problems.append(f"repeats: found {repeats:g}, expected a share from 0 to 0.5")
     held = [name for name in (TASKS, PLAN) if os.path.lexists(folder / name)]
     if held:
-        problems.append(f"{folder}: holds {' and '.join(held)}; ratings may hang on it, so choose another folder")
+        problems.append(f"{folder}: holds {' and '.join(held)}, which ratings may depend on; choose another folder")
     return problems
 
 
 def _distinct(persons: Sequence[Person], rng: random.Random) -> tuple[list[Person], list[str]]:
-    """Identical files once a person, and once in all for aesthetics, with notes of what fell away."""
+    """Identical files once per person, and only once overall for aesthetics, with notes on what was removed."""
     contents = _contents({image.file for person in persons for image in person.images})
     kept = [replace(person, images=_once(person.images, contents, rng)) for person in persons]
     notes = [
-        f"{person.name}: {fewer} images are byte for byte the same as others and are left out"
+        f"{person.name}: {fewer} images are identical to others and are left out"
         for person, left in zip(persons, kept, strict=True)
         if (fewer := len(person.images) - len(left.images))
     ]
     owners = _owners(kept, contents, rng)
     if owners:
-        notes.append(f"{len(owners)} images are the same for several persons; each is rated once for {AESTHETIC}")
+        notes.append(f"{len(owners)} images are the same for several people; each is rated once for {AESTHETIC}")
     return [_without_others(person, contents, owners) for person in kept], notes
 
 
 def _contents(files: Iterable[Path]) -> dict[Path, str]:
-    """What tells whether files are the same; only those of one size need be read."""
+    """Content keys that show which files are the same; only files of equal size are read."""
     sizes = {file: file.stat().st_size for file in files}
     alike = Counter(sizes.values())
     readable = {file for file, size in sizes.items() if alike[size] > 1 and os.access(file, os.R_OK)}
@@ -116,7 +116,7 @@ def _contents(files: Iterable[Path]) -> dict[Path, str]:
 
 
 def _once(images: Sequence[Candidate], contents: Mapping[Path, str], rng: random.Random) -> tuple[Candidate, ...]:
-    """One of each content: the one fit for most metrics, from the step that has the fewest so far."""
+    """One image per content: the one that suits most metrics, from the step with the fewest so far."""
     copies: dict[str, list[Candidate]] = defaultdict(list)
     for image in rng.sample(images, len(images)):
         copies[contents[image.file]].append(image)
@@ -128,7 +128,7 @@ def _once(images: Sequence[Candidate], contents: Mapping[Path, str], rng: random
 
 
 def _owners(persons: Sequence[Person], contents: Mapping[Path, str], rng: random.Random) -> dict[str, str]:
-    """Content that several persons have to the name of the one for whom it is rated for aesthetics, in fair shares."""
+    """For content of several people, the name of the one for whom it is rated for aesthetics, in fair shares."""
     rivals: dict[str, list[str]] = defaultdict(list)
     for person in persons:
         for image in only(person.images, {AESTHETIC}):
@@ -150,7 +150,7 @@ def _without_others(person: Person, contents: Mapping[Path, str], owners: Mappin
 def _draw(
     persons: Sequence[Person], per_person: int, repeats: float, seed: int
 ) -> tuple[LabelingPlan, dict[tuple[str, str], int], list[str]]:
-    """The plan, the number of images by person and metric, and notes of what is left out."""
+    """The plan, the number of images by person and metric, and notes on what is left out."""
     rng = random.Random(f"plan {seed}")  # a number would lose its sign
     ids = _ids(rng)
     persons, notes = _distinct(persons, rng)
@@ -176,17 +176,17 @@ def _shortages(
     notes = [f"{name}: {len(unreadable)} images cannot be read and are left out: {unreadable[0]}"] if unreadable else []
     if sum(map(len, drawn.values())) < wanted:
         parts = " and ".join(f"{len(images)} for {metric}" for metric, images in drawn.items())
-        notes.append(f"{name}: there are fewer than {wanted} images: {parts or 'none of its own'}")
+        notes.append(f"{name}: found fewer than {wanted} images: {parts or 'none of its own'}")
     return notes
 
 
 def _deal(images: Sequence[Candidate], number: int, rng: random.Random) -> tuple[dict[str, list[Candidate]], list[str]]:
-    """Images for each metric, in equal parts and from each stratum alike; and why others cannot be used.
+    """Images for each metric, in equal numbers and equally from each stratum; and why others cannot be used.
 
-    The metric that has fewer is next, and takes from the stratum that gave it the fewest so far.
+    The metric with fewer images is next, and takes one from the stratum that has given it the fewest so far.
     """
     piles: dict[str, dict[Stratum, list[Candidate]]] = {metric: defaultdict(list) for metric in METRICS}
-    # The last of a pile goes first: what can be rated for one metric alone.
+    # The last of a pile is used first: images that suit only one metric.
     for one in sorted(rng.sample(images, len(images)), key=lambda one: -len(one.metrics)):
         for metric in one.metrics:
             piles[metric][one.stratum].append(one)
@@ -198,7 +198,7 @@ def _deal(images: Sequence[Candidate], number: int, rng: random.Random) -> tuple
         metric = min(open_, key=lambda metric: len(drawn[metric]))
         image = _next(metric, piles[metric], used, given)
         if image is None:
-            open_.remove(metric)  # what it has is all there is
+            open_.remove(metric)  # there are no more images for it
             continue
         used.add(image.file)
         try:
@@ -218,7 +218,7 @@ def _next(
         while pile and pile[-1].file in used:
             pile.pop()
     totals = {key: sum(given[any_, key] for any_ in METRICS) for key in piles}
-    # Small strata before large ones, or one half might take all of several that are nearly empty.
+    # Small strata come first, or one half might take everything from several that are nearly empty.
     ranks = {key: (given[metric, key], totals[key], len(pile)) for key, pile in piles.items() if pile}
     return piles[min(ranks, key=lambda key: ranks[key])].pop() if ranks else None
 
@@ -229,7 +229,7 @@ def _task(image_id: str, metric: str, person: str, image: Candidate) -> Task:
 
 
 def _repeat(tasks: Sequence[Task], share: float, rng: random.Random, ids: Iterator[str]) -> list[Task]:
-    """A share of each metric's tasks under other ids, one person after the other."""
+    """A share of each metric's tasks under different ids, taking people in turn."""
     repeated = []
     for metric in METRICS:
         mixed = [task for task in rng.sample(tasks, len(tasks)) if task.metric == metric]
@@ -245,7 +245,7 @@ def _repeat(tasks: Sequence[Task], share: float, rng: random.Random, ids: Iterat
 
 
 def _ids(rng: random.Random) -> Iterator[str]:
-    """Ten hexadecimal digits, none twice; the first is a letter, as spreadsheets take 12e4567890 for a number."""
+    """Distinct ids of ten hexadecimal digits, letter first: spreadsheets read 12e4567890 as a number."""
     taken = set[str]()
     while True:
         name = rng.choice("abcdef") + f"{rng.getrandbits(36):09x}"

@@ -1,4 +1,4 @@
-"""The labeling page as a web application: who may ask, what they get, and how a rating is taken."""
+"""The labeling page as a web application: access, content, and how ratings are received."""
 
 import hmac
 import json
@@ -27,23 +27,23 @@ logger = logging.getLogger(__name__)
 KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 ASSETS = {path.name: KINDS[Path(path.name).suffix] for path in PAGE.iterdir() if Path(path.name).suffix in KINDS}
-"""What the page loads, and of which kind it is."""
+"""The files that the page loads, with their types."""
 
 BODY = 4096
-"""Bytes of a request; a rating takes about 300."""
+"""Maximum bytes of a request; a rating takes about 300."""
 
 LONGEST_NAME = 60
 
 LONGEST_LOOK = 10**9
-"""Milliseconds; eleven days."""
+"""In milliseconds; eleven days."""
 
 LONGEST_WAIT = 90 * 24 * 3600 * 1000
-"""Milliseconds from an answer to its arrival."""
+"""Maximum milliseconds from an answer to its arrival."""
 
 FIELDS = ("plan", "key", "image_id", "labeler", "metric", "label", "duration_ms", "age_ms")
 
 REFUSED = 422
-"""The status of a rating that will never be taken; the page gives up on no other."""
+"""The status of a rating that will never be accepted; the page retries after any other."""
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -58,25 +58,25 @@ HEADERS = {
 COOKIE_SECONDS = 90 * 24 * 3600
 
 OTHER_PLAN = (
-    "Another plan is asked about here now. Your answers wait in this browser until theirs is asked about here again: "
-    "tell whoever runs this page, then load it again."
+    "This page now serves a different plan. Your answers stay in this browser until their plan is served here again: "
+    "contact whoever runs this page, then reload it."
 )
 
-FULL = "The disk is full where the ratings are kept. Tell whoever runs this page."
+FULL = "The disk that stores the ratings is full. Contact whoever runs this page."
 
-UNWRITABLE = "The ratings cannot be kept where this page runs. Tell whoever runs it."
+UNWRITABLE = "The server cannot save the ratings. Contact whoever runs this page."
 
-FORBIDDEN = "This page opens only with the whole link that it was announced with."
+FORBIDDEN = "This page opens only with the complete link that you were given."
 
-UNKNOWN_HOST = "This page does not answer at this address. Open it with the link that it was announced with."
+UNKNOWN_HOST = "This page is not available at this address. Open it with the link that you were given."
 
 
 @dataclass(frozen=True)
 class Access:
     """Who may open the page.
 
-    hosts: names under which it may be asked for; None for any.
-    key: what the link must carry; None where only this machine may ask, which needs none.
+    hosts: host names that requests may use; None for any.
+    key: the key that the link must contain; None if only this machine has access, which needs no key.
     """
 
     hosts: tuple[str, ...] | None
@@ -105,21 +105,21 @@ def make_app(gallery: Gallery, store: RatingStore, access: Access) -> Flask:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether an address of an IP socket is reached from its own machine alone."""
+    """Whether an IP address is reachable only from its own machine."""
     return address.startswith("127.") or address == "::1"
 
 
 def _guard(access: Access, cookie: str) -> None:
-    """Refuse who may not ask, and whatever another site's page might send through a labeler's browser."""
+    """Reject requests without access, and anything that another site might send through a labeler's browser."""
     if access.key is None:
         if not is_loopback(request.remote_addr or ""):
-            abort(403, "This page answers only the machine it runs on.")
+            abort(403, "This page is available only on the machine that it runs on.")
     elif not any(_equal(access.key, shown) for shown in (request.cookies.get(cookie), request.args.get("key"))):
         abort(403, FORBIDDEN)
     if request.method == "POST":
         origin = request.headers.get("Origin")
         if origin is not None and origin.partition("://")[2] != request.host:  # a tunnel changes the scheme
-            abort(403, "Ratings are taken only from this page itself.")
+            abort(403, "Ratings are accepted only from this page itself.")
         if request.mimetype != "application/json":
             abort(415, "Expected application/json.")
 
@@ -129,7 +129,7 @@ def _equal(key: str, shown: str | None) -> bool:
 
 
 def _page(access: Access, cookie: str) -> Response:
-    """The page; where a key is needed it becomes a cookie, and the page takes it out of the address."""
+    """The page; a required key becomes a cookie, and the page removes it from the URL."""
     response = Response((PAGE / "label.html").read_bytes(), mimetype="text/html")
     if access.key is not None:
         response.set_cookie(cookie, access.key, COOKIE_SECONDS, httponly=True, samesite="Strict")
@@ -141,7 +141,7 @@ def _asset(name: str) -> Response:
 
 
 def _questions(gallery: Gallery, store: RatingStore) -> dict[str, Any]:
-    """The questions, each with its images in the labeler's order and the answers so far; and who the labeler is."""
+    """The questions, each with its images in the labeler's order and the answers so far, and the labeler's name."""
     name = request.args.get("labeler")
     labeler = "" if name is None else _labeler(name, store)
     labels = store.latest(labeler)
@@ -179,14 +179,14 @@ def _photo(gallery: Gallery, plan: str, name: str) -> Response:
 
 
 def _private(content: bytes) -> Response:
-    """A JPEG that a labeler's browser may keep, as its address never stands for another, and nobody else may."""
+    """A JPEG that only the labeler's browser may cache; its URL never refers to a different image."""
     response = Response(content, mimetype="image/jpeg")
     response.headers["Cache-Control"] = "private, max-age=86400"
     return response
 
 
 def _rate(gallery: Gallery, store: RatingStore) -> Response:
-    """Take one rating, which was given `age_ms` before it arrives; it is on the disk when this answers."""
+    """Save one rating, which was given `age_ms` before it arrived; it is on disk when this returns."""
     sent = _sent()
     if sent["plan"] != gallery.key:
         abort(409, OTHER_PLAN)
@@ -197,7 +197,7 @@ def _rate(gallery: Gallery, store: RatingStore) -> Response:
     age = timedelta(milliseconds=_whole(sent, "age_ms", 0, LONGEST_WAIT))
     task = gallery.plan.by_id.get(sent["image_id"]) if isinstance(sent["image_id"], str) else None
     if task is None or task.metric != sent["metric"]:
-        abort(REFUSED, "image_id, metric: expected an image of this plan, and the metric it is asked for.")
+        abort(REFUSED, "image_id, metric: expected an image of this plan, and the metric of its question.")
     labeler = _labeler(sent["labeler"], store)
     given = (datetime.now(timezone.utc) - age).isoformat(timespec="milliseconds")
     store.add(key, Rating(task.image_id, labeler, task.metric, label, given, duration))
@@ -222,9 +222,9 @@ def _whole(sent: dict[str, Any], name: str, low: int, high: int) -> int:
 
 
 def _labeler(name: Any, store: RatingStore) -> str:
-    """A name without needless spaces, in one form of Unicode, so that one person is one labeler.
+    """A name with normalized spaces and Unicode, so that one person is one labeler.
 
-    Who enters "Ann" where "ann" has ratings, and no "Ann" has any, goes on as "ann".
+    Somebody who enters "Ann" when "ann" has ratings and "Ann" does not continues as "ann".
     """
     found = unicodedata.normalize("NFC", " ".join(name.split())) if isinstance(name, str) else ""
     if not 1 <= len(found) <= LONGEST_NAME or not found.isprintable():
@@ -240,13 +240,13 @@ def _add_headers(response: Response) -> Response:
 
 
 def _explain(error: HTTPException) -> Response:
-    """One plain sentence, which the page shows as it stands."""
+    """The error as one plain sentence, which the page shows unchanged."""
     text = UNKNOWN_HOST if isinstance(error, SecurityError) else error.description
     return Response(f"{text}\n", error.code, mimetype="text/plain")
 
 
 def _report(error: UserError) -> Response:
-    """The whole story, with its paths, goes to the console; a labeler learns what concerns labelers."""
+    """The error in words for labelers; the full message, with its paths, goes to the console."""
     logger.error("%s", error)
     full = isinstance(error, DiskFullError)
     return Response(f"{FULL if full else UNWRITABLE}\n", 507 if full else 500, mimetype="text/plain")

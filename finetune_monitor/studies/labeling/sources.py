@@ -1,4 +1,4 @@
-"""What there is to draw from: runs and folders of images, and whom they show."""
+"""The sources of images: runs and folders of images, and the people they show."""
 
 import os
 import shlex
@@ -21,7 +21,7 @@ from finetune_monitor.studies.labeling.questions import QUESTIONS
 SIMILARITY, AESTHETIC = FaceSimilarity.name, Aesthetic.name
 
 METRICS = tuple(QUESTIONS)
-"""Which scores people are asked about."""
+"""The scores that people are asked about."""
 
 Stratum = tuple[Path | None, int | None]
 """Run and step."""
@@ -29,7 +29,7 @@ Stratum = tuple[Path | None, int | None]
 
 @dataclass(frozen=True)
 class Candidate:
-    """An image that may be drawn, and what it may be rated for."""
+    """An image that may be chosen, and the metrics that it can be rated for."""
 
     file: Path
     metrics: frozenset[str]
@@ -44,7 +44,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class ImageSource:
-    """A run or a folder of images, of one person; `photos` are file and SHA-256 of what a run was compared with."""
+    """A run or a folder of images of one person; `photos` are the files and SHA-256 of a run's reference photos."""
 
     folder: Path
     images: tuple[Candidate, ...]
@@ -54,7 +54,7 @@ class ImageSource:
 
 @dataclass(frozen=True)
 class Person:
-    """All that is there of one person; `photos` is empty where there is nothing to compare with."""
+    """Everything about one person; `photos` is empty if there is nothing to compare with."""
 
     name: str
     images: tuple[Candidate, ...]
@@ -62,9 +62,9 @@ class Person:
 
 
 def read_sources(sources: Sequence[Path]) -> tuple[list[ImageSource], list[str]]:
-    """What could be read, each folder once, and what is wrong with the rest."""
+    """The sources that could be read, each folder once, and the problems with the rest."""
     found: dict[str, ImageSource] = {}
-    problems = [] if sources else ["found no source; expected run directories or folders of images"]
+    problems = [] if sources else ["found no sources; expected run directories or folders of images"]
     for source in sources:
         try:
             read = [_read_run(source)] if (source / RUN).exists() else _read_folder(source)
@@ -78,13 +78,13 @@ def read_sources(sources: Sequence[Path]) -> tuple[list[ImageSource], list[str]]
 def find_persons(
     sources: Sequence[ImageSource], given: Mapping[str, Path], complete: bool
 ) -> tuple[list[Person], list[str], list[str]]:
-    """Everyone whom the sources show, with notes and problems; `complete` where every source could be read."""
+    """Everyone in the sources, with notes and problems; `complete` means that every source could be read."""
     groups = _group_by_person(sources)
     homes = [_home(group) for group in groups]
     names = _names(homes)
     notes = [note for source in sources for note in source.notes]
     notes += [
-        f"{home}: several persons are called {_name(home)}; this one is {name} in the plan"
+        f"{home}: several people are called {_name(home)}; this one is {name} in the plan"
         for home, name in zip(homes, names, strict=True)
         if name != _name(home)
     ]
@@ -98,12 +98,12 @@ def find_persons(
             persons.append(person)
             notes += remark
     unknown = sorted(set(given) - set(names)) if complete else []
-    problems += [f"references: found {name}, expected one of the persons {', '.join(names)}" for name in unknown]
+    problems += [f"references: found {name}, expected one of the people {', '.join(names)}" for name in unknown]
     return persons, notes, problems
 
 
 def only(images: Iterable[Candidate], metrics: Set[str]) -> tuple[Candidate, ...]:
-    """The images that can be rated for these metrics, and for no other."""
+    """The images that can be rated for exactly these metrics."""
     return tuple(replace(one, metrics=one.metrics & metrics) for one in images if one.metrics & metrics)
 
 
@@ -114,14 +114,16 @@ def _read_run(folder: Path) -> ImageSource:
     if not scored:
         raise UserError(f"{folder}: found a run without images; wait for its first evaluation, or leave it out")
     if not metrics:
-        raise UserError(f"{folder}: found no scores of {' or '.join(METRICS)}, so nothing to compare ratings with")
+        raise UserError(
+            f"{folder}: found no scores of {' or '.join(METRICS)}, so there is nothing to compare ratings with"
+        )
     images = tuple(
         Candidate(folder / image.file, metrics, folder, step, image.cell.id)
         for step, image in scored
         if isinstance(image.file, str) and (folder / image.file).is_file()
     )
     if not images:
-        raise UserError(f"{folder}: none of its {len(scored)} images is there; restore its folder images")
+        raise UserError(f"{folder}: found none of its {len(scored)} images; restore its folder images")
     gone = len(scored) - len(images)
     notes = (f"{folder}: {gone} of {len(scored)} images have no file and are left out",) if gone else ()
     return ImageSource(folder, images, _recorded_photos(history), notes)
@@ -137,7 +139,7 @@ def _recorded_photos(history: RunHistory) -> tuple[tuple[Path, str], ...]:
 
 
 def _read_folder(folder: Path) -> list[ImageSource]:
-    """The folder's own images, or else those of each of its sub-folders."""
+    """The folder's own images, or otherwise those of each of its subfolders."""
     if not folder.is_dir():
         found = "found a file" if folder.exists() else "no such folder"
         raise UserError(f"{folder}: {found}; expected a run directory or a folder of images")
@@ -145,11 +147,11 @@ def _read_folder(folder: Path) -> list[ImageSource]:
     within = [(path, images) for path in inner if (images := _images(path))]
     if own := _images(folder):
         names = ", ".join(path.name for path, _ in within[:EXAMPLES_NAMED])
-        notes = (f"{folder}: the images in its sub-folders ({names}) are left out; name them to have them",)
+        notes = (f"{folder}: the images in its subfolders ({names}) are left out; name the subfolders to include them",)
         return [ImageSource(folder, own, notes=notes if within else ())]
     runs = [str(path) for path in inner if (path / RUN).exists()]
     if runs:
-        raise UserError(f"{folder}: found runs in it; name them themselves, such as {', '.join(runs[:EXAMPLES_NAMED])}")
+        raise UserError(f"{folder}: found runs in it; name them directly, such as {', '.join(runs[:EXAMPLES_NAMED])}")
     if not within:
         raise UserError(f"{folder}: found no images and no {RUN}; expected a run directory or a folder of images")
     return [ImageSource(path, images) for path, images in within]
@@ -158,12 +160,12 @@ def _read_folder(folder: Path) -> list[ImageSource]:
 def _images(folder: Path) -> tuple[Candidate, ...]:
     try:
         return tuple(Candidate(file, frozenset(METRICS)) for file in list_images(folder))
-    except UserError:  # there is none
+    except UserError:  # there are no images
         return ()
 
 
 def _group_by_person(sources: Iterable[ImageSource]) -> list[list[ImageSource]]:
-    """Sources that are linked by photos with the same SHA-256, directly or through others."""
+    """Groups of sources that share photos with the same SHA-256, directly or indirectly."""
     groups: list[tuple[set[str], list[ImageSource]]] = []
     for source in sources:
         linked, members, apart = {digest for _, digest in source.photos}, [source], []
@@ -177,7 +179,7 @@ def _group_by_person(sources: Iterable[ImageSource]) -> list[list[ImageSource]]:
 
 
 def _home(group: Sequence[ImageSource]) -> Path:
-    """The folder that names a person: where most of the photos lie, or the first source itself."""
+    """The folder that a person is named after: the one with most of the photos, or the first source itself."""
     folders = Counter(file.parent for source in group for file, _ in source.photos if file.parent != Path())
     home = folders.most_common(1)[0][0] if folders else group[0].folder
     return Path(os.path.abspath(home))
@@ -188,7 +190,7 @@ def _name(home: Path) -> str:
 
 
 def _names(homes: Sequence[Path]) -> list[str]:
-    """A name for each folder, by itself, else with its parent's, else with a number."""
+    """A name for each folder: its own, if necessary with its parent's, or with a number."""
     short = [_name(home) for home in homes]
     longer = [
         f"{_name(home.parent)}/{name}" if short.count(name) > 1 else name
@@ -205,11 +207,11 @@ def _person(name: str, group: Sequence[ImageSource], given: Path | None) -> tupl
     """One person with notes.
 
     Raises:
-        UserError: the recorded photos are no longer there, or nothing can be rated without photos.
+        UserError: the recorded photos are missing, or nothing can be rated without photos.
     """
     images = tuple(image for source in group for image in source.images)
     if not any(SIMILARITY in image.metrics for image in images):
-        notes = [f"{name}: photos are not needed, as there are no scores of {SIMILARITY}"] if given else []
+        notes = [f"{name}: photos are not needed because there are no scores of {SIMILARITY}"] if given else []
         return Person(name, images, ()), notes
     photos, notes = _find_photos(name, group, given)
     if photos:
@@ -222,26 +224,26 @@ def _person(name: str, group: Sequence[ImageSource], given: Path | None) -> tupl
 
 
 def _find_photos(name: str, group: Sequence[ImageSource], given: Path | None) -> tuple[tuple[Path, ...], list[str]]:
-    """The recorded photos, from their place or the given folder; else all of that folder, with a note."""
+    """The recorded photos, from their original path or the given folder; otherwise all in that folder, with a note."""
     places: dict[str, list[Path]] = defaultdict(list)
     for file, digest in chain.from_iterable(source.photos for source in group):
         places[digest].append(file)
     listed = list_images(given) if given else []
-    deque(each_image(listed), maxlen=0)  # raises for those that no page could show
+    deque(each_image(listed), maxlen=0)  # raises for photos that cannot be shown
     copies = {sha256(file): file for file in listed}
     found = {digest: next((f for f in files if _is(f, digest)), copies.get(digest)) for digest, files in places.items()}
     photos = tuple(file for file in found.values() if file is not None)
     lost = [files[0] for digest, files in places.items() if found[digest] is None]
     if lost and not given:
         raise UserError(
-            f"{name}: {len(lost)} of {len(found)} recorded photos are not what they were: {_changes(lost)}; "
-            f"put them back, or name their folder with {_option(name)}"
+            f"{name}: {len(lost)} of {len(found)} recorded photos are missing or have changed: {_changes(lost)}; "
+            f"restore them, or name their folder with {_option(name)}"
         )
     if lost:
         note = f"{name}: {len(lost)} of {len(found)} recorded photos are not in {given}; all photos there are shown"
         return tuple(listed), [note]
     unused = bool(listed and photos) and not set(photos) & set(listed)
-    notes = [f"{name}: {given} is not needed, as the recorded photos are in their place"] if unused else []
+    notes = [f"{name}: {given} is not needed because the recorded photos are still available"] if unused else []
     return photos or tuple(listed), notes
 
 
@@ -250,7 +252,7 @@ def _is(file: Path, digest: str) -> bool:
 
 
 def _changes(lost: Sequence[Path]) -> str:
-    shown = [f"{file} ({'changed' if file.exists() else 'gone'})" for file in lost[:EXAMPLES_NAMED]]
+    shown = [f"{file} ({'changed' if file.exists() else 'missing'})" for file in lost[:EXAMPLES_NAMED]]
     return ", ".join(shown + ["..."] * (len(lost) > EXAMPLES_NAMED))
 
 

@@ -1,4 +1,4 @@
-"""The labeling page as one HTML file for labelers elsewhere: it needs no server and no network."""
+"""The labeling page as a single HTML file for labelers elsewhere: it needs neither a server nor a network."""
 
 import base64
 import hashlib
@@ -32,12 +32,12 @@ def write_standalone(file: Path, gallery: Gallery, metrics: Sequence[str]) -> in
     try:
         write_atomic(file, content)
     except OSError as error:
-        raise UserError(f"{file}: cannot be written ({error.strerror}); choose another place") from error
+        raise UserError(f"{file}: cannot write it ({error.strerror}); choose another place") from error
     return len(content)
 
 
 def _page(gallery: Gallery, metrics: Sequence[str]) -> str:
-    """The served page, with all that it would ask for put in its place; only its own scripts and styles may run."""
+    """The served page with everything that it would load embedded; only its own scripts and styles may run."""
     numbers: dict[str, int] = {}
     questions = [_question(gallery, metric, numbers) for metric in metrics]
     content = {"plan": gallery.key, "seed": gallery.plan.seed, "questions": questions}
@@ -59,8 +59,8 @@ def _page(gallery: Gallery, metrics: Sequence[str]) -> str:
 def _question(gallery: Gallery, metric: str, numbers: dict[str, int]) -> dict[str, Any]:
     """A question and its tasks: image_id, number of the image, numbers of the photos.
 
-    An image that is asked about twice is there once, under the same number, and the original stands first: the page
-    has to know the pairs for its order. Nothing on the screen tells them, but whoever reads the file's source can.
+    An image with two tasks is embedded once, under the same number, with the original first: the page needs to know the
+    pairs for its order. Nothing on the screen reveals them, but the file's source does.
     """
     tasks = sorted(gallery.by_metric[metric], key=lambda task: task.repeat_of is not None)
     rows = []
@@ -76,14 +76,14 @@ def _name(task: Task) -> str:
 
 
 def _images(gallery: Gallery, numbers: dict[str, int]) -> Iterator[tuple[str, str]]:
-    """Every image and photo that has a number, in Base64."""
+    """Every numbered image and photo, in Base64."""
     tasks = {_name(task): task for task in reversed(gallery.tasks)}
     for name in tqdm(numbers, "embedding images", unit="image"):
         yield name, _base64(gallery.encoded[name] if name in gallery.encoded else image_jpeg(tasks[name]))
 
 
 def _inlined(page: str, what: re.Pattern[str], tag: str) -> tuple[str, list[str]]:
-    """The page with the files that it loads written into it, and the sources by which its policy knows them."""
+    """The page with the files that it loads embedded, and their hashes for its security policy."""
     hashes = []
 
     def inline(found: re.Match[str]) -> str:
@@ -95,7 +95,7 @@ def _inlined(page: str, what: re.Pattern[str], tag: str) -> tuple[str, list[str]
 
 
 def _data(name: str, kind: str, text: str) -> str:
-    """An element that is never run; no text can end it early."""
+    """A data element that is never executed; no text in it can end it early."""
     harmless = text.replace("<", "\\u003c")
     return f'<script type="{kind}" id="{name}">{harmless}</script>\n'
 

@@ -1,4 +1,4 @@
-"""The ratings of a plan in SQLite: append-only, on the disk before a labeler reads "saved"."""
+"""The ratings of a plan in SQLite: append-only, and on disk before a labeler sees "Saved"."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -36,24 +36,24 @@ _LABELERS = "SELECT labeler FROM ratings GROUP BY labeler ORDER BY min(number)"
 
 
 class DiskFullError(UserError):
-    """There is no room for another rating."""
+    """The disk has no room for another rating."""
 
 
 @dataclass(frozen=True)
 class RatingStore:
-    """The file with all ratings; any number of threads and processes may use it at once."""
+    """The file with all ratings; any number of threads and processes may use it concurrently."""
 
     file: Path
 
     def create(self) -> None:
-        """Make the file where there is none, and see that it can be written.
+        """Create the file if there is none, and check that it can be written.
 
         Raises:
-            UserError: it is damaged, of another version, or the folder may not be written.
+            UserError: it is damaged or has another version, or the folder is not writable.
         """
         with self.connect() as database:
             if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
-                raise sqlite3.DatabaseError("its check fails")
+                raise sqlite3.DatabaseError("integrity check failed")
             version = database.execute("PRAGMA user_version").fetchone()[0]
             if version not in (0, RATINGS_FORMAT):
                 raise UserError(
@@ -66,21 +66,21 @@ class RatingStore:
                 database.execute(f"PRAGMA user_version = {RATINGS_FORMAT}")
 
     def add(self, key: str, rating: Rating) -> None:
-        """Append a rating; when this returns it is on the disk.
+        """Append a rating; it is on disk when this returns.
 
         Args:
-            key: made up by whoever sends the rating; one that is sent again under the same key is not added again.
-            rating: what to add.
+            key: chosen by the sender; a rating that is sent again with the same key is not added again.
+            rating: the rating to add.
 
         Raises:
-            DiskFullError: no room.
-            UserError: the file is damaged or may not be written, or another process has held it for too long.
+            DiskFullError: the disk is full.
+            UserError: the file is damaged or not writable, or another process has locked it for too long.
         """
         with self.connect() as database, database:
             database.execute(_ADD, (key, *astuple(rating)))
 
     def all(self) -> list[Rating]:
-        """Every rating in the order of arrival; none where there is no file yet, or an empty one.
+        """Every rating in order of arrival; none if there is no file yet, or if it is empty.
 
         Raises:
             UserError: the file cannot be read.
@@ -88,7 +88,7 @@ class RatingStore:
         return [Rating(*row) for row in self._rows(_ALL)]
 
     def latest(self, labeler: str) -> dict[tuple[str, str], int]:
-        """One labeler's answers that stand, by metric and image_id: those that were given last.
+        """One labeler's current answers, by metric and image_id: those given last.
 
         Raises:
             UserError: the file cannot be read.
@@ -96,7 +96,7 @@ class RatingStore:
         return {(metric, image_id): label for metric, image_id, label in self._rows(_OWN, labeler)}
 
     def labelers(self) -> list[str]:
-        """Everyone with a rating, in the order of their first.
+        """Everyone with a rating, in the order of their first rating.
 
         Raises:
             UserError: the file cannot be read.
@@ -111,12 +111,12 @@ class RatingStore:
 
     @contextmanager
     def connect(self) -> Iterator[sqlite3.Connection]:
-        """A connection of its own for every moment of use, so that no two threads share one."""
+        """A new connection for every use, so that threads never share one."""
         try:
             with closing(sqlite3.connect(self.file, timeout=PATIENCE)) as database:
-                database.execute("PRAGMA synchronous = EXTRA")  # FULL leaves the journal's removal unflushed
+                database.execute("PRAGMA synchronous = EXTRA")  # FULL does not flush the removal of the journal
                 yield database
-        except sqlite3.IntegrityError:  # a mistake of ours, not of the file
+        except sqlite3.IntegrityError:  # a bug here, not a problem with the file
             raise
         except sqlite3.DatabaseError as error:
             raise _explained(self.file, error) from error
@@ -124,7 +124,7 @@ class RatingStore:
 
 def _explained(file: Path, error: sqlite3.DatabaseError) -> UserError:
     if "full" in str(error):
-        return DiskFullError(f"{file}: the disk is full; free some space, what was saved before is safe")
+        return DiskFullError(f"{file}: the disk is full; free some space; earlier ratings are safe")
     if isinstance(error, sqlite3.OperationalError):
-        return UserError(f"{file}: {error}; see that its folder can be written, and that the disk is well")
-    return UserError(f"{file}: damaged ({error}); put a copy of it back, or move it away to begin anew")
+        return UserError(f"{file}: {error}; check that its folder is writable and the disk works")
+    return UserError(f"{file}: damaged ({error}); restore a copy, or move it away to start over")

@@ -1,4 +1,4 @@
-"""What is to be labeled: the table of tasks and the photos to compare with, as a plan's folder holds them."""
+"""A plan's folder: the table of labeling tasks, and the photos to compare with."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ TASKS, PLAN = "tasks.csv", "plan.json"
 PLAN_FORMAT = 1
 
 LONGEST_PATH, LONGEST_NAME = 4095, 255
-"""Bytes that a file system takes; more is damage."""
+"""Longest path in bytes that a file system accepts; a longer one means damage."""
 
 TASK_COLUMNS = ("image_id", "metric", "person", "file", "sha256", "run", "step", "cell", "repeat_of")
 
@@ -29,13 +29,13 @@ TASK_COLUMNS = ("image_id", "metric", "person", "file", "sha256", "run", "step",
 class Task:
     """One image to be rated for one metric.
 
-    image_id: opaque: a labeler sees it, and it says nothing of person, step, prompt or score.
+    image_id: opaque, because labelers see it: it does not reveal person, step, prompt, or score.
     metric: the score's name in the record, such as `face_similarity` or `aesthetic`.
-    person: whom the image is meant to show; the group that folds and bootstrap keep together.
-    file: the image, where it lies; nothing is copied.
+    person: who the image is meant to show; the group that folds and bootstrap keep together.
+    file: the image at its original path; nothing is copied.
     sha256: of the file when the plan was made.
-    run, step, cell: where the record has its score; None for an image that is no run's.
-    repeat_of: the image_id of the same image, where this is a repeat that shows how steady a labeler is.
+    run, step, cell: where the record has its score; None for an image that is not from a run.
+    repeat_of: the image_id of the same image, if this is a repeat that shows how consistent a labeler is.
     """
 
     image_id: str
@@ -51,7 +51,7 @@ class Task:
 
 @dataclass(frozen=True)
 class LabelingPlan:
-    """All tasks, and each person's photos; `seed` also decides every labeler's order."""
+    """All tasks, and each person's photos; `seed` also determines every labeler's order."""
 
     tasks: tuple[Task, ...]
     references: Mapping[str, tuple[Path, ...]]
@@ -59,7 +59,7 @@ class LabelingPlan:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """In the tasks' order."""
+        """The metrics in the order of the tasks."""
         return tuple(dict.fromkeys(task.metric for task in self.tasks))
 
     @cached_property
@@ -68,9 +68,9 @@ class LabelingPlan:
 
 
 def write_plan(folder: Path, plan: LabelingPlan) -> None:
-    """Write `tasks.csv` and `plan.json` into `folder`; paths are relative to it, so that both may move together."""
+    """Write `tasks.csv` and `plan.json` to `folder`; paths are relative to it, so that both can be moved together."""
     text = io.StringIO()
-    writer = csv.writer(text)  # lines end in CR LF, so that a name with either is quoted
+    writer = csv.writer(text)  # lines end in CR LF, so that names with either are quoted
     writer.writerow(TASK_COLUMNS)
     for task in plan.tasks:
         places = [_relative(folder, task.file), task.sha256, _relative(folder, task.run)]
@@ -84,10 +84,10 @@ def write_plan(folder: Path, plan: LabelingPlan) -> None:
 
 
 def read_plan(folder: Path) -> LabelingPlan:
-    """Read a plan's folder; paths come back absolute.
+    """The plan in a folder, with absolute paths.
 
     Raises:
-        UserError: it is no plan's folder, or its files are damaged; lists every row that does not fit.
+        UserError: it is not a plan's folder, or its files are damaged; lists every invalid row.
     """
     number, seed, references = _read_about(folder)
     rows = _read_rows(folder / TASKS)
@@ -104,7 +104,7 @@ def read_plan(folder: Path) -> LabelingPlan:
 
 
 def _read_about(folder: Path) -> tuple[int, int, dict[str, tuple[Path, ...]]]:
-    """How many tasks there are, the seed, and the photos."""
+    """The number of tasks, the seed, and the photos."""
     path = folder / PLAN
     try:
         found = json.loads(path.read_bytes())
@@ -113,15 +113,17 @@ def _read_about(folder: Path) -> tuple[int, int, dict[str, tuple[Path, ...]]]:
         references = {person: _photos(folder, photos) for person, photos in found["references"].items()}
         return _whole(found["tasks"]), _whole(found["seed"]), references
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{folder}: found no {PLAN}; expected a folder of `finetune-monitor label plan`") from None
+        raise UserError(
+            f"{folder}: found no {PLAN}; expected a folder written by `finetune-monitor label plan`"
+        ) from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        raise UserError(f"{path}: cannot read it ({error.strerror}); check its permissions") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error!r}); make the plan again") from None
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:
-    """The table's rows as they stand: a name may hold any byte, so that neither text nor newlines are translated."""
+    """The table's rows unchanged: a name may contain any byte, so neither text nor newlines are translated."""
     try:
         text = path.read_bytes().decode("utf-8", "surrogateescape")
         rows = list(csv.DictReader(io.StringIO(text, newline="")))
@@ -154,12 +156,12 @@ def _task(folder: Path, row: Mapping[str, str]) -> Task:
 
 
 def _mismatches(tasks: Sequence[Task]) -> list[str]:
-    """What no row shows by itself: ids that stand twice, and repeats of what is not there."""
+    """Problems across rows: duplicate ids, and repeats of missing images."""
     counts = Counter(task.image_id for task in tasks)
     metrics = {task.image_id: task.metric for task in tasks if task.repeat_of is None}
-    twice = [f"image_id {name} stands {count} times" for name, count in counts.items() if count > 1]
+    twice = [f"image_id {name} occurs {count} times" for name, count in counts.items() if count > 1]
     return twice + [
-        f"image_id {task.image_id} repeats {task.repeat_of}, which is no image of {task.metric}"
+        f"image_id {task.image_id} repeats {task.repeat_of}, which is not an image of {task.metric}"
         for task in tasks
         if task.repeat_of is not None and metrics.get(task.repeat_of) != task.metric
     ]
@@ -178,7 +180,7 @@ def _whole(found: Any) -> int:
 
 
 def _relative(folder: Path, path: Path | None) -> str:
-    """The way from the folder to the path, by its links or past them, whichever climbs less."""
+    """The relative path from the folder, following its links or not, whichever has fewer parent steps."""
     if path is None:
         return ""
     base = os.path.realpath(folder)
@@ -187,10 +189,10 @@ def _relative(folder: Path, path: Path | None) -> str:
 
 
 def _absolute(folder: Path, path: str) -> Path:
-    """The path's place.
+    """The absolute path.
 
     Raises:
-        ValueError: no file can have such a name.
+        ValueError: it is not a valid file name.
     """
     name = os.fsencode(path)
     if b"\0" in name or len(name) > LONGEST_PATH or max(map(len, name.split(b"/"))) > LONGEST_NAME:

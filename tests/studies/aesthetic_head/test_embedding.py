@@ -203,7 +203,7 @@ def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_time(tmp_path
 
     monkeypatch.setattr(module, "read_image", slow)
     embedded = embed_images(paths, CLIP, root)[1]
-    assert "changed while it was read" in embedded.problems[paths[1]]
+    assert "changed while it was being read" in embedded.problems[paths[1]]
     monkeypatch.undo()
     check(*embed_images(paths, CLIP, root), paths)
 

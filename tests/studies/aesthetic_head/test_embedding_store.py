@@ -147,7 +147,7 @@ def test_a_truncated_shard_is_set_aside_and_its_rows_are_missing(tmp_path, caplo
     with caplog.at_level(logging.WARNING), store.writing() as writer:
         for number in range(4, 8):
             add(writer, number)
-    assert "shard-00001.safetensors: damaged, set aside as shard-00001.safetensors.damaged" in caplog.text
+    assert "shard-00001.safetensors: damaged, moved to shard-00001.safetensors.damaged" in caplog.text
     assert shards(store)[1] == "shard-00001.safetensors.damaged"
     check(EmbeddingStore(tmp_path, CLIP), list(range(11)))
 
@@ -212,7 +212,10 @@ def test_a_full_disk_is_said(tmp_path, monkeypatch, broken):
         raise OSError(28, "No space left on device") if broken == "write_atomic" else sqlite3.OperationalError("full")
 
     store = fill(tmp_path, range(2))
-    with pytest.raises(UserError, match=rf"{store.folder}.*(No space left|full).*make room"), store.writing() as writer:
+    with (
+        pytest.raises(UserError, match=rf"{store.folder}.*(No space left|full).*free some space"),
+        store.writing() as writer,
+    ):
         monkeypatch.setattr(module, broken, full)
         add(writer, 2)
     monkeypatch.undo()

@@ -146,8 +146,8 @@ def test_images_that_are_all_alike_or_rated_alike_give_that_rating():
 @pytest.mark.parametrize(
     ("targets", "rows", "settings", "reason"),
     [
-        (Targets(np.ones(4), SCALE), [0, 1], replace(QUICK, loss="histogram"), "expected votes a grade"),
-        (Targets(np.ones(4), SCALE), [], QUICK, "found 0 images to train on and 2 to stop by"),
+        (Targets(np.ones(4), SCALE), [0, 1], replace(QUICK, loss="histogram"), "expected votes per grade"),
+        (Targets(np.ones(4), SCALE), [], QUICK, "found 0 images for training and 2 for validation"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused(targets, rows, settings, reason):

@@ -90,7 +90,7 @@ def test_the_first_row_of_an_image_counts(write):
     assert np.array_equal(ratings.counts, COUNTS)
     assert ratings.problems == (
         Problem(TWICE, "953619", "line 3 has the same ratings for it; the first row counts"),
-        Problem(ProblemKind.CONFLICTING_ROW, "953958", "line 4 has other ratings for it; the first row counts"),
+        Problem(ProblemKind.CONFLICTING_ROW, "953958", "line 4 has different ratings for it; the first row counts"),
     )
 
 
@@ -181,15 +181,15 @@ def test_a_row_of_a_table_that_does_not_fit_is_a_problem(write, header, row, det
         ("a.jpg 5.5\nb.jpg 6\n", "found the columns"),
         (",,,\n", "found the columns none"),
         (f"{'x' * 1000}," * 1000, "found the columns"),
-        ("image,0,11\na,1,1\n", "found votes for the ratings 0 to 11, expected them within 0 to 10; give --scale"),
+        ("image,0,11\na,1,1\n", "found votes for the ratings 0 to 11, expected them within 0 to 10; use --scale"),
         (f"image,1,1{'0' * 400}\na,1,1\n", "ratings 1 to inf"),
         ("image,mean\n", "found no rows"),
         (
             "image,mean\na,55\nb,5\nc,44\n",
-            r"2 of 3 rows cannot be used.*--scale LOW HIGH.*\n  - line 2: found the rating 55",
+            r"2 of 3 rows are not usable.*--scale LOW HIGH.*\n  - line 2: found the rating 55",
         ),
-        ("image,mean\na,x\n", "1 of 1 rows cannot be used"),
-        ("study,rater,image,rating\n1,1,a,5\n1,2,a,6\n1,3,a,4\n", "2 of 3 rows.*one row an image"),
+        ("image,mean\na,x\n", "1 of 1 rows are not usable"),
+        ("study,rater,image,rating\n1,1,a,5\n1,2,a,6\n1,3,a,4\n", "2 of 3 rows.*one row per image"),
         ("1 2 3\n4 5 6\n", "2 of 2 rows.*\n.*found 3 columns, expected 15"),
         ('image,mean\n"a,5\nb,5\n', "damaged at line"),
         ("image,mean\n" + "a" * 200_000 + ",5\n", "damaged at line 2"),
@@ -311,5 +311,5 @@ def test_real_ratings_and_their_images(write):
     assert (len(ratings), ratings.problems) == (146, ())
     assert [name for name, path in located.items() if path is None] == ["midjourney/p25.png"]
     assert located["midjourney/p11.png"] == REAL / "images/midjourney/p11.jpg"
-    with pytest.raises(UserError, match="one row an image"):
+    with pytest.raises(UserError, match="one row per image"):
         read_ratings(REAL / "avt_2022_per_rater.csv")

@@ -141,11 +141,11 @@ def test_listed_names_without_a_rating_are_problems(write):
     ("lists", "reason"),
     [
         ({"test": ["x", "y"]}, "none of its 2 names is a rated image; found 'x', expected names such as '0'"),
-        ({"test": NAMES[:5], "train": NAMES[4:9]}, "--test and --train: found 1 of the images in both, such as '4'"),
-        ({"test": ["1"], "validation": ["1.jpg"]}, "--test and --validation: found 1 of the images in both"),
-        ({"test": NAMES}, "found 0 different rated images to divide into validation, train; expected 2 or more"),
-        ({"test": NAMES[:9], "validation": NAMES[9:]}, "found 0 different rated images to divide into train"),
-        ({"train": NAMES[:2]}, "found 2 different rated images to divide into test, validation, train"),
+        ({"test": NAMES[:5], "train": NAMES[4:9]}, "--test and --train: found 1 images in both, such as '4'"),
+        ({"test": ["1"], "validation": ["1.jpg"]}, "--test and --validation: found 1 images in both"),
+        ({"test": NAMES}, "found 0 different rated images to split into validation, train; expected 2 or more"),
+        ({"test": NAMES[:9], "validation": NAMES[9:]}, "found 0 different rated images to split into train"),
+        ({"train": NAMES[:2]}, "found 2 different rated images to split into test, validation, train"),
         ({"test": [" ", ""]}, "the list is empty"),
     ],
 )
@@ -175,7 +175,7 @@ def test_any_list_gives_names_or_one_error(tmp_path_factory, content):
 
 def test_a_missing_list_is_refused(tmp_path):
     for path, reason in [(tmp_path, "directory"), (tmp_path / "gone", "No such file")]:
-        with pytest.raises(UserError, match=f"{reason}.*one image name a line"):
+        with pytest.raises(UserError, match=f"{reason}.*one image name per line"):
             read_list(path)
 
 
@@ -202,7 +202,7 @@ def test_without_a_test_part_the_content_divides_the_rest():
     assert len(split.test) == 0
     assert sorted([*split.train, *split.validation]) == list(range(2000))
     assert np.array_equal(split.validation, whole.test)  # the lowest tenth of the digests either way
-    with pytest.raises(UserError, match="found 1 different rated images to divide into validation, train"):
+    with pytest.raises(UserError, match="found 1 different rated images to split into validation, train"):
         without_test(["a"], digests(["a"]))
 
 

@@ -79,7 +79,7 @@ def test_ratings_that_came_back_by_mail_are_added(planned, tmp_path):
     loaded = load(StudyInputs((folder, tmp_path / "ida.csv")))
     assert loaded.materials["face_similarity"].sample.table.labelers == ("eva", "ida", "max")
     assert [problem.kind.value for problem in loaded.problems] == ["unknown image"]
-    assert any("always the same answer: ida" in note for note in loaded.materials["face_similarity"].notes)
+    assert any("always gave the same answer: ida" in note for note in loaded.materials["face_similarity"].notes)
 
 
 def test_an_image_that_is_no_longer_the_one_people_saw_is_left_out(planned):
@@ -118,7 +118,7 @@ def test_labelers_with_gaps_can_be_left_out(planned):
     assert len(load(StudyInputs((folder,))).materials["face_similarity"].sample.table.labelers) == 4
     material = load(StudyInputs((folder,), min_coverage=0.5)).materials["face_similarity"]
     assert material.sample.table.labelers == ("eva", "ida", "max")
-    assert "Left out for labels of less than 50%: guest." in material.notes
+    assert "Left out for labeling less than 50% of the images: guest." in material.notes
 
 
 def test_persons_of_a_plain_table_are_those_of_the_scores_or_not_known(tmp_path):
@@ -146,7 +146,7 @@ def test_persons_of_some_images_only_are_refused_and_those_without_a_score_need_
     (tmp_path / "scores.csv").write_text("image,score,person\n" + "\n".join(rows))
     assert load(StudyInputs(files, tmp_path / "scores.csv")).materials["appeal"].sample.unit == "person"
     (tmp_path / "scores.csv").write_text("image,score,person\n" + "\n".join([*rows, "i11,11,"]))
-    with pytest.raises(UserError, match="found no person for i11; name them all, or none"):
+    with pytest.raises(UserError, match="found no person for i11; give a person for all"):
         load(StudyInputs(files, tmp_path / "scores.csv"))
 
 
@@ -162,8 +162,8 @@ def test_of_one_run_the_cells_belong_together(tmp_path):
     ("ratings", "scores", "message"),
     [
         (2, "file", "found 2 labelers .e0, e1., expected 3 or more"),
-        (3, None, "appeal: no run has recorded scores of these images; name a CSV with --scores"),
-        (3, "short", "found 9 images with labels and a score, expected 10 or more"),
+        (3, None, "appeal: no run has recorded scores for these images; give a CSV file with --scores"),
+        (3, "short", "found 9 images with both labels and a score, expected 10 or more"),
         (3, "other", "none of the 12 labeled images has a score"),
     ],
 )
@@ -184,15 +184,15 @@ def test_all_metrics_that_cannot_be_compared_are_named_at_once(tmp_path):
         load(StudyInputs((tmp_path / "ratings.csv",)))
     assert "appeal: no run" in str(error.value)
     assert "realism: no run" in str(error.value)
-    with pytest.raises(UserError, match="--metric: found apeal, the ratings are of appeal, realism"):
+    with pytest.raises(UserError, match="--metric: found apeal, but the ratings are for appeal, realism"):
         load(StudyInputs((tmp_path / "ratings.csv",), metric="apeal"))
 
 
 def test_a_plan_that_nobody_rated_and_two_plans_are_refused(planned, tmp_path):
     folder, _ = planned
-    with pytest.raises(UserError, match="holds no rating yet; rate with"):
+    with pytest.raises(UserError, match="holds no ratings yet; rate images with"):
         load(StudyInputs((folder,)))
-    with pytest.raises(UserError, match="expected one plan"):
+    with pytest.raises(UserError, match="expected at most one plan"):
         load(StudyInputs((folder, tmp_path)))
     with pytest.raises(UserError, match=r"found no plan\.json"):
         load(StudyInputs((tmp_path,)))

@@ -122,7 +122,9 @@ def test_who_labeled_too_few_is_left_out_and_so_are_images_that_nobody_else_saw(
     assert equal(kept.labels, [[1, 2, 3], [5, 4, NONE]])
     assert equal(kept.durations, [[900, 900, 900], [900, 900, NONE]])
     assert table.complete(0).images == table.images
-    with pytest.raises(UserError, match=r"m: none of its 3 labelers labeled 80% of the 4 images, the most is 75\.0%"):
+    with pytest.raises(
+        UserError, match=r"m: none of its 3 labelers labeled 80% of the 4 images; the maximum is 75\.0%"
+    ):
         table.complete(0.8)
 
 
@@ -175,12 +177,12 @@ def test_everything_odd_is_noted_at_once():
     ratings += [*hasty, rated("i0", "absent", 1), rated("i0", "absent", 2), rated("alone", "x", 1)]
     assert table_notes(label_tables(ratings)["m"]) == [
         "14 of 66 labels are missing (21 %).",
-        "1 earlier rating of the same image by the same labeler left out: the latest counts.",
+        "1 earlier rating of the same image by the same labeler left out, because only the latest counts.",
         "1 image with fewer than 2 labels: alone.",
-        "1 labeler with always the same answer: flat.",
-        "1 labeler with labels for less than half of the images: absent (9 %).",
+        "1 labeler who always gave the same answer: flat.",
+        "1 labeler who labeled less than half of the images: absent (9 %).",
         "1 labeler whose Spearman against the mean of the others is negative; is the scale reversed? contrary (-1.00).",
-        "1 labeler with a fifth or more of the answers in under 300 ms: hasty (20 %).",
+        "1 labeler with at least a fifth of the answers in under 300 ms: hasty (20 %).",
     ]
 
 
@@ -189,7 +191,7 @@ def test_long_lists_are_cut_and_small_shares_are_not_nothing():
     notes = table_notes(table_of({"all": [1, 2, 3], **rows}))
     assert "1 image with fewer than 2 labels: i1." in notes
     table = table_of({f"r{place}": [3, 3, 3] for place in range(8)})
-    assert table_notes(table) == ["8 labelers with always the same answer: r0, r1, r2, r3, r4 and 3 more."]
+    assert table_notes(table) == ["8 labelers who always gave the same answer: r0, r1, r2, r3, r4 and 3 more."]
     full = np.ones((2, 200))
     full[0, 0] = NONE
     images = tuple(f"i{place}" for place in range(200))
@@ -233,4 +235,4 @@ def test_the_real_ratings_are_those_that_are_known():
     assert np.mean([found.others for found in describe_labelers(near_complete)]) == pytest.approx(0.58, abs=0.005)
     place = appeal.labelers.index("7"), appeal.images.index("glide/p20.png")
     assert tables["prompt_matching"].labels[place] == 1  # rated 3 first, then 1
-    assert "5 labelers with labels for less than half of the images: 82 (5 %)" in " ".join(table_notes(appeal))
+    assert "5 labelers who labeled less than half of the images: 82 (5 %)" in " ".join(table_notes(appeal))

@@ -103,10 +103,10 @@ def test_rows_that_do_not_fit_are_counted_and_the_first_are_named(tmp_path):
     with pytest.raises(UserError) as error:
         read_scores(tmp_path / "scores.csv", "appeal")
     assert str(error.value).splitlines() == [
-        f"{tmp_path / 'scores.csv'}: 4 rows cannot be used; the first are:",
+        f"{tmp_path / 'scores.csv'}: 4 rows are not usable; the first are:",
         "  - line 4: found 'x', expected a number",
         "  - line 5: found 'inf', expected a number of at most 1e+100",
-        "  - line 6: found a second, other score of 'a'",
+        "  - line 6: found a second, different score for 'a'",
     ]
 
 
@@ -137,11 +137,13 @@ def test_names_match_where_one_ends_with_the_whole_of_the_other(tmp_path, rows, 
 
 def test_a_score_that_fits_two_images_is_refused(tmp_path):
     (tmp_path / "scores.csv").write_text("image,score\n1.png,1\n")
-    with pytest.raises(UserError, match=r"the score of '1\.png' fits 'ana/1\.png', 'ben/1\.png'"):
+    with pytest.raises(UserError, match=r"the score for '1\.png' matches 'ana/1\.png', 'ben/1\.png'"):
         matched(read_scores(tmp_path / "scores.csv", "m"), ["ana/1.png", "ben/1.png"], {})
 
 
 def test_names_that_have_nothing_in_common_are_shown(tmp_path):
     (tmp_path / "scores.csv").write_text("image,score\nx,1\n")
-    with pytest.raises(UserError, match="none of the 1 labeled images has a score; looked for 'a', the scores are of"):
+    with pytest.raises(
+        UserError, match="none of the 1 labeled images has a score; looked for 'a', but the scores are for"
+    ):
         matched(read_scores(tmp_path / "scores.csv", "m"), ["a"], {})

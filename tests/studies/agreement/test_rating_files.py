@@ -141,8 +141,8 @@ def test_all_files_that_cannot_be_used_stand_in_one_error(tmp_path):
     with pytest.raises(UserError) as error:
         read_rating_files(paths)
     lines = str(error.value).splitlines()
-    assert lines[0] == "2 of 3 files of ratings cannot be used:"
-    assert f"{tmp_path}/bad: 4 of 5 ratings cannot be used" in lines[1]
+    assert lines[0] == "2 of 3 rating files are not usable:"
+    assert f"{tmp_path}/bad: 4 of 5 ratings are not usable" in lines[1]
     assert [line.strip()[:9] for line in lines[2:5]] == ["- line 3:", "- line 4:", "- line 5:"]
     assert "gone: No such file" in lines[5]
     assert len(lines) == 6
@@ -159,14 +159,17 @@ def test_half_of_the_rows_may_be_bad(read):
         (" \n\r\n", "the file is empty"),
         (b"\x89PNG\0", "not UTF-8 text"),
         (LONG, "found no ratings"),
-        ("image,rater\na,Eva\n", "found the columns 'image', 'rater'; expected a column a labeler.*or one column each"),
+        (
+            "image,rater\na,Eva\n",
+            "found the columns 'image', 'rater'; expected one column per labeler.*or one column each",
+        ),
         ("image,label\na,4\n", "found the columns 'image', 'label'; expected"),
         ("motif,rater,label\na,Eva,4\n", "found the columns 'motif', 'rater', 'label'; expected"),
-        ("image,rater,label\na,Eva,4\n", "none of which says what was asked.*--metric"),
-        ("image,Eva,Jon\na,4,4\n", "none of which says what was asked.*--metric"),
-        ("image,rater,user,label\na,b,c,4\n", "'rater' and 'user' may each be the labeler"),
-        ("image,label,LABEL\na,4,4\n", "'label' and 'LABEL' may each be the label"),
-        ("image,rater,label,time,date\na,b,4,,\n", "'time' and 'date' may each be the timestamp"),
+        ("image,rater,label\na,Eva,4\n", "none of which states the metric.*--metric"),
+        ("image,Eva,Jon\na,4,4\n", "none of which states the metric.*--metric"),
+        ("image,rater,user,label\na,b,c,4\n", "both 'rater' and 'user' could be the labeler"),
+        ("image,label,LABEL\na,4,4\n", "both 'label' and 'LABEL' could be the label"),
+        ("image,rater,label,time,date\na,b,4,,\n", "both 'time' and 'date' could be the timestamp"),
         ("image,Eva\na,4\n", "found the columns 'image', 'Eva'; expected"),
         ("image,Eva,Jon\na,x,y\n", "found the columns 'image', 'Eva', 'Jon'; expected"),
         ("image,Eva,Eva\na,4,4\n", "two columns 'Eva'"),
@@ -175,8 +178,8 @@ def test_half_of_the_rows_may_be_bad(read):
         ("image,rater,label,metric\n" + "a" * 200_000 + ",Eva,4,m\n", "damaged at line 2"),
         ("[1, 2", "not JSON"),
         ("[" * 100_000, "not JSON"),
-        ("[1, 2]", "JSON of another kind"),
-        ("{}", "JSON of another kind"),
+        ("[1, 2]", "different kind of JSON"),
+        ("{}", "different kind of JSON"),
         ('[{"data": {}, "annotations": []}]', "found no ratings"),
         ('[{"annotator": null}]', "found no ratings"),
     ],
@@ -242,7 +245,7 @@ def test_times_are_in_utc_or_not_known(read, given_time, expected):
 def test_durations_are_whole_milliseconds_or_not_known(read, text, ms):
     found = read(f"{LONG}a,Eva,m,4,,{text}\nb,Eva,m,4,,{text}\n")
     assert [rating.duration_ms for rating in found.ratings] == [ms] * 2
-    note = f"found the duration {text!r}, expected milliseconds from 0; not known for 2 ratings"
+    note = f"found the duration {text!r}, expected milliseconds from 0; unknown for 2 ratings"
     assert [problem.detail for problem in found.problems] == [note] * bool(text and ms is None)
 
 

@@ -260,7 +260,7 @@ def test_differences_are_measured_on_the_same_images():
 
 
 def test_one_labeler_is_too_few():
-    with pytest.raises(ValueError, match="two labelers"):
+    with pytest.raises(ValueError, match="at least two"):
         study(sample(truth()[None].astype(float), truth().astype(float)))
 
 

@@ -125,11 +125,11 @@ def test_columns_of_labelers_that_say_nothing_are_left_out():
     base = found("alike")
     labelers = describe_labelers(base.sample.table)
     heads = [column.name for column in labelers_table(labelers, base).columns]
-    assert not {"same again", "median s", "remarks"} & set(heads)
+    assert not {"repeats equal", "median s", "remarks"} & set(heads)
     hasty = [replace(labelers[0], hasty=0.5, median_ms=250.0, repeats=4, consistency=0.75), *labelers[1:]]
     table = labelers_table(hasty, base)
     row = dict(zip([column.name for column in table.columns], table.rows[0], strict=True))
-    assert (row["same again"], row["median s"], row["remarks"]) == ("75% of 4", 0.25, "hasty")
+    assert (row["repeats equal"], row["median s"], row["remarks"]) == ("75% of 4", 0.25, "hasty")
     assert table.rows[1][-1] == ""
 
 

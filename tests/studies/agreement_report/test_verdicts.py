@@ -46,17 +46,17 @@ POSITIVE, ZERO, NEGATIVE = (0.5, 0.4, 0.6), (0.1, -0.1, 0.3), (-0.3, -0.4, -0.2)
     [
         (POSITIVE, BETTER, BETTER, Tone.GOOD, "Agrees better than another labeler", "better than another"),
         (POSITIVE, ALIKE, BETTER, Tone.GOOD, "Agrees about as well", "about as well as another"),
-        (POSITIVE, ALIKE, ALIKE, Tone.FAIR, "not shown to beat a constant", "not shown to be nearer"),
+        (POSITIVE, ALIKE, ALIKE, Tone.FAIR, "not shown to beat a constant", "not shown to be closer"),
         (POSITIVE, UNSURE, BETTER, Tone.FAIR, "too uncertain to compare", "too uncertain to call"),
         (POSITIVE, UNSURE, ALIKE, Tone.UNCLEAR, "too uncertain to say more", "too uncertain to call"),
         (POSITIVE, WORSE, BETTER, Tone.FAIR, "less well than another labeler", "less well than"),
-        (POSITIVE, WORSE, ALIKE, Tone.POOR, "not shown to beat a constant", "not shown to be nearer"),
+        (POSITIVE, WORSE, ALIKE, Tone.POOR, "not shown to beat a constant", "not shown to be closer"),
         (POSITIVE, WORSE, WORSE, Tone.POOR, "not shown to beat a constant", "further from people"),
         (ZERO, WORSE, ALIKE, Tone.POOR, "Not shown to be better than chance", "less well"),
         (NEGATIVE, WORSE, WORSE, Tone.POOR, "less than by chance", "less well than"),
         (POSITIVE, (NAN, NAN, NAN), BETTER, Tone.FAIR, "too uncertain to compare", "difference —"),
-        ((NAN, NAN, NAN), UNSURE, BETTER, Tone.UNCLEAR, "Cannot be compared", "that takes two labelers"),
-        ((0.6, NAN, NAN), UNSURE, BETTER, Tone.UNCLEAR, "Cannot be compared", "that takes two labelers"),
+        ((NAN, NAN, NAN), UNSURE, BETTER, Tone.UNCLEAR, "Cannot be compared", "this needs two labelers"),
+        ((0.6, NAN, NAN), UNSURE, BETTER, Tone.UNCLEAR, "Cannot be compared", "this needs two labelers"),
     ],
 )
 def test_the_verdict_says_what_the_intervals_show(kappa, over_people, over_constant, tone, headline, said):
@@ -92,7 +92,7 @@ def changed(kappa, people, over_people, over_constant) -> Study:
         ("far worse", Tone.FAIR, "less well than another labeler does"),
         ("weak", Tone.POOR, "less well than another labeler does"),
         ("random people", Tone.UNCLEAR, "little to agree with"),
-        ("reversed", Tone.POOR, "gets no stars: scores do not rise where people rate higher"),
+        ("reversed", Tone.POOR, "gets no stars: scores do not increase with people's ratings"),
         ("unrelated", Tone.POOR, "not shown to be related at all"),
         ("flat", Tone.POOR, "gets no stars: the scores, or the mean labels, are the same"),
         ("nothing scored", Tone.POOR, "gets no stars"),
@@ -122,9 +122,9 @@ def test_a_random_model_is_hardly_ever_called_good():
     ("world", "caution"),
     [
         ("three persons", "here there are 3"),
-        ("no persons", "nothing is said of others"),
+        ("no persons", "do not apply to others"),
         ("random people", "Krippendorff's alpha is"),
-        ("two labelers", "three labelers at least"),
+        ("two labelers", "at least three labelers"),
     ],
 )
 def test_thin_evidence_is_a_caution(world, caution):
@@ -140,6 +140,6 @@ def test_a_test_that_a_constant_passes_as_well_is_not_praised():
     passed = replace(base, alternative=always, constant_alternative=never)
     both, neither = replace(passed, constant_alternative=always), replace(passed, alternative=never)
     assert alternative_sentence(passed).endswith("test at epsilon 0.1, 0.15, 0.2.")
-    assert "a constant passes at epsilon 0.1, 0.15, 0.2 as well" in alternative_sentence(both)
+    assert "so does a constant at epsilon 0.1, 0.15, 0.2" in alternative_sentence(both)
     assert "does not pass" in alternative_sentence(neither)
     assert alternative_sentence(replace(base, alternative=None)) == ""

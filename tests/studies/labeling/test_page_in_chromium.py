@@ -184,7 +184,7 @@ def test_keys_and_buttons_answer_and_the_end_leads_on(page, server, plan):
     server.wait_for(5)
     assert server.labels() == given
     assert {image_id for image_id, _ in given} == {task.image_id for task in plan.tasks if task.metric == SIMILARITY}
-    page.get_by_role("button", name="Go on with: Image quality").click()
+    page.get_by_role("button", name="Continue with: Image quality").click()
     rate(page, 1, 2, 3, 4, 5)
     until(lambda: page.locator("#finished").is_visible())
     assert Counter(rating.metric for rating in server.wait_for(10)) == {SIMILARITY: 5, AESTHETIC: 5}
@@ -362,7 +362,7 @@ def test_who_enters_the_name_of_another_is_told(chromium, server, plan):
         until(lambda: page.evaluate("page.name") == "anna")
         assert text(page, "#known") == ""
         page.fill("#name", "Ann")
-        until(lambda: text(page, "#known").startswith("Go on as ann, who has rated 1 image."))
+        until(lambda: text(page, "#known").startswith("Continue as ann, who has rated 1 image."))
         page.locator(".card").first.click()
         rate(page, 2)
         assert text(page, "#count") == "2 of 5"
@@ -379,7 +379,7 @@ def test_a_start_that_fails_is_told_and_tried_again(chromium, server):
         page.goto(server.url)
         alert = page.locator("#questions").get_by_role("alert")
         alert.wait_for()
-        assert "Something else answers" in alert.inner_text()
+        assert "Something else responds" in alert.inner_text()
         assert page.evaluate("[...at('questions').children].map(each => each.tagName)") == ["LI"]
         page.get_by_role("button", name="Try again").click()
         page.locator(".card").first.wait_for()
@@ -436,8 +436,8 @@ def cut_off(chromium, mortal):
 
 def test_a_killed_server_gets_every_answer_once(cut_off, mortal):
     page, given = cut_off
-    until(lambda: text(page, "#saved") == "2 waiting, trying again")
-    assert "does not answer" in text(page, "#notice")
+    until(lambda: text(page, "#saved") == "2 waiting, retrying")
+    assert "does not respond" in text(page, "#notice")
     mortal.start()
     until(lambda: text(page, "#saved") == "Saved")
     assert not page.locator("#notice").is_visible()
@@ -468,7 +468,7 @@ def test_an_answer_whose_receipt_got_lost_is_stored_once(chromium, server):
 
         page.context.route("**/api/ratings", lose, times=1)
         given = rate(page, 4)
-        until(lambda: text(page, "#saved") == "1 waiting, trying again")
+        until(lambda: text(page, "#saved") == "1 waiting, retrying")
         page.evaluate("page.source.send()")  # sooner than by itself
         until(lambda: text(page, "#saved") == "Saved")
         assert server.labels() == given
@@ -484,7 +484,7 @@ def test_what_the_server_cannot_keep_is_kept_in_the_browser(chromium, server):
         server.store.file.write_bytes(b"no database at all" * 100)
         given += rate(page, 2)
         until(lambda: "waiting" in text(page, "#saved"))
-        assert "Tell whoever runs it" in text(page, "#notice")
+        assert "Contact whoever runs" in text(page, "#notice")
         server.store.file.write_bytes(content)
         page.evaluate("page.source.send()")  # sooner than by itself
         until(lambda: text(page, "#saved") == "Saved")
@@ -505,8 +505,8 @@ def test_what_a_stranger_answers_is_no_receipt(chromium, server):
         page.context.route("**/api/ratings", lambda route: route.fulfill(**waiting.pop(0)), times=len(waiting))
         given = rate(page, 4)
         for left in (2, 1, 0):
-            until(lambda left=left: len(waiting) == left and text(page, "#saved") == "1 waiting, trying again")
-            assert text(page, "#notice").startswith("Something else answers in the server's place.")
+            until(lambda left=left: len(waiting) == left and text(page, "#saved") == "1 waiting, retrying")
+            assert text(page, "#notice").startswith("Something else responds in the server's place.")
             page.evaluate("page.source.send()")  # sooner than by itself
         until(lambda: text(page, "#saved") == "Saved")
         assert server.labels() == given
@@ -519,7 +519,7 @@ def test_a_refused_answer_is_asked_again_and_holds_up_no_other(chromium, server)
         refusal = {"status": 422, "body": "No such image.", "content_type": "text/plain"}
         page.context.route("**/api/ratings", lambda route: route.fulfill(**refusal), times=1)
         [(refused, _)] = rate(page, 4)
-        until(lambda: "is asked about again. No such image." in text(page, "#notice"))
+        until(lambda: "will be shown again. No such image." in text(page, "#notice"))
         assert text(page, "#count") == "0 of 5"
         given = rate(page, 5)
         until(lambda: not page.locator("#notice").is_visible())
@@ -536,9 +536,9 @@ def test_answers_to_another_plan_are_kept_until_it_is_back(chromium, server):
         begin(page, server.url)
         asked = page.evaluate("[page.source.plan, page.source.plan = 'other'][0]")
         given = rate(page, 4)
-        until(lambda: "Another plan is asked about" in text(page, "#notice"))
-        assert "load it again" in text(page, "#notice")
-        assert text(page, "#saved") == "1 waiting, trying again"
+        until(lambda: "serves a different plan" in text(page, "#notice"))
+        assert "reload it" in text(page, "#notice")
+        assert text(page, "#saved") == "1 waiting, retrying"
         page.evaluate("asked => { page.source.plan = asked; page.source.send() }", asked)
         until(lambda: text(page, "#saved") == "Saved")
         assert server.labels() == given
@@ -617,7 +617,7 @@ def test_without_the_browsers_storage_it_works_with_a_warning(chromium, server, 
         page.context.set_offline(True)
         given += rate(page, 5, 1)
         until(lambda: "leave the page open" in text(page, "#notice"))
-        assert text(page, "#saved") == "2 waiting, trying again"
+        assert text(page, "#saved") == "2 waiting, retrying"
         page.context.set_offline(False)
         server.wait_for(3)
         assert server.labels() == given
@@ -629,20 +629,20 @@ def test_an_image_that_does_not_load_is_tried_again_or_skipped(chromium, server)
         page.goto(server.url)
         page.fill("#name", "anna")
         page.locator(".card").nth(1).click()
-        page.get_by_text("could not be loaded").wait_for()
+        page.get_by_text("Cannot load").wait_for()
         page.keyboard.press("3")
         skipped = current(page)
         page.context.unroute("**/images/**")
         page.context.route(f"**/{skipped}", lambda route: route.abort())
         page.get_by_role("button", name="Try again").click()
-        page.get_by_text("could not be loaded").wait_for()
+        page.get_by_text("Cannot load").wait_for()
         page.get_by_role("button", name="Skip").click()
         for _ in range(4):
             until(lambda: page.evaluate(READY) or page.locator(".failure").is_visible())
             if page.locator(".failure").is_visible():
                 page.get_by_role("button", name="Try again").click()
             rate(page, 2)
-        until(lambda: "1 of 5 images could not be shown" in text(page, "#summary"))
+        until(lambda: "1 of 5 images cannot be shown" in text(page, "#summary"))
         page.context.unroute(f"**/{skipped}")
         page.get_by_role("button", name="Try them again").click()
         assert rate(page, 4) == [(skipped, 4)]
@@ -833,7 +833,7 @@ def test_the_file_alone_gives_what_was_pressed(chromium, standalone):
         page.reload()
         given += rate(page, 1, 2, 3, 4)
         until(lambda: page.locator("#finished").is_visible())
-        page.get_by_role("button", name="Go on with").click()
+        page.get_by_role("button", name="Continue with").click()
         given += rate(page, 5, 4, 3, 2, 1, 5)
         found = downloaded(page, "#onward .main")
         assert [(rating.image_id, rating.label) for rating in found] == given

@@ -146,7 +146,7 @@ def test_too_few_images_are_all_taken_and_said(tmp_path, run):
     drawn = draw_plan([run], tmp_path / "plan")
     assert drawn.counts == {("anna", SIMILARITY): 12, ("anna", AESTHETIC): 12}
     [note] = drawn.notes
-    assert note == "anna: there are fewer than 128 images: 12 for face_similarity and 12 for aesthetic"
+    assert note == "anna: found fewer than 128 images: 12 for face_similarity and 12 for aesthetic"
 
 
 @pytest.mark.parametrize("metric", BOTH)
@@ -271,7 +271,7 @@ def test_the_same_image_of_two_runs_of_a_person_counts_once(tmp_path, photos):
     assert len({task.sha256 for task in drawn.plan.tasks}) == 40
     taken = Counter((task.run, task.step) for task in drawn.plan.tasks)
     assert [taken[run, 0] for run in runs] == [4, 4]
-    assert drawn.notes[0] == "anna: 8 images are byte for byte the same as others and are left out"
+    assert drawn.notes[0] == "anna: 8 images are identical to others and are left out"
 
 
 def test_the_same_image_of_several_persons_is_rated_once_for_beauty_and_for_each_likeness(tmp_path):
@@ -287,7 +287,7 @@ def test_the_same_image_of_several_persons_is_rated_once_for_beauty_and_for_each
     likeness = [task for task in drawn.plan.tasks if task.metric == SIMILARITY]
     assert Counter(task.person for task in likeness) == dict.fromkeys(persons, 6)
     assert len({(task.person, task.sha256) for task in drawn.plan.tasks}) == len(drawn.plan.tasks) == 32
-    assert drawn.notes[0] == "8 images are the same for several persons; each is rated once for aesthetic"
+    assert drawn.notes[0] == "8 images are the same for several people; each is rated once for aesthetic"
 
 
 def test_a_person_may_be_left_with_nothing(tmp_path):
@@ -296,7 +296,7 @@ def test_a_person_may_be_left_with_nothing(tmp_path):
     drawn = draw_plan([tmp_path / "people"], tmp_path / "plan")
     [(person, _)] = drawn.counts
     other = {"anna": "ben", "ben": "anna"}[person]
-    assert f"{other}: there are fewer than 128 images: none of its own" in drawn.notes
+    assert f"{other}: found fewer than 128 images: none of its own" in drawn.notes
 
 
 def test_an_image_without_a_file_is_left_out(tmp_path, run):
@@ -394,7 +394,7 @@ def test_persons_of_one_name_are_told_apart(tmp_path, folders, names, kind):
     }
     drawn = draw_plan([make[kind](name) for name in folders], tmp_path / "plan", 2)
     assert sorted({person for person, _ in drawn.counts}) == names
-    renamed = [note for note in drawn.notes if "several persons are called" in note]
+    renamed = [note for note in drawn.notes if "several people are called" in note]
     assert len(renamed) == sum("/" in name for name in names)
 
 
@@ -424,7 +424,9 @@ def test_images_given_to_the_metric_without_files_have_no_place(tmp_path, photos
     content = json.loads((run / "run.json").read_text())
     content["weights"][SIMILARITY]["references"] = [{"file": "photo 0", "sha256": "0" * 64}]
     (run / "run.json").write_text(json.dumps(content))
-    assert "mine: 1 of 1 recorded photos are not what they were: photo 0 (gone)" in refused([run], tmp_path / "plan")
+    assert "mine: 1 of 1 recorded photos are missing or have changed: photo 0 (missing)" in refused(
+        [run], tmp_path / "plan"
+    )
     drawn = draw_plan([run], tmp_path / "plan", 8, references={"mine": photos})
     assert drawn.plan.references == {"mine": tuple(list_images(photos))}
     assert drawn.notes == (f"mine: 1 of 1 recorded photos are not in {photos}; all photos there are shown",)
@@ -437,7 +439,7 @@ def test_photos_recorded_by_relative_paths_are_found_from_the_training_s_folder(
     assert drawn.plan.references == {"anna": tuple(list_images(photos))}
     monkeypatch.chdir("/")
     message = refused([run], tmp_path / "other")
-    assert "anna: 10 of 10 recorded photos are not what they were: photos/anna/000.png (gone), " in message
+    assert "anna: 10 of 10 recorded photos are missing or have changed: photos/anna/000.png (missing), " in message
     assert "--references anna=FOLDER" in message
     drawn = draw_plan([run], tmp_path / "other", 2, references={"anna": photos})
     assert drawn.plan.references == {"anna": tuple(list_images(photos))}
@@ -450,7 +452,10 @@ def test_photos_that_changed_or_went_are_looked_for_in_the_named_folder(tmp_path
     (photos / "000.png").unlink()
     image("changed").save(photos / "001.png")
     message = refused([run], tmp_path / "plan")
-    assert f"2 of 10 recorded photos are not what they were: {photos}/000.png (gone), {photos}/001.png (chan" in message
+    assert (
+        f"2 of 10 recorded photos are missing or have changed: {photos}/000.png (missing), {photos}/001.png (chan"
+        in message
+    )
     assert "--references anna=FOLDER" in message
     drawn = draw_plan([run], tmp_path / "plan", 4, references={"anna": moved})
     expected = [(moved if index < 2 else photos) / f"{index:03d}.png" for index in range(10)]
@@ -474,8 +479,8 @@ def test_photos_named_for_nothing_are_said(tmp_path, run):
     given = {"anna": tmp_path / "others", "beauty": tmp_path / "others"}
     drawn = draw_plan([run, beauty], tmp_path / "plan", 4, references=given)
     assert "anna: " in drawn.notes[0]
-    assert "is not needed, as the recorded photos are in their place" in drawn.notes[0]
-    assert drawn.notes[1] == "beauty: photos are not needed, as there are no scores of face_similarity"
+    assert "is not needed because the recorded photos are still" in drawn.notes[0]
+    assert drawn.notes[1] == "beauty: photos are not needed because there are no scores of face_similarity"
 
 
 # --- folders of images
@@ -512,7 +517,7 @@ def test_images_in_sub_folders_of_images_are_left_out_with_a_note(tmp_path):
     write_images(tmp_path / "anna/rejected", 4)
     drawn = draw_plan([tmp_path / "anna"], tmp_path / "plan", 4)
     assert {task.file.parent for task in drawn.plan.tasks} == {tmp_path / "anna"}
-    assert "sub-folders (rejected) are left out" in drawn.notes[0]
+    assert "subfolders (rejected) are left out" in drawn.notes[0]
 
 
 NAMES = ['comma, "quote" and space ', "line\nbreak\r", "caf\u00e9 \u5199\u771f", os.fsdecode(b"not utf-8 \xff")]
@@ -550,7 +555,7 @@ def test_strange_names_come_through_and_the_tree_may_move(tmp_path, monkeypatch,
         ({"repeats": -0.1}, "repeats: found -0.1, expected a share from 0 to 0.5"),
         ({"repeats": 0.51}, "repeats: found 0.51"),
         ({"repeats": float("nan")}, "repeats: found nan"),
-        ({"references": {"bob": Path("x")}}, "references: found bob, expected one of the persons anna"),
+        ({"references": {"bob": Path("x")}}, "references: found bob, expected one of the people anna"),
     ],
 )
 def test_settings_that_do_not_fit(tmp_path, run, options, message):
@@ -562,17 +567,17 @@ def test_settings_that_do_not_fit(tmp_path, run, options, message):
 def test_a_plan_is_never_overwritten(tmp_path, run, name):
     draw_plan([run], tmp_path / "plan", seed=1)
     kept = {path.name: path.read_bytes() for path in (tmp_path / "plan").iterdir()}
-    assert "holds tasks.csv and plan.json; ratings may hang on it" in refused([run], tmp_path / "plan")
+    assert "holds tasks.csv and plan.json, which ratings may depend on" in refused([run], tmp_path / "plan")
     assert kept == {path.name: path.read_bytes() for path in (tmp_path / "plan").iterdir()}
     (tmp_path / "plan" / name).unlink()
-    assert "ratings may hang on it" in refused([run], tmp_path / "plan")
+    assert "ratings may depend on" in refused([run], tmp_path / "plan")
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, run):
     (tmp_path / "file").touch()
     message = refused([run], tmp_path / "file/plan")
     assert str(tmp_path / "file/plan") in message
-    assert "the plan cannot be made" in message
+    assert "cannot write the plan" in message
 
 
 def damaged_run(folder: Path, weights: object) -> Path:
@@ -587,7 +592,7 @@ SOURCES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "an empty folder": (lambda root: root.joinpath("empty"), "found no images and no run.json"),
     "a folder of runs": (
         lambda root: write_run(root / "all runs/a").parent,
-        "found runs in it; name them themselves",
+        "found runs in it; name them directly",
     ),
     "a new run": (lambda root: write_run(root / "new", steps=[]), "found a run without images; wait"),
     "other scores": (
@@ -624,7 +629,7 @@ def test_a_source_that_cannot_be_used(root, name):
 
 def test_a_run_whose_images_are_gone(tmp_path, run):
     shutil.rmtree(run / "images")
-    assert f"{run}: none of its 24 images is there" in refused([run], tmp_path / "plan")
+    assert f"{run}: found none of its 24 images" in refused([run], tmp_path / "plan")
 
 
 def test_everything_in_the_way_is_said_at_once(root, run, photos):
@@ -632,13 +637,13 @@ def test_everything_in_the_way_is_said_at_once(root, run, photos):
     sources = [run, *(make(root) for make, _ in SOURCES.values())]
     message = refused(sources, root / "plan", 1, 2.0, references={"nobody": root})
     expected = [message for _, message in SOURCES.values()]
-    for part in (*expected, "per person: found 1", "repeats: found 2", "003.png (gone)"):
+    for part in (*expected, "per person: found 1", "repeats: found 2", "003.png (missing)"):
         assert part in message
     assert "nobody" not in message  # may be of a source that could not be read
 
 
 def test_no_source_is_an_error(tmp_path):
-    assert "found no source" in refused([], tmp_path / "plan")
+    assert "found no sources" in refused([], tmp_path / "plan")
 
 
 def test_named_photos_that_cannot_be_shown_are_an_error(tmp_path):

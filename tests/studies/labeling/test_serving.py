@@ -294,7 +294,7 @@ def test_what_goes_wrong_with_the_file_is_told_in_general_words(client, store, r
     store.file.write_bytes(b"no database at all" * 100)
     response = client.post("/api/ratings", json=rating)
     assert response.status_code == 500
-    assert "Tell whoever runs it" in response.text
+    assert "Contact whoever runs" in response.text
     assert "ratings.sqlite" not in response.text
     assert "damaged" in caplog.text
 
@@ -306,7 +306,7 @@ def test_a_full_disk_is_status_507(client, store, rating, monkeypatch):
             for number in range(60)
         ]
     assert sent[-1].status_code == 507
-    assert "disk is full" in sent[-1].text
+    assert "disk that stores the ratings is full" in sent[-1].text
     assert len(store.all()) == sum(response.status_code == 204 for response in sent)
 
 

@@ -154,7 +154,7 @@ def test_a_damaged_file_is_named(tmp_path, content):
     (tmp_path / RATINGS).write_bytes(content)
     store = RatingStore(tmp_path / RATINGS)
     for action in (store.create, store.all, lambda: store.latest("anna"), lambda: store.add("key", rating())):
-        with pytest.raises(UserError, match=r"ratings\.sqlite: .*(damaged|see that its folder)"):
+        with pytest.raises(UserError, match=r"ratings\.sqlite: .*(damaged|check that its folder)"):
             action()
 
 
@@ -194,7 +194,7 @@ def test_a_folder_that_may_not_be_written():
             os.seteuid(NOBODY)
         try:
             for action in (RatingStore(folder / RATINGS).create, RatingStore(folder / "new.sqlite").create):
-                with pytest.raises(UserError, match="see that its folder can be written"):
+                with pytest.raises(UserError, match="check that its folder is writable"):
                     action()
             assert RatingStore(folder / RATINGS).all() == []
         finally:

@@ -141,12 +141,12 @@ def change(file: Path, old: str, new: str) -> None:
     ("old", "new", "message"),
     [
         ("image_id,", "id,", "expected the columns image_id, metric"),
-        ("c3,aesthetic", "a1,aesthetic", "image_id a1 stands 2 times"),
+        ("c3,aesthetic", "a1,aesthetic", "image_id a1 occurs 2 times"),
         ("c3,aesthetic", ",aesthetic", "row 4: no image_id"),
         ("c3,aesthetic,plain", "c3,,", "row 4: no metric, person"),
         (",300,", ",3OO,", "row 2: .*3OO(.|\n)*row 3: .*3OO"),
-        (",a1\r\n", ",a9\r\n", "image_id b2 repeats a9, which is no image of face_similarity"),
-        (",a1\r\n", ",c3\r\n", "image_id b2 repeats c3, which is no image of face_similarity"),
+        (",a1\r\n", ",a9\r\n", "image_id b2 repeats a9, which is not an image of face_similarity"),
+        (",a1\r\n", ",c3\r\n", "image_id b2 repeats c3, which is not an image of face_similarity"),
         (",a1\r\n", ",b2\r\n", "image_id b2 repeats b2"),
         ("images/", "images\0", r"row 4: found '.*', expected a path|damaged"),
         (",p00-s0,", ",", "row 2: found too few or too many columns"),
@@ -211,7 +211,9 @@ def test_a_description_that_is_none_is_an_error(written, content):
 
 
 def test_a_folder_without_a_plan_says_what_is_expected(written):
-    with pytest.raises(UserError, match=r"found no plan\.json; expected a folder of `finetune-monitor label plan`"):
+    with pytest.raises(
+        UserError, match=r"found no plan\.json; expected a folder written by `finetune-monitor label plan`"
+    ):
         read_plan(written / "nowhere")
     (written / TASKS).unlink()
     with pytest.raises(UserError, match=r"tasks\.csv: No such file"):
@@ -221,7 +223,7 @@ def test_a_folder_without_a_plan_says_what_is_expected(written):
         read_plan(written)
     (written / PLAN).unlink()
     (written / PLAN).mkdir()
-    with pytest.raises(UserError, match=r"plan\.json: cannot be read \(Is a directory\)"):
+    with pytest.raises(UserError, match=r"plan\.json: cannot read it \(Is a directory\)"):
         read_plan(written)
 
 

@@ -5,11 +5,11 @@ const AHEAD = 3;
 
 const remembered = new Map();
 
-// An image and the promise of its being there, loaded once.
+// An image and a promise that it has loaded; each is loaded once.
 function kept(name) {
   const known = remembered.get(name) ?? load(name);
   remembered.delete(name);
-  remembered.set(name, known); // the latest asked for is the last to be dropped
+  remembered.set(name, known); // the most recently requested is dropped last
   if (remembered.size > REMEMBERED) {
     remembered.delete(remembered.keys().next().value);
   }
@@ -21,7 +21,7 @@ function load(name) {
   image.draggable = false;
   image.src = page.source.url(name);
   const ready = image.decode();
-  ready.catch(() => {}); // whoever waits for it is told
+  ready.catch(() => {}); // whoever waits for it gets the error
   return { image, ready };
 }
 
@@ -36,7 +36,7 @@ function loadAhead(session) {
   }
 }
 
-// Whether a task's image is there, and at least one of its photos if it has any.
+// Whether a task's image has loaded, and at least one of its photos if it has any.
 async function loaded(task) {
   const photos = task.photos.map((photo) => kept(photo).ready);
   try {

@@ -1,7 +1,7 @@
 "use strict";
 
-// The answers that this browser holds, each an item of its own in the browser's storage, so that two tabs never
-// overwrite one another. Where the storage is forbidden or full they are held in this tab, which `isSafe` tells.
+// The answers in this browser, each a separate item in the browser's storage, so that two tabs never overwrite
+// each other. If the storage is disabled or full, they are kept in this tab, and `isSafe` is false.
 class Journal {
   constructor(plan) {
     this.prefix = `finetune-monitor/${plan}/`;
@@ -11,7 +11,7 @@ class Journal {
     this.time = 0;
   }
 
-  // An entry: {key, labeler, image_id, metric, label, timestamp, duration_ms}; keys sort as the answers were given.
+  // An entry: {key, labeler, image_id, metric, label, timestamp, duration_ms}; keys sort in the order of the answers.
   add(answer) {
     this.time = Math.max(this.time + 1, Date.now());
     const random = Array.from(crypto.getRandomValues(new Uint32Array(4)), (word) => word.toString(36)).join("");
@@ -24,12 +24,12 @@ class Journal {
     store(this.labelers + answer.labeler, "");
   }
 
-  // When an answer was given, on the clock of performance.now(), which nobody sets; negative before this page began.
+  // When an answer was given, on the monotonic clock of performance.now(); negative if before this page was loaded.
   moment({ key, timestamp }) {
     return this.moments.get(key) ?? performance.now() - (Date.now() - Date.parse(timestamp));
   }
 
-  // Whether this browser has ever held an answer of theirs.
+  // Whether this browser has ever held an answer of this labeler.
   knows(labeler) {
     return stored(this.labelers + labeler) !== null;
   }
@@ -51,7 +51,7 @@ class Journal {
     return found.filter(Boolean).sort((a, b) => (a.key < b.key ? -1 : 1));
   }
 
-  // The entry in an item of the storage; null where somebody else wrote it.
+  // The entry in a storage item; null if something else wrote it.
   parsed(name) {
     try {
       const entry = JSON.parse(stored(name));

@@ -1,6 +1,6 @@
 "use strict";
 
-const SOON = 150; // milliseconds that an image is shown before an answer counts
+const SOON = 150; // milliseconds that an image must be shown before an answer counts
 const DOUBLE_CLICK = 400; // the same for the second click of a double click
 const FLASH = 350;
 const SLOW = 300;
@@ -9,7 +9,7 @@ const embedded = at("plan");
 page.source = embedded ? new EmbeddedSource(JSON.parse(embedded.textContent)) : new ServerSource(showState, takeBack);
 
 const stopwatch = new Stopwatch();
-let shownAt = null; // when the image appeared; null while there is none to answer
+let shownAt = null; // when the image appeared; null while there is none to rate
 
 // ---- One image at a time
 
@@ -86,7 +86,7 @@ function showFailure(task) {
   );
   const box = element("div", "failure");
   box.setAttribute("role", "alert");
-  box.append(element("p", "", "This image could not be loaded."), choices);
+  box.append(element("p", "", "Cannot load this image."), choices);
   at("stage").replaceChildren(box);
 }
 
@@ -132,7 +132,7 @@ function answer(label, soonest) {
 
 function flash(chosen) {
   chosen.classList.remove("given");
-  void chosen.offsetWidth; // begins the animation anew
+  void chosen.offsetWidth; // restarts the animation
   chosen.classList.add("given");
   setTimeout(() => chosen.classList.remove("given"), FLASH);
 }
@@ -164,11 +164,11 @@ function showFinished() {
   const { session, questions, source } = page;
   const [skipped, all] = [session.skipped.size, session.tasks.length];
   const done = `${all === 1 ? "The only image is" : `All ${all} images are`} rated.`;
-  write("summary", skipped === 0 ? done : `${skipped} of ${all} images could not be shown.`);
+  write("summary", skipped === 0 ? done : `${skipped} of ${all} images cannot be shown.`);
   const next = questions.find((each) => answeredOf(each) < each.tasks.length && each !== session.question);
-  const choices = [button("second", "Look at my answers again", back)];
+  const choices = [button("second", "Review my answers", back)];
   if (next) {
-    choices.unshift(button("main", `Go on with: ${next.title}`, () => begin(next.metric)));
+    choices.unshift(button("main", `Continue with: ${next.title}`, () => begin(next.metric)));
   } else if (source.canDownload) {
     choices.unshift(button("main", "Download ratings (CSV)", download));
   }
@@ -193,7 +193,7 @@ function download() {
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
 }
 
-// ---- What the page listens to
+// ---- Event listeners
 
 const ACTIONS = { Backspace: undo, u: undo, U: undo, ArrowLeft: back, ArrowRight: forward };
 for (const label of [1, 2, 3, 4, 5]) {
@@ -211,11 +211,11 @@ function onKey(event) {
     event.preventDefault();
   }
   if (action && !event.repeat) {
-    action(); // a held key acts once
+    action(); // a held key counts once
   }
 }
 
-// What was answered in another tab of this browser needs no answer here.
+// Images answered in another tab of this browser need no answer here.
 function onOtherTab({ key, newValue }) {
   const { journal } = page.source;
   if (newValue !== null && journal && key?.startsWith(journal.prefix)) {
@@ -225,13 +225,13 @@ function onOtherTab({ key, newValue }) {
   showState();
 }
 
-// An answer that the server will never take, unless a later one to the same question is on its way.
+// An answer that the server will never accept: ask again, unless a later one to the same question is being sent.
 function takeBack(entry) {
   const isOfSame = (other) => ["labeler", "metric", "image_id"].every((name) => other[name] === entry[name]);
   setLabel(entry, page.source.journal.entries().findLast(isOfSame)?.label ?? null);
 }
 
-// Note an answer that was not given on this screen, and show what it changes there.
+// Apply an answer that was not given on this screen, and update the screen.
 function setLabel(entry, label) {
   const { questions, labeler, session } = page;
   const question = questions.find(({ metric }) => metric === entry?.metric);
@@ -277,7 +277,7 @@ function onLeave(event) {
 async function open() {
   at("name").value = stored(NAME) ?? "";
   if (location.search !== "") {
-    setHistory("replaceState", history.state, location.pathname); // the address no longer shows the key
+    setHistory("replaceState", history.state, location.pathname); // the URL no longer shows the key
   }
   await showQuestions();
   if (history.state?.metric && page.labeler) {

@@ -1,10 +1,10 @@
 "use strict";
 
-// Each labeler's own order of the images, for the page that has no server to ask: as questions.py computes it.
+// Each labeler's own order of the images, for the page without a server: the same as in questions.py.
 
 const GAP = 10;
 
-// 32 bits that look random: FNV-1a over the text in UTF-8, then a mix that spreads every bit over all others.
+// 32 pseudorandom bits: FNV-1a over the text in UTF-8, then a mix that spreads every bit over all others.
 function orderKey(text) {
   let value = 0x811c9dc5;
   for (const byte of new TextEncoder().encode(text)) {
@@ -16,8 +16,8 @@ function orderKey(text) {
   return (value ^ (value >>> 15)) >>> 0;
 }
 
-// An image comes again after GAP others at the soonest, or after half of a short list.
-// tasks: {image_id, image}; of those with the same image the first in the list is shown first.
+// An image is repeated after at least GAP others, or after half of a short list.
+// tasks: {image_id, image}; among those with the same image, the first in the list is shown first.
 function ordered(tasks, seed, metric, labeler) {
   const keys = new Map(tasks.map((task) => [task, orderKey(`${seed}\n${metric}\n${labeler}\n${task.image_id}`)]));
   const byKey = (a, b) => keys.get(a) - keys.get(b) || (a.image_id < b.image_id ? -1 : 1);
@@ -38,7 +38,7 @@ function ordered(tasks, seed, metric, labeler) {
   return [...places.keys()];
 }
 
-// From every task whose image was in the list before to the first that has it.
+// A map from every task whose image occurred earlier in the list to the first task with that image.
 function originals(tasks) {
   const first = new Map();
   const found = new Map();

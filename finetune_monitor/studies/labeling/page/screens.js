@@ -1,15 +1,15 @@
 "use strict";
 
-const PATIENCE = 400; // milliseconds that an answer may be on its way before the labeler is told
+const PATIENCE = 400; // milliseconds that sending an answer may take before the labeler is notified
 
-// Who rates what, as the page stands now.
+// The page's current state: who rates what.
 const page = {
   source: null,
-  name: "", // as it was typed
-  labeler: "", // as it stands beside the ratings
+  name: "", // as typed
+  labeler: "", // as recorded with the ratings
   questions: [],
   session: null,
-  turn: 0, // counts what was asked for, so that what comes late is known to be late
+  turn: 0, // counts requests, to recognize responses that arrive too late
 };
 
 const at = (id) => document.getElementById(id);
@@ -30,7 +30,7 @@ function button(className, text, action) {
 
 function write(id, text) {
   if (at(id).textContent !== text) {
-    at(id).textContent = text; // unchanged words are not read out again
+    at(id).textContent = text; // screen readers do not repeat unchanged text
   }
 }
 
@@ -44,7 +44,7 @@ function show(screen) {
   showState();
 }
 
-// Where the answers are: saved, on their way, or waiting.
+// The state of the answers: saved, being sent, or waiting.
 function showState(isLate = false) {
   const { text, isTrouble, isMoment, notice } = page.source.state();
   clearTimeout(showState.timer);
@@ -62,7 +62,7 @@ function showState(isLate = false) {
   }
 }
 
-// What the back button goes by; a page without an address of its own, as in a sandbox, has none.
+// The history for the back button; a page without its own URL, as in a sandbox, has none.
 function setHistory(action, state, address) {
   try {
     history[action](state, "", address);

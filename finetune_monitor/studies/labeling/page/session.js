@@ -3,7 +3,7 @@
 const ENOUGH_ANSWERS = 10;
 const RECENT_ANSWERS = 30;
 
-// One labeler's way through the images of one question.
+// One labeler's progress through the images of one question.
 class Session {
   constructor(question) {
     this.question = question;
@@ -14,7 +14,7 @@ class Session {
     this.toNext();
   }
 
-  // The task that is shown; undefined at the end.
+  // The current task; undefined at the end.
   get task() {
     return this.tasks[this.place];
   }
@@ -23,7 +23,7 @@ class Session {
     return this.task !== undefined && this.task.label !== null;
   }
 
-  // To the first image that has no answer.
+  // Go to the first image without an answer.
   toNext() {
     this.place = this.open().next().value ?? this.tasks.length;
   }
@@ -36,7 +36,7 @@ class Session {
     }
   }
 
-  // The image that was answered last, or before the one that is shown; undefined where there is none.
+  // The image that was answered last, or before the current one; undefined if there is none.
   get former() {
     const given = this.given.filter((task) => task.label !== null);
     return given.includes(this.task) ? given[given.indexOf(this.task) - 1] : given.at(-1);
@@ -46,14 +46,14 @@ class Session {
     this.place = this.tasks.indexOf(this.former);
   }
 
-  // To the nearest image before this one that has an answer; whether there is one.
+  // Go to the nearest earlier image with an answer; returns whether there is one.
   back() {
     const place = this.tasks.findLastIndex((task, index) => index < this.place && task.label !== null);
     this.place = place < 0 ? this.place : place;
     return place >= 0;
   }
 
-  // To the nearest image after this one that has an answer, else on with those that have none.
+  // Go to the nearest later image with an answer, or otherwise continue with those without.
   forward() {
     const place = this.tasks.findIndex((task, index) => index > this.place && task.label !== null);
     const isBefore = place >= 0 && place < (this.open().next().value ?? this.tasks.length);
@@ -81,7 +81,7 @@ class Session {
     this.toNext();
   }
 
-  // Tasks to load beforehand: the next ones, and the one before.
+  // Tasks to preload: the next ones, and the previous one.
   nearby(count) {
     const found = [];
     for (const place of this.open()) {
@@ -93,7 +93,7 @@ class Session {
     return [...found, this.tasks[this.place - 1]].filter((task) => task && task !== this.task);
   }
 
-  // From the median of the latest answers; null before there are enough.
+  // The remaining time, from the median of the latest answers; null until there are enough.
   millisecondsLeft(images) {
     if (this.durations.length < ENOUGH_ANSWERS) {
       return null;

@@ -1,20 +1,20 @@
 "use strict";
 
-const AGAIN = 1500; // milliseconds after which what failed is tried again
-const LONGEST_WAIT = 15000; // for an answer of the server
-const OLDEST = 90 * 24 * 3600 * 1000; // milliseconds; the server takes no older answer
+const AGAIN = 1500; // milliseconds before a retry
+const LONGEST_WAIT = 15000; // milliseconds to wait for the server
+const OLDEST = 90 * 24 * 3600 * 1000; // milliseconds; the server does not accept older answers
 const STORED = 204;
-const REFUSED = 422; // by the server itself, which will never take this answer
-const NO_ANSWER = "The server does not answer. Your answers wait in this browser until it does.";
-const STRANGER = "Something else answers in the server's place. Your answers wait in this browser until it is back.";
+const REFUSED = 422; // the server will never accept this answer
+const NO_ANSWER = "The server does not respond. Your answers stay in this browser until it does.";
+const STRANGER = "Something else responds in the server's place. Your answers stay in this browser until the server is back.";
 
-// Questions and images from the server, and the way of the answers to it.
+// Loads questions and images from the server, and sends the answers to it.
 //
-// load(name): {labeler, questions}: the name under which they rate, each task {image_id, label, image, photos} in
+// load(name): {labeler, questions}: the labeler's recorded name, and the tasks {image_id, label, image, photos} in
 //   their order.
-// url(image): what to give an <img>.
+// url(image): the source for an <img>.
 //
-// onChange(): something has been sent, or could not be.  onRefusal(entry): an answer that will never be taken.
+// onChange(): something has been sent, or sending failed.  onRefusal(entry): an answer will never be accepted.
 class ServerSource {
   canDownload = false;
 
@@ -22,7 +22,7 @@ class ServerSource {
     Object.assign(this, { onChange, onRefusal });
     this.problem = "";
     this.refusal = "";
-    this.settled = -Infinity; // no answer that is sent now was given before this moment
+    this.settled = -Infinity; // no answer that is sent now was given before this time
     this.isFailing = false;
     this.isSending = false;
     for (const event of ["online", "focus"]) {
@@ -36,7 +36,7 @@ class ServerSource {
 
   async load(name) {
     const query = name ? `?labeler=${encodeURIComponent(name)}` : "";
-    const before = this.journal?.entries() ?? []; // what arrives meanwhile may be in neither of the two
+    const before = this.journal?.entries() ?? []; // answers that arrive meanwhile may be in neither of the two
     const response = await asked(`/api/questions${query}`);
     if (!response.ok || !isOfType(response, "application/json")) {
       throw new Error(await explained(response));
@@ -52,7 +52,7 @@ class ServerSource {
     return { labeler, questions };
   }
 
-  // In order, one at a time; what fails is tried again and again.
+  // Send the answers in order, one at a time, and retry until they succeed.
   async send() {
     if (this.isSending || !this.journal) {
       return;
@@ -85,15 +85,15 @@ class ServerSource {
       throw new Error(await explained(response));
     }
     const refusal = response.status === REFUSED ? await response.text() : "";
-    this.settled = given + performance.now() - start; // the server's time of this answer is not later
+    this.settled = given + performance.now() - start; // the server's time for this answer is not later
     this.journal.remove(key);
     this.tell(entry, refusal);
   }
 
-  // A refusal is told until an answer is stored that was given after it.
+  // A refusal is shown until a later answer has been saved.
   tell(entry, refusal) {
     if (refusal) {
-      this.refusal = `An answer was refused, and its image is asked about again. ${refusal}`;
+      this.refusal = `An answer was rejected, and its image will be shown again. ${refusal}`;
       this.refused = this.journal.entries().at(-1)?.key ?? entry.key;
       this.onRefusal(entry);
     } else if (this.refusal && entry.key > this.refused) {
@@ -101,7 +101,7 @@ class ServerSource {
     }
   }
 
-  // What the labeler should know of the answers: {text, isMoment, isTrouble, notice}.
+  // The state of the answers for the labeler: {text, isMoment, isTrouble, notice}.
   state() {
     const waiting = this.journal?.entries().length ?? 0;
     if (waiting === 0) {
@@ -110,13 +110,13 @@ class ServerSource {
     if (!this.isFailing) {
       return { text: "Saving", isMoment: true, notice: this.refusal };
     }
-    const unsafe = this.journal.isSafe ? "" : "This browser cannot keep your answers: leave the page open.";
+    const unsafe = this.journal.isSafe ? "" : "This browser cannot save your answers: leave the page open.";
     const notice = [this.refusal, this.problem, unsafe].filter(Boolean).join(" ");
-    return { text: `${waiting} waiting, trying again`, isTrouble: true, notice };
+    return { text: `${waiting} waiting, retrying`, isTrouble: true, notice };
   }
 }
 
-// Everything within the page itself, and the answers in this browser until they are downloaded.
+// Everything is in the page itself, and the answers stay in this browser until they are downloaded.
 class EmbeddedSource {
   canDownload = true;
 
@@ -143,11 +143,11 @@ class EmbeddedSource {
 
   state() {
     const count = this.journal.entries().length;
-    const notice = this.journal.isSafe ? "" : "This browser cannot keep your answers: download them before you leave.";
-    return { text: count === 0 ? "" : "Kept in this browser", notice };
+    const notice = this.journal.isSafe ? "" : "This browser cannot save your answers: download them before you leave.";
+    return { text: count === 0 ? "" : "Saved in this browser", notice };
   }
 
-  // The labeler's answers as ratings.py writes them.
+  // The labeler's answers in the format of ratings.py.
   csv(labeler) {
     const columns = ["image_id", "labeler", "metric", "label", "timestamp", "duration_ms"];
     const own = this.journal.entries().filter((entry) => isSame(entry.labeler, labeler));
@@ -164,7 +164,7 @@ async function asked(address, options = {}) {
   }
 }
 
-// Why something was not done, in words for the labeler; a stranger's page is none.
+// The server's reason for a failure, as text for the labeler; another site's page does not count.
 async function explained(response) {
   return !response.ok && isOfType(response, "text/plain") ? await response.text() : STRANGER;
 }
@@ -173,12 +173,12 @@ function isOfType(response, type) {
   return (response.headers.get("Content-Type") ?? "").startsWith(type);
 }
 
-// Capital letters and small ones do not make two persons.
+// Names that differ only in case are the same person.
 function isSame(name, other) {
   return name.toLowerCase() === other.toLowerCase();
 }
 
-// The labeler's own answers that only this browser has, laid on those that came with the questions.
+// Merge the labeler's answers that only this browser has into those that came with the questions.
 function overlay(questions, entries, labeler) {
   const name = (metric, image_id) => JSON.stringify([metric, image_id]);
   const own = entries.filter((entry) => isSame(entry.labeler, labeler));
@@ -190,7 +190,7 @@ function overlay(questions, entries, labeler) {
   }
 }
 
-// A field of a CSV; what a spreadsheet might take for a formula is quoted too.
+// A CSV field; values that a spreadsheet might interpret as formulas are also quoted.
 function quoted(value) {
   const text = String(value);
   return /[",\r\n]|^[=+\-@\t\s]|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;

@@ -2,9 +2,9 @@
 
 const NAME = "finetune-monitor-labeler";
 const LONGEST_NAME = 60;
-const TYPING = 350; // milliseconds after the last letter
+const TYPING = 350; // milliseconds after the last keystroke
 
-// The screen that asks for a name, and shows the questions and how far each is.
+// The screen that asks for a name and shows the questions with their progress.
 async function showStart() {
   page.session = null;
   show("start");
@@ -39,7 +39,7 @@ function failureItem(message) {
   return item;
 }
 
-// Told to whoever enters a name whose answers did not come from this browser: it may be another person's.
+// A warning for a name whose answers did not come from this browser: it may belong to another person.
 function knownLabeler() {
   const { source, labeler, questions } = page;
   const answered = questions.reduce((sum, question) => sum + answeredOf(question), 0);
@@ -47,7 +47,7 @@ function knownLabeler() {
     return "";
   }
   const images = `${answered} ${answered === 1 ? "image" : "images"}`;
-  return `Go on as ${labeler}, who has rated ${images}. If that is not you, enter another name.`;
+  return `Continue as ${labeler}, who has rated ${images}. If that is not you, enter another name.`;
 }
 
 function questionCard(question) {
@@ -55,7 +55,7 @@ function questionCard(question) {
   const bar = element("progress", "");
   [bar.value, bar.max] = [answered, total];
   bar.setAttribute("aria-hidden", "true");
-  const action = answered === 0 ? "Start" : answered < total ? "Continue" : "Look through";
+  const action = answered === 0 ? "Start" : answered < total ? "Continue" : "Review";
   const line = element("span", "line");
   line.append(bar, element("span", "figures", `${answered} of ${total}`), element("span", "action", action));
   const card = button("card", "", () => begin(question.metric));
@@ -87,7 +87,7 @@ function complain() {
   at("name").focus();
 }
 
-// From the start to a question's images.
+// Go from the start screen to a question's images.
 async function begin(metric) {
   clearTimeout(onName.timer);
   if (!isName(typedName())) {
