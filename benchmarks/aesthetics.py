@@ -1,11 +1,11 @@
-"""What fitting an aesthetic head takes, what balancing does, and how well the demo's CLIP does on real ratings.
+"""Measure the cost of fitting an aesthetic head, the effect of balancing, and the demo's CLIP on real ratings.
 
 python benchmarks/aesthetics.py ava
 python benchmarks/aesthetics.py ratings --data DIR
 
-`ava` needs no AVA: it writes as many tiny images as AVA has, votes with AVA's own histogram of mean ratings, and
-embeddings that tell about as much of them as CLIP's do. The command itself is the real one. `ratings` needs the 145
-images of Göring et al. 2023 with the ratings of 27 people (`avt_2022_per_rater.csv`, `avt_2022_nima.csv`, `images/`).
+`ava` does not need AVA: it writes as many tiny images as AVA has, votes with AVA's own histogram of mean ratings, and
+embeddings that are about as informative as CLIP's. The command itself is the real one. `ratings` needs the 145 images
+of Göring et al. 2023 with the ratings of 27 people (`avt_2022_per_rater.csv`, `avt_2022_nima.csv`, `images/`).
 """
 
 import argparse
@@ -43,19 +43,19 @@ AVA_MEANS = (2, 28, 116, 434, 1576, 5409, 12534, 18977, 16626, 9292, 3449, 778, 
 """Images of AVA by their mean rating, in bins of half a point from 1.5: 69,351 of its 255,530."""
 
 VOTES, VOTES_SPREAD = 211, 1.43
-"""Votes an image, and the standard deviation of an image's votes."""
+"""Votes per image, and the standard deviation of an image's votes."""
 
 WIDTH = 768
 CORRELATION = 0.76
-"""Of what the embeddings know of an image with its mean rating: a fit reaches about what LAION's linear head has on AVA
-(SRCC 0.665, PLCC 0.666).
+"""Correlation of what the embeddings encode with the mean rating: a fit reaches about the result of LAION's linear head
+on AVA (SRCC 0.665, PLCC 0.666).
 """
 
 PIXEL = zlib.compress(b"\0\x80\x80\x80")
 
 
 class Run(NamedTuple):
-    """A command's wall time, the peak memory of its process, and the report it wrote."""
+    """A command's wall time, the peak memory of its process, and the report that it wrote."""
 
     seconds: float
     resident: float
@@ -108,7 +108,7 @@ def measure_ava(count: int) -> None:
 
 
 def write_ava(folder: Path, count: int, clip: Path) -> None:
-    """A tiny image for each line, its embedding in the store, and AVA.txt: last, as the sign that all is there."""
+    """Write a tiny image for each line, its embedding in the store, and AVA.txt last, as a sign of completeness."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "images").mkdir(parents=True)
     random = np.random.default_rng(0)
@@ -128,7 +128,7 @@ def write_ava(folder: Path, count: int, clip: Path) -> None:
 
 
 def draw_votes(means: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Votes for 1 to 10 of each image, their expected mean as asked: rounded normal ratings, cut at the ends."""
+    """Votes for 1 to 10 of each image with the given expected means: rounded normal ratings, clipped at the ends."""
     votes = np.empty((len(means), 10), dtype=np.int64)
     for start in trange(0, len(means), 10_000, desc="votes"):
         part = slice(start, start + 10_000)
@@ -139,7 +139,7 @@ def draw_votes(means: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def embeddings(means: np.ndarray, random: np.random.Generator) -> Iterator[np.ndarray]:
-    """Unit rows: a few directions tell of the rating, not all of them linearly, the others are noise."""
+    """Unit rows: a few directions encode the rating, not all of them linearly, and the others are noise."""
     known = CORRELATION * (means - means.mean()) / means.std()
     known += np.sqrt(1 - CORRELATION**2) * random.standard_normal(len(means))
     center, straight, good, bad = random.standard_normal((4, WIDTH)) / np.sqrt(WIDTH)
@@ -151,7 +151,7 @@ def embeddings(means: np.ndarray, random: np.random.Generator) -> Iterator[np.nd
 
 
 def tiny_image(number: int) -> bytes:
-    """One gray pixel as PNG, with a text chunk that makes it unlike all others."""
+    """One gray pixel as PNG, with a text chunk that makes the file unique."""
     header = b"\0\0\0\1\0\0\0\1\x08\2\0\0\0"
     parts = [(b"IHDR", header), (b"tEXt", b"number\0%d" % number), (b"IDAT", PIXEL), (b"IEND", b"")]
     chunks = (
@@ -161,7 +161,7 @@ def tiny_image(number: int) -> bytes:
 
 
 def fit(arguments: Sequence[str], output: Path) -> Run:
-    """`finetune-monitor aesthetic fit` in a process of its own."""
+    """Run `finetune-monitor aesthetic fit` in its own process."""
     shutil.rmtree(output, ignore_errors=True)
     command = [sys.executable, "-m", "finetune_monitor.cli", "aesthetic", "fit", *arguments, "--output", str(output)]
     print(" ".join(command[3:]), file=sys.stderr)
@@ -221,7 +221,7 @@ def first_report(runs: Mapping[tuple[str, str], Run]) -> dict[str, Any]:
 
 
 def shown(found: Mapping[str, Any]) -> str:
-    """A value with its interval, where it has one."""
+    """A value with its interval, if it has one."""
     if found["value"] is None:
         return "-"
     if found["low"] is None or found["n"] < 2:
@@ -266,7 +266,7 @@ def measure_ratings(data: Path) -> None:
 
 
 def write_votes(source: Path, target: Path) -> None:
-    """One row an image with its votes for 1 to 5; of a rater who rated an image twice, the last counts."""
+    """One row per image with its votes for 1 to 5; if a rater rated an image twice, the last rating counts."""
     ratings: dict[str, dict[str, int]] = defaultdict(dict)
     with source.open(newline="") as file:
         for row in csv.DictReader(file):
@@ -281,7 +281,7 @@ def write_votes(source: Path, target: Path) -> None:
 
 
 def nima(scores: Path, predictions: Path) -> tuple[str, str, str]:
-    """NIMA's SRCC, PLCC and MAE on the very images that the heads were measured on."""
+    """NIMA's SRCC, PLCC, and MAE on the same images that the heads were measured on."""
     with scores.open(newline="") as file:
         said = {row["image"]: float(row["nima"]) for row in csv.DictReader(file)}
     with predictions.open(newline="") as file:
@@ -294,7 +294,7 @@ def nima(scores: Path, predictions: Path) -> tuple[str, str, str]:
 
 
 def leave_one_out(x: np.ndarray, y: np.ndarray, index: int) -> float:
-    """What the line through the other points says of one."""
+    """The prediction for each point by the line through the others."""
     others = np.arange(len(x)) != index
     slope, intercept = np.polyfit(x[others], y[others], 1)
     return slope * x[index] + intercept

@@ -1,5 +1,5 @@
-"""What comparing scores with people's labels takes, what leaks where thresholds are tested on their own images, and
-what the comparison says of a public model on real ratings.
+"""Measure the cost of comparing scores with people's labels, the leakage if thresholds are tested on their own images,
+and the result for a public model on real ratings.
 
 python benchmarks/agreement.py speed
 python benchmarks/agreement.py leakage
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def measure_speed(rounds: int) -> None:
-    """The whole study of the article's size, and one kappa, Spearman and tau-b in a thousand resamples, two ways."""
+    """Time a complete study of the article's size, and kappa, Spearman, and tau-b in a thousand resamples, two ways."""
     level = truth()
     labels, scores = people(level, 5), noisy(level)
     weights = resamples(np.repeat(np.arange(8), 64))
@@ -114,7 +114,7 @@ def noisy(level: np.ndarray) -> np.ndarray:
 
 
 def measure_leakage() -> None:
-    """A model that knows persons only, and a good one, by both kinds of folds."""
+    """A model that knows only people, and a good one, with both kinds of folds."""
     random = np.random.default_rng(0)
     person = np.repeat(np.arange(5), 40)
     level = truth()

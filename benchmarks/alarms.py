@@ -1,4 +1,4 @@
-"""What the alarms say over trainings with and without prior preservation; writes the last part of SIGNALS.md.
+"""Measure the alarms over training runs with and without prior preservation; writes the last part of SIGNALS.md.
 
 python -m benchmarks.alarms        (six trainings of 600 steps: a quarter of an hour on two cores)
 """
@@ -42,15 +42,15 @@ PRIORS = {"off": 0.0, "on": 0.5}
 STEPS = (0, 100, 200, 300, 600)
 
 HELD_OUT = ((224, 110, 180, -8), (224, 115, 200, 6), (230, 105, 150, 0))
-"""Further cuts of the astronaut's portrait: middle, side, degrees."""
+"""More crops of the astronaut's portrait: center, side, degrees."""
 
 GRAY = 0.04
-"""Mean difference between the greatest and the least channel below which an image counts as gray."""
+"""Mean difference between the largest and the smallest channel below which an image counts as gray."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training; prior preservation is `off` or `on`."""
+    """One training run; prior preservation is `off` or `on`."""
 
     prior: str
     seed: int
@@ -66,9 +66,9 @@ class Run:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: a column of the record, or what another look at its images says.
+    """A row of the table: a column of the record, or an independent measurement of its images.
 
-    alarm: whether the column has one, which is counted.
+    alarm: whether the column has an alarm to count.
     """
 
     words: str
@@ -77,7 +77,7 @@ class Row:
 
 
 def column(name: str) -> Callable[[RunHistory, Evaluation], float]:
-    """The mean of a column; NaN where it is not defined."""
+    """The mean of a column; NaN if it is undefined."""
 
     def value(history: RunHistory, evaluation: Evaluation) -> float:
         found = evaluation.scores.get(name)
@@ -87,19 +87,19 @@ def column(name: str) -> Callable[[RunHistory, Evaluation], float]:
 
 
 def shown(history: RunHistory, evaluation: Evaluation, probes: bool, words: str = "") -> list[Image.Image]:
-    """An evaluation's images of the probes or of the subject, of prompts that have these words."""
+    """An evaluation's images of the probes or of the subject, for prompts with these words."""
     chosen = [each for each in evaluation.images if each.cell.is_probe is probes and words in each.cell.prompt]
     return [read_image(history.output_dir / str(each.file)) for each in chosen]
 
 
 def gray(history: RunHistory, evaluation: Evaluation) -> float:
-    """Share of gray images among those whose prompt asks for black and white."""
+    """The share of gray images among those whose prompt asks for black and white."""
     images = np.stack([np.asarray(each, float) / 255 for each in shown(history, evaluation, False, "black and white")])
     return float(((images.max(-1) - images.min(-1)).mean((1, 2)) < GRAY).mean())
 
 
 def leakage_by_clip(history: RunHistory, evaluation: Evaluation) -> float:
-    """Rise of the probes' cosine to the photos by the demo's CLIP, as a share of the subject's."""
+    """The rise of the probes' cosine to the photos by the demo's CLIP, as a share of the subject's."""
     if evaluation.step == 0:
         return math.nan
     encoder = ClipEncoder(CLIP)
@@ -114,7 +114,7 @@ def leakage_by_clip(history: RunHistory, evaluation: Evaluation) -> float:
 
 
 def copies_by_hash(history: RunHistory, evaluation: Evaluation) -> float:
-    """Share of images whose difference hash is nearer to a photo's than the photos' are to each other."""
+    """The share of images whose difference hash is closer to a photo's than the photos' are to each other."""
     photos = difference_hash(read_images(list_images(PHOTOS)))
     among = (photos[:, None] != photos).sum(-1) + 64 * np.eye(len(photos), dtype=int)
     images = difference_hash(shown(history, evaluation, False))
@@ -128,7 +128,7 @@ def difference_hash(images: Sequence[Image.Image]) -> Float[np.ndarray, "n 64"]:
 
 
 def spread_of_pixels(history: RunHistory, evaluation: Evaluation) -> float:
-    """Mean distance of the probes' pixels within a prompt, as a share of step 0."""
+    """The mean distance of the probes' pixels within a prompt, as a share of that at step 0."""
     if evaluation.step == 0:
         return math.nan
     return _spread(history, evaluation) / _spread(history, history.evaluations[0])
@@ -164,7 +164,7 @@ ROWS = (
 
 
 def cell(row: Row, histories: Sequence[RunHistory], step: int) -> str:
-    """Mean, least and greatest over the trainings, and in how many of them the alarm sounds."""
+    """Mean, minimum, and maximum over the training runs, and in how many of them the alarm sounds."""
     found = [(history, evaluation) for history in histories if (evaluation := history.at(step)) is not None]
     values = np.array([row.value(*each) for each in found])
     known = values[~np.isnan(values)]
@@ -176,7 +176,7 @@ def cell(row: Row, histories: Sequence[RunHistory], step: int) -> str:
 
 
 def rows(histories: Mapping[str, Sequence[RunHistory]]) -> list[list[str]]:
-    """The table's lines, prior preservation off and on beneath each other."""
+    """The rows of the table, with prior preservation off and on below each other."""
     return [
         [row.words, prior, *(cell(row, found, step) for step in STEPS)]
         for row in ROWS
@@ -185,14 +185,14 @@ def rows(histories: Mapping[str, Sequence[RunHistory]]) -> list[list[str]]:
 
 
 def strangers(folder: Path) -> str:
-    """Share of the base model's images of other people that count as copies."""
+    """The share of the base model's images of other people that count as copies."""
     images = read_images(list_images(folder))
     found = Copying(PHOTOS).score(images, [])["copying"]
     return f"{int(found.sum())} of {len(images)}"
 
 
 def report(histories: Mapping[str, Sequence[RunHistory]], others: Path) -> str:
-    """The part of SIGNALS.md."""
+    """The section of SIGNALS.md."""
     config = load_config(CONFIG)
     grid, train = config.prompt_grid, config.train
     header = ["signal", "prior", *(f"step {step}" for step in STEPS)]
@@ -221,7 +221,7 @@ Of the base model's images of other people {strangers(others)} count as copies.
 
 
 def train(run: Run) -> None:
-    """Train what is not there yet; a run that was interrupted goes on."""
+    """Run the training unless it is complete; an interrupted run is resumed."""
     if (run.folder / "run.json").exists() and read_run(run.folder).has_ended:
         return
     command = [sys.executable, str(ROOT / "train.py"), "--config", str(CONFIG), *run.overrides]
@@ -232,7 +232,7 @@ def train(run: Run) -> None:
 
 
 def prepare(folder: Path) -> None:
-    """The gallery of other people, and the photos that are held out."""
+    """Write the gallery of other people and the held-out photos."""
     config = load_config(CONFIG, [f"data.class_images={folder / 'class-images'}"])
     class_images(load_pipeline(ROOT / config.model, config.model), config.data, config.prompt_grid, None)
     (folder / "held-out").mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Run a training script in a process of its own; learn when each optimizer step ended and its peak memory."""
+"""Run a training script in its own process, and record when each optimizer step ended and the peak memory."""
 
 import atexit
 import json
@@ -18,10 +18,10 @@ from measure import ROOT, wait_for_gpu
 
 @dataclass(frozen=True)
 class Clocked:
-    """What a script's process was seen to do.
+    """Observations of a script's process.
 
-    started: when it was started; ended: when each optimizer step ended, both in seconds of one clock.
-    resident, gpu: its peak memory in bytes, in RAM and on the GPU (0 without one).
+    started: when it was started; ended: when each optimizer step ended, both in seconds of the same clock.
+    resident, gpu: its peak memory in bytes, in RAM and on the GPU (0 without a GPU).
     """
 
     started: float
@@ -35,7 +35,7 @@ class Clocked:
         return self.ended[0] - self.started
 
     def rate(self, after: int) -> float:
-        """Steps a second, those up to `after` left out."""
+        """Steps per second, without those up to `after`."""
         return (len(self.ended) - after) / (self.ended[-1] - self.ended[after - 1])
 
 
@@ -46,13 +46,13 @@ def run_clocked(
     after: int = 1,
     environment: Mapping[str, str] | None = None,
 ) -> Clocked:
-    """Run the script to its end, or until `steps` steps are done.
+    """Run the script to its end, or until it has done `steps` steps.
 
     Args:
-        after: the step from which on a rate will be taken; work that a GPU still has to do is waited for there.
+        after: the step after which the rate is measured; pending GPU work is completed there first.
 
     Raises:
-        SystemExit: the script failed; shows the end of what it printed.
+        SystemExit: the script failed; shows the end of its output.
     """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "clock.json"
@@ -65,7 +65,7 @@ def run_clocked(
 
 
 def _environment(more: Mapping[str, str] | None) -> dict[str, str]:
-    """Nothing is looked up outside: the network is no part of what is measured."""
+    """An environment without network access, which is not part of the measurement."""
     return {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", **(more or {})}
 
 
@@ -82,7 +82,7 @@ class _Clock:
         self.ended.append(time.time())
         if len(self.ended) == self.steps:
             self.write()
-            os._exit(0)  # what comes after the last step, exports above all, is not measured
+            os._exit(0)  # everything after the last step, mainly exports, is not measured
 
     def write(self) -> None:
         import torch
@@ -92,14 +92,14 @@ class _Clock:
 
 
 def _peak_resident() -> int:
-    """Not getrusage's ru_maxrss: Linux begins that one with the size of the process that started this one."""
+    """The peak memory; not getrusage's ru_maxrss, which on Linux starts with the size of the parent process."""
     kilobytes = re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())
     assert kilobytes is not None
     return int(kilobytes.group(1)) * 1024
 
 
 def main() -> None:
-    """Inside the process: hook the clock in and become the script."""
+    """Inside the process: install the clock and run the script."""
     out, steps, after, script, *arguments = sys.argv[1:]
     from torch.optim.optimizer import register_optimizer_step_post_hook
 

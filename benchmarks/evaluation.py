@@ -1,4 +1,4 @@
-"""Rendering a grid in the middle of training, against a new pipeline and one image a call.
+"""Time rendering a grid during training, compared with a new pipeline and one image per call.
 
 python benchmarks/evaluation.py --size demo
 python benchmarks/evaluation.py --size sd15
@@ -29,12 +29,13 @@ GUIDANCE = 7.5
 REDUCED_STEPS = 8
 
 PEAK_TFLOPS = {"H100 80GB HBM3": 989, "H200": 989, "A100": 312}
-"""Dense bf16 by device name, from NVIDIA's data sheets (H100's and H200's state it with sparsity, which is twice this).
+"""Dense bf16 by device name, from NVIDIA's data sheets (for H100 and H200 they state it with sparsity, which is twice
+this).
 """
 
 
 class Usual:
-    """The way of diffusers' example scripts: a pipeline from the folder around the live UNet, one image a call."""
+    """The approach of diffusers' example scripts: a pipeline from the folder with the live UNet, one image per call."""
 
     def __init__(self, live: Any, chosen: Scale, grid: PromptGrid, autocast: Callable[[], AbstractContextManager]):
         self.live, self.chosen, self.grid, self.autocast = live, chosen, grid, autocast
@@ -72,7 +73,7 @@ def usual_image(pipeline: Any, grid: PromptGrid, prompt: str, seed: int) -> Imag
 
 
 class Ours:
-    """The monitor's way: one renderer for the whole run, batches of cells, everything given back."""
+    """The monitor's approach: one renderer for the entire run, batches of cells, all state restored."""
 
     def __init__(self, live: Any, grid: PromptGrid, autocast: torch.dtype | None) -> None:
         self.live, self.grid = live, grid
@@ -85,15 +86,18 @@ class Ours:
 
 
 def image_flops(chosen: Scale, device: torch.device, grid: PromptGrid) -> int:
-    """Floating point operations that one image needs, the model without LoRA layers; additions count too."""
+    """Floating-point operations per image, for the model without LoRA layers; additions count too."""
     pipeline = usual_pipeline(chosen, device)
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # else CPU attention is not counted
+    with (
+        FlopCounterMode(display=False) as counter,
+        sdpa_kernel(SDPBackend.MATH),
+    ):  # otherwise CPU attention is not counted
         usual_image(pipeline, grid, grid.prompts[0], 0)
     return counter.get_total_flops()
 
 
 def rate(flops: float, found: float) -> str:
-    """How many operations a second, and what share of the GPU's peak that is."""
+    """Operations per second, and their share of the GPU's peak."""
     name = gpu() or ""
     peak = next((value for key, value in PEAK_TFLOPS.items() if key in name), None)
     share = (
@@ -103,7 +107,7 @@ def rate(flops: float, found: float) -> str:
 
 
 def difference(ours: Sequence[Image | None], usual: Sequence[Image]) -> str:
-    """How far the two sides' images are apart, in levels of 255."""
+    """The difference between the two sides' images, in levels of 255."""
     pairs = zip(ours, usual, strict=True)
     levels = [np.abs(np.asarray(a, np.float32) - np.asarray(b, np.float32)) for a, b in pairs if a is not None]
     missing = f", {len(usual) - len(levels)} missing" if len(levels) < len(usual) else ""
@@ -134,7 +138,7 @@ def main() -> None:
     steps = options.steps or (REDUCED_STEPS if chosen.reduced else 20)
     grid = PromptGrid(PROMPTS, SEEDS, steps=steps, guidance=GUIDANCE, size=(chosen.pixels, chosen.pixels))
     dtype = torch.bfloat16 if chosen.precision == "bf16" else None
-    # a live model for each side, so that what one did to it does not help or hinder the other
+    # a live model for each side, so that neither affects the other
     ours = Ours(live_pipeline(chosen, device), grid, dtype)
     usual = Usual(
         live_pipeline(chosen, device), chosen, grid, lambda: torch.autocast(device, dtype) if dtype else nullcontext()

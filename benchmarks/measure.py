@@ -1,4 +1,4 @@
-"""Time sides in turn, compare their medians, and keep what was found in benchmarks/RESULTS.md."""
+"""Time several sides in turn, compare their medians, and save the results in benchmarks/RESULTS.md."""
 
 import argparse
 import os
@@ -28,10 +28,10 @@ TITLES = {"demo": "the demo's models", "sd15": "Stable Diffusion v1.5's size, ra
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is measured, and how a side is compared with the first one.
+    """A measured quantity, and how a side is compared with the first one.
 
-    ratio: what the ratio says, such as "times as fast".
-    smaller_is_faster: the ratio is the first side's value over the other's, else the other's over the first's.
+    ratio: the meaning of the ratio, such as "times as fast".
+    smaller_is_faster: the ratio is the first side's value over the other's; otherwise the other's over the first's.
     """
 
     unit: str
@@ -48,13 +48,13 @@ STEPS_PER_SECOND = Quantity("steps/s", "times as fast", smaller_is_faster=False)
 GIB = Quantity("GiB", "times as much", smaller_is_faster=False)
 
 LOAD = os.getloadavg()[0]
-"""Processes that ran in the minute before: with other work on the machine no number here means anything."""
+"""The load of the previous minute: with other work on the machine, the numbers are meaningless."""
 
 Rounds = dict[str, list[float]]
 
 
 def arguments(description: str, rounds: int = 3) -> argparse.ArgumentParser:
-    """The options that every benchmark has."""
+    """The options shared by all benchmarks."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--size", choices=list(TITLES), default="demo", help="which models")
     parser.add_argument("--rounds", type=int, default=rounds, help="how often every side runs")
@@ -62,7 +62,7 @@ def arguments(description: str, rounds: int = 3) -> argparse.ArgumentParser:
 
 
 def seconds(action: Callable[[], Any]) -> Callable[[], float]:
-    """The action as a side that is measured by the time it takes, what it leaves to a GPU included."""
+    """A side that is measured by the time the action takes, including its pending GPU work."""
 
     def timed() -> float:
         wait_for_gpu()
@@ -75,7 +75,7 @@ def seconds(action: Callable[[], Any]) -> Callable[[], float]:
 
 
 def alternate(sides: Mapping[str, Callable[[], float]], rounds: int) -> Rounds:
-    """Every side's value in every round; each round begins one side later than the round before."""
+    """Every side's value in every round; each round starts one side later than the previous one."""
     names = list(sides)
     values: Rounds = {name: [] for name in names}
     for number in range(rounds):
@@ -87,7 +87,7 @@ def alternate(sides: Mapping[str, Callable[[], float]], rounds: int) -> Rounds:
 
 
 def comparison(values: Rounds, quantity: Quantity, label: str = "") -> str:
-    """A Markdown table of sides; the first is what the others are compared with."""
+    """A Markdown table of sides; the others are compared with the first one."""
     first = next(iter(values.values()))
     rows = []
     for index, (name, found) in enumerate(values.items()):
@@ -99,20 +99,20 @@ def comparison(values: Rounds, quantity: Quantity, label: str = "") -> str:
 
 
 def listing(values: Rounds, quantity: Quantity, label: str = "") -> str:
-    """A Markdown table of things that are not each other's rivals."""
+    """A Markdown table of quantities that are not compared with each other."""
     rows = [(name, *_spread(found, quantity.digits)) for name, found in values.items()]
     return table((label, f"median {quantity.unit}", "min to max"), rows)
 
 
 def shares(parts: Mapping[str, float], label: str) -> str:
-    """A Markdown table of seconds and of what share of their sum they are."""
+    """A Markdown table of seconds and their shares of the sum."""
     total = sum(parts.values())
     rows = [(name, f"{found:.2f}", f"{100 * found / total:.0f} %") for name, found in parts.items()]
     return table((label, "s", "share"), rows)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown; the first column is text, the others are numbers."""
+    """A Markdown table; the first column is text, the others are numbers."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -122,12 +122,12 @@ def _spread(found: Sequence[float], digits: int) -> tuple[str, str]:
 
 
 def publish(title: str, size: str, parts: Sequence[str]) -> None:
-    """Print tables and notes, and put them in place of this benchmark's section of RESULTS.md."""
+    """Print tables and notes, and replace this benchmark's section of RESULTS.md with them."""
     publish_section(RESULTS, PREAMBLE, f"{Path(sys.argv[0]).stem} {size}", f"{title}: {TITLES[size]}", parts)
 
 
 def publish_section(file: Path, preamble: str, key: str, title: str, parts: Sequence[str]) -> None:
-    """Print tables and notes with the command and the machine, and put them in place of a file's section."""
+    """Print tables and notes with the command and the machine, and replace a section of a file with them."""
     body = "\n\n".join([f"## {title}", f"`{_command()}`", machine(), *parts])
     print(f"\n{body}")
     sections = _sections(file.read_text(encoding="utf-8")) if file.exists() else {}
@@ -141,13 +141,13 @@ def _sections(text: str) -> dict[str, str]:
 
 
 def _command() -> str:
-    """The command that ran; of a path outside the repository only the name, the rest is this machine's."""
+    """The command; paths outside the repository are reduced to their names."""
     words = [re.sub(r"(^|=)/.*/", r"\1", word) for word in sys.argv[1:]]
     return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])
 
 
 def machine() -> str:
-    """One line: GPU and processor, versions, date, and how busy the machine was when the benchmark began."""
+    """One line with GPU and processor, versions, date, and the machine's load when the benchmark started."""
     import torch
 
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers"))
@@ -157,21 +157,21 @@ def machine() -> str:
 
 
 def wait_for_gpu() -> None:
-    """Until the GPU has done what it was given; nothing to do where torch is not in use."""
+    """Wait until the GPU has finished its work; do nothing if torch is not in use."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def gpu() -> str | None:
-    """Name of the GPU; None where there is none."""
+    """The name of the GPU; None if there is none."""
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
 def _processor() -> str:
-    """The processor's name; `platform` only knows its family on Linux."""
+    """The processor's name; on Linux, `platform` only knows its family."""
     cpuinfo = Path("/proc/cpuinfo")
     found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
     return found.group(1) if found else platform.processor() or platform.machine()

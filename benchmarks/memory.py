@@ -1,4 +1,4 @@
-"""Peak memory of training alone and with evaluations, at the same batch.
+"""Measure the peak memory of training alone and with evaluations, at the same batch size.
 
 python benchmarks/memory.py --size demo
 python benchmarks/memory.py --size sd15
@@ -18,7 +18,7 @@ BYTES_IN_GIB = 2**30
 
 @dataclass(frozen=True)
 class Runs:
-    """Trainings in a process each; `resident` and `gpu` collect what the last runs took, in GiB."""
+    """Training runs in separate processes; `resident` and `gpu` collect the peak memory of the last runs, in GiB."""
 
     chosen: Scale
     size: str
@@ -27,7 +27,7 @@ class Runs:
     gpu: Rounds = field(default_factory=dict)
 
     def resident(self, side: str, more: Sequence[str]) -> float:
-        """GiB of RAM at the peak; remembers the GPU's beside it."""
+        """Peak RAM in GiB; also records that of the GPU."""
         found = self.run(more)
         self.gpu.setdefault(side, []).append(found.gpu / BYTES_IN_GIB)
         return found.resident / BYTES_IN_GIB
@@ -53,7 +53,7 @@ class Runs:
             return run_clocked(ROOT / "train.py", everything, environment=environment)
 
     def evaluations(self) -> list[str]:
-        """The config's metrics with networks that are at hand, and fewer scheduler steps, which take no memory."""
+        """The config's metrics on available networks, and fewer scheduler steps, which do not affect memory."""
         clip, head = clip_folder(self.size), aesthetic_head(self.size)
         recognizer = "dlib" if self.size == "demo" else RECOGNIZER
         return [

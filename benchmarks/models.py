@@ -1,4 +1,4 @@
-"""The models and photos that benchmarks run on: the demo's, and Stable Diffusion v1.5's size with random weights."""
+"""The models and photos of the benchmarks: the demo's, and the size of Stable Diffusion v1.5 with random weights."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from measure import ROOT, gpu
 
 DEMO = ROOT / "assets/demo"
 CACHE = Path(tempfile.gettempdir()) / "finetune_monitor-benchmarks"
-"""What is built once and used again; it may be deleted at any time."""
+"""The folder of files that are built once and reused; it may be deleted at any time."""
 
 BLOCKS = (320, 640, 1280, 1280)
 UNET = {
@@ -51,15 +51,15 @@ NOISE = {
     "set_alpha_to_one": False,
     "steps_offset": 1,
 }
-"""Values of the config files that are published with Stable Diffusion v1.5."""
+"""Values from the config files published with Stable Diffusion v1.5."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A size of the models, on this machine.
+    """A model size on this machine.
 
-    config: whose LoRA rank and layers are used.
-    pixels, precision: full size where there is a GPU, else what a CPU can do in minutes.
+    config: the config whose LoRA rank and layers are used.
+    pixels, precision: full size with a GPU, otherwise what a CPU can do in minutes.
     """
 
     folder: Path
@@ -70,7 +70,7 @@ class Scale:
 
 
 def scale(size: str) -> Scale:
-    """The size by its name; builds the model where it is not there yet."""
+    """The size with a name; builds the model if necessary."""
     if size == "demo":
         return Scale(DEMO / "stable-diffusion", ROOT / "configs/demo.yaml", 64, "no", False)
     full = gpu() is not None
@@ -79,7 +79,7 @@ def scale(size: str) -> Scale:
 
 
 def _cached(name: str, build: Callable[[Path], None]) -> Path:
-    """A folder of the cache; it appears only once it is whole."""
+    """A folder in the cache, which appears only once it is complete."""
     folder, staged = CACHE / name, CACHE / f"{name}.partial"
     if not folder.exists():
         shutil.rmtree(staged, ignore_errors=True)
@@ -90,7 +90,7 @@ def _cached(name: str, build: Callable[[Path], None]) -> Path:
 
 
 def _build_sd15(folder: Path) -> None:
-    """4.3 GB in fp32, as the hub holds the model."""
+    """Build 4.3 GB in fp32, like the model on the hub."""
     import torch
     from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -109,9 +109,9 @@ def _build_sd15(folder: Path) -> None:
 
 
 def live_pipeline(chosen: Scale, device: str) -> Any:
-    """A pipeline in the middle of its LoRA training: UNet in train mode, LoRA layers that have moved, fp32 or as asked.
+    """A pipeline during LoRA training: UNet in train mode, LoRA layers with nonzero weights, in fp32 or as requested.
 
-    Frozen weights of UNet and text encoder are in the training's precision, as training scripts keep them.
+    Frozen weights of UNet and text encoder are in the training precision, as in training scripts.
     """
     import torch
     from diffusers import StableDiffusionPipeline
@@ -158,7 +158,7 @@ def _build_clip(folder: Path) -> None:
 
 
 def aesthetic_head(size: str) -> Path:
-    """The demo's head, or one of random weights for ViT-L/14's embeddings."""
+    """The demo's head, or one with random weights for ViT-L/14 embeddings."""
     if size == "demo":
         return DEMO / "aesthetic_head.safetensors"
     return _cached("aesthetic-head-random", _build_head) / "head.safetensors"
@@ -177,7 +177,7 @@ def _build_head(folder: Path) -> None:
 def recognizer_cache() -> Path:
     """A cache folder for `FINETUNE_MONITOR_CACHE` with a random InceptionResnetV1.
 
-    Under the name of casia-webface: its publisher states no hash, so the package takes any weights of this network.
+    Named casia-webface: its publisher states no hash, so the package accepts any weights of this network.
     """
     return _cached("recognizer-random", _build_recognizer)
 
@@ -195,7 +195,7 @@ def _build_recognizer(folder: Path) -> None:
 
 
 def astronaut_photos(pixels: tuple[int, int], count: int) -> list[Any]:
-    """Crops of scikit-image's astronaut (NASA, public domain), each another one, with the face in it."""
+    """Different crops of scikit-image's astronaut (NASA, public domain), each with the face in it."""
     import numpy as np
     from PIL import Image
     from skimage.data import astronaut
@@ -212,11 +212,11 @@ def astronaut_photos(pixels: tuple[int, int], count: int) -> list[Any]:
 
 
 PHOTOS = 12
-"""Divided by both batch sizes, so that no batch of an epoch is smaller than the others."""
+"""Divisible by both batch sizes, so that no batch of an epoch is smaller than the others."""
 
 
 def photo_folder(kind: str) -> Path:
-    """Twelve photos: the demo's six small ones twice, or JPEGs as a phone takes them."""
+    """Twelve photos: the demo's six small ones twice, or JPEGs as from a phone."""
     return _cached(f"photos-{kind}", _phone_photos if kind == "phone" else _small_photos)
 
 

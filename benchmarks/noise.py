@@ -1,4 +1,4 @@
-"""Worlds of known truth for intervals and stopping rules, with the noise that was measured in the demo's images."""
+"""Simulations with known truth for intervals and stopping rules, with the noise measured in the demo's images."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,31 +10,31 @@ from finetune_monitor.record.evaluation import Evaluation, ScoredImage, summariz
 from finetune_monitor.record.grid import PromptGrid
 
 Shape: TypeAlias = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
-"""Draws numbers of mean 0 and variance 1."""
+"""Draws numbers with mean 0 and variance 1."""
 
 SEED, SEED_AND_STEP, RESIDUAL = 0.128, 0.102, 0.087
-"""Standard deviations of one image's similarity that come with its seed, with seed and step, and with neither."""
+"""Standard deviations of an image's similarity due to its seed, to seed and step, and to neither."""
 
 LIKENESS, SPREAD, DIMENSIONS = 0.88, 0.04, 64
-"""Of photos: mean and standard deviation of the cosine with the person's own direction; the rest is isotropic."""
+"""For photos: mean and standard deviation of the cosine with the person's own direction; the rest is isotropic."""
 
 METRIC = "face_similarity"
 
 
 def normal(rng: np.random.Generator, size: tuple[int, ...]) -> np.ndarray:
-    """As most formulas assume."""
+    """Normal noise, as most formulas assume."""
     return rng.normal(size=size)
 
 
 def skewed(rng: np.random.Generator, size: tuple[int, ...]) -> np.ndarray:
-    """To the left, as similarities are: most images come near the top, some fail."""
+    """Noise skewed to the left, like similarities: most images are near the top, some fail."""
     return (2 - rng.gamma(2, size=size)) / math.sqrt(2)
 
 
 def scores(
     rng: np.random.Generator, prompts: int, seeds: int, shape: Shape = normal, is_crossed: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of mean 0 of a grid's images at one step, and by image which draw of noise it is of."""
+    """Scores with mean 0 of a grid's images at one step, and the draw of noise of each image."""
     shared = math.hypot(SEED, SEED_AND_STEP) * shape(rng, (1, seeds) if is_crossed else (prompts, seeds))
     values = shared + RESIDUAL * shape(rng, (prompts, seeds))
     draws = np.tile(np.arange(seeds), prompts) if is_crossed else np.arange(prompts * seeds)
@@ -44,7 +44,7 @@ def scores(
 def changes(
     rng: np.random.Generator, prompts: int, seeds: int, shape: Shape = normal, is_crossed: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Changes of mean 0 between two steps of the same cells, and by image which draw of noise it is of."""
+    """Changes with mean 0 between two steps of the same cells, and the draw of noise of each image."""
     size = (1, seeds) if is_crossed else (prompts, seeds)
     steps = [SEED_AND_STEP * shape(rng, size) + RESIDUAL * shape(rng, (prompts, seeds)) for _ in range(2)]
     draws = np.tile(np.arange(seeds), prompts) if is_crossed else np.arange(prompts * seeds)
@@ -54,7 +54,7 @@ def changes(
 def photos(
     rng: np.random.Generator, count: int, shape: Shape = normal
 ) -> tuple[Callable[[Sequence[int]], float], float]:
-    """The mean cosine of two of so many photos of a person, by which of them are looked at, and its true value."""
+    """The mean cosine of pairs of photos of a person, as a function of the photos used, and its true value."""
     along = np.minimum(LIKENESS + SPREAD * shape(rng, (count, 1)), 1.0)
     across = rng.normal(size=(count, DIMENSIONS))
     across /= np.linalg.norm(across, axis=1, keepdims=True)
@@ -71,7 +71,7 @@ def photos(
 def history(
     rng: np.random.Generator, curve: Sequence[float], grid: PromptGrid, shape: Shape = normal
 ) -> list[Evaluation]:
-    """Evaluations at steps 0, 300, ... whose true means are the curve; a cell's own noise stays over the steps."""
+    """Evaluations at steps 0, 300, ... with the curve as true means; a cell's own noise is the same at all steps."""
     places = np.unique([cell.seed for cell in grid.cells], return_inverse=True)[1]
     count = places.max() + 1
     of_seed, residual = SEED * shape(rng, (count,)), (len(curve), len(places))

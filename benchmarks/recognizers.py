@@ -1,4 +1,4 @@
-"""Milliseconds a face of face recognizers, cutting it out of the image included.
+"""Time face recognizers in milliseconds per face, including cropping.
 
 python benchmarks/recognizers.py
 python benchmarks/recognizers.py dlib casia-webface PATH

@@ -1,11 +1,11 @@
-"""What a page of runs takes to write, how large it is, how fast it opens and answers; what a sweep adds to its runs.
+"""Measure how long a page takes to write, its size, how fast it opens and responds, and the overhead of a sweep.
 
 python benchmarks/report.py long
 python benchmarks/report.py many
 python benchmarks/report.py sweep
 
-`long` is one run of 100 evaluations with 64 images of 512 px, `many` are 50 runs of 30 evaluations with 8 images.
-Both need Chromium and the package playwright.
+`long` is one run of 100 evaluations with 64 images of 512 px; `many` is 50 runs of 30 evaluations with 8 images. Both
+need Chromium and the package playwright.
 """
 
 import argparse
@@ -40,19 +40,19 @@ Each section is written by the command that stands in it, and replaced when that
 
 MILLISECONDS = Quantity("ms", "times as fast", smaller_is_faster=True, digits=0)
 PATIENCE = 60_000
-"""Milliseconds before a page counts as one that never opens."""
+"""Milliseconds after which a page counts as never opening."""
 
 STEP = 50
-"""Training steps from one evaluation to the next."""
+"""Training steps between two evaluations."""
 
 TRIALS = 4
 HALF = max(1, (os.cpu_count() or 1) // 2)
-"""Cores of each of two trainings at a time."""
+"""Cores for each of two concurrent training runs."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """How much the page shows: images are those of one evaluation."""
+    """How much the page shows; images are per evaluation."""
 
     runs: int
     evaluations: int
@@ -124,7 +124,7 @@ def measure_page(what: str, load: Load, rounds: int, is_try: bool) -> None:
 
 
 class SyntheticRun:
-    """A run directory without a training; its images are links to a few that all steps share."""
+    """A run directory without a training run; its images are links to a few that all steps share."""
 
     def __init__(self, folder: Path, load: Load, number: int):
         prompts = [f"a photo of sks person, scene {place}" for place in range(max(1, load.images // 8))]
@@ -138,7 +138,7 @@ class SyntheticRun:
         self._record.begin({"metrics": described, "best_metric": "face_similarity"}, None, None)
 
     def evaluate(self) -> None:
-        """One more evaluation, `STEP` after the last."""
+        """Add one evaluation, `STEP` steps after the last."""
         step = STEP * len(self._record.evaluations)
         place = Path("images") / f"step-{step:06d}"
         (self.folder / place).mkdir(parents=True)
@@ -154,7 +154,7 @@ class SyntheticRun:
 
 
 def image_pool(folder: Path, pixels: int) -> list[Path]:
-    """Sixteen images with the detail of photos: a portrait, tinted and with the grain of a camera."""
+    """Sixteen images with photographic detail: a portrait, tinted and with camera grain."""
     if not folder.exists():
         folder.mkdir(parents=True)
         photo = next((ROOT / "assets/demo/photos/astronaut").glob("*.png"))
@@ -213,7 +213,7 @@ WATCH = """(cells) => {
 
 
 def measure_reading(page: Path, load: Load, rounds: int) -> tuple[Rounds, Rounds, int]:
-    """Milliseconds until the charts are drawn, and until clicks are answered."""
+    """Milliseconds until the charts are drawn, and until the page responds to clicks."""
     opening: Rounds = {"until the charts are drawn": []}
     answering: Rounds = {"the first click": [], "further clicks": []}
     seen = 0
@@ -231,14 +231,14 @@ def measure_reading(page: Path, load: Load, rounds: int) -> tuple[Rounds, Rounds
 
 
 def places_to_click(tab: Any, load: Load) -> list[int]:
-    """Evaluations across the run, but the one that is shown already."""
+    """Evaluations across the run, except the one that is already shown."""
     shown = tab.locator("#peek .chart-title strong").inner_text()
     spread = dict.fromkeys(int(place) for place in np.linspace(1, load.evaluations - 1, 5))
     return [place for place in spread if not shown.endswith(f"step {STEP * place}")]
 
 
 def click(tab: Any, load: Load, place: int) -> tuple[float, int]:
-    """Press a point of the last line that is drawn, which is the chosen run's and lies on top."""
+    """Click a point of the last line drawn, which is that of the chosen run, on top."""
     chart = tab.locator("#charts .panel").first
     chart.scroll_into_view_if_needed()
     lines = chart.locator(".scatterlayer .trace").filter(has=tab.locator(f".points path:nth-child({place + 1})"))
@@ -256,7 +256,7 @@ def click(tab: Any, load: Load, place: int) -> tuple[float, int]:
 
 
 def measure_sweep(rounds: int, is_try: bool) -> None:
-    """The same four trainings by train.py and by a sweep."""
+    """Time the same four training runs with train.py and with a sweep."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         work = Work(Path(name), 10 if is_try else 60)
         work.train([0], "class images")  # generated once, and the files come from the disk the first time
@@ -274,7 +274,7 @@ def measure_sweep(rounds: int, is_try: bool) -> None:
 
 
 class Work:
-    """Four trainings, in a folder of their own for each way to run them."""
+    """Four training runs, with a separate folder for each way to run them."""
 
     def __init__(self, folder: Path, steps: int):
         self.folder, self.steps = folder, steps
@@ -307,7 +307,7 @@ class Work:
             self.train([first, first + 1])
 
     def train(self, seeds: list[int], name: str = "plain") -> None:
-        """Trainings at the same time."""
+        """Run training runs concurrently."""
         words = [f"{key}={value}" for key, value in self.settings.items()]
         command = [sys.executable, "train.py", "--config", "configs/demo.yaml", *words]
         threads = {} if len(seeds) == 1 else {"OMP_NUM_THREADS": str(HALF)}
@@ -330,7 +330,7 @@ class Work:
 
 
 def run_all(commands: list[list[str]], environment: dict[str, str]) -> None:
-    """Run them at the same time, until the last one ends."""
+    """Run the commands concurrently, until the last one ends."""
     everything = {**os.environ, **environment}
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen(command, cwd=ROOT, env=everything, **quiet) for command in commands]

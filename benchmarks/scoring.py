@@ -1,4 +1,4 @@
-"""Scoring images, against facenet-pytorch and open_clip image by image.
+"""Time scoring images, compared with facenet-pytorch and open_clip image by image.
 
 python benchmarks/scoring.py --size demo
 python benchmarks/scoring.py --size sd15
@@ -27,7 +27,7 @@ CLIPS = {"demo": "the demo's CLIP", "sd15": "ViT-L-14-quickgelu with random weig
 
 
 class OneByOne:
-    """What the two libraries' READMEs show: an image at a time, without gradients."""
+    """The approach in the two libraries' READMEs: one image at a time, without gradients."""
 
     def __init__(self, size: str, device: str, references: list[Image]) -> None:
         self.device = device
@@ -41,7 +41,7 @@ class OneByOne:
             self.references = torch.stack([self.embed(self.detect(image)) for image in references])
 
     def __call__(self, images: list[Image]) -> tuple[np.ndarray, np.ndarray]:
-        """Similarity, NaN without a face, and rating of each image."""
+        """The similarity, NaN without a face, and the rating of each image."""
         with torch.no_grad():
             return np.array([self.similarity(i) for i in images]), np.array([self.rating(i) for i in images])
 
@@ -99,7 +99,7 @@ class Ours:
 
 
 def new(images: list[Image]) -> list[Image]:
-    """The same images as new objects: the package remembers CLIP's embedding of one that it has seen."""
+    """The same images as new objects, because the package caches the CLIP embeddings of image objects."""
     return [image.copy() for image in images]
 
 
@@ -111,7 +111,7 @@ def _kept(action: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def agreement(ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray]) -> str:
-    """How many faces each side found, and how far their scores are apart."""
+    """How many faces each side found, and how much their scores differ."""
     faces = [int(np.isfinite(similarity).sum()) for similarity, _ in (ours, theirs)]
     apart = [float(np.nanmax(np.abs(a - b))) for a, b in zip(ours, theirs, strict=True)]
     return (

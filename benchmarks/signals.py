@@ -1,4 +1,4 @@
-"""How often the intervals cover and the stopping rules err, in worlds of known truth; writes benchmarks/SIGNALS.md.
+"""Measure interval coverage and errors of stopping rules in simulations with known truth; writes benchmarks/SIGNALS.md.
 
 python -m benchmarks.signals
 """
@@ -38,7 +38,7 @@ from finetune_monitor.stats.statistics import interval, mean
 RESULTS = Path(__file__).with_name("SIGNALS.md")
 
 ALARMS = "## Alarms over training"
-"""Where the part begins that benchmarks/alarms.py writes."""
+"""The start of the section that benchmarks/alarms.py writes."""
 
 RUNS = 2000
 SHAPES = {"normal": normal, "skewed": skewed}
@@ -68,12 +68,12 @@ RULES = {
 
 @dataclass(frozen=True)
 class Rates:
-    """Of a rule on a curve, as shares: 1 is all.
+    """The error rates of a rule on a curve, as shares: 1 means all.
 
     early: stopped before a step within a tenth of the gain of the best.
     unstopped: not stopped by the last evaluation.
-    lost: of the gain, at the step that was called the best.
-    bias: how much better the reported best score is than the true one, on average; raw: of the raw means' best.
+    lost: share of the gain lost at the step that was called the best.
+    bias: how much better the reported best score is than the true one, on average; raw: the same for the raw means.
     """
 
     early: float
@@ -86,7 +86,7 @@ class Rates:
 def rates(
     rule: StoppingRule, curve: Sequence[float], runs: int = RUNS, seed: int = 0, grid: PromptGrid = GRID
 ) -> Rates:
-    """Simulate whole runs that end where the rule says."""
+    """Simulate complete runs that end when the rule stops them."""
     rng, best, found = np.random.default_rng(seed), max(curve), []
     for _ in range(runs):
         whole = history(rng, curve, grid)
@@ -103,7 +103,7 @@ def rates(
 
 
 def coverage(draw: Callable[[], tuple[Estimate, float]], runs: int = RUNS) -> float:
-    """Share of the intervals that hold the truth."""
+    """The share of intervals that contain the truth."""
     return float(np.mean([found.low <= truth <= found.high for found, truth in (draw() for _ in range(runs))]))
 
 
@@ -124,18 +124,18 @@ def of_change(
 def of_bootstrap(
     rng: np.random.Generator, design: tuple[int, int], shape: Shape, is_crossed: bool
 ) -> tuple[Estimate, float]:
-    """What was used before: a percentile bootstrap over the images."""
+    """The previous method: a percentile bootstrap over the images."""
     return interval(mean, scores(rng, *design, shape=shape, is_crossed=is_crossed)[0], rounds=400), 0.0
 
 
 def of_ceiling(rng: np.random.Generator, count: int, shape: Shape) -> tuple[Estimate, float]:
-    """The interval of the photos' mean similarity among each other."""
+    """The interval of the photos' mean similarity to each other."""
     of_pairs, truth = photos(rng, count, shape)
     return jackknife(of_pairs, count).interval(count), truth
 
 
 def of_leave_one_out(rng: np.random.Generator, count: int, shape: Shape) -> tuple[Estimate, float]:
-    """What was used before: a percentile bootstrap over each photo's mean with the others."""
+    """The previous method: a percentile bootstrap over each photo's mean with the others."""
     of_pairs, truth = photos(rng, count, shape)
     pairs, every = count * (count - 1) / 2, of_pairs(range(count))
     without = [of_pairs([other for other in range(count) if other != one]) for one in range(count)]
@@ -144,7 +144,7 @@ def of_leave_one_out(rng: np.random.Generator, count: int, shape: Shape) -> tupl
 
 
 def coverage_rows() -> Iterator[list[str]]:
-    """A row a formula and design of the seeds, a column a grid and shape of the noise."""
+    """One row per formula and seed design, one column per grid and noise shape."""
     kinds = {
         "mean, seeds of its own a prompt (default): t over images": (of_mean, False),
         "mean, crossed seeds: t over seed means": (of_mean, True),
@@ -162,7 +162,7 @@ def coverage_rows() -> Iterator[list[str]]:
 
 
 def ceiling_rows() -> Iterator[list[str]]:
-    """A row a formula, a column a number of photos and shape of the noise."""
+    """One row per formula, one column per number of photos and noise shape."""
     kinds = {"jackknife with t": of_ceiling, "bootstrap of leave-one-out means (was used)": of_leave_one_out}
     for name, draw in tqdm(kinds.items(), desc="intervals of the ceiling"):
         cells = [
@@ -174,7 +174,7 @@ def ceiling_rows() -> Iterator[list[str]]:
 
 
 def stopping_rows(grid: PromptGrid) -> Iterator[list[str]]:
-    """A row a rule and curve."""
+    """One row per rule and curve."""
     for rule_name, rule in tqdm(RULES.items(), desc=f"stopping rules, {len(grid.cells)} images"):
         for curve_name, curve in CURVES.items():
             found = rates(rule, curve, grid=grid)
@@ -226,7 +226,7 @@ With {len(SMALL.cells)} images:
 
 
 def main() -> None:
-    """Simulate everything, with a bar for each part, and write the tables."""
+    """Simulate everything, with a progress bar for each part, and write the tables."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     _, heading, alarms = RESULTS.read_text().partition(ALARMS)
     RESULTS.write_text(report() + (f"\n{heading}{alarms}" if heading else ""))

@@ -1,4 +1,4 @@
-"""How long train.py takes to its first step, to refuse a config, and finetune-monitor to say what it can do.
+"""Time train.py until its first step and until it rejects a config, and finetune-monitor until it prints its help.
 
 python benchmarks/startup.py --size demo
 python benchmarks/startup.py --size sd15
@@ -36,7 +36,7 @@ def python(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def heavy_imports(words: Sequence[str]) -> str:
-    """Which heavy packages a command imports, as Python itself reports them."""
+    """The heavy packages that a command imports, as reported by Python itself."""
     report = python("-X", "importtime", *words).stderr
     imported = {line.rpartition("|")[2].strip() for line in report.splitlines() if line.startswith("import time:")}
     return ", ".join(name for name in HEAVY if name in imported) or "none"
@@ -51,7 +51,7 @@ def commands() -> dict[str, Callable[[], float]]:
 
 
 def trainings(chosen: Scale, folder: Path, size: str) -> dict[str, Callable[[], float]]:
-    """Evaluations and class images only with the demo's models: with larger ones a CPU takes minutes for each."""
+    """The runs to time; evaluations and class images only with the demo's models, as others take minutes."""
     sides = {"train.py, no class images, no evaluations": lambda: first_step(chosen, folder, BARE)}
     if size == "demo":
         again = f"data.class_images={folder / 'class-images'}"

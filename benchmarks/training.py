@@ -1,4 +1,4 @@
-"""Training steps a second, against diffusers' example script train_dreambooth_lora.py.
+"""Measure training steps per second, compared with diffusers' example script train_dreambooth_lora.py.
 
 python benchmarks/training.py --size demo --script train_dreambooth_lora.py
 python benchmarks/training.py --size sd15 --script train_dreambooth_lora.py
@@ -24,7 +24,7 @@ SCRIPT, CACHED, OURS, COMPILED = "diffusers' script", "the same, text encoded on
 
 @dataclass(frozen=True)
 class Job:
-    """What both sides train: after `warmup` steps, `steps` are timed."""
+    """The job that both sides train: after `warmup` steps, `steps` steps are timed."""
 
     chosen: Scale
     photos: str
@@ -40,7 +40,7 @@ class Job:
 
 
 def diffusers_arguments(job: Job, output: str, *more: str) -> list[str]:
-    """The script's own defaults wherever the task leaves a choice, but for the crop, which decides what is learned."""
+    """Settings with the script's own defaults wherever possible, except for the crop, which affects what is learned."""
     values = {
         "pretrained_model_name_or_path": job.chosen.folder,
         "instance_data_dir": photo_folder(job.photos),
@@ -80,7 +80,7 @@ def our_arguments(job: Job, output: str, *more: str) -> list[str]:
 
 
 class Runs:
-    """Runs of one job, each in a process of its own; remembers how long each side took to its first step."""
+    """Runs of one job, each in its own process; also records the time to the first step of each side."""
 
     def __init__(self, job: Job, script: Path, compiler_cache: str) -> None:
         self.job = job
@@ -98,7 +98,7 @@ class Runs:
         return run_clocked(script, words, self.job.until, self.job.warmup, self.environment)
 
     def rate(self, side: str) -> float:
-        """Steps a second of one run."""
+        """Steps per second of one run."""
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as output:
             found = self.sides[side](output)
         self.first_steps.setdefault(side, []).append(found.first_step)
@@ -106,7 +106,7 @@ class Runs:
 
 
 def measure(runs: Runs, sides: list[str], rounds: int) -> str:
-    """One job's tables: steps a second, and seconds to the first step."""
+    """One job's tables: steps per second, and seconds to the first step."""
     cold = None
     if COMPILED in sides:
         runs.rate(COMPILED)

@@ -184,8 +184,7 @@ def resolution(history: Sequence[Evaluation], column: str) -> Resolution | None:
 
 
 def _deviation(first: Point, second: Point | None, column: str) -> float:
-    """Standard deviation of a draw's change, from the standard error of the mean change; √2 of its own for one
-    point."""
+    """The standard deviation of a draw's change, from the error of the mean change; for one point, √2 of its own."""
     if second is None:
         found = spread(values_of(first.images, column), seeds(first.images))
         return found.error * math.sqrt(2 * (found.freedom + 1))

@@ -1,4 +1,4 @@
-"""Render a grid's cells from live weights: one pipeline for the whole run, sharing the modules being trained."""
+"""Render a grid's cells from live weights: one pipeline for the entire run, sharing the modules being trained."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext

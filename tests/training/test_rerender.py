@@ -166,7 +166,7 @@ def test_a_damaged_grid_is_named(copied, grid):
 def test_a_name_that_would_lose_pixels_or_a_recorded_image_is_refused(trained, capsys, name):
     folder = trained("lora")
     assert command(folder, 6, "p00-s1", "-o", folder.parent / name) == 2
-    assert "expected a name that ends in .png" in (err := capsys.readouterr().err) or "stay as they are" in err
+    assert "expected a name that ends in .png" in (err := capsys.readouterr().err) or "must not change" in err
 
 
 @pytest.mark.parametrize(
