@@ -211,7 +211,7 @@ def test_a_table_of_means_on_another_scale(ava, tmp_path):
         ({"--train": "test.jpgl", "--test": "test.jpgl"}, "--test and --train: "),
         ({"--test": "AVA.txt"}, "names is a rated image"),
         ({"--device": "cuda:1"}, "--device: found cuda:1, but torch can use 0 GPUs"),
-        ({"--device": "cpux"}, "--device: found cpux, expected cpu, cuda or cuda:1"),
+        ({"--device": "cpux"}, "--device: found cpux, expected cpu, cuda, or cuda:1"),
         ({"--images": "nowhere"}, "nowhere: no such folder"),
         ({"--test": "nowhere.jpgl"}, "nowhere.jpgl: No such file"),
         ({"--folds": "4", "--test": "test.jpgl"}, "--folds: found lists of images too"),
