@@ -13,9 +13,10 @@ from finetune_monitor.base.redaction import redacted
 
 STATE = "sweep.json"
 TRIALS = "trials"
+"""The folder of the run directories, one per trial."""
+
 CONFIGS = "configs"
 """The folder of the trials' configs."""
-"""The folder of the run directories, one per trial."""
 
 FORMAT = 1
 
