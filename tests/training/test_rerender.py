@@ -131,7 +131,7 @@ def test_without_a_recorded_image_of_this_size_nothing_is_equal(copied, capsys, 
     assert (tmp_path / "x.png").exists()
     Image.new("RGB", (32, 64)).save(recorded(copied, 6, "p00-s1"))
     assert command(copied) == 1
-    assert "no: the recorded image has 32 x 64 pixels, this one 64 x 64" in capsys.readouterr().out
+    assert "no: the recorded image has 32 x 64 pixels, this one has 64 x 64" in capsys.readouterr().out
 
 
 def test_weights_that_were_set_aside_are_found_by_their_step(copied, capsys):
