@@ -24,7 +24,7 @@ DEMO, NO_PRIOR, SWEEP, PAGE = (RUNS / name for name in ("demo", "demo-no-prior",
 PORT = 6123
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
-CHARTS, GRID = (360, 64, 1070, 976), (360, 130, 745, 830)
+CHARTS, GRID = (360, 76, 1070, 956), (360, 134, 745, 830)
 """Boxes of TensorBoard's charts and of the image grid in a window of 1440 pixels."""
 
 
