@@ -64,6 +64,13 @@ def test_similarity_rises_beyond_the_base_model_and_faces_are_found(history):
     assert 0 <= last.scores["aesthetic"].mean <= 10
 
 
+def test_with_prior_preservation_other_people_stay_who_they_are(history):
+    last = history.evaluations[-1]
+    assert not {"leakage", "probe_diversity", "copying"} & set(last.alarms)
+    assert last.scores["leakage"].mean < 0.7
+    assert last.scores["probe_diversity"].mean > 0.8
+
+
 def test_the_margin_shows_that_a_prompt_is_ignored(demo, history):
     prompts = history.grid.prompts
     metric = ClipScore(str(ROOT / "assets/demo/clip"), prompts=prompts)
