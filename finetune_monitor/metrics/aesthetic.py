@@ -76,7 +76,7 @@ class Aesthetic:
         self.bounds = scale_of(metadata)
         self._warned = False
         weights = {
-            "clip": {"id": source.id, "sha256": self._clip.sha256},
+            "clip": self._clip.identity,
             "head": {"id": str(head), "sha256": sha256(file)},
         }
         self._description = Description(weights=weights, notice=metadata.get("notice", ""))

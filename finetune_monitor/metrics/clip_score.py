@@ -108,7 +108,7 @@ class ClipScore:
         self._description = Description(
             columns={name: column for name, column in self.columns.items() if name == NAME or self._has_margin},
             weights={
-                "clip": {"id": self._clip.source.id, "sha256": self._clip.sha256},
+                "clip": self._clip.identity,
                 **({"prompts": _described(self._prompts)} if self._has_margin else {}),
             },
         )

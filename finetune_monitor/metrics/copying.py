@@ -135,7 +135,7 @@ class Copying:
             from finetune_monitor.models.sscd import SscdEncoder
 
             encoder = SscdEncoder(sscd, device)
-            weights["sscd"] = {"id": encoder.id, "sha256": encoder.sha256}
+            weights["sscd"] = encoder.identity
             names = (BY_SSCD, SSCD_SIMILARITY, SSCD_PHOTO)
             self._nearness.append(_Nearness(names, encoder.rows, encoder.rows(photos.images)))
         given = [name for nearness in self._nearness for name in nearness.columns]

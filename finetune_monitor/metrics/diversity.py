@@ -120,7 +120,7 @@ class Diversity:
         given = [name for space, _ in self._spaces for name in (*space, *space.values())]
         weights: dict[str, Any] = {"recognizer": self._reader.identity}
         if clip is not None:
-            weights["clip"] = {"id": clip.source.id, "sha256": clip.sha256}
+            weights["clip"] = clip.identity
         known = {name: self.columns[name] for name in given}
         self._description = Description(
             columns=with_level(known, alarm),

@@ -104,12 +104,12 @@ class SubjectSimilarity:
         photos = ReferencePhotos.read(references, held_out)
         by_clip = clip if isinstance(clip, ClipEncoder) else ClipEncoder(clip, pretrained, device)
         used, kept = photos.split(by_clip.embed(photos.images).cpu().numpy())
-        weights = {"clip": {"id": by_clip.source.id, "sha256": by_clip.sha256}}
+        weights = {"clip": by_clip.identity}
         self._likenesses = {NAME: _Likeness(by_clip.embed, used)}
         if dino is not None:
             by_dino = DinoEncoder(dino, device)
             used, _ = photos.split(by_dino.embed(photos.images).cpu().numpy())
-            weights["dino"] = {"id": by_dino.id, "sha256": by_dino.sha256}
+            weights["dino"] = by_dino.identity
             self._likenesses[DINO] = _Likeness(by_dino.embed, used)
         if len(kept):
             self._likenesses[HELD_OUT] = _Likeness(by_clip.embed, kept)

@@ -190,7 +190,7 @@ def _encoded(
     vae, rows = pipeline.vae, []
     for photo in photos:
         square = ImageOps.fit(photo, (size[1], size[0]), Resampling.LANCZOS)
-        pixels = torch.from_numpy(np.array(square, dtype=np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+        pixels = pipeline.image_processor.preprocess(square)
         rows.append(vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mean.float() * vae.config.scaling_factor)
     return torch.cat(rows)
 

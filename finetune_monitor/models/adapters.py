@@ -72,7 +72,8 @@ def adapter_to_export(models: Mapping[str, nn.Module]) -> str | None:
         ValueError: it cannot be said which was trained: several have gradients, or so have the weights beneath one.
     """
     layers = [layer for model in models.values() for _, layer in adapted_layers(model)]
-    trained = list(dict.fromkeys(name for layer in layers for name in _with_gradients(layer)))
+    owned = [pair for layer in layers for pair in _parameters(layer).items()]
+    trained = list(dict.fromkeys(name for name, own in owned if any(each.requires_grad for each in own)))
     whole = [name for name, model in models.items() if _is_adapted(model) and _has_trained_weights(model)]
     if trained and whole:
         raise ValueError(
@@ -95,7 +96,7 @@ def lora_layers(model: nn.Module, adapter: str) -> dict[str, LoraLayer]:
     """
     found = {}
     for name, layer in adapted_layers(model):
-        if adapter in _adapters(layer):
+        if adapter in _parameters(layer):
             found[_plain_name(name)] = _lora_layer(name, layer, adapter)
     if found:
         _check_names(model, found)
@@ -129,7 +130,7 @@ def _is_adapted(model: nn.Module) -> bool:
 
 def _has_trained_weights(model: nn.Module) -> bool:
     """Whether the model's own weights have gradients, and not only an adapter's."""
-    inside = {id(each) for _, layer in adapted_layers(model) for each in _adapter_parameters(layer)}
+    inside = {id(each) for _, layer in adapted_layers(model) for own in _parameters(layer).values() for each in own}
     return any(each.requires_grad and id(each) not in inside for each in model.parameters())
 
 
@@ -159,27 +160,10 @@ def _lora_layer(name: str, layer: BaseTunerLayer, adapter: str) -> LoraLayer:
     return LoraLayer(down, up, float(layer.scaling[adapter]), magnitude)
 
 
-def _containers(layer: BaseTunerLayer) -> list[Any]:
-    """Where a layer keeps its adapters, by the adapters' names."""
-    return [getattr(layer, name) for name in layer.adapter_layer_names if hasattr(layer, name)]
-
-
-def _adapters(layer: BaseTunerLayer) -> set[str]:
-    return {name for container in _containers(layer) for name in container.keys()}  # noqa: SIM118  (a ParameterDict)
-
-
-def _parameters(entry: Any) -> list[nn.Parameter]:
-    return list(entry.parameters()) if isinstance(entry, nn.Module) else [entry]
-
-
-def _adapter_parameters(layer: BaseTunerLayer) -> list[nn.Parameter]:
-    return [each for held in _containers(layer) for name in held.keys() for each in _parameters(held[name])]  # noqa: SIM118
-
-
-def _with_gradients(layer: BaseTunerLayer) -> list[str]:
-    return [
-        name
-        for container in _containers(layer)
-        for name in container.keys()  # noqa: SIM118
-        if any(each.requires_grad for each in _parameters(container[name]))
-    ]
+def _parameters(layer: BaseTunerLayer) -> dict[str, list[nn.Parameter]]:
+    """The parameters of each of a layer's adapters, by the adapters' names."""
+    found: dict[str, list[nn.Parameter]] = {}
+    for container in (getattr(layer, kind) for kind in layer.adapter_layer_names if hasattr(layer, kind)):
+        for name, held in container.items():
+            found.setdefault(name, []).extend(held.parameters() if isinstance(held, nn.Module) else [held])
+    return found

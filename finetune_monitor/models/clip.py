@@ -92,6 +92,11 @@ class ClipEncoder:
         self._texts: dict[str, Tensor] = {}
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What a description says of the encoder."""
+        return {"id": self.source.id, "sha256": self.sha256}
+
+    @property
     def width(self) -> int:
         """Size of the embeddings."""
         return clip_width(self.source)

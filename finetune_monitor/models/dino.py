@@ -46,6 +46,11 @@ class DinoEncoder:
             raise UserError(f"dino {dino}: {reason}; expected DINO or DINOv2 in the format of the hub") from error
         self._network = network.float().eval().requires_grad_(False).to(self._device)
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """What a description says of the encoder."""
+        return {"id": self.id, "sha256": self.sha256}
+
     @torch.inference_mode()
     def embed(self, images: Sequence[Image]) -> Float[Tensor, "n d"]:
         """L2-normalized embeddings of RGB images, float32, on the encoder's device."""

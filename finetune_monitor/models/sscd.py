@@ -41,6 +41,11 @@ class SscdEncoder:
         self.id, self.sha256, self._device = sscd, sha256(path), torch.device(device)
         self._network = _network(path).to(self._device)
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """What a description says of the encoder."""
+        return {"id": self.id, "sha256": self.sha256}
+
     @torch.inference_mode()
     def rows(self, images: Sequence[Image]) -> Float[np.ndarray, "n d"]:
         """L2-normalized embeddings of RGB images."""

@@ -258,7 +258,7 @@ class FinetuneMonitor:
             later = self._budget.next_step(step)
             limit = f"{100 * self._budget.max_overhead:.3g} % of the time"
             self._evaluator.warn(
-                f"put off since {self.latest and self.latest.step}",
+                f"postponed since {self.latest and self.latest.step}",
                 f"step {step}: evaluation postponed to about step {later}; now it would exceed {limit}",
             )
         return affordable

@@ -158,8 +158,7 @@ class Evaluator:
             inner = unwrapped(metric)
             if isinstance(inner, OfModel):
                 with self.renderer.precision():
-                    given = self._guarded(metric, partial(inner.measure, self.renderer.pipeline, self.renderer.size))
-                found |= {name: _finite(values) for name, values in (given or {}).items()}
+                    found |= self._guarded(metric, partial(_draws, inner, self.renderer)) or {}
         return found
 
     def derive(self, history: Sequence[Evaluation]) -> dict[str, Estimate]:
@@ -189,9 +188,10 @@ def _columns(
     return columns
 
 
-def _finite(values: FloatArray) -> list[float]:
-    """The values with non-finite ones as NaN: not measured."""
-    return [float(value) if np.isfinite(value) else MISSING for value in values]
+def _draws(metric: OfModel, renderer: Renderer) -> dict[str, list[float]]:
+    """A metric's values of the live model, one per draw; values that are not finite count as missing."""
+    given = metric.measure(renderer.pipeline, renderer.size)
+    return {name: [float(value) if np.isfinite(value) else MISSING for value in given[name]] for name in given}
 
 
 def _by_cell(metric: Compares, shown: Sequence[Image], cells: Sequence[Cell]) -> dict[int, Feature | None]:

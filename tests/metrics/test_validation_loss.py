@@ -148,3 +148,10 @@ def test_bad_photos_and_levels_are_refused(tmp_path):
         metric([tmp_path / "gone.png"])
     with pytest.raises(ValueError, match="alarm: found 0, expected a share above 0"):
         ValidationLoss.Options(alarm=0)
+
+
+def test_a_metric_that_gives_no_numbers_ends_no_training(pipeline, run_folder, monkeypatch, caplog):
+    monkeypatch.setattr(ValidationLoss, "measure", lambda *_: {NAME: ["none", "of", "these"]})
+    with caplog.at_level(logging.WARNING), FinetuneMonitorOf(pipeline, run_folder) as monitor:
+        assert NAME not in monitor.evaluations[0].scores
+    assert "metric validation_loss failed" in caplog.text
