@@ -2,7 +2,7 @@
 
 import gc
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from PIL import Image  # noqa: E402
 from skimage.data import astronaut  # noqa: E402
 
 from support import needs  # noqa: E402
+from support.browser import started_chromium  # noqa: E402
 from support.heads import write_clip  # noqa: E402
 from support.tiny import stable_diffusion as tiny_pipeline  # noqa: E402
 from support.tiny import tiny_config  # noqa: E402
@@ -94,3 +95,10 @@ def write_config(tmp_path: Path, tiny_model: Path, photos: Path) -> Callable[[],
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
     return tmp_path / "run"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A real browser, shared by the tests of a file."""
+    with started_chromium() as browser:
+        yield browser

@@ -117,7 +117,7 @@ def test_texts_agree_with_the_library_one_by_one(encoder):
     assert encoder.embed_texts([]).shape == (0, encoder.width)
 
 
-def test_a_text_is_encoded_once_and_what_reads_it_is_not_kept(encoder, monkeypatch):
+def test_a_text_is_encoded_once(encoder, monkeypatch):
     encoded: list[int] = []
     monkeypatch.setattr(
         clip, "encode_texts", lambda source, texts: encoded.append(len(texts)) or torch.ones(len(texts), 2)
@@ -126,7 +126,18 @@ def test_a_text_is_encoded_once_and_what_reads_it_is_not_kept(encoder, monkeypat
     encoder.embed_texts(["b", "c"])
     encoder.embed_texts(["c", "a"])
     assert encoded == [2, 1]
-    assert not any(hasattr(encoder._model, part) for part in clip.TEXT_PARTS)
+
+
+def test_the_modules_that_read_text_are_not_kept(monkeypatch):
+    loaded, load = [], open_clip.create_model_and_transforms
+    monkeypatch.setattr(
+        open_clip, "create_model_and_transforms", lambda **arguments: loaded.append(load(**arguments)) or loaded[-1]
+    )
+    encoder = ClipEncoder(str(CLIP))
+    encoder.embed_texts(["a"])
+    kept, _ = (model for model, *_ in loaded)
+    assert kept.encode_image(encoder.preprocess(PHOTO)[None]).shape == (1, encoder.width)
+    assert not any(hasattr(kept, part) for part in clip.TEXT_PARTS)
 
 
 def test_what_is_too_long_is_cut_off_with_a_warning_once(encoder, caplog):

@@ -9,7 +9,7 @@ from finetune_monitor.record.references import NAME_LENGTH
 from finetune_monitor.record.sweep_directory import SweepState, TrialRecord, TrialState
 from finetune_monitor.report.page import write_page
 from finetune_monitor.report.sweep_answer.answer import find_answer
-from support.browser import opened_page, started_chromium
+from support.browser import opened_page
 from support.copies import COPIED, write_copying_run, write_photos
 from support.page_folders import write_run
 
@@ -18,12 +18,6 @@ pytestmark = pytest.mark.slow
 PLOT = "[...document.querySelectorAll('#charts > *')].find((each) => each.textContent.startsWith('Copying'))"
 CHARTED = f"({PLOT}).querySelector('.plot').layout"
 READY = "page.charts && imagesOf(chosenRun()) !== null"
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with started_chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 
 from finetune_monitor.report.page import write_page
 from finetune_monitor.stats.intervals import t_interval
-from support.browser import PHONE, opened_page, started_chromium
+from support.browser import PHONE, opened_page
 from support.page_folders import GRID, HOSTILE, NAME, OTHER_GRID, PLAIN, Recording, sweep_of, write_run
 
 pytestmark = pytest.mark.slow
@@ -48,12 +48,6 @@ TWO_GROUPS = """
   }
   sweep.verdicts.push({...sweep.verdicts[0], group: 1, text: "it falls", tone: "fall"});
 """
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with started_chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

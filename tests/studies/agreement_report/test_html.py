@@ -11,18 +11,12 @@ from PIL import Image
 from finetune_monitor.studies.agreement.label_matrix import describe_labelers
 from finetune_monitor.studies.agreement.study import ReportSection, study
 from finetune_monitor.studies.agreement_report.files import write_report
-from support.browser import PHONE, opened_page, started_chromium
+from support.browser import PHONE, opened_page
 from support.worlds import guesses, sample, truth
 
 pytestmark = pytest.mark.slow
 
 LONG = "a_labeler_whose_name_has_no_place_to_break_" * 4
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with started_chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +44,9 @@ SCREENS = {"phone": PHONE, "desktop": {"viewport": {"width": 1280, "height": 900
 
 
 @pytest.mark.parametrize("screen", SCREENS)
-def test_the_page_opens_alone_and_fits_the_screen(browser, report, tmp_path, screen):
+def test_the_page_opens_alone_and_fits_the_screen(chromium, report, tmp_path, screen):
     alone = Path(shutil.copy(report, tmp_path / "moved.html"))
-    with opened_page(browser, java_script_enabled=True, **SCREENS[screen]) as (page, watched):
+    with opened_page(chromium, java_script_enabled=True, **SCREENS[screen]) as (page, watched):
         page.goto(alone.as_uri())
         assert watched.complaints == []
         assert [address for address in watched.addresses if not address.startswith("data:")] == [alone.as_uri()]
@@ -64,8 +58,8 @@ def test_the_page_opens_alone_and_fits_the_screen(browser, report, tmp_path, scr
         assert images.evaluate_all("found => found.every(each => each.naturalWidth > 0 && each.alt)")
 
 
-def test_the_first_screen_gives_the_answer(browser, report):
-    with opened_page(browser, viewport={"width": 1280, "height": 900}) as (page, _):
+def test_the_first_screen_gives_the_answer(chromium, report):
+    with opened_page(chromium, viewport={"width": 1280, "height": 900}) as (page, _):
         page.goto(report.as_uri())
         for index in (1, 2):
             box = page.locator(f"#verdict-{index}").bounding_box()
@@ -73,8 +67,8 @@ def test_the_first_screen_gives_the_answer(browser, report):
         assert page.locator(".verdict").nth(1).inner_text().count("gets no stars") == 1
 
 
-def test_headings_are_in_order_and_every_table_has_a_caption(browser, report):
-    with opened_page(browser) as (page, _):
+def test_headings_are_in_order_and_every_table_has_a_caption(chromium, report):
+    with opened_page(chromium) as (page, _):
         page.goto(report.as_uri())
         levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3,h4')].map(each => +each.tagName[1])")
         assert levels.count(1) == 1
@@ -121,15 +115,18 @@ CONTRASTS = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_words_stand_out_from_what_is_behind_them(browser, report, scheme):
+def test_words_stand_out_from_what_is_behind_them(chromium, report, scheme):
     """The contrast of WCAG 2.1, level AA: 4.5."""
-    with opened_page(browser, color_scheme=scheme) as (page, _):
+    with opened_page(chromium, color_scheme=scheme) as (page, _):
         page.goto(report.as_uri())
         assert page.evaluate(CONTRASTS) == []
 
 
-def test_the_page_prints_in_light_colors_with_nothing_cut_off(browser, report):
-    with opened_page(browser, color_scheme="dark", viewport={"width": 688, "height": 1000}) as (page, _):  # A4's inside
+def test_the_page_prints_in_light_colors_with_nothing_cut_off(chromium, report):
+    with opened_page(chromium, color_scheme="dark", viewport={"width": 688, "height": 1000}) as (
+        page,
+        _,
+    ):  # A4's inside
         page.goto(report.as_uri())
         page.emulate_media(media="print")
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"

@@ -31,7 +31,7 @@ from finetune_monitor.studies.labeling.serving import Access, make_app
 from finetune_monitor.studies.labeling.standalone import write_standalone
 from finetune_monitor.studies.labeling.storage import RATINGS, RatingStore
 from finetune_monitor.studies.labeling.tasks import LabelingPlan, Task, write_plan
-from support.browser import PHONE, opened_page, started_chromium
+from support.browser import PHONE, opened_page
 from support.label_plans import AESTHETIC, SECRETS, SIMILARITY, opaque, write_small_plan
 
 pytestmark = pytest.mark.slow
@@ -39,12 +39,6 @@ pytestmark = pytest.mark.slow
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 READY = "shownAt !== null && performance.now() - shownAt > 160"
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with started_chromium() as browser:
-        yield browser
 
 
 class Ratings:
