@@ -231,9 +231,9 @@ def train(run: Run) -> None:
         raise RuntimeError(f"{run.folder}: training ended with {done.returncode}\n{done.stderr[-2000:]}")
 
 
-def prepare(folder: Path) -> None:
+def prepare(folder: Path, *overrides: str) -> None:
     """Write the gallery of other people and the held-out photos."""
-    config = load_config(CONFIG, [f"data.class_images={folder / 'class-images'}"])
+    config = load_config(CONFIG, [f"data.class_images={folder / 'class-images'}", *overrides])
     class_images(load_pipeline(ROOT / config.model, config.model), config.data, config.prompt_grid, None)
     (folder / "held-out").mkdir(exist_ok=True)
     portrait = Image.fromarray(data.astronaut())
