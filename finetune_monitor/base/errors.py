@@ -4,11 +4,28 @@ EXAMPLES_NAMED = 3
 """How many examples a message gives when there may be many."""
 
 
+LONGEST_LINE, PROBLEMS_NAMED = 2000, 100
+"""Limits on what a message quotes: characters of a line, and problems of a list."""
+
+
 class UserError(Exception):
-    """A problem that the user can fix, such as a file, a key, or a folder. Shown without a traceback; exit status 2."""
+    """A problem that the user can fix, such as a file, a key, or a folder. Shown without a traceback; exit status 2.
+
+    What it quotes may be of any length: the middle of a long line is left out.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__("\n".join(map(_fit, message.split("\n"))))
+
+
+def _fit(line: str) -> str:
+    half = LONGEST_LINE // 2
+    return line if len(line) <= LONGEST_LINE else f"{line[:half]} … {line[-half:]}"
 
 
 def all_problems(problems: list[str], heading: str) -> None:
     """Raise one `UserError` that lists every problem; do nothing if there are none."""
     if problems:
-        raise UserError("\n".join([heading, *(f"  - {problem}" for problem in problems)]))
+        named, more = problems[:PROBLEMS_NAMED], len(problems) - PROBLEMS_NAMED
+        lines = [f"  - {problem}" for problem in named] + [f"  - and {more:,} more"] * (more > 0)
+        raise UserError("\n".join([heading, *lines]))

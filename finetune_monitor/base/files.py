@@ -1,11 +1,14 @@
 """Write files and folders atomically: stage, fsync, rename."""
 
+import errno
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from finetune_monitor.base.errors import UserError
 
@@ -20,6 +23,42 @@ def fsync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading that anybody may have put there: a pipe or a device is an error, and never waited for.
+
+    Raises:
+        OSError: it cannot be opened, or is not a regular file.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError as error:  # a NUL character in the name
+        raise OSError(errno.EINVAL, str(error)) from error
+    with open(handle, "rb") as file:
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        yield file
+
+
+def read_regular(path: Path, most: int | None = None) -> bytes:
+    """The content of a regular file.
+
+    Args:
+        most: in bytes.
+
+    Raises:
+        OSError: it cannot be read, is not a regular file, or is larger.
+    """
+    with open_regular(path) as file:
+        content = file.read() if most is None else file.read(most + 1)
+    if most is not None and len(content) > most:
+        raise OSError(errno.EFBIG, f"it has over {most:,} bytes")
+    return content
 
 
 def write_atomic(path: Path, content: bytes) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from finetune_monitor.base.errors import UserError, all_problems
+from finetune_monitor.base.paths import user_path
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 """File name suffixes of photos, in lower case; upper case is accepted too."""
@@ -54,7 +55,7 @@ def list_images(folder: str | Path) -> list[Path]:
     Raises:
         UserError: the folder is missing, is not a folder, or has no images.
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     if not folder.is_dir():
         found = "found a file" if folder.exists() else "no such folder"
         raise UserError(f"{folder}: {found}; expected a folder with photos")

@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from finetune_monitor.base.yaml_files import parse_yaml
+
 REDACTED = "<redacted>"
 _SECRET_KEY = re.compile(r"(^|[._-])(token|api[_-]?key|password|passwd|secret|credentials?)$", re.IGNORECASE)
 _SECRET_PAIR = re.compile(r"((?:^|[\s._-])(?:token|api[_-]?key|password|passwd|secret|credentials?)=)\S+", re.I)
@@ -22,7 +24,7 @@ def redacted(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def redacted_yaml(text: str) -> str:
     """The YAML text, unchanged if it has no secrets, otherwise rewritten without them."""
-    content = yaml.safe_load(text)
+    content = parse_yaml(text, "the config")
     if not isinstance(content, dict) or redacted(content) == content:
         return text
     return yaml.safe_dump(redacted(content), sort_keys=False, allow_unicode=True)

@@ -19,6 +19,11 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticSerializationError
 
+from finetune_monitor.base.text import shortened
+
+LONGEST_KEY = 100
+"""Characters; no similar key is looked for beyond, because that takes time that grows with the square."""
+
 SAID = "said"
 """Key of an error's context that holds the readable text to follow the config key."""
 
@@ -219,7 +224,8 @@ def _errors(told: Sequence[tuple[str, Sequence[int | str], str, Any]]) -> Valida
 def problems_of(error: ValidationError, model: type[Section]) -> list[str]:
     """A readable message for everything that is wrong with a config."""
     explained = [_explain(found, model) for found in error.errors()]
-    return [key + said if key else re.sub(r"^(: |\.)", "", said) for key, said in explained]
+    told = [(shortened(key), said) for key, said in explained]
+    return [key + said if key else re.sub(r"^(: |\.)", "", said) for key, said in told]
 
 
 def _explain(found: Mapping[str, Any], model: type[Section]) -> tuple[str, str]:
@@ -234,7 +240,7 @@ def _explain(found: Mapping[str, Any], model: type[Section]) -> tuple[str, str]:
     if found["type"] == "value_error":
         return key, joined(str(found["ctx"]["error"]), within)
     message = found["msg"][0].lower() + found["msg"][1:]
-    return key, f": found {found['input']!r}; {message.replace('input', 'it')}"
+    return key, f": found {shortened(repr(found['input']))}; {message.replace('input', 'it')}"
 
 
 def joined(text: str, keys: Sequence[str]) -> str:
@@ -291,5 +297,7 @@ def nearest(found: str, known: Sequence[str]) -> str:
 
 def did_you_mean(found: str, known: Sequence[str]) -> str:
     """` (did you mean X?)`, or "" if no known word is similar."""
+    if len(found) > LONGEST_KEY:
+        return ""
     close = difflib.get_close_matches(found, known, n=1, cutoff=0.5)
     return f" (did you mean {close[0]}?)" if close else ""

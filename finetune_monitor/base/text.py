@@ -39,5 +39,9 @@ def encoded(content: str) -> bytes:
 
 def first_line(text: str, longest: int = 160) -> str:
     """The first line of a text that may be an entire traceback, shortened if it is long."""
-    line = next(iter(text.strip().splitlines()), "")
-    return line if len(line) <= longest else line[: longest - 1] + "…"
+    return shortened(next(iter(text.strip().splitlines()), ""), longest)
+
+
+def shortened(text: str, longest: int = 160) -> str:
+    """The text, with its end left out if it is longer than that."""
+    return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -1,30 +1,132 @@
-"""Read the YAML of a config and apply `dotted.key=value` overrides to it."""
+"""The one reader of YAML: plain values, limits on what a text may cost, and overrides as `dotted.key=value`."""
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.files import read_regular
+from finetune_monitor.base.text import shortened
+
+MAX_BYTES = 1_000_000
+"""Of one text; a config with a thousand prompts has a tenth of it."""
+
+MAX_VALUES = 50_000
+"""Keys and values of one text, with those that aliases repeat."""
+
+MAX_DEPTH = 50
+"""Levels of nesting; a config has seven."""
+
+UNKNOWN_HERE = ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value")
+"""YAML's dates and its `=`, which stay text."""
+
+Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The reader in C takes a tenth of the time; PyYAML has it on every platform that offers wheels."""
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads 1e-4 as a number (YAML 1.1 requires 1.0e-4) and rejects duplicate keys."""
+class _Loader(Base):  # type: ignore[misc]
+    """Reads plain values only: null, booleans, numbers, and text.
+
+    1e-4 is a number (YAML 1.1 requires 1.0e-4), dates and times such as 2026-11-28 and 12:30 are text, and duplicate
+    keys are errors.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        repeated = sorted({str(key) for key in keys if keys.count(key) > 1})
+        strange = [key.start_mark for key, _ in node.value if not isinstance(key, yaml.ScalarNode)]
+        if strange:
+            raise yaml.constructor.ConstructorError(None, None, "a key is not plain text", strange[0])
+        keys = Counter(str(self.construct_object(key)) for key, _ in node.value if key.tag != MERGE)
+        repeated = sorted(key for key, times in keys.items() if times > 1)
         if repeated:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"duplicate keys: {', '.join(repeated)}", node.start_mark
-            )
-        return super().construct_mapping(node, deep)
+            said = f"duplicate keys: {shortened(', '.join(repeated))}"
+            raise yaml.constructor.ConstructorError(None, None, said, node.start_mark)
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        return found
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+MERGE = "tag:yaml.org,2002:merge"
+_INT = re.compile(r"[-+]?(?:0|[1-9][0-9_]{0,400}|0x[0-9a-fA-F]{1,64})$")
+_FLOAT = re.compile(
+    r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+"
+    r"|\.(?:inf|Inf|INF))$|\.(?:nan|NaN|NAN)$"
 )
+_NUMBERS = {"tag:yaml.org,2002:int": _INT, "tag:yaml.org,2002:float": _FLOAT}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, _NUMBERS.get(tag, form)) for tag, form in forms if tag not in UNKNOWN_HERE]
+    for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _form in _NUMBERS.items():
+    _Loader.add_implicit_resolver(_tag, _form, list("-+0123456789"))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The plain values of a YAML text: mappings, lists, null, booleans, numbers, and text.
+
+    Args:
+        where: what the text is, to begin a message with.
+
+    Raises:
+        UserError: it is not valid YAML, has values of other kinds, or costs more than it may.
+    """
+    if len(text) > MAX_BYTES:
+        raise UserError(f"{where}: found {len(text):,} characters, expected at most {MAX_BYTES:,}")
+    try:
+        _check_cost(text)
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{where}: not valid YAML: {shortened(str(error), 400)}") from error
+
+
+def _check_cost(text: str) -> None:
+    """Go through the text without building anything.
+
+    Raises:
+        ValueError: it is nested too deeply, has too many values, an unknown tag, or text that no file can hold.
+    """
+    sizes: dict[str, int] = {}
+    open_: list[tuple[str | None, int]] = []
+    total = 0
+    for event in yaml.parse(text, _Loader):
+        anchor = getattr(event, "anchor", None)
+        if isinstance(event, yaml.AliasEvent):
+            total += _size_of_alias(anchor, sizes)
+        elif isinstance(event, yaml.ScalarEvent):
+            _check_scalar(event)
+            total += 1
+            sizes |= {anchor: 1} if anchor else {}
+        elif isinstance(event, yaml.CollectionStartEvent):
+            _check_tag(event.tag)
+            open_.append((anchor, total))
+            total += 1
+            if anchor:
+                sizes.pop(anchor, None)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            name, before = open_.pop()
+            sizes |= {name: total - before} if name else {}
+        if len(open_) > MAX_DEPTH:
+            raise ValueError(f"nested too deeply: expected at most {MAX_DEPTH} levels")
+        if total > MAX_VALUES:
+            raise ValueError(f"too many values: expected at most {MAX_VALUES:,}, with those that aliases repeat")
+
+
+def _size_of_alias(anchor: Any, sizes: dict[str, int]) -> int:
+    if anchor not in sizes:
+        raise ValueError(f"the alias *{shortened(str(anchor))} has nothing before it that it could repeat")
+    return sizes[anchor]
+
+
+def _check_scalar(event: Any) -> None:
+    _check_tag(event.tag)
+    if any(ord(char) == 0 or 0xD800 <= ord(char) <= 0xDFFF for char in event.value):
+        raise ValueError(f"{shortened(ascii(event.value))}: found a character that cannot be written to a file")
+
+
+def _check_tag(tag: Any) -> None:
+    if tag not in (None, "!", "tag:yaml.org,2002:str", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"):
+        raise ValueError(f"found the tag {shortened(str(tag))}, expected plain values; remove it")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -33,28 +135,36 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file cannot be read, is not valid YAML, or does not hold a mapping.
     """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the config ({error.strerror}); check --config") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {error}") from error
+    content = parse_yaml(_text_of(path), str(path))
     if not isinstance(content, dict):
         raise UserError(f"{path}: found {type(content).__name__}, expected keys such as model, output_dir, data")
     return content
 
 
+def _text_of(path: Path) -> str:
+    try:
+        return read_regular(path, MAX_BYTES).decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the config ({error.strerror}); check --config") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not valid YAML: {error}") from error
+
+
 def override(content: dict[str, Any], change: str) -> None:
-    """Apply one `dotted.key=value` override to the content of a config, in place."""
+    """Apply one `dotted.key=value` override to the content of a config, in place.
+
+    Raises:
+        UserError: it has another form, or the value is not valid YAML.
+    """
     key, equals, value = change.partition("=")
     if not equals or not key:
-        raise UserError(f"{change}: expected an override as dotted.key=value, such as train.max_steps=500")
+        raise UserError(f"{shortened(change)}: expected an override as dotted.key=value, such as train.max_steps=500")
     *parents, last = key.split(".")
+    if len(parents) >= MAX_DEPTH:
+        raise UserError(f"{shortened(change)}: found {len(parents) + 1} keys, expected at most {MAX_DEPTH}")
+    read = parse_yaml(value, shortened(change))
     for parent in parents:
         inner = content.get(parent)
         content[parent] = inner if isinstance(inner, dict) else {}
         content = content[parent]
-    try:
-        content[last] = yaml.load(value, _Loader)
-    except yaml.YAMLError as error:
-        raise UserError(f"{change}: the value is not valid YAML: {error}") from error
+    content[last] = read

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import sha256, write_atomic
+from finetune_monitor.base.paths import user_path
 from finetune_monitor.models.clip import ClipSource, clip_width
 from finetune_monitor.models.defaults import CLIP, PRETRAINED, SCALE
 from finetune_monitor.models.weights import PublishedFile, find_weights, read_state_dict, undisturbed_rng
@@ -164,7 +165,7 @@ def find_head(head: str | Path) -> Path:
     """
     if head in PUBLIC_HEADS:
         return find_weights(PUBLIC_HEADS[str(head)].file)
-    file = Path(head).expanduser()
+    file = user_path(head)
     if not file.is_file():
         raise UserError(f"head: found {str(head)!r}, expected a file or one of {', '.join(PUBLIC_HEADS)}")
     return file

@@ -10,6 +10,7 @@ from PIL.Image import Image
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.images import list_images, read_images
+from finetune_monitor.base.paths import user_path
 from finetune_monitor.metrics import Description, RunContext
 from finetune_monitor.metrics.cosines import cosines
 from finetune_monitor.metrics.reference_faces import RECOGNIZER, ReferenceFaces, make_reader, shared_reader
@@ -81,7 +82,7 @@ class Recognized:
         self._reader = make_reader(recognizer, device)
         faces = ReferenceFaces.read(references, self._reader)
         self._references = faces.references
-        self._folder = Path(gallery).expanduser()
+        self._folder = user_path(gallery)
         self._gallery: Embeddings | None = None
         self._description = Description(
             columns=self.columns,

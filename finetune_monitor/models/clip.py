@@ -17,6 +17,7 @@ from torch import Tensor
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import sha256
+from finetune_monitor.base.paths import user_path
 from finetune_monitor.base.text import first_line
 from finetune_monitor.models.defaults import CLIP, PRETRAINED
 from finetune_monitor.models.diffusers_hub import cached_file, hub_by_hand, hub_problem
@@ -208,7 +209,7 @@ def resolve_clip(clip: str, pretrained: str | None) -> ClipSource:
 
 
 def _clip_folder(clip: str, known: list[str]) -> ClipSource:
-    folder = Path(clip).expanduser()
+    folder = user_path(clip)
     if not folder.is_dir():
         nearest = difflib.get_close_matches(clip, known, n=1, cutoff=0.5)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.paths import user_path
 from finetune_monitor.models.weights import probe
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -66,7 +67,7 @@ def resolve_hub_network(model: str | Path) -> str | Path:
 
 
 def _resolve(model: str | Path, layout: Layout) -> str | Path:
-    folder = Path(model).expanduser()
+    folder = user_path(model)
     if folder.exists():
         return _complete_folder(folder, layout)
     name = str(model)

@@ -14,6 +14,7 @@ from PIL import Image
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.extras import require
 from finetune_monitor.base.files import sha256
+from finetune_monitor.base.paths import user_path
 from finetune_monitor.models.dlib_resnet import WEIGHTS, load_dlib_resnet
 from finetune_monitor.models.faces import ARCFACE_SIZE, Face, arcface_crop, dlib_crop, facenet_crop
 from finetune_monitor.models.weights import RECOGNIZERS, find_weights, read_state_dict, undisturbed_rng
@@ -124,7 +125,7 @@ class OnnxRecognizer:
         name: str | None = None,
         scale: tuple[float, float] = (127.5, 127.5),
     ) -> None:
-        file = Path(path).expanduser()
+        file = user_path(path)
         self.id, self.sha256 = name or str(path), sha256(file)
         self._session = _onnx_session(file, torch.device(device))
         self._input, self._size, self._one_by_one = _onnx_input(file, self._session)
@@ -182,7 +183,7 @@ def load_recognizer(recognizer: str | Path, device: str | torch.device = "cpu") 
     """
     if recognizer in BY_NAME:
         return BY_NAME[str(recognizer)](device)
-    if Path(recognizer).expanduser().is_file():
+    if user_path(recognizer).is_file():
         return OnnxRecognizer(recognizer, device)
     known = ", ".join(BY_NAME)
     raise UserError(f"recognizer: found {str(recognizer)!r}, expected {known} or the path of an ONNX file that exists")

@@ -14,6 +14,7 @@ from torchvision.transforms.functional import normalize, to_tensor
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import sha256
+from finetune_monitor.base.paths import user_path
 from finetune_monitor.base.text import first_line
 from finetune_monitor.models.weights import SSCD, find_weights, read_state_dict, undisturbed_rng
 
@@ -64,7 +65,7 @@ def find_sscd(sscd: str) -> Path:
     """
     if sscd in SSCD:
         return find_weights(SSCD[sscd])
-    path = Path(sscd).expanduser()
+    path = user_path(sscd)
     if not path.is_file():
         raise UserError(
             f"sscd: found {sscd!r}, expected {', '.join(SSCD)}, or the path of a .torchvision.pt file of SSCD"

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import STAGING, fsync, sha256
+from finetune_monitor.base.paths import user_path
 
 PROBE_SECONDS = 4.0
 """How long a server may take to respond before it counts as unreachable."""
@@ -99,13 +100,13 @@ SSCD = {
 def cache_folder() -> Path:
     """`$FINETUNE_MONITOR_CACHE`, else `finetune_monitor` in `$XDG_CACHE_HOME` or `~/.cache`."""
     own = os.environ.get("FINETUNE_MONITOR_CACHE")
-    return Path(own).expanduser() if own else _user_cache() / "finetune_monitor"
+    return user_path(own) if own else _user_cache() / "finetune_monitor"
 
 
 def torch_checkpoints() -> Path:
     """The folder in which facenet-pytorch stores its downloads."""
     home = os.environ.get("TORCH_HOME")
-    return (Path(home).expanduser() if home else _user_cache() / "torch") / "checkpoints"
+    return (user_path(home) if home else _user_cache() / "torch") / "checkpoints"
 
 
 def find_weights(source: PublishedFile) -> Path:
@@ -176,7 +177,7 @@ def undisturbed_rng() -> Iterator[None]:
 
 
 def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
 
 
 def _hash_problem(source: PublishedFile, path: Path) -> str | None:

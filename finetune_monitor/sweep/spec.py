@@ -37,6 +37,12 @@ FOR_PEOPLE = {
 OPEN = ("monitor.metrics", "monitor.sinks")
 """Config sections whose keys may belong to the user's own classes."""
 
+MAX_TRIALS = 10_000
+"""Of one sweep; each is a training."""
+
+MAX_CHOICES = 1_000
+"""Of a search, over all keys; a config is checked with each before the start."""
+
 RANGE_KEYS = {"low", "high", "log"}
 
 
@@ -89,6 +95,8 @@ class SweepConfig(Section):
 
     @model_validator(mode="after")
     def _whole(self) -> "SweepConfig":
+        if too_many := _size_problems(self):
+            raise ValueError(too_many)
         problems = [*_key_problems(self), *_axis_problems(self), *_search_problems(self), *_people_problems(self)]
         if self.address is not None and self.address.startswith("ray://"):
             problems.append(
@@ -193,19 +201,48 @@ def _repeated_keys(spec: SweepConfig, places: Mapping[str, list[str]]) -> list[s
     return [f"{key}: found in {' and in '.join(names)}; keep only one" for key, names in holders.items() if names[1:]]
 
 
+def _size_problems(spec: SweepConfig) -> str:
+    """What makes the sweep too large to be planned, before its trials take memory; "" if it is not."""
+    combinations = math.prod(map(len, spec.axes.values())) * (len(spec.people) or 1) * (len(spec.seeds) or 1)
+    if combinations > MAX_TRIALS:
+        return (
+            f"axes, people, seeds: found {_shown(combinations)} combinations, expected at most {MAX_TRIALS:,} trials; "
+            "leave out values, or use search"
+        )
+    if spec.search and spec.search.trials > MAX_TRIALS:
+        return f"search.trials: found {_shown(spec.search.trials)}, expected at most {MAX_TRIALS:,}"
+    choices = [len(found) for found in (spec.search.space.values() if spec.search else ()) if isinstance(found, list)]
+    if sum(choices) > MAX_CHOICES:
+        return f"search.space: found {sum(choices):,} choices, expected at most {MAX_CHOICES:,}; use ranges"
+    return ""
+
+
+def _shown(number: int) -> str:
+    return f"{number:,}" if number < 10**15 else f"{float(number):.0e}" if number < 10**300 else "over 1e+300"
+
+
 def _axis_problems(spec: SweepConfig) -> list[str]:
     problems = []
     for key, values in {**{f"axes: {key}": values for key, values in spec.axes.items()}, "seeds": spec.seeds}.items():
         if not values and key != "seeds":
             problems.append(f"{key}: found no values, expected at least one")
-        repeated = [repr(value) for i, value in enumerate(values) if value in values[:i]]
-        if repeated:
+        if repeated := _repeated(values):
             problems.append(f"{key}: found {', '.join(repeated)} more than once, expected each value once")
     if spec.axes and spec.search:
         problems.append("axes and search: found both, expected one: every combination of axes, or a search")
     if not (spec.axes or spec.search or spec.people or spec.seeds):
         problems.append("found nothing to vary, expected axes, search, people, or seeds")
     return problems
+
+
+def _repeated(values: Sequence[Any]) -> list[str]:
+    seen, found = set(), []
+    for value in values:
+        known = repr(value) if isinstance(value, dict | list) else value
+        if known in seen:
+            found.append(repr(value))
+        seen.add(known)
+    return found
 
 
 def _people_problems(spec: SweepConfig) -> list[str]:

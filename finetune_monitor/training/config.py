@@ -18,6 +18,7 @@ from pydantic import (
 
 from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.base.images import list_images
+from finetune_monitor.base.paths import user_path
 from finetune_monitor.base.places import imported
 from finetune_monitor.base.sections import (
     Choices,
@@ -65,7 +66,15 @@ AUTO, HELD_OUT, ENOUGH_PHOTOS = "auto", 2, 8
 NUMBERS = ("no", "one", "two", "three")
 """Words for the minimum number of list entries that a column may need."""
 
-UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+
+def _user_path(found: Path) -> Path:
+    try:
+        return user_path(found)
+    except UserError as error:
+        raise ValueError(f"found {error}") from error
+
+
+UserPath = Annotated[Path, AfterValidator(_user_path)]
 
 Precision = Annotated[
     Literal["no", "fp16", "bf16"],
