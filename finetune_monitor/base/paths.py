@@ -1,4 +1,4 @@
-"""Paths that a user or a file names: their home folder, and names that no file can have."""
+"""Paths that a user or a file names: their home folder, names that no file can have, and where they may lead."""
 
 import os
 from pathlib import Path
@@ -32,3 +32,42 @@ def _unfit(path: Path) -> str:
     if len(os.fsencode(path)) > LONGEST_PATH or any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts):
         return f"too long: found a name over {LONGEST_NAME} bytes, or a path over {LONGEST_PATH}"
     return ""
+
+
+class Containment:
+    """Where the names in a record, a sweep or an export lead: to a place inside its folder, or nowhere.
+
+    The folder itself may be reached by links. Inside it, a link leads out, wherever it points, and so do `..` and
+    absolute names.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._plain: dict[Path, bool] = {}
+
+    def path(self, name: object) -> Path | None:
+        """The path of what a record names, which may not exist; None if it is outside, or not a name."""
+        if not isinstance(name, str) or not name or "\0" in name:
+            return None
+        inner = Path(name)
+        if inner.is_absolute() or ".." in inner.parts:
+            return None
+        path = self._folder / inner
+        return path if path == self._folder or (self._is_plain(path.parent) and not os.path.islink(path)) else None
+
+    def _is_plain(self, folder: Path) -> bool:
+        """Whether a folder is reached without links; looked up once."""
+        if folder == self._folder:
+            return True
+        if folder not in self._plain:
+            self._plain[folder] = not os.path.islink(folder) and self._is_plain(folder.parent)
+        return self._plain[folder]
+
+
+def holds_links(folder: Path) -> bool:
+    """Whether a folder is a link, or has one anywhere in it."""
+    return os.path.islink(folder) or any(
+        os.path.islink(os.path.join(root, name))
+        for root, folders, files in os.walk(folder)
+        for name in (*folders, *files)
+    )

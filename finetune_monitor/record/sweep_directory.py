@@ -1,7 +1,7 @@
 """The state of a sweep: its trials and their states, as stored in `sweep.json` in its folder."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -9,7 +9,9 @@ from typing import Any
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import write_atomic
+from finetune_monitor.base.paths import Containment
 from finetune_monitor.base.redaction import redacted
+from finetune_monitor.base.text import shortened
 
 STATE = "sweep.json"
 TRIALS = "trials"
@@ -113,8 +115,20 @@ def read_state(folder: Path) -> SweepState:
             tuple(TrialRecord(**{**row, "state": TrialState(row["state"])}) for row in rows)
             for rows in (content["trials"], content.get("set_aside", []))
         )
+        _check_names(folder, [trial.name for trial in (*trials, *aside)])
         return SweepState(folder, content["config"], trials, aside)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{folder}: found no {STATE}, expected a sweep's folder; check the path") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: damaged ({error!r}); restore it or choose a new output_dir") from error
+
+
+def _check_names(folder: Path, names: Sequence[str]) -> None:
+    """Raise UserError if a trial's run directory would not be inside the sweep's folder."""
+    inside = Containment(folder)
+    for name in names:
+        if Path(name).name != name or inside.path(f"{TRIALS}/{name}") is None:
+            raise UserError(
+                f"{folder / STATE}: the trial {shortened(name)!r} leads out of the folder; expected its run directory "
+                f"in {TRIALS}; name a run that lies elsewhere by its own path"
+            )

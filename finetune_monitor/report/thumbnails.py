@@ -4,12 +4,11 @@ import errno
 import os
 import signal
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from tqdm.auto import tqdm
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import STAGING, sha256
 from finetune_monitor.base.images import read_image, thumbnail
+from finetune_monitor.base.paths import Containment
 from finetune_monitor.record.references import reference_path
 from finetune_monitor.report.page_runs import PageRun, Reference
 
@@ -67,7 +67,7 @@ class ThumbnailPlan:
 def plan_thumbnails(run: PageRun, folder: Path) -> ThumbnailPlan:
     """Compare a run's images with the thumbnails in `folder`."""
     plan = ThumbnailPlan({}, {}, {})
-    inside = _inside(run.folder)
+    inside = Containment(run.folder)
     for evaluation in run.evaluations:
         files = {image.cell.id: image.file for image in evaluation.images}
         name = step_folder(evaluation.step)
@@ -77,9 +77,10 @@ def plan_thumbnails(run: PageRun, folder: Path) -> ThumbnailPlan:
             source = files.get(cell.id)
             if source is None:
                 continue
-            presences[position], changed_ns = _presence(run.folder / str(source), inside)
-            if presences[position] is Presence.SHOWN and there.get(f"{cell.id}.webp") != changed_ns:
-                job = Job(run.folder / str(source), folder / name / f"{cell.id}.webp", changed_ns)
+            path = inside.path(source)
+            presences[position], changed_ns = _presence(path)
+            if path and presences[position] is Presence.SHOWN and there.get(f"{cell.id}.webp") != changed_ns:
+                job = Job(path, folder / name / f"{cell.id}.webp", changed_ns)
                 plan.jobs[evaluation.step, position] = job
         plan.presences[evaluation.step] = presences
         shown = zip(run.cells, presences, strict=True)
@@ -148,7 +149,8 @@ def reference_thumbnail(run: PageRun, reference: Reference, folder: Path) -> str
     name = own.name
     if _listed(folder).get(name):
         return name
-    kept = _presence(own, _inside(run.folder))[0] is Presence.SHOWN
+    contained = Containment(run.folder).path(str(own.relative_to(run.folder)))
+    kept = _presence(contained)[0] is Presence.SHOWN
     for source, usable in ((own, kept), (Path(reference.file), not kept and _is_unchanged(reference))):
         if usable and make_thumbnail(Job(source, folder / name, source.stat().st_mtime_ns)):
             return name
@@ -164,27 +166,14 @@ def _is_unchanged(reference: Reference) -> bool:
         return False
 
 
-def _inside(run_dir: Path) -> Callable[[Path], bool]:
-    """A function that says whether a folder is inside the run directory, following links; results are cached."""
-    root = run_dir.resolve()
-
-    @cache
-    def inside(folder: Path) -> bool:
-        return folder.resolve().is_relative_to(root)
-
-    return inside
-
-
-def _presence(source: Path, inside: Callable[[Path], bool]) -> tuple[Presence, int]:
+def _presence(source: Path | None) -> tuple[Presence, int]:
     """The presence of an image as far as known without opening it, and its modification time in nanoseconds."""
-    try:
-        if not inside(source.parent):
-            return Presence.OUTSIDE, 0
-        found = source.lstat()
-    except (OSError, ValueError, RuntimeError):
-        return Presence.MISSING, 0
-    if stat.S_ISLNK(found.st_mode):
+    if source is None:
         return Presence.OUTSIDE, 0
+    try:
+        found = source.lstat()
+    except OSError:
+        return Presence.MISSING, 0
     return (Presence.SHOWN, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else (Presence.MISSING, 0)
 
 

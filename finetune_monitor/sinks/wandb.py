@@ -11,6 +11,7 @@ from PIL.Image import Image
 
 from finetune_monitor.base.extras import require
 from finetune_monitor.base.files import write_atomic
+from finetune_monitor.base.paths import Containment
 from finetune_monitor.base.redaction import redacted
 from finetune_monitor.record.alarms import alarms_by_column
 from finetune_monitor.record.evaluation import Evaluation, RunSummary, ScoredImage, measured_means
@@ -172,7 +173,7 @@ class WandbSink:
 
     def _image(self, image: ScoredImage) -> Any:
         """An image by its recorded file, which wandb copies instead of encoding the image again."""
-        path = None if image.file is None else self._run_info.output_dir / image.file
+        path = Containment(self._run_info.output_dir).path(image.file)
         return self._wandb.Image(str(path)) if path is not None and path.exists() else None
 
 

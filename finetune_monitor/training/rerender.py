@@ -17,7 +17,9 @@ from PIL.Image import Image
 from safetensors import SafetensorError
 
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.files import read_regular
 from finetune_monitor.base.images import read_image
+from finetune_monitor.base.paths import Containment, holds_links
 from finetune_monitor.base.versions import device_name, versions
 from finetune_monitor.models.diffusers_hub import resolve_hub_model
 from finetune_monitor.models.export import LORA_FILE, NOTE
@@ -31,6 +33,9 @@ from finetune_monitor.training.config import Config, TrainConfig, recorded_confi
 from finetune_monitor.training.trainable import PRECISIONS, load_pipeline, lower_precision
 
 BASE = "the base model"
+
+LARGEST_NOTE = 1_000_000
+"""Bytes."""
 
 
 @dataclass(frozen=True)
@@ -140,10 +145,11 @@ def exported_steps(run_dir: Path) -> dict[int, Path | None]:
     kept = (sorted(run_dir.glob(pattern)) for pattern in ("last", "best", "best-step-*", "candidates/step-*"))
     for folder in (folder for found in kept for folder in found):
         try:
-            step = json.loads((folder / NOTE).read_bytes())["step"]
-        except (OSError, ValueError, KeyError, TypeError):
+            step = json.loads(read_regular(folder / NOTE, LARGEST_NOTE))["step"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
-        found.setdefault(step, folder)
+        if type(step) is int and not holds_links(folder):
+            found.setdefault(step, folder)
     return {0: None, **found}
 
 
@@ -167,8 +173,12 @@ def _recorded(history: RunHistory, step: int, cell: Cell) -> Image | None:
     evaluation = history.at(step)
     image = evaluation.by_cell.get(cell.id) if evaluation else None
     file = image.file if image else None
-    path = None if file is None else history.output_dir / file
-    return read_image(path) if path is not None and path.exists() else None
+    if file is None:
+        return None
+    path = Containment(history.output_dir).path(file)
+    if path is None:
+        raise UserError(f"{history.output_dir}: step {step}, cell {cell.id}: its image is outside the run directory")
+    return read_image(path) if path.exists() else None
 
 
 def _render(opened: _Opened, grid: PromptGrid, cell: Cell, processes: int) -> Image:

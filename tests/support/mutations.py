@@ -6,11 +6,12 @@ from collections.abc import Iterator
 HOSTILE = (
     "!!binary x", "!!int ''", "!!bool maybe", "!!timestamp x", "!!float ''", "!!set {a, b}", "!!omap [a]", "!!null x",
     "!!python/object/apply:os.system [true]", "!!merge x", "=", "<<", "? [a]\n: b", "{? {a: b} : c}", "[[[[[[",
-    "&a [*a]", "&a {b: *a}", "*nothing", "0x_", "0b", "09", "1_", "12:30:45", "2026-11-28", "9" * 5000, "1e999", "-.inf",
-    ".nan", "~", "~nosuchuser/x", '"\\0"', '"\\ud800"', "'" + "x" * 5000 + "'", "{}", "[]", "[{}]", "[null]", "- -", "|", ">",
-    "%YAML 9.9\n---", "---\n---", "...", "\t", "\u2028", "true", "-1", "0", "1.5", "module:name", "os:system",
-    "builtins:print", "a.b.c", "{class: builtins:dict}", "[{rule: builtins:int}]", "<<: [1]", "<<: {a: 1}",
-    "&x {<<: *x}", "9223372036854775808", "{low: 1, high: .nan}", "{low: a, high: 3, log: 1}", "🙂", "ￜ²³",
+    "&a [*a]", "&a {b: *a}", "*nothing", "0x_", "0b", "09", "1_", "12:30:45", "2026-11-28", "9" * 5000, "1e999",
+    "-.inf", ".nan", "~", "~nosuchuser/x", '"\\0"', '"\\ud800"', "'" + "x" * 5000 + "'", "{}", "[]", "[{}]", "[null]",
+    "- -", "|", ">", "%YAML 9.9\n---", "---\n---", "...", "\t", "\u2028", "true", "-1", "0", "1.5", "module:name",
+    "os:system", "builtins:print", "a.b.c", "{class: builtins:dict}", "[{rule: builtins:int}]", "<<: [1]",
+    "<<: {a: 1}", "&x {<<: *x}", "9223372036854775808", "{low: 1, high: .nan}", "{low: a, high: 3, log: 1}", "🙂",
+    "ￜ²³",
 )  # fmt: skip
 """Values that readers of YAML and of configs have stumbled over."""
 

@@ -77,7 +77,10 @@ def test_a_machine_without_the_folder_is_told_so(watch, tmp_path):
 
 
 def test_a_process_dies_with_its_parent(tmp_path):
-    os.mkfifo(tmp_path / "config.yaml")  # reading it never ends
+    (tmp_path / "endless.py").write_text("import time\ntime.sleep(600)\n")
+    content = yaml.safe_load((ROOT / "configs/demo.yaml").read_text())
+    content["monitor"]["hooks"] = ["endless:hook"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
     command = [sys.executable, "-m", "finetune_monitor.sweep.trials.process", str(tmp_path / "config.yaml")]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True) as child:
         time.sleep(1)

@@ -86,7 +86,7 @@ def image_jpeg(task: Task) -> bytes:
     Raises:
         UserError: it cannot be read, or it has changed since the plan was made.
     """
-    problem = _change(task)
+    problem = _change(task.file, task.sha256)
     if problem is not None:
         raise UserError(problem)
     return _jpeg(read_image(task.file))
@@ -112,6 +112,9 @@ def _photos(plan: LabelingPlan) -> tuple[dict[str, tuple[str, ...]], dict[str, b
     for person in tqdm(sorted(asked), "reading photos", delay=1, leave=False):
         own = []
         for path in plan.references.get(person, ())[:PHOTOS]:
+            if problem := _change(path, plan.digests.get(path)):
+                problems.append(problem)
+                continue
             try:
                 content = photo_jpeg(path)
             except UserError as error:
@@ -126,15 +129,18 @@ def _photos(plan: LabelingPlan) -> tuple[dict[str, tuple[str, ...]], dict[str, b
 def _problem(task: Task, photos: Mapping[str, tuple[str, ...]]) -> str | None:
     if question_of(task.metric).with_photos and not photos[task.person]:
         return f"{task.file}: found no photo of {task.person} to compare it with"
-    return _change(task)
+    return _change(task.file, task.sha256)
 
 
-def _change(task: Task) -> str | None:
+def _change(file: Path, digest: str | None) -> str | None:
+    """Why a file is not shown: a plan shows only content that whoever made it had, wherever its paths lead."""
+    if digest is None:
+        return f"{file}: the plan does not hold its SHA-256; make the plan again"
     try:
-        found = sha256(task.file)
+        found = sha256(file)
     except OSError as error:
-        return f"{task.file}: {error.strerror}"
-    return None if found == task.sha256 else f"{task.file}: it has changed since the plan was made"
+        return f"{file}: {error.strerror}"
+    return None if found == digest else f"{file}: it has changed since the plan was made"
 
 
 def _jpeg(image: Image.Image) -> bytes:

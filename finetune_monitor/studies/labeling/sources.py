@@ -11,6 +11,7 @@ from pathlib import Path
 from finetune_monitor.base.errors import EXAMPLES_NAMED, UserError
 from finetune_monitor.base.files import sha256
 from finetune_monitor.base.images import each_image, list_images
+from finetune_monitor.base.paths import Containment
 from finetune_monitor.base.text import printable
 from finetune_monitor.metrics.aesthetic import Aesthetic
 from finetune_monitor.metrics.face_similarity import FaceSimilarity
@@ -117,15 +118,19 @@ def _read_run(folder: Path) -> ImageSource:
         raise UserError(
             f"{folder}: found no scores of {' or '.join(METRICS)}, so there is nothing to compare ratings with"
         )
+    inside = Containment(folder)
+    places = [(inside.path(image.file), step, image) for step, image in scored]
     images = tuple(
-        Candidate(folder / image.file, metrics, folder, step, image.cell.id)
-        for step, image in scored
-        if isinstance(image.file, str) and (folder / image.file).is_file()
+        Candidate(path, metrics, folder, step, image.cell.id)
+        for path, step, image in places
+        if path is not None and path.is_file()
     )
+    outside = sum(path is None and image.file is not None for path, _, image in places)
     if not images:
-        raise UserError(f"{folder}: found none of its {len(scored)} images; restore its folder images")
-    gone = len(scored) - len(images)
-    notes = (f"{folder}: {gone} of {len(scored)} images have no file and are left out",) if gone else ()
+        where = f", and {outside} of them outside of it" if outside else ""
+        raise UserError(f"{folder}: found none of its {len(scored)} images{where}; restore its folder images")
+    gone = {"have no file": len(scored) - len(images) - outside, "are outside the run directory": outside}
+    notes = tuple(f"{folder}: {n} of {len(scored)} images {why} and are left out" for why, n in gone.items() if n)
     return ImageSource(folder, images, _recorded_photos(history), notes)
 
 

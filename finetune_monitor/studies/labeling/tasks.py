@@ -6,13 +6,13 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from finetune_monitor.base.errors import UserError, all_problems
-from finetune_monitor.base.files import write_atomic
+from finetune_monitor.base.files import sha256, write_atomic
 from finetune_monitor.base.version import __version__
 
 TASKS, PLAN = "tasks.csv", "plan.json"
@@ -51,11 +51,15 @@ class Task:
 
 @dataclass(frozen=True)
 class LabelingPlan:
-    """All tasks, and each person's photos; `seed` also determines every labeler's order."""
+    """All tasks, and each person's photos; `seed` also determines every labeler's order.
+
+    digests: the SHA-256 of the photos when the plan was made, as `read_plan` found them.
+    """
 
     tasks: tuple[Task, ...]
     references: Mapping[str, tuple[Path, ...]]
     seed: int
+    digests: Mapping[Path, str] = field(default_factory=dict, compare=False)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -78,7 +82,9 @@ def write_plan(folder: Path, plan: LabelingPlan) -> None:
     references = {person: [_relative(folder, photo) for photo in found] for person, found in plan.references.items()}
     made_by = f"finetune_monitor {__version__}"
     content = {"format": PLAN_FORMAT, "made_by": made_by, "seed": plan.seed, "tasks": len(plan.tasks)}
-    about = json.dumps({**content, "references": references}, indent=2) + "\n"
+    photos = {_relative(folder, photo): photo for found in plan.references.values() for photo in found}
+    digests = {name: sha256(photo) for name, photo in photos.items() if photo.is_file()}
+    about = json.dumps({**content, "references": references, "sha256": digests}, indent=2) + "\n"
     write_atomic(folder / PLAN, about.encode())
     write_atomic(folder / TASKS, text.getvalue().encode("utf-8", "surrogateescape"))
 
@@ -89,7 +95,7 @@ def read_plan(folder: Path) -> LabelingPlan:
     Raises:
         UserError: it is not a plan's folder, or its files are damaged; lists every invalid row.
     """
-    number, seed, references = _read_about(folder)
+    number, seed, references, digests = _read_about(folder)
     rows = _read_rows(folder / TASKS)
     tasks, problems = [], []
     for place, row in enumerate(rows, 2):
@@ -100,18 +106,19 @@ def read_plan(folder: Path) -> LabelingPlan:
     if len(rows) != number:
         problems.append(f"found {len(rows)} rows, expected {number}")
     all_problems([*problems, *_mismatches(tasks)], f"{folder / TASKS}: damaged; make the plan again")
-    return LabelingPlan(tuple(tasks), references, seed)
+    return LabelingPlan(tuple(tasks), references, seed, digests)
 
 
-def _read_about(folder: Path) -> tuple[int, int, dict[str, tuple[Path, ...]]]:
-    """The number of tasks, the seed, and the photos."""
+def _read_about(folder: Path) -> tuple[int, int, dict[str, tuple[Path, ...]], dict[Path, str]]:
+    """The number of tasks, the seed, the photos, and their SHA-256."""
     path = folder / PLAN
     try:
         found = json.loads(path.read_bytes())
         if found["format"] != PLAN_FORMAT:
             raise UserError(f"{path}: found format {found['format']}, expected {PLAN_FORMAT}; make the plan again")
         references = {person: _photos(folder, photos) for person, photos in found["references"].items()}
-        return _whole(found["tasks"]), _whole(found["seed"]), references
+        digests = {_absolute(folder, name): str(digest) for name, digest in found.get("sha256", {}).items()}
+        return _whole(found["tasks"]), _whole(found["seed"]), references, digests
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"{folder}: found no {PLAN}; expected a folder written by `finetune-monitor label plan`"

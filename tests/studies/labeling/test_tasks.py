@@ -271,4 +271,11 @@ def test_altered_bytes_are_read_or_refused(written, name, edits):
 def test_the_columns_keep_the_contract(written):
     header = (written / TASKS).read_text().splitlines()[0]
     assert header == ",".join(TASK_COLUMNS) == "image_id,metric,person,file,sha256,run,step,cell,repeat_of"
-    assert json.loads((written / PLAN).read_text()).keys() == {"format", "made_by", "seed", "tasks", "references"}
+    assert json.loads((written / PLAN).read_text()).keys() == {
+        "format",
+        "made_by",
+        "seed",
+        "tasks",
+        "references",
+        "sha256",
+    }
