@@ -3,17 +3,22 @@
 import errno
 import hashlib
 import os
+import re
+import secrets
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from finetune_monitor.base.errors import UserError
 
 STAGING = ".staging-"
 """Prefix of files that are still being written; after a crash, anything with this prefix can be deleted."""
+
+KEPT_OF_NAME = 200
+"""Bytes of a name that its staging name begins with; file systems allow 255."""
 
 
 def fsync(path: Path) -> None:
@@ -61,12 +66,41 @@ def read_regular(path: Path, most: int | None = None) -> bytes:
     return content
 
 
+def open_own(path: Path) -> IO[str]:
+    """Open a file of ours to lock it and to write in it; it is created if there is none.
+
+    Raises:
+        OSError: it is a link, has a second name elsewhere, or is not a file: writing would change something else.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    handle = os.open(path, flags, 0o600)
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        os.close(handle)
+        raise OSError(errno.EMLINK, "it is not a file of its own")
+    return open(handle, "a+")
+
+
+def staged_beside(path: Path) -> Path:
+    """A new name in the same folder, which nobody can have put a link at."""
+    kept = os.fsdecode(os.fsencode(path.name)[:KEPT_OF_NAME])
+    return path.with_name(f"{STAGING}{kept}-{secrets.token_hex(4)}")
+
+
+def _litter(target: Path) -> list[Path]:
+    """What an earlier process has left of this target; links are not ours."""
+    name = re.escape(os.fsdecode(os.fsencode(target.name)[:KEPT_OF_NAME]))
+    ours = re.compile(f"{re.escape(STAGING)}(old-)?{name}(-[0-9a-f]{{8}})?")
+    return [path for path in target.parent.glob(f"{STAGING}*") if ours.fullmatch(path.name) and not path.is_symlink()]
+
+
 def write_atomic(path: Path, content: bytes) -> None:
     """Replace `path` atomically: after a crash, and for any reader, it holds either the old or the new content."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(STAGING + path.name)
+    staged = staged_beside(path)
     try:
-        staged.write_bytes(content)
+        with staged.open("xb") as file:  # never follows a link that is already there
+            file.write(content)
         fsync(staged)
         staged.replace(path)
     except BaseException:
@@ -98,23 +132,25 @@ def claim(folder: Path, names: Sequence[str]) -> None:
 def staged_folder(target: Path) -> Iterator[Path]:
     """Yield a folder to fill. It replaces `target` if the block succeeds and is deleted otherwise."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    staged, old = (target.with_name(prefix + target.name) for prefix in (STAGING, STAGING + "old-"))
-    for litter in (staged, old):
+    staged, old = staged_beside(target), staged_beside(target.with_name(f"old-{target.name}"))
+    for litter in _litter(target):
         shutil.rmtree(litter, ignore_errors=True)
     staged.mkdir()
     try:
         yield staged
         for path in (*staged.rglob("*"), staged):
             fsync(path)
-        if target.exists():
+        if os.path.lexists(target):
             target.rename(old)
         staged.rename(target)
     except BaseException:
         shutil.rmtree(staged, ignore_errors=True)
-        if old.exists() and not target.exists():
+        if os.path.lexists(old) and not os.path.lexists(target):
             old.rename(target)
         raise
     fsync(target.parent)
+    if old.is_symlink():
+        old.unlink()
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -1,6 +1,7 @@
 """Paths that a user or a file names: their home folder, names that no file can have, and where they may lead."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from finetune_monitor.base.errors import UserError
@@ -64,10 +65,7 @@ class Containment:
         return self._plain[folder]
 
 
-def holds_links(folder: Path) -> bool:
-    """Whether a folder is a link, or has one anywhere in it."""
-    return os.path.islink(folder) or any(
-        os.path.islink(os.path.join(root, name))
-        for root, folders, files in os.walk(folder)
-        for name in (*folders, *files)
-    )
+def links_in(folder: Path) -> Iterator[Path]:
+    """The links anywhere in a folder; they are not followed."""
+    for root, folders, files in os.walk(folder):
+        yield from (Path(root, name) for name in (*folders, *files) if os.path.islink(os.path.join(root, name)))

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.base.files import STAGING, fsync, sha256
+from finetune_monitor.base.files import fsync, sha256, staged_beside
 from finetune_monitor.base.paths import user_path
 
 PROBE_SECONDS = 4.0
@@ -194,7 +194,7 @@ def _download(source: PublishedFile, target: Path) -> Path:
     answer = probe(source.url)
     if isinstance(answer, str):
         raise UserError(_by_hand(source, answer))
-    staged = target.with_name(f"{STAGING}{os.getpid()}-{target.name}")
+    staged = staged_beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _fetch(source, staged)
@@ -212,7 +212,7 @@ def _download(source: PublishedFile, target: Path) -> Path:
 
 
 def _fetch(source: PublishedFile, staged: Path) -> None:
-    with urllib.request.urlopen(source.url, timeout=READ_SECONDS) as response, staged.open("wb") as file:
+    with urllib.request.urlopen(source.url, timeout=READ_SECONDS) as response, staged.open("xb") as file:
         expected = int(response.headers.get("Content-Length") or 0)
         with tqdm(total=expected or None, unit="B", unit_scale=True, desc=source.filename) as progress:
             for chunk in _chunks(response):

@@ -1,5 +1,6 @@
 """The run directory: its file names and its lock."""
 
+import errno
 import fcntl
 import json
 import os
@@ -7,8 +8,17 @@ from pathlib import Path
 from typing import IO, Any
 
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.files import open_own
+from finetune_monitor.base.paths import links_in
 
 CONFIG, RUN, EVALUATIONS, IMAGES = "config.yaml", "run.json", "evaluations.jsonl", "images.jsonl"
+LOCK = ".lock"
+
+OURS = ("images", "references", "checkpoints", "candidates", "best", "last", "page", "configs", "logs")
+"""Folders of a run or a sweep in which everything was written by us, so that a link there was planted."""
+
+SHARED = (LOCK, "tensorboard", "wandb", "trials", ".ray")
+"""Others, in which links may have a meaning, but which are none themselves."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -29,8 +39,18 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def lock(output_dir: Path) -> IO[str]:
-    """Acquire the directory's kernel lock, which is released when its holder exits, however that happens."""
-    file = (output_dir / ".lock").open("a+")
+    """Acquire the directory's kernel lock, which is released when its holder exits, however that happens.
+
+    Raises:
+        UserError: another process holds it, or the directory has links through which other places would be written.
+    """
+    refuse_links(output_dir)
+    try:
+        file = open_own(output_dir / LOCK)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO):
+            raise
+        raise UserError(f"{output_dir / LOCK}: {error.strerror}; expected a lock of ours; remove it") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -44,3 +64,20 @@ def lock(output_dir: Path) -> IO[str]:
     file.write(str(os.getpid()))
     file.flush()
     return file
+
+
+def refuse_links(output_dir: Path) -> None:
+    """Check that what is written or deleted in a directory stays there.
+
+    Raises:
+        UserError: a folder of ours is a link or holds one.
+    """
+    planted = [output_dir / name for name in (*OURS, *SHARED) if (output_dir / name).is_symlink()]
+    planted += [path for path in (output_dir / "trials").glob("*") if path.is_symlink()]
+    for name in OURS if not planted else ():
+        planted += links_in(output_dir / name)
+    if planted:
+        raise UserError(
+            f"{planted[0]}: found a link, expected a file or folder of the run itself, because what is written or "
+            "deleted there would be elsewhere; remove it, or choose an output_dir at its target"
+        )

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.base.files import write_atomic
+from finetune_monitor.base.files import open_own, write_atomic
+from finetune_monitor.base.paths import links_in
 from finetune_monitor.record.references import REFERENCES
 from finetune_monitor.record.run_directory import EVALUATIONS, RUN
 from finetune_monitor.report.data_scripts import call
@@ -85,6 +86,8 @@ def _claim(folder: Path) -> None:
         raise UserError(
             f"{folder}: cannot create the folder ({error.strerror}); expected a place for the page"
         ) from error
+    if planted := next(links_in(folder), None):
+        raise UserError(f"{planted}: found a link, expected only what earlier reports wrote; remove it")
     if (folder / MANIFEST).is_file():
         return
     others = sorted(path.name for path in folder.iterdir() if path.name != LOCK)
@@ -112,7 +115,7 @@ def _empty() -> dict[str, Any]:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Lock the page: training and a command may write the same one. Neither waits, as that could take minutes."""
-    with (folder / LOCK).open("a") as file:
+    with open_own(folder / LOCK) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

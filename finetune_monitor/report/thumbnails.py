@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.base.files import STAGING, sha256
+from finetune_monitor.base.files import sha256, staged_beside
 from finetune_monitor.base.images import read_image, thumbnail
 from finetune_monitor.base.paths import Containment
 from finetune_monitor.record.references import reference_path
@@ -135,7 +135,7 @@ def make_thumbnail(job: Job) -> bool:
     except UserError:
         return False
     job.target.parent.mkdir(parents=True, exist_ok=True)
-    staged = job.target.with_name(STAGING + job.target.name)
+    staged = staged_beside(job.target)
     # Without fsync: a file left empty by a crash of the machine is recognized by its size and made again.
     thumbnail(image).save(staged, "WEBP", quality=QUALITY)
     os.utime(staged, ns=(job.changed_ns, job.changed_ns))

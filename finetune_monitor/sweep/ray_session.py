@@ -15,6 +15,7 @@ from typing import Any
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.extras import is_installed, require
+from finetune_monitor.base.files import read_regular
 from finetune_monitor.sweep.spec import ResourcesConfig
 
 ANSWER_WITHIN = 5.0
@@ -25,6 +26,9 @@ HEALTHY_WITHIN = 15.0
 
 PREFIX, NOTE = "finetune-sweep-", "temporary"
 """The name prefix of the folder for Ray's temporary files, and the file that records its path."""
+
+HOME, OWNER, LONGEST_NOTE = Path("/tmp"), "sweep", 10_000
+"""Where that folder lies, the file in it that names its sweep, and the size in bytes of such notes."""
 
 OBJECT_STORE = 80 * 2**20
 """In bytes; the minimum that Ray accepts, as nothing is stored there."""
@@ -181,13 +185,22 @@ def _start(address: str | None, temporary: Path | None) -> None:
 def _temporary_folder(scratch: Path) -> Path:
     """A new temporary folder, recorded in the sweep's folder in case this process is killed."""
     # Not in TMPDIR: the paths of Ray's sockets below it must not be longer than 107 bytes.
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=HOME))
+    (folder / OWNER).write_text(_owner(scratch))
     (scratch / NOTE).write_text(str(folder))
     return folder
 
 
 def remove_temporary(scratch: Path) -> None:
-    """Remove Ray's temporary files left by a command that was killed."""
-    note = scratch / NOTE
-    if note.exists() and (old := Path(note.read_text())).name.startswith(PREFIX):
-        shutil.rmtree(old, ignore_errors=True)
+    """Remove Ray's temporary files left by a command that was killed: a folder that says it was made for this sweep."""
+    try:
+        old = Path(read_regular(scratch / NOTE, LONGEST_NOTE).decode())
+        is_ours = old.parent == HOME and old.name.startswith(PREFIX) and not old.is_symlink()
+        if is_ours and read_regular(old / OWNER, LONGEST_NOTE).decode() == _owner(scratch):
+            shutil.rmtree(old, ignore_errors=True)
+    except (OSError, ValueError):
+        return  # there is none
+
+
+def _owner(scratch: Path) -> str:
+    return os.path.realpath(scratch)

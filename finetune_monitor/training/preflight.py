@@ -25,7 +25,7 @@ from finetune_monitor.monitor.evaluator import check_images_fit
 from finetune_monitor.monitor.stopping import check_rules
 from finetune_monitor.record.columns import stars_of
 from finetune_monitor.record.history import read_run
-from finetune_monitor.record.run_directory import RUN, lock
+from finetune_monitor.record.run_directory import RUN, lock, refuse_links
 from finetune_monitor.record.run_record import check_resume, described_grid
 from finetune_monitor.rendering.schedulers import own_scheduler
 from finetune_monitor.stats.estimate import plain
@@ -193,6 +193,7 @@ def _thresholds(monitor: MonitorConfig) -> dict[str, Thresholds]:
 def _take(output_dir: Path) -> IO[str]:
     """The lock that training holds from the start; the record has its own."""
     folder = output_dir / CHECKPOINTS
+    refuse_links(output_dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return lock(folder)

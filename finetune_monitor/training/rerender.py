@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import read_regular
 from finetune_monitor.base.images import read_image
-from finetune_monitor.base.paths import Containment, holds_links
+from finetune_monitor.base.paths import Containment, links_in
 from finetune_monitor.base.versions import device_name, versions
 from finetune_monitor.models.diffusers_hub import resolve_hub_model
 from finetune_monitor.models.export import LORA_FILE, NOTE
@@ -148,7 +148,7 @@ def exported_steps(run_dir: Path) -> dict[int, Path | None]:
             step = json.loads(read_regular(folder / NOTE, LARGEST_NOTE))["step"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
-        if type(step) is int and not holds_links(folder):
+        if type(step) is int and not folder.is_symlink() and not any(links_in(folder)):
             found.setdefault(step, folder)
     return {0: None, **found}
 

@@ -112,6 +112,8 @@ class RatingStore:
     @contextmanager
     def connect(self) -> Iterator[sqlite3.Connection]:
         """A new connection for every use, so that threads never share one."""
+        if self.file.is_symlink():
+            raise UserError(f"{self.file}: found a link, expected the file of the ratings itself; move it here")
         try:
             with closing(sqlite3.connect(self.file, timeout=PATIENCE)) as database:
                 database.execute("PRAGMA synchronous = EXTRA")  # FULL does not flush the removal of the journal
