@@ -14,6 +14,7 @@ from finetune_monitor.commands.aesthetic import add_aesthetic
 from finetune_monitor.commands.agree import add_agree
 from finetune_monitor.commands.compare import add_compare
 from finetune_monitor.commands.config import add_config
+from finetune_monitor.commands.demo import add_demo
 from finetune_monitor.commands.label import add_label
 from finetune_monitor.commands.render import add_render
 from finetune_monitor.commands.report import add_report
@@ -53,6 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
     show.set_defaults(run=_show)
     add_config(commands)
     add_train(commands)
+    add_demo(commands)
     add_aesthetic(commands)
     add_label(commands)
     add_agree(commands)

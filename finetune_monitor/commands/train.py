@@ -1,9 +1,9 @@
-"""The command `finetune-monitor train`, and train.py, its equivalent for `accelerate launch`."""
+"""The command `finetune-monitor train`, and train.py, its equivalent in a checkout."""
 
 import argparse
 from pathlib import Path
 
-LAUNCH = "accelerate launch train.py --config configs/X.yaml [key=value ...]"
+LAUNCH = "accelerate launch -m finetune_monitor.cli train --config configs/X.yaml [key=value ...]"
 
 
 def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -20,7 +20,9 @@ def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def main() -> int:
     """The program train.py."""
     parser = argparse.ArgumentParser(
-        "train.py", description=f"Fine-tune Stable Diffusion v1.5 with the monitor: {LAUNCH}"
+        "train.py",
+        description="Fine-tune Stable Diffusion v1.5 with the monitor: "
+        "accelerate launch train.py --config configs/X.yaml [key=value ...]",
     )
     _add_arguments(parser)
     return _train(parser.parse_args(), "train.py")

@@ -50,6 +50,7 @@ from finetune_monitor.training.own import (
     with_reading,
 )
 from finetune_monitor.training.registry import METRICS, RULES, SINKS
+from finetune_monitor.training.shipped import shipped, with_shipped
 
 DEFAULT_RULE = Plateau.name
 
@@ -456,15 +457,18 @@ def validated(content: Any, folder: Path) -> Config:
     Raises:
         ValidationError: the problems; `problems_of` makes them readable.
     """
-    return Config.model_validate(content, context=Reading(folder))
+    return Config.model_validate(with_shipped(content), context=Reading(folder))
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file, apply `dotted.key=value` overrides, and validate; imports the modules that it names.
 
+    The file and the paths in it are found in the package if they exist only there (`training.shipped`).
+
     Raises:
         UserError: lists all unknown keys (with the most similar known key), wrong types, and values out of range.
     """
+    path = Path(shipped(str(path)))
     content = read_yaml(path)
     for change in overrides:
         override(content, change)
