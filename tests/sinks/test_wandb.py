@@ -1,6 +1,7 @@
 """Weights & Biases: what wandb's own library finds in an offline run."""
 
 import json
+import os
 import struct
 import sys
 import time
@@ -23,8 +24,8 @@ from support.runs import ALARMED, GRID, NOTICE, evaluation, images, run_info
 @pytest.fixture(autouse=True)
 def _alone(tmp_path, monkeypatch):
     """Everything that wandb writes goes to the test's folder."""
-    for name in ("WANDB_MODE", "WANDB_RUN_ID", "WANDB_PROJECT"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
     for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
 
@@ -199,6 +200,70 @@ def test_the_environment_can_only_make_it_more_private(tmp_path, monkeypatch, mo
     if environment:
         monkeypatch.setenv("WANDB_MODE", environment)
     assert init_arguments(tmp_path, {"mode": mode}, None)["mode"] == used
+
+
+def test_what_used_to_be_called_dryrun_is_offline(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "dryrun")
+    assert init_arguments(tmp_path, {"mode": "online"}, None)["mode"] == "offline"
+
+
+LABELS = {"group": "faces", "tags": ["a", "b"], "job_type": "train", "notes": "mine", "name": "first", "project": "own"}
+"""Options of the sink."""
+
+IN_ENVIRONMENT = {
+    "WANDB_RUN_GROUP": "faces",
+    "WANDB_TAGS": "a,b",
+    "WANDB_JOB_TYPE": "train",
+    "WANDB_NOTES": "mine",
+    "WANDB_NAME": "first",
+    "WANDB_PROJECT": "own",
+    "WANDB_ENTITY": "team",
+    "WANDB_RUN_ID": "id7",
+}
+
+
+def labels_of(folder: Path) -> dict:
+    """What the run calls itself."""
+    run = [record.run for record in records(folder) if record.HasField("run")][-1]
+    found = {"group": run.run_group, "tags": list(run.tags), "job_type": run.job_type, "notes": run.notes}
+    return {**found, "name": run.display_name, "project": run.project}
+
+
+def test_the_labels_of_the_config_reach_the_run(tmp_path):
+    write(tmp_path, [evaluation(0)], WandbSink(**LABELS))
+    assert labels_of(tmp_path) == {**LABELS, "notes": f"mine\n{NOTICE}"}
+
+
+@pytest.fixture
+def read_anew() -> Iterator[None]:
+    """wandb reads the environment once a process, unless told otherwise."""
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
+@pytest.mark.usefixtures("read_anew")
+def test_the_environment_labels_the_run_where_the_config_does_not(tmp_path, monkeypatch):
+    for name, value in IN_ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "elsewhere"))
+    (tmp_path / "elsewhere").mkdir()
+    write(tmp_path, [evaluation(0)])
+    assert labels_of(tmp_path / "elsewhere") == {**LABELS, "notes": f"mine\n{NOTICE}"}
+    assert (tmp_path / "wandb/run-id").read_text() == "id7"
+    write(tmp_path, [evaluation(300)], WandbSink(project="config", tags=["c"]), resume_step=0)
+    assert labels_of(tmp_path / "elsewhere")["tags"] == ["c"]
+    assert labels_of(tmp_path / "elsewhere")["project"] == "config"
+
+
+def test_no_argument_of_ours_takes_the_place_of_a_variable(tmp_path, monkeypatch):
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb/run-id").write_text("old")
+    assert init_arguments(tmp_path, {"mode": "online"}, 0).keys() >= {"project", "dir", "id", "resume"}
+    for name in ("PROJECT", "DIR", "RUN_ID", "RESUME", "CONSOLE", "QUIET", "SILENT"):
+        monkeypatch.setenv(f"WANDB_{name}", "x")
+    options = dict.fromkeys(WandbSink.Options.__dataclass_fields__.keys() - {"mode", "images"})
+    assert init_arguments(tmp_path, options, 0) == {"mode": "offline", "settings": {"x_disable_meta": True}}
 
 
 def test_a_given_run_is_left_open(tmp_path):
