@@ -10,6 +10,7 @@ EXTRAS = {
     "bitsandbytes": "optimizers",
     "flask": "study",
     "jinja2": "study",
+    "lightning.pytorch": "lightning",
     "matplotlib": "study",
     "onnxruntime": "onnx",
     "optuna": "sweep",
