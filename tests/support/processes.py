@@ -81,10 +81,7 @@ def broken(pipeline):
 
 
 def wrapped(folder):
-    """A loop of one's own over a pipeline whose denoiser is wrapped for several processes; with the monitor, and without.
-
-    Returns the scores and what was learned.
-    """
+    """The scores of a loop of one's own over a wrapped denoiser, and what was learned with the monitor and without."""
     found = {}
     for name in ("alone", "watched"):
         pipeline = tiny.stable_diffusion()
