@@ -13,10 +13,16 @@ import torch
 from support.places import SHARED
 
 CHROMIUM = "needs Chromium: apt install chromium"
+DIFFUSERS = "DIFFUSERS_REPOSITORY"
+"""The environment variable that names a clone of diffusers, whose examples are in no package."""
 
 bitsandbytes = pytest.mark.skipif(
     find_spec("bitsandbytes") is None or not torch.cuda.is_available(),
     reason="needs a GPU and bitsandbytes: pip install bitsandbytes",
+)
+diffusers_examples = pytest.mark.skipif(
+    DIFFUSERS not in os.environ,
+    reason=f"needs diffusers' examples: {DIFFUSERS}=PATH of a clone of github.com/huggingface/diffusers at v0.40.0",
 )
 flux_samplers = pytest.mark.skipif(
     metadata.version("diffusers").startswith(("0.33.", "0.34.")), reason="needs diffusers 0.35: Flux takes one sampler"
