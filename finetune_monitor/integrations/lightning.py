@@ -1,5 +1,6 @@
 """The monitor as a callback of Lightning's `Trainer`."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -43,8 +44,10 @@ class MonitorCallback(Callback):
         if trainer.global_step == self._step:
             return
         self._step = trainer.global_step
-        loss = outputs["loss"].item() if outputs else None
-        if self.monitor.on_step_end(self._step, trainer.current_epoch, loss):
+        loss = (
+            outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        )  # the module may return anything or none
+        if self.monitor.on_step_end(self._step, trainer.current_epoch, None if loss is None else float(loss)):
             trainer.should_stop = True
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:

@@ -13,6 +13,7 @@ from finetune_monitor.base.redaction import redacted
 from finetune_monitor.base.sections import Section, dotted_keys, nearest, problems_of
 from finetune_monitor.base.yaml_files import override, read_yaml
 from finetune_monitor.training.config import Config, UserPath
+from finetune_monitor.training.shipped import shipped, with_shipped
 
 ONE_FOR_ALL = {
     "output_dir": "the sweep's own output_dir determines it",
@@ -106,9 +107,11 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
     Raises:
         UserError: lists all problems.
     """
+    path = Path(shipped(str(path)))
     content = read_yaml(path)
     for change in overrides:
         override(content, change)
+    content = with_shipped(content)
     for key in ("set", "axes"):
         content = _flattened(content, key)
     if isinstance(people := content.get("people"), dict):

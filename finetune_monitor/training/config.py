@@ -288,7 +288,10 @@ class MonitorConfig(Section):
     stopping: list[RuleConfig] = Field(
         [{}], validate_default=True, description="Stopping rules; the first one that wants to stop decides. []: none."
     )
-    sinks: SinksConfig = Field(SinksConfig(tensorboard={}), description="Where evaluations are shown.")
+    sinks: SinksConfig = Field(
+        SinksConfig(tensorboard={}),
+        description="Where evaluations are shown; any tracker of Accelerate is one, too, by its name.",
+    )
     hooks: list[Hook] = Field(
         [], description="Functions as module:name, called as on_evaluation(evaluation, decision) after each evaluation."
     )

@@ -21,17 +21,23 @@ pytestmark = [
 ]
 
 
-def module_of(pipe: Any, rate: float) -> Any:
-    """The training as a Lightning module."""
+def module_of(pipe: Any, rate: float, manual: bool) -> Any:
+    """The training as a Lightning module, which may step its optimizer itself and return no loss."""
     import lightning
 
     class Training(lightning.LightningModule):
         def __init__(self) -> None:
             super().__init__()
             self.denoiser = Denoiser(pipe)
+            self.automatic_optimization = not manual
 
         def training_step(self, batch: Any, index: int) -> Any:
-            return self.denoiser(**batch)["loss"]
+            loss = self.denoiser(**batch)["loss"]
+            if not manual:
+                return loss
+            self.manual_backward(loss)
+            self.optimizers().step()
+            return None
 
         def configure_optimizers(self) -> Any:
             return torch.optim.SGD(self.parameters(), rate)
@@ -46,13 +52,15 @@ def train(tmp_path):
 
     from finetune_monitor.integrations.lightning import MonitorCallback
 
-    def run(max_steps: int, checkpoint: Path | None = None, rate: float = 1e-3, **settings: Any) -> MonitorCallback:
+    def run(
+        max_steps: int, checkpoint: Path | None = None, rate: float = 1e-3, manual: bool = False, **settings: Any
+    ) -> MonitorCallback:
         pipe = stable_diffusion()
         callback = MonitorCallback(pipe, GRID, [Brightness()], tmp_path / "run", every=2, **settings)
         trainer = lightning.Trainer(
             accelerator="cpu",
             max_steps=max_steps,
-            accumulate_grad_batches=2,
+            accumulate_grad_batches=1 if manual else 2,
             callbacks=[callback],
             default_root_dir=tmp_path,
             logger=False,
@@ -60,7 +68,7 @@ def train(tmp_path):
             enable_model_summary=False,
             enable_checkpointing=False,
         )
-        trainer.fit(module_of(pipe, rate), DataLoader(Latents()), ckpt_path=checkpoint)
+        trainer.fit(module_of(pipe, rate, manual), DataLoader(Latents()), ckpt_path=checkpoint)
         trainer.save_checkpoint(tmp_path / "last.ckpt")
         return callback
 
@@ -87,3 +95,7 @@ def test_a_loss_that_is_not_finite_ends_it_too(train):
     callback = train(8, rate=1e30, stopping=Divergence("brightness"))
     assert callback.monitor.decision.reason == StopReason.DIVERGENCE
     assert "the loss is" in callback.monitor.decision.detail
+
+
+def test_a_module_that_steps_by_itself_and_returns_nothing(train):
+    assert steps_of(train(3, manual=True).monitor) == [0, 2]

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from finetune_monitor.base import extras
 from finetune_monitor.cli import main
+from finetune_monitor.sweep.plan import make_plan
+from finetune_monitor.sweep.spec import load_sweep
 from finetune_monitor.training import main as training
 from finetune_monitor.training.config import load_config
 from finetune_monitor.training.shipped import SHIPPED, shipped, with_shipped
@@ -19,6 +21,13 @@ def test_the_demos_config_is_valid_in_an_empty_folder(tmp_path, monkeypatch):
     assert Path(config.monitor.metrics.aesthetic.head).is_file()
     assert config.monitor.metrics.clip_score.clip == "mine"
     assert config.output_dir == Path("runs/demo")
+
+
+def test_the_shipped_sweeps_can_be_planned_in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plan = make_plan(load_sweep(Path("configs/sweep_photos_demo.yaml")), None)
+    assert len(plan.trials) == 9
+    assert Path(plan.validated(plan.trials[0]).model).is_dir()
 
 
 def test_the_users_own_files_come_first_and_other_texts_stay(tmp_path, monkeypatch):
