@@ -60,6 +60,8 @@ def log_entries(content: bytes, block: int = 32768) -> Iterator[bytes]:
             position += block - position % block
             continue
         _, length, kind = struct.unpack_from("<IHB", content, position)
+        if position + 7 + length > len(content):  # still being written
+            return
         entry += content[position + 7 : position + 7 + length]
         position += 7 + length
         if kind in (1, 4):  # whole, or the last part
