@@ -21,13 +21,10 @@ from finetune_monitor.models.adapters import (
 )
 from finetune_monitor.models.kohya import base_model, write_kohya
 from finetune_monitor.models.pipeline import Pipeline, settings_of
+from finetune_monitor.record.kept_weights import KOHYA_ENDING, NOTE
 
-LORA_FILE = "pytorch_lora_weights.safetensors"
 ADAPTABLE = ("unet", "transformer", "text_encoder", "text_encoder_2")
 """The components of a pipeline whose LoRA layers diffusers can load."""
-
-NOTE = "finetune_monitor.json"
-"""File next to weights: the step they belong to, or a notice that applies to everything made with them."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +53,9 @@ def export_weights(pipeline: Pipeline, folder: Path, note: dict[str, Any], label
     """
     notice = identify(pipeline).get("notice")
     note = {**note, "notice": notice} if notice else note
-    parts = {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
+    parts = _modules(pipeline)
     models = {name: unwrapped(part) for name, part in parts.items()}
-    adaptable = {name: model for name, model in models.items() if name in ADAPTABLE}
+    adaptable = _adaptable(models)
     adapter = adapter_to_export(adaptable)
     with staged_folder(folder) as staged:
         if adapter is None:
@@ -70,13 +67,31 @@ def export_weights(pipeline: Pipeline, folder: Path, note: dict[str, Any], label
         (staged / NOTE).write_text(json.dumps(note, indent=2) + "\n")
 
 
+def exports_lora(pipeline: Pipeline) -> bool:
+    """Whether `export_weights` writes a LoRA, and not the complete pipeline.
+
+    Raises:
+        ValueError: it cannot be said which adapter was trained.
+    """
+    models = {name: unwrapped(part) for name, part in _modules(pipeline).items()}
+    return adapter_to_export(_adaptable(models)) is not None
+
+
+def _modules(pipeline: Pipeline) -> dict[str, nn.Module]:
+    return {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
+
+
+def _adaptable(models: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    return {name: model for name, model in models.items() if name in ADAPTABLE}
+
+
 def _save_lora(
     pipeline: Any, folder: Path, found: Mapping[str, Mapping[str, LoraLayer]], label: Label, note: Mapping[str, Any]
 ) -> None:
     layers = {name: own for name, own in found.items() if own}
     pipeline.save_lora_weights(folder, **{f"{name}_lora_layers": _peft_state(own) for name, own in layers.items()})
     if (base := base_model(pipeline)) is not None:
-        file = folder / f"{label.name}_kohya.safetensors"
+        file = folder / f"{label.name}{KOHYA_ENDING}"
         write_kohya(file, base, layers, label.trigger, label.thumbnail, note)
 
 

@@ -1,4 +1,4 @@
-"""`best/` holds the weights of the best step of the smoothed curve, whichever evaluation has shown it to be."""
+"""`weights/` holds the steps that are to be kept, and `best/` the best of the smoothed curve, whenever that is shown."""
 
 import json
 
@@ -9,7 +9,7 @@ from peft import LoraConfig
 from safetensors import safe_open
 
 from finetune_monitor import FinetuneMonitor, PromptGrid
-from finetune_monitor.monitor.best_weights import step_of
+from finetune_monitor.record.kept_weights import step_of
 
 GRID = PromptGrid(["a photo of sks person"], images_per_prompt=2, steps=1)
 
@@ -55,13 +55,13 @@ def test_the_weights_and_the_best_step_belong_together(pipeline, run_folder, sco
     assert summary.best_step == best
     assert step_of(run_folder / "best") == (best or None)
     assert not best or bias_of(pipeline, run_folder / "best") == best
-    assert len(list((run_folder / "candidates").glob("step-*"))) <= 2
+    assert len(list((run_folder / "weights").glob("step-*"))) <= 2
 
 
 def test_the_files_are_linked_not_copied(pipeline, run_folder):
     trained(pipeline, run_folder, [0.0, 0.2, 0.4])
     weights = "vae/diffusion_pytorch_model.safetensors"
-    assert (run_folder / "best" / weights).samefile(run_folder / "candidates/step-000002" / weights)
+    assert (run_folder / "best" / weights).samefile(run_folder / "weights/step-000002" / weights)
 
 
 def test_a_run_that_goes_on_can_return_to_a_step_from_before(pipeline, run_folder):
