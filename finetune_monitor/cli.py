@@ -14,6 +14,7 @@ from finetune_monitor.commands.aesthetic import add_aesthetic
 from finetune_monitor.commands.agree import add_agree
 from finetune_monitor.commands.compare import add_compare
 from finetune_monitor.commands.config import add_config
+from finetune_monitor.commands.export import add_export
 from finetune_monitor.commands.label import add_label
 from finetune_monitor.commands.render import add_render
 from finetune_monitor.commands.report import add_report
@@ -59,6 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_compare(commands)
     add_render(commands)
     add_report(commands)
+    add_export(commands)
     add_sweep(commands)
     return parser
 

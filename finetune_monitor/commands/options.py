@@ -1,6 +1,8 @@
-"""Number types for the commands' options."""
+"""Types for the commands' options."""
 
 import argparse
+
+from finetune_monitor.record.kept_weights import BEST, LAST
 
 GREATEST = 2**31 - 1
 
@@ -10,6 +12,11 @@ def whole_number(text: str) -> int:
     if not text.isdecimal() or int(text) > GREATEST:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number from 0 to {GREATEST}")
     return int(text)
+
+
+def kept_step(text: str) -> int | str:
+    """A step, or the words `best` or `last`."""
+    return text if text in (BEST, LAST) else whole_number(text)
 
 
 def share(text: str) -> float:

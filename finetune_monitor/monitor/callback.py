@@ -67,9 +67,9 @@ class FinetuneMonitor:
         every: steps between evaluations.
         max_overhead: the maximum share of the wall time that evaluations may take, such as 0.05; an evaluation that
             would exceed it is postponed to a later multiple of `every`. None: no limit.
-        keep: the steps whose weights are kept in `weights/`: "all", "best" (the best and the newest), "pareto" (the
-            Pareto front of two scores), or "last N"; whichever is or may become the best is always kept. "auto": all of
-            a LoRA, the best and the newest of a complete pipeline.
+        keep: the steps whose weights are kept in `weights/`: "all", "best" (with the newest, which may become
+            it), "pareto" (those that no other step beats in two scores), or "last N"; what may become the best is
+            always kept. "auto": "all" for a LoRA, "best" for a complete pipeline.
         hooks: called on the first process with every evaluation and the decision after it, once both are recorded and
             shown; return values are ignored, and a hook that fails is turned off with a warning.
         autocast: the precision to render in; pass that of the training loop if it uses autocast.

@@ -67,7 +67,7 @@ def newest_count(keep: str) -> int:
 
 
 def most_kept(keep: str, evaluations: int) -> int:
-    """The largest number of steps whose weights may be kept at a time, of a run with so many evaluations after step 0."""
+    """The largest number of steps kept at a time in a run with so many evaluations after step 0."""
     if keep in (ALL, PARETO):
         return evaluations
     return min(evaluations, 1 + (1 if keep == BEST else newest_count(keep)))

@@ -1,9 +1,11 @@
 """Find the weights that a run directory holds, by step."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from finetune_monitor.base.errors import UserError
 
 BEST, LAST, WEIGHTS = "best", "last", "weights"
 """Folders in the run directory: of the best step, of the last one, and of every step whose weights are kept."""
@@ -13,6 +15,12 @@ NOTE = "finetune_monitor.json"
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 """LoRA layers as diffusers loads them; a folder without this file holds a complete pipeline."""
+
+DIFFUSERS, KOHYA = "diffusers", "kohya"
+"""Formats of a LoRA file."""
+
+CARD, SAMPLES = "README.md", "images"
+"""The model card in `best/`, and the folder of its images."""
 
 KOHYA_ENDING = "_kohya.safetensors"
 """End of the name of a file with the same layers under kohya's names."""
@@ -62,3 +70,20 @@ def kept_weights(run_dir: Path, patterns: Sequence[str] = (f"{WEIGHTS}/step-*", 
         if step is not None:
             found.setdefault(step, KeptWeights(step, folder))
     return dict(sorted(found.items()))
+
+
+def weights_at(run_dir: Path, step: int, kept: Mapping[int, KeptWeights]) -> KeptWeights:
+    """The weights of a step after 0.
+
+    Raises:
+        UserError: they were not kept; names the steps that were.
+    """
+    if step in kept:
+        return kept[step]
+    if not kept:
+        raise UserError(
+            f"{run_dir}: holds no weights, expected a folder in {WEIGHTS}, {BEST}, or {LAST}; wait for the first "
+            "evaluation of a trained step, or train again"
+        )
+    steps = ", ".join(map(str, kept))
+    raise UserError(f"{run_dir}: has no weights of step {step}, expected {steps}; monitor.keep decides which are kept")

@@ -14,7 +14,7 @@ Pair = tuple[float, float]
 class ParetoFront:
     """Two scores at every step that has both, and the steps that no other step beats in both.
 
-    The values are those of the smoothed curves, so the best step is always on the front.
+    The values are those of the smoothed curves, one of which determines the best step.
 
     columns: the score that determines the best step, and the second one.
     points: the values at each step.

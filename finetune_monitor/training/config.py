@@ -243,7 +243,9 @@ def _rule(found: Any, reading: Reading) -> Section:
     return rule_section(found, reading, DEFAULT_RULE)
 
 
-Keep = Annotated[str, AfterValidator(checked_keep), WithJsonSchema({"type": "string", "pattern": f"^({KEEP_PATTERN})$"})]
+Keep = Annotated[
+    str, AfterValidator(checked_keep), WithJsonSchema({"type": "string", "pattern": f"^({KEEP_PATTERN})$"})
+]
 
 Hook = Annotated[str, AfterValidator(with_reading(checked_hook))]
 
@@ -294,9 +296,9 @@ class MonitorConfig(Section):
     )
     keep: Keep = Field(
         AUTO_KEEP,
-        description="Steps whose weights are kept: all; best, the best and the newest; pareto, those that no other step "
-        "beats in two scores; or last N, such as last 3. What may become the best is always kept. auto: all for method: "
-        "lora, best for method: full.",
+        description="Steps whose weights are kept: all; best, with the newest, which may become it; pareto, those that "
+        "no other step beats in two scores; or last N, such as last 3. What may become the best is always kept. auto: "
+        "all for method: lora, best for method: full.",
     )
     sinks: SinksConfig = Field(SinksConfig(tensorboard={}), description="Where evaluations are shown.")
     hooks: list[Hook] = Field(

@@ -223,7 +223,7 @@ def _check_sampler(config: Config) -> None:
 
 
 def _check_rules(config: Config, metrics: list[Metric]) -> None:
-    """Check that what a rule watches is measured, with a ceiling if it needs one, and that `keep: pareto` has two scores.
+    """Check that rules watch what is measured, with a ceiling if needed, and that `keep: pareto` has two scores.
 
     Everything else about the rules was checked when the config was read.
     """
@@ -289,8 +289,8 @@ def check_space(config: Config, trained: int, frozen: int) -> None:
     if free < needed:
         raise UserError(
             f"{config.output_dir}: {free / GIB:.1f} GiB free, but the run's checkpoints and exports need about "
-            f"{needed / GIB:.1f} GiB; free some space, lower train.keep_checkpoints, keep fewer weights (monitor.keep is "
-            f"{config.monitor.keep}), or choose another output_dir"
+            f"{needed / GIB:.1f} GiB; free some space, lower train.keep_checkpoints, keep fewer weights "
+            f"(monitor.keep is {config.monitor.keep}), or choose another output_dir"
         )
 
 

@@ -21,7 +21,7 @@ from finetune_monitor.base.versions import device_name, versions
 from finetune_monitor.models.diffusers_hub import resolve_hub_model
 from finetune_monitor.record.grid import Cell, PromptGrid
 from finetune_monitor.record.history import RunHistory, read_run
-from finetune_monitor.record.kept_weights import BEST, LORA_FILE, kept_weights
+from finetune_monitor.record.kept_weights import BEST, LORA_FILE, kept_weights, weights_at
 from finetune_monitor.record.run_directory import CONFIG, RUN
 from finetune_monitor.rendering.isolation import isolated
 from finetune_monitor.rendering.renderer import Renderer
@@ -133,26 +133,16 @@ def find_cell(grid: PromptGrid, cell_id: str) -> Cell:
     )
 
 
-def exported_steps(run_dir: Path) -> dict[int, Path | None]:
-    """The steps with available weights and their folders; None means the base model, for step 0."""
-    set_aside = kept_weights(run_dir, [f"{BEST}-step-*"])  # of steps that a resumed run has repeated
-    return {0: None, **{step: found.folder for step, found in {**set_aside, **kept_weights(run_dir)}.items()}}
-
-
 def find_weights(run_dir: Path, step: int) -> Path | None:
     """The folder with a step's weights; None for step 0, the base model.
 
     Raises:
-        UserError: no weights of that step were exported; lists the steps that were.
+        UserError: no weights of that step were kept; names the steps that were.
     """
-    steps = exported_steps(run_dir)
-    if step in steps:
-        return steps[step]
-    kept = ", ".join(map(str, sorted(each for each in steps if each)))
-    raise UserError(
-        f"{run_dir}: has no weights of step {step}; expected 0, {BASE}{', or one of ' * bool(kept)}{kept}; monitor.keep "
-        "decides which are kept"
-    )
+    if step == 0:
+        return None
+    set_aside = kept_weights(run_dir, [f"{BEST}-step-*"])  # of a step that a resumed run has repeated
+    return weights_at(run_dir, step, {**set_aside, **kept_weights(run_dir)}).folder
 
 
 def _recorded(history: RunHistory, step: int, cell: Cell) -> Image | None:
