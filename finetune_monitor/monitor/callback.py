@@ -303,7 +303,8 @@ class FinetuneMonitor:
             self._described.ceilings,
             self._notices,
             resume_step,
-            self.latest.alarms if self.latest is not None else (),
+            self.best_metric,
+            self.evaluations,
         )
         self.sinks = list(sinks)
         for sink in sinks:

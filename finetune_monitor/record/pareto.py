@@ -25,6 +25,11 @@ class ParetoFront:
     points: Mapping[int, Pair]
     steps: tuple[int, ...]
 
+    def __str__(self) -> str:
+        """The steps in words, without the untouched model."""
+        steps = ", ".join(str(step) for step in self.steps if step) or "none"
+        return f"{steps} (no step is better in both {self.columns[0]} and {self.columns[1]})"
+
 
 def pareto_columns(columns: Mapping[str, ScoreColumn], best_metric: str) -> tuple[str, str] | None:
     """The score that determines the best step, and the first score of another metric; None if there is no second one.

@@ -16,6 +16,7 @@ from finetune_monitor.record.curve import resolution, way_in_words, ways
 from finetune_monitor.record.evaluation import Evaluation
 from finetune_monitor.record.grid import FIRST_FIELDS, WHICH_CELLS, Cell, PromptGrid
 from finetune_monitor.record.history import GREATEST, RunHistory, read_noting
+from finetune_monitor.record.kept_weights import KeptWeights, kept_weights
 from finetune_monitor.record.run_directory import EVALUATIONS, RUN
 from finetune_monitor.record.scales import scale
 from finetune_monitor.stats.estimate import Estimate
@@ -61,6 +62,7 @@ class PageRun:
     scales: by score, a digest of everything that it depends on; scores of runs with equal digests are comparable.
     nearest: by column that names a photo for each image, the indices of its metric's photos in `references`.
     findings: sentences on how far its best step came, what its grid can detect, and which alarms sound.
+    weights: the weights in its folder, by step.
     problems: sentences on what could not be read.
     """
 
@@ -81,6 +83,7 @@ class PageRun:
     model: str | None
     ending: Ending
     findings: tuple[str, ...]
+    weights: Mapping[int, KeptWeights]
     problems: tuple[str, ...]
 
 
@@ -188,6 +191,7 @@ def _described(
             history.best_score,
         ),
         findings(history),
+        kept_weights(history.output_dir),
         problems,
     )
 
