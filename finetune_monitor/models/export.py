@@ -19,6 +19,7 @@ from finetune_monitor.models.adapters import (
     plain_state,
     unwrapped,
 )
+from finetune_monitor.models.diffusers_hub import is_hub_id
 from finetune_monitor.models.kohya import base_model, write_kohya
 from finetune_monitor.models.pipeline import Pipeline, settings_of
 from finetune_monitor.record.kept_weights import KOHYA_ENDING, NOTE
@@ -45,14 +46,13 @@ def export_weights(pipeline: Pipeline, folder: Path, note: dict[str, Any], label
     """Write the adapter that was trained, or the complete pipeline where its own weights were.
 
     A LoRA is written twice: for `pipe.load_lora_weights(folder)`, and under kohya's names for ComfyUI and others. The
-    folder appears only once it is complete. `finetune_monitor.json` next to the weights holds `note` and the notice of
-    the pipeline's own folder, if it has one.
+    folder appears only once it is complete. `finetune_monitor.json` next to the weights holds `note`, the base model's
+    hub id, if it has one, and the notice of the pipeline's own folder, if there is one.
 
     Raises:
         ValueError: it cannot be said which adapter was trained, or diffusers cannot load it.
     """
-    notice = identify(pipeline).get("notice")
-    note = {**note, "notice": notice} if notice else note
+    note = {**note, **_said_of(identify(pipeline))}
     parts = _modules(pipeline)
     models = {name: unwrapped(part) for name, part in parts.items()}
     adaptable = _adaptable(models)
@@ -65,6 +65,13 @@ def export_weights(pipeline: Pipeline, folder: Path, note: dict[str, Any], label
                 pipeline, staged, {name: lora_layers(model, adapter) for name, model in adaptable.items()}, label, note
             )
         (staged / NOTE).write_text(json.dumps(note, indent=2) + "\n")
+
+
+def _said_of(identity: Mapping[str, str | None]) -> dict[str, str]:
+    """What the note next to weights says of the pipeline that they were trained in."""
+    name, notice = identity["name_or_path"], identity.get("notice")
+    base = {"base_model": name} if name and is_hub_id(name) else {}
+    return {**base, **({"notice": notice} if notice else {})}
 
 
 def exports_lora(pipeline: Pipeline) -> bool:

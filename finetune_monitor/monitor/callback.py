@@ -34,7 +34,7 @@ from finetune_monitor.record.evaluation import (
     summarize,
     summarize_samples,
 )
-from finetune_monitor.record.grid import PromptGrid
+from finetune_monitor.record.grid import PromptGrid, trigger_prompt
 from finetune_monitor.record.history import read_run
 from finetune_monitor.record.references import keep_references
 from finetune_monitor.record.run_record import RunRecord
@@ -42,6 +42,7 @@ from finetune_monitor.rendering.isolation import isolated
 from finetune_monitor.rendering.renderer import Renderer
 from finetune_monitor.sinks import RunInfo, Sink
 from finetune_monitor.sinks.console import print_summary, scores_in_words, shown_scores
+from finetune_monitor.sinks.model_card import own_fields, write_card
 from finetune_monitor.stats.estimate import MISSING, json_number
 
 
@@ -129,7 +130,7 @@ class FinetuneMonitor:
         self._notices = tuple(dict.fromkeys(str(notice) for notice in said if notice))
         self._live_weights = live_weights
         self._hooks = list(hooks)
-        self._trigger = str((hparams or {}).get("data.instance_prompt") or self.grid.prompts[0])
+        self._trigger = trigger_prompt(self.grid, hparams or {})
         self.evaluations: tuple[Evaluation, ...] = ()
         self.record: RunRecord | None = None
         self.sinks: list[Sink] = []
@@ -209,6 +210,7 @@ class FinetuneMonitor:
         summary = RunSummary(self.evaluations, self.best_metric, best[0], ended, detail, best[1])
         if distributed.is_main():
             self._note_end(summary)  # first, so that a sink that reads the record finds it
+            self._write_card(own_fields(self._weights.best))
             for sink in list(self.sinks):
                 self._guard(sink, sink.close, summary)
             self._close_record()
@@ -363,9 +365,20 @@ class FinetuneMonitor:
             keep = resolved_keep(self._keep, exports_lora(self._pipeline))
             steps = steps_to_keep(keep, history, self._columns, self.best_metric)
             self._weights.keep(evaluation.step, steps, note, label)
-            self._weights.choose(evaluation.decision.best_step)
+            own = own_fields(self._weights.best)
+            if self._weights.choose(evaluation.decision.best_step):
+                self._write_card(own)
         except Exception as error:
             self._evaluator.warn("weights", f"{self.output_dir}: cannot keep the weights: {error!r}")
+
+    def _write_card(self, own: Mapping[str, Any]) -> None:
+        """Write the model card of the best weights; `own`: fields that somebody has set in it."""
+        if not self._weights.best.is_dir():
+            return
+        try:
+            write_card(read_run(self.output_dir), self._weights.best, own)
+        except Exception as error:
+            self._evaluator.warn("card", f"{self._weights.best}: cannot write the model card: {error!r}")
 
     def _best_image(self, evaluation: Evaluation, rendered: Sequence[Image | None], higher: bool) -> Image | None:
         """The image with the best score; None where none was measured."""

@@ -13,7 +13,7 @@ from typing import Any
 from finetune_monitor.base.files import staged_folder
 from finetune_monitor.models.export import Label, export_weights
 from finetune_monitor.models.pipeline import Pipeline
-from finetune_monitor.record.kept_weights import BEST, WEIGHTS, step_folder, step_of
+from finetune_monitor.record.kept_weights import BEST, CARD, SAMPLES, WEIGHTS, step_folder, step_of
 
 
 class WeightsKeeper:
@@ -77,9 +77,10 @@ class WeightsKeeper:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Link files into another folder, or copy them if the file system does not support links."""
+    """Link weights into another folder, without their card, or copy them if the file system does not support links."""
     with staged_folder(target) as staged:
-        shutil.copytree(source, staged, copy_function=_link_or_copy, dirs_exist_ok=True)
+        card = shutil.ignore_patterns(CARD, SAMPLES)
+        shutil.copytree(source, staged, copy_function=_link_or_copy, ignore=card, dirs_exist_ok=True)
 
 
 def _link_or_copy(source: str, target: str) -> None:

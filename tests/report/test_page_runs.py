@@ -11,7 +11,7 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.record.run_record import RunRecord
-from finetune_monitor.report.page_runs import Reference, distinct_tails, photo_count, read_runs, sampling_in_words
+from finetune_monitor.report.page_runs import Reference, distinct_tails, photo_count, read_runs
 from support.runs import GRID, NOTICE, RUN, evaluation, write_run
 
 SHA = "ab" * 32
