@@ -27,8 +27,8 @@ class ParetoFront:
 
     def __str__(self) -> str:
         """The steps in words, without the untouched model."""
-        steps = ", ".join(str(step) for step in self.steps if step) or "none"
-        return f"{steps} (no step is better in both {self.columns[0]} and {self.columns[1]})"
+        steps = ", ".join(str(step) for step in self.steps if step) or "none but the base model"
+        return f"{steps} (no other step is better in both {self.columns[0]} and {self.columns[1]})"
 
 
 def pareto_columns(columns: Mapping[str, ScoreColumn], best_metric: str) -> tuple[str, str] | None:

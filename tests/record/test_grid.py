@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from finetune_monitor import PromptGrid
+from finetune_monitor.record.grid import sampling_in_words
 
 GRID = PromptGrid(["a", "b"], [3, 5])
 
