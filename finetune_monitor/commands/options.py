@@ -16,7 +16,11 @@ def whole_number(text: str) -> int:
 
 def kept_step(text: str) -> int | str:
     """A step, or the words `best` or `last`."""
-    return text if text in (BEST, LAST) else whole_number(text)
+    if text in (BEST, LAST):
+        return text
+    if not text.isdecimal() or int(text) > GREATEST:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a step, {BEST}, or {LAST}")
+    return int(text)
 
 
 def share(text: str) -> float:

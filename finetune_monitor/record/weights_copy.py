@@ -64,7 +64,7 @@ def copy_weights(found: KeptWeights, run_dir: Path, target: Path, wanted: str | 
     """
     is_file = target.suffix == FILE_ENDING
     chosen = wanted or _format_of(target, found)
-    _check_target(target, run_dir)
+    _check_target(target, run_dir, found.step)
     _check_format(found, target, chosen, is_file)
     try:
         if is_file:
@@ -83,11 +83,14 @@ def _format_of(target: Path, found: KeptWeights) -> str:
     return KOHYA if is_for_others else DIFFUSERS
 
 
-def _check_target(target: Path, run_dir: Path) -> None:
+def _check_target(target: Path, run_dir: Path, step: int) -> None:
     try:
-        exists = target.exists() or target.is_symlink()
+        exists, is_folder = target.exists() or target.is_symlink(), target.is_dir()
     except OSError as error:
         raise UserError(f"{target}: cannot read it ({error.strerror}); choose another place") from error
+    if is_folder:
+        inside = target / f"{run_dir.resolve().name}-step-{step}{FILE_ENDING}"
+        raise UserError(f"{target}: is a folder that exists; name a new file or folder in it, such as {inside}")
     if exists:
         raise UserError(f"{target}: exists, and would be overwritten; choose another name or move it")
     if target.resolve().is_relative_to(run_dir.resolve()):

@@ -261,7 +261,9 @@ def _settings(history: RunHistory) -> str:
 
 
 def _is_public(key: str, value: Any) -> bool:
-    """Numbers, and texts that cannot name a place on this machine."""
+    """Numbers, and texts that cannot name a place on this machine; the grid is described beside the samples."""
+    if key.startswith("monitor.") or str(value) == "None":
+        return False
     if not isinstance(value, str):
         return isinstance(value, int | float)
     return key in PROMPTS or (key.startswith("train.") and not any(mark in value for mark in "/\\~"))

@@ -56,7 +56,7 @@ def test_either_format_renders_the_image_of_the_step(lora, tmp_path, capsys, nam
     assert f"(for {reader}" in capsys.readouterr().out
     plain = stable_diffusion()
     untrained = image(plain)
-    plain.load_lora_weights(tmp_path / name if "." not in name else tmp_path, weight_name=name if "." in name else None)
+    plain.load_lora_weights(str(tmp_path / name))
     source = stable_diffusion()
     source.load_lora_weights(lora / "weights/step-000001")
     assert np.abs(image(plain) - image(source)).max() < 1e-4
@@ -87,8 +87,11 @@ def test_what_cannot_be_written_is_said_and_nothing_is_lost(lora, whole, tmp_pat
     (tmp_path / "mine.safetensors").write_text("mine")
     before = sorted(tmp_path.rglob("*"))
     said = {
-        (lora, tmp_path / "there"): "there: exists, and would be overwritten; choose another name",
-        (lora, tmp_path / "mine.safetensors"): "mine.safetensors: exists",
+        (lora, tmp_path / "there"): "there: is a folder that exists; name a new file or folder in it, such as",
+        (
+            lora,
+            tmp_path / "mine.safetensors",
+        ): "mine.safetensors: exists, and would be overwritten; choose another name",
         (lora, lora / "weights/mine"): "is in the run directory, where the run may delete it",
         (lora, tmp_path / "new", "--format", "kohya"): "found a folder for kohya's format, expected a file; add .safe",
         (lora, tmp_path / "new", "--step", 7): "has no weights of step 7, expected 1, 2, 3; monitor.keep decides",
