@@ -1,6 +1,5 @@
 """Push the weights of a step with their model card to the Hugging Face Hub; nothing else sends anything there."""
 
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -49,7 +48,7 @@ def push(run_dir: Path, weights: KeptWeights, repository: str, private: bool = T
         raise UserError(f"{repository}: found no token for {constants.ENDPOINT}; set HF_TOKEN or run `hf auth login`")
     files = repository_files(read_run(run_dir), weights, repository)
     front = _front_matter(files, run_dir)
-    operations = [CommitOperationAdd(name, _opened(content)) for name, content in files.items()]
+    operations = [CommitOperationAdd(name, content) for name, content in files.items()]
     api = HfApi(endpoint=constants.ENDPOINT, token=token)
     message = f"finetune_monitor: step {weights.step}"
     _asked(repository, lambda: _create(api, repository, private))
@@ -74,7 +73,10 @@ def _weight_files(weights: KeptWeights) -> Iterator[tuple[str, Path | bytes]]:
 
 def _without_places(file: Path) -> bytes:
     """A JSON file without the folder that something was loaded from."""
-    content = json.loads(file.read_bytes())
+    try:
+        content = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{file}: damaged ({error}), so it may name private folders; restore or delete it") from error
     if isinstance(content, dict) and any(key in content for key in PLACES):
         content = {key: value for key, value in content.items() if key not in PLACES}
         return json.dumps(content, indent=2, ensure_ascii=False).encode()
@@ -102,10 +104,6 @@ def _front_matter(files: Files, run_dir: Path) -> Mapping[str, Any]:
     except ValueError as error:
         problem = first_line(str(error))
         raise UserError(f"{run_dir / BEST / CARD}: the front matter is damaged ({problem}); repair it") from error
-
-
-def _opened(content: Path | bytes) -> Any:
-    return io.BytesIO(content) if isinstance(content, bytes) else str(content)
 
 
 def _check_name(repository: str) -> None:
@@ -146,8 +144,9 @@ def _asked(repository: str, action: Callable[[], object]) -> None:
     network: Any = HfHubHTTPError.__bases__[0]  # of the network library, which depends on the version
     try:
         action()
-    except (HfHubHTTPError, ValueError) as error:  # the latter where the hub does not take the card's fields
-        said = first_line(getattr(error, "server_message", None) or str(error))
+    except (HfHubHTTPError, ValueError, RuntimeError) as error:  # of a request, of the card's fields, of one file
+        cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+        said = first_line(getattr(cause, "server_message", None) or str(cause))
         raise UserError(
             f"{repository}: {constants.ENDPOINT} refused ({said}); check the name and what the token may do"
         ) from error

@@ -16,11 +16,14 @@ from support.tiny import stable_diffusion
 
 TOKEN = "hf_of_jane"
 
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")  # the library's own requests
+
 
 @pytest.fixture
 def hub(monkeypatch) -> Iterator[Hub]:
     with listening_hub() as found:
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", found.address)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)  # a protocol of its own
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         yield found
 
@@ -110,7 +113,7 @@ def test_a_repository_that_is_not_as_private_as_asked_gets_nothing(hub, ana, cap
     assert hub.files == {}
 
 
-@pytest.mark.parametrize("endpoint", ["/create", "/preupload/main", "/commit/main"])
+@pytest.mark.parametrize("endpoint", ["/create", "/preupload/main", "/objects/batch", "/lfs/", "/commit/main"])
 def test_a_refusal_is_said(hub, ana, capsys, endpoint):
     hub.refuses = endpoint
     err = refused(capsys, ana)

@@ -15,20 +15,22 @@ class Hub:
 
     repositories: whether each is private.
     files: the content of the last commit, by path.
-    refuses: the endpoint that is answered with 403.
+    large: files that arrived before their commit, by SHA-256.
+    refuses: the beginning or the end of the path that is answered with 403.
     asked: the requests' methods and paths, in order.
     """
 
     address: str = ""
     repositories: dict[str, bool] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
+    large: dict[str, bytes] = field(default_factory=dict)
     refuses: str = ""
     asked: list[str] = field(default_factory=list)
     tokens: set[str | None] = field(default_factory=set)
 
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, object]:
         """The status and the content for a request."""
-        if self.refuses and path.endswith(self.refuses):
+        if self.refuses and (path.endswith(self.refuses) or path.startswith(self.refuses)):
             return 403, {"error": "you may not write here"}
         if path == "/api/repos/create":
             asked = json.loads(body)
@@ -39,11 +41,23 @@ class Hub:
             return 200, {"errors": [], "warnings": []}
         if path.endswith("/preupload/main"):
             names = [each["path"] for each in json.loads(body)["files"]]
-            return 200, {"files": [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]}
+            modes = {name: "lfs" if name.endswith(".safetensors") else "regular" for name in names}
+            return 200, {"files": [{"path": p, "uploadMode": mode, "shouldIgnore": False} for p, mode in modes.items()]}
+        if path.endswith("/lfs/objects/batch"):
+            objects = json.loads(body)["objects"]
+            actions = [
+                {**each, "actions": {"upload": {"href": f"{self.address}/lfs/{each['oid']}"}}} for each in objects
+            ]
+            return 200, {"transfer": "basic", "objects": actions}
+        if path.startswith("/lfs/"):
+            self.large[path.removeprefix("/lfs/")] = body
+            return 200, {}
         if path.endswith("/commit/main"):
             rows = [json.loads(line) for line in body.splitlines()]
             written = [row["value"] for row in rows if row["key"] == "file"]
+            large = [row["value"] for row in rows if row["key"] == "lfsFile"]
             self.files = {each["path"]: base64.b64decode(each["content"]) for each in written}
+            self.files |= {each["path"]: self.large[each["oid"]] for each in large}
             return 200, {"commitUrl": f"{self.address}/owner/name/commit/1", "commitOid": "1" * 40, "hookOutput": ""}
         name = path.removeprefix("/api/models/")
         if method == "GET" and name in self.repositories:
@@ -72,7 +86,7 @@ def listening_hub() -> Iterator[Hub]:
             self.end_headers()
             self.wfile.write(encoded)
 
-        do_GET = do_POST = respond  # noqa: N815
+        do_GET = do_POST = do_PUT = respond  # noqa: N815
 
         def log_message(self, *_: object) -> None: ...
 
