@@ -23,7 +23,7 @@ function paretoChart(chosen) {
     note: "smoothed; joined: steps that no other step beats in both",
     label: `${names} of ${count(runs.length, "run")}, one point a step; the table below has the numbers`,
     traces: [...runs.flatMap((run) => [frontLine(run), stepMarks(run, metrics, run === chosen)]), ...paretoMarks(chosen)],
-    layout: { xaxis: axis(across), yaxis: axis(up), annotations: frontNames(chosen), margin: { l: 48, r: 30, t: 22, b: 40 } },
+    layout: { xaxis: axis(across), yaxis: axis(up), annotations: frontNames(chosen), margin: { l: 48, r: 46, t: 22, b: 40 } },
     table: () => paretoTable(metrics, runs),
     onPoint: ([id, step]) => chooseEvaluation(runOf(id), step),
   };
@@ -79,7 +79,7 @@ function paretoMarks(run) {
 
 function frontNames(run) {
   const font = { size: 11, color: color("soft") };
-  return frontPoints(run).map(([step, x, y]) => ({ x, y, text: String(step), showarrow: false, yshift: 15, font }));
+  return frontPoints(run).map(([step, x, y]) => ({ x, y, text: String(step), showarrow: false, xanchor: "left", xshift: 5, yshift: 9, font }));
 }
 
 function paretoTable(metrics, runs) {
