@@ -15,7 +15,9 @@ from finetune_monitor.commands.agree import add_agree
 from finetune_monitor.commands.compare import add_compare
 from finetune_monitor.commands.config import add_config
 from finetune_monitor.commands.demo import add_demo
+from finetune_monitor.commands.export import add_export
 from finetune_monitor.commands.label import add_label
+from finetune_monitor.commands.push import add_push
 from finetune_monitor.commands.render import add_render
 from finetune_monitor.commands.report import add_report
 from finetune_monitor.commands.sweep import add_sweep
@@ -61,6 +63,8 @@ def make_parser() -> argparse.ArgumentParser:
     add_compare(commands)
     add_render(commands)
     add_report(commands)
+    add_export(commands)
+    add_push(commands)
     add_sweep(commands)
     return parser
 

@@ -56,11 +56,11 @@ def smoothed(found: Sequence[Point]) -> list[float]:
 
 def best_of(history: Sequence[Evaluation], column: str, higher_is_better: bool = True) -> tuple[int, float] | None:
     """The earliest step at which the smoothed curve is best, and its value there; None if nothing was measured."""
-    return _best(_curve(history, column), higher_is_better)
+    return _best(smoothed_curve(history, column), higher_is_better)
 
 
-def _curve(history: Sequence[Evaluation], column: str) -> list[tuple[int, float]]:
-    """The smoothed curve as pairs of step and value."""
+def smoothed_curve(history: Sequence[Evaluation], column: str) -> list[tuple[int, float]]:
+    """The smoothed curve as pairs of step and value, for the evaluations that count."""
     found = points(history, column)
     return list(zip((point.step for point in found), smoothed(found), strict=True)) if found else []
 
@@ -137,7 +137,7 @@ def contenders(history: Sequence[Evaluation], column: str, higher_is_better: boo
 
     The newest smoothed value changes with the next evaluation. All others are final, so only the best of them counts.
     """
-    curve = _curve(history, column)
+    curve = smoothed_curve(history, column)
     best = _best(curve[:-1], higher_is_better)
     return [step for step, _ in ([best] if best else []) + curve[-1:]]
 

@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 CellContent: TypeAlias = tuple[str, str, int]
 """Prompt, negative prompt and seed."""
@@ -158,3 +158,17 @@ class PromptGrid:
         if len(set(values)) != len(values):
             raise ValueError(f"PromptGrid.{name}: found repeated entries in {list(values)!r}; list each one once")
         object.__setattr__(self, name, tuple(values))
+
+
+def sampling_in_words(grid: PromptGrid) -> str:
+    """Everything that affects how a cell looks, except prompts and seed."""
+    size = "the model's own size" if grid.size is None else f"{grid.size[1]} x {grid.size[0]}"
+    sampler = (grid.sampler or "default sampler") + (" with Karras noise levels" if grid.karras else "")
+    usual = {each.name: each.default for each in fields(grid) if each.name not in FIRST_FIELDS | WHICH_CELLS}
+    more = [f", {name} {getattr(grid, name)}" for name in usual if getattr(grid, name) != usual[name]]
+    return f"{sampler}, {grid.steps} steps, guidance {grid.guidance:g}, {size}{''.join(more)}"
+
+
+def trigger_prompt(grid: PromptGrid, hparams: Mapping[str, Any]) -> str:
+    """The words that ask for the subject: what the photos were trained with, or the grid's first prompt."""
+    return str(hparams.get("data.instance_prompt") or grid.prompts[0])

@@ -15,7 +15,7 @@ from finetune_monitor.base.files import write_atomic
 from finetune_monitor.base.redaction import redacted
 from finetune_monitor.record.alarms import alarms_by_column
 from finetune_monitor.record.evaluation import Evaluation, RunSummary, ScoredImage, measured_means
-from finetune_monitor.sinks import RunInfo, scalars
+from finetune_monitor.sinks import RunInfo, front_so_far, scalars
 from finetune_monitor.sinks.grid_image import grid_image
 from finetune_monitor.stats.estimate import plain
 
@@ -49,9 +49,11 @@ class WandbSink:
 
     Each evaluation logs its scores, `interval/NAME/low` and `high`, `ceiling/NAME`, `alarm/NAME` (the level),
     `monitor/seconds_*`, `monitor/overhead`, the image `grid`, and the table `images` with its own rows, for W&B's step
-    slider. The end logs `all_images`, the rows of all evaluations. So every image is written twice, however long the
-    run. Unmeasured values have no key. An alarm that did not sound at the previous evaluation is also a W&B alert,
-    which W&B sends by email or Slack according to the user's settings; an offline alert waits for `wandb sync`.
+    slider. From the second evaluation on, `pareto` is a scatter plot of two scores, one point a step; its table says
+    which steps no other one beats in both. The end logs `all_images`, the rows of all evaluations. So every image is
+    written twice, however long the run. Unmeasured values have no key. An alarm that did not sound at the previous
+    evaluation is also a W&B alert, which W&B sends by email or Slack according to the user's settings; an offline alert
+    waits for `wandb sync`.
 
     Args:
         mode: "online" sends to W&B, "offline" writes files for `wandb sync`, "disabled" does nothing. WANDB_MODE in the
@@ -131,7 +133,7 @@ class WandbSink:
 
     def start(self, run: RunInfo) -> None:
         """Open the run, or reopen the same run when resuming."""
-        self._run_info, self._sounding = run, run.sounding
+        self._run_info, self._sounding, self._history = run, run.sounding, run.evaluations
         self._run = self._given
         if self._run is None:
             self._run = self._wandb.init(**init_arguments(run.output_dir, self._options, run.resume_step))
@@ -151,7 +153,7 @@ class WandbSink:
         if evaluation.images and self._images:
             image = grid_image(evaluation, images, self._run_info.columns, self._run_info.notices)
             found["grid"] = self._wandb.Image(image, file_type="jpg")
-        self._run.log({STEP: evaluation.step, **found})
+        self._run.log({STEP: evaluation.step, **found, **self._pareto(evaluation)})
         self._alert(evaluation)
 
     def close(self, summary: RunSummary) -> None:
@@ -173,6 +175,17 @@ class WandbSink:
                 title = f"alarm at step {evaluation.step}: {name}"[:TITLE_CHARACTERS]
                 self._run.alert(title=title, text=words, level=self._wandb.AlertLevel.WARN)
         self._sounding = evaluation.alarms
+
+    def _pareto(self, evaluation: Evaluation) -> dict[str, Any]:
+        """The scatter plot of two scores, if there are two steps to compare."""
+        self._history = (*self._history, evaluation)
+        front = front_so_far(self._history, self._run_info)
+        if front is None:
+            return {}
+        rows = [[step, *pair, step in front.steps] for step, pair in front.points.items()]
+        table = self._wandb.Table(columns=["step", *front.columns, "pareto"], data=rows)
+        title = f"Pareto steps: {', '.join(map(str, front.steps))}"
+        return {"pareto": self._wandb.plot.scatter(table, *front.columns, title=title)}
 
     def _define(self, keys: Mapping[str, float]) -> None:
         """Make the training step the x-axis of new curves; other curves of a shared run keep theirs."""

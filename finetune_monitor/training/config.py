@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     PlainValidator,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -31,6 +32,8 @@ from finetune_monitor.base.sections import (
 )
 from finetune_monitor.base.yaml_files import override, read_yaml
 from finetune_monitor.monitor.budget import EVERY
+from finetune_monitor.monitor.keeping import AUTO as AUTO_KEEP
+from finetune_monitor.monitor.keeping import KEEP_PATTERN, checked_keep
 from finetune_monitor.monitor.rules.plateau import Plateau
 from finetune_monitor.monitor.stopping import StoppingRule, problems_of_rule
 from finetune_monitor.record.columns import ScoreColumn, stars_of
@@ -241,6 +244,10 @@ def _rule(found: Any, reading: Reading) -> Section:
     return rule_section(found, reading, DEFAULT_RULE)
 
 
+Keep = Annotated[
+    str, AfterValidator(checked_keep), WithJsonSchema({"type": "string", "pattern": f"^({KEEP_PATTERN})$"})
+]
+
 Hook = Annotated[str, AfterValidator(with_reading(checked_hook))]
 
 
@@ -287,6 +294,12 @@ class MonitorConfig(Section):
     )
     stopping: list[RuleConfig] = Field(
         [{}], validate_default=True, description="Stopping rules; the first one that wants to stop decides. []: none."
+    )
+    keep: Keep = Field(
+        AUTO_KEEP,
+        description="Steps whose weights are kept: all; best, with the newest, which may become it; pareto, those that "
+        "no other step beats in two scores; or last N, such as last 3. What may become the best is always kept. auto: "
+        "all for method: lora, best for method: full.",
     )
     sinks: SinksConfig = Field(
         SinksConfig(tensorboard={}),

@@ -30,14 +30,14 @@ def _alone(tmp_path, monkeypatch):
         monkeypatch.setenv(name, str(tmp_path / "home"))
 
 
-def write(folder: Path, evaluations: list[Evaluation], sink: WandbSink | None = None, **changes) -> None:
+def write(folder: Path, shown: list[Evaluation], sink: WandbSink | None = None, **changes) -> None:
     record = RunRecord(folder, GRID)
     sink = sink or WandbSink()
     sink.start(run_info(folder, **changes))
-    for found in evaluations:
+    for found in shown:
         record.write_images(found.step, images())
         sink.write(found, images())
-    sink.close(RunSummary(tuple(evaluations), "face_similarity", evaluations[-1].step, StopReason.PATIENCE))
+    sink.close(RunSummary(tuple(shown), "face_similarity", shown[-1].step, StopReason.PATIENCE))
     record.close()
 
 
@@ -311,8 +311,21 @@ def test_an_alarm_that_begins_to_sound_is_an_alert_once(tmp_path):
     assert [row["alarm/aesthetic"] for row in history(tmp_path) if STEP in row] == [5.5] * 5
 
 
+def test_the_pareto_front_is_a_scatter_plot_of_the_steps(tmp_path):
+    write(tmp_path, [evaluation(0, 0.1), evaluation(300, 0.4)])
+    rows = [row for row in history(tmp_path) if STEP in row]
+    assert "pareto_table.path" not in rows[0]
+    assert rows[1]["pareto_table.nrows"] == 2
+    run = max(tmp_path.glob("wandb/offline-run-*"))
+    [table] = [json.loads(path.read_text()) for path in run.rglob("pareto_table*.json")]
+    assert table["columns"] == ["step", "face_similarity", "aesthetic", "pareto"]
+    assert [row[0] for row in table["data"]] == [0, 300]
+    assert [row[3] for row in table["data"]] == [False, True]
+
+
 def test_a_resume_says_nothing_again_of_an_alarm_that_sounded_before(tmp_path):
-    write(tmp_path, [sounding(100, "aesthetic")], columns=ALARMED, sounding=("aesthetic",), resume_step=0)
+    before = (sounding(50, "aesthetic"),)
+    write(tmp_path, [sounding(100, "aesthetic")], columns=ALARMED, evaluations=before, resume_step=50)
     assert alerts(tmp_path) == []
 
 
