@@ -1,4 +1,4 @@
-"""Where evaluations are shown: TensorBoard, W&B, any Accelerate tracker, the console."""
+"""Where evaluations are shown: TensorBoard, W&B, Accelerate trackers, console."""
 
 import math
 from collections.abc import Mapping, Sequence
