@@ -28,7 +28,9 @@ def main() -> int:
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, required=True, help="YAML file, such as configs/sd15_lora.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, such as train.max_steps=500")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="overrides of dotted keys, such as train.max_steps=500"
+    )
 
 
 def _train(chosen: argparse.Namespace, name: str) -> int:

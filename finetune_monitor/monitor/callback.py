@@ -162,7 +162,7 @@ class FinetuneMonitor:
         cost = f"about {budget.cost:.1f} s{'' if budget.warm else ' or less'}"
         shows = resolution(self.evaluations, self.best_metric)
         told = f"; {self.best_metric}: {shows}" if shows is not None else ""
-        return f"evaluation: {cost}, every {steps} steps{stretched}, {share:.1f} % of the time{told}"
+        return f"evaluation: {cost}, every {steps} steps{stretched}, {share:.1f}% of the time{told}"
 
     def evaluate(self, step: int, epoch: float | None = None) -> Evaluation:
         """Render, score, record, and show the grid now, regardless of the interval; a step is evaluated only once.
@@ -256,7 +256,7 @@ class FinetuneMonitor:
         affordable = distributed.gather(self._budget.is_affordable(step))[0]
         if not affordable and distributed.is_main():
             later = self._budget.next_step(step)
-            limit = f"{100 * self._budget.max_overhead:.3g} % of the time"
+            limit = f"{100 * self._budget.max_overhead:.3g}% of the time"
             self._evaluator.warn(
                 f"postponed since {self.latest and self.latest.step}",
                 f"step {step}: evaluation postponed to about step {later}; now it would exceed {limit}",
@@ -407,7 +407,7 @@ class FinetuneMonitor:
         """Print one line past any progress bar: the scores and the cost of the evaluation, including sinks."""
         if not distributed.is_main():
             return
-        share = f", {100 * spent / (spent + waited):.0f} % of the time since the last one" if evaluation.step else ""
+        share = f", {100 * spent / (spent + waited):.0f}% of the time since the last one" if evaluation.step else ""
         reached = ways(self.evaluations, evaluation.step, self._described.ceilings)
         far = "".join(f", {name}: {way_in_words(found)}" for name, found in reached.items())
         scores = scores_in_words(shown_scores(evaluation.scores, self._columns), self._columns)

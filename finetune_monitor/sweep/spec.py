@@ -79,7 +79,9 @@ class SweepConfig(Section):
     )
     search: SearchConfig | None = Field(None, description="A search by Optuna's TPE, instead of axes.")
     early_termination: Annotated[AshaConfig | None, BeforeValidator(_rule)] = Field(
-        None, description="Ends trials that lag behind the others; asha is short for its defaults."
+        None,
+        description="Ends trials that lag behind the others; asha is short for its defaults.",
+        json_schema_extra=lambda schema: schema["anyOf"].insert(0, {"const": "asha"}),
     )
     retries: int = Field(2, ge=0, description="How often a trial that crashes resumes from its latest checkpoint.")
     resources: ResourcesConfig = Field(ResourcesConfig(), description="What one trial needs.")

@@ -52,7 +52,7 @@ class Target:
         beyond = [sign * (point.score.mean - wanted) >= 0 for point in trained]
         if not holds(beyond, sure=worse_end(trained[-1].score, sign) >= sign * wanted):
             return None
-        way = f", {100 * self.share:g} % of the way to the photos" if self.share is not None else ""
+        way = f", {100 * self.share:g}% of the way to the photos" if self.share is not None else ""
         return Stop(
             StopReason.TARGET,
             f"{named(self)} is {shown(trained[-1].score)}, the target was {wanted:.3f}{way}",
