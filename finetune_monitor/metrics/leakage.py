@@ -34,7 +34,7 @@ TOLD_FROM_CHANCE = 2.0
 
 
 class Leakage:
-    """Rise of the probes' similarity to the subject since step 0, as a share of the rise of the subject's own images.
+    """Rise of the probe images' similarity to the subject since step 0, as a share of the rise of the subject's images.
 
     0: other people keep their identity. 1: every person becomes the subject. Measured with the demo's models, without
         prior preservation: 1.1 to 1.2 at steps 100 to 300. The similarity of the subject's images comes from

@@ -18,8 +18,8 @@ from finetune_monitor.training.registry import RULES
 STOPPING = "monitor.stopping"
 
 HEADER = """\
-# Every key of a config with its default, and its meaning above it. What is off is commented out.
-# Required keys, and those that they need, hold examples."""
+# Every key of a config with its default, and a comment that explains it. Sections that are off are
+# commented out. Required keys, and keys that they need, have example values."""
 
 WIDTH = 100
 """Characters in a line of a comment."""
