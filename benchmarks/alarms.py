@@ -215,7 +215,7 @@ Of the base model's images of other people, {strangers(others)} count as copies.
   prompts become alike. With prior preservation, neither alarm sounds. A comparison of pixels misses this, because light
   and background still differ when faces are alike.
 - Copies appear with and without prior preservation: from six crops of one portrait, there is nothing else to learn.
-- Both ignore "black and white" in the prompt, which `clip_score` does not reveal.
+- In both cases, the model ignores "black and white" in the prompt, and `clip_score` does not reveal it.
 - The loss on photos that the model has never seen rises from the first evaluation on, even while similarity rises:
   the model is memorizing its training photos.
 """

@@ -125,7 +125,7 @@ def notes(chosen: Scale, grid: PromptGrid, usual: Usual, ours: Ours, values: dic
         f"{grid.guidance}, precision {chosen.precision}, live UNet with LoRA layers in train mode.{reduced}",
         "- Each method runs one evaluation before the first round. In that evaluation, finetune_monitor encodes its "
         "prompts for the entire run.",
-        f"- Building the pipeline takes {median(usual.building):.2f} s of the time of diffusers' scripts.",
+        f"- Of this time, diffusers' scripts spend {median(usual.building):.2f} s on building the pipeline.",
         f"- The images of the two methods differ by {difference(ours.images, usual.images)}.",
         f"- {flops / len(grid.cells) / 1e12:.3f} TFLOP per image: " + "; ".join(f"{n}: {r}" for n, r in found.items()),
     ]

@@ -220,7 +220,7 @@ The true curve is one of these:
 The columns are:
 
 - *stopped early*: % of runs that stopped before they came within a tenth of the gain of the best step;
-- *lost gain*: what the reported best step falls short of the best one, in % of the gain;
+- *lost gain*: how far the reported best step falls short of the true best one, in % of the gain;
 - *bias of the best*: the reported (smoothed) score of the best step minus its true score;
 - *bias of the raw best*: the same for the best raw mean.
 

@@ -45,7 +45,7 @@ def heavy_imports(words: Sequence[str]) -> str:
 def commands() -> dict[str, Callable[[], float]]:
     return {
         "python -c pass": seconds(lambda: python("-c", "pass")),
-        "finetune-monitor --help": seconds(lambda: python(*HELP)),
+        "`finetune-monitor --help`": seconds(lambda: python(*HELP)),
         "train.py with an unknown key": seconds(lambda: python(*CONFIG_ERROR)),
     }
 
@@ -81,7 +81,7 @@ def main() -> None:
             if options.size == "demo"
             else f"{chosen.pixels} px, precision {chosen.precision}."
         ),
-        f"- Heavy packages imported by --help: {heavy_imports(HELP)}; by a config error: "
+        f"- Heavy packages imported by `--help`: {heavy_imports(HELP)}; by a config error: "
         f"{heavy_imports(CONFIG_ERROR)} (checked: {', '.join(HEAVY)}).",
     ]
     publish("Starting", options.size, [listing(values, SECONDS, "command"), "\n".join(notes)])

@@ -136,7 +136,7 @@ def notes(jobs: list[Job], script: Path) -> str:
         f"class images, no evaluations; {job.steps} steps timed after {job.warmup}.{reduced}",
         f"- Each value comes from a new process. The script has sha256 {digest}… and runs with its defaults: it "
         "decodes and encodes photos and prompt in every step, or the prompt only once with "
-        "--pre_compute_text_embeddings. finetune_monitor encodes each photo and the prompt once, which is part of "
+        "`--pre_compute_text_embeddings`. finetune_monitor encodes each photo and the prompt once, which is part of "
         "the time to the first step.",
         "- There are twelve photos: the demo's six, each used twice (small), or JPEGs of 4000 x 3000 pixels (phone).",
     ]

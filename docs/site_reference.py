@@ -114,7 +114,8 @@ def _default(key: Key) -> str:
 def _escaped(text: str) -> str:
     """For a cell of a table; options are code, or their dashes would be typeset."""
     text = re.sub(r"(?<![\w`-])(--[a-z][a-z-]*)", r"`\1`", text)
-    return text.replace("|", "\\|").replace("<", "&lt;")
+    text = re.sub(r"(`[^`]*`)|<", lambda found: found[1] or "&lt;", text)
+    return text.replace("|", "\\|")
 
 
 def _commands(parser: argparse.ArgumentParser) -> Iterator[str]:

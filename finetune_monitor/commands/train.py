@@ -11,7 +11,7 @@ def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser = commands.add_parser(
         "train",
         help="fine-tune Stable Diffusion v1.5 with the monitor",
-        description=f"Fine-tune Stable Diffusion v1.5 with the monitor. On several devices: {LAUNCH}",
+        description=f"Fine-tune Stable Diffusion v1.5 with the monitor. On several devices, use: `{LAUNCH}`",
     )
     _add_arguments(parser)
     parser.set_defaults(run=lambda chosen: _train(chosen, "finetune-monitor"))

@@ -19,7 +19,7 @@ MISSING = float("nan")
 class Estimate:
     """A value with its 95% interval, such as a mean over the grid (`stats.intervals`).
 
-    `mean` is NaN if nothing was measured; `low` and `high` are NaN if too little was.
+    `mean` is NaN if nothing was measured; `low` and `high` are NaN if too little was measured.
     """
 
     mean: float
