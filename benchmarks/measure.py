@@ -154,7 +154,7 @@ def machine() -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers"))
     threads = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
     where = ", ".join(filter(None, [gpu(), _processor(), threads]))
-    return f"{where}; Python {platform.python_version()}, {versions}; {date.today()}; load {LOAD:.1f} before"
+    return f"{where}; Python {platform.python_version()}, {versions}; {date.today()}; load {LOAD:.1f} at the start"
 
 
 def wait_for_gpu() -> None:

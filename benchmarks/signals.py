@@ -53,7 +53,7 @@ RISE = [GAIN * k / EVALUATIONS for k in range(EVALUATIONS + 1)]
 CURVES = {
     "plateau": [0.0, *[GAIN] * EVALUATIONS],
     "slow rise": RISE,
-    "over-fitting": [*(GAIN * k / 5 for k in range(6)), *(GAIN - 0.02 * k for k in range(1, 6))],
+    "overfitting": [*(GAIN * k / 5 for k in range(6)), *(GAIN - 0.02 * k for k in range(1, 6))],
     "jumps": [GAIN * k / 4 for k in (0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4)],
 }
 """True means at steps 0, 300, ...: a gain of .25 at once; over ten evaluations; at the fifth, then down; in jumps."""
@@ -214,7 +214,7 @@ The true curve is one of these:
 
 - *plateau*: the entire gain comes with the first evaluation;
 - *slow rise*: the gain is spread over all ten;
-- *over-fitting*: the gain comes by the fifth evaluation, and each later one is .02 lower;
+- *overfitting*: the gain comes by the fifth evaluation, and each later one is .02 lower;
 - *jumps*: the gain comes in four jumps, with two flat evaluations in between.
 
 The columns are:

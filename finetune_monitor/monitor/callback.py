@@ -62,7 +62,7 @@ class FinetuneMonitor:
             metric) determines the best step.
         output_dir: the run directory; it must not hold another run unless `resume_step` is given.
         sinks: where evaluations are shown in addition to the record.
-        stopping: one or more rules; the first that wants to stop decides.
+        stopping: one or more rules; the first one that fires stops the run.
         every: steps between evaluations.
         max_overhead: the maximum share of the wall time that evaluations may take, such as 0.05; an evaluation that
             would exceed it is postponed to a later multiple of `every`. None: no limit.
@@ -149,11 +149,10 @@ class FinetuneMonitor:
         return self.decision.stop
 
     def forecast(self, seconds_a_step: float) -> str:
-        """A sentence on the cost of monitoring, at this training speed and the last evaluation's cost, and what it can
-        detect.
+        """A sentence about the cost of monitoring, at this training speed, and the smallest change it can detect.
 
-        After the first evaluation of a process, the cost is an upper bound: that one loads, compiles, and encodes for
-        all others.
+        After the first evaluation of a process, the cost is an upper bound, because that evaluation also loads,
+        compiles, and encodes for all others.
         """
         budget = self._budget
         steps = budget.interval(seconds_a_step) if budget.warm else budget.every

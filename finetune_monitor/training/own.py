@@ -168,7 +168,7 @@ def _choice(registry: Registry, methods: Sequence[str], name: str, found: Any, r
     named = isinstance(found, Mapping) and CLASS in found
     if not named and name not in registry.names:
         near = nearest(name, registry.names)
-        raise problem(f": unknown key{near}; one of your own needs class: module:Name", kind="extra_forbidden")
+        raise problem(f": unknown key{near}; your own class needs class: module:Name", kind="extra_forbidden")
     if found is None:
         return None
     if not reading.imports:

@@ -20,8 +20,8 @@ class Target:
     evaluation is not enough.
 
     Args:
-        score: in the metric's unit.
-        share: 0 is the score at step 0, and 1 is the ceiling, which the metric must have.
+        score: the score to reach, in the metric's unit.
+        share: the share of the way to reach: 0 is the score at step 0, 1 is the ceiling, which the metric must have.
         prompts: 0-based indices of the grid's prompts to watch; None for all.
 
     Raises:
