@@ -133,7 +133,7 @@ def _print_closing(outcome: "AgreementOutcome", output: Path) -> None:
         found = f"monitor.thresholds={output / THRESHOLDS}"
         print(f"stars:        in a run that measures {_listed(good)}: accelerate launch train.py ... {found}")
     if doubtful := [metric for metric in tones if metric not in good]:
-        print(f"note:         {output / THRESHOLDS} has stars of {_listed(doubtful)} in spite of the verdict")
+        print(f"note:         {output / THRESHOLDS} also has stars of {_listed(doubtful)}, despite the verdict")
 
 
 def _listed(metrics: list[str]) -> str:
