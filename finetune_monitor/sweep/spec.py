@@ -66,6 +66,11 @@ def _rule(found: Any) -> Any:
     return {"rule": found} if isinstance(found, str) else found
 
 
+def _or_a_name(schema: dict[str, Any]) -> None:
+    """What `_rule` accepts, for the JSON Schema."""
+    schema["anyOf"].insert(0, {"const": "asha"})
+
+
 class SweepConfig(Section):
     """The config of a sweep; `set`, `axes`, `people`, and `search.space` use dotted keys of the training config."""
 
@@ -83,7 +88,7 @@ class SweepConfig(Section):
     early_termination: Annotated[AshaConfig | None, BeforeValidator(_rule)] = Field(
         None,
         description="Ends trials that lag behind the others; asha stands for a section with its defaults.",
-        json_schema_extra=lambda schema: schema["anyOf"].insert(0, {"const": "asha"}),
+        json_schema_extra=_or_a_name,
     )
     retries: int = Field(2, ge=0, description="How often a crashed trial resumes from its latest checkpoint.")
     resources: ResourcesConfig = Field(ResourcesConfig(), description="What one trial gets.")
