@@ -87,8 +87,8 @@ class ClipScore:
             over="run",
             needs="monitor.grid.prompts.1",
             alarm=0.0,
-            says="a prompt is ignored: its images match the grid's other prompts better; stop earlier, or learn more "
-            "slowly",
+            says="a prompt is ignored: its images match the grid's other prompts better; stop earlier, or lower "
+            "the learning rate",
         ),
     }
 
