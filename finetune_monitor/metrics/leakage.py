@@ -74,8 +74,8 @@ class Leakage:
             False,
             over="run",
             alarm=ALARM,
-            says="what the model learns about the subject also changes other people; raise train.prior_loss_weight, add "
-            "class images, or stop earlier",
+            says="what the model learns about the subject also changes other people; raise train.prior_loss_weight, "
+            "add class images, or stop earlier",
         ),
         PROBE_SIMILARITY: ScoreColumn(None, (-1.0, 1.0), "side", over="probes"),
     }
