@@ -1,6 +1,6 @@
 """Make the images of README and docs anew, from the package's own commands on the demo.
 
-python docs/images.py                       all: ten minutes on two cores, or less if runs/ has the demo's runs
+python docs/images.py                       all: 15 minutes on two cores, or less if runs/ has the demo's runs
 python docs/images.py labeling agreement    only these: a minute
 """
 
@@ -37,6 +37,9 @@ TO_RATE, ANSWERS = 40, "45344543554"
 
 JUDGED, PEOPLE, LABELERS = 512, 8, 5
 """Images, people in them, and labelers in the agreement study."""
+
+RATED = 250_000
+"""Images in the synthetic AVA."""
 
 CHARTS, GRID = (360, 76, 1070, 956), (360, 134, 745, 830)
 """Boxes of TensorBoard's charts and of the image grid in a window of 1440 pixels."""
@@ -178,12 +181,31 @@ def write_study(folder: Path) -> None:
     (folder / "scores.csv").write_text("\n".join(["image,face_similarity,aesthetic,person", *rows]))
 
 
+def take_aesthetic(browser: Any) -> None:
+    """Two figures of the report on an aesthetic head, fitted to the synthetic AVA of benchmarks/aesthetics.py."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from aesthetics import write_ava
+
+    from models import clip_folder
+
+    with tempfile.TemporaryDirectory() as name:
+        folder, head, clip = Path(name) / "ava", Path(name) / "head", clip_folder("sd15")
+        write_ava(folder, RATED, clip)
+        stored = ("--images", str(folder / "images"), "--embeddings", str(folder / "embeddings"), "--clip", str(clip))
+        run(*CLI, "aesthetic", "fit", str(folder / "AVA.txt"), *stored, "--output", str(head))
+        figures = [Image.open(head / figure).convert("RGB") for figure in ("histograms.png", "errors.png")]
+        both = beside(*figures)
+        both.thumbnail((1800, 1800))
+        both.save(ASSETS / "aesthetic_report.png", optimize=True)
+
+
 TAKEN: dict[str, Callable[[Any], None]] = {
     "tensorboard": take_tensorboard,
     "page": take_page,
     "sweep": take_sweep,
     "labeling": take_labeling,
     "agreement": take_agreement,
+    "aesthetic": take_aesthetic,
 }
 
 
