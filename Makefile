@@ -38,6 +38,7 @@ docs: .venv/ready
 # What editors complete configs with; run it after you change a key or its description.
 schema: .venv/ready
 	$(BIN)/finetune-monitor config --schema > configs/schema.json
+	$(BIN)/finetune-monitor config --schema sweep > configs/schema_sweep.json
 
 .venv/ready: pyproject.toml requirements.lock
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \

@@ -1,4 +1,4 @@
-"""The command `finetune-monitor`; each of its commands is a file in commands/."""
+"""The command `finetune-monitor`; each subcommand is a file in commands/."""
 
 import argparse
 import os

@@ -11,7 +11,7 @@ def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser = commands.add_parser(
         "train",
         help="fine-tune Stable Diffusion v1.5 with the monitor",
-        description=f"Fine-tune Stable Diffusion v1.5 with the monitor. On several devices: {LAUNCH}",
+        description=f"Fine-tune Stable Diffusion v1.5 with the monitor. On several devices, use: `{LAUNCH}`",
     )
     _add_arguments(parser)
     parser.set_defaults(run=lambda chosen: _train(chosen, "finetune-monitor"))
@@ -30,7 +30,9 @@ def main() -> int:
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, required=True, help="YAML file, such as configs/sd15_lora.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, such as train.max_steps=500")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="overrides of dotted keys, such as train.max_steps=500"
+    )
 
 
 def _train(chosen: argparse.Namespace, name: str) -> int:

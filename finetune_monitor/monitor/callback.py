@@ -64,7 +64,7 @@ class FinetuneMonitor:
             metric) determines the best step.
         output_dir: the run directory; it must not hold another run unless `resume_step` is given.
         sinks: where evaluations are shown in addition to the record.
-        stopping: one or more rules; the first that wants to stop decides.
+        stopping: one or more rules; the first one that fires stops the run.
         every: steps between evaluations.
         max_overhead: the maximum share of the wall time that evaluations may take, such as 0.05; an evaluation that
             would exceed it is postponed to a later multiple of `every`. None: no limit.
@@ -157,11 +157,10 @@ class FinetuneMonitor:
         return self.decision.stop
 
     def forecast(self, seconds_a_step: float) -> str:
-        """A sentence on the cost of monitoring, at this training speed and the last evaluation's cost, and what it can
-        detect.
+        """A sentence about the cost of monitoring, at this training speed, and the smallest change it can detect.
 
-        After the first evaluation of a process, the cost is an upper bound: that one loads, compiles, and encodes for
-        all others.
+        After the first evaluation of a process, the cost is an upper bound, because that evaluation also loads,
+        compiles, and encodes for all others.
         """
         budget = self._budget
         steps = budget.interval(seconds_a_step) if budget.warm else budget.every
@@ -170,7 +169,7 @@ class FinetuneMonitor:
         cost = f"about {budget.cost:.1f} s{'' if budget.warm else ' or less'}"
         shows = resolution(self.evaluations, self.best_metric)
         told = f"; {self.best_metric}: {shows}" if shows is not None else ""
-        return f"evaluation: {cost}, every {steps} steps{stretched}, {share:.1f} % of the time{told}"
+        return f"evaluation: {cost}, every {steps} steps{stretched}, {share:.1f}% of the time{told}"
 
     def evaluate(self, step: int, epoch: float | None = None) -> Evaluation:
         """Render, score, record, and show the grid now, regardless of the interval; a step is evaluated only once.
@@ -265,7 +264,7 @@ class FinetuneMonitor:
         affordable = distributed.gather(self._budget.is_affordable(step))[0]
         if not affordable and distributed.is_main():
             later = self._budget.next_step(step)
-            limit = f"{100 * self._budget.max_overhead:.3g} % of the time"
+            limit = f"{100 * self._budget.max_overhead:.3g}% of the time"
             self._evaluator.warn(
                 f"postponed since {self.latest and self.latest.step}",
                 f"step {step}: evaluation postponed to about step {later}; now it would exceed {limit}",
@@ -430,7 +429,7 @@ class FinetuneMonitor:
         """Print one line past any progress bar: the scores and the cost of the evaluation, including sinks."""
         if not distributed.is_main():
             return
-        share = f", {100 * spent / (spent + waited):.0f} % of the time since the last one" if evaluation.step else ""
+        share = f", {100 * spent / (spent + waited):.0f}% of the time since the last one" if evaluation.step else ""
         reached = ways(self.evaluations, evaluation.step, self._described.ceilings)
         far = "".join(f", {name}: {way_in_words(found)}" for name, found in reached.items())
         scores = scores_in_words(shown_scores(evaluation.scores, self._columns), self._columns)

@@ -115,8 +115,8 @@ def ways(history: Sequence[Evaluation], step: int | None, ceilings: Mapping[str,
 
 
 def way_in_words(share: Estimate) -> str:
-    """Text such as `61 % [48 %, 74 %] of the way from the base model to your photos`."""
-    return f"{shown(share, '.0%').replace('%', ' %')} of the way from the base model to your photos"
+    """Text such as `61% [48%, 74%] of the way from the base model to your photos`."""
+    return f"{shown(share, '.0%')} of the way from the base model to your photos"
 
 
 def changes(first: Sequence[ScoredImage], second: Sequence[ScoredImage], column: str) -> tuple[FloatArray, Draws]:
@@ -144,7 +144,7 @@ def contenders(history: Sequence[Evaluation], column: str, higher_is_better: boo
 
 @dataclass(frozen=True)
 class Resolution:
-    """The smallest change between two evaluations that a grid can detect (80 % power, paired 95 % interval).
+    """The smallest change between two evaluations that a grid can detect (80% power, paired 95% interval).
 
     draws: independent draws of noise in the grid: its seeds.
     change: the detectable change with this grid.

@@ -61,19 +61,19 @@ class PromptGrid:
     share its seeds: images with the same seed resemble each other, and the sample size is the number of seeds.
 
     Args:
-        prompts: one row of the grid each; at least one, no duplicates.
-        seeds: shared by all prompts; None gives each prompt its own. A cell's noise depends only on its seed.
-        negative_prompt: what guidance steers away from, for every cell.
+        prompts: at least one, without duplicates; each is one row of the grid.
+        seeds: seeds shared by all prompts; None gives each prompt its own. A cell's noise depends only on its seed.
+        negative_prompt: what guidance steers away from, in every cell.
         steps: scheduler steps.
         guidance: classifier-free guidance scale; 1 or less turns guidance off.
         sampler: class name of a diffusers scheduler; None means DPM-Solver++ multistep, or the model's own scheduler if
             it was trained with flow matching.
         karras: space the noise levels as in Karras et al. 2022; the sampler must support it.
         size: (height, width) in pixels; None means the model's default size.
-        images_per_prompt: 4 if neither this nor `seeds` is given.
-        probe_prompts: additional prompts that do not name the subject and show what the model makes of other
+        images_per_prompt: images of each prompt, each with its own seed; 4 if neither this nor `seeds` is given.
+        probe_prompts: additional prompts that do not name the subject; they show how the model renders other
             people. Their images do not count toward the subject's means.
-        images_per_probe: each with its own seed.
+        images_per_probe: images of each probe prompt, each with its own seed.
 
     Raises:
         ValueError: for an empty grid, repeated prompts or seeds, both `seeds` and `images_per_prompt`, fewer than one

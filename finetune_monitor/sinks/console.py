@@ -59,7 +59,7 @@ def print_summary(history: RunHistory, console: Console | None = None) -> None:
     console = console or Console()
     if not console.is_terminal:
         console = Console(file=console.file, width=max(console.width, LOG_WIDTH))
-    console.print(f"{escape(str(history.output_dir))}: mean \\[95 % interval]", soft_wrap=True, highlight=False)
+    console.print(f"{escape(str(history.output_dir))}: mean \\[95% interval]", soft_wrap=True, highlight=False)
     for notice in history.notices:
         console.print(f"[bold yellow]{escape(notice)}[/]", soft_wrap=True)
     for table in _tables(history, console):

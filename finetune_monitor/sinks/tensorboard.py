@@ -32,11 +32,11 @@ LEVELS_IN_WORDS = {"ceiling": "the real photos", "alarm": "its alarm level"}
 class TensorBoardSink:
     """Writes to `<output_dir>/tensorboard`, or with a given writer.
 
-    Tags: each score's name (its mean; no point if not measured), `interval/NAME/low` and `high`, `ceiling/NAME`,
-        `alarm/NAME` (the level), `monitor/seconds_*`, `monitor/overhead`, `prompts/00 PROMPT` and `grid` (images),
-        `best/NAME` (the scores of the best step), `run/ended` (why it ended, in words), `run/alarms` (the alarms that
-        sounded, in words), and `run/pareto` (the steps that no other step beats in two scores, as a table). The step
-        is the training step.
+    It writes these tags: each score's name (its mean; no point if not measured), `interval/NAME/low` and `high`,
+    `ceiling/NAME`, `alarm/NAME` (the level), `monitor/seconds_*`, `monitor/overhead`, `prompts/00 PROMPT` and `grid`
+    (images), `best/NAME` (the scores of the best step), `run/ended` (why it ended, in words), `run/alarms` (the alarms
+    that sounded, in words), and `run/pareto` (the steps that no other step beats in two scores, as a table). The step
+    is the training step.
 
     Args:
         writer: used as is, and stays open at the end; for a resumed run it must have been created with `purge_step`.

@@ -180,7 +180,7 @@ def _choice(registry: Registry, methods: Sequence[Sequence[str]], name: str, fou
     named = isinstance(found, Mapping) and CLASS in found
     if not named and name not in registry.names:
         near = nearest(name, registry.names)
-        raise problem(f": unknown key{near}; one of your own needs class: module:Name", kind="extra_forbidden")
+        raise problem(f": unknown key{near}; your own class needs class: module:Name", kind="extra_forbidden")
     if found is None:
         return None
     if name in registry.others and not named:

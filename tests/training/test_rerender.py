@@ -113,7 +113,7 @@ def test_an_image_that_was_changed_differs(copied, capsys):
     pixels[0, :4, 1] ^= 128
     Image.fromarray(pixels).save(path)
     assert command(copied) == 1
-    assert "equal:    no: up to 128 of 255 apart, in 0.098 % of the pixels" in capsys.readouterr().out
+    assert "equal:    no: up to 128 of 255 apart, in 0.098% of the pixels" in capsys.readouterr().out
 
 
 def test_what_is_not_here_as_in_the_run_is_said_where_they_differ(copied, capsys):
