@@ -5,7 +5,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := study,wandb,onnx,sweep,docs,dev
+EXTRAS := study,wandb,onnx,lightning,sweep,docs,dev
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 PORT ?= 8000
 
@@ -38,6 +38,7 @@ docs: .venv/ready
 # What editors complete configs with; run it after you change a key or its description.
 schema: .venv/ready
 	$(BIN)/finetune-monitor config --schema > configs/schema.json
+	$(BIN)/finetune-monitor config --schema sweep > configs/schema_sweep.json
 
 .venv/ready: pyproject.toml requirements.lock
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \

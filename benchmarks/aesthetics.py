@@ -36,7 +36,7 @@ from models import CACHE, DEMO, clip_folder
 RESULTS = Path(__file__).with_name("AESTHETICS.md")
 PREAMBLE = """# Aesthetic heads, measured
 
-Each section is written by the command that stands in it, and replaced when that command runs again.
+Each section names the command that wrote it. Run the command again to replace the section.
 """
 
 AVA_MEANS = (2, 28, 116, 434, 1576, 5409, 12534, 18977, 16626, 9292, 3449, 778, 122, 7, 1)
@@ -92,17 +92,19 @@ def measure_ava(count: int) -> None:
     }
     first = runs["mean", "lds"]
     notes = [
-        f"- The whole command, two heads and the report: {first.seconds:.0f} s, peak memory {first.resident:.2f} GiB, "
-        f"on {count:,} images with stored embeddings (width {WIDTH}). {first.report['images']:,} are for the test.",
-        "- Images and embeddings are synthetic, so SRCC and PLCC say what was put in, nothing of AVA or of CLIP. The "
-        "histogram of mean ratings is AVA's, and how balancing moves errors between bins follows from it.",
-        f"- loss: mean rating (mean) or earth mover's distance of the votes (histogram: {VOTES} votes an image).",
+        f"- The entire command, with two heads and the report, takes {first.seconds:.0f} s and a peak memory of "
+        f"{first.resident:.2f} GiB for {count:,} images with stored embeddings (width {WIDTH}). Of these, "
+        f"{first.report['images']:,} are test images.",
+        "- Images and embeddings are synthetic, so SRCC and PLCC reflect only the simulation, not AVA or CLIP. The "
+        "histogram of mean ratings is AVA's, and it determines how balancing moves errors between bins.",
+        f"- The loss is on the mean rating (mean), or the earth mover's distance of the votes (histogram: {VOTES} "
+        "votes per image).",
     ]
     publish_section(
         RESULTS,
         PREAMBLE,
         "ava",
-        "Balancing, on a synthetic AVA",
+        "Balancing on a synthetic AVA",
         [times(runs), overall(runs), by_rating(runs), "\n".join(notes)],
     )
 
@@ -250,11 +252,11 @@ def measure_ratings(data: Path) -> None:
     rows.append(("constant", "-", "-", shown(run.report["predictors"]["constant"]["mae"])))
     rows.append(("NIMA, as published", *nima(data / "avt_2022_nima.csv", folder / "fit/predictions.csv")))
     notes = [
-        f"- {run.report['images']} images, 135 of them generated, with the image appeal (1 to 5) that 27 people saw "
-        "in them (Göring et al. 2023, IEEE Access). Heads: 5-fold cross-validation. The demo's CLIP knows "
-        "portraits of 64 pixels, and was not made for this.",
-        "- NIMA's scores are on 1 to 10 and came with the data; its MAE is that of a straight line fitted to the other "
-        "images, each left out in turn.",
+        f"- {run.report['images']} images, 135 of them generated, whose image appeal was rated from 1 to 5 by 27 "
+        "people (Göring et al. 2023, IEEE Access). Heads are evaluated by 5-fold cross-validation. The demo's CLIP "
+        "was trained on 64 px portraits and is not made for such images.",
+        "- NIMA's scores, from 1 to 10, came with the data. Its MAE is that of a straight line fitted to the other "
+        "images, leaving each image out in turn.",
     ]
     publish_section(
         RESULTS,

@@ -34,7 +34,7 @@ from support.worlds import guesses, sample, truth
 RESULTS = Path(__file__).with_name("AGREEMENT.md")
 PREAMBLE = """# Agreement with people, measured
 
-Each section is written by the command that stands in it, and replaced when that command runs again.
+Each section names the command that wrote it. Run the command again to replace the section.
 """
 
 MANY = 100_000
@@ -66,7 +66,7 @@ def measure_speed(rounds: int) -> None:
     weights = resamples(np.repeat(np.arange(8), 64))
     draws = [np.repeat(np.arange(len(level)), row.astype(int)) for row in weights[1:]]
     ways = {
-        "scipy and scikit-learn, a resample at a time": lambda: [usual(labels[0][d], labels[1][d]) for d in draws],
+        "scipy and scikit-learn, one resample at a time": lambda: [usual(labels[0][d], labels[1][d]) for d in draws],
         "by weights, all resamples at once": lambda: [
             f(labels[0], labels[1], weights) for f in (kappa, spearman, kendall)
         ],
@@ -74,9 +74,9 @@ def measure_speed(rounds: int) -> None:
     one = alternate({name: seconds(action) for name, action in ways.items()}, rounds)
     whole = alternate({name: seconds(action) for name, action in jobs(labels, scores).items()}, rounds)
     parts = [
-        f"Kappa, Spearman and tau-b of two labelers over 512 images in {ROUNDS:,} resamples:",
+        f"Kappa, Spearman, and tau-b of two labelers over 512 images in {ROUNDS:,} resamples:",
         comparison(one, SECONDS),
-        "Whole jobs:",
+        "Complete jobs:",
         listing(whole, SECONDS),
     ]
     publish_section(RESULTS, PREAMBLE, "speed", "Time", parts)
@@ -88,7 +88,7 @@ def jobs(labels: np.ndarray, scores: np.ndarray) -> dict[str, Callable[[], objec
     larger = truth(images=2000)
     larger_labels, larger_scores = people(larger, 5), noisy(larger)
     return {
-        f"512 images, 5 labelers, 8 persons: every statistic, {ROUNDS:,} resamples": lambda: study(
+        f"512 images, 5 labelers, 8 people: every statistic, {ROUNDS:,} resamples": lambda: study(
             sample(labels, scores)
         ),
         "2,000 images": lambda: study(sample(larger_labels, larger_scores)),
@@ -119,7 +119,7 @@ def measure_leakage() -> None:
     person = np.repeat(np.arange(5), 40)
     level = truth()
     worlds = {
-        "knows what is thought of each of 5 persons, nothing of images (200 images)": sample(
+        "knows the rating of each of 5 people, ignores the image (200 images)": sample(
             np.stack([guesses(person + 1, 0.1, random) for _ in range(5)]),
             person + 0.01 * random.random(200),
             persons=5,
@@ -129,11 +129,11 @@ def measure_leakage() -> None:
     rows = []
     for name, world in worlds.items():
         found = study(world)
-        for kind, title in ((NAIVE, "the same images"), (MODEL, "other persons"), (CONSTANT, "(the constant)")):
+        for kind, title in ((NAIVE, "the same images"), (MODEL, "other people"), (CONSTANT, "(the constant)")):
             own, others = found.mean.against_labeler[kind], found.mean.against_others[kind]
             rows.append((name, title, shown(own["kappa"]), shown(own["mae"]), shown(others["corrected"])))
     header = ("the model", "thresholds tested on", "kappa", "MAE", "corrected grade")
-    publish_section(RESULTS, PREAMBLE, "leakage", "What leaks", [table(header, rows)])
+    publish_section(RESULTS, PREAMBLE, "leakage", "Leakage", [table(header, rows)])
 
 
 # --- real ratings -------------------------------------------------------------------------------------------------
@@ -142,7 +142,10 @@ def measure_leakage() -> None:
 def measure_ratings(data: Path) -> None:
     files = (data / "avt_2022_per_rater.csv",), data / "avt_2022_nima.csv"
     loaded = load(StudyInputs(*files, min_coverage=0.95))
-    parts = ["NIMA's score of 146 images against the raters who rated 95 % of them or more. Persons are not known."]
+    parts = [
+        "NIMA's scores of 146 images, compared with the raters who rated at least 95% of them. The people in the "
+        "images are not known."
+    ]
     for metric, material in loaded.materials.items():
         parts += [f"### {metric}", *described(study(material.sample))]
     publish_section(RESULTS, PREAMBLE, "ratings", "NIMA and real ratings", parts)
@@ -150,7 +153,9 @@ def measure_ratings(data: Path) -> None:
 
 def described(found: Study) -> list[str]:
     raters = len(found.seats)
-    first = f"{raters} raters; Krippendorff's alpha {shown(found.alpha)}; Spearman of the score with the mean label "
+    first = (
+        f"{raters} raters; Krippendorff's alpha {shown(found.alpha)}; Spearman between the score and the mean label "
+    )
     if found.refused:
         return [f"{first}{shown(found.overall['spearman'])}: no stars."]
     rows = []

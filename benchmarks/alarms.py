@@ -149,14 +149,14 @@ ROWS = (
     Row("`face_similarity`", column("face_similarity")),
     Row("`recognized`", column("recognized")),
     Row("**`leakage`**", column("leakage"), "leakage"),
-    Row("the same by the demo's CLIP", leakage_by_clip),
+    Row("`leakage`, measured with the demo's CLIP", leakage_by_clip),
     Row("**`copying`**", column("copying"), "copying"),
-    Row("the same by a difference hash", copies_by_hash),
+    Row("`copying`, measured with a difference hash", copies_by_hash),
     Row("**`probe_diversity`**", column("probe_diversity"), "probe_diversity"),
     Row("`probe_clip_diversity`", column("probe_clip_diversity"), "probe_clip_diversity"),
-    Row("the same by pixels", spread_of_pixels),
+    Row("`probe_diversity`, measured in pixels", spread_of_pixels),
     Row("**`worst_prompt_margin`**", column("worst_prompt_margin"), "worst_prompt_margin"),
-    Row('gray images of "black and white"', gray),
+    Row('`worst_prompt_margin`, measured as gray images of "black and white"', gray),
     Row("`clip_score` / 100", lambda history, evaluation: column("clip_score")(history, evaluation) / 100),
     Row("`validation_loss`", column("validation_loss")),
     Row("**`validation_rise`**", column("validation_rise"), "validation_rise"),
@@ -199,24 +199,25 @@ def report(histories: Mapping[str, Sequence[RunHistory]], others: Path) -> str:
     subjects, probes = (sum(each.is_probe is kind for each in grid.cells) for kind in (False, True))
     return f"""{ALARMS}
 
-Written by `python -m benchmarks.alarms` ([config](alarms.yaml)): the demo's models, {train.max_steps} steps with prior
-preservation off and on (weight {PRIORS["on"]:g}), {len(SEEDS)} trainings each; {subjects} images of the subject's
-prompts and {probes} of probe prompts an evaluation. Each cell has the mean over the trainings, the least and the
-greatest, and in **bold** in how many of them the alarm sounds. Rows without code letters are another look at the same
-images, which shares nothing with the metric above it. `validation_loss` is on three further cuts of the subject's
-portrait, turned, lighter and darker. These are the demo's figures: they show that the alarms sound where something is
-wrong and are silent where it is not, and say nothing about levels for Stable Diffusion v1.5.
+Written by `python -m benchmarks.alarms` ([config](alarms.yaml)): the demo's models, {train.max_steps} steps with
+prior preservation off and on (weight {PRIORS["on"]:g}), with {len(SEEDS)} runs each. An evaluation has {subjects}
+images of the subject's prompts and {probes} of probe prompts. Each cell shows the mean over the runs, the range in
+parentheses, and in **bold** the number of runs in which the alarm sounds. Rows that say *measured* check the metric
+above them in an independent way. `validation_loss` is measured on three other crops of the subject's portrait:
+rotated, lighter, and darker. These are results of the demo: they show that the alarms sound when something is wrong
+and stay silent when nothing is. They say nothing about suitable levels for Stable Diffusion v1.5.
 
 {table(header, rows(histories), ["---", "---", *["---:"] * len(STEPS)])}
 
-Of the base model's images of other people {strangers(others)} count as copies.
+Of the base model's images of other people, {strangers(others)} count as copies.
 
-- Without prior preservation every person becomes the subject: `leakage` is beyond 1, and the faces of the probes become
-  alike. With it, neither alarm sounds. Pixels do not show it: light and background still differ where faces are alike.
-- Copies come with and without it: six cuts of one portrait leave nothing else to learn.
-- The prompt "black and white" is ignored in both; `clip_score` shows nothing of it.
-- The loss on photos that the model has never seen rises from the first evaluation on, while the similarity still does:
-  what it learns are the photos.
+- Without prior preservation, everyone turns into the subject: `leakage` exceeds 1, and the faces generated from probe
+  prompts become alike. With prior preservation, neither alarm sounds. A comparison of pixels misses this, because light
+  and background still differ when faces are alike.
+- Copies appear with and without prior preservation: from six crops of one portrait, there is nothing else to learn.
+- In both cases, the model ignores "black and white" in the prompt, and `clip_score` does not reveal it.
+- The loss on photos that the model has never seen rises from the first evaluation on, even while similarity rises:
+  the model is memorizing its training photos.
 """
 
 

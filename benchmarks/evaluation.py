@@ -101,7 +101,7 @@ def rate(flops: float, found: float) -> str:
     name = gpu() or ""
     peak = next((value for key, value in PEAK_TFLOPS.items() if key in name), None)
     share = (
-        f", {flops / found / peak / 1e10:.1f} % of the {peak} that {name} reaches at its peak in bf16" if peak else ""
+        f", {flops / found / peak / 1e10:.1f}% of the {peak} that {name} reaches at its peak in bf16" if peak else ""
     )
     return f"{flops / found / 1e12:.3f} TFLOP/s{share}"
 
@@ -111,7 +111,7 @@ def difference(ours: Sequence[Image | None], usual: Sequence[Image]) -> str:
     pairs = zip(ours, usual, strict=True)
     levels = [np.abs(np.asarray(a, np.float32) - np.asarray(b, np.float32)) for a, b in pairs if a is not None]
     missing = f", {len(usual) - len(levels)} missing" if len(levels) < len(usual) else ""
-    return f"mean {np.mean(levels):.3f}, greatest {np.max(levels):.0f} of 255{missing}"
+    return f"{np.mean(levels):.3f} of 255 levels on average and {np.max(levels):.0f} at most{missing}"
 
 
 def notes(chosen: Scale, grid: PromptGrid, usual: Usual, ours: Ours, values: dict[str, list[float]]) -> list[str]:
@@ -123,10 +123,11 @@ def notes(chosen: Scale, grid: PromptGrid, usual: Usual, ours: Ours, values: dic
     return [
         f"- {len(grid.cells)} cells at {chosen.pixels} px, {grid.steps} steps of DPM-Solver++, guidance "
         f"{grid.guidance}, precision {chosen.precision}, live UNet with LoRA layers in train mode.{reduced}",
-        "- Each side evaluates once before the first round; ours encodes its prompts then, for the whole run.",
-        f"- Building the pipeline takes {median(usual.building):.2f} s of the usual way's time.",
-        f"- The sides' images differ by {difference(ours.images, usual.images)}.",
-        f"- {flops / len(grid.cells) / 1e12:.3f} TFLOP an image: " + "; ".join(f"{n}: {r}" for n, r in found.items()),
+        "- Each method runs one evaluation before the first round. In that evaluation, finetune_monitor encodes its "
+        "prompts for the entire run.",
+        f"- Of this time, diffusers' scripts spend {median(usual.building):.2f} s on building the pipeline.",
+        f"- The images of the two methods differ by {difference(ours.images, usual.images)}.",
+        f"- {flops / len(grid.cells) / 1e12:.3f} TFLOP per image: " + "; ".join(f"{n}: {r}" for n, r in found.items()),
     ]
 
 
@@ -145,7 +146,7 @@ def main() -> None:
     )
     usual()
     ours()
-    values = alternate({"usual way": seconds(usual), "finetune_monitor": seconds(ours)}, options.rounds)
+    values = alternate({"as diffusers' scripts do": seconds(usual), "finetune_monitor": seconds(ours)}, options.rounds)
     table = comparison(values, SECONDS, "one evaluation")
     publish("Rendering a grid", options.size, [table, "\n".join(notes(chosen, grid, usual, ours, values))])
 

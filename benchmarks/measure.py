@@ -16,11 +16,12 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_name("RESULTS.md")
-PREAMBLE = """# Measured
+PREAMBLE = """# Speed and memory, measured
 
-Each section is written by the command that stands in it, and replaced when that command runs again. Sides run in turn
-in one run, in an order that changes from round to round. Median and range are over the rounds; a ratio is of the
-medians, and beside it the median of the ratios within each round, which a machine that gets slower does not bend.
+Each section names the command that wrote it. Run the command again to replace the section. A command runs all methods
+in turn, in an order that changes from round to round. Medians and ranges are over the rounds. *Times as fast* is the
+ratio of the medians. *Paired* is the median of the ratios within each round, so a machine that slows down does not
+distort it.
 """
 
 TITLES = {"demo": "the demo's models", "sd15": "Stable Diffusion v1.5's size, random weights"}
@@ -107,7 +108,7 @@ def listing(values: Rounds, quantity: Quantity, label: str = "") -> str:
 def shares(parts: Mapping[str, float], label: str) -> str:
     """A Markdown table of seconds and their shares of the sum."""
     total = sum(parts.values())
-    rows = [(name, f"{found:.2f}", f"{100 * found / total:.0f} %") for name, found in parts.items()]
+    rows = [(name, f"{found:.2f}", f"{100 * found / total:.0f}%") for name, found in parts.items()]
     return table((label, "s", "share"), rows)
 
 
@@ -153,7 +154,7 @@ def machine() -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers"))
     threads = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
     where = ", ".join(filter(None, [gpu(), _processor(), threads]))
-    return f"{where}; Python {platform.python_version()}, {versions}; {date.today()}; load {LOAD:.1f} before"
+    return f"{where}; Python {platform.python_version()}, {versions}; {date.today()}; load {LOAD:.1f} at the start"
 
 
 def wait_for_gpu() -> None:

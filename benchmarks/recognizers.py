@@ -35,9 +35,9 @@ def main() -> None:
     }
     note = (
         f"- {FACES} faces at once, crops of one portrait at 512 px, {device}. `{RECOGNIZER}` is InceptionResnetV1 with "
-        "random weights, as fast as VGGFace2's."
+        "random weights, which are as fast as VGGFace2's."
     )
-    parts = [listing(values, MILLISECONDS, "a face, cut and embedded"), note]
+    parts = [listing(values, MILLISECONDS, "one face, cropped and embedded"), note]
     publish_section(RESULTS, PREAMBLE, "recognizers", "Recognizers", parts)
 
 

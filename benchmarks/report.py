@@ -35,7 +35,7 @@ from browser import opened_page, started_chromium
 RESULTS = Path(__file__).with_name("REPORT.md")
 PREAMBLE = """# Pages and sweeps, measured
 
-Each section is written by the command that stands in it, and replaced when that command runs again.
+Each section names the command that wrote it. Run the command again to replace the section.
 """
 
 MILLISECONDS = Quantity("ms", "times as fast", smaller_is_faster=True, digits=0)
@@ -105,7 +105,7 @@ def measure_page(what: str, load: Load, rounds: int, is_try: bool) -> None:
         writing: Rounds = {f"the first time, {cores} processes": [timed(lambda: write_page(page, places, None, cores))]}
         sizes = size_by_kind(page)
         opening, answering, seen = measure_reading(page, load, rounds)
-        again, same = "again after one more evaluation", "again with nothing new"
+        again, same = "update after one more evaluation", "update with nothing new"
         writing |= {again: [], same: []}
         for _ in range(rounds):
             runs[0].evaluate()
@@ -114,11 +114,11 @@ def measure_page(what: str, load: Load, rounds: int, is_try: bool) -> None:
         parts = [
             listing(writing, SECONDS, "writing the page"),
             table(("size", "MB"), [(kind, f"{size / 1e6:.2f}") for kind, size in sizes.items()]),
-            listing(opening, MILLISECONDS, "opening it in Chromium from the disk, in a new context"),
-            listing(answering, MILLISECONDS, f"a click on a point of the first chart ({seen} images in sight)"),
-            "- Opening is timed from the navigation until every chart is drawn and painted; an answer from the press "
-            "of the button until the images of the evaluation are laid out and those in sight are decoded and "
-            "painted. The images are made from a few, so that the disk's cache holds them.",
+            listing(opening, MILLISECONDS, "opening the page in Chromium from disk, in a new context"),
+            listing(answering, MILLISECONDS, f"a click on a point of the first chart ({seen} images visible)"),
+            "- Opening is timed from navigation until all charts are painted. A click is timed from the press of the "
+            "mouse button until the evaluation's images are laid out and the visible ones are painted. Only a few "
+            "different images are used, so that they stay in the disk cache.",
         ]
         show(what, f"A page of {load}", parts, is_try)
 
@@ -176,7 +176,7 @@ def size_by_kind(page: Path) -> dict[str, int]:
     kinds = {"thumbnails": "thumbnails/*/*/*", "data": "data/*", "plotly": "plotly.min.js"}
     sizes = {kind: sum(path.stat().st_size for path in page.glob(pattern)) for kind, pattern in kinds.items()}
     whole = sum(path.stat().st_size for path in page.rglob("*") if path.is_file())
-    return {**sizes, "everything else": whole - sum(sizes.values()), "whole page": whole}
+    return {**sizes, "everything else": whole - sum(sizes.values()), "entire page": whole}
 
 
 # --- reading a page -----------------------------------------------------------------------------------------------
@@ -267,10 +267,11 @@ def measure_sweep(rounds: int, is_try: bool) -> None:
         }
         parts = [
             comparison(alternate(sides, 1 if is_try else rounds), SECONDS, f"{TRIALS} trainings"),
-            f"- The demo's training, {work.steps} steps with {work.steps // 30 + 1} evaluations each, seeds 0 to "
-            f"{TRIALS - 1}; the sweep starts Ray, writes its table and its page, and ends Ray within its time.",
+            f"- Each training is the demo's with {work.steps} steps and {work.steps // 30 + 1} evaluations, with "
+            f"seeds 0 to {TRIALS - 1}. The sweep's time includes starting and stopping Ray and writing its table and "
+            "page.",
         ]
-        show("sweep", "A sweep over plain runs", parts, is_try)
+        show("sweep", "A sweep compared with plain runs", parts, is_try)
 
 
 class Work:

@@ -71,7 +71,7 @@ class OneByOne:
                 "find and cut out the face": detecting,
                 "embed the face": seconds(lambda: [self.embed(face) for face in found])(),
                 "prepare for CLIP": preparing,
-                "CLIP and head": seconds(lambda: [self.head(self.encode(image)) for image in prepared])(),
+                "run CLIP and head": seconds(lambda: [self.head(self.encode(image)) for image in prepared])(),
             }
 
 
@@ -94,7 +94,7 @@ class Ours:
         return {
             "find the face": finding,
             "cut out and embed the face": seconds(lambda: self.recognizer.embed(shown, largest))(),
-            "prepare for CLIP, CLIP and head": seconds(lambda: self.aesthetic.score(new(images), []))(),
+            "prepare for CLIP, run CLIP and head": seconds(lambda: self.aesthetic.score(new(images), []))(),
         }
 
 
@@ -115,8 +115,8 @@ def agreement(ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.
     faces = [int(np.isfinite(similarity).sum()) for similarity, _ in (ours, theirs)]
     apart = [float(np.nanmax(np.abs(a - b))) for a, b in zip(ours, theirs, strict=True)]
     return (
-        f"faces found: {faces[0]} (ours) and {faces[1]} of {len(ours[0])}; greatest difference of the similarity "
-        f"{apart[0]:.4f}, of the rating {apart[1]:.4f}"
+        f"of the first {len(ours[0])}, finetune_monitor found a face in {faces[0]} and the other method in "
+        f"{faces[1]}; the largest difference is {apart[0]:.4f} in similarity and {apart[1]:.4f} in rating"
     )
 
 
@@ -135,9 +135,9 @@ def main() -> None:
         options.rounds,
     )
     notes = [
-        "- Both sides use the very same networks: MTCNN with its weights, InceptionResnetV1 with random weights, as "
-        f"fast as VGGFace2's, and {CLIPS[options.size]}.",
-        f"- {options.images} crops of one portrait at {options.pixels} px, {device}, float32; {apart} (first 8).",
+        "- Both methods use the same networks: MTCNN with its own weights, InceptionResnetV1 with random weights (as "
+        f"fast as VGGFace2's), and {CLIPS[options.size]}.",
+        f"- {options.images} crops of one portrait at {options.pixels} px, {device}, float32; {apart}.",
     ]
     tables = [comparison(values, SECONDS, f"{options.images} images"), "\n".join(notes)]
     tables += [

@@ -53,7 +53,7 @@ RISE = [GAIN * k / EVALUATIONS for k in range(EVALUATIONS + 1)]
 CURVES = {
     "plateau": [0.0, *[GAIN] * EVALUATIONS],
     "slow rise": RISE,
-    "over-fitting": [*(GAIN * k / 5 for k in range(6)), *(GAIN - 0.02 * k for k in range(1, 6))],
+    "overfitting": [*(GAIN * k / 5 for k in range(6)), *(GAIN - 0.02 * k for k in range(1, 6))],
     "jumps": [GAIN * k / 4 for k in (0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4)],
 }
 """True means at steps 0, 300, ...: a gain of .25 at once; over ten evaluations; at the fifth, then down; in jumps."""
@@ -61,8 +61,8 @@ CURVES = {
 RULES = {
     "plateau (default)": Plateau(METRIC),
     "plateau, windows of 2": Plateau(METRIC, window=2),
-    "patience 4, .005 (was the default)": Patience(METRIC, patience=4),
-    "patience 3, .01 (was the demo's)": Patience(METRIC, patience=3, min_delta=0.01),
+    "patience 4, .005 (former default)": Patience(METRIC, patience=4),
+    "patience 3, .01 (the demo's former rule)": Patience(METRIC, patience=3, min_delta=0.01),
 }
 
 
@@ -146,10 +146,10 @@ def of_leave_one_out(rng: np.random.Generator, count: int, shape: Shape) -> tupl
 def coverage_rows() -> Iterator[list[str]]:
     """One row per formula and seed design, one column per grid and noise shape."""
     kinds = {
-        "mean, seeds of its own a prompt (default): t over images": (of_mean, False),
+        "mean, separate seeds (default): t over images": (of_mean, False),
         "mean, crossed seeds: t over seed means": (of_mean, True),
-        "mean, crossed seeds: percentile bootstrap over images (was used)": (of_bootstrap, True),
-        "paired difference, seeds of its own": (of_change, False),
+        "mean, crossed seeds: percentile bootstrap over images (formerly used)": (of_bootstrap, True),
+        "paired difference, separate seeds": (of_change, False),
         "paired difference, crossed seeds": (of_change, True),
     }
     for name, (draw, is_crossed) in tqdm(kinds.items(), desc="intervals of means"):
@@ -163,7 +163,7 @@ def coverage_rows() -> Iterator[list[str]]:
 
 def ceiling_rows() -> Iterator[list[str]]:
     """One row per formula, one column per number of photos and noise shape."""
-    kinds = {"jackknife with t": of_ceiling, "bootstrap of leave-one-out means (was used)": of_leave_one_out}
+    kinds = {"jackknife with t": of_ceiling, "bootstrap of leave-one-out means (formerly used)": of_leave_one_out}
     for name, draw in tqdm(kinds.items(), desc="intervals of the ceiling"):
         cells = [
             coverage(partial(draw, np.random.default_rng(2), count, shape))
@@ -191,29 +191,38 @@ def report() -> str:
     grids = [f"{p} x {s}, {shape}" for p, s in DESIGNS for shape in SHAPES]
     counts = [f"{count} photos, {shape}" for count in PHOTOS for shape in SHAPES]
     stops = ["rule", "curve", "stopped early", "not stopped", "lost gain", "bias of the best", "bias of the raw best"]
-    return f"""# How often the signals are right
+    return f"""# Intervals, stopping rules, and alarms, measured
 
-Written by `python -m benchmarks.signals`: {RUNS:,} simulated runs a cell, seeds fixed. The noise is that of the demo's
-images: standard deviations of {SEED:g} with the seed, {SEED_AND_STEP:g} with seed and step, {RESIDUAL:g} with neither;
-skewed noise is a gamma distribution turned to the left (most images near the top, some fail).
+Written by `python -m benchmarks.signals`: {RUNS:,} simulated runs per cell, with fixed seeds. The noise is that of the
+demo's images, with standard deviations of {SEED:g} for the seed, {SEED_AND_STEP:g} for seed and step, and {RESIDUAL:g}
+for the residual. Skewed noise is a mirrored gamma distribution: most images score near the top, and some fail.
 
-## Intervals of 95 %: how many hold the truth, in %
+## How many 95% intervals contain the true value, in %
 
-Grids are prompts x images a prompt. Where seeds are crossed, the same seeds are rendered with every prompt.
+Grids are given as prompts x images per prompt. *Crossed* means that all prompts share the same seeds.
 
 {table(["interval", *grids], list(coverage_rows()))}
 
-The ceiling is the mean cosine of two photos. Photos are drawn around one direction.
+The ceiling is the mean cosine between photos. The simulated photos are sampled around one direction.
 
 {table(["interval", *counts], list(ceiling_rows()))}
 
 ## Stopping rules
 
-Ten evaluations after step 0, a gain of {GAIN:g}, seeds of its own for every prompt. *Plateau*: the gain is there at the
-first evaluation. *Slow rise*: over all ten. *Over-fitting*: at the fifth, then .02 less at each. *Jumps*: in four, with
-two flat evaluations between them. *Stopped early*: before a step within a tenth of the gain of the best, in % of runs.
-*Lost gain*: at the step that is called the best, in % of the gain. *Bias*: the reported score of the best step, which
-is that of the smoothed curve, less its true score; beside it the same of the raw means.
+Each run has ten evaluations after step 0, a gain of {GAIN:g}, and separate seeds for each prompt.
+The true curve is one of these:
+
+- *plateau*: the entire gain comes with the first evaluation;
+- *slow rise*: the gain is spread over all ten;
+- *overfitting*: the gain comes by the fifth evaluation, and each later one is .02 lower;
+- *jumps*: the gain comes in four jumps, with two flat evaluations in between.
+
+The columns are:
+
+- *stopped early*: % of runs that stopped before they came within a tenth of the gain of the best step;
+- *lost gain*: how far the reported best step falls short of the true best one, in % of the gain;
+- *bias of the best*: the reported (smoothed) score of the best step minus its true score;
+- *bias of the raw best*: the same for the best raw mean.
 
 With {len(GRID.cells)} images:
 

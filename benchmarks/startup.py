@@ -45,7 +45,7 @@ def heavy_imports(words: Sequence[str]) -> str:
 def commands() -> dict[str, Callable[[], float]]:
     return {
         "python -c pass": seconds(lambda: python("-c", "pass")),
-        "finetune-monitor --help": seconds(lambda: python(*HELP)),
+        "`finetune-monitor --help`": seconds(lambda: python(*HELP)),
         "train.py with an unknown key": seconds(lambda: python(*CONFIG_ERROR)),
     }
 
@@ -55,7 +55,7 @@ def trainings(chosen: Scale, folder: Path, size: str) -> dict[str, Callable[[], 
     sides = {"train.py, no class images, no evaluations": lambda: first_step(chosen, folder, BARE)}
     if size == "demo":
         again = f"data.class_images={folder / 'class-images'}"
-        sides["train.py, demo config, class images there"] = lambda: first_step(chosen, folder, [again])
+        sides["train.py, demo config, with class images"] = lambda: first_step(chosen, folder, [again])
         sides["train.py, demo config, first start"] = lambda: _first_start(chosen, folder)
     return sides
 
@@ -77,12 +77,12 @@ def main() -> None:
     notes = [
         "- Training is timed from the start of the process to the end of the first optimizer step. "
         + (
-            "The demo config evaluates the untouched model before it; its first start generates 24 class images too."
+            "The demo config evaluates the untouched model before it; its first start also generates 24 class images."
             if options.size == "demo"
             else f"{chosen.pixels} px, precision {chosen.precision}."
         ),
-        f"- Heavy packages that --help imports: {heavy_imports(HELP)}; that a config error imports: "
-        f"{heavy_imports(CONFIG_ERROR)} (looked for: {', '.join(HEAVY)}).",
+        f"- Heavy packages imported by `--help`: {heavy_imports(HELP)}; by a config error: "
+        f"{heavy_imports(CONFIG_ERROR)} (checked: {', '.join(HEAVY)}).",
     ]
     publish("Starting", options.size, [listing(values, SECONDS, "command"), "\n".join(notes)])
 

@@ -122,8 +122,8 @@ def _compile_time(first_steps: Mapping[str, list[float]], cold: float) -> str:
     plain = median(first_steps[OURS])
     warm = median(first_steps[COMPILED]) - plain
     return (
-        f"Compiling puts {cold - plain:.1f} s before the first step, {warm:.1f} s where torch's compiler cache is "
-        "filled; neither is in the steps a second."
+        f"Compiling adds {cold - plain:.1f} s before the first step, {warm:.1f} s if torch's compiler cache is warm. "
+        "Steps per second exclude this."
     )
 
 
@@ -134,10 +134,11 @@ def notes(jobs: list[Job], script: Path) -> str:
     lines = [
         f"- {job.chosen.pixels} px, precision {job.chosen.precision}, LoRA of rank {job.rank} on attention, AdamW, no "
         f"class images, no evaluations; {job.steps} steps timed after {job.warmup}.{reduced}",
-        f"- Each value is a new process. The script has sha256 {digest}… and its own defaults: photos are decoded and "
-        "encoded in every step, the prompt too; with --pre_compute_text_embeddings that once. Ours encodes each photo "
-        "and the prompt once, which is in the time to the first step.",
-        "- Twelve photos: the demo's six twice (small), or JPEGs of 4000 x 3000 (phone).",
+        f"- Each value comes from a new process. The script has sha256 {digest}… and runs with its defaults: it "
+        "decodes and encodes photos and prompt in every step, or the prompt only once with "
+        "`--pre_compute_text_embeddings`. finetune_monitor encodes each photo and the prompt once, which is part of "
+        "the time to the first step.",
+        "- There are twelve photos: the demo's six, each used twice (small), or JPEGs of 4000 x 3000 pixels (phone).",
     ]
     return "\n".join(lines)
 

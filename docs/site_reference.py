@@ -113,8 +113,12 @@ def _default(key: Key) -> str:
 
 def _escaped(text: str) -> str:
     """For a cell of a table; options are code, or their dashes would be typeset."""
-    text = re.sub(r"(?<![\w`-])(--[a-z][a-z-]*)", r"`\1`", text)
-    return text.replace("|", "\\|").replace("<", "&lt;")
+    text = re.sub(r"(`[^`]*`)|(?<![\w-])(--[a-z][a-z-]*)|<", _as_cell, text)
+    return text.replace("|", "\\|")
+
+
+def _as_cell(found: re.Match[str]) -> str:
+    return found[1] or (f"`{found[2]}`" if found[2] else "&lt;")
 
 
 def _commands(parser: argparse.ArgumentParser) -> Iterator[str]:

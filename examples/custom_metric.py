@@ -1,4 +1,4 @@
-"""A metric of your own in a monitor: python examples/custom_metric.py --output runs/sharp
+"""Your own metric in a monitor: python examples/custom_metric.py --output runs/sharp
 
 It measures how sharp images are, and prints the score of the demo's untouched model.
 """

@@ -1,4 +1,4 @@
-"""A LoRA training loop of your own with the monitor in it: python examples/own_loop.py --output runs/own-loop
+"""Your own LoRA training loop with the monitor: python examples/own_loop.py --output runs/own-loop
 
 The defaults are the demo's model and photos, which need no download and no GPU. Pass a Stable Diffusion 1.x folder or
 hub id as --model to train that.

@@ -1,4 +1,4 @@
-"""Watch a Stable Diffusion fine-tuning: render a fixed grid, score every image, stop when nothing improves."""
+"""Monitor the fine-tuning of Stable Diffusion: render a fixed grid, score every image, stop when nothing improves."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""The command `finetune-monitor`; each of its commands is a file in commands/."""
+"""The command `finetune-monitor`; each subcommand is a file in commands/."""
 
 import argparse
 import os
@@ -14,7 +14,10 @@ from finetune_monitor.commands.aesthetic import add_aesthetic
 from finetune_monitor.commands.agree import add_agree
 from finetune_monitor.commands.compare import add_compare
 from finetune_monitor.commands.config import add_config
+from finetune_monitor.commands.demo import add_demo
+from finetune_monitor.commands.export import add_export
 from finetune_monitor.commands.label import add_label
+from finetune_monitor.commands.push import add_push
 from finetune_monitor.commands.render import add_render
 from finetune_monitor.commands.report import add_report
 from finetune_monitor.commands.sweep import add_sweep
@@ -53,12 +56,15 @@ def make_parser() -> argparse.ArgumentParser:
     show.set_defaults(run=_show)
     add_config(commands)
     add_train(commands)
+    add_demo(commands)
     add_aesthetic(commands)
     add_label(commands)
     add_agree(commands)
     add_compare(commands)
     add_render(commands)
     add_report(commands)
+    add_export(commands)
+    add_push(commands)
     add_sweep(commands)
     return parser
 

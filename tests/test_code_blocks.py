@@ -140,8 +140,9 @@ def check_ours(words: list[str]) -> None:
 
 
 def check_launch(words: list[str]) -> None:
-    """`accelerate launch` and `torchrun` of train.py take the options of `finetune-monitor train`."""
-    check_ours(["finetune-monitor", "train", *words[words.index("train.py") + 1 :]])
+    """`accelerate launch` and `torchrun` start train.py, or the command's module."""
+    rest = words[words.index("-m") + 2 :] if "-m" in words else ["train", *words[words.index("train.py") + 1 :]]
+    check_ours(["finetune-monitor", *rest])
 
 
 def check_config(path: Path, overrides: list[str]) -> None:

@@ -107,7 +107,7 @@ def test_tensorboard_reads_scores_and_images_at_every_step(demo, history):
 
 
 def test_wandb_holds_a_row_for_every_image(demo, history):
-    tables = sorted(demo[0].glob("wandb/*/files/media/table/**/*.json"))
+    tables = sorted(demo[0].glob("wandb/*/files/media/table/**/*images*.json"))
     rows = [row for path in tables for row in json.loads(path.read_text())["data"]]
     images = sum(len(evaluation.images) for evaluation in history.evaluations)
     assert len({json.dumps(row[:4]) for row in rows}) == images

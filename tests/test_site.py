@@ -92,7 +92,7 @@ def test_links_in_the_repository_lead_to_files(page):
 
 @pytest.mark.parametrize("page", ["intervals", "stopping"])
 def test_measured_rates_are_those_of_the_benchmark(page):
-    rates = re.findall(r"\d+\.\d(?= (?:%|to \d+\.\d %))", (ROOT / f"docs/concepts/{page}.md").read_text())
+    rates = re.findall(r"\d+\.\d(?= ?(?:%|to \d+\.\d ?%))", (ROOT / f"docs/concepts/{page}.md").read_text())
     measured = set(re.findall(r"\d+\.\d", (ROOT / "benchmarks/SIGNALS.md").read_text()))
     assert rates
     assert set(rates) <= measured

@@ -1,1 +1,1 @@
-"""Files, images, errors, processes, config sections; knows nothing of the product."""
+"""Files, images, errors, processes, config sections; independent of the product."""

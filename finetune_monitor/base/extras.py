@@ -10,6 +10,7 @@ EXTRAS = {
     "bitsandbytes": "optimizers",
     "flask": "study",
     "jinja2": "study",
+    "lightning.pytorch": "lightning",
     "matplotlib": "study",
     "onnxruntime": "onnx",
     "optuna": "sweep",
@@ -18,7 +19,7 @@ EXTRAS = {
     "waitress": "study",
     "wandb": "wandb",
 }
-"""The extra in pyproject.toml that installs each package."""
+"""The extra in pyproject.toml that installs each package; packages without one are installed by their own name."""
 
 
 def require(package: str, purpose: str, otherwise: str = "") -> Any:
@@ -49,4 +50,5 @@ def is_installed(package: str) -> bool:
 
 def needs(package: str) -> str:
     """Text to follow a colon: that the package is needed, and how to install it."""
-    return f'needs the package {package}; pip install "finetune_monitor[{EXTRAS[package]}]"'
+    line = f'"finetune_monitor[{EXTRAS[package]}]"' if package in EXTRAS else package
+    return f"needs the package {package}; pip install {line}"

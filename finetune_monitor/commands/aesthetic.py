@@ -27,33 +27,31 @@ def add_aesthetic(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _add_fit(parser: argparse.ArgumentParser) -> None:
-    _add_inputs(parser, clip=CLIP, pretrained=PRETRAINED, scale=SCALE)
+    _add_inputs(parser, "folder for the head and the report", clip=CLIP, pretrained=PRETRAINED, scale=SCALE)
+    parser.add_argument("--train", type=Path, metavar="LIST", help="file that names the training images, one per line")
     parser.add_argument(
-        "--train", type=Path, metavar="LIST", help="file with the names of the training images, one per line"
-    )
-    parser.add_argument(
-        "--validation", type=Path, metavar="LIST", help="the same for the images that decide when to stop"
+        "--validation", type=Path, metavar="LIST", help="the same for the images that decide when fitting stops"
     )
     parser.add_argument(
         "--test",
         type=Path,
         metavar="LIST",
-        help="the same for the report (AVA: generic_test.jpgl); default: a tenth of the images",
+        help="the same for the test images of the report (AVA: generic_test.jpgl); default: a tenth of the images",
     )
     parser.add_argument(
         "--folds",
         type=whole_number,
         metavar="N",
-        help="evaluate by cross-validation, for small data sets; the head is fitted on all images",
+        help="evaluate by cross-validation with N folds, for small data sets; the final head is fitted on all images",
     )
     parser.add_argument(
-        "--loss", choices=LOSSES, default=FitSettings.loss, help="loss on the mean rating, or on the votes per grade"
+        "--loss", choices=LOSSES, default=FitSettings.loss, help="loss on the mean rating, or on the histogram of votes"
     )
     parser.add_argument(
         "--balance",
         choices=BALANCES,
         default=FitSettings.balance,
-        help="weight rare ratings more (label-distribution smoothing), sample them more often, or neither",
+        help="give rare ratings more weight (lds: label-distribution smoothing), sample them more often, or neither",
     )
     hidden = FitSettings.hidden
     parser.add_argument(
@@ -61,17 +59,25 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
         type=_widths,
         default=hidden,
         metavar="N,N",
-        help=f"widths of the hidden layers, 0 for one linear layer; default: {','.join(map(str, hidden))}",
+        help=f"widths of the hidden layers; 0 for a single linear layer; default: {','.join(map(str, hidden))}",
     )
-    parser.add_argument("--seed", type=whole_number, default=FitSettings.seed, metavar="N")
+    parser.add_argument(
+        "--seed",
+        type=whole_number,
+        default=FitSettings.seed,
+        metavar="N",
+        help="seed of the initial weights, the order of the images, and dropout",
+    )
     parser.add_argument("--notice", help="a sentence to show wherever the head's scores appear")
     parser.set_defaults(run=_fit, kept=KEPT)
 
 
 def _add_eval(parser: argparse.ArgumentParser) -> None:
     _add_head(parser)
-    _add_inputs(parser)
-    parser.add_argument("--only", type=Path, metavar="LIST", help="file with the names to evaluate on, one per line")
+    _add_inputs(parser, "folder for the report")
+    parser.add_argument(
+        "--only", type=Path, metavar="LIST", help="file that names the images to evaluate on, one per line"
+    )
     parser.set_defaults(run=_eval, kept=KEPT)
 
 
@@ -88,13 +94,14 @@ def _add_head(parser: argparse.ArgumentParser) -> None:
 
 def _add_inputs(
     parser: argparse.ArgumentParser,
+    output: str,
     clip: str | None = None,
     pretrained: str | None = None,
     scale: tuple[float, float] | None = None,
 ) -> None:
     parser.add_argument("ratings", type=Path, metavar="RATINGS", help="AVA.txt, or a CSV file with images and ratings")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder with the images")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the head and the report")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help=output)
     usual = f"{scale[0]:g} {scale[1]:g}" if scale else "the head's scale"
     parser.add_argument(
         "--scale",
@@ -104,7 +111,9 @@ def _add_inputs(
         metavar=("LOW", "HIGH"),
         help=f"lowest and highest possible rating; default: {usual}",
     )
-    parser.add_argument("--embeddings", type=Path, metavar="DIR", help="folder for embeddings; default: the cache")
+    parser.add_argument(
+        "--embeddings", type=Path, metavar="DIR", help="folder for stored embeddings; default: the cache folder"
+    )
     parser.add_argument(
         "--workers", type=whole_number, metavar="N", help="processes that read images; default: one per core"
     )
@@ -113,9 +122,9 @@ def _add_inputs(
 
 def _add_clip(parser: argparse.ArgumentParser, clip: str | None = None, pretrained: str | None = None) -> None:
     default = clip or "the CLIP that the head was fitted on"
-    parser.add_argument("--clip", default=clip, help=f"a model of open_clip, or a folder; default: {default}")
-    parser.add_argument("--pretrained", default=pretrained, help="tag of its weights in open_clip")
-    parser.add_argument("--device", help="default: cuda if there is a GPU, otherwise cpu")
+    parser.add_argument("--clip", default=clip, help=f"name of an open_clip model, or a folder; default: {default}")
+    parser.add_argument("--pretrained", default=pretrained, help="tag of the CLIP's weights in open_clip")
+    parser.add_argument("--device", help="torch device; default: cuda if there is a GPU, otherwise cpu")
 
 
 def _widths(text: str) -> tuple[int, ...]:

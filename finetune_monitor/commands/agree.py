@@ -21,7 +21,7 @@ GREATEST_POWER = 4.0
 
 def add_agree(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `agree`."""
-    parser = commands.add_parser("agree", help="compare scores with people's ratings and turn them into stars")
+    parser = commands.add_parser("agree", help="compare scores with people's ratings, and turn scores into stars")
     parser.add_argument(
         "ratings",
         type=Path,
@@ -30,37 +30,41 @@ def add_agree(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         help="a plan's folder, and rating files: CSV or Label Studio's JSON",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder for report and thresholds"
+        "-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder for the report and the thresholds"
     )
     parser.add_argument(
         "--scores", type=Path, metavar="CSV", help="the images' scores; default: those recorded by the plan's runs"
     )
     parser.add_argument(
-        "--metric", metavar="NAME", help="the metric to compare; also the question asked, if a file does not state it"
+        "--metric",
+        metavar="NAME",
+        help="the metric to compare, and the metric of ratings in files that do not name one",
     )
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="folder with the images, if there is no plan")
     parser.add_argument(
         "--buckets",
         choices=list(BUCKETS),
         default=StudySettings.method.replace("_", "-"),
-        help="convert scores into the stars closest to people's labels, or distributed like people's stars",
+        help="choose stars that are closest to people's labels, or that have the same distribution",
     )
     parser.add_argument(
         "--power",
         type=_power,
         default=StudySettings.power,
         metavar="P",
-        help=f"exponent of the distances to the labels; default: {StudySettings.power:g}",
+        help=f"exponent of the distance between stars and labels; default: {StudySettings.power:g}",
     )
     parser.add_argument(
-        "--standardize", action="store_true", help="put labelers on the same scale before averaging and correlating"
+        "--standardize",
+        action="store_true",
+        help="rescale each labeler's labels to the same mean and spread before averaging and correlating",
     )
     parser.add_argument(
         "--min-coverage",
         type=share,
         default=StudyInputs.min_coverage,
         metavar="X",
-        help="leave out labelers who rated a smaller share of the images",
+        help="leave out labelers who rated less than this share of the images",
     )
     parser.add_argument(
         "--seed",
@@ -105,7 +109,7 @@ def _print_section(section: "ReportSection") -> None:
     from finetune_monitor.studies.agreement_report.verdicts import verdict
 
     study, said = section.study, verdict(section)
-    print(f"{visible(section.metric)}: agreement with a held-out labeler, mean [95 % interval]")
+    print(f"{visible(section.metric)}: agreement with a held-out labeler, mean [95% interval]")
     against = study.mean.against_labeler
     columns = {"kappa": "kappa", "MAE": "mae", "exact": "exact", "within one": "within_one"}
     names = [name for name in (PEOPLE, MODEL, CONSTANT, SHUFFLE) if name != MODEL or not study.refused]
@@ -129,7 +133,7 @@ def _print_closing(outcome: "AgreementOutcome", output: Path) -> None:
         found = f"monitor.thresholds={output / THRESHOLDS}"
         print(f"stars:        in a run that measures {_listed(good)}: accelerate launch train.py ... {found}")
     if doubtful := [metric for metric in tones if metric not in good]:
-        print(f"note:         {output / THRESHOLDS} has stars of {_listed(doubtful)} in spite of the verdict")
+        print(f"note:         {output / THRESHOLDS} also has stars of {_listed(doubtful)}, despite the verdict")
 
 
 def _listed(metrics: list[str]) -> str:

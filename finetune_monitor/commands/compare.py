@@ -26,7 +26,7 @@ def add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         type=whole_number,
         nargs="+",
         metavar="S",
-        help="one step for both, or one each; default: the best steps, then the last steps",
+        help="one step for both runs, or one for each; default: compare the best steps, then the last steps",
     )
     parser.set_defaults(run=_compare)
 

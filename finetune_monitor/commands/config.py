@@ -1,4 +1,4 @@
-"""The command `finetune-monitor config`: prints what a config may hold."""
+"""The command `finetune-monitor config`: prints a default config, or the JSON Schemas."""
 
 import argparse
 
@@ -7,16 +7,27 @@ def add_config(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     """Add `config`."""
     parser = commands.add_parser(
         "config",
-        help="print a config with every key, its default and its meaning",
-        description="Prints a config with every key, its default and its meaning.",
+        help="print a config with every key, its default, and its meaning",
+        description="Print a config with every key, its default, and its meaning.",
     )
-    parser.add_argument("--schema", action="store_true", help="print the JSON Schema, with which editors complete keys")
+    parser.add_argument(
+        "--schema",
+        nargs="?",
+        const="train",
+        choices=("train", "sweep"),
+        help="print the JSON Schema of training configs or of sweeps instead, for editors; train if neither is named",
+    )
     parser.set_defaults(run=_config)
 
 
 def _config(chosen: argparse.Namespace) -> None:
     import json
 
-    from finetune_monitor.training.describe import commented_config, json_schema
+    from finetune_monitor.sweep.spec import SweepConfig
+    from finetune_monitor.training.describe import commented_config, json_schema, schema_of
 
-    print(json.dumps(json_schema(), indent=2) if chosen.schema else commented_config(), end="\n" * chosen.schema)
+    if chosen.schema is None:
+        print(commented_config(), end="")
+        return
+    schema = json_schema() if chosen.schema == "train" else schema_of(SweepConfig, "sweep")
+    print(json.dumps(schema, indent=2))

@@ -34,7 +34,7 @@ def add_label(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     """Add `label` with its three commands."""
     parser = commands.add_parser("label", help="ask people to rate images from 1 to 5")
     kinds = parser.add_subparsers(metavar="COMMAND", required=True)
-    _add_plan(kinds.add_parser("plan", help="choose the images to be rated and write a plan"))
+    _add_plan(kinds.add_parser("plan", help="choose the images to rate and write a plan"))
     _add_serve(kinds.add_parser("serve", help="serve a plan's labeling page to browsers on this machine"))
     _add_export(kinds.add_parser("export", help="write the ratings as CSV, or the page as a single HTML file"))
 
@@ -61,7 +61,7 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
         type=whole_number,
         default=SEED,
         metavar="N",
-        help=f"seed of the choice and of every order; default: {SEED}",
+        help=f"seed for choosing and ordering the images; default: {SEED}",
     )
     parser.add_argument(
         "--references",
@@ -69,7 +69,7 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="PERSON=FOLDER",
-        help="a person's photos, if no run names them; repeat for each person",
+        help="a person's photos, if no run names them; repeat the option for each person",
     )
     parser.set_defaults(run=_plan)
 
@@ -81,7 +81,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         type=_port,
         metavar="N",
         help=f"0 for any free port; default: the folder's last port, initially {FIRST_PORT}. A browser that saved "
-        "answers while the server was down sends them only on the port where they were given",
+        "answers while the server was down sends them only to the same port",
     )
     parser.add_argument(
         "--host",
@@ -103,7 +103,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a new .csv file for the ratings, or .html file for the page",
     )
-    parser.add_argument("--metric", metavar="NAME", help="only the question for this metric")
+    parser.add_argument("--metric", metavar="NAME", help="export only the question for this metric")
     parser.set_defaults(run=_export)
 
 

@@ -1,6 +1,8 @@
-"""Number types for the commands' options."""
+"""Types for the commands' options."""
 
 import argparse
+
+from finetune_monitor.record.kept_weights import BEST, LAST
 
 GREATEST = 2**31 - 1
 
@@ -9,6 +11,15 @@ def whole_number(text: str) -> int:
     """A count or a seed."""
     if not text.isdecimal() or int(text) > GREATEST:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number from 0 to {GREATEST}")
+    return int(text)
+
+
+def kept_step(text: str) -> int | str:
+    """A step, or the words `best` or `last`."""
+    if text in (BEST, LAST):
+        return text
+    if not text.isdecimal() or int(text) > GREATEST:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a step, {BEST}, or {LAST}")
     return int(text)
 
 

@@ -20,11 +20,15 @@ def add_render(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "render",
         help="render a recorded image again from the exported weights",
         description="Render a recorded image again from the exported weights. Exit status: 0 if it equals the "
-        "recorded one pixel for pixel, 1 if it does not.",
+        "recorded image pixel for pixel, 1 if it does not.",
     )
     parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run's output_dir")
-    parser.add_argument("--step", type=whole_number, required=True, metavar="S", help="0 is the base model")
-    parser.add_argument("--cell", required=True, metavar="C", help="prompt and seed in the run's notation: p00-s0")
+    parser.add_argument(
+        "--step", type=whole_number, required=True, metavar="S", help="step of the image; 0 is the base model"
+    )
+    parser.add_argument(
+        "--cell", required=True, metavar="C", help="prompt and seed, in the run's notation, such as p00-s0"
+    )
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="PNG file for the image")
     parser.set_defaults(run=_render)
 
@@ -103,4 +107,4 @@ def _in_words(found: "Rendering") -> str:
     if _equals(found):
         return "yes, pixel for pixel"
     greatest, share = found.distance.greatest, 100 * found.distance.share
-    return f"no: up to {greatest} of 255 apart, in {share:.2g} % of the pixels"
+    return f"no: up to {greatest} of 255 apart, in {share:.2g}% of the pixels"

@@ -1,9 +1,9 @@
-"""The command `finetune-monitor train`, and train.py, its equivalent for `accelerate launch`."""
+"""The command `finetune-monitor train`, and train.py, its equivalent in a checkout."""
 
 import argparse
 from pathlib import Path
 
-LAUNCH = "accelerate launch train.py --config configs/X.yaml [key=value ...]"
+LAUNCH = "accelerate launch -m finetune_monitor.cli train --config configs/X.yaml [key=value ...]"
 
 
 def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -11,7 +11,7 @@ def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser = commands.add_parser(
         "train",
         help="fine-tune Stable Diffusion v1.5 with the monitor",
-        description=f"Fine-tune Stable Diffusion v1.5 with the monitor. On several devices: {LAUNCH}",
+        description=f"Fine-tune Stable Diffusion v1.5 with the monitor. On several devices, use: `{LAUNCH}`",
     )
     _add_arguments(parser)
     parser.set_defaults(run=lambda chosen: _train(chosen, "finetune-monitor"))
@@ -20,7 +20,9 @@ def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def main() -> int:
     """The program train.py."""
     parser = argparse.ArgumentParser(
-        "train.py", description=f"Fine-tune Stable Diffusion v1.5 with the monitor: {LAUNCH}"
+        "train.py",
+        description="Fine-tune Stable Diffusion v1.5 with the monitor: "
+        "accelerate launch train.py --config configs/X.yaml [key=value ...]",
     )
     _add_arguments(parser)
     return _train(parser.parse_args(), "train.py")
@@ -28,7 +30,9 @@ def main() -> int:
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, required=True, help="YAML file, such as configs/sd15_lora.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="dotted keys, such as train.max_steps=500")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="overrides of dotted keys, such as train.max_steps=500"
+    )
 
 
 def _train(chosen: argparse.Namespace, name: str) -> int:

@@ -1,4 +1,4 @@
-"""One file per metric, and what they share: the protocol, and what a metric may say about itself."""
+"""One file per metric, and what they share: the protocol and the `Description`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -35,7 +35,7 @@ SCALE = 100.0
 
 
 class ClipScore:
-    """Cosine of an image and its own prompt, called CLIP-T in DreamBooth (Ruiz et al. 2023), in two forms.
+    """Cosine between an image and its prompt, called CLIP-T in DreamBooth (Ruiz et al. 2023), in two forms.
 
     Columns of `score`:
         clip_score: 100 max(cosine, 0), 0 to 100 (Hessel et al. 2021, on torchmetrics' scale; torchmetrics averages
@@ -87,8 +87,8 @@ class ClipScore:
             over="run",
             needs="monitor.grid.prompts.1",
             alarm=0.0,
-            says="a prompt is ignored: its images match the grid's other prompts better; stop earlier, or learn more "
-            "slowly",
+            says="a prompt is ignored: its images match the grid's other prompts better; stop earlier, or lower "
+            "the learning rate",
         ),
     }
 

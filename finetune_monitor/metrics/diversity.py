@@ -39,7 +39,7 @@ CLIP_GIVEN = f"monitor.metrics.{NAME}.clip"
 
 
 class Diversity:
-    """Mean pairwise distance of images within a prompt, as a share of that at step 0: 1 means as different as before.
+    """Mean distance between the images of a prompt, relative to step 0: 1 means as different as before.
 
     For the subject's own prompts it must fall, because all their images should show one person; for probes it should
     not. Distance is 1 minus the cosine of the two largest faces and, if CLIP is given, of the entire images.

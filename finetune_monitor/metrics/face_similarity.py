@@ -32,7 +32,7 @@ HELD_OUT = "face_similarity_held_out"
 
 
 class FaceSimilarity:
-    """Mean cosine between an image's largest face and every reference face, -1 to 1 (the seed's similarity).
+    """Mean cosine between an image's largest face and every reference face, -1 to 1.
 
     Columns of `score`:
         face_similarity: NaN if no face is found.

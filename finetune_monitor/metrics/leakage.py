@@ -34,7 +34,7 @@ TOLD_FROM_CHANCE = 2.0
 
 
 class Leakage:
-    """Rise of the probes' similarity to the subject since step 0, as a share of the rise of the subject's own images.
+    """Rise of the probe images' similarity to the subject since step 0, as a share of the rise of the subject's images.
 
     0: other people keep their identity. 1: every person becomes the subject. Measured with the demo's models, without
         prior preservation: 1.1 to 1.2 at steps 100 to 300. The similarity of the subject's images comes from
@@ -74,8 +74,8 @@ class Leakage:
             False,
             over="run",
             alarm=ALARM,
-            says="what the model learns about the subject changes other people too; raise train.prior_loss_weight, add "
-            "class images, or stop earlier",
+            says="what the model learns about the subject also changes other people; raise train.prior_loss_weight, "
+            "add class images, or stop earlier",
         ),
         PROBE_SIMILARITY: ScoreColumn(None, (-1.0, 1.0), "side", over="probes"),
     }

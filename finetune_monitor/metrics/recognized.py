@@ -29,7 +29,7 @@ OTHERS = "others_recognized"
 
 
 class Recognized:
-    """Whether the nearest of all known faces is the subject's, not one from a gallery of other people.
+    """Whether an image's face is closest to the subject, and not to anyone in a gallery of other people.
 
     The number is easy to understand and independent of the recognizer's scale. Once the subject is nearer than all
     others, it no longer shows how good the likeness is: it reaches 1 long before the similarity stops rising.

@@ -46,7 +46,7 @@ class _Likeness:
 
 
 class SubjectSimilarity:
-    """Mean cosine between an image's embedding and every reference photo's, -1 to 1 (Ruiz et al. 2023).
+    """Mean cosine between the embeddings of an image and of every reference photo, -1 to 1 (Ruiz et al. 2023).
 
     Columns of `score`:
         subject_similarity: by CLIP (CLIP-I of DreamBooth).

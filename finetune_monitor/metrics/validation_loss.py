@@ -57,7 +57,7 @@ class _Noised:
 
 
 class ValidationLoss:
-    """Mean squared error of the predicted noise, on photos of the subject that the model is not trained on.
+    """Mean squared error of the predicted noise on held-out photos of the subject.
 
     Noise and noise levels are the same in every evaluation, so any change is due to the model; the levels are spread
     evenly over all levels of the model. The interval of the loss shows how it would vary with other noise; that of the

@@ -48,6 +48,11 @@ class Layout:
     single: str
 
 
+def is_hub_id(name: str) -> bool:
+    """Whether a model's name is its id on the hub, and not a folder on this machine."""
+    return _HUB_ID.fullmatch(name) is not None and not Path(name).expanduser().exists()
+
+
 def resolve_hub_model(model: str | Path) -> str | Path:
     """The argument for a pipeline's `from_pretrained`: a folder in diffusers layout or a hub id.
 

@@ -19,15 +19,13 @@ from finetune_monitor.models.adapters import (
     plain_state,
     unwrapped,
 )
+from finetune_monitor.models.diffusers_hub import is_hub_id
 from finetune_monitor.models.kohya import base_model, write_kohya
 from finetune_monitor.models.pipeline import Pipeline, settings_of
+from finetune_monitor.record.kept_weights import KOHYA_ENDING, NOTE
 
-LORA_FILE = "pytorch_lora_weights.safetensors"
 ADAPTABLE = ("unet", "transformer", "text_encoder", "text_encoder_2")
 """The components of a pipeline whose LoRA layers diffusers can load."""
-
-NOTE = "finetune_monitor.json"
-"""File next to weights: the step they belong to, or a notice that applies to everything made with them."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +46,16 @@ def export_weights(pipeline: Pipeline, folder: Path, note: dict[str, Any], label
     """Write the adapter that was trained, or the complete pipeline where its own weights were.
 
     A LoRA is written twice: for `pipe.load_lora_weights(folder)`, and under kohya's names for ComfyUI and others. The
-    folder appears only once it is complete. `finetune_monitor.json` next to the weights holds `note` and the notice of
-    the pipeline's own folder, if it has one.
+    folder appears only once it is complete. `finetune_monitor.json` next to the weights holds `note`, the base model's
+    hub id, if it has one, and the notice of the pipeline's own folder, if there is one.
 
     Raises:
         ValueError: it cannot be said which adapter was trained, or diffusers cannot load it.
     """
-    notice = identify(pipeline).get("notice")
-    note = {**note, "notice": notice} if notice else note
-    parts = {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
+    note = {**note, **_said_of(identify(pipeline))}
+    parts = _modules(pipeline)
     models = {name: unwrapped(part) for name, part in parts.items()}
-    adaptable = {name: model for name, model in models.items() if name in ADAPTABLE}
+    adaptable = _adaptable(models)
     adapter = adapter_to_export(adaptable)
     with staged_folder(folder) as staged:
         if adapter is None:
@@ -70,13 +67,38 @@ def export_weights(pipeline: Pipeline, folder: Path, note: dict[str, Any], label
         (staged / NOTE).write_text(json.dumps(note, indent=2) + "\n")
 
 
+def _said_of(identity: Mapping[str, str | None]) -> dict[str, str]:
+    """What the note next to weights says of the pipeline that they were trained in."""
+    name, notice = identity["name_or_path"], identity.get("notice")
+    base = {"base_model": name} if name and is_hub_id(name) else {}
+    return {**base, **({"notice": notice} if notice else {})}
+
+
+def exports_lora(pipeline: Pipeline) -> bool:
+    """Whether `export_weights` writes a LoRA, and not the complete pipeline.
+
+    Raises:
+        ValueError: it cannot be said which adapter was trained.
+    """
+    models = {name: unwrapped(part) for name, part in _modules(pipeline).items()}
+    return adapter_to_export(_adaptable(models)) is not None
+
+
+def _modules(pipeline: Pipeline) -> dict[str, nn.Module]:
+    return {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
+
+
+def _adaptable(models: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    return {name: model for name, model in models.items() if name in ADAPTABLE}
+
+
 def _save_lora(
     pipeline: Any, folder: Path, found: Mapping[str, Mapping[str, LoraLayer]], label: Label, note: Mapping[str, Any]
 ) -> None:
     layers = {name: own for name, own in found.items() if own}
     pipeline.save_lora_weights(folder, **{f"{name}_lora_layers": _peft_state(own) for name, own in layers.items()})
     if (base := base_model(pipeline)) is not None:
-        file = folder / f"{label.name}_kohya.safetensors"
+        file = folder / f"{label.name}{KOHYA_ENDING}"
         write_kohya(file, base, layers, label.trigger, label.thumbnail, note)
 
 

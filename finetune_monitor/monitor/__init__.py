@@ -1,1 +1,1 @@
-"""The callback: when to evaluate, what is measured, when to stop."""
+"""The callback: when to evaluate, what to measure, when to stop."""

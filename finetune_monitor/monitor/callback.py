@@ -16,15 +16,16 @@ from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.versions import device_name, versions
 from finetune_monitor.metrics import Descriptions, Metric
-from finetune_monitor.models.export import Label, identify
+from finetune_monitor.models.export import Label, exports_lora, identify
 from finetune_monitor.models.pipeline import Pipeline
-from finetune_monitor.monitor.best_weights import BestWeights
 from finetune_monitor.monitor.budget import EVERY, Budget
 from finetune_monitor.monitor.evaluator import Evaluator, check_images_fit
+from finetune_monitor.monitor.keeping import AUTO, check_measured, checked_keep, resolved_keep, steps_to_keep
 from finetune_monitor.monitor.stopping import StoppingRule, Watched, check_rules, decide
+from finetune_monitor.monitor.weights_keeper import WeightsKeeper
 from finetune_monitor.record.alarms import alarms, alarms_of
 from finetune_monitor.record.columns import ScoreColumn
-from finetune_monitor.record.curve import contenders, resolution, way_in_words, ways
+from finetune_monitor.record.curve import resolution, way_in_words, ways
 from finetune_monitor.record.evaluation import (
     Decision,
     Evaluation,
@@ -33,7 +34,7 @@ from finetune_monitor.record.evaluation import (
     summarize,
     summarize_samples,
 )
-from finetune_monitor.record.grid import PromptGrid
+from finetune_monitor.record.grid import PromptGrid, trigger_prompt
 from finetune_monitor.record.history import read_run
 from finetune_monitor.record.references import keep_references
 from finetune_monitor.record.run_record import RunRecord
@@ -41,6 +42,7 @@ from finetune_monitor.rendering.isolation import isolated
 from finetune_monitor.rendering.renderer import Renderer
 from finetune_monitor.sinks import RunInfo, Sink
 from finetune_monitor.sinks.console import print_summary, scores_in_words, shown_scores
+from finetune_monitor.sinks.model_card import own_fields, write_card
 from finetune_monitor.stats.estimate import MISSING, json_number
 
 
@@ -62,10 +64,13 @@ class FinetuneMonitor:
             metric) determines the best step.
         output_dir: the run directory; it must not hold another run unless `resume_step` is given.
         sinks: where evaluations are shown in addition to the record.
-        stopping: one or more rules; the first that wants to stop decides.
+        stopping: one or more rules; the first one that fires stops the run.
         every: steps between evaluations.
         max_overhead: the maximum share of the wall time that evaluations may take, such as 0.05; an evaluation that
             would exceed it is postponed to a later multiple of `every`. None: no limit.
+        keep: the steps whose weights are kept in `weights/`: "all", "best" (with the newest, which may become
+            it), "pareto" (those that no other step beats in two scores), or "last N"; what may become the best is
+            always kept. "auto": "all" for a LoRA, "best" for a complete pipeline.
         hooks: called on the first process with every evaluation and the decision after it, once both are recorded and
             shown; return values are ignored, and a hook that fails is turned off with a warning.
         autocast: the precision to render in; pass that of the training loop if it uses autocast.
@@ -82,8 +87,8 @@ class FinetuneMonitor:
         UserError: `output_dir` is in use, holds another run, or was recorded with a different grid or different
             metrics; or the grid's images do not fit into memory.
         ValueError: there is no metric, or several with the same name; `every` is below 1 or `max_overhead` not between
-            0 and 1; a rule does not work with the grid or the metrics; or `Renderer` rejects the pipeline, sampler, or
-            negative prompt.
+            0 and 1; `keep` is none of the choices, or needs a second score; a rule does not work with the grid or the
+            metrics; or `Renderer` rejects the pipeline, sampler, or negative prompt.
     """
 
     def __init__(
@@ -97,6 +102,7 @@ class FinetuneMonitor:
         every: int = EVERY,
         *,
         max_overhead: float | None = None,
+        keep: str = AUTO,
         hooks: Sequence[Callable[[Evaluation, Decision], object]] = (),
         autocast: torch.dtype | None = None,
         live_weights: Callable[[], AbstractContextManager[object]] = nullcontext,
@@ -110,19 +116,21 @@ class FinetuneMonitor:
         self._columns = self._described.columns
         self.output_dir = Path(output_dir)
         self.best_metric = self.rules[0].metric if self.rules else self.metrics[0].name
+        self._keep = checked_keep(keep)
+        check_measured(keep, self._columns, self.best_metric)
         self._pipeline = pipeline
         self._renderer = Renderer(pipeline, grid, autocast)
         self.grid = self._renderer.grid
         check_rules(self.rules, self.grid, self._columns, self._described.ceilings)
         check_images_fit(len(self.grid.cells), self._renderer.size)
         self._evaluator = Evaluator(self._renderer, self.metrics, self._columns)
-        self._weights = BestWeights(pipeline, self.output_dir, self._evaluator.warn)
+        self._weights = WeightsKeeper(pipeline, self.output_dir, self._evaluator.warn)
         self._pipeline_id = identify(pipeline)
         said = (self._pipeline_id.get("notice"), *(each.notice for each in self._described.by_metric.values()))
         self._notices = tuple(dict.fromkeys(str(notice) for notice in said if notice))
         self._live_weights = live_weights
         self._hooks = list(hooks)
-        self._trigger = str((hparams or {}).get("data.instance_prompt") or self.grid.prompts[0])
+        self._trigger = trigger_prompt(self.grid, hparams or {})
         self.evaluations: tuple[Evaluation, ...] = ()
         self.record: RunRecord | None = None
         self.sinks: list[Sink] = []
@@ -149,11 +157,10 @@ class FinetuneMonitor:
         return self.decision.stop
 
     def forecast(self, seconds_a_step: float) -> str:
-        """A sentence on the cost of monitoring, at this training speed and the last evaluation's cost, and what it can
-        detect.
+        """A sentence about the cost of monitoring, at this training speed, and the smallest change it can detect.
 
-        After the first evaluation of a process, the cost is an upper bound: that one loads, compiles, and encodes for
-        all others.
+        After the first evaluation of a process, the cost is an upper bound, because that evaluation also loads,
+        compiles, and encodes for all others.
         """
         budget = self._budget
         steps = budget.interval(seconds_a_step) if budget.warm else budget.every
@@ -162,7 +169,7 @@ class FinetuneMonitor:
         cost = f"about {budget.cost:.1f} s{'' if budget.warm else ' or less'}"
         shows = resolution(self.evaluations, self.best_metric)
         told = f"; {self.best_metric}: {shows}" if shows is not None else ""
-        return f"evaluation: {cost}, every {steps} steps{stretched}, {share:.1f} % of the time{told}"
+        return f"evaluation: {cost}, every {steps} steps{stretched}, {share:.1f}% of the time{told}"
 
     def evaluate(self, step: int, epoch: float | None = None) -> Evaluation:
         """Render, score, record, and show the grid now, regardless of the interval; a step is evaluated only once.
@@ -202,6 +209,7 @@ class FinetuneMonitor:
         summary = RunSummary(self.evaluations, self.best_metric, best[0], ended, detail, best[1])
         if distributed.is_main():
             self._note_end(summary)  # first, so that a sink that reads the record finds it
+            self._write_card(own_fields(self._weights.best))
             for sink in list(self.sinks):
                 self._guard(sink, sink.close, summary)
             self._close_record()
@@ -256,7 +264,7 @@ class FinetuneMonitor:
         affordable = distributed.gather(self._budget.is_affordable(step))[0]
         if not affordable and distributed.is_main():
             later = self._budget.next_step(step)
-            limit = f"{100 * self._budget.max_overhead:.3g} % of the time"
+            limit = f"{100 * self._budget.max_overhead:.3g}% of the time"
             self._evaluator.warn(
                 f"postponed since {self.latest and self.latest.step}",
                 f"step {step}: evaluation postponed to about step {later}; now it would exceed {limit}",
@@ -296,7 +304,8 @@ class FinetuneMonitor:
             self._described.ceilings,
             self._notices,
             resume_step,
-            self.latest.alarms if self.latest is not None else (),
+            self.best_metric,
+            self.evaluations,
         )
         self.sinks = list(sinks)
         for sink in sinks:
@@ -317,11 +326,11 @@ class FinetuneMonitor:
         }
 
     def _publish(self, evaluation: Evaluation, rendered: Sequence[Image | None], waited: float) -> Evaluation:
-        """Record the evaluation, show it, and keep the weights if they are or may become the best."""
+        """Record the evaluation, keep the weights, and show both."""
         evaluation = self._write_record(evaluation, rendered, waited)
+        self._keep_weights(evaluation, rendered)
         for sink in list(self.sinks):
             self._guard(sink, sink.write, evaluation, rendered)
-        self._keep_best(evaluation, rendered)
         for hook in list(self._hooks):
             self._call(hook, evaluation)
         return evaluation
@@ -341,7 +350,7 @@ class FinetuneMonitor:
             self._evaluator.warn("record", f"{self.output_dir}: cannot write the record: {error}")
         return evaluation
 
-    def _keep_best(self, evaluation: Evaluation, rendered: Sequence[Image | None]) -> None:
+    def _keep_weights(self, evaluation: Evaluation, rendered: Sequence[Image | None]) -> None:
         note = {
             "step": evaluation.step,
             "metric": self.best_metric,
@@ -352,10 +361,23 @@ class FinetuneMonitor:
         higher = self._columns.get(self.best_metric, ScoreColumn()).more_is_better
         try:
             label = Label(self.output_dir.resolve().name, self._trigger, self._best_image(evaluation, rendered, higher))
-            self._weights.keep(evaluation.step, contenders(history, self.best_metric, higher), note, label)
-            self._weights.choose(evaluation.decision.best_step)
+            keep = resolved_keep(self._keep, exports_lora(self._pipeline))
+            steps = steps_to_keep(keep, history, self._columns, self.best_metric)
+            self._weights.keep(evaluation.step, steps, note, label)
+            own = own_fields(self._weights.best)
+            if self._weights.choose(evaluation.decision.best_step):
+                self._write_card(own)
         except Exception as error:
-            self._evaluator.warn("best", f"{self._weights.best}: cannot save the best weights: {error!r}")
+            self._evaluator.warn("weights", f"{self.output_dir}: cannot keep the weights: {error!r}")
+
+    def _write_card(self, own: Mapping[str, Any]) -> None:
+        """Write the model card of the best weights; `own`: fields that somebody has set in it."""
+        if not self._weights.best.is_dir():
+            return
+        try:
+            write_card(read_run(self.output_dir), self._weights.best, own)
+        except Exception as error:
+            self._evaluator.warn("card", f"{self._weights.best}: cannot write the model card: {error!r}")
 
     def _best_image(self, evaluation: Evaluation, rendered: Sequence[Image | None], higher: bool) -> Image | None:
         """The image with the best score; None where none was measured."""
@@ -407,7 +429,7 @@ class FinetuneMonitor:
         """Print one line past any progress bar: the scores and the cost of the evaluation, including sinks."""
         if not distributed.is_main():
             return
-        share = f", {100 * spent / (spent + waited):.0f} % of the time since the last one" if evaluation.step else ""
+        share = f", {100 * spent / (spent + waited):.0f}% of the time since the last one" if evaluation.step else ""
         reached = ways(self.evaluations, evaluation.step, self._described.ceilings)
         far = "".join(f", {name}: {way_in_words(found)}" for name, found in reached.items())
         scores = scores_in_words(shown_scores(evaluation.scores, self._columns), self._columns)

@@ -71,7 +71,7 @@ def decide(
     metric: str,
     failed: Callable[[StoppingRule, Exception], None] | None = None,
 ) -> Decision:
-    """The decision of all rules; the first rule that wants to stop gives the reason. `metric` determines the best step.
+    """The decision of all rules; the first rule that fires gives the reason. `metric` determines the best step.
 
     A rule that fails, or returns neither a `Stop` nor a string, is reported to `failed` and ignored. If the metric was
     never measured after step 0, the reason is `never_measured`, and training continues.

@@ -56,11 +56,11 @@ def smoothed(found: Sequence[Point]) -> list[float]:
 
 def best_of(history: Sequence[Evaluation], column: str, higher_is_better: bool = True) -> tuple[int, float] | None:
     """The earliest step at which the smoothed curve is best, and its value there; None if nothing was measured."""
-    return _best(_curve(history, column), higher_is_better)
+    return _best(smoothed_curve(history, column), higher_is_better)
 
 
-def _curve(history: Sequence[Evaluation], column: str) -> list[tuple[int, float]]:
-    """The smoothed curve as pairs of step and value."""
+def smoothed_curve(history: Sequence[Evaluation], column: str) -> list[tuple[int, float]]:
+    """The smoothed curve as pairs of step and value, for the evaluations that count."""
     found = points(history, column)
     return list(zip((point.step for point in found), smoothed(found), strict=True)) if found else []
 
@@ -115,8 +115,8 @@ def ways(history: Sequence[Evaluation], step: int | None, ceilings: Mapping[str,
 
 
 def way_in_words(share: Estimate) -> str:
-    """Text such as `61 % [48 %, 74 %] of the way from the base model to your photos`."""
-    return f"{shown(share, '.0%').replace('%', ' %')} of the way from the base model to your photos"
+    """Text such as `61% [48%, 74%] of the way from the base model to your photos`."""
+    return f"{shown(share, '.0%')} of the way from the base model to your photos"
 
 
 def changes(first: Sequence[ScoredImage], second: Sequence[ScoredImage], column: str) -> tuple[FloatArray, Draws]:
@@ -137,14 +137,14 @@ def contenders(history: Sequence[Evaluation], column: str, higher_is_better: boo
 
     The newest smoothed value changes with the next evaluation. All others are final, so only the best of them counts.
     """
-    curve = _curve(history, column)
+    curve = smoothed_curve(history, column)
     best = _best(curve[:-1], higher_is_better)
     return [step for step, _ in ([best] if best else []) + curve[-1:]]
 
 
 @dataclass(frozen=True)
 class Resolution:
-    """The smallest change between two evaluations that a grid can detect (80 % power, paired 95 % interval).
+    """The smallest change between two evaluations that a grid can detect (80% power, paired 95% interval).
 
     draws: independent draws of noise in the grid: its seeds.
     change: the detectable change with this grid.

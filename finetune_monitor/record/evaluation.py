@@ -57,7 +57,8 @@ class Decision:
     """What the stopping rules say after an evaluation.
 
     detail: what the stopping rule saw, with its numbers.
-    best_step, best_score: where the smoothed curve of the first rule's metric is best, and its value there.
+    best_step: where the smoothed curve of the first rule's metric is best.
+    best_score: the value of the smoothed curve at the best step.
     """
 
     stop: bool = False

@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 CellContent: TypeAlias = tuple[str, str, int]
 """Prompt, negative prompt and seed."""
@@ -61,19 +61,19 @@ class PromptGrid:
     share its seeds: images with the same seed resemble each other, and the sample size is the number of seeds.
 
     Args:
-        prompts: one row of the grid each; at least one, no duplicates.
-        seeds: shared by all prompts; None gives each prompt its own. A cell's noise depends only on its seed.
-        negative_prompt: what guidance steers away from, for every cell.
+        prompts: at least one, without duplicates; each is one row of the grid.
+        seeds: seeds shared by all prompts; None gives each prompt its own. A cell's noise depends only on its seed.
+        negative_prompt: what guidance steers away from, in every cell.
         steps: scheduler steps.
         guidance: classifier-free guidance scale; 1 or less turns guidance off.
         sampler: class name of a diffusers scheduler; None means DPM-Solver++ multistep, or the model's own scheduler if
             it was trained with flow matching.
         karras: space the noise levels as in Karras et al. 2022; the sampler must support it.
         size: (height, width) in pixels; None means the model's default size.
-        images_per_prompt: 4 if neither this nor `seeds` is given.
-        probe_prompts: additional prompts that do not name the subject and show what the model makes of other
+        images_per_prompt: images of each prompt, each with its own seed; 4 if neither this nor `seeds` is given.
+        probe_prompts: additional prompts that do not name the subject; they show how the model renders other
             people. Their images do not count toward the subject's means.
-        images_per_probe: each with its own seed.
+        images_per_probe: images of each probe prompt, each with its own seed.
 
     Raises:
         ValueError: for an empty grid, repeated prompts or seeds, both `seeds` and `images_per_prompt`, fewer than one
@@ -158,3 +158,17 @@ class PromptGrid:
         if len(set(values)) != len(values):
             raise ValueError(f"PromptGrid.{name}: found repeated entries in {list(values)!r}; list each one once")
         object.__setattr__(self, name, tuple(values))
+
+
+def sampling_in_words(grid: PromptGrid) -> str:
+    """Everything that affects how a cell looks, except prompts and seed."""
+    size = "the model's own size" if grid.size is None else f"{grid.size[1]} x {grid.size[0]}"
+    sampler = (grid.sampler or "default sampler") + (" with Karras noise levels" if grid.karras else "")
+    usual = {each.name: each.default for each in fields(grid) if each.name not in FIRST_FIELDS | WHICH_CELLS}
+    more = [f", {name} {getattr(grid, name)}" for name in usual if getattr(grid, name) != usual[name]]
+    return f"{sampler}, {grid.steps} steps, guidance {grid.guidance:g}, {size}{''.join(more)}"
+
+
+def trigger_prompt(grid: PromptGrid, hparams: Mapping[str, Any]) -> str:
+    """The words that ask for the subject: what the photos were trained with, or the grid's first prompt."""
+    return str(hparams.get("data.instance_prompt") or grid.prompts[0])

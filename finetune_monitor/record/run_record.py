@@ -70,7 +70,7 @@ class RunRecord:
         with staged_folder(self.output_dir / folder) as staged:
             for cell, image in zip(self.grid.cells, images, strict=True):
                 if image is not None:
-                    # The default compression level takes 1.7 times as long for files that are 10 % smaller.
+                    # The default compression level takes 1.7 times as long for files that are 10% smaller.
                     image.save(staged / f"{cell.id}.png", pnginfo=self._png_text(step, cell), compress_level=1)
         return [
             None if image is None else str(folder / f"{cell.id}.png")

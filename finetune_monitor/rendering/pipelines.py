@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from finetune_monitor.models.adapters import unwrapped
 from finetune_monitor.models.pipeline import Pipeline, settings_of
 from finetune_monitor.rendering.isolation import modules_kept
 from finetune_monitor.rendering.schedulers import own_scheduler
@@ -49,13 +50,18 @@ class TextToImage(Pipeline, Protocol):
 def own_pipeline(pipeline: Pipeline, sampler: str, karras: bool = False) -> TextToImage:
     """A second pipeline object over the same modules, with its own scheduler and without a safety checker.
 
+    Modules that Accelerate, DDP, torch.compile, or PEFT have wrapped are used without the wrapper.
+
     Raises:
         ValueError: the pipeline has no VAE, or its way of encoding prompts is not supported.
     """
     embedding_names(pipeline)
     if not isinstance(getattr(pipeline, "vae", None), nn.Module):
         raise ValueError(f"pipeline: found {type(pipeline).__name__} without a VAE; add the VAE of its model")
-    arguments = {**settings_of(pipeline), **pipeline.components}
+    parts = {
+        name: unwrapped(part) if isinstance(part, nn.Module) else part for name, part in pipeline.components.items()
+    }
+    arguments = {**settings_of(pipeline), **parts}
     arguments["scheduler"] = own_scheduler(pipeline.scheduler, sampler, karras)
     if "safety_checker" in arguments:
         arguments |= {"safety_checker": None, "requires_safety_checker": False}

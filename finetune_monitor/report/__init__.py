@@ -1,1 +1,1 @@
-"""Views of recorded runs: the page, comparisons, the answer of a sweep."""
+"""Views of recorded runs: the page, comparisons, the results of a sweep."""

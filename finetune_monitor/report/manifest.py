@@ -13,6 +13,7 @@ from finetune_monitor.record.alarms import alarms_by_column, levels_of, side_of_
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.curve import points, smoothed
 from finetune_monitor.record.evaluation import Evaluation
+from finetune_monitor.record.pareto import pareto_front
 from finetune_monitor.record.sweep_directory import TrialState
 from finetune_monitor.report.page_runs import USED, PageRun, Unreadable, photo_count
 from finetune_monitor.report.thumbnails import Presence, Presences
@@ -63,6 +64,8 @@ def manifest(
                 "references": _references(run, thumbnails[run.id]),
                 "nearest": [_nearest(run, name) for name in run.nearest],
                 "alarms": _alarms(run),
+                "weights": _weights(run),
+                "pareto": _pareto(run),
                 "cells": [positions[key] for key in cell_keys(run)],
                 **_curves(run),
             }
@@ -209,6 +212,25 @@ def _alarms(run: PageRun) -> dict[str, dict[str, Any]]:
             "sounds": {step: words[name] for step, words in said.items() if name in words},
         }
         for name, level in levels_of(run.columns).items()
+    }
+
+
+def _weights(run: PageRun) -> dict[int, dict[str, Any]]:
+    """By step, where in the run directory its weights are."""
+    return {
+        step: {"place": found.place.relative_to(run.folder).as_posix(), "lora": found.is_lora}
+        for step, found in run.weights.items()
+    }
+
+
+def _pareto(run: PageRun) -> dict[str, Any] | None:
+    front = pareto_front(run.evaluations, run.columns, run.ending.best_metric or "")
+    if front is None:
+        return None
+    return {
+        "columns": front.columns,
+        "points": [[step, *pair] for step, pair in front.points.items()],
+        "steps": front.steps,
     }
 
 

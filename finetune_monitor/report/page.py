@@ -15,6 +15,7 @@ from typing import Any
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import open_own, write_atomic
 from finetune_monitor.base.paths import links_in
+from finetune_monitor.record.kept_weights import BEST, LAST, WEIGHTS
 from finetune_monitor.record.references import REFERENCES
 from finetune_monitor.record.run_directory import EVALUATIONS, RUN
 from finetune_monitor.report.data_scripts import call
@@ -28,7 +29,7 @@ MANIFEST = Path("data") / "runs.js"
 
 PLACEHOLDERS = b"<!-- plotly placeholders -->"
 
-TAKEN = frozenset({"images", "references", "checkpoints", "best", "candidates", "last", "tensorboard", "wandb"})
+TAKEN = frozenset({"images", "references", "checkpoints", BEST, WEIGHTS, LAST, "tensorboard", "wandb"})
 """Folders of a run directory that others may replace or empty."""
 
 RUN_ID_PATTERN = re.compile("[0-9a-f]{8}")

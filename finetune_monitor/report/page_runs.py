@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from finetune_monitor.record.alarms import alarms_of
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.curve import resolution, way_in_words, ways
 from finetune_monitor.record.evaluation import Evaluation
-from finetune_monitor.record.grid import FIRST_FIELDS, WHICH_CELLS, Cell, PromptGrid
+from finetune_monitor.record.grid import Cell, sampling_in_words
 from finetune_monitor.record.history import GREATEST, RunHistory, read_noting
+from finetune_monitor.record.kept_weights import KeptWeights, kept_weights
 from finetune_monitor.record.run_directory import EVALUATIONS, RUN
 from finetune_monitor.record.scales import scale
 from finetune_monitor.stats.estimate import Estimate
@@ -61,6 +62,7 @@ class PageRun:
     scales: by score, a digest of everything that it depends on; scores of runs with equal digests are comparable.
     nearest: by column that names a photo for each image, the indices of its metric's photos in `references`.
     findings: sentences on how far its best step came, what its grid can detect, and which alarms sound.
+    weights: the weights in its folder, by step.
     problems: sentences on what could not be read.
     """
 
@@ -81,6 +83,7 @@ class PageRun:
     model: str | None
     ending: Ending
     findings: tuple[str, ...]
+    weights: Mapping[int, KeptWeights]
     problems: tuple[str, ...]
 
 
@@ -188,6 +191,7 @@ def _described(
             history.best_score,
         ),
         findings(history),
+        kept_weights(history.output_dir),
         problems,
     )
 
@@ -210,15 +214,6 @@ def findings(history: RunHistory) -> tuple[str, ...]:
     for evaluation in history.evaluations[-1:]:
         found += [f"alarm: {alarm}" for alarm in alarms_of(evaluation, history.columns)]
     return tuple(found)
-
-
-def sampling_in_words(grid: PromptGrid) -> str:
-    """Everything that affects how a cell looks, except prompts and seed."""
-    size = "the model's own size" if grid.size is None else f"{grid.size[1]} x {grid.size[0]}"
-    sampler = (grid.sampler or "default sampler") + (" with Karras noise levels" if grid.karras else "")
-    usual = {each.name: each.default for each in fields(grid) if each.name not in FIRST_FIELDS | WHICH_CELLS}
-    more = [f", {name} {getattr(grid, name)}" for name in usual if getattr(grid, name) != usual[name]]
-    return f"{sampler}, {grid.steps} steps, guidance {grid.guidance:g}, {size}{''.join(more)}"
 
 
 def _digest(content: Any) -> str:

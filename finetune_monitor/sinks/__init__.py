@@ -1,4 +1,4 @@
-"""Where evaluations are shown: TensorBoard, W&B, any Accelerate tracker, the console."""
+"""Where evaluations are shown: TensorBoard, W&B, any Accelerate tracker, the console, the model card."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,7 @@ from PIL.Image import Image
 from finetune_monitor.record.alarms import levels_of
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.evaluation import Evaluation, RunSummary
+from finetune_monitor.record.pareto import ParetoFront, pareto_front
 from finetune_monitor.stats.estimate import Estimate
 
 
@@ -23,7 +24,8 @@ class RunInfo:
     ceilings: scores of the real photos against each other.
     notices: sentences to show next to the scores.
     resume_step: the step from which an interrupted run resumes; None for a new run.
-    sounding: the alarms of the last evaluation so far.
+    best_metric: the column that determines the best step.
+    evaluations: those so far, of a run that resumes.
     """
 
     output_dir: Path
@@ -32,12 +34,18 @@ class RunInfo:
     ceilings: Mapping[str, Estimate]
     notices: tuple[str, ...] = ()
     resume_step: int | None = None
-    sounding: tuple[str, ...] = ()
+    best_metric: str = ""
+    evaluations: tuple[Evaluation, ...] = ()
 
     @property
     def metrics(self) -> dict[str, ScoreColumn]:
         """The columns that are shown as metrics: scores and stars, but not side columns."""
         return {name: column for name, column in self.columns.items() if column.is_main}
+
+    @property
+    def sounding(self) -> tuple[str, ...]:
+        """The alarms of the last evaluation so far."""
+        return self.evaluations[-1].alarms if self.evaluations else ()
 
     @property
     def levels(self) -> dict[str, dict[str, float]]:
@@ -72,6 +80,12 @@ class Tracked(Protocol):
     def on_tracker(self, tracker: Any, options: Mapping[str, Any]) -> Sink:
         """A sink that writes to the tracker's destination."""
         ...
+
+
+def front_so_far(history: Sequence[Evaluation], run: RunInfo) -> ParetoFront | None:
+    """The Pareto front of two scores; None as long as there are no two steps to compare."""
+    front = pareto_front(history, run.columns, run.best_metric)
+    return front if front is not None and len(front.points) > 1 else None
 
 
 def scalars(evaluation: Evaluation, run: RunInfo) -> dict[str, float]:

@@ -1,56 +1,19 @@
 """Share Accelerate's trackers with the monitor: one TensorBoard folder and one W&B run for losses and scores."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
-from PIL.Image import Image
 
-from finetune_monitor.base.redaction import redacted
-from finetune_monitor.record.evaluation import Evaluation, RunSummary, measured_means
-from finetune_monitor.sinks import RunInfo, Sink, Tracked, scalars
-from finetune_monitor.sinks.grid_image import grid_image
+from finetune_monitor.sinks import Sink, Tracked
 from finetune_monitor.sinks.tensorboard import TensorBoardSink
+from finetune_monitor.sinks.trackers import TrackerSink
 from finetune_monitor.sinks.wandb import WandbSink
-from finetune_monitor.stats.estimate import plain
 
 logger = logging.getLogger(__name__)
-
-
-class TrackerSink:
-    """Writes scores to any Accelerate tracker, and the grid to trackers that accept images.
-
-    Args:
-        tracker: a started tracker; it stays open at the end.
-    """
-
-    def __init__(self, tracker: GeneralTracker):
-        self.name = str(tracker.name)
-        self._tracker = tracker
-
-    def start(self, run: RunInfo) -> None:
-        """Store the hyperparameters."""
-        self._run = run
-        notices = {f"notice_{index}": notice for index, notice in enumerate(run.notices)}
-        self._tracker.store_init_configuration({**plain(redacted(run.hparams)), **notices})
-
-    def write(self, evaluation: Evaluation, images: Sequence[Image | None]) -> None:
-        """Log the means and intervals; unmeasured values have no key."""
-        self._tracker.log(scalars(evaluation, self._run), step=evaluation.step)
-        if evaluation.images and hasattr(self._tracker, "log_images"):
-            image = np.asarray(grid_image(evaluation, images, self._run.columns, self._run.notices))
-            self._tracker.log_images({"grid": [image]}, step=evaluation.step)
-
-    def close(self, summary: RunSummary) -> None:
-        """Log the best step's scores."""
-        best = measured_means(summary.evaluations, summary.best_step)
-        if best:
-            found = {f"best/{name}": value for name, value in best.items()}
-            self._tracker.log(found, step=summary.evaluations[-1].step)
 
 
 def start_sinks(
@@ -66,7 +29,7 @@ def start_sinks(
     The hyperparameters come with `RunInfo`.
 
     Args:
-        chosen: sink classes with their options.
+        chosen: sink classes, or classes of trackers, with their options.
         resume_step: the checkpoint's step; TensorBoard hides anything written after it, and W&B resumes its run.
 
     A sink that cannot start (no network access, not installed) is turned off for this run, with a warning.
@@ -80,6 +43,9 @@ def start_sinks(
             if isinstance(kind, Tracked):
                 started += _start(accelerator, kind.tracker(output_dir, options, resume_step))
                 sinks.append(kind.on_tracker(started[-1], options))
+            elif issubclass(kind, GeneralTracker):
+                started += _start(accelerator, kind(**options))
+                sinks.append(TrackerSink(started[-1]))
             else:
                 sinks.append(kind(**options))
         except Exception as error:

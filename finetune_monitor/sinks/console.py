@@ -12,6 +12,8 @@ from finetune_monitor.record.alarms import alarms_of
 from finetune_monitor.record.columns import SIDE, ScoreColumn, stars_by_score
 from finetune_monitor.record.curve import resolution, way_in_words, ways
 from finetune_monitor.record.history import RunHistory
+from finetune_monitor.record.kept_weights import BEST, kept_weights
+from finetune_monitor.record.pareto import pareto_front
 from finetune_monitor.stats.estimate import Estimate, number, shown
 from finetune_monitor.stats.intervals import WHAT_THEY_KNOW
 
@@ -57,7 +59,7 @@ def print_summary(history: RunHistory, console: Console | None = None) -> None:
     console = console or Console()
     if not console.is_terminal:
         console = Console(file=console.file, width=max(console.width, LOG_WIDTH))
-    console.print(f"{escape(str(history.output_dir))}: mean \\[95 % interval]", soft_wrap=True, highlight=False)
+    console.print(f"{escape(str(history.output_dir))}: mean \\[95% interval]", soft_wrap=True, highlight=False)
     for notice in history.notices:
         console.print(f"[bold yellow]{escape(notice)}[/]", soft_wrap=True)
     for table in _tables(history, console):
@@ -173,8 +175,15 @@ def _closing_lines(history: RunHistory) -> list[str]:
         lines.append(f"curves and images:   tensorboard --logdir {logdir} --samples_per_plugin images=1000")
     if list((folder / "wandb").glob("offline-run-*")):
         lines.append(f"send to W&B:         wandb sync {shlex.quote(str(folder / 'wandb'))}/offline-run-*")
-    if (folder / "best").is_dir():
-        lines.append(f"best weights:        {folder / 'best'}")
+    if front := pareto_front(history.evaluations, history.columns, metric):
+        lines.append(f"Pareto steps:        {front}")
+    if (folder / BEST).is_dir():
+        lines.append(f"best weights:        {folder / BEST}")
+    if kept := kept_weights(folder):
+        steps = ", ".join(map(str, kept))
+        lines.append(
+            f"weights kept:        {steps}; finetune-monitor export {shlex.quote(str(folder))} --step STEP --to FILE"
+        )
     return lines
 
 

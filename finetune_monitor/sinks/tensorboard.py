@@ -11,7 +11,7 @@ from PIL.Image import Image
 from finetune_monitor.base.redaction import redacted
 from finetune_monitor.record.alarms import alarms_of
 from finetune_monitor.record.evaluation import Evaluation, RunSummary, measured_means
-from finetune_monitor.sinks import RunInfo, scalars
+from finetune_monitor.sinks import RunInfo, front_so_far, scalars
 from finetune_monitor.sinks.grid_image import grid_image, prompt_strips
 
 if TYPE_CHECKING:  # the config imports this file for its options, and importing torch takes seconds
@@ -32,10 +32,11 @@ LEVELS_IN_WORDS = {"ceiling": "the real photos", "alarm": "its alarm level"}
 class TensorBoardSink:
     """Writes to `<output_dir>/tensorboard`, or with a given writer.
 
-    Tags: each score's name (its mean; no point if not measured), `interval/NAME/low` and `high`, `ceiling/NAME`,
-        `alarm/NAME` (the level), `monitor/seconds_*`, `monitor/overhead`, `prompts/00 PROMPT` and `grid` (images),
-        `best/NAME` (the scores of the best step), `run/ended` (why it ended, in words), and `run/alarms` (the alarms
-        that sounded, in words). The step is the training step.
+    It writes these tags: each score's name (its mean; no point if not measured), `interval/NAME/low` and `high`,
+    `ceiling/NAME`, `alarm/NAME` (the level), `monitor/seconds_*`, `monitor/overhead`, `prompts/00 PROMPT` and `grid`
+    (images), `best/NAME` (the scores of the best step), `run/ended` (why it ended, in words), `run/alarms` (the alarms
+    that sounded, in words), and `run/pareto` (the steps that no other step beats in two scores, as a table). The step
+    is the training step.
 
     Args:
         writer: used as is, and stays open at the end; for a resumed run it must have been created with `purge_step`.
@@ -68,7 +69,8 @@ class TensorBoardSink:
 
         folder = str(run.output_dir / FOLDER)
         self._writer = self._given or SummaryWriter(folder, purge_step=_purge_step(run.resume_step))
-        self._run = run
+        self._run, self._history = run, run.evaluations
+        self._pareto: tuple[int, ...] = ()
         self._write_texts(run.resume_step or 0)
         self._writer.add_custom_scalars(_charts(run))
         self._write_hparams()
@@ -80,6 +82,7 @@ class TensorBoardSink:
             self._writer.add_scalar(tag, value, evaluation.step, walltime=evaluation.wall_time)
         if alarms := alarms_of(evaluation, self._run.columns):
             self._writer.add_text("run/alarms", "\n\n".join(alarms), evaluation.step)
+        self._write_pareto(evaluation)
         if evaluation.images:
             for index, (prompt, strip) in enumerate(self._strips(evaluation, images)):
                 self._add_image(f"prompts/{index:02d} {_shortened(prompt)}", strip, evaluation)
@@ -108,6 +111,18 @@ class TensorBoardSink:
             self._writer.add_text("run/notices", "\n\n".join(self._run.notices), step)
         if self._run.hparams:
             self._writer.add_text("run/config", _table(redacted(self._run.hparams)), step)
+
+    def _write_pareto(self, evaluation: Evaluation) -> None:
+        """Add the Pareto front as a table if it has changed."""
+        self._history = (*self._history, evaluation)
+        front = front_so_far(self._history, self._run)
+        if front is not None and front.steps != self._pareto:
+            self._pareto = front.steps
+            rows = [
+                f"| {step} | {' | '.join(f'{value:.3f}' for value in front.points[step])} |" for step in front.steps
+            ]
+            table = [f"| step | {' | '.join(front.columns)} |", "|---|---|---|", *rows]
+            self._writer.add_text("run/pareto", "\n".join(table), evaluation.step)
 
     def _write_hparams(self) -> None:
         """Write the hyperparameters to this run; `add_hparams` would open a second one, named by the time."""

@@ -1,5 +1,6 @@
 """Show evaluations in Weights & Biases: curves, the grid, and a table with one row per image."""
 
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -15,12 +16,14 @@ from finetune_monitor.base.paths import Containment
 from finetune_monitor.base.redaction import redacted
 from finetune_monitor.record.alarms import alarms_by_column
 from finetune_monitor.record.evaluation import Evaluation, RunSummary, ScoredImage, measured_means
-from finetune_monitor.sinks import RunInfo, scalars
+from finetune_monitor.sinks import RunInfo, front_so_far, scalars
 from finetune_monitor.sinks.grid_image import grid_image
 from finetune_monitor.stats.estimate import plain
 
 if TYPE_CHECKING:
     from accelerate.tracking import WandBTracker
+
+logger = logging.getLogger(__name__)
 
 Mode = Literal["online", "offline", "disabled"]
 
@@ -36,24 +39,35 @@ RUN_ID_FILE = Path("wandb") / "run-id"
 MODES: tuple[Mode, ...] = ("online", "offline", "disabled")
 """From the most public to the most private."""
 
+PROJECT = "finetune-monitor"
+
+VARIABLES = {"project": "WANDB_PROJECT", "dir": "WANDB_DIR", "id": "WANDB_RUN_ID", "resume": "WANDB_RESUME"}
+"""The variables with which the environment sets what is our choice otherwise."""
+
 
 class WandbSink:
     """Writes to its own run in `<output_dir>/wandb`, or to a given run.
 
     Each evaluation logs its scores, `interval/NAME/low` and `high`, `ceiling/NAME`, `alarm/NAME` (the level),
     `monitor/seconds_*`, `monitor/overhead`, the image `grid`, and the table `images` with its own rows, for W&B's step
-    slider. The end logs `all_images`, the rows of all evaluations. So every image is written twice, however long the
-    run. Unmeasured values have no key. An alarm that did not sound at the previous evaluation is also a W&B alert,
-    which W&B sends by email or Slack according to the user's settings; an offline alert waits for `wandb sync`.
+    slider. From the second evaluation on, `pareto` is a scatter plot of two scores, one point a step; its table says
+    which steps no other one beats in both. The end logs `all_images`, the rows of all evaluations. So every image is
+    written twice, however long the run. Unmeasured values have no key. An alarm that did not sound at the previous
+    evaluation is also a W&B alert, which W&B sends by email or Slack according to the user's settings; an offline alert
+    waits for `wandb sync`.
 
     Args:
         mode: "online" sends to W&B, "offline" writes files for `wandb sync`, "disabled" does nothing. WANDB_MODE in the
-            environment can only make it more private; the other WANDB_* variables work as usual.
-        project: the W&B project.
+            environment can only make it more private. What is None below is that of the other WANDB_* variables.
+        project: the W&B project; finetune-monitor if None and WANDB_PROJECT is not set.
         name: the run's name; wandb generates one if None.
         entity: a team or user; the account's default if None.
         images: False keeps every image out of W&B; scores and prompts are still written.
-        run: a wandb run to write to; it stays open at the end, and the arguments before `images` are ignored.
+        group: runs with the same group appear together.
+        tags: words to find the run by.
+        job_type: the kind of run, such as train.
+        notes: a text about the run; the notices that belong to the scores follow it.
+        run: a wandb run to write to; it stays open at the end, and the arguments other than `images` are ignored.
 
     Raises:
         UserError: wandb is not installed.
@@ -66,22 +80,31 @@ class WandbSink:
         """The options that a config can set."""
 
         mode: Mode = "offline"
-        project: str = "finetune-monitor"
+        project: str | None = None
         entity: str | None = None
         name: str | None = None
         images: bool = True
+        group: str | None = None
+        tags: Sequence[str] | None = None
+        job_type: str | None = None
+        notes: str | None = None
 
     def __init__(
         self,
         mode: Mode = Options.mode,
-        project: str = Options.project,
+        project: str | None = Options.project,
         name: str | None = Options.name,
         entity: str | None = Options.entity,
         images: bool = Options.images,
+        group: str | None = Options.group,
+        tags: Sequence[str] | None = Options.tags,
+        job_type: str | None = Options.job_type,
+        notes: str | None = Options.notes,
         run: Any = None,
     ):
         self._wandb = import_wandb()
         self._options: dict[str, Any] = {"mode": mode, "project": project, "name": name, "entity": entity}
+        self._options |= {"group": group, "tags": tags, "job_type": job_type, "notes": notes}
         self._images = images
         self._given = run
         self._defined: set[str] = set()
@@ -102,7 +125,7 @@ class WandbSink:
 
         import_wandb()
         arguments = init_arguments(output_dir, {k: v for k, v in options.items() if k != "images"}, resume_step)
-        return WandBTracker(arguments.pop("project", cls.Options.project), **arguments)
+        return WandBTracker(arguments.pop("project", None), **arguments)
 
     @classmethod
     def on_tracker(cls, tracker: "WandBTracker", options: Mapping[str, Any]) -> "WandbSink":
@@ -111,14 +134,15 @@ class WandbSink:
 
     def start(self, run: RunInfo) -> None:
         """Open the run, or reopen the same run when resuming."""
-        self._run_info, self._sounding = run, run.sounding
+        self._run_info, self._sounding, self._history = run, run.sounding, run.evaluations
         self._run = self._given
         if self._run is None:
             self._run = self._wandb.init(**init_arguments(run.output_dir, self._options, run.resume_step))
         write_atomic(run.output_dir / RUN_ID_FILE, self._run.id.encode())
         self._run.config.update(plain(redacted(run.hparams)), allow_val_change=True)
         if run.notices and not self._run.disabled:
-            self._run.notes = "\n".join(run.notices)
+            said = [self._run.notes] if self._run.notes else []
+            self._run.notes = "\n".join([*said, *run.notices])
         self._run.define_metric(STEP, hidden=True)
 
     def write(self, evaluation: Evaluation, images: Sequence[Image | None]) -> None:
@@ -130,7 +154,7 @@ class WandbSink:
         if evaluation.images and self._images:
             image = grid_image(evaluation, images, self._run_info.columns, self._run_info.notices)
             found["grid"] = self._wandb.Image(image, file_type="jpg")
-        self._run.log({STEP: evaluation.step, **found})
+        self._run.log({STEP: evaluation.step, **found, **self._pareto(evaluation)})
         self._alert(evaluation)
 
     def close(self, summary: RunSummary) -> None:
@@ -152,6 +176,17 @@ class WandbSink:
                 title = f"alarm at step {evaluation.step}: {name}"[:TITLE_CHARACTERS]
                 self._run.alert(title=title, text=words, level=self._wandb.AlertLevel.WARN)
         self._sounding = evaluation.alarms
+
+    def _pareto(self, evaluation: Evaluation) -> dict[str, Any]:
+        """The scatter plot of two scores, if there are two steps to compare."""
+        self._history = (*self._history, evaluation)
+        front = front_so_far(self._history, self._run_info)
+        if front is None:
+            return {}
+        rows = [[step, *pair, step in front.steps] for step, pair in front.points.items()]
+        table = self._wandb.Table(columns=["step", *front.columns, "pareto"], data=rows)
+        title = f"Pareto steps: {', '.join(map(str, front.steps))}"
+        return {"pareto": self._wandb.plot.scatter(table, *front.columns, title=title)}
 
     def _define(self, keys: Mapping[str, float]) -> None:
         """Make the training step the x-axis of new curves; other curves of a shared run keep theirs."""
@@ -181,17 +216,22 @@ def init_arguments(output_dir: Path, options: Mapping[str, Any], resume_step: in
     """The arguments of `wandb.init` for this run directory: the same run id when resuming, and nothing personal.
 
     Args:
-        options: `mode`, `project`, `name`, `entity`; wandb chooses for None.
+        options: those of the sink, without `images`; for None, the environment or wandb chooses.
     """
     mode = _most_private(options.get("mode", WandbSink.Options.mode))
-    arguments = {key: value for key, value in options.items() if value is not None and key != "mode"}
-    arguments |= {"mode": mode, "dir": str(output_dir), "settings": _settings(mode)}
+    ours = {"project": PROJECT, "dir": str(output_dir), **_resumed(output_dir, mode, resume_step)}
+    ours = {key: value for key, value in ours.items() if VARIABLES[key] not in os.environ}
+    given = {key: value for key, value in options.items() if value is not None}
+    return {**ours, **given, "mode": mode, "settings": _settings(mode)}
+
+
+def _resumed(output_dir: Path, mode: Mode, resume_step: int | None) -> dict[str, str]:
+    """What makes a resumed run go on with its W&B run."""
     stored = output_dir / RUN_ID_FILE
-    if resume_step is not None and stored.exists():
-        arguments["id"] = stored.read_text()
-        if mode == "online":
-            arguments["resume"] = "allow"  # offline, `wandb sync` merges files with the same id
-    return arguments
+    if resume_step is None or not stored.exists():
+        return {}
+    allowed = {"resume": "allow"} if mode == "online" else {}  # offline, `wandb sync` merges files with the same id
+    return {"id": stored.read_text(), **allowed}
 
 
 def import_wandb() -> Any:
@@ -206,12 +246,20 @@ def import_wandb() -> Any:
 def _most_private(mode: Mode) -> Mode:
     """The more private of two modes: the environment alone must not make images of faces leave the machine."""
     wanted = os.environ.get("WANDB_MODE", mode)
-    return MODES[max(MODES.index(m) for m in MODES if m in (mode, wanted))]
+    wanted = "offline" if wanted == "dryrun" else wanted  # its former name
+    found = MODES[max(MODES.index(m) for m in MODES if m in (mode, wanted))]
+    if wanted == "online" != found:
+        logger.warning("sink wandb: WANDB_MODE is online, but mode is %s; nothing is sent", mode)
+    return found
 
 
 def _settings(mode: Mode) -> dict[str, Any]:
     """Settings for little console output, and metadata without command line, user name, host name, or git remote."""
-    return {"console": "off", "quiet": True, "silent": mode != "online", "x_disable_meta": True}
+    quiet = {"console": "off", "quiet": True, "silent": mode != "online"}
+    return {
+        **{key: value for key, value in quiet.items() if f"WANDB_{key.upper()}" not in os.environ},
+        "x_disable_meta": True,
+    }
 
 
 def _number(value: float) -> float | None:

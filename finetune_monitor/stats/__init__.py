@@ -1,1 +1,1 @@
-"""Estimates, intervals and correlations: one formula each, with its source."""
+"""Estimates, intervals, and correlations: one formula each, with its source."""

@@ -17,9 +17,9 @@ MISSING = float("nan")
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval, such as a mean over the grid (`stats.intervals`).
+    """A value with its 95% interval, such as a mean over the grid (`stats.intervals`).
 
-    `mean` is NaN if nothing was measured; `low` and `high` are NaN if too little was.
+    `mean` is NaN if nothing was measured; `low` and `high` are NaN if too little was measured.
     """
 
     mean: float

@@ -19,7 +19,7 @@ LEVEL, POWER = 0.95, 0.8
 UNBOUNDED = (-math.inf, math.inf)
 
 WHAT_THEY_KNOW = (
-    "The 95 % intervals show where a mean would lie with other seeds for these prompts. They do not cover other "
+    "The 95% intervals show where a mean would lie with other seeds for these prompts. They do not cover other "
     "prompts, other photos, or another training run with the same settings."
 )
 
@@ -205,7 +205,7 @@ def _welch(errors: Float[np.ndarray, "parts"], freedoms: Sequence[float]) -> flo
 
 
 def smallest_change(deviation: float, draws: int, freedom: int) -> float:
-    """The change that a paired comparison of this many draws detects with 80 % power: (t.975 + t.80) s / √draws.
+    """The change that a paired comparison of this many draws detects with 80% power: (t.975 + t.80) s / √draws.
 
     An approximation (Cohen 1988, 2.4, with Student's quantiles instead of normal ones).
 

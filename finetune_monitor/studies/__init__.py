@@ -1,1 +1,1 @@
-"""Studies that judge the metrics themselves; no part of a training."""
+"""Studies that evaluate the metrics themselves; not part of training."""

@@ -1,1 +1,1 @@
-"""Many trainings on Ray Tune, each an ordinary run directory."""
+"""Many training runs on Ray Tune, each with an ordinary run directory."""

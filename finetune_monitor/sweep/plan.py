@@ -14,6 +14,7 @@ from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.base.files import write_atomic
 from finetune_monitor.base.sections import problems_of
 from finetune_monitor.base.yaml_files import read_yaml
+from finetune_monitor.monitor.keeping import BEST
 from finetune_monitor.record.run_directory import RUN
 from finetune_monitor.record.sweep_directory import CONFIGS, TRIALS, SweepState, TrialRecord
 from finetune_monitor.sweep.spec import ONE_VALUE_FOR_ALL, SweepConfig, flat, is_number
@@ -28,6 +29,7 @@ UNCOMPARED = (
     "data.workers",
     "monitor.sinks",
     "monitor.hooks",
+    "monitor.keep",
     "monitor.report",
 )
 """Keys that may change in the config of a trial that has started: nothing that its scores depend on."""
@@ -57,6 +59,8 @@ class SweepPlan:
         seed = {} if trial.seed is None else {"seed": trial.seed}
         person = self.spec.people.get(trial.person, {}) if trial.person is not None else {}
         own = {"output_dir": str(self.folder / TRIALS / trial.name), "train.resume": "auto"}
+        if "keep" not in (content.get("monitor") or {}):
+            _put(content, "monitor.keep", BEST)  # the weights of every step of every trial would fill the disk
         for key, value in {**self.spec.set, **person, **trial.settings, **seed, **own}.items():
             _put(content, key, value)
         return content

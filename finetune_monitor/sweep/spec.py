@@ -13,6 +13,7 @@ from finetune_monitor.base.redaction import redacted
 from finetune_monitor.base.sections import Section, dotted_keys, nearest, problems_of
 from finetune_monitor.base.yaml_files import override, read_yaml
 from finetune_monitor.training.config import Config, UserPath
+from finetune_monitor.training.shipped import shipped, with_shipped
 
 ONE_FOR_ALL = {
     "output_dir": "the sweep's own output_dir determines it",
@@ -47,24 +48,24 @@ RANGE_KEYS = {"low", "high", "log"}
 
 
 class ResourcesConfig(Section):
-    cpus: float = Field(1, gt=0, description="CPU cores of one trial.")
+    cpus: float = Field(1, gt=0, description="CPU cores for one trial.")
     gpus: float | None = Field(
-        None, ge=0, le=1, description="GPUs of one trial; 0.5 lets two share one. null: one if there is any."
+        None, ge=0, le=1, description="GPUs for one trial; with 0.5, two trials share one. null: one if there is a GPU."
     )
 
 
 class AshaConfig(Section):
     rule: Literal["asha"] = Field("asha", description="Asynchronous successive halving (Li et al. 2020).")
-    metric: str | None = Field(None, description="Column that is compared; null: the one that decides the best step.")
+    metric: str | None = Field(None, description="Column to compare; null: the one that decides the best step.")
     grace_steps: int | None = Field(None, ge=1, description="No trial ends before this step; null: monitor.every.")
-    reduction: float = Field(3, gt=1, description="Of this many trials at the same step, the best one continues.")
+    reduction: float = Field(3, gt=1, description="Of this many trials at the same step, only the best one continues.")
 
 
 class SearchConfig(Section):
     metric: str | None = Field(None, description="Column to optimize; null: the one that decides the best step.")
     trials: int = Field(ge=1, description="How many trials to run.")
     space: dict[str, Any] = Field(
-        min_length=1, description="By dotted key, a list of choices or a range {low, high, log}."
+        min_length=1, description="By dotted key, a list of choices, or a range {low, high, log}."
     )
 
 
@@ -72,25 +73,35 @@ def _rule(found: Any) -> Any:
     return {"rule": found} if isinstance(found, str) else found
 
 
+def _or_a_name(schema: dict[str, Any]) -> None:
+    """What `_rule` accepts, for the JSON Schema."""
+    schema["anyOf"].insert(0, {"const": "asha"})
+
+
 class SweepConfig(Section):
     """The config of a sweep; `set`, `axes`, `people`, and `search.space` use dotted keys of the training config."""
 
-    base: UserPath = Field(description="Config of the training.", examples=["configs/sd15_lora.yaml"])
+    base: UserPath = Field(description="Config of the training runs.", examples=["configs/sd15_lora.yaml"])
     output_dir: UserPath = Field(description="Folder of the sweep.", examples=["runs/sweep"])
-    set: dict[str, Any] = Field({}, description="Dotted keys that replace those of the base in every trial.")
-    axes: dict[str, list[Any]] = Field({}, description="By dotted key, the values to try, in every combination.")
-    people: dict[str, dict[str, Any]] = Field({}, description="By name, the dotted keys that differ between people.")
+    set: dict[str, Any] = Field({}, description="Dotted keys that override the base config in every trial.")
+    axes: dict[str, list[Any]] = Field({}, description="By dotted key, the values to try; all combinations are run.")
+    people: dict[str, dict[str, Any]] = Field(
+        {}, description="By person's name, the dotted keys that differ between people."
+    )
     seeds: list[Annotated[int, Field(ge=0)]] = Field(
         [], description="Training seeds; every combination runs with each."
     )
-    search: SearchConfig | None = Field(None, description="A search by Optuna's TPE, instead of axes.")
+    search: SearchConfig | None = Field(None, description="A search with Optuna's TPE, instead of axes.")
     early_termination: Annotated[AshaConfig | None, BeforeValidator(_rule)] = Field(
-        None, description="Ends trials that lag behind the others; asha is short for its defaults."
+        None,
+        description="Ends trials that lag behind the others; asha stands for a section with its defaults.",
+        json_schema_extra=_or_a_name,
     )
-    retries: int = Field(2, ge=0, description="How often a trial that crashes resumes from its latest checkpoint.")
-    resources: ResourcesConfig = Field(ResourcesConfig(), description="What one trial needs.")
+    retries: int = Field(2, ge=0, description="How often a crashed trial resumes from its latest checkpoint.")
+    resources: ResourcesConfig = Field(ResourcesConfig(), description="What one trial gets.")
     address: str | None = Field(
-        None, description="A Ray cluster as host:port, or auto; its machines share output_dir. null: this machine only."
+        None,
+        description="A Ray cluster, as host:port or auto; its machines share output_dir. null: this machine.",
     )
 
     @model_validator(mode="after")
@@ -114,9 +125,11 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
     Raises:
         UserError: lists all problems.
     """
+    path = Path(shipped(str(path)))
     content = read_yaml(path)
     for change in overrides:
         override(content, change)
+    content = with_shipped(content)
     for key in ("set", "axes"):
         content = _flattened(content, key)
     if isinstance(people := content.get("people"), dict):

@@ -1,1 +1,1 @@
-"""DreamBooth and LoRA training of Stable Diffusion v1.5, from its config to the exported weights."""
+"""DreamBooth and LoRA training of Stable Diffusion v1.5, from config to weights."""

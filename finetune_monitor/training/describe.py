@@ -18,8 +18,8 @@ from finetune_monitor.training.registry import RULES
 STOPPING = "monitor.stopping"
 
 HEADER = """\
-# Every key of a config with its default, and its meaning above it. What is off is commented out.
-# Required keys, and those that they need, hold examples."""
+# Every key of a config with its default, and a comment that explains it. Sections that are off are
+# commented out. Required keys, and keys that they need, have example values."""
 
 WIDTH = 100
 """Characters in a line of a comment."""
@@ -102,13 +102,19 @@ def _rule_section(name: str, kind: type) -> type[Section]:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of a config; it checks no options of metrics, rules and sinks of the user's own."""
-    schema = Config.model_json_schema(schema_generator=_Schema)
+    schema = schema_of(Config, "config")
     rules = {f"Rule{name}": each.model_json_schema(schema_generator=_Schema) for name, each in rule_sections().items()}
     own = {"type": "object", "required": [RULE], "properties": {RULE: {"type": "string", "pattern": ":"}}}
     choices = [{"$ref": f"#/$defs/{name}"} for name in rules]
     schema["$defs"] |= rules
     schema["$defs"]["MonitorConfig"]["properties"]["stopping"]["items"] = {"anyOf": [*choices, own]}
-    return {"$schema": DRAFT, "title": "finetune_monitor config", **{k: v for k, v in schema.items() if k != "title"}}
+    return schema
+
+
+def schema_of(section: type[Section], title: str) -> dict[str, Any]:
+    """The JSON Schema of a section that is a file of its own."""
+    schema = section.model_json_schema(schema_generator=_Schema)
+    return {"$schema": DRAFT, **schema, "title": f"finetune_monitor {title}"}
 
 
 def commented_config() -> str:

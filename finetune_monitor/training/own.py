@@ -31,6 +31,11 @@ from finetune_monitor.training.registry import METRICS, RULES, SINKS, Registry
 CLASS, RULE = "class", "rule"
 """The keys that name a class."""
 
+METRIC_METHODS, SINK_METHODS, RULE_METHODS = ("score",), ("start", "write", "close"), ("decide",)
+
+TRACKER_METHODS = ("store_init_configuration", "log", "finish")
+"""Those of a tracker of Accelerate, which may stand in for a sink."""
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -49,10 +54,14 @@ class Reading:
         return [*([self.folder.absolute()] if self.folder else []), Path.cwd()]
 
 
-class Unread(Section):
-    """A section as written, of a class that was not imported."""
+class AsWritten(Section):
+    """A section with any keys, which are those of another library."""
 
     model_config = ConfigDict(extra="allow")
+
+
+class Unread(AsWritten):
+    """A section of a class that was not imported."""
 
 
 def with_reading(read: Callable[[Any, Reading], Any]) -> Callable[[Any, Any], Any]:
@@ -62,12 +71,12 @@ def with_reading(read: Callable[[Any, Reading], Any]) -> Callable[[Any, Any], An
 
 def metric_section(found: tuple[str, Any], reading: Reading) -> Any:
     """The section of a key of `monitor.metrics` that is not one of the package's metrics."""
-    return _choice(METRICS, ("score",), *found, reading)
+    return _choice(METRICS, [METRIC_METHODS], *found, reading)
 
 
 def sink_section(found: tuple[str, Any], reading: Reading) -> Any:
     """The section of a key of `monitor.sinks` that is not one of the package's sinks."""
-    return _choice(SINKS, ("start", "write", "close"), *found, reading)
+    return _choice(SINKS, [SINK_METHODS, TRACKER_METHODS], *found, reading)
 
 
 def rule_section(found: Any, reading: Reading, default: str) -> Section:
@@ -82,7 +91,7 @@ def rule_section(found: Any, reading: Reading, default: str) -> Section:
         raise problem(f": found {name!r}, expected {known}, or module:name{did_you_mean(str(name), RULES.names)}", RULE)
     if name not in RULES.classes and not reading.imports:
         return Unread.model_validate(found)
-    kind = _found(RULES, name, ("decide",), reading, RULE)
+    kind = _found(RULES, name, [RULE_METHODS], reading, RULE)
     section = read_section(_section(kind, RULE, name, RULE), found)
     _try_rule(kind, section)
     return section
@@ -159,8 +168,11 @@ def place_of(kind: Any) -> str:
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
-def _choice(registry: Registry, methods: Sequence[str], name: str, found: Any, reading: Reading) -> Any:
+def _choice(registry: Registry, methods: Sequence[Sequence[str]], name: str, found: Any, reading: Reading) -> Any:
     """The section of a class that a key names, by `class` or through another package's entry point.
+
+    Args:
+        methods: those that the class must have; one of several sets.
 
     Raises:
         ValidationError: its problems, as readable text.
@@ -168,9 +180,11 @@ def _choice(registry: Registry, methods: Sequence[str], name: str, found: Any, r
     named = isinstance(found, Mapping) and CLASS in found
     if not named and name not in registry.names:
         near = nearest(name, registry.names)
-        raise problem(f": unknown key{near}; one of your own needs class: module:Name", kind="extra_forbidden")
+        raise problem(f": unknown key{near}; your own class needs class: module:Name", kind="extra_forbidden")
     if found is None:
         return None
+    if name in registry.others and not named:
+        return read_section(AsWritten, found)
     if not reading.imports:
         return Unread.model_validate(found)
     key = (CLASS,) if named else ()
@@ -185,8 +199,8 @@ def _name(kind: Any) -> str:
     return repr(found) if isinstance(found, str) else "none (a class attribute)"
 
 
-def _found(registry: Registry, name: Any, methods: Sequence[str], reading: Reading, *key: str) -> Any:
-    """The class, after checking that it has the methods."""
+def _found(registry: Registry, name: Any, methods: Sequence[Sequence[str]], reading: Reading, *key: str) -> Any:
+    """The class, after checking that it has one of the sets of methods."""
     if not isinstance(name, str):
         raise problem(f": found {name!r}, expected module:name, such as my_module:Own", *key)
     try:
@@ -195,8 +209,10 @@ def _found(registry: Registry, name: Any, methods: Sequence[str], reading: Readi
         raise problem(f": {error}", *key) from error
     if not isinstance(kind, type):
         raise problem(f": found {name!r}, which is {kind!r}, expected a class", *key)
-    if lacking := [each for each in methods if not callable(getattr(kind, each, None))]:
-        raise problem(f": found {name!r}, a class without {', '.join(lacking)}, expected {', '.join(methods)}", *key)
+    lacking = [[each for each in needed if not callable(getattr(kind, each, None))] for needed in methods]
+    if all(lacking):
+        expected = " or ".join(", ".join(needed) for needed in methods)
+        raise problem(f": found {name!r}, a class without {', '.join(lacking[0])}, expected {expected}", *key)
     if hasattr(kind, "for_run") and not is_dataclass(getattr(kind, "Options", None)):
         raise problem(f": found {name!r} with for_run but no Options, expected a dataclass of that name", *key)
     return kind

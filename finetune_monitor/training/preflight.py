@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -22,6 +23,7 @@ from finetune_monitor.metrics.thresholds import Thresholds, read_thresholds
 from finetune_monitor.models.diffusers_hub import resolve_hub_model
 from finetune_monitor.models.export import notice_of
 from finetune_monitor.monitor.evaluator import check_images_fit
+from finetune_monitor.monitor.keeping import check_measured, most_kept, resolved_keep
 from finetune_monitor.monitor.stopping import check_rules
 from finetune_monitor.record.columns import stars_of
 from finetune_monitor.record.history import read_run
@@ -46,8 +48,8 @@ T = TypeVar("T")
 
 GIB = 2**30
 
-EXPORTS = 4
-"""Exports on disk at most: weights of two candidates (`best/` is a link), those being written, and the last ones."""
+MORE_EXPORTS = 2
+"""Exports on disk besides those of the steps that are kept (`best/` is a link): the one being written, and the last."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +224,7 @@ def _check_sampler(config: Config) -> None:
 
 
 def _check_rules(config: Config, metrics: list[Metric]) -> None:
-    """Check that what a rule watches is measured, and has a ceiling if the rule needs one.
+    """Check that rules watch what is measured, with a ceiling if needed, and that `keep: pareto` has two scores.
 
     Everything else about the rules was checked when the config was read.
     """
@@ -233,6 +235,7 @@ def _check_rules(config: Config, metrics: list[Metric]) -> None:
             if rule.metric not in {**known, **described.columns}:
                 raise ValueError(f"stopping.{index}.metric: {not_measured(rule.metric, list(described.columns))}")
         check_rules(config.monitor.rules, config.prompt_grid, {**known, **described.columns}, described.ceilings)
+        check_measured(config.monitor.keep, described.columns, config.best_metric)
     except ValueError as error:
         raise UserError(f"monitor.{error}") from error
 
@@ -282,10 +285,20 @@ def check_space(config: Config, trained: int, frozen: int) -> None:
     copies = 1 + STATE_SIZE[config.train.optimizer] + (1 if config.train.ema_decay else 0)
     checkpoints = int(4 * trained * copies) * (config.train.keep_checkpoints + 1)
     exported = trained + frozen if config.train.method == "full" else 2 * trained  # a LoRA is written in two formats
-    exports = 4 * EXPORTS * exported
+    exports = 4 * (_kept_steps(config) + MORE_EXPORTS) * exported
     needed, free = checkpoints + exports, shutil.disk_usage(config.output_dir).free
     if free < needed:
         raise UserError(
             f"{config.output_dir}: {free / GIB:.1f} GiB free, but the run's checkpoints and exports need about "
-            f"{needed / GIB:.1f} GiB; free some space, lower train.keep_checkpoints, or choose another output_dir"
+            f"{needed / GIB:.1f} GiB; free some space, lower train.keep_checkpoints, keep fewer weights "
+            f"(monitor.keep is {config.monitor.keep}), or choose another output_dir"
         )
+
+
+def _kept_steps(config: Config) -> int:
+    """The largest number of steps whose weights are on the disk at a time."""
+    monitor = config.monitor
+    if not monitor.enabled:
+        return 0
+    evaluations = math.ceil(config.train.max_steps / monitor.every)  # the last step is evaluated, too
+    return most_kept(resolved_keep(monitor.keep, config.train.method == "lora"), evaluations)

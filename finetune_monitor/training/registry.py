@@ -11,7 +11,7 @@ Other packages add to them through entry points, and a config names any other cl
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -20,6 +20,7 @@ from typing import Any
 
 from finetune_monitor.base.places import imported, is_place
 from finetune_monitor.base.sections import nearest
+from finetune_monitor.sinks.trackers import TRACKERS, AccelerateTracker
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,22 @@ class Registry:
 
     group: the group of entry points through which other packages add classes.
     classes: the package's own classes.
+    others: what takes any options, because another library knows which.
     """
 
     group: str
     classes: dict[str, Any]
+    others: dict[str, Any] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
-        """The names of the package's own classes and of those that other packages add."""
-        return list(dict.fromkeys([*self.classes, *offered(self.group)]))
+        """The names that a config may use, including those of other packages."""
+        return list(dict.fromkeys([*self.own, *offered(self.group)]))
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """Whatever the package itself names."""
+        return {**self.classes, **self.others}
 
     def find(self, name: str, folders: Sequence[Path] = ()) -> Any:
         """The class with a name, or at a place such as `my_module:Sharpness`.
@@ -47,8 +55,8 @@ class Registry:
         Raises:
             ValueError: there is no such class, or it cannot be imported.
         """
-        if name in self.classes:
-            return self.classes[name]
+        if name in self.own:
+            return self.own[name]
         if is_place(name):
             return imported(name, folders)
         if name not in self.names:
@@ -57,7 +65,7 @@ class Registry:
 
     def collisions(self) -> list[str]:
         """Messages about classes of other packages with a name of the package's own; they are not used."""
-        taken = {name: offered(self.group)[name] for name in self.classes if name in offered(self.group)}
+        taken = {name: offered(self.group)[name] for name in self.own if name in offered(self.group)}
         return [
             f"{_packages(found)}: offers {name} in {self.group}, but finetune_monitor itself uses this name; the class "
             "is ignored and needs another name"
@@ -118,6 +126,7 @@ SINKS = Registry(
         "sinks.wandb:WandbSink",
         "report.sink:ReportPage",
     ),
+    {name: AccelerateTracker(name) for name in TRACKERS},
 )
 
 RULES = Registry(

@@ -1,7 +1,6 @@
 """Render a recorded image again from the exported weights, and measure how far it is from the recorded one."""
 
 import difflib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,14 +16,13 @@ from PIL.Image import Image
 from safetensors import SafetensorError
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.base.files import read_regular
 from finetune_monitor.base.images import read_image
-from finetune_monitor.base.paths import Containment, links_in
+from finetune_monitor.base.paths import Containment
 from finetune_monitor.base.versions import device_name, versions
 from finetune_monitor.models.diffusers_hub import resolve_hub_model
-from finetune_monitor.models.export import LORA_FILE, NOTE
 from finetune_monitor.record.grid import Cell, PromptGrid
 from finetune_monitor.record.history import RunHistory, read_run
+from finetune_monitor.record.kept_weights import BEST, LORA_FILE, kept_weights, weights_at
 from finetune_monitor.record.run_directory import CONFIG, RUN
 from finetune_monitor.rendering.isolation import isolated
 from finetune_monitor.rendering.renderer import Renderer
@@ -33,9 +31,6 @@ from finetune_monitor.training.config import Config, TrainConfig, recorded_confi
 from finetune_monitor.training.trainable import PRECISIONS, load_pipeline, lower_precision
 
 BASE = "the base model"
-
-LARGEST_NOTE = 1_000_000
-"""Bytes."""
 
 
 @dataclass(frozen=True)
@@ -139,34 +134,16 @@ def find_cell(grid: PromptGrid, cell_id: str) -> Cell:
     )
 
 
-def exported_steps(run_dir: Path) -> dict[int, Path | None]:
-    """The steps with available weights and their folders; None means the base model, for step 0."""
-    found: dict[int, Path | None] = {}
-    kept = (sorted(run_dir.glob(pattern)) for pattern in ("last", "best", "best-step-*", "candidates/step-*"))
-    for folder in (folder for found in kept for folder in found):
-        try:
-            step = json.loads(read_regular(folder / NOTE, LARGEST_NOTE))["step"]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            continue
-        if type(step) is int and not folder.is_symlink() and not any(links_in(folder)):
-            found.setdefault(step, folder)
-    return {0: None, **found}
-
-
 def find_weights(run_dir: Path, step: int) -> Path | None:
     """The folder with a step's weights; None for step 0, the base model.
 
     Raises:
-        UserError: no weights of that step were exported; lists the steps that were.
+        UserError: no weights of that step were kept; names the steps that were.
     """
-    steps = exported_steps(run_dir)
-    if step in steps:
-        return steps[step]
-    named = [f"{each} ({folder.name if folder else BASE})" for each, folder in sorted(steps.items())]
-    raise UserError(
-        f"{run_dir}: has no exported weights of step {step}; expected one of {', '.join(named)}; a run keeps those of "
-        "its best and its last step"
-    )
+    if step == 0:
+        return None
+    set_aside = kept_weights(run_dir, [f"{BEST}-step-*"])  # of a step that a resumed run has repeated
+    return weights_at(run_dir, step, {**set_aside, **kept_weights(run_dir)}).folder
 
 
 def _recorded(history: RunHistory, step: int, cell: Cell) -> Image | None:

@@ -14,6 +14,7 @@ from finetune_monitor.base.redaction import redacted_yaml
 from finetune_monitor.models.export import Label, export_weights
 from finetune_monitor.monitor.callback import FinetuneMonitor
 from finetune_monitor.record.evaluation import StopReason
+from finetune_monitor.record.kept_weights import LAST
 from finetune_monitor.record.run_directory import CONFIG
 from finetune_monitor.sinks import accelerate as trackers
 from finetune_monitor.training import checkpoints
@@ -147,6 +148,7 @@ def make_monitor(
         config.monitor.rules,
         config.monitor.every,
         max_overhead=config.monitor.max_overhead,
+        keep=config.monitor.keep,
         hooks=config.monitor.callables,
         autocast=PRECISIONS[config.train.mixed_precision],
         live_weights=trainer.trainable.live_weights,
@@ -194,7 +196,7 @@ def _finish(
         if ended and distributed.is_main():
             with trainer.trainable.live_weights():
                 label = Label(config.output_dir.resolve().name, config.data.instance_prompt)
-                export_weights(pipeline, config.output_dir / "last", {"step": trainer.step}, label)
+                export_weights(pipeline, config.output_dir / LAST, {"step": trainer.step}, label)
     finally:
         if monitor is not None:
             monitor.close(reason)

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from runpy import run_module
 
 import numpy as np
 import pytest
@@ -79,6 +80,7 @@ def recognize(folder: Path) -> None:
         ("ray", "sweep", lambda folder: prepare_ray(None)),
         ("bitsandbytes", "optimizers", lambda folder: check_optimizer("adamw8bit", torch.device("cuda"))),
         ("prodigyopt", "optimizers", lambda folder: check_optimizer("prodigy", torch.device("cpu"))),
+        ("lightning", "lightning", lambda folder: run_module("finetune_monitor.integrations.lightning")),
     ],
 )
 def test_a_missing_package_is_named_with_its_install_line(package, extra, work, missing, tmp_path, capsys):
@@ -88,7 +90,7 @@ def test_a_missing_package_is_named_with_its_install_line(package, extra, work, 
         said = capsys.readouterr().err
     except UserError as error:
         said = str(error)
-    assert re.search(rf'needs the package {package}(\.tune)?; pip install "finetune_monitor\[{extra}\]"', said)
+    assert re.search(rf'needs the package {package}(\.\w+)?; pip install "finetune_monitor\[{extra}\]"', said)
     assert "Traceback" not in said
     assert not (tmp_path / "head").exists()
 

@@ -19,10 +19,10 @@ from finetune_monitor.base.paths import Containment
 from finetune_monitor.cli import main
 from finetune_monitor.models.export import NOTE
 from finetune_monitor.record.evaluation import StopReason
+from finetune_monitor.record.kept_weights import kept_weights
 from finetune_monitor.record.sweep_directory import SweepState, TrialRecord, TrialState, read_state, write_state
 from finetune_monitor.studies.labeling.images import open_gallery
 from finetune_monitor.studies.labeling.tasks import PLAN
-from finetune_monitor.training.rerender import exported_steps
 from support.label_plans import write_small_plan
 from support.runs import write_run
 
@@ -179,7 +179,7 @@ def test_a_plan_shows_no_photo_whose_content_it_does_not_know(digest, tmp_path):
     assert not _shows_the_secret(tmp_path / "written")
 
 
-@pytest.mark.parametrize("place", ["last", "best", "candidates/step-000010", "last/inside"])
+@pytest.mark.parametrize("place", ["last", "best", "weights/step-000010", "last/inside"])
 def test_weights_behind_a_link_are_not_loaded(place, tmp_path):
     run, outside = tmp_path / "run", tmp_path / "outside"
     write_run(run, {0: 0.2, 10: 0.5})
@@ -189,7 +189,7 @@ def test_weights_behind_a_link_are_not_loaded(place, tmp_path):
     if place == "last/inside":
         shutil.copy(outside / NOTE, run / "last")
     (run / place).symlink_to(outside)
-    assert exported_steps(run) == {0: None}
+    assert kept_weights(run) == {}
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc", "a/b", "..", "linked"])

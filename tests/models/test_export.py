@@ -8,7 +8,8 @@ import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from peft import LoHaConfig, LoKrConfig, LoraConfig, get_peft_model
 
-from finetune_monitor.models.export import LORA_FILE, export_weights
+from finetune_monitor.models.export import export_weights
+from finetune_monitor.record.kept_weights import LORA_FILE
 from support import tiny
 from support.tiny import stable_diffusion as tiny_pipeline
 

@@ -388,14 +388,14 @@ def test_what_monitoring_will_cost_is_said_in_words(pipeline, run_folder, monkey
     monitor = make(pipeline, run_folder, every=300, max_overhead=0.05)
     said = monitor.forecast(0.5)
     assert said.startswith(
-        "evaluation: about 14.0 s or less, every 300 steps, 8.5 % of the time; brightness: with 4 images "
+        "evaluation: about 14.0 s or less, every 300 steps, 8.5% of the time; brightness: with 4 images "
     )
     assert "with 4 images this grid can detect a change of " in said
     assert "(estimated from one evaluation); with 16 images, " in said
     monitor.evaluate(300)  # the same images: how they move is not known yet
-    assert monitor.forecast(1.0) == "evaluation: about 14.0 s, every 300 steps, 4.5 % of the time"
+    assert monitor.forecast(1.0) == "evaluation: about 14.0 s, every 300 steps, 4.5% of the time"
     assert monitor.forecast(0.5) == (
-        "evaluation: about 14.0 s, every 600 steps (not every 300: max_overhead), 4.5 % of the time"
+        "evaluation: about 14.0 s, every 600 steps (not every 300: max_overhead), 4.5% of the time"
     )
     monitor.close()
 

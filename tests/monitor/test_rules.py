@@ -209,7 +209,7 @@ def test_the_default_rule_and_the_smoothed_curve_keep_to_their_published_rates(c
     if curve == "slow rise":
         assert found.early <= 0.04
         assert found.lost <= 0.05
-    if curve == "over-fitting":
+    if curve == "overfitting":
         assert found.lost <= 0.07
     if curve == "plateau":
         assert found.unstopped <= 0.08

@@ -92,6 +92,14 @@ def test_clocks_that_disagree_do_not_part_the_processes(launched):
     assert len(GRID.cells) == len(first["clocks"]["scores"])
 
 
+def test_a_loop_of_ones_own_over_a_wrapped_denoiser(launched):
+    folder, (first, second) = launched
+    found = first["wrapped"]
+    assert found["watched"] == found["alone"] == second["wrapped"]["watched"]
+    assert len(set(found["scores"])) == 3
+    assert found["scores"][0] == pytest.approx(read_run(folder / "same").evaluations[0].scores["brightness"].mean)
+
+
 @pytest.mark.parametrize(("training", "watched"), [pair for pair in PAIRS if pair[1] != "alone"])
 def test_watching_does_not_change_what_two_processes_learn(launch, training, watched):
     folder, seen = launch

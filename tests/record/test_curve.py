@@ -81,7 +81,7 @@ def test_how_far_the_best_step_came():
 
 
 def test_the_smallest_change_comes_from_how_the_same_cells_move():
-    """About 2.9 standard errors of a paired difference (two-sided 5 %, power 80 %, large samples)."""
+    """About 2.9 standard errors of a paired difference (two-sided 5%, power 80%, large samples)."""
     many = PromptGrid(["a", "b"], images_per_prompt=200)
     found = resolution(history(np.random.default_rng(2), [0.0, 0.4, 0.5, 0.5, 0.5], many), METRIC)
     expected = 2.8 * np.sqrt(2 * (0.102**2 + 0.087**2) / 400)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from finetune_monitor import PromptGrid
+from finetune_monitor.record.grid import sampling_in_words
 
 GRID = PromptGrid(["a", "b"], [3, 5])
 
@@ -76,3 +77,9 @@ def test_a_later_field_is_in_the_fingerprint_where_it_is_not_as_usual():
 
 def test_a_range_of_seeds_is_kept_as_numbers():
     assert PromptGrid(["a"], range(3)).seeds == (0, 1, 2)
+
+
+def test_how_many_images_there_are_is_no_part_of_how_one_is_sampled():
+    shared, own = PromptGrid(["a"], [0, 1], steps=3), PromptGrid(["a"], images_per_prompt=2, steps=3)
+    assert sampling_in_words(shared) == sampling_in_words(own)
+    assert sampling_in_words(own) == "default sampler, 3 steps, guidance 7.5, the model's own size"

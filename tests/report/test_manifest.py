@@ -10,6 +10,7 @@ import pytest
 from finetune_monitor.record.columns import SIDE, ScoreColumn
 from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.grid import PromptGrid
+from finetune_monitor.record.kept_weights import LORA_FILE, NOTE, step_folder
 from finetune_monitor.report import manifest as content
 from finetune_monitor.report.manifest import comparability
 from finetune_monitor.report.page_runs import PageRun, Reference, Unreadable, read_runs
@@ -233,6 +234,24 @@ def test_the_sweep_says_how_its_trials_stand(ana, state, live, why):
 def test_it_is_json_with_hostile_text_in_it(ana):
     found = described(ana, unreadable=(Unreadable(Path("</script>"), "<b>"),))
     assert json.loads(json.dumps(found))["unreadable"] == [{"folder": "</script>", "problem": "<b>"}]
+
+
+def test_the_pareto_front_and_the_weights_in_the_folder_are_told(ana):
+    [run] = described(ana)["runs"]
+    assert run["pareto"]["columns"] == ("face_similarity", "aesthetic")
+    assert run["pareto"]["points"][0] == [0, pytest.approx(0.115), 5.0]
+    assert run["pareto"]["steps"] == (50,)
+    assert run["weights"] == {}
+    lora, whole = step_folder(ana.folder, 50), step_folder(ana.folder, 100)
+    for step, folder in {50: lora, 100: whole}.items():
+        folder.mkdir(parents=True)
+        (folder / NOTE).write_text(json.dumps({"step": step}))
+    (lora / LORA_FILE).touch()
+    [found] = read_runs([ana.folder])[0]
+    assert described(found)["runs"][0]["weights"] == {
+        50: {"place": f"weights/step-000050/{LORA_FILE}", "lora": True},
+        100: {"place": "weights/step-000100", "lora": False},
+    }
 
 
 def test_levels_and_sounding_steps_of_alarms_are_those_of_the_run(ana):

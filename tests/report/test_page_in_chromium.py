@@ -213,6 +213,35 @@ def test_faceless_missing_and_unmeasured_are_said_and_never_zero(chromium, pair)
         assert "1 of 4 images" in page.text_content("#remarks")
 
 
+def test_two_scores_are_drawn_against_each_other_with_the_weights_of_each_step(chromium, tmp_path):
+    recording = Recording(tmp_path / "ana")
+    for step, (score, aesthetic) in {0: (0.1, 6.0), 50: (0.5, 5.9), 100: (0.9, 5.0), 150: (0.3, 4.5)}.items():
+        recording.add(step, score, aesthetic=aesthetic)
+    for step in (50, 150):
+        recording.keep(step)
+    recording.end()
+    write_page(tmp_path / "page", [tmp_path / "ana"])
+    with opened(chromium, tmp_path / "page") as page:
+        names = page.evaluate("document.querySelector('#pareto .plot').layout.annotations.map((each) => each.text)")
+        assert names == ["0", "50", "100"]
+        open_numbers(page, "#pareto")
+        rows = texts(page, "#pareto tbody tr")
+        assert rows[1].endswith("yesweights/step-000050/pytorch_lora_weights.safetensors")
+        assert rows[2].endswith("yesnone")
+        assert rows[3].startswith("1500.315 [")
+        assert rows[3].endswith("noweights/step-000150/pytorch_lora_weights.safetensors")
+        assert page.inner_text("#weights-place") == "The weights of this step were not kept."
+        assert not page.is_visible("#export")
+        click_point(page, "#pareto", [run_id(page, "ana"), 50])
+        until(page, "document.querySelector('#images-state').textContent.includes('step 50:')")
+        place = "Weights: weights/step-000050/pytorch_lora_weights.safetensors"
+        assert page.inner_text("#weights-place") == page.inner_text("#peek .weights") == place
+        command = f"finetune-monitor export {tmp_path / 'ana'} --step 50 --to ana-step-50.safetensors"
+        assert page.input_value("#export-command") == command
+        page.select_option("#images-step", "0")
+        assert "Step 0 is the base model" in page.inner_text("#weights-place")
+
+
 def test_images_are_filtered_and_sorted_with_the_unmeasured_last(chromium, pair):
     with opened(chromium, pair) as page:
         page.select_option("#images-order", "face_similarity:down")

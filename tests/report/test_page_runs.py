@@ -9,9 +9,8 @@ import pytest
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.evaluation import StopReason
-from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.record.run_record import RunRecord
-from finetune_monitor.report.page_runs import Reference, distinct_tails, photo_count, read_runs, sampling_in_words
+from finetune_monitor.report.page_runs import Reference, distinct_tails, photo_count, read_runs
 from support.runs import GRID, NOTICE, RUN, evaluation, write_run
 
 SHA = "ab" * 32
@@ -189,12 +188,6 @@ def test_the_number_of_photos(tmp_path, found, count):
     write_run(tmp_path / "ana", {0: 0.1})
     change(tmp_path / "ana", hparams=found)
     assert photo_count(read_runs([tmp_path / "ana"])[0][0]) == count
-
-
-def test_how_many_images_there_are_is_no_part_of_how_one_is_sampled():
-    shared, own = PromptGrid(["a"], [0, 1], steps=3), PromptGrid(["a"], images_per_prompt=2, steps=3)
-    assert sampling_in_words(shared) == sampling_in_words(own)
-    assert sampling_in_words(own) == "default sampler, 3 steps, guidance 7.5, the model's own size"
 
 
 def naming_a_photo(tmp_path, **column):

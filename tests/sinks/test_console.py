@@ -14,6 +14,7 @@ from rich.console import Console
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.history import read_run
+from finetune_monitor.record.kept_weights import NOTE, step_folder
 from finetune_monitor.record.run_record import RunRecord
 from finetune_monitor.sinks.console import print_summary, scores_in_words
 from finetune_monitor.stats.estimate import Estimate
@@ -63,6 +64,18 @@ def test_scores_that_do_not_fit_go_into_further_tables(tmp_path, terminal):
 def test_the_reason_is_said_in_words(tmp_path, reason):
     write_run(tmp_path, {0: 0.1}, reason)
     assert reason.words in printed(tmp_path)
+
+
+def test_the_pareto_steps_and_the_kept_weights_are_named_with_the_command_that_exports_them(tmp_path):
+    folder = tmp_path / "my run"
+    write_run(folder, {0: 0.1, 300: 0.4, 600: 0.3})
+    assert "weights kept" not in printed(folder)
+    for step in (300, 600):
+        (step_folder(folder, step)).mkdir(parents=True)
+        (step_folder(folder, step) / NOTE).write_text(json.dumps({"step": step}))
+    text = printed(folder)
+    assert "Pareto steps:        300 (no other step is better in both face_similarity and aesthetic)" in text
+    assert f"weights kept:        300, 600; finetune-monitor export '{folder}' --step STEP --to FILE" in text
 
 
 def test_a_run_that_has_not_ended(tmp_path):

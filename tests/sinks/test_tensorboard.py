@@ -19,11 +19,11 @@ from finetune_monitor.sinks.tensorboard import TensorBoardSink, _shortened
 from support.runs import ALARMED, CEILING, GRID, NOTICE, evaluation, images, run_info
 
 
-def write(sink: TensorBoardSink, folder, evaluations, **changes) -> None:
+def write(sink: TensorBoardSink, folder, shown, **changes) -> None:
     sink.start(run_info(folder, **changes))
-    for found in evaluations:
+    for found in shown:
         sink.write(found, images())
-    sink.close(RunSummary(tuple(evaluations), "face_similarity", evaluations[-1].step, StopReason.MAX_STEPS))
+    sink.close(RunSummary(tuple(shown), "face_similarity", shown[-1].step, StopReason.MAX_STEPS))
 
 
 def read(folder) -> EventAccumulator:
@@ -48,6 +48,16 @@ def test_curves_stand_under_the_names_of_the_scores(tmp_path):
     assert points(events, "best/face_similarity") == [(300, 0.415)]
     (_, low), (_, high) = (points(events, f"interval/face_similarity/{side}")[1] for side in ("low", "high"))
     assert low < 0.415 < high
+
+
+def test_the_steps_of_the_pareto_front_are_a_table_that_is_written_where_they_change(tmp_path):
+    earlier = (evaluation(0, 0.1),)
+    found = [evaluation(300, 0.4), evaluation(600, 0.2), evaluation(900, 0.1)]
+    write(TensorBoardSink(), tmp_path, found, evaluations=earlier, resume_step=0)
+    events = read(tmp_path / "tensorboard").Tensors("run/pareto/text_summary")
+    assert [event.step for event in events] == [300]
+    table = events[0].tensor_proto.string_val[0].decode()
+    assert table == "| step | face_similarity | aesthetic |\n|---|---|---|\n| 300 | 0.415 | 5.000 |"
 
 
 def test_missing_is_not_zero(tmp_path):

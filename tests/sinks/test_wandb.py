@@ -1,6 +1,7 @@
 """Weights & Biases: what wandb's own library finds in an offline run."""
 
 import json
+import os
 import struct
 import sys
 import time
@@ -23,20 +24,20 @@ from support.runs import ALARMED, GRID, NOTICE, evaluation, images, run_info
 @pytest.fixture(autouse=True)
 def _alone(tmp_path, monkeypatch):
     """Everything that wandb writes goes to the test's folder."""
-    for name in ("WANDB_MODE", "WANDB_RUN_ID", "WANDB_PROJECT"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
     for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
 
 
-def write(folder: Path, evaluations: list[Evaluation], sink: WandbSink | None = None, **changes) -> None:
+def write(folder: Path, shown: list[Evaluation], sink: WandbSink | None = None, **changes) -> None:
     record = RunRecord(folder, GRID)
     sink = sink or WandbSink()
     sink.start(run_info(folder, **changes))
-    for found in evaluations:
+    for found in shown:
         record.write_images(found.step, images())
         sink.write(found, images())
-    sink.close(RunSummary(tuple(evaluations), "face_similarity", evaluations[-1].step, StopReason.PATIENCE))
+    sink.close(RunSummary(tuple(shown), "face_similarity", shown[-1].step, StopReason.PATIENCE))
     record.close()
 
 
@@ -59,6 +60,8 @@ def log_entries(content: bytes, block: int = 32768) -> Iterator[bytes]:
             position += block - position % block
             continue
         _, length, kind = struct.unpack_from("<IHB", content, position)
+        if position + 7 + length > len(content):  # still being written
+            return
         entry += content[position + 7 : position + 7 + length]
         position += 7 + length
         if kind in (1, 4):  # whole, or the last part
@@ -201,6 +204,70 @@ def test_the_environment_can_only_make_it_more_private(tmp_path, monkeypatch, mo
     assert init_arguments(tmp_path, {"mode": mode}, None)["mode"] == used
 
 
+def test_what_used_to_be_called_dryrun_is_offline(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "dryrun")
+    assert init_arguments(tmp_path, {"mode": "online"}, None)["mode"] == "offline"
+
+
+LABELS = {"group": "faces", "tags": ["a", "b"], "job_type": "train", "notes": "mine", "name": "first", "project": "own"}
+"""Options of the sink."""
+
+IN_ENVIRONMENT = {
+    "WANDB_RUN_GROUP": "faces",
+    "WANDB_TAGS": "a,b",
+    "WANDB_JOB_TYPE": "train",
+    "WANDB_NOTES": "mine",
+    "WANDB_NAME": "first",
+    "WANDB_PROJECT": "own",
+    "WANDB_ENTITY": "team",
+    "WANDB_RUN_ID": "id7",
+}
+
+
+def labels_of(folder: Path) -> dict:
+    """What the run calls itself."""
+    run = [record.run for record in records(folder) if record.HasField("run")][-1]
+    found = {"group": run.run_group, "tags": list(run.tags), "job_type": run.job_type, "notes": run.notes}
+    return {**found, "name": run.display_name, "project": run.project}
+
+
+def test_the_labels_of_the_config_reach_the_run(tmp_path):
+    write(tmp_path, [evaluation(0)], WandbSink(**LABELS))
+    assert labels_of(tmp_path) == {**LABELS, "notes": f"mine\n{NOTICE}"}
+
+
+@pytest.fixture
+def read_anew() -> Iterator[None]:
+    """wandb reads the environment once a process, unless told otherwise."""
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
+@pytest.mark.usefixtures("read_anew")
+def test_the_environment_labels_the_run_where_the_config_does_not(tmp_path, monkeypatch):
+    for name, value in IN_ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "elsewhere"))
+    (tmp_path / "elsewhere").mkdir()
+    write(tmp_path, [evaluation(0)])
+    assert labels_of(tmp_path / "elsewhere") == {**LABELS, "notes": f"mine\n{NOTICE}"}
+    assert (tmp_path / "wandb/run-id").read_text() == "id7"
+    write(tmp_path, [evaluation(300)], WandbSink(project="config", tags=["c"]), resume_step=0)
+    assert labels_of(tmp_path / "elsewhere")["tags"] == ["c"]
+    assert labels_of(tmp_path / "elsewhere")["project"] == "config"
+
+
+def test_no_argument_of_ours_takes_the_place_of_a_variable(tmp_path, monkeypatch):
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb/run-id").write_text("old")
+    assert init_arguments(tmp_path, {"mode": "online"}, 0).keys() >= {"project", "dir", "id", "resume"}
+    for name in ("PROJECT", "DIR", "RUN_ID", "RESUME", "CONSOLE", "QUIET", "SILENT"):
+        monkeypatch.setenv(f"WANDB_{name}", "x")
+    options = dict.fromkeys(WandbSink.Options.__dataclass_fields__.keys() - {"mode", "images"})
+    assert init_arguments(tmp_path, options, 0) == {"mode": "offline", "settings": {"x_disable_meta": True}}
+
+
 def test_a_given_run_is_left_open(tmp_path):
     with wandb.init(mode="offline", dir=tmp_path, project="mine", settings={"silent": True, "console": "off"}) as run:
         write(tmp_path, [evaluation(0, 0.1)], WandbSink(run=run))
@@ -244,8 +311,21 @@ def test_an_alarm_that_begins_to_sound_is_an_alert_once(tmp_path):
     assert [row["alarm/aesthetic"] for row in history(tmp_path) if STEP in row] == [5.5] * 5
 
 
+def test_the_pareto_front_is_a_scatter_plot_of_the_steps(tmp_path):
+    write(tmp_path, [evaluation(0, 0.1), evaluation(300, 0.4)])
+    rows = [row for row in history(tmp_path) if STEP in row]
+    assert "pareto_table.path" not in rows[0]
+    assert rows[1]["pareto_table.nrows"] == 2
+    run = max(tmp_path.glob("wandb/offline-run-*"))
+    [table] = [json.loads(path.read_text()) for path in run.rglob("pareto_table*.json")]
+    assert table["columns"] == ["step", "face_similarity", "aesthetic", "pareto"]
+    assert [row[0] for row in table["data"]] == [0, 300]
+    assert [row[3] for row in table["data"]] == [False, True]
+
+
 def test_a_resume_says_nothing_again_of_an_alarm_that_sounded_before(tmp_path):
-    write(tmp_path, [sounding(100, "aesthetic")], columns=ALARMED, sounding=("aesthetic",), resume_step=0)
+    before = (sounding(50, "aesthetic"),)
+    write(tmp_path, [sounding(100, "aesthetic")], columns=ALARMED, evaluations=before, resume_step=50)
     assert alerts(tmp_path) == []
 
 

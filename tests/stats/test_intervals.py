@@ -19,7 +19,7 @@ from finetune_monitor.stats.intervals import (
 )
 
 ROUNDS = 1500
-"""Of a simulation; an interval that covers 95 % is then found within 93.3 and 96.7 % with a chance of 99.7 %."""
+"""Of a simulation; an interval that covers 95% is then found within 93.3 and 96.7% with a chance of 99.7%."""
 
 DESIGNS = [(2, 4), (4, 4), (8, 8)]
 

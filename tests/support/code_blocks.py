@@ -9,7 +9,7 @@ from support.places import ROOT
 
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
-LANGUAGES = {"sh", "python", "yaml", "text", "diff", "", "{include}", "{toctree}", "{eval-rst}"}
+LANGUAGES = {"sh", "python", "yaml", "text", "diff", "", "{include}", "{literalinclude}", "{toctree}", "{eval-rst}"}
 """Those of blocks that are checked, of output and excerpts, which are not, and directives, which the site checks."""
 
 

@@ -13,15 +13,27 @@ import torch
 from support.places import SHARED
 
 CHROMIUM = "needs Chromium: apt install chromium"
+DIFFUSERS = "DIFFUSERS_REPOSITORY"
+"""The environment variable that names a clone of diffusers, whose examples are in no package."""
 
 bitsandbytes = pytest.mark.skipif(
     find_spec("bitsandbytes") is None or not torch.cuda.is_available(),
     reason="needs a GPU and bitsandbytes: pip install bitsandbytes",
 )
+clearml = pytest.mark.skipif(find_spec("clearml") is None, reason="needs ClearML: pip install clearml")
+diffusers_examples = pytest.mark.skipif(
+    DIFFUSERS not in os.environ,
+    reason=f"needs diffusers' examples: {DIFFUSERS}=PATH of a clone of github.com/huggingface/diffusers at v0.40.0",
+)
 flux_samplers = pytest.mark.skipif(
     metadata.version("diffusers").startswith(("0.33.", "0.34.")), reason="needs diffusers 0.35: Flux takes one sampler"
 )
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+jupyter = pytest.mark.skipif(
+    find_spec("nbclient") is None or find_spec("ipykernel") is None,
+    reason="needs Jupyter: pip install nbclient ipykernel",
+)
+lightning = pytest.mark.skipif(find_spec("lightning") is None, reason="needs Lightning: pip install lightning")
 ordinary_user = pytest.mark.skipif(os.geteuid() == 0, reason="needs a user other than root")
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA GPU")
 

@@ -1,5 +1,6 @@
 """Small runs and sweeps for tests of the report page, written with the package's own record."""
 
+import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from PIL import Image
 
 from finetune_monitor.record.evaluation import Decision, Evaluation, RunSummary, ScoredImage, StopReason, summarize
 from finetune_monitor.record.grid import PromptGrid
+from finetune_monitor.record.kept_weights import LORA_FILE, NOTE, step_folder
 from finetune_monitor.record.run_record import RunRecord
 from support.runs import RUN
 
@@ -31,29 +33,49 @@ class Recording:
     def best(self) -> int:
         return max(self.scores, key=lambda step: self.scores[step])
 
-    def add(self, step: int, score: float, faceless: Collection[int] = (), missing: Collection[int] = ()) -> None:
+    def add(
+        self,
+        step: int,
+        score: float,
+        faceless: Collection[int] = (),
+        missing: Collection[int] = (),
+        aesthetic: float = 5.0,
+    ) -> None:
         """One evaluation; positions of the cells without a face and of those whose image could not be made."""
         self.scores[step] = score
         cells = self.record.grid.cells
         rendered = [None if cell.index in missing else color(step, cell.index) for cell in cells]
         files = self.record.write_images(step, rendered)
         images = tuple(
-            ScoredImage(cell, file, scores(score, cell.index, faceless, missing))
+            ScoredImage(cell, file, scores(score, cell.index, faceless, missing, aesthetic))
             for cell, file in zip(cells, files, strict=True)
         )
         decision = Decision(False, None, self.best)
         self.record.append(Evaluation(step, step / 10, 1000.0 + step, summarize(images, {}), images, {}, decision))
+
+    def keep(self, step: int) -> None:
+        """The files of a LoRA, as far as a page looks at them."""
+        folder = step_folder(self.record.output_dir, step)
+        folder.mkdir(parents=True)
+        (folder / NOTE).write_text(json.dumps({"step": step}))
+        (folder / LORA_FILE).touch()
 
     def end(self, reason: StopReason = StopReason.PATIENCE) -> None:
         self.record.end(RunSummary(self.record.evaluations, "face_similarity", self.best, reason))
         self.record.close()
 
 
-def scores(score: float, position: int, faceless: Collection[int], missing: Collection[int]) -> dict[str, float]:
+def scores(
+    score: float, position: int, faceless: Collection[int], missing: Collection[int], aesthetic: float
+) -> dict[str, float]:
     if position in missing:
         return dict.fromkeys(("face_similarity", "faces_found", "aesthetic"), math.nan)
     similarity = math.nan if position in faceless else score + 0.01 * position
-    return {"face_similarity": similarity, "faces_found": float(position not in faceless), "aesthetic": 5.0 - position}
+    return {
+        "face_similarity": similarity,
+        "faces_found": float(position not in faceless),
+        "aesthetic": aesthetic - position,
+    }
 
 
 def color(step: int, position: int) -> Image.Image:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
+from torch.nn.parallel import DistributedDataParallel
 
 from finetune_monitor import FinetuneMonitor, Patience, PromptGrid
 from finetune_monitor.base import distributed
@@ -77,6 +78,26 @@ def broken(pipeline):
     if distributed.rank() == 1:
         pipeline.unet.register_forward_pre_hook(lambda module, inputs: 1 / 0)
     return pipeline
+
+
+def wrapped(folder):
+    """The scores of a loop of one's own over a wrapped denoiser, and what was learned with the monitor and without."""
+    found = {}
+    for name in ("alone", "watched"):
+        pipeline = tiny.stable_diffusion()
+        pipeline.unet = DistributedDataParallel(pipeline.unet)
+        monitor = FinetuneMonitor(pipeline, GRID, [Brightness()], folder, every=1) if name == "watched" else None
+        optimizer = torch.optim.SGD(pipeline.unet.parameters(), 0.1)
+        for step in (1, 2):
+            latents = torch.full((1, 4, 16, 16), 1.0 + distributed.rank())
+            pipeline.unet(latents, torch.tensor(10), torch.ones(1, 4, 16)).sample.square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if monitor is not None:
+                monitor.on_step_end(step)
+        found[name] = [parameter.double().sum().item() for parameter in pipeline.unet.parameters()]
+    monitor.close()
+    return {**found, "scores": [evaluation.scores["brightness"].mean for evaluation in monitor.evaluations]}
 
 
 class OwnClock(Budget):
@@ -167,6 +188,7 @@ def main():
         "one_cell": watch(folder / "one_cell", Brightness(), PromptGrid(["a"], [0], steps=2, size=(32, 32))),
         "slow": watch(folder / "slow", Brightness(slow=1)),
         "clocks": disagree(folder / "clocks"),
+        "wrapped": wrapped(folder / "wrapped"),
     }
     losses = train(folder, config)
     (folder / f"rank{dist.get_rank()}.json").write_text(json.dumps({"found": found, "losses": losses}))

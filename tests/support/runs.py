@@ -77,5 +77,5 @@ def write_run(folder: Path, steps: dict[int, float], reason: StopReason | None =
 
 def run_info(folder: Path, **changes: object) -> RunInfo:
     hparams = {"train.rank": 4, "train.flip": True, "data.name": "sks", "hub.token": "CANARY"}
-    info = RunInfo(folder, hparams, COLUMNS, {"face_similarity": CEILING}, (NOTICE,))
+    info = RunInfo(folder, hparams, COLUMNS, {"face_similarity": CEILING}, (NOTICE,), best_metric="face_similarity")
     return replace(info, **changes)

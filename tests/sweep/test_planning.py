@@ -41,6 +41,22 @@ def begin(plan, trial):
     (run / "run.json").write_text("{}")
 
 
+RANKS = {"train.rank": [2, 4]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({"axes": RANKS}, "best"),
+        ({"axes": RANKS, "set": {"monitor.keep": "all"}}, "all"),
+        ({"axes": {"monitor.keep": ["last 2"]}}, "last 2"),
+    ],
+)
+def test_a_trial_keeps_the_best_weights_unless_it_is_told_otherwise(plan, changes, kept):
+    made = plan(**changes)
+    assert [made.validated(trial).monitor.keep for trial in made.trials] == [kept] * len(made.trials)
+
+
 def test_what_is_taken_off_an_axis_is_set_aside_and_comes_back(plan, tmp_path):
     known = TrialRecord("rank=2", {"train.rank": 2}, state=TrialState.STOPPED_EARLY, attempts=2, seconds=9.0)
     write_trial(tmp_path / "sweep/trials/rank=2", {0: 0.1}, images=False)

@@ -9,12 +9,14 @@ import pytest
 import yaml
 
 from finetune_monitor.cli import main
+from finetune_monitor.sweep.spec import SweepConfig
 from finetune_monitor.training.config import Config, load_config
-from finetune_monitor.training.describe import commented_config, json_schema, keys_of, rule_sections
+from finetune_monitor.training.describe import commented_config, json_schema, keys_of, rule_sections, schema_of
 from support.places import ROOT
 
-CONFIGS = sorted(path for path in (ROOT / "configs").glob("*.yaml") if not path.name.startswith("sweep"))
-SCHEMA = ROOT / "configs/schema.json"
+SWEEPS = sorted((ROOT / "configs").glob("sweep*.yaml"))
+CONFIGS = sorted(set((ROOT / "configs").glob("*.yaml")) - {*SWEEPS})
+SCHEMAS = {"train": ROOT / "configs/schema.json", "sweep": ROOT / "configs/schema_sweep.json"}
 REQUIRED = {
     "model": "stable-diffusion-v1-5/stable-diffusion-v1-5",
     "output_dir": "runs/ana",
@@ -50,10 +52,20 @@ def test_every_key_says_what_it_means_in_a_sentence(section):
     assert [key.name for key in keys if "None" in key.meaning] == []
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
-def test_the_configs_fit_the_schema_and_name_it(path):
-    jsonschema.validate(yaml.safe_load(path.read_text()), json_schema())
-    assert path.read_text().splitlines()[1] == f"# yaml-language-server: $schema={SCHEMA.name}"
+@pytest.mark.parametrize("path", [*CONFIGS, *SWEEPS], ids=lambda path: path.name)
+def test_the_configs_fit_their_schema_and_name_it(path):
+    schema, kind = (schema_of(SweepConfig, "sweep"), "sweep") if path in SWEEPS else (json_schema(), "train")
+    jsonschema.validate(yaml.safe_load(path.read_text()), schema)
+    assert path.read_text().splitlines()[1] == f"# yaml-language-server: $schema={SCHEMAS[kind].name}"
+
+
+@pytest.mark.parametrize("early", ["asha", {"rule": "asha", "reduction": 4}, None])
+def test_the_sweeps_schema_takes_early_termination_as_a_name_or_a_section(early):
+    content = yaml.safe_load(SWEEPS[0].read_text()) | {"early_termination": early}
+    jsonschema.validate(content, schema_of(SweepConfig, "sweep"))
+    for wrong in ({"early_termination": "hyperband"}, {"retry": 1}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(content | wrong, schema_of(SweepConfig, "sweep"))
 
 
 @pytest.mark.parametrize(
@@ -80,9 +92,10 @@ def test_the_schema_allows_classes_of_ones_own():
     jsonschema.validate(content, json_schema())
 
 
-def test_the_schema_beside_the_configs_is_new(capsys):
+@pytest.mark.parametrize("kind", SCHEMAS)
+def test_the_schemas_beside_the_configs_are_new(kind, capsys):
     tested = re.search(r"^pydantic==(.*)$", (ROOT / "requirements.lock").read_text(), re.MULTILINE)[1]
     if version("pydantic") != tested:
-        pytest.skip(f"schemas differ between versions of pydantic; the file is written by {tested}")
-    assert main(["config", "--schema"]) == 0
-    assert json.loads(capsys.readouterr().out) == json.loads(SCHEMA.read_text()), "run `make schema`"
+        pytest.skip(f"schemas differ between versions of pydantic; the files are written by {tested}")
+    assert main(["config", "--schema", kind]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(SCHEMAS[kind].read_text()), "run `make schema`"

@@ -205,7 +205,7 @@ def test_a_run_records_shows_and_stops_by_the_held_out_photos(train, five, capfd
     assert len(list((folder / "references").glob("*.webp"))) == 5
     [charts] = EventAccumulator(str(folder / "tensorboard")).Reload().Tensors("custom_scalars__config__")
     assert f"interval/{HELD_OUT}/low".encode() in charts.tensor_proto.string_val[0]
-    tables = list(folder.glob("wandb/offline-run-*/files/media/table/*.json"))
+    tables = list(folder.glob("wandb/offline-run-*/files/media/table/*images*.json"))
     assert tables
     assert all(HELD_OUT in json.loads(path.read_text())["columns"] for path in tables)
     capfd.readouterr()

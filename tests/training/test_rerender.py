@@ -16,8 +16,9 @@ from PIL import Image
 from finetune_monitor import FinetuneMonitor, PromptGrid
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.cli import main
+from finetune_monitor.record.kept_weights import kept_weights
 from finetune_monitor.training.config import load_config
-from finetune_monitor.training.rerender import Distance, _same_batch, distance, exported_steps, rerender
+from finetune_monitor.training.rerender import Distance, _same_batch, distance, rerender
 from finetune_monitor.training.run import run
 from support.tiny import tiny_config
 
@@ -76,9 +77,13 @@ def command(folder: Path, step: int = 6, cell: str = "p00-s1", *more: object) ->
 @pytest.mark.parametrize("training", TRAININGS)
 def test_an_image_made_again_is_the_recorded_one_pixel_for_pixel(trained, training):
     folder = trained(training)
-    assert exported_steps(folder) == {0: None, 6: folder / "last"}
+    lora = {step: folder / f"weights/step-{step:06d}" for step in (3, 6)}
+    kept = (
+        {6: folder / "last"} if training.startswith("full") else lora
+    )  # no face was found, so no step may be the best
+    assert {step: found.folder for step, found in kept_weights(folder).items()} == kept
     last = rerender(folder, 6, "p00-s1")
-    assert (last.distance, last.weights) == (SAME, str(folder / "last"))
+    assert (last.distance, last.weights) == (SAME, str(kept[6]))
     assert last.recorded is not None
     with Image.open(recorded(folder, 0, "p00-s1")) as base:
         assert distance(base, last.recorded).share > 0.1  # the weights make the image
@@ -108,7 +113,7 @@ def test_an_image_that_was_changed_differs(copied, capsys):
     pixels[0, :4, 1] ^= 128
     Image.fromarray(pixels).save(path)
     assert command(copied) == 1
-    assert "equal:    no: up to 128 of 255 apart, in 0.098 % of the pixels" in capsys.readouterr().out
+    assert "equal:    no: up to 128 of 255 apart, in 0.098% of the pixels" in capsys.readouterr().out
 
 
 def test_what_is_not_here_as_in_the_run_is_said_where_they_differ(copied, capsys):
@@ -135,6 +140,7 @@ def test_without_a_recorded_image_of_this_size_nothing_is_equal(copied, capsys, 
 
 
 def test_weights_that_were_set_aside_are_found_by_their_step(copied, capsys):
+    shutil.rmtree(copied / "weights")
     (copied / "last").rename(copied / "best-step-000006")
     assert command(copied) == 0
     assert f"weights:  {copied / 'best-step-000006'}" in capsys.readouterr().out
@@ -143,7 +149,7 @@ def test_weights_that_were_set_aside_are_found_by_their_step(copied, capsys):
 @pytest.mark.parametrize(
     ("step", "cell", "said"),
     [
-        (3, "p00-s0", r"no exported weights of step 3; expected one of 0 \(the base model\), 6 \(last\)"),
+        (4, "p00-s0", r"no weights of step 4, expected 3, 6; monitor\.keep"),
         (6, "p0-s1", r"found 'p0-s1', expected one of 2 cells from p00-s0 to p00-s1 .*did you mean p00-s1\?"),
         (6, "x", r"found 'x', .*the first is p00-s0"),
     ],
@@ -210,7 +216,7 @@ def test_a_run_of_a_loop_of_ones_own_is_made_again_by_what_its_record_names(tiny
     own_loop(StableDiffusionPipeline.from_pretrained(tiny_model), run_folder)
     base, best = (rerender(run_folder, step, "p00-s1") for step in (0, 1))
     assert (base.distance, best.distance) == (SAME, SAME)
-    assert best.weights == str(run_folder / "best")
+    assert best.weights == str(run_folder / "weights/step-000001")
     assert base.notes == (f"{run_folder}: has no config.yaml, so the precision is unknown",)
 
 
@@ -236,9 +242,9 @@ def test_a_pipeline_that_diffusers_does_not_know_and_a_config_of_someone_else_ar
 
 
 def test_weights_that_are_damaged_are_named(copied):
-    path = copied / "last/pytorch_lora_weights.safetensors"
+    path = copied / "weights/step-000006/pytorch_lora_weights.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"last: cannot load its weights into the model .*restore the folder"):
+    with pytest.raises(UserError, match=r"step-000006: cannot load its weights into the model .*restore the folder"):
         rerender(copied, 6, "p00-s0")
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -347,6 +348,41 @@ def test_no_space_is_said_before_training(write_config, monkeypatch):
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(UserError, match="GiB free"):
         run(load_config(write_config(), [OFF]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "copies"),
+    [
+        (["monitor.every=1"], 6 + 2),  # a LoRA: all steps
+        (["monitor.every=1", "monitor.keep=best"], 2 + 2),
+        (["monitor.every=4", "monitor.keep=all"], 2 + 2),  # step 4 and the last one
+        (["monitor.every=1", "monitor.keep=last 3"], 4 + 2),
+        (["monitor.every=1", "train.method=full"], 2 + 2),
+        (["monitor.enabled=false"], 2),
+    ],
+)
+def test_the_space_for_the_weights_that_are_kept_is_counted(write_config, tmp_path, monkeypatch, changes, copies):
+    from finetune_monitor.training import preflight
+
+    config = load_config(write_config(), [*changes, "train.optimizer=adamw", "train.keep_checkpoints=1"])
+    trained, frozen = 10_000, 1_000
+    exported = trained + frozen if config.train.method == "full" else 2 * trained
+    needed = 4 * (2 * 3 * trained + copies * exported)
+    for free, fits in ((needed, True), (needed - 1, False)):
+        monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path, free=free: type("Usage", (), {"free": free}))
+        with nullcontext() if fits else pytest.raises(UserError, match=r"keep fewer weights \(monitor.keep is"):
+            preflight.check_space(config, trained, frozen)
+
+
+def test_a_pareto_front_of_a_single_score_is_refused_before_training(write_config):
+    with pytest.raises(UserError, match=r"monitor\.keep: found pareto, but besides face_similarity no metric has"):
+        run(load_config(write_config(), ["monitor.keep=pareto"]))
+
+
+@pytest.mark.parametrize("keep", ["some", "last", "last 0", "3"])
+def test_a_choice_of_weights_that_there_is_not_is_named(write_config, keep):
+    with pytest.raises(UserError, match=r"monitor\.keep: .*"):
+        load_config(write_config(), [f"monitor.keep={keep}"])
 
 
 @needs.no_gpu

@@ -125,7 +125,7 @@ def main() -> None:
         print(f"  AUC {found.auc:.5f}")
         for name, cosines in (("same person", found.same), ("different people", found.different)):
             low, middle, high = np.percentile(cosines, (1, 50, 99)).round(2)
-            print(f"  {name}: {len(cosines)} pairs, mean {cosines.mean():.2f}, 1/50/99 % at {low}, {middle}, {high}")
+            print(f"  {name}: {len(cosines)} pairs, mean {cosines.mean():.2f}, 1/50/99% at {low}, {middle}, {high}")
 
 
 if __name__ == "__main__":

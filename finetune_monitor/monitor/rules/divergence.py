@@ -14,8 +14,8 @@ class Divergence:
     """Stop when training has diverged: the loss is not finite, or the score can no longer be measured.
 
     Args:
-        evaluations: stop after this many evaluations in a row without a single image in which the score, which was
-            measured before, can be measured. The loss is checked at every step for which the loop passes it
+        evaluations: stop after this many evaluations in a row in which the score cannot be measured on any image,
+            although it was measured before. The loss is checked at every step for which the loop passes it
             (`on_step_end(step, loss=...)`; train.py always does).
 
     Raises:

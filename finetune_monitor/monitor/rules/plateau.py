@@ -11,10 +11,10 @@ from finetune_monitor.record.evaluation import StopReason
 
 @dataclass(frozen=True)
 class Plateau:
-    """Stop when the last `window` evaluations are on average no better than the `window` before them by `min_delta`.
+    """Stop when the last `window` evaluations are on average at most `min_delta` better than the `window` before.
 
-    Step 0 is not included. Measured in benchmarks/SIGNALS.md: it mistakes a slow rise for a plateau less often than
-    patience does, because it compares averages rather than single evaluations.
+    Step 0 is not included. As measured in benchmarks/SIGNALS.md, it mistakes a slow rise for a plateau less often
+    than patience does, because it compares averages rather than single evaluations.
 
     Args:
         min_steps: never stop before this step.

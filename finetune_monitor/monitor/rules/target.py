@@ -20,8 +20,8 @@ class Target:
     evaluation is not enough.
 
     Args:
-        score: in the metric's unit.
-        share: 0 is the score at step 0, and 1 is the ceiling, which the metric must have.
+        score: the score to reach, in the metric's unit.
+        share: the share of the way to reach: 0 is the score at step 0, 1 is the ceiling, which the metric must have.
         prompts: 0-based indices of the grid's prompts to watch; None for all.
 
     Raises:
@@ -52,7 +52,7 @@ class Target:
         beyond = [sign * (point.score.mean - wanted) >= 0 for point in trained]
         if not holds(beyond, sure=worse_end(trained[-1].score, sign) >= sign * wanted):
             return None
-        way = f", {100 * self.share:g} % of the way to the photos" if self.share is not None else ""
+        way = f", {100 * self.share:g}% of the way to the photos" if self.share is not None else ""
         return Stop(
             StopReason.TARGET,
             f"{named(self)} is {shown(trained[-1].score)}, the target was {wanted:.3f}{way}",

@@ -148,7 +148,7 @@ function drawPeek(id) {
   const run = chosenRun();
   const place = chosenPlace(run);
   const content = imagesOf(run);
-  const key = [imagesKey(run), run.steps[place], run.scores, run.name, marksKey(content, place)];
+  const key = [imagesKey(run), run.steps[place], run.scores, run.name, run.weights[run.steps[place]], marksKey(content, place)];
   drawOnce(id, key, () => keeping(at(id), () => fillPeek(at(id), run, place)));
 }
 
@@ -164,5 +164,6 @@ function fillPeek(panel, run, place) {
     open.append(markedImage(run, place, position));
     strip.append(element("li", "", "", open));
   });
-  panel.replaceChildren(title, strip, button("link", "With all scores, next to the photos ↓", () => goTo(at("images"))));
+  const weights = hasWeights(run) ? [element("p", "soft weights", weightsInWords(run, run.steps[place]))] : [];
+  panel.replaceChildren(title, strip, ...weights, button("link", "With all scores, next to the photos ↓", () => goTo(at("images"))));
 }

@@ -50,16 +50,6 @@ function turnEnlarged(distance) {
   }
 }
 
-async function copyCommand() {
-  at("command").select();
-  try {
-    await navigator.clipboard.writeText(at("command").value);
-    write("copy", "Copied");
-  } catch {
-    write("copy", "Selected: copy with Ctrl-C");
-  }
-}
-
 function throughTheSteps() {
   const { id, step, position } = enlarged;
   at("enlarged").close();
@@ -81,8 +71,7 @@ function setUpEnlarged() {
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   at("previous").addEventListener("click", () => turnEnlarged(-1));
   at("next").addEventListener("click", () => turnEnlarged(1));
-  at("copy").addEventListener("click", copyCommand);
   at("close").addEventListener("click", () => dialog.close());
   at("to-timeline").addEventListener("click", throughTheSteps);
-  at("command").addEventListener("focus", () => at("command").select());
+  setUpCommand("command", "copy");
 }

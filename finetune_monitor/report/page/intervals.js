@@ -1,10 +1,10 @@
 "use strict";
 
-// The mean of paired differences with its uncertainty: Student's t interval, 95 % (Student 1908).
+// The mean of paired differences with its uncertainty: Student's t interval, 95% (Student 1908).
 
 const NORMAL = 1.959964;
 
-// Student's t for 95 %, by degrees of freedom from 1; beyond these, an expansion is accurate to a thousandth.
+// Student's t for 95%, by degrees of freedom from 1; beyond these, an expansion is accurate to a thousandth.
 const FEW_DEGREES = [12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.306, 2.2622, 2.2281];
 
 // The half-width of the interval in standard errors (Abramowitz and Stegun 1964, 26.7.5).

@@ -68,6 +68,7 @@ function runsTable() {
   const columns = [
     ...(hasPhotos ? [["photos", ({ photos }) => (isNumber(photos) ? String(photos) : "unknown")]] : []),
     ["best step", bestInTable],
+    ...(runs.some(hasWeights) ? [[element("span", "words", "weights"), (run) => element("span", "words", weightsInTable(run))]] : []),
     [element("span", "words", "state"), (run) => element("span", "words", endOf(run))],
     ...keys.map((key) => [settingHead(key), ({ settings }) => shortValue(settings[key])]),
   ];

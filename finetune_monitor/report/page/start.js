@@ -19,7 +19,9 @@ function redraw() {
   drawAnswer();
   drawRuns();
   drawCurves();
+  drawPareto();
   drawGallery();
+  drawWeights();
   drawTimeline();
   drawPairs();
   if (at("enlarged").open) {
@@ -57,7 +59,7 @@ function setUp() {
     input.addEventListener("change", () => choose({ [input.name]: input.value }));
   });
   at("side").addEventListener("change", ({ target }) => choose({ side: target.checked ? 1 : null }));
-  [setUpGallery, setUpEnlarged, setUpTimeline, setUpPairs].forEach((each) => each());
+  [setUpGallery, setUpWeights, setUpEnlarged, setUpTimeline, setUpPairs].forEach((each) => each());
   document.addEventListener("click", onAnchor);
   darkness.addEventListener("change", redraw);
   addEventListener("hashchange", () => {

@@ -1,1 +1,1 @@
-"""What a sweep has found: scores against the axis and over the steps, with a verdict in words."""
+"""The results of a sweep, by setting and over the steps, with a verdict in words."""

@@ -188,7 +188,7 @@ def print_answer(answer: Answer) -> None:
     from rich.markup import escape
 
     say = partial(Console().print, soft_wrap=True, highlight=False)
-    say(f"[bold]{escape(visible(answer.name))}[/]: intervals are 95 %, over {escape(visible(answer.units))}")
+    say(f"[bold]{escape(visible(answer.name))}[/]: intervals are 95%, over {escape(visible(answer.units))}")
     for verdict in answer.verdicts:
         group = answer.groups[verdict.group]
         where = f"{verdict.metric}, {verdict.at} step" + (f", {group}" if group else "")

@@ -33,7 +33,7 @@ def notes_on(results: Results, intervals: int) -> tuple[str, ...]:
     notes = [*_notices(results), _on_units(results), *_on_photos(results), *_on_steps(results)]
     if intervals > 1:
         notes.append(
-            f"each interval has 95 % confidence by itself; the verdicts use {intervals} of them, and about 1 in 20 "
+            f"each interval has 95% confidence by itself; the verdicts use {intervals} of them, and about 1 in 20 "
             "shows a change where there is none"
         )
     return (*notes, *_on_trials(results))

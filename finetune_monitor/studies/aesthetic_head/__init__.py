@@ -1,1 +1,1 @@
-"""Fit an aesthetic head on human ratings, measure it, and score images with it."""
+"""Fit an aesthetic head on human ratings, evaluate it, score images with it."""

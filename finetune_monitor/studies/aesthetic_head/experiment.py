@@ -280,6 +280,6 @@ def _fitted_with(settings: FitSettings, found: _Found, fold_count: int | None) -
 
 
 def _agreement(measured: Measured) -> str:
-    """The head's agreement with people as JSON: value and 95 % interval of each statistic."""
+    """The head's agreement with people as JSON: value and 95% interval of each statistic."""
     found = measured.overall[HEAD]
     return json.dumps({"srcc": found.srcc.to_json(), "plcc": found.plcc.to_json(), "mae": found.mae.to_json()})

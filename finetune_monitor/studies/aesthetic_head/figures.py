@@ -210,7 +210,7 @@ def _beyond(x: Float[np.ndarray, "n"], outer: tuple[float, float]) -> str:
     measured = x[~np.isnan(x)]
     below, above = (measured < outer[0]).sum(), (measured > outer[1]).sum()
     n = max(1, len(measured))
-    return f"{100 * below / n:.1f} % below, {100 * above / n:.1f} % above"
+    return f"{100 * below / n:.1f}% below, {100 * above / n:.1f}% above"
 
 
 def _steps(scores: Float[np.ndarray, "n"]) -> list[tuple[str, Int[np.ndarray, "some"]]]:

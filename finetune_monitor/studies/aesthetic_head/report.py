@@ -33,7 +33,7 @@ CRITICISM = (
 )
 FEW_IMAGES = "Intervals over fewer than about ten images are too narrow: so few do not show how much others would vary."
 HOW_TO_READ = {
-    "calibration.png": "On the diagonal, scores match the ratings. Lines: 95 % intervals; hollow: one image.",
+    "calibration.png": "On the diagonal, scores match the ratings. Lines: 95% intervals; hollow: one image.",
     "histograms.png": "Scores that are compressed toward the middle have a narrower outline than the gray ratings.",
     "errors.png": "Lower is better; a head that stays close to the mean errs less in the middle and more outside.",
     "examples.png": "Do the rows improve from top to bottom? The last rows show where head and people differ most.",
@@ -256,7 +256,7 @@ def _page(
     parts = [
         f"# {escaped(title)}",
         f"How close the scores of *{escaped(predictions.head)}* come to people's mean ratings of "
-        f"{len(predictions.names):,} images, from {low:g} to {high:g}. Brackets contain 95 % bootstrap intervals over "
+        f"{len(predictions.names):,} images, from {low:g} to {high:g}. Brackets contain 95% bootstrap intervals over "
         "these images, which do not cover another training run; — marks what cannot be computed.",
         _facts_table(facts),
         _overall_section(predictions, measured),

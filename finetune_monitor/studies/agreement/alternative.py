@@ -41,7 +41,7 @@ def alternative_test(stars: Labels, labels: Labels) -> AlternativeTest | None:
     """The test of the model against each labeler, image by image, by distance to the other labelers' labels.
 
     Distance is the root mean square. A one-sided t-test for each labeler checks whether the model loses by less than
-    epsilon; the false discovery rate is kept at 5 % (Benjamini and Yekutieli 2001).
+    epsilon; the false discovery rate is kept at 5% (Benjamini and Yekutieli 2001).
 
     Args:
         stars: the model's stars in each labeler's place.

@@ -234,10 +234,10 @@ def _labeler_notes(labelers: Sequence[Labeler]) -> Iterator[str]:
 
 
 def _percent(share: float) -> str:
-    """A percentage that is never 0 % of something nor 100 % of less than all."""
+    """A percentage that is never 0% of something nor 100% of less than all."""
     if 0 < share < 0.01 or 0.99 < share < 1:
-        return "under 1 %" if share < 0.5 else "over 99 %"
-    return f"{100 * share:.0f} %"
+        return "under 1%" if share < 0.5 else "over 99%"
+    return f"{100 * share:.0f}%"
 
 
 def _chosen(names: Sequence[str], chosen: Bool[np.ndarray, "n"]) -> tuple[str, ...]:

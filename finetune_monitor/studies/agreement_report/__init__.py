@@ -1,1 +1,1 @@
-"""The report of an agreement study: verdicts, tables, figures and images."""
+"""The report of an agreement study: verdicts, tables, figures, and images."""

@@ -37,10 +37,10 @@ NO_TEST = (
 NO_STARS = "There are no stars, so this part is left out: "
 
 READING = {
-    "Brackets": "95 % bootstrap intervals: people are drawn, then images of each, which errs on the wide side if "
-    "people differ little; if there are not two people, prompts with their seeds, or images, are drawn. Thresholds are "
-    "kept fixed. Intervals over fewer than about five people are too narrow, and none of them cover other labelers or "
-    "another training run. — marks what cannot be computed.",
+    "Brackets": "95% bootstrap intervals: people are resampled, then the images of each, which errs on the wide side "
+    "if people differ little. With fewer than two people, prompts with their seeds, or images, are resampled. "
+    "Thresholds are kept fixed. Intervals over fewer than about five people are too narrow, and none of them cover "
+    "other labelers or another training run. — marks what cannot be computed.",
     "Missing scores": "An image without a score, such as one without a face, is not compared: everything shown side by "
     "side is measured on the same images.",
     "Reconstruction": "The formulas in appendix B of the underlying article, How good is your model?, are lost; "
@@ -85,6 +85,6 @@ def squeeze(study: Study) -> str:
     """Why the histograms differ, with their shares of 1 and 5."""
     people, cheapest, matched = (100 * (found[0] + found[-1]) for found in histograms(study).values())
     return (
-        f"{SQUEEZED} Here {people:.0f} % of people's labels are 1 or 5, of the stars {cheapest:.0f} % by least cost "
-        f"and {matched:.0f} % by people's shares."
+        f"{SQUEEZED} Here {people:.0f}% of people's labels are 1 or 5, of the stars {cheapest:.0f}% by least cost "
+        f"and {matched:.0f}% by people's shares."
     )

@@ -114,7 +114,7 @@ def _shares(found: tables.Shares, form: str) -> Markup:
     if any(math.isnan(share) for share in found):
         return Markup("—")
     numbers = " · ".join(f"{100 * share:.0f}" for share in found)
-    return Markup('{}<span class="interval">{} %</span>').format(Markup(figures.share_bar(found)), numbers)
+    return Markup('{}<span class="interval">{}%</span>').format(Markup(figures.share_bar(found)), numbers)
 
 
 def _dots(name: str, rows: Sequence[tuple[str, str, Estimate, Estimate | None]]) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""One trial of a sweep: the training in a process of its own, and what watches over it."""
+"""One trial of a sweep: the training in its own process, and its supervisor."""

@@ -102,7 +102,7 @@ def test_histograms_say_how_much_lies_far_out():
     shown = "\n".join(texts(all_figures()["histograms"]))
     for label, column in {"ratings of people (n = 300)": RATINGS, **SCORES}.items():
         below, above = 100 * (column < 3.5).mean(), 100 * (column > 7.25).mean()
-        assert f"{label}: {below:.1f} % below, {above:.1f} % above" in shown
+        assert f"{label}: {below:.1f}% below, {above:.1f}% above" in shown
     assert "3.50 and 7.25" in shown
 
 

@@ -176,13 +176,13 @@ def test_everything_odd_is_noted_at_once():
     ]
     ratings += [*hasty, rated("i0", "absent", 1), rated("i0", "absent", 2), rated("alone", "x", 1)]
     assert table_notes(label_tables(ratings)["m"]) == [
-        "14 of 66 labels are missing (21 %).",
+        "14 of 66 labels are missing (21%).",
         "1 earlier rating of the same image by the same labeler left out, because only the latest counts.",
         "1 image with fewer than 2 labels: alone.",
         "1 labeler who always gave the same answer: flat.",
-        "1 labeler who labeled less than half of the images: absent (9 %).",
+        "1 labeler who labeled less than half of the images: absent (9%).",
         "1 labeler whose Spearman against the mean of the others is negative; is the scale reversed? contrary (-1.00).",
-        "1 labeler with at least a fifth of the answers in under 300 ms: hasty (20 %).",
+        "1 labeler with at least a fifth of the answers in under 300 ms: hasty (20%).",
     ]
 
 
@@ -196,7 +196,7 @@ def test_long_lists_are_cut_and_small_shares_are_not_nothing():
     full[0, 0] = NONE
     images = tuple(f"i{place}" for place in range(200))
     one_gap = replace(table, labelers=("r0", "r1"), images=images, labels=full, durations=full * NONE)
-    assert table_notes(one_gap)[0] == "1 of 400 labels are missing (under 1 %)."
+    assert table_notes(one_gap)[0] == "1 of 400 labels are missing (under 1%)."
 
 
 @settings(deadline=None)
@@ -235,4 +235,4 @@ def test_the_real_ratings_are_those_that_are_known():
     assert np.mean([found.others for found in describe_labelers(near_complete)]) == pytest.approx(0.58, abs=0.005)
     place = appeal.labelers.index("7"), appeal.images.index("glide/p20.png")
     assert tables["prompt_matching"].labels[place] == 1  # rated 3 first, then 1
-    assert "5 labelers who labeled less than half of the images: 82 (5 %)" in " ".join(table_notes(appeal))
+    assert "5 labelers who labeled less than half of the images: 82 (5%)" in " ".join(table_notes(appeal))

@@ -315,7 +315,7 @@ def test_label_studios_full_export_is_read(read):
         (chosen("4: good"), 4),
         (chosen("4) good"), 4),
         (chosen("4 (good)"), 4),
-        (chosen("4 good, 10 % better"), 4),
+        (chosen("4 good, 10% better"), 4),
         (chosen("4 \u2013 \u00fcberzeugend"), 4),
         (rated(4.5), None),
         (rated(0), None),

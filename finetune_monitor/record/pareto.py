@@ -1,0 +1,88 @@
+"""The Pareto front of two scores: the steps that no other step beats in both."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from finetune_monitor.record.columns import ScoreColumn
+from finetune_monitor.record.curve import smoothed_curve
+from finetune_monitor.record.evaluation import Evaluation
+
+Pair = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ParetoFront:
+    """Two scores at every step that has both, and the steps that no other step beats in both.
+
+    The values are those of the smoothed curves, one of which determines the best step.
+
+    columns: the score that determines the best step, and the second one.
+    points: the values at each step.
+    steps: the front, by step; 0 is the untouched model.
+    """
+
+    columns: tuple[str, str]
+    points: Mapping[int, Pair]
+    steps: tuple[int, ...]
+
+    def __str__(self) -> str:
+        """The steps in words, without the untouched model."""
+        steps = ", ".join(str(step) for step in self.steps if step) or "none but the base model"
+        return f"{steps} (no other step is better in both {self.columns[0]} and {self.columns[1]})"
+
+
+def pareto_columns(columns: Mapping[str, ScoreColumn], best_metric: str) -> tuple[str, str] | None:
+    """The score that determines the best step, and the first score of another metric; None if there is no second one.
+
+    Both have a direction. A score with an alarm has a limit of its own and is not a second goal.
+    """
+    first = columns.get(best_metric, ScoreColumn())
+    if first.higher_is_better is None:
+        return None
+    others = [name for name, column in columns.items() if _is_goal(column) and column.metric != first.metric]
+    return (best_metric, others[0]) if others else None
+
+
+def _is_goal(column: ScoreColumn) -> bool:
+    return column.role == "score" and column.higher_is_better is not None and column.alarm is None
+
+
+def pareto_front(
+    history: Sequence[Evaluation], columns: Mapping[str, ScoreColumn], best_metric: str
+) -> ParetoFront | None:
+    """The front over all evaluations so far; None without a second score, or if no step has both."""
+    pair = pareto_columns(columns, best_metric)
+    if pair is None:
+        return None
+    curves = [dict(smoothed_curve(history, name)) for name in pair]
+    points = {step: (value, curves[1][step]) for step, value in curves[0].items() if step in curves[1]}
+    return ParetoFront(pair, points, _best_of_both(points, columns, pair)) if points else None
+
+
+def pareto_contenders(
+    history: Sequence[Evaluation], columns: Mapping[str, ScoreColumn], best_metric: str
+) -> tuple[int, ...]:
+    """The steps that are on the front now or may be with the next evaluation.
+
+    The newest smoothed value of each score changes with the next evaluation. Until then its step may neither be left
+    out nor beat another one.
+    """
+    found = pareto_front(history, columns, best_metric)
+    if found is None:
+        return ()
+    newest = {smoothed_curve(history, name)[-1][0] for name in found.columns}
+    final = {step: pair for step, pair in found.points.items() if step not in newest}
+    return tuple(sorted({*_best_of_both(final, columns, found.columns), *newest}))
+
+
+def _best_of_both(
+    points: Mapping[int, Pair], columns: Mapping[str, ScoreColumn], pair: tuple[str, str]
+) -> tuple[int, ...]:
+    signs = [1.0 if columns.get(name, ScoreColumn()).more_is_better else -1.0 for name in pair]
+    signed = {step: (signs[0] * first, signs[1] * second) for step, (first, second) in points.items()}
+    return tuple(sorted(step for step, own in signed.items() if not any(_beats(x, own) for x in signed.values())))
+
+
+def _beats(first: Pair, second: Pair) -> bool:
+    """Whether one is at least as good in both scores and better in one."""
+    return first != second and first[0] >= second[0] and first[1] >= second[1]
