@@ -12,7 +12,7 @@ from finetune_monitor.sinks import Sink
 from finetune_monitor.sinks.accelerate import TrackerSink, accelerate_sinks, end, log, start_sinks
 from finetune_monitor.sinks.tensorboard import TensorBoardSink
 from finetune_monitor.sinks.wandb import WandbSink
-from support.runs import CEILING, NOTICE, evaluation, images, run_info
+from support.runs import CEILING, NOTICE, evaluation, images, run_info, wait_for_the_next_second
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +53,7 @@ def test_losses_and_scores_stand_in_one_tensorboard_folder(tmp_path):
 def test_a_resume_hides_losses_and_scores_after_the_checkpoint(tmp_path):
     first = Accelerator(cpu=True)
     run(start_sinks(first, tmp_path, {TensorBoardSink: {}}), first, tmp_path, [0, 300, 600], 0.1)
+    wait_for_the_next_second()
     second = Accelerator(cpu=True)
     run(start_sinks(second, tmp_path, {TensorBoardSink: {}}, 450), second, tmp_path, [600], 0.2, resume_step=450)
     second.end_training()

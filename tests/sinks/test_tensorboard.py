@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from finetune_monitor.record.evaluation import RunSummary, StopReason
 from finetune_monitor.sinks import Sink
 from finetune_monitor.sinks.tensorboard import TensorBoardSink, _shortened
-from support.runs import ALARMED, CEILING, GRID, NOTICE, evaluation, images, run_info
+from support.runs import ALARMED, CEILING, GRID, NOTICE, evaluation, images, run_info, wait_for_the_next_second
 
 
 def write(sink: TensorBoardSink, folder, shown, **changes) -> None:
@@ -128,6 +128,7 @@ def test_a_resume_hides_what_was_written_after_the_checkpoint(tmp_path):
     first.start(run_info(tmp_path))  # killed: never closed
     for step in (0, 300, 600):
         first.write(evaluation(step, 0.1), images())
+    wait_for_the_next_second()
     write(TensorBoardSink(), tmp_path, [evaluation(600, 0.4)], resume_step=450)
     events = read(tmp_path / "tensorboard")
     assert points(events, "face_similarity") == [(0, 0.115), (300, 0.115), (600, 0.415)]

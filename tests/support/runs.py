@@ -1,6 +1,7 @@
 """Small runs for tests of the record and its views."""
 
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,3 +80,8 @@ def run_info(folder: Path, **changes: object) -> RunInfo:
     hparams = {"train.rank": 4, "train.flip": True, "data.name": "sks", "hub.token": "CANARY"}
     info = RunInfo(folder, hparams, COLUMNS, {"face_similarity": CEILING}, (NOTICE,), best_metric="face_similarity")
     return replace(info, **changes)
+
+
+def wait_for_the_next_second() -> None:
+    """TensorBoard reads the files of a folder in the order of their names, which hold the second of their creation."""
+    time.sleep(1.01 - time.time() % 1)
