@@ -1,10 +1,13 @@
 """Render and score the grid, each process its share; failures become missing values, and training continues."""
 
 import logging
+import math
+import reprlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from numbers import Real
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,12 +21,15 @@ from finetune_monitor.record.columns import SIDE, ScoreColumn
 from finetune_monitor.record.evaluation import Evaluation, ScoredImage
 from finetune_monitor.record.grid import Cell
 from finetune_monitor.rendering.renderer import Renderer, is_black
-from finetune_monitor.stats.estimate import MISSING, Estimate, FloatArray
+from finetune_monitor.stats.estimate import MISSING, Estimate
 
 GIB = 2**30
 
 COPIES = 4
 """How many copies of an image are in memory at once: rendered, sent between processes, and gathered for the sinks."""
+
+ROUNDING = 1e-4
+"""How far outside its bounds a score may lie, as a share of their distance: cosines of 1 are rounded."""
 
 logger = logging.getLogger(__name__)
 
@@ -113,11 +119,11 @@ class Evaluator:
             return rows
         for metric in self.metrics:
             shown, of = list(kept.values()), [cells[i] for i in kept]
-            found = self._guarded(metric, partial(_columns, metric.score, shown, of))
+            found = self._guarded(metric, partial(self._columns, metric, metric.score, shown, of))
             for name, values in (found or {}).items():
                 for i, value in zip(kept, values, strict=True):
                     if self._is_of(name, cells[i]):
-                        rows[i][name] = float(value)
+                        rows[i][name] = value
         return rows
 
     def _is_of(self, name: str, cell: Cell) -> bool:
@@ -145,11 +151,11 @@ class Evaluator:
                 continue
             known = {index: each for shard in shards for index, each in shard.get(metric.name, {}).items()}
             features = [known.get(cell.index) for cell in cells]
-            columns = self._guarded(metric, partial(_columns, inner.compare, features, cells))
+            columns = self._guarded(metric, partial(self._columns, metric, inner.compare, features, cells))
             for name, values in (columns or {}).items():
                 for cell, value in zip(cells, values, strict=True):
                     if self._is_of(name, cell):
-                        rows[cell.index][name] = float(value)
+                        rows[cell.index][name] = value
 
     def _samples(self) -> dict[str, list[float]]:
         """The results of metrics of the model itself; all processes measure them, as the weights may be sharded."""
@@ -170,22 +176,51 @@ class Evaluator:
                 found |= self._guarded(metric, partial(inner.derive, history)) or {}
         return found
 
+    def _columns(
+        self,
+        metric: Metric,
+        measure: Callable[[Any, Any], Mapping[str, Any]],
+        of_images: Sequence[Any],
+        cells: Sequence[Cell],
+    ) -> dict[str, list[float]]:
+        """The columns of a metric for images or their features, with one number each."""
+        columns = measure(of_images, cells)
+        if wrong := [name for name, values in columns.items() if len(values) != len(of_images)]:
+            raise ValueError(f"columns {', '.join(wrong)}: expected {len(of_images)} values each")
+        return {name: self._numbers(metric, name, list(values), cells) for name, values in columns.items()}
+
+    def _numbers(self, metric: Metric, name: str, values: Sequence[object], cells: Sequence[Cell]) -> list[float]:
+        """A column's values; those that are not scores are missing, with a warning that names the first."""
+        low, high = self.columns.get(name, SIDE).bounds
+        numbers = [score_of(value, (low, high)) for value in values]
+        if wrong := [i for i, number in enumerate(numbers) if number is None]:
+            others = f", as are {len(wrong) - 1} others" if len(wrong) > 1 else ""
+            self.warn(
+                f"values {name}",
+                f"metric {metric.name}: {name} of {cells[wrong[0]].id} is {reprlib.repr(values[wrong[0]])}, expected a "
+                f"finite number from {low:g} to {high:g}; it is recorded as missing{others}",
+            )
+        return [MISSING if number is None else number for number in numbers]
+
     def _guarded(self, metric: Metric, action: Callable[[], T]) -> T | None:
         try:
             return action()
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a library that a metric calls may exit
             self.warn(metric.name, f"metric {metric.name} failed; its scores are recorded as missing: {error!r}")
             return None
 
 
-def _columns(
-    measure: Callable[[Any, Any], dict[str, FloatArray]], of_images: Sequence[Any], cells: Sequence[Cell]
-) -> dict[str, FloatArray]:
-    """The columns of a metric for images or their features, with one value each."""
-    columns = measure(of_images, cells)
-    if wrong := [name for name, values in columns.items() if len(values) != len(of_images)]:
-        raise ValueError(f"columns {', '.join(wrong)}: expected {len(of_images)} values each")
-    return columns
+def score_of(value: object, bounds: tuple[float, float]) -> float | None:
+    """The number that a metric returned, NaN for a missing score; None if it cannot be a score within these bounds."""
+    try:
+        found = value.item() if hasattr(value, "item") else value
+        number = float(found) if isinstance(found, Real) else math.inf
+    except Exception:  # the value may be any object of the user's
+        return None
+    low, high = bounds
+    slack = ROUNDING * (high - low) if math.isfinite(high - low) else 0.0
+    fits = math.isfinite(number) and low - slack <= number <= high + slack
+    return number if fits or math.isnan(number) else None
 
 
 def _draws(metric: OfModel, renderer: Renderer) -> dict[str, list[float]]:
