@@ -42,13 +42,13 @@ COSTLY = {
 
 @pytest.mark.parametrize("text", COSTLY.values(), ids=COSTLY.keys())
 @pytest.mark.parametrize("load", [load_config, load_sweep])
-def test_one_short_message_in_under_a_second(load, text, tmp_path):
+def test_one_short_message_in_seconds(load, text, tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(text)
     before = time.process_time()
     with pytest.raises(UserError) as caught:
         load(path)
-    assert time.process_time() - before < 1
+    assert time.process_time() - before < 10  # it took minutes, or had no end
     assert len(str(caught.value)) < 2000
 
 
