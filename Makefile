@@ -6,7 +6,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := study,wandb,onnx,lightning,sweep,docs,dev
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 PORT ?= 8000
 
 .PHONY: demo lint check fast test docs schema lock clean
