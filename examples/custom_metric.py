@@ -41,7 +41,7 @@ def main() -> None:
     options = parser.parse_args()
     pipe = StableDiffusionPipeline.from_pretrained(options.model, safety_checker=None).to(torch.float32)
     grid = PromptGrid(["a photo of a person"], images_per_prompt=4, steps=10)
-    monitor = FinetuneMonitor(pipe, grid, [Sharpness()], output_dir=options.output)
+    monitor = FinetuneMonitor(pipe, grid, [Sharpness()], output_dir=options.output).start()
     monitor.close()  # prints the table of scores
 
 

@@ -27,7 +27,7 @@ def main() -> None:
     parameters = add_lora(pipe)
     optimizer = torch.optim.AdamW(parameters, lr=1e-3)
     photos = latents_of(pipe, options.photos, options.size)
-    monitor = FinetuneMonitor(
+    with FinetuneMonitor(
         pipe,
         PromptGrid([PROMPT], images_per_prompt=4, steps=15, guidance=3.0, size=(options.size, options.size)),
         [FaceSimilarity(options.photos, recognizer="dlib")],
@@ -35,14 +35,13 @@ def main() -> None:
         sinks=[TensorBoardSink(), ReportPage()],
         stopping=Plateau("face_similarity"),
         every=options.every,
-    )
-    for step, loss in enumerate(losses(pipe, photos, options.steps), start=1):
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        if monitor.on_step_end(step, loss=loss.item()):
-            break
-    monitor.close()
+    ) as monitor:
+        for step, loss in enumerate(losses(pipe, photos, options.steps), start=1):
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if monitor.on_step_end(step, loss=loss.item()):
+                break
 
 
 def parsed() -> argparse.Namespace:

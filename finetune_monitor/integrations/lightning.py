@@ -35,9 +35,9 @@ class MonitorCallback(Callback):
         self._step = 0
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Create the monitor, which evaluates step 0 of a new run."""
+        """Create the monitor, and evaluate step 0 of a new run."""
         self._step = trainer.global_step
-        self.monitor = self._make(resume_step=self._step or None)
+        self.monitor = self._make(resume_step=self._step or None).start()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Evaluate if it is time; batches between two optimizer steps do not count."""

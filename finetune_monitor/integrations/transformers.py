@@ -33,8 +33,8 @@ class MonitorCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any
     ) -> None:
-        """Create the monitor, which evaluates step 0 of a new run."""
-        self.monitor = self._make(resume_step=state.global_step or None)
+        """Create the monitor, and evaluate step 0 of a new run."""
+        self.monitor = self._make(resume_step=state.global_step or None).start()
 
     def on_log(
         self,

@@ -36,14 +36,17 @@ class Budget:
         """
         self.cost, self.warm = cost, warm
         self._step, self._evaluated, self._since = step, evaluated, time.monotonic()
+        self._seen = evaluated
 
     @property
     def waited(self) -> float:
         """Seconds since training continued."""
         return time.monotonic() - self._since
 
-    def is_multiple(self, step: int) -> bool:
-        return step % self.every == 0 and step > self._evaluated
+    def crosses(self, step: int) -> bool:
+        """Whether a multiple of `every` was reached or passed since the last call or the last evaluation."""
+        before, self._seen = self._seen, max(step, self._seen)
+        return step // self.every > before // self.every
 
     def is_affordable(self, step: int) -> bool:
         """Whether an evaluation after `step` respects the budget at the current pace; True if that is unknown."""

@@ -45,13 +45,17 @@ from finetune_monitor.sinks.console import print_summary, scores_in_words, shown
 from finetune_monitor.sinks.model_card import own_fields, write_card
 from finetune_monitor.stats.estimate import MISSING, json_number
 
+ON_FAILURE = ("raise", "warn")
+"""What to do if nothing can be rendered at the start of a run."""
+
 
 class FinetuneMonitor:
     """Monitors a training loop with a diffusers pipeline.
 
-    The constructor evaluates step 0, the untouched model; `on_step_end` evaluates every `every` steps. Nothing that the
-    training loop owns is changed: modules, modes, and random generators are restored. If a render, a metric, a sink, or
-    a hook fails, this is reported once and recorded as missing, and training continues.
+    `start` evaluates step 0, the untouched model, and `on_step_end` evaluates every `every` steps. As a context
+    manager, the monitor starts and closes itself, even after an error. Nothing that the training loop owns is changed:
+    modules, modes, and random generators are restored. If a render, a metric, a sink, or a hook fails, this is reported
+    once and recorded as missing, and training continues. It is an error only if nothing can be rendered at the start.
 
     With several processes (torch.distributed), create it on every process: each renders its share, the first one
     writes, and all get the same decision.
@@ -78,17 +82,19 @@ class FinetuneMonitor:
         hparams: flat training settings, shown by the trackers.
         config_yaml: the training config, kept as `config.yaml`.
         resume_step: resume a recorded run from this step; later evaluations are dropped from the record.
+        on_failure: what to do if the first evaluation of a run cannot render any image: "raise" a `UserError`, or
+            "warn" and train without images.
 
     Attributes:
         record: the writer of the run directory; None on every process but the first.
         decision: the rules' decision on the evaluations so far.
 
     Raises:
-        UserError: `output_dir` is in use, holds another run, or was recorded with a different grid or different
-            metrics; or the grid's images do not fit into memory.
+        UserError: `output_dir` is in use by another process, holds another run, or was recorded with a different grid
+            or different metrics; or the grid's images do not fit into memory.
         ValueError: there is no metric, or several with the same name; `every` is below 1 or `max_overhead` not between
-            0 and 1; `keep` is none of the choices, or needs a second score; a rule does not work with the grid or the
-            metrics; or `Renderer` rejects the pipeline, sampler, or negative prompt.
+            0 and 1; `keep` or `on_failure` is none of the choices, or `keep` needs a second score; a rule does not work
+            with the grid or the metrics; or `Renderer` rejects the pipeline, sampler, size, or negative prompt.
     """
 
     def __init__(
@@ -109,7 +115,11 @@ class FinetuneMonitor:
         hparams: Mapping[str, Any] | None = None,
         config_yaml: str | None = None,
         resume_step: int | None = None,
+        on_failure: str = "raise",
     ):
+        if on_failure not in ON_FAILURE:
+            raise ValueError(f"on_failure: found {on_failure!r}, expected one of {', '.join(ON_FAILURE)}")
+        self._on_failure = on_failure
         self.rules = [stopping] if isinstance(stopping, StoppingRule) else list(stopping)
         self.metrics, self._budget = list(metrics), Budget(every, max_overhead)
         self._described = Descriptions.of(self.metrics)
@@ -136,14 +146,38 @@ class FinetuneMonitor:
         self.sinks: list[Sink] = []
         self._warm = False
         self._loss: float | None = None
+        self._is_new = not resume_step
+        self._summary: RunSummary | None = None
         self._begin(sinks, hparams or {}, config_yaml, resume_step)
-        if not self.evaluations and not resume_step:
-            self.evaluate(0)
+
+    def __enter__(self) -> "FinetuneMonitor":
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        failed = StopReason.INTERRUPTED if isinstance(error, KeyboardInterrupt) else StopReason.FAILED
+        self.close(failed if error is not None else None)
+
+    def start(self) -> "FinetuneMonitor":
+        """Evaluate step 0, the untouched model, of a new run; do nothing if the run has evaluations.
+
+        Raises:
+            UserError: no image can be rendered, unless `on_failure` is "warn". The directory is free again.
+        """
+        if self._is_new and not self.evaluations:
+            try:
+                self.evaluate(0)
+            except BaseException:
+                self._let_go()
+                raise
+        return self
 
     def on_step_end(self, step: int, epoch: float | None = None, loss: float | None = None) -> bool:
-        """Evaluate if `step` is a multiple of `every` and the budget allows it.
+        """Evaluate if a multiple of `every` was reached and the budget allows it.
+
+        The first call of a monitor that was not started evaluates, too.
 
         Args:
+            step: optimizer steps so far; it may grow by more than 1.
             epoch: recorded with the evaluation.
             loss: the loss of this step, for rules that watch it; with several processes, pass it on all of them.
 
@@ -176,6 +210,7 @@ class FinetuneMonitor:
 
         Raises:
             ValueError: a later step has already been evaluated; the record cannot go back.
+            UserError: the monitor was closed, or another one has taken over its directory.
         """
         if self.latest is not None and self.latest.step == step:
             return self.latest
@@ -184,9 +219,10 @@ class FinetuneMonitor:
                 f"step: found {step} after an evaluation at step {self.latest.step}, expected a later step; count "
                 "steps across the entire training run"
             )
+        self._check_open()
         waited, start = self._budget.waited, time.monotonic()
         with self._live_weights(), isolated(self._renderer.pipeline):  # modules are restored before weights are
-            found = self._evaluator.measure()
+            found = self._evaluator.measure(must_render=not self.evaluations and self._on_failure == "raise")
             scores = summarize(found.images, self._columns) | summarize_samples(found.samples, self._columns)
             evaluation = Evaluation(
                 step, epoch, time.time(), scores, found.images, found.seconds, samples=found.samples
@@ -202,18 +238,34 @@ class FinetuneMonitor:
         return evaluation
 
     def close(self, reason: StopReason | str | None = None) -> RunSummary:
-        """Close the sinks and the record, and print the table; `reason`: why training ended, if not by a rule."""
+        """Close the sinks and the record, and print the table; a second call does nothing.
+
+        Args:
+            reason: why training ended, if not by a rule.
+        """
+        if self._summary is not None:
+            return self._summary
         decision = self.decision
         ended, detail = (decision.reason, decision.detail) if decision.stop else (reason, "")
         best = decision.best_step, decision.best_score
-        summary = RunSummary(self.evaluations, self.best_metric, best[0], ended, detail, best[1])
-        if distributed.is_main():
+        self._summary = summary = RunSummary(self.evaluations, self.best_metric, best[0], ended, detail, best[1])
+        is_ours = self.record is not None and self.record.is_open
+        if is_ours:
             self._note_end(summary)  # first, so that a sink that reads the record finds it
             self._write_card(own_fields(self._weights.best))
-            for sink in list(self.sinks):
-                self._guard(sink, sink.close, summary)
+        for sink in list(self.sinks):
+            self._guard(sink, sink.close, summary)
+        if is_ours:
             self._close_record()
         return summary
+
+    def _let_go(self) -> None:
+        """Close the sinks and the record of a run that could not start, so that it can be started again."""
+        self._summary = RunSummary((), self.best_metric, None, StopReason.FAILED)
+        for sink in list(self.sinks):
+            self._guard(sink, sink.close, self._summary)
+        if self.record is not None:
+            self.record.close()
 
     @property
     def latest(self) -> Evaluation | None:
@@ -251,11 +303,16 @@ class FinetuneMonitor:
 
     def _is_due(self, step: int) -> bool:
         """Whether to evaluate this step; a step count that restarts with each epoch is warned about once."""
+        if self._is_new and not self.evaluations:
+            if step:
+                text = f"the first evaluation is that of step {step}, so there is no untouched model to compare with"
+                self._evaluator.warn("start", f"{text}: call start() before the training loop, or use `with`")
+            return True
         if self.latest is not None and step < self.latest.step:
             text = f"step {step} comes after an evaluation at step {self.latest.step} and is skipped"
             self._evaluator.warn("order", f"{text}: count steps across the entire training run")
             return False
-        return self._budget.is_multiple(step)
+        return self._budget.crosses(step)
 
     def _keeps_to_budget(self, step: int) -> bool:
         """Whether the budget allows an evaluation, decided by the first process for all."""
@@ -408,6 +465,14 @@ class FinetuneMonitor:
             name = getattr(hook, "__qualname__", repr(hook))
             self._evaluator.warn(
                 f"hook {id(hook)}", f"hook {name} failed and is turned off for the rest of the run: {error!r}"
+            )
+
+    def _check_open(self) -> None:
+        """Check that the record can be written; the first process checks for all."""
+        if not distributed.gather(self.record is None or self.record.is_open)[0]:
+            raise UserError(
+                f"{self.output_dir}: this monitor was closed, or another one of this process has taken over; use the "
+                "newest one"
             )
 
     def _note_end(self, summary: RunSummary) -> None:

@@ -31,6 +31,8 @@ COPIES = 4
 ROUNDING = 1e-4
 """How far outside its bounds a score may lie, as a share of their distance: cosines of 1 are rounded."""
 
+NOT_FINITE = "the model's output is not finite; check its weights, or render in bf16 or fp32 instead of fp16"
+
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -70,12 +72,21 @@ class Evaluator:
     columns: Mapping[str, ScoreColumn]
     warn: WarnOnce = field(default_factory=WarnOnce)
 
-    def measure(self) -> Measurement:
-        """Measure the grid: each process takes every world-size-th cell, and all get the result for the entire grid."""
+    def measure(self, must_render: bool = False) -> Measurement:
+        """Measure the grid: each process takes every world-size-th cell, and all get the result for the entire grid.
+
+        Raises:
+            UserError: `must_render`, but no process could render any image; says why.
+        """
         cells = self.renderer.grid.cells
         mine = cells[distributed.rank() :: distributed.world_size()]
         start = time.monotonic()
-        rendered = self._render(mine)
+        rendered, failure = self._render(mine)
+        if must_render:
+            _check_rendered(rendered, failure)
+        if failure:
+            kind = "broken" if failure.endswith(NOT_FINITE) else "render"
+            self.warn(kind, f"rendering failed; the images are recorded as missing: {failure}")
         after_render = time.monotonic()
         kept = self._measurable(mine, rendered)
         scores, features = self._score(mine, kept), self._features(mine, kept)
@@ -92,15 +103,14 @@ class Evaluator:
         seconds = {"render": render, "score": score}
         return Measurement([found.get(cell.index) for cell in cells], images, shards[0][3], seconds)
 
-    def _render(self, cells: Sequence[Cell]) -> list[Image | None]:
+    def _render(self, cells: Sequence[Cell]) -> tuple[list[Image | None], str]:
+        """The images, None where one is missing, and what went wrong; empty if nothing did."""
         try:
             images = self.renderer.render(cells)
         except Exception as error:
-            self.warn("render", f"rendering failed; the images are recorded as missing: {error!r}")
-            return [None] * len(cells)
-        if broken := [c.id for c, p in zip(cells, images, strict=True) if p is None]:
-            self.warn("broken", f"images with non-finite values are recorded as missing: {', '.join(broken)}")
-        return images
+            return [None] * len(cells), "; ".join(filter(None, [repr(error), self.renderer.remedy(error)]))
+        broken = [c.id for c, p in zip(cells, images, strict=True) if p is None]
+        return images, f"{', '.join(broken)}: {NOT_FINITE}" if broken else ""
 
     def _measurable(self, cells: Sequence[Cell], rendered: Sequence[Image | None]) -> dict[int, Image]:
         """The images that are not black, by their index in `cells`."""
@@ -221,6 +231,21 @@ def score_of(value: object, bounds: tuple[float, float]) -> float | None:
     slack = ROUNDING * (high - low) if math.isfinite(high - low) else 0.0
     fits = math.isfinite(number) and low - slack <= number <= high + slack
     return number if fits or math.isnan(number) else None
+
+
+def _check_rendered(rendered: Sequence[Image | None], failure: str) -> None:
+    """Check, on every process, that some process has rendered an image.
+
+    Raises:
+        UserError: none has, for the reason that the first one gives.
+    """
+    found = distributed.gather((any(image is not None for image in rendered), failure))
+    reason = next((why for _, why in found if why), "")
+    if reason and not any(has_image for has_image, _ in found):
+        raise UserError(
+            f"the grid cannot be rendered, so this training could not be monitored: {reason}. To train all the same, "
+            "set on_failure to warn"
+        )
 
 
 def _draws(metric: OfModel, renderer: Renderer) -> dict[str, list[float]]:

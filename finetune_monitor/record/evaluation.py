@@ -32,6 +32,7 @@ class StopReason(str, Enum):
     NEVER_MEASURED = "never_measured", "the score could not be measured in any evaluation (was no face found?)"
     MAX_STEPS = "max_steps", "the last step was reached"
     NOT_FINITE = "loss_not_finite", "the loss was no longer finite; the last checkpoint before that is kept"
+    FAILED = "failed", "the training loop raised an error"
     INTERRUPTED = "interrupted", "it was interrupted; run the same command to resume"
 
     def __str__(self) -> str:

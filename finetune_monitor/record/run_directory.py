@@ -3,9 +3,11 @@
 import errno
 import fcntl
 import json
+import logging
 import os
 from pathlib import Path
 from typing import IO, Any
+from weakref import WeakValueDictionary
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import open_own
@@ -14,7 +16,12 @@ from finetune_monitor.base.paths import links_in
 CONFIG, RUN, EVALUATIONS, IMAGES = "config.yaml", "run.json", "evaluations.jsonl", "images.jsonl"
 LOCK = ".lock"
 
-OURS = ("images", "references", "checkpoints", "candidates", "best", "last", "page", "configs", "logs")
+logger = logging.getLogger(__name__)
+
+_held: WeakValueDictionary[tuple[int, int, int], IO[str]] = WeakValueDictionary()
+"""The locks that were acquired, by process, device, and inode."""
+
+OURS = ("images", "references", "checkpoints", "candidates", "weights", "best", "last", "page", "configs", "logs")
 """Folders of a run or a sweep in which everything was written by us, so that a link there was planted."""
 
 SHARED = (LOCK, "tensorboard", "wandb", "trials", ".ray")
@@ -38,8 +45,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def lock(output_dir: Path) -> IO[str]:
+def lock(output_dir: Path, takes_over: bool = False) -> IO[str]:
     """Acquire the directory's kernel lock, which is released when its holder exits, however that happens.
+
+    Args:
+        takes_over: take a lock that this process holds, with a warning, as when a notebook's cell is run again.
 
     Raises:
         UserError: another process holds it, or the directory has links through which other places would be written.
@@ -51,6 +61,10 @@ def lock(output_dir: Path) -> IO[str]:
         if error.errno not in (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO):
             raise
         raise UserError(f"{output_dir / LOCK}: {error.strerror}; expected a lock of ours; remove it") from error
+    key = _key(file)
+    if takes_over and (mine := _held.get(key)) is not None and not mine.closed:
+        logger.warning("%s: an earlier monitor of this process was not closed; this one takes over", output_dir)
+        unlock(mine)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -60,10 +74,23 @@ def lock(output_dir: Path) -> IO[str]:
         raise UserError(
             f"{output_dir}: in use by the run with PID {holder}; wait for it, stop it, or choose another output_dir"
         ) from None
+    _held[key] = file
     file.truncate(0)
     file.write(str(os.getpid()))
     file.flush()
     return file
+
+
+def unlock(file: IO[str]) -> None:
+    """Release a lock, even if a process that was forked meanwhile still has the file open."""
+    if not file.closed:
+        fcntl.flock(file, fcntl.LOCK_UN)
+        file.close()
+
+
+def _key(file: IO[str]) -> tuple[int, int, int]:
+    found = os.fstat(file.fileno())
+    return os.getpid(), found.st_dev, found.st_ino
 
 
 def refuse_links(output_dir: Path) -> None:

@@ -16,7 +16,7 @@ from finetune_monitor.base.redaction import redacted, redacted_yaml
 from finetune_monitor.record.evaluation import Evaluation, RunSummary
 from finetune_monitor.record.grid import Cell, PromptGrid
 from finetune_monitor.record.rows import append, evaluation_row, lines, pretty, read_evaluations
-from finetune_monitor.record.run_directory import CONFIG, EVALUATIONS, IMAGES, RUN, lock, read_json
+from finetune_monitor.record.run_directory import CONFIG, EVALUATIONS, IMAGES, RUN, lock, read_json, unlock
 from finetune_monitor.stats.estimate import json_number, plain
 
 FIXED_ON_RESUME = ("metrics", "weights", "pipeline")
@@ -26,8 +26,10 @@ FIXED_ON_RESUME = ("metrics", "weights", "pipeline")
 class RunRecord:
     """Writes one run directory; holds its lock from construction to `close`, or to the end of the process.
 
+    A second record of the same directory in this process takes over the lock.
+
     Raises:
-        UserError: another run is using the directory.
+        UserError: another process is using the directory.
     """
 
     def __init__(self, output_dir: Path, grid: PromptGrid):
@@ -35,7 +37,7 @@ class RunRecord:
         self.grid = grid
         self._evaluations: list[Evaluation] = []
         output_dir.mkdir(parents=True, exist_ok=True)
-        self._lock = lock(output_dir)
+        self._lock = lock(output_dir, takes_over=True)
 
     @property
     def evaluations(self) -> tuple[Evaluation, ...]:
@@ -93,7 +95,12 @@ class RunRecord:
 
     def close(self) -> None:
         """Release the directory's lock."""
-        self._lock.close()
+        unlock(self._lock)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the record can still be written: it was not closed, and no other has taken over."""
+        return not self._lock.closed
 
     def end(self, summary: RunSummary) -> None:
         """Record how the run ended."""
@@ -114,7 +121,8 @@ class RunRecord:
         elif history:
             raise UserError(
                 f"{self.output_dir}: holds a run with {len(history)} evaluations (the last at step "
-                f"{history[-1].step}), expected an empty directory; choose another output_dir, or resume"
+                f"{history[-1].step}), expected an empty directory; choose another output_dir, or resume it "
+                "(resume_step)"
             )
         self._evaluations = [found for found in history if resume_step is not None and found.step <= resume_step]
         self._rewrite()

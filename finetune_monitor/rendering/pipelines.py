@@ -1,6 +1,7 @@
 """The differences between diffusers' text-to-image pipelines: encoding prompts and decoding latents."""
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
@@ -13,6 +14,7 @@ from finetune_monitor.models.adapters import unwrapped
 from finetune_monitor.models.pipeline import Pipeline, settings_of
 from finetune_monitor.rendering.isolation import modules_kept
 from finetune_monitor.rendering.schedulers import own_scheduler
+from finetune_monitor.rendering.suitability import check_suits
 
 Encoded = Mapping[str, Tensor]
 """A prompt's embeddings, one row each, under the argument names of the pipeline's call."""
@@ -53,14 +55,13 @@ def own_pipeline(pipeline: Pipeline, sampler: str, karras: bool = False) -> Text
     Modules that Accelerate, DDP, torch.compile, or PEFT have wrapped are used without the wrapper.
 
     Raises:
-        ValueError: the pipeline has no VAE, or its way of encoding prompts is not supported.
+        ValueError: the pipeline lacks a component, or its way of encoding prompts is not supported.
     """
     embedding_names(pipeline)
-    if not isinstance(getattr(pipeline, "vae", None), nn.Module):
-        raise ValueError(f"pipeline: found {type(pipeline).__name__} without a VAE; add the VAE of its model")
     parts = {
         name: unwrapped(part) if isinstance(part, nn.Module) else part for name, part in pipeline.components.items()
     }
+    check_suits(pipeline, parts)
     arguments = {**settings_of(pipeline), **parts}
     arguments["scheduler"] = own_scheduler(pipeline.scheduler, sampler, karras)
     if "safety_checker" in arguments:
@@ -115,6 +116,14 @@ def image_size(pipeline: TextToImage) -> tuple[int, int]:
     return height * pipeline.vae_scale_factor, width * pipeline.vae_scale_factor
 
 
+def size_multiple(pipeline: TextToImage) -> int:
+    """What height and width in pixels must be multiples of: one latent pixel, or one patch of them; at least 8."""
+    denoiser = pipeline.components.get("transformer")
+    patch = 1 if denoiser is None else denoiser.config.patch_size
+    packed = 2 if hasattr(pipeline, "_unpack_latents") else 1
+    return math.lcm(8, pipeline.vae_scale_factor * patch * packed)  # diffusers expects 8, whatever the VAE
+
+
 def unpacked(pipeline: TextToImage, latents: Tensor, size: tuple[int, int]) -> Float[Tensor, "n c h w"]:
     """Latents in the shape that the VAE expects; Flux's come as a sequence of patches."""
     if latents.ndim != 3:
@@ -156,9 +165,3 @@ def _unscaled(latents: Float[Tensor, "n c h w"], config: Any) -> Float[Tensor, "
         return latents / factor + shift
     mean, std = (torch.tensor(values).view(1, -1, 1, 1).to(latents) for values in (means, stds))
     return latents * std / factor + mean
-
-
-def text_encoders_are_frozen(pipeline: Pipeline) -> bool:
-    """Whether cached prompt embeddings remain valid."""
-    encoders = [part for name, part in pipeline.components.items() if name.startswith("text_encoder")]
-    return not any(p.requires_grad for part in encoders if isinstance(part, nn.Module) for p in part.parameters())

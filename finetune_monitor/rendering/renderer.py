@@ -23,11 +23,12 @@ from finetune_monitor.rendering.pipelines import (
     encode,
     image_size,
     own_pipeline,
+    size_multiple,
     takes_negative_prompts,
-    text_encoders_are_frozen,
     unpacked,
 )
 from finetune_monitor.rendering.schedulers import default_sampler
+from finetune_monitor.rendering.suitability import remedy
 
 DENOISED_PIXELS = 8 * 512 * 512
 """Pixels per denoising batch, which sets the initial batch size; it shrinks if memory runs out."""
@@ -51,8 +52,8 @@ class Renderer:
         autocast: the precision to render in, normally that of the training; None uses the modules' own.
 
     Raises:
-        ValueError: an unsupported pipeline, or one without a VAE; a sampler that diffusers does not have or that does
-            not suit the model; or a negative prompt for a model that does not use one.
+        ValueError: an unsupported pipeline, or one that lacks a component; a sampler that diffusers does not have or
+            that does not suit the model; a size that does not; or a negative prompt for a model that does not use one.
     """
 
     def __init__(self, pipeline: Pipeline, grid: PromptGrid, autocast: torch.dtype | None = None):
@@ -63,6 +64,7 @@ class Renderer:
         self.pipeline = own_pipeline(pipeline, self.grid.sampler or "", grid.karras)
         self.autocast = autocast
         self.size = grid.size or image_size(self.pipeline)
+        check_size(self.size, size_multiple(self.pipeline))
         self._guided = compares and grid.guidance > 1.0
         pixels = self.size[0] * self.size[1]
         self.batches = Batches(DENOISED_PIXELS // pixels, "cells")
@@ -76,8 +78,7 @@ class Renderer:
         Raises:
             OutOfMemoryError: even a single cell does not fit into memory.
         """
-        if not text_encoders_are_frozen(self.pipeline):
-            self._embeddings.clear()
+        self._embeddings.clear()  # any text encoder may have changed, even a frozen one
         total, hidden = len(cells) * self.grid.steps, not distributed.is_main()
         bar = tqdm(total=total, desc=f"rendering {len(cells)}", unit="step", leave=False, disable=hidden)
         with self.precision(), bar:
@@ -129,11 +130,28 @@ class Renderer:
             self._embeddings[key] = encode(self.pipeline, *key, self._guided)
         return self._embeddings[key]
 
+    def remedy(self, error: BaseException) -> str:
+        """What to do about an error of `render`; empty if that is unknown."""
+        return remedy(self.pipeline.components, error)
+
     def precision(self) -> AbstractContextManager[object]:
         """The training's autocast, or none."""
         if self.autocast is None:
             return nullcontext()
         return torch.autocast(self.pipeline._execution_device.type, self.autocast)
+
+
+def check_size(size: tuple[int, int], multiple: int) -> None:
+    """Check that a model can generate images of this height and width.
+
+    Raises:
+        ValueError: it would generate other ones, or none.
+    """
+    if any(side < multiple or side % multiple for side in size):
+        height, width = size
+        raise ValueError(
+            f"grid.size: found {height} x {width} (height x width), expected multiples of {multiple} for this model"
+        )
 
 
 def to_images(pixels: Float[Tensor, "n 3 h w"]) -> list[Image.Image | None]:

@@ -325,6 +325,11 @@ class MonitorConfig(Section):
         [],
         description="Functions, as module:name, called as on_evaluation(evaluation, decision) after each evaluation.",
     )
+    on_failure: Literal["raise", "warn"] = Field(
+        "raise",
+        description="If no image can be generated before the first step: raise ends the run with an error, warn trains "
+        "without images.",
+    )
 
     @property
     def columns(self) -> dict[str, ScoreColumn]:

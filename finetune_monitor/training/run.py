@@ -58,6 +58,8 @@ def run(config: Config) -> int:
         if interrupt.asked():
             return interrupt.exit_status
         monitor = make_monitor(config, accelerator, pipeline, trainer, inputs)
+        if monitor is not None:
+            monitor.start()
         reason = trainer.run(monitor, interrupt)
         _finish(config, trainer, pipeline, monitor, reason)
         trackers.end(accelerator)
@@ -129,7 +131,7 @@ def _open_latents(config: Config, pipeline: StableDiffusionPipeline, photos: dic
 def make_monitor(
     config: Config, accelerator: Accelerator, pipeline: StableDiffusionPipeline, trainer: Trainer, inputs: RunInputs
 ) -> FinetuneMonitor | None:
-    """The monitor of the config, sharing Accelerate's trackers; in a new run it evaluates step 0 immediately."""
+    """The monitor of the config, sharing Accelerate's trackers."""
     options = config.monitor.sinks.chosen
     chosen = {kind: options_in(options[name]) for name, kind in classes_of(SINKS, config.monitor.sinks).items()}
     sinks = trackers.start_sinks(accelerator, config.output_dir, chosen, inputs.resume_step)
@@ -155,6 +157,7 @@ def make_monitor(
         hparams=config.flat(),
         config_yaml=config.to_yaml(),
         resume_step=inputs.resume_step,
+        on_failure=config.monitor.on_failure,
     )
 
 

@@ -42,7 +42,7 @@ class Unfriendly:
     [math.inf, -math.inf, None, "0.5", b"0.5", 1j, np.complex128(1), object(), Unfriendly(), [0.5, 0.5], 1.5, -0.2],
 )
 def test_what_is_no_score_is_missing_and_named_once(wrong, pipeline, run_folder, caplog):
-    monitor = FinetuneMonitor(pipeline, GRID, [Returns([0.25, wrong, 0.75])], run_folder, every=1)
+    monitor = FinetuneMonitor(pipeline, GRID, [Returns([0.25, wrong, 0.75])], run_folder, every=1).start()
     assert not monitor.on_step_end(1)
     monitor.close()
     for evaluation in read_run(run_folder).evaluations:
@@ -61,7 +61,7 @@ def test_what_is_no_score_is_missing_and_named_once(wrong, pipeline, run_folder,
     "values", [[0.5], 0.5, None, np.zeros((2, 3)), lambda: sys.exit(3)], ids=["few", "number", "none", "shape", "exit"]
 )
 def test_what_is_no_column_is_missing_and_ends_nothing(values, pipeline, run_folder, caplog):
-    monitor = FinetuneMonitor(pipeline, GRID, [Returns(values)], run_folder, every=1)
+    monitor = FinetuneMonitor(pipeline, GRID, [Returns(values)], run_folder, every=1).start()
     assert not monitor.on_step_end(1)
     monitor.close()
     assert [each.scores["mine"].n for each in read_run(run_folder).evaluations] == [0, 0]
@@ -70,7 +70,7 @@ def test_what_is_no_column_is_missing_and_ends_nothing(values, pipeline, run_fol
 
 def test_ctrl_c_while_a_metric_works_is_not_its_failure(pipeline, run_folder):
     metric = Returns([0.1, 0.2, 0.3])
-    monitor = FinetuneMonitor(pipeline, GRID, [metric], run_folder, every=1)
+    monitor = FinetuneMonitor(pipeline, GRID, [metric], run_folder, every=1).start()
 
     def interrupt():
         raise KeyboardInterrupt

@@ -59,7 +59,7 @@ def test_three_lines_in_a_loop_with_accumulated_gradients(tmp_path, new_state, s
     optimizer = torch.optim.SGD(pipe.unet.parameters(), 1e-3)
     pipe.unet, optimizer, loader = accelerator.prepare(pipe.unet, optimizer, DataLoader(Latents()))
     training = Denoiser(pipe)
-    monitor = FinetuneMonitor(pipe, GRID, [Brightness()], tmp_path / "run", every=2)
+    monitor = FinetuneMonitor(pipe, GRID, [Brightness()], tmp_path / "run", every=2).start()
     step = 0
     for batch in loader:
         with accelerator.accumulate(pipe.unet):

@@ -119,7 +119,9 @@ def test_thresholds_of_something_else_are_refused(metric, changes, said):
 def test_a_loop_of_ones_own_records_shows_and_stops_by_stars(pipeline, run_folder, capsys):
     def make(fitted: Thresholds, **arguments) -> FinetuneMonitor:
         grid = PromptGrid(["a photo of sks person"], [0, 1, 2], steps=2)
-        return FinetuneMonitor(pipeline, grid, [Starred(Brightness(), fitted)], run_folder, every=1, **arguments)
+        return FinetuneMonitor(
+            pipeline, grid, [Starred(Brightness(), fitted)], run_folder, every=1, **arguments
+        ).start()
 
     rule = Patience("brightness_stars", patience=1)
     monitor = make(thresholds(), sinks=[TensorBoardSink()], stopping=rule)
@@ -146,7 +148,7 @@ def test_stars_of_a_metric_that_fails_are_missing_too(pipeline, run_folder, capl
             raise ValueError("no such thing")
 
     grid = PromptGrid(["a cat"], [0, 1], steps=2)
-    FinetuneMonitor(pipeline, grid, [Starred(Broken(), thresholds())], run_folder).close()
+    FinetuneMonitor(pipeline, grid, [Starred(Broken(), thresholds())], run_folder).start().close()
     found = read_run(run_folder).evaluations[0].scores
     assert {name: (estimate.n, estimate.missing) for name, estimate in found.items()} == {
         "brightness": (0, 2),

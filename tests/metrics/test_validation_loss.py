@@ -116,7 +116,8 @@ class FinetuneMonitorOf:
     """A monitor of this metric alone, closed in the end."""
 
     def __init__(self, pipeline, folder: Path, stopping=()) -> None:
-        self.monitor = FinetuneMonitor(pipeline, GRID, [metric()], folder, stopping=stopping, every=1)
+        settings = {"stopping": stopping, "every": 1, "on_failure": "warn"}
+        self.monitor = FinetuneMonitor(pipeline, GRID, [metric()], folder, **settings).start()
 
     def __enter__(self) -> FinetuneMonitor:
         return self.monitor

@@ -23,7 +23,7 @@ def evaluated_steps(pace, clock, steps, seconds_a_step, cost, start=0):
     found = []
     for step in range(start + 1, steps + 1):
         clock(seconds_a_step)
-        if pace.is_multiple(step) and pace.is_affordable(step):
+        if pace.crosses(step) and pace.is_affordable(step):
             clock(cost)
             pace.train_from(step, step, cost)
             found.append(step)
@@ -76,17 +76,17 @@ def test_what_the_first_evaluation_costs_holds_back_none(clock):
 def test_a_step_that_an_interrupted_run_did_not_judge_is_judged(clock):
     pace = Budget(10, 0.1)
     pace.train_from(20, 10, 1000.0)
-    assert pace.is_multiple(20)
+    assert pace.crosses(20)
     assert pace.is_affordable(20)
 
 
 def test_a_step_is_evaluated_once(clock):
     pace = Budget(5)
-    assert not pace.is_multiple(0)
-    assert pace.is_multiple(5)
+    assert not pace.crosses(0)
+    assert pace.crosses(5)
     pace.train_from(5, 5, 1.0)
-    assert not pace.is_multiple(5)
-    assert not pace.is_multiple(7)
+    assert not pace.crosses(5)
+    assert not pace.crosses(7)
 
 
 @pytest.mark.parametrize(("every", "max_overhead"), [(0, None), (1, 0.0), (1, 1.0), (1, 5)])

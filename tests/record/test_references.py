@@ -62,14 +62,14 @@ def test_a_thumbnail_shows_the_photo_and_does_not_say_where_it_was_taken(tmp_pat
 
 
 def test_a_run_keeps_them_from_its_beginning_and_a_resumed_one_adds_what_is_missing(pipeline, run_folder):
-    monitor = FinetuneMonitor(pipeline, GRID, [Toy()], run_folder, every=1)
+    monitor = FinetuneMonitor(pipeline, GRID, [Toy()], run_folder, every=1).start()
     first, second = sorted((run_folder / "references").iterdir())
     assert (first.name, second.name) == ("ab" * 8 + ".webp", "cd" * 8 + ".webp")
     monitor.close()
     second.unlink()
     (run_folder / "references/own.txt").write_text("mine")
     before = first.stat().st_mtime_ns
-    FinetuneMonitor(pipeline, GRID, [Toy()], run_folder, every=1, resume_step=0).close()
+    FinetuneMonitor(pipeline, GRID, [Toy()], run_folder, every=1, resume_step=0).start().close()
     assert second.exists()
     assert first.stat().st_mtime_ns == before
     assert sorted(path.name for path in first.parent.iterdir()) == [first.name, second.name, "own.txt"]
@@ -78,7 +78,7 @@ def test_a_run_keeps_them_from_its_beginning_and_a_resumed_one_adds_what_is_miss
 def test_where_they_cannot_be_written_the_run_goes_on(pipeline, run_folder, caplog):
     run_folder.mkdir()
     (run_folder / "references").write_text("in the way")
-    monitor = FinetuneMonitor(pipeline, GRID, [Toy()], run_folder, every=1)
+    monitor = FinetuneMonitor(pipeline, GRID, [Toy()], run_folder, every=1).start()
     monitor.on_step_end(1)
     monitor.close()
     assert len(read_run(run_folder).evaluations) == 2
@@ -102,7 +102,7 @@ class Reader:
 
 def test_a_sink_that_reads_the_record_at_its_end_sees_why_the_run_ended(pipeline, run_folder):
     reader = Reader()
-    FinetuneMonitor(pipeline, GRID, [Toy()], run_folder, [reader], every=1).close(StopReason.MAX_STEPS)
+    FinetuneMonitor(pipeline, GRID, [Toy()], run_folder, [reader], every=1).start().close(StopReason.MAX_STEPS)
     assert "ended" not in reader.during
     ended = reader.at_the_end["ended"]
     assert (ended["reason"], ended["best_metric"], ended["best_step"]) == ("max_steps", "toy", 0)
@@ -113,7 +113,7 @@ def test_where_the_end_cannot_be_noted_the_sinks_are_closed_and_the_directory_is
     pipeline, run_folder, monkeypatch, caplog
 ):
     reader = Reader()
-    monitor = FinetuneMonitor(pipeline, GRID, [Toy()], run_folder, [reader], every=1)
+    monitor = FinetuneMonitor(pipeline, GRID, [Toy()], run_folder, [reader], every=1).start()
 
     def full(summary):
         raise OSError(28, "No space left on device")
@@ -122,4 +122,4 @@ def test_where_the_end_cannot_be_noted_the_sinks_are_closed_and_the_directory_is
     monitor.close()
     assert "ended" not in reader.at_the_end
     assert "No space left" in caplog.text
-    FinetuneMonitor(pipeline, GRID, [Toy()], run_folder, every=1, resume_step=0).close()
+    FinetuneMonitor(pipeline, GRID, [Toy()], run_folder, every=1, resume_step=0).start().close()

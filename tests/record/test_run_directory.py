@@ -18,6 +18,7 @@ from finetune_monitor.base.redaction import REDACTED, redacted
 from finetune_monitor.record.evaluation import Decision, Evaluation, StopReason
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.record.history import read_run
+from finetune_monitor.record.run_directory import lock
 from finetune_monitor.record.run_record import RunRecord
 from finetune_monitor.stats.estimate import plain
 from support.runs import GRID, NOTICE, RUN, evaluation, images, write_run
@@ -263,12 +264,12 @@ def test_the_second_run_in_a_directory_names_the_first_and_a_killed_one_frees_it
 def test_close_frees_the_directory_and_may_be_repeated(tmp_path):
     first = RunRecord(tmp_path, GRID)
     with pytest.raises(UserError, match=f"PID {os.getpid()}"):
-        RunRecord(tmp_path, GRID)
+        lock(tmp_path)
     first.close()
     second = RunRecord(tmp_path, GRID)
     first.close()
     with pytest.raises(UserError):
-        RunRecord(tmp_path, GRID)
+        lock(tmp_path)
     second.close()
 
 

@@ -100,16 +100,6 @@ def test_changed_weights_change_the_image_without_a_new_renderer(pipeline):
     assert np.abs(render(renderer) - before).max() > 1
 
 
-@pytest.mark.parametrize("trained", [False, True])
-def test_prompts_are_encoded_anew_only_where_the_text_encoder_is_trained(pipeline, trained):
-    pipeline.text_encoder.requires_grad_(trained)
-    renderer = Renderer(pipeline, GRID)
-    before = render(renderer)
-    with torch.no_grad():
-        pipeline.text_encoder.get_input_embeddings().weight += torch.randn(tiny.VOCABULARY, 16)
-    assert (np.abs(render(renderer) - before).max() > 1) == trained
-
-
 def test_dropout_is_off_while_rendering():
     pipeline = tiny_pipeline(dropout=0.5)
     pipeline.unet.train()
@@ -224,5 +214,5 @@ def test_pipelines_that_are_not_known_or_have_no_vae_are_refused(pipeline):
     with pytest.raises(ValueError, match="found StableDiffusionImg2ImgPipeline"):
         Renderer(from_images, GRID)
     pipeline.vae = None
-    with pytest.raises(ValueError, match="without a VAE"):
+    with pytest.raises(ValueError, match=r"pipeline\.vae: found None"):
         Renderer(pipeline, GRID)

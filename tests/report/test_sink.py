@@ -59,7 +59,7 @@ def test_it_is_a_sink():
 
 def test_the_page_grows_with_a_loop_of_ones_own_and_says_how_it_ended(pipeline, run_folder):
     grid = PromptGrid(["a photo of sks person"], [0, 1], steps=2)
-    monitor = FinetuneMonitor(pipeline, grid, [Brightness()], run_folder, [ReportPage()], every=2)
+    monitor = FinetuneMonitor(pipeline, grid, [Brightness()], run_folder, [ReportPage()], every=2).start()
     assert (shown(run_folder)["steps"], shown(run_folder)["state"]) == ([0], "running")
     monitor.on_step_end(2)
     assert shown(run_folder)["steps"] == [0, 2]
@@ -119,7 +119,7 @@ def test_a_folder_of_that_name_that_is_no_page_does_not_end_a_training(pipeline,
     (run_folder / "page").mkdir(parents=True)
     (run_folder / "page" / "thesis.txt").write_text("mine")
     grid = PromptGrid(["a cat"], [0], steps=2)
-    monitor = FinetuneMonitor(pipeline, grid, [Brightness()], run_folder, [ReportPage()], every=2)
+    monitor = FinetuneMonitor(pipeline, grid, [Brightness()], run_folder, [ReportPage()], every=2).start()
     monitor.on_step_end(2)
     monitor.close()
     assert caplog.text.count("sink report failed and is turned off") == 1

@@ -65,7 +65,7 @@ def watch(folder, metric, grid=GRID, pipeline=None, **settings):
     """Three steps watched; what this process knows in the end."""
     pipeline = pipeline or tiny.stable_diffusion()
     stopping = [Patience("brightness", patience=1)] if len(grid.cells) > 1 else []
-    monitor = FinetuneMonitor(pipeline, grid, [metric], folder, (), stopping, 1, **settings)
+    monitor = FinetuneMonitor(pipeline, grid, [metric], folder, (), stopping, 1, **settings).start()
     stops = [monitor.on_step_end(step) for step in (1, 2, 3)]
     monitor.close()
     steps = [evaluation.step for evaluation in monitor.evaluations]
@@ -86,7 +86,9 @@ def wrapped(folder):
     for name in ("alone", "watched"):
         pipeline = tiny.stable_diffusion()
         pipeline.unet = DistributedDataParallel(pipeline.unet)
-        monitor = FinetuneMonitor(pipeline, GRID, [Brightness()], folder, every=1) if name == "watched" else None
+        monitor = (
+            FinetuneMonitor(pipeline, GRID, [Brightness()], folder, every=1).start() if name == "watched" else None
+        )
         optimizer = torch.optim.SGD(pipeline.unet.parameters(), 0.1)
         for step in (1, 2):
             latents = torch.full((1, 4, 16, 16), 1.0 + distributed.rank())

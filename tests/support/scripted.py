@@ -38,7 +38,7 @@ def trained(
 ) -> RunSummary:
     """A run of one step an evaluation; `second` are the scores of a second metric."""
     metrics = [Scripted(scores)] + ([] if second is None else [Scripted(second, "second")])
-    monitor = FinetuneMonitor(pipeline, GRID, metrics, folder, every=1, resume_step=resume_step, **options)
+    monitor = FinetuneMonitor(pipeline, GRID, metrics, folder, every=1, resume_step=resume_step, **options).start()
     for step in range(start + 1, start + len(scores) + (resume_step is not None)):
         mark(pipeline, step)
         monitor.on_step_end(step)

@@ -205,7 +205,7 @@ class Brightness:
 
 def own_loop(pipeline: StableDiffusionPipeline, folder: Path) -> None:
     """Two evaluations of a loop of the user's own, the second one better."""
-    monitor = FinetuneMonitor(pipeline, PromptGrid(["a cat"], [0, 1], steps=2), [Brightness()], folder, every=1)
+    monitor = FinetuneMonitor(pipeline, PromptGrid(["a cat"], [0, 1], steps=2), [Brightness()], folder, every=1).start()
     with torch.no_grad():
         pipeline.vae.decoder.conv_out.bias += 0.1
     monitor.on_step_end(1)
