@@ -1,6 +1,5 @@
 """Checkpoints: everything needed to resume, in safetensors and JSON, written completely or not at all."""
 
-import json
 import logging
 import re
 import shutil
@@ -10,21 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.base.files import sha256, staged_folder
+from finetune_monitor.base.files import staged_folder
+from finetune_monitor.training.manifest import folder_name, read_manifest, write_manifest
 from finetune_monitor.training.trainable import Trainable
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"
-FORMAT = 2
+WEIGHTS, OPTIMIZER, AVERAGE = "weights.safetensors", "optimizer.safetensors", "ema.safetensors"
 CONFIGURED = frozenset({"params", "lr", "initial_lr", "weight_decay"})
 """Values of a parameter group that come from the config, even in a resumed run."""
-_NAME = re.compile(r"step-(\d+)")
+_NAME = re.compile(r"step-([0-9]+)")
 
 
 @dataclass(frozen=True)
@@ -56,23 +56,20 @@ def save(
 ) -> None:
     """Write `folder/step-…`, then delete all but the newest `keep` checkpoints."""
     state, numbers = _optimizer_content(optimizer)
-    tensors: dict[str, Mapping[str, Tensor]] = {"weights": dict(trainable.parameters), "optimizer": state}
+    tensors: dict[str, Mapping[str, Tensor]] = {WEIGHTS: dict(trainable.parameters), OPTIMIZER: state}
     if trainable.ema is not None:
-        names = trainable.parameters
-        tensors["ema"] = dict(zip(names, trainable.ema.shadow_params, strict=True))
-    with staged_folder(folder / f"step-{step:06d}") as staged:
-        for name, content in tensors.items():
-            save_file({key: _as_filed(value) for key, value in content.items()}, staged / f"{name}.safetensors")
-        manifest = {
-            "format": FORMAT,
-            "step": step,
-            "identity": dict(identity),
-            "scaler": dict(scaler),
-            "ema_steps": trainable.ema.optimization_step if trainable.ema is not None else 0,
-            "optimizer": numbers,
-            "sha256": {path.name: sha256(path) for path in sorted(staged.iterdir())},
-        }
-        (staged / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        tensors[AVERAGE] = dict(zip(trainable.parameters, trainable.ema.shadow_params, strict=True))
+    content = {
+        "step": step,
+        "identity": dict(identity),
+        "scaler": dict(scaler),
+        "ema_steps": trainable.ema.optimization_step if trainable.ema is not None else 0,
+        "optimizer": numbers,
+    }
+    with staged_folder(folder / folder_name(step)) as staged:
+        for name, found in tensors.items():
+            save_file({key: _as_filed(value) for key, value in found.items()}, staged / name)
+        write_manifest(staged, content)
     for old in _folders(folder)[keep:]:
         shutil.rmtree(old)
 
@@ -109,28 +106,12 @@ def find(folder: Path, resume: str) -> Checkpoint | None:
 
 
 def read(folder: Path) -> Checkpoint:
-    """Check a checkpoint against its manifest.
+    """A checkpoint, after checking its manifest and every file.
 
     Raises:
-        UserError: it is missing or has another format, or a file differs from what was written.
+        UserError: it is missing or has another format, or something in it differs from what was written.
     """
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        hashes = manifest["sha256"]
-        if manifest["format"] != FORMAT:
-            raise UserError(
-                f"{folder}: found checkpoint format {manifest['format']}, expected {FORMAT}; resume with the version "
-                "that wrote it, or choose a new output_dir"
-            )
-        kept = ("step", "identity", "scaler", "ema_steps", "optimizer")
-        checkpoint = Checkpoint(folder, **{key: manifest[key] for key in kept})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}: not a complete checkpoint ({error}); expected {MANIFEST} and its files") from error
-    for name, expected in hashes.items():
-        path = folder / Path(name).name
-        if not path.is_file() or sha256(path) != expected:
-            raise UserError(f"{path}: missing or damaged (its sha256 differs from the manifest's)")
-    return checkpoint
+    return Checkpoint(folder, **read_manifest(folder, (WEIGHTS, OPTIMIZER)))
 
 
 def check_identity(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:
@@ -152,17 +133,37 @@ def check_identity(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:
 
 
 def restore(checkpoint: Checkpoint, trainable: Trainable, optimizer: Optimizer) -> None:
-    """Load weights, optimizer state, and the moving average in place."""
-    weights = load_file(checkpoint.folder / "weights.safetensors")
+    """Load weights, optimizer state, and the moving average in place.
+
+    Raises:
+        UserError: a file cannot be read, or holds other layers than the model.
+    """
+    shapes = {name: parameter.shape for name, parameter in trainable.parameters.items()}
+    weights = _loaded(checkpoint.folder / WEIGHTS, shapes)
+    state = _loaded(checkpoint.folder / OPTIMIZER)
+    shadow = _loaded(checkpoint.folder / AVERAGE, shapes) if trainable.ema is not None else {}
     with torch.no_grad():
         for name, parameter in trainable.parameters.items():
             parameter.copy_(weights[name])
-    _restore_optimizer(optimizer, load_file(checkpoint.folder / "optimizer.safetensors"), checkpoint.optimizer)
+    _restore_optimizer(optimizer, state, checkpoint.optimizer)
     if trainable.ema is not None:
-        shadow = load_file(checkpoint.folder / "ema.safetensors")
         for name, average in zip(trainable.parameters, trainable.ema.shadow_params, strict=True):
             average.copy_(shadow[name])
         trainable.ema.optimization_step = checkpoint.ema_steps
+
+
+def _loaded(path: Path, shapes: Mapping[str, torch.Size] | None = None) -> dict[str, Tensor]:
+    """The tensors in a file, which must have these names and shapes."""
+    try:
+        found: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); restore it, or resume from another checkpoint") from error
+    if shapes is not None and {name: tensor.shape for name, tensor in found.items()} != shapes:
+        raise UserError(
+            f"{path}: holds other layers than the model now has; resume with the versions that wrote it (run.json "
+            "lists them), or choose a new output_dir"
+        )
+    return found
 
 
 def drop_after(folder: Path, step: int) -> None:

@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float
 from PIL import Image, ImageOps
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
+from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.images import each_image, read_image
 
 CROPS = 8
@@ -92,6 +93,37 @@ class Photos(Dataset[Tensor]):
     def __getitem__(self, position: int) -> Float[Tensor, "3 r r"]:
         index = batch_indices(self.seed, position, len(self.paths), 1)[0]
         return self.views.one(read_image(self.paths[index]), [self.seed, position])
+
+
+@dataclass(frozen=True)
+class Batches(Dataset[Tensor | UserError]):
+    """Batches of photos by turn.
+
+    A problem that the user can fix is returned, and not raised: torch would bury its message in a traceback.
+    """
+
+    photos: Photos
+    size: int
+
+    def __len__(self) -> int:
+        return len(self.photos.paths)
+
+    def __getitem__(self, turn: int) -> Float[Tensor, "b 3 r r"] | UserError:
+        try:
+            return _to_pass_on(torch.stack([self.photos[turn * self.size + i] for i in range(self.size)]))
+        except UserError as error:
+            return error
+
+
+def _to_pass_on(pixels: Float[Tensor, "b 3 r r"]) -> Float[Tensor, "b 3 r r"]:
+    """The pixels in shared memory, where a process of its own has read them; torch would only print its failure."""
+    try:
+        return pixels.share_memory_() if get_worker_info() is not None else pixels
+    except (RuntimeError, OSError) as error:
+        raise UserError(
+            f"data.workers: no room in shared memory to pass on photos ({str(error).splitlines()[0]}); enlarge "
+            "/dev/shm (docker run --shm-size=8g), lower data.workers, or set it to 0"
+        ) from error
 
 
 def batch_indices(seed: int, position: int, count: int, batch_size: int) -> list[int]:

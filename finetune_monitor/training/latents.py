@@ -1,24 +1,20 @@
 """Photos as latents: encoded once before training, or in each step from files that worker processes prefetch."""
 
-import itertools
 import logging
 import os
-import signal
-from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from typing import Protocol, runtime_checkable
 
 import torch
 from diffusers import AutoencoderKL
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from finetune_monitor.base import distributed
 from finetune_monitor.base.images import read_image
-from finetune_monitor.training.data import Photos, batch_indices
+from finetune_monitor.training.data import Batches, Photos, batch_indices
+from finetune_monitor.training.readers import PhotoReader
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +34,12 @@ class Latents(Protocol):
         """Sampled latents of that turn's photos, scaled as the UNet expects; does not wait for the device."""
         ...
 
+    def check(self) -> None:
+        """Raise a `UserError` if a worker process has ended."""
+        ...
+
     def close(self) -> None:
-        """Stop the worker processes, if there are any."""
+        """End the worker processes, if there are any."""
         ...
 
 
@@ -93,6 +93,9 @@ class CachedLatents:
         views = torch.randint(self.mean.shape[1], (len(indices),), generator=generator, device=device)
         return _sample(self.mean[rows, views], self.std[rows, views], generator) * self.scaling
 
+    def check(self) -> None:
+        """Nothing to check."""
+
     def close(self) -> None:
         """Nothing to close."""
 
@@ -118,10 +121,9 @@ class FreshLatents:
     def __init__(self, vae: AutoencoderKL, photos: Photos, batch_size: int, workers: int):
         self.vae = vae
         self.photos = photos
-        self.batch_size = batch_size
-        self.workers = min(workers, os.cpu_count() or 1)
-        self._batches: Iterator[Tensor] = iter(())
-        self._next: int | None = None
+        self._reader = PhotoReader(
+            Batches(photos, batch_size), min(workers, os.cpu_count() or 1), pinned=vae.device.type == "cuda"
+        )
 
     def __len__(self) -> int:
         return len(self.photos.paths)
@@ -129,42 +131,18 @@ class FreshLatents:
     @torch.no_grad()
     def draw(self, turn: int, generator: torch.Generator) -> Float[Tensor, "b 4 h w"]:
         """Sampled latents of the turn's photos, encoded now, each in its own view."""
-        if turn != self._next:
-            self._batches = self._read_from(turn)
-        pixels = next(self._batches).to(self.vae.device, self.vae.dtype, non_blocking=True)
-        self._next = turn + distributed.world_size()
+        pixels = self._reader.read(turn).to(self.vae.device, self.vae.dtype, non_blocking=True)
         posterior = self.vae.encode(pixels).latent_dist
         factor: float = self.vae.config.scaling_factor
         return _sample(posterior.mean.float(), posterior.std.float(), generator) * factor
 
+    def check(self) -> None:
+        """Raise a `UserError` if a worker process has ended."""
+        self._reader.check()
+
     def close(self) -> None:
-        """Release the loader's iterator, which stops its workers."""
-        self._batches, self._next = iter(()), None
-
-    def _read_from(self, first: int) -> Iterator[Tensor]:
-        """The prefetched pixels of this process's turns, starting at `first`."""
-        turns = itertools.count(first, distributed.world_size())
-        loader = DataLoader(
-            self.photos,
-            batch_sampler=([turn * self.batch_size + i for i in range(self.batch_size)] for turn in turns),
-            num_workers=self.workers,
-            pin_memory=self.vae.device.type == "cuda",
-            multiprocessing_context="spawn"
-            if self.workers
-            else None,  # a fork would copy the state of CUDA and the tokenizers
-            generator=torch.Generator(),  # otherwise it would use the generator that dropout uses
-        )
-        return _started_deaf(loader) if self.workers else iter(loader)
-
-
-def _started_deaf(loader: DataLoader[Tensor]) -> Iterator[Tensor]:
-    """Start workers that ignore Ctrl-C and SIGTERM: the current step still needs their photos."""
-    resource_tracker.ensure_running()  # starting it would lift the mask that the workers inherit
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        return iter(loader)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        """End the worker processes."""
+        self._reader.close()
 
 
 def _sample(

@@ -99,7 +99,19 @@ class Trainer:
     _told: bool = False
 
     def run(self, monitor: FinetuneMonitor | None, interrupt: Interrupt) -> StopReason | str:
-        """Train from the step after `self.step` until the end, a stopping rule, a signal, or a non-finite loss."""
+        """Train from the step after `self.step` until the end, a stopping rule, a signal, or a non-finite loss.
+
+        Raises:
+            UserError: a photo can no longer be read, or a process that reads photos has ended.
+        """
+        try:
+            return self._run(monitor, interrupt)
+        except RuntimeError:  # torch raises it wherever training is when such a process ends
+            for part in self.latents:
+                part.check()
+            raise
+
+    def _run(self, monitor: FinetuneMonitor | None, interrupt: Interrupt) -> StopReason | str:
         total = self.config.train.max_steps
         bar = tqdm(total=total, initial=self.step, desc="training", unit="step", disable=not distributed.is_main())
         with bar:
@@ -182,7 +194,7 @@ class Trainer:
         return torch.cat([part.draw(place, generator) for part in self.latents])
 
     def close(self) -> None:
-        """Stop the photo readers."""
+        """End the processes that read photos."""
         for part in self.latents:
             part.close()
 

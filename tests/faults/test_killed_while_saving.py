@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from finetune_monitor.base import files
-from finetune_monitor.training import checkpoints
+from finetune_monitor.training import checkpoints, manifest
 from finetune_monitor.training.config import TrainConfig
 from finetune_monitor.training.loop import make_optimizer
 from finetune_monitor.training.trainable import make_trainable
@@ -18,7 +18,7 @@ from support.tiny import stable_diffusion as tiny_pipeline
 TOUCHES_THE_DISK = [
     (files, "fsync"),
     (checkpoints, "save_file"),
-    (checkpoints, "sha256"),
+    (manifest, "sha256"),
     (shutil, "rmtree"),
     (Path, "mkdir"),
     (Path, "rename"),

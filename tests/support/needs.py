@@ -1,6 +1,7 @@
 """What only some machines have: a test that needs it is skipped elsewhere, and the summary says how to get it."""
 
 import os
+import subprocess
 from collections import Counter
 from collections.abc import Iterable
 from importlib import metadata
@@ -34,6 +35,10 @@ jupyter = pytest.mark.skipif(
     reason="needs Jupyter: pip install nbclient ipykernel",
 )
 lightning = pytest.mark.skipif(find_spec("lightning") is None, reason="needs Lightning: pip install lightning")
+mounts = pytest.mark.skipif(
+    subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode != 0,
+    reason="needs permission to mount file systems, as root has",
+)
 ordinary_user = pytest.mark.skipif(os.geteuid() == 0, reason="needs a user other than root")
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA GPU")
 

@@ -8,11 +8,13 @@ import torch
 
 from finetune_monitor.base import files
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.files import sha256
 from finetune_monitor.training import checkpoints
 from finetune_monitor.training.config import TrainConfig
 from finetune_monitor.training.loop import make_optimizer
 from finetune_monitor.training.trainable import average, make_trainable
 from support import needs
+from support.manifests import as_of_an_earlier_version
 from support.tiny import stable_diffusion as tiny_pipeline
 
 STEADY = [7] * 20
@@ -144,7 +146,7 @@ def test_prodigys_estimate_comes_back_and_the_configs_rate_wins(tmp_path):
 def test_a_checkpoint_of_another_version_is_refused_and_says_what_to_do(folder):
     path = folder / "step-000010/manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
-    with pytest.raises(UserError, match="format 1, expected 2; resume with the version"):
+    with pytest.raises(UserError, match="format 1, expected 3; resume with the version"):
         checkpoints.read(folder / "step-000010")
 
 
@@ -229,8 +231,24 @@ def test_other_settings_are_refused_with_both_values(folder):
 
 def test_a_manifest_cannot_lead_out_of_its_folder(folder):
     path = folder / "step-000010/manifest.json"
-    manifest = json.loads(path.read_text())
-    manifest["sha256"]["../../outside"] = "0" * 64
-    path.write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match="step-000010/outside"):
+    earlier = as_of_an_earlier_version(json.loads(path.read_text()))
+    earlier["sha256"]["../step-000004/weights.safetensors"] = sha256(folder / "step-000004/weights.safetensors")
+    path.write_text(json.dumps(earlier))
+    with pytest.raises(UserError, match="missing or damaged"):
         checkpoints.read(folder / "step-000010")
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on_and_says_what_is_not_verified(folder, caplog):
+    path = folder / "step-000010/manifest.json"
+    path.write_text(json.dumps(as_of_an_earlier_version(json.loads(path.read_text()))))
+    assert checkpoints.find(folder, "auto").step == 10
+    assert "the weights are verified, the step and the settings are not" in caplog.text
+
+
+def test_other_layers_than_the_models_are_refused_and_nothing_is_loaded(folder):
+    config = TrainConfig(rank=3)
+    trainable = make_trainable(tiny_pipeline(), config, 0)
+    before = read_tensors(trainable)
+    with pytest.raises(UserError, match="holds other layers than the model"):
+        checkpoints.restore(checkpoints.find(folder, "auto"), trainable, make_optimizer(trainable, config))
+    assert all(torch.equal(before[name], value) for name, value in read_tensors(trainable).items())

@@ -1,0 +1,115 @@
+"""Processes that read and crop the photos of the next steps while the current one trains."""
+
+import itertools
+import multiprocessing
+import signal
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
+from multiprocessing.process import BaseProcess
+from threading import Thread
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from finetune_monitor.base import distributed
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.training.data import Batches
+
+PATIENCE = 5.0
+"""Seconds that processes have to end by themselves."""
+
+
+class PhotoReader:
+    """Batches of pixels by turn.
+
+    Args:
+        workers: processes that read ahead; with 0, photos are read when they are asked for.
+        pinned: in memory that a GPU copies from without waiting.
+    """
+
+    def __init__(self, batches: Batches, workers: int, pinned: bool):
+        self._batches, self._workers, self._pinned = batches, workers, pinned
+        self._found: Iterator[Tensor | UserError] = iter(())
+        self._processes: list[BaseProcess] = []
+        self._next: int | None = None
+
+    def read(self, turn: int) -> Float[Tensor, "b 3 r r"]:
+        """The pixels of a turn; this process's next turn is read ahead.
+
+        Raises:
+            UserError: a photo can no longer be read, or there is no room to pass it on.
+        """
+        if turn != self._next:
+            self.close()
+            self._start(turn)
+        found = next(self._found)
+        if isinstance(found, UserError):
+            raise found
+        self._next = turn + distributed.world_size()
+        return found
+
+    def check(self) -> None:
+        """Check that all processes are running.
+
+        Raises:
+            UserError: one has ended, as when the system is out of memory.
+        """
+        ended = [process.exitcode for process in self._processes if process.exitcode]
+        if ended:
+            how = signal.Signals(-ended[0]).name if ended[0] < 0 else f"exit status {ended[0]}"
+            raise UserError(
+                f"data.workers: a process that reads photos has ended ({how}), perhaps for lack of memory or of room "
+                "in /dev/shm; enlarge it, lower data.workers, or set it to 0, and run the same command again"
+            )
+
+    def close(self) -> None:
+        """End the processes, also those that hang; they are deaf to the signals that multiprocessing sends at exit."""
+        found, self._found, self._next = self._found, iter(()), None
+        processes, self._processes = self._processes, []
+        if processes:
+            end = Thread(target=found._shutdown_workers, daemon=True)  # type: ignore[attr-defined]
+            end.start()
+            end.join(PATIENCE)
+            _kill([process for process in processes if process.is_alive()])
+
+    def _start(self, first: int) -> None:
+        turns = itertools.count(first, distributed.world_size())
+        loader = DataLoader(
+            self._batches,
+            batch_size=None,
+            sampler=turns,
+            num_workers=self._workers,
+            pin_memory=self._pinned,
+            multiprocessing_context="spawn"
+            if self._workers
+            else None,  # a fork would copy the state of CUDA and the tokenizers
+            generator=torch.Generator(),  # otherwise it would use the generator that dropout uses
+        )
+        before = set(multiprocessing.active_children())
+        self._found = _started_deaf(loader) if self._workers else iter(loader)
+        self._processes = [process for process in multiprocessing.active_children() if process not in before]
+
+
+def _started_deaf(loader: DataLoader[Tensor | UserError]) -> Iterator[Tensor | UserError]:
+    """Start processes that ignore Ctrl-C and SIGTERM: the current step still needs their photos."""
+    resource_tracker.ensure_running()  # starting it would lift the mask that the processes inherit
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        return iter(loader)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _kill(processes: list[BaseProcess]) -> None:
+    """Kill what is left, without torch's handler of SIGCHLD, which would raise an error because of it."""
+    if not processes:
+        return
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        for process in processes:
+            process.kill()
+            process.join(PATIENCE)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
