@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.files import read_regular
 
 SEPARATORS = ",;\t"
 
@@ -23,7 +24,7 @@ def read_text(path: Path, expected: str) -> tuple[str, str]:
         UserError: the file cannot be read or is not UTF-8.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; expected {expected}") from error
     try:

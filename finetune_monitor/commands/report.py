@@ -50,7 +50,7 @@ def _with_trials(folders: Sequence[Path]) -> tuple[list[Path], Mapping[str, Any]
     """
     from finetune_monitor.record.sweep_directory import STATE, read_state
 
-    sweeps = [folder for folder in folders if (folder / STATE).exists()]
+    sweeps = [folder for folder in folders if os.path.lexists(folder / STATE)]
     if not sweeps:
         return list(folders), None
     if len(sweeps) > 1:

@@ -1,9 +1,11 @@
 """Descriptions of score columns, as data: they are part of run.json, so no view needs the metric itself."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+from finetune_monitor.base.json_files import as_flag, as_number, as_text
 
 Role = Literal["score", "side", "stars", "note"]
 
@@ -69,9 +71,29 @@ class ScoreColumn:
         """The column of an entry in run.json, under either key. A null bound means infinity, which JSON lacks."""
         known = {each.name: found[each.name] for each in fields(cls) if each.name in found}
         low, high = known.get("bounds") or (None, None)
-        bounds = (-math.inf if low is None else float(low), math.inf if high is None else float(high))
-        return cls(**{**known, "bounds": bounds, "ignores": tuple(known.get("ignores", ()))})
+        bounds = (-math.inf if low is None else as_number(low), math.inf if high is None else as_number(high))
+        typed = {key: READERS[key](value) for key, value in known.items() if key in READERS and value is not None}
+        return cls(**{**known, **typed, "bounds": bounds})
 
+
+def _one_of(kind: Any) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if value not in get_args(kind):
+            raise ValueError(f"found {value!r}, expected one of {', '.join(get_args(kind))}")
+        return as_text(value)
+
+    return read
+
+
+READERS: Mapping[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("of", "metric", "zero", "needs", "says", "likeness"), as_text),
+    **dict.fromkeys(("higher_is_better", "is_share"), as_flag),
+    "role": _one_of(Role),
+    "over": _one_of(Over),
+    "alarm": as_number,
+    "ignores": lambda names: tuple(map(as_text, names)),
+}
+"""How the fields of a column are read from run.json."""
 
 SIDE = ScoreColumn(None, role="side")
 """A column without a description."""

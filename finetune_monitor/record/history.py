@@ -5,18 +5,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.json_files import as_flag, as_list, as_number, as_object, as_text, as_whole, damage_named
 from finetune_monitor.record.columns import SIDE, Role, ScoreColumn
 from finetune_monitor.record.evaluation import Evaluation, StopReason, as_reason, why
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.record.rows import read_evaluations
 from finetune_monitor.record.run_directory import RUN, read_json
 from finetune_monitor.stats.estimate import Estimate
-
-GREATEST = 2**63
-"""Limit on steps and seeds, which become file names."""
 
 T = TypeVar("T")
 
@@ -49,19 +48,43 @@ class RunHistory:
     @cached_property
     def weights(self) -> dict[str, dict[str, Any]]:
         """The models and photos that each metric uses, by metric."""
-        return self._read("weights", lambda found: {str(name): dict(each) for name, each in found.items()})
+        return self._read("weights", lambda found: {name: as_object(each) for name, each in found.items()})
 
     @cached_property
     def grid(self) -> PromptGrid:
         """The prompt grid, with its types checked because its values become file names."""
         if "grid" not in self.run:
-            raise self._damaged("grid", "it is missing")
+            raise UserError(f"{self.output_dir / RUN}: grid: damaged (it is missing); restore the file from a backup")
         return self._read("grid", _grid)
+
+    @property
+    def recorded_fingerprint(self) -> str | None:
+        """The fingerprint of the grid as it was recorded."""
+        return self._read("grid", lambda found: _text(as_object(found).get("fingerprint")))
+
+    @property
+    def pipeline(self) -> dict[str, str]:
+        """The pipeline's class, hub id or folder, and notice, as far as known."""
+        return self._read("pipeline", lambda found: {k: as_text(v) for k, v in (found or {}).items() if v is not None})
+
+    @property
+    def processes(self) -> int:
+        """How many processes shared each evaluation."""
+        return self._read("processes", lambda found: max(1, as_whole(found)), 1)
+
+    @property
+    def made_with(self) -> dict[str, str]:
+        """Versions of libraries, by name."""
+        return self._read("versions", lambda found: {name: str(version) for name, version in found.items()})
+
+    @property
+    def device(self) -> str | None:
+        return _text(self.run.get("device"))
 
     @property
     def notices(self) -> tuple[str, ...]:
         """Sentences to show next to the scores."""
-        described = [self._read("pipeline", dict), *self.weights.values()]
+        described = [self.pipeline, *self.weights.values()]
         return tuple(dict.fromkeys(str(found["notice"]) for found in described if found.get("notice")))
 
     @property
@@ -72,12 +95,12 @@ class RunHistory:
     @property
     def hparams(self) -> dict[str, Any]:
         """The flat training settings; empty if none were given."""
-        return self._read("hparams", dict)
+        return self._read("hparams", as_object)
 
     @property
     def model(self) -> str | None:
         """The base model's hub id or folder, if known."""
-        name = self._read("pipeline", dict).get("name_or_path") or self.hparams.get("model")
+        name = self.pipeline.get("name_or_path") or self.hparams.get("model")
         return None if name is None else str(name)
 
     @property
@@ -103,12 +126,12 @@ class RunHistory:
     @property
     def best_step(self) -> int | None:
         """The best step according to the run; for a run in progress, the best one so far."""
-        return self._best("best_step", int)
+        return self._best("best_step", as_whole)
 
     @property
     def best_score(self) -> float | None:
         """The value of the smoothed curve there; None if unknown, as in older records."""
-        return self._best("best_score", float)
+        return self._best("best_score", as_number)
 
     def _best(self, key: str, kind: Callable[[Any], T]) -> T | None:
         """The recorded value of a run that ended, or that of the last decision of a run in progress."""
@@ -118,7 +141,7 @@ class RunHistory:
 
     @property
     def _ended(self) -> dict[str, Any]:
-        return self._read("ended", dict)
+        return self._read("ended", as_object)
 
     def _columns(self, main: Mapping[str, Any]) -> dict[str, ScoreColumn]:
         described = self.run.get("columns", {})
@@ -129,14 +152,9 @@ class RunHistory:
         columns = {str(name): ScoreColumn.from_json(found[name]) if name in found else SIDE for name in names}
         return {name: replace(column, metric=column.metric or name) for name, column in columns.items()}
 
-    def _read(self, key: str, read: Callable[[Any], T]) -> T:
-        try:
-            return read(self.run.get(key, {}))
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
-            raise self._damaged(key, repr(error)) from error
-
-    def _damaged(self, key: str, problem: str) -> UserError:
-        return UserError(f"{self.output_dir / RUN}: {key}: damaged ({problem}); restore the file from a backup")
+    def _read(self, key: str, read: Callable[[Any], T], default: Any = MappingProxyType({})) -> T:
+        with damage_named(f"{self.output_dir / RUN}: {key}", "restore the file from a backup"):
+            return read(self.run.get(key, default))
 
 
 def read_run(output_dir: Path) -> RunHistory:
@@ -164,17 +182,18 @@ def _minor_role(described: Mapping[str, Any]) -> Role:
 def _grid(found: Mapping[str, Any]) -> PromptGrid:
     known = {field.name for field in fields(PromptGrid)}
     content = {key: value for key, value in found.items() if key in known}
-    prompts, size = tuple(content["prompts"]), content.get("size")
-    seeds = None if content["seeds"] is None else tuple(content["seeds"])
-    probes = tuple(content.get("probe_prompts", ()))
-    texts = (*prompts, *probes, content.get("negative_prompt", ""))
-    numbers = (*(seeds or ()), *(content.get(key) for key in ("images_per_prompt", "images_per_probe")))
-    if not all(isinstance(text, str) for text in texts) or not all(
-        each is None or (type(each) is int and abs(each) < GREATEST) for each in numbers
-    ):
-        raise ValueError(f"found prompts {prompts!r} and seeds {numbers!r}")
-    lists = {"prompts": prompts, "seeds": seeds, "probe_prompts": probes}
-    return PromptGrid(**{**content, **lists, "size": None if size is None else (int(size[0]), int(size[1]))})
+    readers: dict[str, Callable[[Any], Any]] = {
+        **dict.fromkeys(("prompts", "probe_prompts"), lambda texts: tuple(map(as_text, as_list(texts)))),
+        **dict.fromkeys(("negative_prompt", "sampler"), as_text),
+        **dict.fromkeys(("steps", "images_per_prompt", "images_per_probe"), as_whole),
+        **dict.fromkeys(("seeds", "size"), lambda numbers: tuple(map(as_whole, as_list(numbers)))),
+        "guidance": as_number,
+        "karras": as_flag,
+    }
+    typed: Any = {key: None if value is None else readers[key](value) for key, value in content.items()}
+    if len(typed.get("size") or (0, 0)) != 2:
+        raise ValueError(f"found size {typed['size']}, expected height and width")
+    return PromptGrid(**typed)
 
 
 def _text(found: Any) -> str | None:

@@ -46,7 +46,7 @@ class KeptWeights:
     @property
     def kohya_file(self) -> Path | None:
         """The file for ComfyUI and others; None for a complete pipeline, or where kohya's names are not known."""
-        return next(iter(sorted(self.folder.glob(f"*{KOHYA_ENDING}"))), None)
+        return next((file for file in sorted(self.folder.glob(f"*{KOHYA_ENDING}")) if file.is_file()), None)
 
     @property
     def place(self) -> Path:

@@ -3,17 +3,30 @@
 import json
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import fsync
+from finetune_monitor.base.json_files import (
+    DAMAGE,
+    as_flag,
+    as_list,
+    as_number,
+    as_object,
+    as_text,
+    as_whole,
+    read_lines,
+)
+from finetune_monitor.base.text import shortened
 from finetune_monitor.record.evaluation import Decision, Evaluation, ScoredImage, as_reason
 from finetune_monitor.record.grid import Cell
 from finetune_monitor.record.run_directory import EVALUATIONS, IMAGES
 from finetune_monitor.stats.estimate import Estimate, from_json_number, plain
+
+T = TypeVar("T")
 
 
 def read_evaluations(output_dir: Path) -> list[Evaluation]:
@@ -41,62 +54,75 @@ def _read_images(path: Path) -> dict[int, dict[str, ScoredImage]]:
     return images
 
 
-def _read_rows(path: Path) -> list[tuple[int, Any]]:
+def _read_rows(path: Path) -> Iterator[tuple[int, Any]]:
     """Pairs of line number and row; a last line that a crash truncated is skipped with a warning."""
-    lines = [(n, line) for n, line in enumerate(path.read_bytes().split(b"\n"), 1) if line] if path.exists() else []
-    rows = []
-    for position, (number, line) in enumerate(lines):
+    unread: int | None = None
+    for number, line in read_lines(path):
+        if unread is not None:
+            raise _damaged(path, unread, "not valid JSON")
         try:
-            rows.append((number, json.loads(line)))
-        except ValueError:
-            if position < len(lines) - 1:
-                raise _damaged(path, number, "not valid JSON") from None
-            _warn(f"{path}:{number}: the last line is truncated and is ignored")
-    return rows
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            unread = number
+        else:
+            yield number, row
+    if unread is not None:
+        _warn(f"{path}:{unread}: the last line is truncated and is ignored")
 
 
 def _evaluation(path: Path, number: int, row: Any) -> tuple[Evaluation, int]:
     """An evaluation without its images, and the number of images that it must have."""
     try:
-        decision = row["decision"]
-        reason = as_reason(decision["reason"])
-        scores = {name: Estimate.from_json(found) for name, found in row["scores"].items()}
         evaluation = Evaluation(
-            int(row["step"]),
-            row["epoch"],
-            row["wall_time"],
-            scores,
-            seconds=row["seconds"],
-            overhead=row.get("overhead"),
-            decision=Decision(
-                decision["stop"],
-                reason,
-                decision["best_step"],
-                str(decision.get("detail", "")),
-                decision.get("best_score"),
-            ),
-            alarms=tuple(map(str, row.get("alarms", ()))),
-            samples={
-                str(name): tuple(map(from_json_number, values)) for name, values in row.get("samples", {}).items()
-            },
+            _step(row["step"]),
+            _if_known(as_number, row["epoch"]),
+            as_number(row["wall_time"]),
+            {name: Estimate.from_json(found) for name, found in row["scores"].items()},
+            seconds={name: as_number(value) for name, value in row["seconds"].items()},
+            overhead=_if_known(as_number, row.get("overhead")),
+            decision=_decision(as_object(row["decision"])),
+            alarms=tuple(map(as_text, as_list(row.get("alarms", [])))),
+            samples={name: tuple(map(from_json_number, values)) for name, values in row.get("samples", {}).items()},
         )
-        return evaluation, int(row["images"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return evaluation, as_whole(row["images"])
+    except DAMAGE as error:
         raise _damaged(path, number, repr(error)) from error
+
+
+def _decision(found: Mapping[str, Any]) -> Decision:
+    return Decision(
+        as_flag(found["stop"]),
+        as_reason(_if_known(as_text, found["reason"])),
+        _if_known(as_whole, found["best_step"]),
+        as_text(found.get("detail", "")),
+        _if_known(as_number, found.get("best_score")),
+    )
+
+
+def _step(value: Any) -> int:
+    step = as_whole(value)
+    if step < 0:
+        raise ValueError(f"found step {step}, expected 0 or more")
+    return step
+
+
+def _if_known(read: Callable[[Any], T], value: Any) -> T | None:
+    return None if value is None else read(value)
 
 
 def _scored_image(path: Path, number: int, row: Any) -> tuple[int, ScoredImage]:
     try:
         is_probe = row.get("probe", False) is True
-        cell = Cell(0, row["cell"], row["prompt"], row["negative_prompt"], row["seed"], is_probe)
+        name, prompt, negative = (as_text(row[key]) for key in ("cell", "prompt", "negative_prompt"))
+        cell = Cell(0, name, prompt, negative, as_whole(row["seed"]), is_probe)
         scores = {name: from_json_number(value) for name, value in row["scores"].items()}
-        return int(row["step"]), ScoredImage(cell, row["file"], scores)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return _step(row["step"]), ScoredImage(cell, _if_known(as_text, row["file"]), scores)
+    except DAMAGE as error:
         raise _damaged(path, number, repr(error)) from error
 
 
 def _damaged(path: Path, number: int, found: str) -> UserError:
-    return UserError(f"{path}:{number}: damaged row ({found}); restore the file or choose a new output_dir")
+    return UserError(f"{path}:{number}: damaged row ({shortened(found)}); restore the file or choose a new output_dir")
 
 
 def evaluation_row(evaluation: Evaluation) -> dict[str, Any]:

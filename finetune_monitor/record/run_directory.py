@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import json
 import logging
 import os
 from pathlib import Path
@@ -11,6 +10,7 @@ from weakref import WeakValueDictionary
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import open_own
+from finetune_monitor.base.json_files import read_object
 from finetune_monitor.base.paths import links_in
 
 CONFIG, RUN, EVALUATIONS, IMAGES = "config.yaml", "run.json", "evaluations.jsonl", "images.jsonl"
@@ -32,17 +32,9 @@ def read_json(path: Path) -> dict[str, Any]:
     """The content of `run.json`.
 
     Raises:
-        UserError: the file is missing or does not hold a JSON object.
+        UserError: the file is missing, cannot be read, or does not hold a JSON object.
     """
-    try:
-        content = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path.parent}: found no {path.name}, expected a run directory; check the path") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); restore it or choose a new output_dir") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: found {type(content).__name__}, expected an object; choose a new output_dir")
-    return content
+    return read_object(path, "a run directory")
 
 
 def lock(output_dir: Path, takes_over: bool = False) -> IO[str]:

@@ -1,7 +1,7 @@
 """The state of a sweep: its trials and their states, as stored in `sweep.json` in its folder."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import write_atomic
+from finetune_monitor.base.json_files import as_number, as_object, as_text, as_whole, damage_named, read_object
 from finetune_monitor.base.paths import Containment
 from finetune_monitor.base.redaction import redacted
 from finetune_monitor.base.text import shortened
@@ -72,6 +73,12 @@ class SweepState:
     trials: tuple[TrialRecord, ...]
     set_aside: tuple[TrialRecord, ...] = ()
 
+    @property
+    def choices(self) -> Mapping[str, Any]:
+        """The axes, or the space of the search."""
+        search = self.config.get("search")
+        return as_object((as_object(search)["space"] if search else self.config.get("axes")) or {})
+
     def run_dir(self, trial: TrialRecord) -> Path:
         """The trial's run directory, which may not exist yet."""
         return self.folder / TRIALS / trial.name
@@ -105,22 +112,40 @@ def read_state(folder: Path) -> SweepState:
         UserError: the folder does not hold a sweep, or the file is damaged or has another format.
     """
     path = folder / STATE
-    try:
-        content = json.loads(path.read_bytes())
+    content = read_object(path, "a sweep's folder")
+    with damage_named(path):
         if content["format"] != FORMAT:
             raise UserError(
                 f"{path}: found format {content['format']!r}, expected {FORMAT}; use the version that wrote it"
             )
-        trials, aside = (
-            tuple(TrialRecord(**{**row, "state": TrialState(row["state"])}) for row in rows)
-            for rows in (content["trials"], content.get("set_aside", []))
-        )
+        trials, aside = (tuple(map(_trial, rows)) for rows in (content["trials"], content.get("set_aside", [])))
+        state = SweepState(folder, as_object(content["config"]), trials, aside)
         _check_names(folder, [trial.name for trial in (*trials, *aside)])
-        return SweepState(folder, content["config"], trials, aside)
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{folder}: found no {STATE}, expected a sweep's folder; check the path") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: damaged ({error!r}); restore it or choose a new output_dir") from error
+        if not all(state.choices):
+            raise ValueError("found an axis without a name")
+        return state
+
+
+def _trial(row: Any) -> TrialRecord:
+    readers: dict[str, Callable[[Any], Any]] = {
+        **dict.fromkeys(("name", "person", "error"), as_text),
+        **dict.fromkeys(("seed", "attempts"), as_whole),
+        "settings": _settings,
+        "state": TrialState,
+        "seconds": as_number,
+    }
+    optional = ("person", "seed", "error")
+    found: Any = {key: None if value is None and key in optional else readers[key](value) for key, value in row.items()}
+    return TrialRecord(**found)
+
+
+def _settings(found: Any) -> dict[str, Any]:
+    """A trial's settings; its numbers are positions on an axis."""
+    settings = as_object(found)
+    for value in settings.values():
+        if type(value) in (int, float):
+            as_number(value)
+    return settings
 
 
 def _check_names(folder: Path, names: Sequence[str]) -> None:

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.json_files import damage_named
 from finetune_monitor.record.alarms import alarms_of
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.curve import resolution, way_in_words, ways
 from finetune_monitor.record.evaluation import Evaluation
 from finetune_monitor.record.grid import Cell, sampling_in_words
-from finetune_monitor.record.history import GREATEST, RunHistory, read_noting
+from finetune_monitor.record.history import RunHistory, read_noting
 from finetune_monitor.record.kept_weights import KeptWeights, kept_weights
-from finetune_monitor.record.run_directory import EVALUATIONS, RUN
+from finetune_monitor.record.run_directory import RUN
 from finetune_monitor.record.scales import scale
 from finetune_monitor.stats.estimate import Estimate
 
@@ -147,17 +148,9 @@ def photo_count(run: PageRun) -> int | None:
 
 
 def _read(folder: Path, identity: str, name: str) -> PageRun:
-    try:
-        history, problems = read_noting(folder)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot read it ({error.strerror}); check the path and its permissions") from error
-    strange = [found.step for found in history.evaluations if not 0 <= found.step < GREATEST]
-    if strange:
-        raise UserError(f"{folder / EVALUATIONS}: found step {strange[0]}, expected 0 to {GREATEST - 1}")
-    try:
+    history, problems = read_noting(folder)
+    with damage_named(f"{folder / RUN}: weights"):
         references = tuple(dict.fromkeys(photo for found in history.weights.values() for photo in _references(found)))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{folder / RUN}: weights: damaged ({error!r}); restore the file from a backup") from error
     return _described(history, identity, name, problems, references)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.base.files import sha256, staged_folder, write_atomic
+from finetune_monitor.base.files import read_regular, sha256, staged_folder, write_atomic
+from finetune_monitor.base.json_files import read_object
 from finetune_monitor.base.redaction import redacted
 from finetune_monitor.base.text import encoded, escaped, table
 from finetune_monitor.base.version import __version__
@@ -67,7 +68,7 @@ def write_card(history: RunHistory, folder: Path, own: Mapping[str, Any]) -> Non
 def own_fields(folder: Path) -> dict[str, Any]:
     """The front matter of the card in a folder, such as a license that somebody has set; empty if there is none."""
     try:
-        return front_matter((folder / CARD).read_bytes())
+        return front_matter(read_regular(folder / CARD))
     except (OSError, ValueError):
         return {}
 
@@ -143,7 +144,7 @@ def _front_matter(history: RunHistory, weights: KeptWeights, samples: Sequence[S
 
 def _base_model(weights: KeptWeights) -> str | None:
     """The base model's id on the hub; None for a folder, whose name may be private."""
-    found = json.loads((weights.folder / NOTE).read_bytes()).get("base_model")
+    found = read_object(weights.folder / NOTE, "weights").get("base_model")
     return str(found) if found else None
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from PIL.Image import Image
 
 from finetune_monitor.base.extras import require
-from finetune_monitor.base.files import write_atomic
+from finetune_monitor.base.files import read_regular, write_atomic
 from finetune_monitor.base.paths import Containment
 from finetune_monitor.base.redaction import redacted
 from finetune_monitor.record.alarms import alarms_by_column
@@ -231,7 +231,7 @@ def _resumed(output_dir: Path, mode: Mode, resume_step: int | None) -> dict[str,
     if resume_step is None or not stored.exists():
         return {}
     allowed = {"resume": "allow"} if mode == "online" else {}  # offline, `wandb sync` merges files with the same id
-    return {"id": stored.read_text(), **allowed}
+    return {"id": read_regular(stored).decode().strip(), **allowed}
 
 
 def import_wandb() -> Any:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from finetune_monitor.base.json_files import as_number, as_whole
+
 FloatArray = Float[np.ndarray, "n"]
 """One value per image; NaN if an image could not be measured."""
 
@@ -40,7 +42,7 @@ class Estimate:
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "Estimate":
         mean, low, high = (from_json_number(found[key]) for key in ("mean", "low", "high"))
-        return cls(mean, low, high, int(found["n"]), int(found["missing"]))
+        return cls(mean, low, high, as_whole(found["n"]), as_whole(found["missing"]))
 
 
 NO_ESTIMATE = Estimate(MISSING, MISSING, MISSING, 0, 0)
@@ -53,7 +55,7 @@ def json_number(value: float) -> float | None:
 
 
 def from_json_number(value: float | None) -> float:
-    return MISSING if value is None else float(value)
+    return MISSING if value is None else as_number(value)
 
 
 def shown(estimate: Estimate, form: str = ".3f", unit: str = "") -> str:

@@ -2,10 +2,9 @@
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import diffusers
 import numpy as np
@@ -92,9 +91,9 @@ def rerender(run_dir: Path, step: int, cell_id: str) -> Rendering:
     folder = find_weights(run_dir, step)
     recorded = _recorded(history, step, cell)
     opened = _open(history, folder)
-    image = _render(opened, grid, cell, history.run.get("processes", 1))
+    image = _render(opened, grid, cell, history.processes)
     device = device_name(opened.pipeline.device)
-    notes = (*opened.notes, *_elsewhere(history.run, device))
+    notes = (*opened.notes, *_elsewhere(history, device))
     return Rendering(cell, str(folder or BASE), image, recorded, notes)
 
 
@@ -111,7 +110,7 @@ def recorded_grid(history: RunHistory) -> PromptGrid:
         UserError: it is missing or damaged.
     """
     grid = history.grid
-    if grid.fingerprint() != history.run["grid"].get("fingerprint"):
+    if grid.fingerprint() != history.recorded_fingerprint:
         where = history.output_dir / RUN
         raise UserError(f"{where}: grid: damaged (it does not match its fingerprint); restore the file from a backup")
     return grid
@@ -224,10 +223,10 @@ def _unfold_scale(pipeline: diffusers.StableDiffusionPipeline, train: TrainConfi
 
 def _open_others(history: RunHistory, folder: Path | None, notes: tuple[str, ...]) -> _Opened:
     """The pipeline of a user's own training loop, as described in `run.json`."""
-    where, described = history.output_dir / RUN, history.run.get("pipeline") or {}
+    where, described = history.output_dir / RUN, history.pipeline
     if not described.get("class"):
         raise UserError(f"{where}: pipeline.class: found nothing, expected the class of the pipeline; add it manually")
-    named, name = str(described["class"]), described.get("name_or_path")
+    named, name = described["class"], described.get("name_or_path")
     kind = getattr(diffusers, named, None)
     whole = None if folder is None or _is_lora(folder) else folder
     if kind is None:
@@ -257,11 +256,11 @@ def _is_lora(folder: Path) -> bool:
     return (folder / LORA_FILE).exists()
 
 
-def _elsewhere(run: Mapping[str, Any], device: str) -> list[str]:
+def _elsewhere(history: RunHistory, device: str) -> list[str]:
     """The versions and devices that differ from those of the run."""
-    recorded, here = run.get("versions", {}), versions()
+    recorded, here = history.made_with, versions()
     others = [name for name in recorded if recorded[name] != here.get(name)]
     changed = [f"{name} {recorded[name]}, here {here.get(name)}" for name in others]
-    if run.get("device") != device:
-        changed.append(f"{run.get('device')}, here {device}")
+    if history.device != device:
+        changed.append(f"{history.device}, here {device}")
     return [f"recorded with {change}" for change in changed]

@@ -88,12 +88,18 @@ DAMAGES = {
     "expected an object": lambda run_dir: (run_dir / "run.json").write_text("[]"),
     "cannot read it": lambda run_dir: [(run_dir / "run.json").unlink(), (run_dir / "run.json").mkdir()],
     "grid: damaged (it is missing": lambda run_dir: change(run_dir, grid=None),
-    'grid: damaged (ValueError("found': lambda run_dir: change(run_dir, grid={"prompts": ["a"], "seeds": ["../../b"]}),
-    "grid: damaged (ValueError('found": lambda run_dir: change(run_dir, grid={"prompts": [1], "seeds": [0]}),
+    "grid: damaged (TypeError(\"found '../../b', expected a whole number": lambda run_dir: change(
+        run_dir, grid={"prompts": ["a"], "seeds": ["../../b"]}
+    ),
+    "grid: damaged (TypeError('found 1, expected a text": lambda run_dir: change(
+        run_dir, grid={"prompts": [1], "seeds": [0]}
+    ),
     "damaged (ValueError('PromptGrid.prompts": lambda run_dir: change(run_dir, grid={"prompts": [], "seeds": [0]}),
-    "evaluations.jsonl: found step 1000": lambda run_dir: rename_step(run_dir, 50, 10**300),
-    "evaluations.jsonl: found step -50, expected 0 to": lambda run_dir: rename_step(run_dir, 50, -50),
-    "seeds (1000": lambda run_dir: change(run_dir, grid={"prompts": ["a"], "seeds": [10**300]}),
+    "evaluations.jsonl:2: damaged row (TypeError('found 1000": lambda run_dir: rename_step(run_dir, 50, 10**300),
+    "evaluations.jsonl:2: damaged row (ValueError('found step -50": lambda run_dir: rename_step(run_dir, 50, -50),
+    "grid: damaged (TypeError('found 1000": lambda run_dir: change(
+        run_dir, grid={"prompts": ["a"], "seeds": [10**300]}
+    ),
     "metrics: damaged (KeyError('bounds'": lambda run_dir: change(
         run_dir, metrics={"aesthetic": {"higher_is_better": True}}
     ),

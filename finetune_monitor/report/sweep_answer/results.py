@@ -171,7 +171,7 @@ NOTHING = Estimate(float("nan"), float("nan"), float("nan"), 0, 0)
 
 def read_results(state: SweepState) -> Results:
     """Read every trial's run directory, even while the sweep is running."""
-    keys = list(_choices(state)) or [""]  # a sweep over people or seeds only has one place for all trials
+    keys = list(state.choices) or [""]  # a sweep over people or seeds only has one place for all trials
     axis = _axis(state, keys[0])
     is_search = bool(state.config.get("search"))
     named = [_words(trial.settings, () if is_search else keys[1:]) for trial in state.trials]
@@ -189,12 +189,6 @@ def in_words(value: Any) -> str:
     return value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else json.dumps(value)
 
 
-def _choices(state: SweepState) -> Mapping[str, Any]:
-    """The axes, or the space of the search."""
-    search = state.config.get("search")
-    return (search["space"] if search else state.config.get("axes")) or {}
-
-
 def _axis(state: SweepState, key: str) -> Axis:
     found = [trial.settings.get(key, ALL) for trial in state.trials]
     numeric = bool(found) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in found)
@@ -202,7 +196,7 @@ def _axis(state: SweepState, key: str) -> Axis:
     if not numeric:
         return Axis(key, label, tuple(dict.fromkeys(_place(value, "category") for value in found)), "category")
     values = tuple(sorted(set(found)))
-    space = _choices(state)[key]
+    space = state.choices.get(key)
     asked = isinstance(space, Mapping) and bool(space.get("log"))
     wide = values[0] > 0 and values[-1] / values[0] >= LOG_FROM
     return Axis(key, label, values, "log" if asked or wide else "linear")
@@ -213,7 +207,7 @@ def _place(value: Any, scale: str) -> Any:
 
 
 def _words(settings: Mapping[str, Any], keys: Sequence[str]) -> str:
-    return ", ".join(f"{key}={in_words(settings[key])}" for key in keys)
+    return ", ".join(f"{key}={in_words(settings.get(key))}" for key in keys)
 
 
 def _unit(state: SweepState) -> Unit:

@@ -8,13 +8,16 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.base.files import write_atomic
+from finetune_monitor.base.files import read_regular, write_atomic
 from finetune_monitor.base.text import printable
 from finetune_monitor.studies.labeling.serving import Access, is_loopback
 from finetune_monitor.studies.labeling.settings import FIRST_PORT
 
 KEY, PORT = "access.key", "last.port"
 """Files in a plan's folder."""
+
+LONGEST = 1000
+"""Bytes of them; larger ones are not ours."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -59,7 +62,7 @@ def last_port(folder: Path) -> int:
     """
     file = folder / PORT
     try:
-        found = file.read_text(encoding="ascii").strip()
+        found = read_regular(file, LONGEST).decode("ascii").strip()
     except FileNotFoundError:
         return FIRST_PORT
     except (OSError, UnicodeError) as error:
@@ -101,7 +104,7 @@ def _key(file: Path) -> str:
     except OSError as error:
         raise UserError(f"{file}: cannot write it ({error.strerror}); the link's key is saved there") from error
     try:
-        key = file.read_text(encoding="ascii").strip()
+        key = read_regular(file, LONGEST).decode("ascii").strip()
     except OSError as error:
         raise UserError(f"{file}: cannot read it ({error.strerror}); the link's key is saved there") from error
     except UnicodeError:

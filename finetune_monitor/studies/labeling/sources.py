@@ -11,6 +11,7 @@ from pathlib import Path
 from finetune_monitor.base.errors import EXAMPLES_NAMED, UserError
 from finetune_monitor.base.files import sha256
 from finetune_monitor.base.images import each_image, list_images
+from finetune_monitor.base.json_files import as_text, damage_named
 from finetune_monitor.base.paths import Containment
 from finetune_monitor.base.text import printable
 from finetune_monitor.metrics.aesthetic import Aesthetic
@@ -68,7 +69,7 @@ def read_sources(sources: Sequence[Path]) -> tuple[list[ImageSource], list[str]]
     problems = [] if sources else ["found no sources; expected run directories or folders of images"]
     for source in sources:
         try:
-            read = [_read_run(source)] if (source / RUN).exists() else _read_folder(source)
+            read = [_read_run(source)] if os.path.lexists(source / RUN) else _read_folder(source)
         except (UserError, OSError) as error:
             problems.append(str(error))
         else:
@@ -136,11 +137,8 @@ def _read_run(folder: Path) -> ImageSource:
 
 def _recorded_photos(history: RunHistory) -> tuple[tuple[Path, str], ...]:
     photos = history.weights.get(SIMILARITY, {}).get("references", [])
-    try:
-        return tuple((Path(photo["file"]), str(photo["sha256"])) for photo in photos)
-    except (AttributeError, KeyError, TypeError) as error:
-        where = history.output_dir / RUN
-        raise UserError(f"{where}: its reference photos are damaged ({error!r}); restore the file") from error
+    with damage_named(f"{history.output_dir / RUN}: its reference photos"):
+        return tuple((Path(as_text(photo["file"])), as_text(photo["sha256"])) for photo in photos)
 
 
 def _read_folder(folder: Path) -> list[ImageSource]:

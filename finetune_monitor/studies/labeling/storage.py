@@ -1,5 +1,6 @@
 """The ratings of a plan in SQLite: append-only, and on disk before a labeler sees "Saved"."""
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -104,7 +105,7 @@ class RatingStore:
         return [name for (name,) in self._rows(_LABELERS)]
 
     def _rows(self, query: str, *values: str) -> list[tuple[Any, ...]]:
-        if not self.file.exists() or self.file.stat().st_size == 0:
+        if not os.path.lexists(self.file) or (self.file.is_file() and self.file.stat().st_size == 0):
             return []
         with self.connect() as database:
             return database.execute(query, values).fetchall()
@@ -114,6 +115,8 @@ class RatingStore:
         """A new connection for every use, so that threads never share one."""
         if self.file.is_symlink():
             raise UserError(f"{self.file}: found a link, expected the file of the ratings itself; move it here")
+        if self.file.exists() and not self.file.is_file():
+            raise UserError(f"{self.file}: not a regular file, expected the file of the ratings; move it away")
         try:
             with closing(sqlite3.connect(self.file, timeout=PATIENCE)) as database:
                 database.execute("PRAGMA synchronous = EXTRA")  # FULL does not flush the removal of the journal

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune_monitor.base.errors import UserError, all_problems
-from finetune_monitor.base.files import sha256, write_atomic
+from finetune_monitor.base.files import read_regular, sha256, write_atomic
+from finetune_monitor.base.json_files import as_list, as_text, as_whole, damage_named, read_object
 from finetune_monitor.base.version import __version__
 
 TASKS, PLAN = "tasks.csv", "plan.json"
@@ -112,27 +113,20 @@ def read_plan(folder: Path) -> LabelingPlan:
 def _read_about(folder: Path) -> tuple[int, int, dict[str, tuple[Path, ...]], dict[Path, str]]:
     """The number of tasks, the seed, the photos, and their SHA-256."""
     path = folder / PLAN
-    try:
-        found = json.loads(path.read_bytes())
+    remedy = "make the plan again"
+    found = read_object(path, "a folder written by `finetune-monitor label plan`", remedy)
+    with damage_named(path, remedy):
         if found["format"] != PLAN_FORMAT:
             raise UserError(f"{path}: found format {found['format']}, expected {PLAN_FORMAT}; make the plan again")
         references = {person: _photos(folder, photos) for person, photos in found["references"].items()}
         digests = {_absolute(folder, name): str(digest) for name, digest in found.get("sha256", {}).items()}
-        return _whole(found["tasks"]), _whole(found["seed"]), references, digests
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(
-            f"{folder}: found no {PLAN}; expected a folder written by `finetune-monitor label plan`"
-        ) from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot read it ({error.strerror}); check its permissions") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path}: damaged ({error!r}); make the plan again") from None
+        return as_whole(found["tasks"]), as_whole(found["seed"]), references, digests
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:
     """The table's rows unchanged: a name may contain any byte, so neither text nor newlines are translated."""
     try:
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
+        text = read_regular(path).decode("utf-8", "surrogateescape")
         rows = list(csv.DictReader(io.StringIO(text, newline="")))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; make the plan again") from error
@@ -175,15 +169,7 @@ def _mismatches(tasks: Sequence[Task]) -> list[str]:
 
 
 def _photos(folder: Path, photos: Any) -> tuple[Path, ...]:
-    if not isinstance(photos, list):
-        raise TypeError(f"found photos {photos!r}, expected a list")
-    return tuple(_absolute(folder, photo) for photo in photos)
-
-
-def _whole(found: Any) -> int:
-    if not isinstance(found, int) or isinstance(found, bool):
-        raise TypeError(f"found {found!r}, expected a whole number")
-    return found
+    return tuple(_absolute(folder, as_text(photo)) for photo in as_list(photos))
 
 
 def _relative(folder: Path, path: Path | None) -> str:

@@ -604,10 +604,13 @@ SOURCES: dict[str, tuple[Callable[[Path], Path], str]] = {
         "bare: found no photos to compare with; name them with --references bare=FOLDER",
     ),
     "no weights": (lambda root: damaged_run(root / "w", None), "weights: damaged"),
-    "odd photos": (lambda root: damaged_run(root / "o", {SIMILARITY: {"references": [3]}}), "photos are damaged"),
+    "odd photos": (
+        lambda root: damaged_run(root / "o", {SIMILARITY: {"references": [3]}}),
+        "photos: damaged",
+    ),
     "odd files": (
         lambda root: damaged_run(root / "f", {SIMILARITY: {"references": [{"file": 3, "sha256": ""}]}}),
-        "photos are damaged",
+        "photos: damaged",
     ),
 }
 
