@@ -2,14 +2,16 @@
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import read_regular
 from finetune_monitor.base.text import shortened
+from finetune_monitor.base.text_keys import KeyPath
 
 MAX_BYTES = 1_000_000
 """Of one text; a config with a thousand prompts has a tenth of it."""
@@ -22,6 +24,14 @@ MAX_DEPTH = 50
 
 UNKNOWN_HERE = ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value")
 """YAML's dates and its `=`, which stay text."""
+
+NULLS = ("", "~", "null", "Null", "NULL")
+"""How YAML writes that there is no value."""
+
+TEXT = "tag:yaml.org,2002:str"
+REMEDY = "text with a colon, #, [, or { must be in quotes"
+
+IsText: TypeAlias = Callable[[KeyPath], bool]
 
 Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The reader in C takes a tenth of the time; PyYAML has it on every platform that offers wheels."""
@@ -62,22 +72,59 @@ for _tag, _form in _NUMBERS.items():
     _Loader.add_implicit_resolver(_tag, _form, list("-+0123456789"))
 
 
-def parse_yaml(text: str, where: str) -> Any:
+def _nothing_is_text(path: KeyPath) -> bool:
+    return False
+
+
+def parse_yaml(text: str, where: str, is_text: IsText = _nothing_is_text) -> Any:
     """The plain values of a YAML text: mappings, lists, null, booleans, numbers, and text.
 
     Args:
         where: what the text is, to begin a message with.
+        is_text: which keys hold text; their values are taken as typed, even if they look like a number or a date.
 
     Raises:
         UserError: it is not valid YAML, has values of other kinds, or costs more than it may.
     """
-    if len(text) > MAX_BYTES:
-        raise UserError(f"{where}: found {len(text):,} characters, expected at most {MAX_BYTES:,}")
+    _check_length(text, where)
     try:
         _check_cost(text)
-        return yaml.load(text, _Loader)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        return loader.construct_document(_as_typed(node, text, (), is_text))
     except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{where}: not valid YAML: {shortened(str(error), 400)}") from error
+        raise UserError(f"{where}: not valid YAML: {shortened(str(error), 400)}; {REMEDY}") from error
+
+
+def _as_typed(node: Any, text: str, path: tuple[str | int, ...], is_text: IsText) -> Any:
+    """The node of a YAML text with the values of text keys as they are typed; null stays null."""
+    if is_text(path):
+        return _text_node(node, text)
+    if isinstance(node, yaml.SequenceNode):
+        node.value = [_as_typed(each, text, (*path, place), is_text) for place, each in enumerate(node.value)]
+    elif isinstance(node, yaml.MappingNode):
+        node.value = [
+            (key, _as_typed(each, text, path if key.tag == MERGE else (*path, str(key.value)), is_text))
+            for key, each in node.value
+        ]
+    return node
+
+
+def _text_node(node: Any, text: str) -> Any:
+    if node.tag == "tag:yaml.org,2002:null":
+        return node
+    if not isinstance(node, yaml.ScalarNode):
+        typed = text[node.start_mark.index : node.end_mark.index].strip()
+        return node if "\n" in typed else yaml.ScalarNode(TEXT, typed, node.start_mark, node.end_mark)
+    node.tag = TEXT
+    return node
+
+
+def _check_length(text: str, where: str) -> None:
+    if len(text) > MAX_BYTES:
+        raise UserError(f"{where}: found {len(text):,} characters, expected at most {MAX_BYTES:,}")
 
 
 def _check_cost(text: str) -> None:
@@ -120,22 +167,26 @@ def _size_of_alias(anchor: Any, sizes: dict[str, int]) -> int:
 
 def _check_scalar(event: Any) -> None:
     _check_tag(event.tag)
-    if any(ord(char) == 0 or 0xD800 <= ord(char) <= 0xDFFF for char in event.value):
-        raise ValueError(f"{shortened(ascii(event.value))}: found a character that cannot be written to a file")
+    _check_text(event.value)
+
+
+def _check_text(text: str) -> None:
+    if any(ord(char) == 0 or 0xD800 <= ord(char) <= 0xDFFF for char in text):
+        raise ValueError(f"{shortened(ascii(text))}: found a character that cannot be written to a file")
 
 
 def _check_tag(tag: Any) -> None:
-    if tag not in (None, "!", "tag:yaml.org,2002:str", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"):
+    if tag not in (None, "!", TEXT, "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"):
         raise ValueError(f"found the tag {shortened(str(tag))}, expected plain values; remove it")
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds.
+def read_yaml(path: Path, is_text: IsText = _nothing_is_text) -> dict[str, Any]:
+    """The mapping that a YAML file holds; `is_text`: which keys hold text.
 
     Raises:
         UserError: the file cannot be read, is not valid YAML, or does not hold a mapping.
     """
-    content = parse_yaml(_text_of(path), str(path))
+    content = parse_yaml(_text_of(path), str(path), is_text)
     if not isinstance(content, dict):
         raise UserError(f"{path}: found {type(content).__name__}, expected keys such as model, output_dir, data")
     return content
@@ -150,8 +201,11 @@ def _text_of(path: Path) -> str:
         raise UserError(f"{path}: not valid YAML: {error}") from error
 
 
-def override(content: dict[str, Any], change: str) -> None:
+def override(content: dict[str, Any], change: str, is_text: IsText = _nothing_is_text) -> None:
     """Apply one `dotted.key=value` override to the content of a config, in place.
+
+    Args:
+        is_text: which keys hold text, which is taken as typed: `#`, `:`, and brackets have no meaning there.
 
     Raises:
         UserError: it has another form, or the value is not valid YAML.
@@ -162,9 +216,21 @@ def override(content: dict[str, Any], change: str) -> None:
     *parents, last = key.split(".")
     if len(parents) >= MAX_DEPTH:
         raise UserError(f"{shortened(change)}: found {len(parents) + 1} keys, expected at most {MAX_DEPTH}")
-    read = parse_yaml(value, shortened(change))
+    read = _read_override(value, shortened(change), (*parents, last), is_text)
     for parent in parents:
         inner = content.get(parent)
         content[parent] = inner if isinstance(inner, dict) else {}
         content = content[parent]
     content[last] = read
+
+
+def _read_override(value: str, where: str, path: tuple[str, ...], is_text: IsText) -> Any:
+    quotes = value[:1] + value[-1:]
+    if not is_text(path) or quotes in ("''", '""') or value in NULLS:
+        return parse_yaml(value, where, lambda below: is_text((*path, *below)))
+    _check_length(value, where)
+    try:
+        _check_text(value)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
+    return value

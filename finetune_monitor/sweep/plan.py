@@ -4,6 +4,7 @@ import copy
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.base.files import write_atomic
 from finetune_monitor.base.sections import problems_of
+from finetune_monitor.base.text_keys import holds_text
 from finetune_monitor.base.yaml_files import read_yaml
 from finetune_monitor.monitor.keeping import BEST
 from finetune_monitor.record.run_directory import RUN
@@ -137,7 +139,7 @@ def make_plan(spec: SweepConfig, known: SweepState | None) -> SweepPlan:
     Raises:
         UserError: lists everything that would make a trial fail or that contradicts the known state.
     """
-    base = read_yaml(spec.base)
+    base = read_yaml(spec.base, partial(holds_text, Config))
     plan = SweepPlan(spec, base, ())
     trials = _searched(plan, known) if spec.search else _product(spec)
     all_problems(_names_alike(trials), f"{spec.output_dir}: several trials would share a folder:")

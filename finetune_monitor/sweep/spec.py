@@ -11,6 +11,7 @@ from finetune_monitor.base import sections
 from finetune_monitor.base.errors import all_problems
 from finetune_monitor.base.redaction import redacted
 from finetune_monitor.base.sections import Section, dotted_keys, nearest, problems_of
+from finetune_monitor.base.text_keys import KeyPath, holds_text
 from finetune_monitor.base.yaml_files import override, read_yaml
 from finetune_monitor.training.config import Config, UserPath
 from finetune_monitor.training.shipped import shipped, with_shipped
@@ -126,9 +127,9 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
         UserError: lists all problems.
     """
     path = Path(shipped(str(path)))
-    content = read_yaml(path)
+    content = read_yaml(path, _holds_text)
     for change in overrides:
-        override(content, change)
+        override(content, change, _holds_text)
     content = with_shipped(content)
     for key in ("set", "axes"):
         content = _flattened(content, key)
@@ -142,6 +143,17 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
         problems = [line for problem in problems_of(error, SweepConfig) for line in problem.split("\n")]
         all_problems(problems, f"{path}: the sweep is not valid")
         raise
+
+
+def _holds_text(path: KeyPath) -> bool:
+    """Whether a key of a sweep holds text: one of its own, or one of the training config below set, axes, or people."""
+    above = {"set": 1, "axes": 1, "people": 2}.get(str(path[0]) if path else "", 0)
+    if not above:
+        return holds_text(SweepConfig, path)
+    is_value = path[0] == "axes" and isinstance(path[-1], int)
+    below = path[above : -1 if is_value else None]
+    keys = [key for part in below for key in (part.split(".") if isinstance(part, str) else [part])]
+    return bool(keys) and (is_value or path[0] != "axes") and holds_text(Config, keys)
 
 
 def flat(content: Mapping[str, Any]) -> dict[str, Any]:

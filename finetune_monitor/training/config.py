@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -31,6 +31,7 @@ from finetune_monitor.base.sections import (
     problems_of,
     section_of_options,
 )
+from finetune_monitor.base.text_keys import holds_text
 from finetune_monitor.base.yaml_files import override, read_yaml
 from finetune_monitor.monitor.budget import EVERY
 from finetune_monitor.monitor.keeping import AUTO as AUTO_KEEP
@@ -507,9 +508,10 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         UserError: lists all unknown keys (with the most similar known key), wrong types, and values out of range.
     """
     path = Path(shipped(str(path)))
-    content = read_yaml(path)
+    is_text = partial(holds_text, Config)
+    content = read_yaml(path, is_text)
     for change in overrides:
-        override(content, change)
+        override(content, change, is_text)
     try:
         return validated(content, path.parent)
     except ValidationError as error:
@@ -525,7 +527,7 @@ def recorded_config(path: Path) -> tuple[Config, list[str]]:
     Raises:
         UserError: it is not a training config, apart from such keys.
     """
-    content: Any = read_yaml(path)
+    content: Any = read_yaml(path, partial(holds_text, Config))
     unknown: list[str] = []
     while True:
         try:

@@ -1,0 +1,57 @@
+"""Which keys of a config hold text: their values are taken as typed, even 2026, no, or photo: sks."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from finetune_monitor.base.sections import Section
+
+KeyPath = Sequence[str | int]
+"""Keys and places in lists, from the outermost in."""
+
+
+def holds_text(section: type[Section], path: KeyPath) -> bool:
+    """Whether the value at a path below a section is a text or a file name."""
+    kinds: list[Any] = [section]
+    for part in path:
+        kinds = [inner for kind in kinds for inner in _below(kind, part)]
+    found = [kind for kind in _alternatives(kinds) if kind is not NoneType]
+    return bool(found) and all(kind in (str, Path) for kind in found)
+
+
+def _below(kind: Any, part: str | int) -> list[Any]:
+    """The types at a key or a place of a type."""
+    return [
+        inner
+        for each in _alternatives([kind])
+        for inner in (_in_section(each, part) if isinstance(each, type) else _in_container(each, part))
+    ]
+
+
+def _in_section(kind: type, part: str | int) -> list[Any]:
+    fields = kind.model_fields if issubclass(kind, Section) else {}
+    return [fields[str(part)].annotation] if part in fields else []
+
+
+def _in_container(kind: Any, part: str | int) -> list[Any]:
+    origin, inside = get_origin(kind), get_args(kind)
+    if not isinstance(origin, type) or not inside:
+        return []
+    if issubclass(origin, Mapping):
+        return [inside[-1]]
+    return [inside[0]] if issubclass(origin, Sequence) and isinstance(part, int) else []
+
+
+def _alternatives(kinds: Iterable[Any]) -> list[Any]:
+    """The types that these allow, without annotations and unions."""
+    found = []
+    for kind in kinds:
+        origin = get_origin(kind)
+        if origin is Annotated:
+            found += _alternatives(get_args(kind)[:1])
+        elif origin in (Union, UnionType):
+            found += _alternatives(get_args(kind))
+        else:
+            found.append(kind)
+    return found
