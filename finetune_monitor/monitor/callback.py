@@ -18,6 +18,7 @@ from finetune_monitor.base.versions import device_name, versions
 from finetune_monitor.metrics import Descriptions, Metric
 from finetune_monitor.models.export import Label, exports_lora, identify
 from finetune_monitor.models.pipeline import Pipeline
+from finetune_monitor.models.prompts import cut_prompts
 from finetune_monitor.monitor.budget import EVERY, Budget
 from finetune_monitor.monitor.evaluator import Evaluator, check_images_fit
 from finetune_monitor.monitor.keeping import AUTO, check_measured, checked_keep, resolved_keep, steps_to_keep
@@ -138,6 +139,8 @@ class FinetuneMonitor:
         self._pipeline_id = identify(pipeline)
         said = (self._pipeline_id.get("notice"), *(each.notice for each in self._described.by_metric.values()))
         self._notices = tuple(dict.fromkeys(str(notice) for notice in said if notice))
+        for warning in cut_prompts(pipeline, [*self.grid.prompts, *self.grid.probe_prompts, self.grid.negative_prompt]):
+            self._evaluator.warn(warning, warning)
         self._live_weights = live_weights
         self._hooks = list(hooks)
         self._trigger = trigger_prompt(self.grid, hparams or {})

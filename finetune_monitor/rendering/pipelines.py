@@ -1,6 +1,7 @@
 """The differences between diffusers' text-to-image pipelines: encoding prompts and decoding latents."""
 
 import inspect
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -104,9 +105,25 @@ def encode(pipeline: TextToImage, prompt: str, negative_prompt: str, guided: boo
         "negative_prompt": negative_prompt or None,
     }
     taken = inspect.signature(pipeline.encode_prompt).parameters
-    found = pipeline.encode_prompt(**{name: value for name, value in wanted.items() if name in taken})
+    with _without_truncation_warnings(pipeline):
+        found = pipeline.encode_prompt(**{name: value for name, value in wanted.items() if name in taken})
     named = dict(zip(embedding_names(pipeline), found, strict=False))  # Flux also returns positions, which are no input
     return {name: value for name, value in named.items() if value is not None}
+
+
+@contextmanager
+def _without_truncation_warnings(pipeline: TextToImage) -> Iterator[None]:
+    """Without diffusers' warning in every evaluation that a prompt is too long; the monitor says it once."""
+    logger = logging.getLogger(type(pipeline).__module__)
+
+    def keeps(record: logging.LogRecord) -> bool:
+        return "truncated" not in record.getMessage()
+
+    logger.addFilter(keeps)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keeps)
 
 
 def image_size(pipeline: TextToImage) -> tuple[int, int]:

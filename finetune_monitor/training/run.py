@@ -12,6 +12,7 @@ from finetune_monitor.base.files import write_atomic
 from finetune_monitor.base.interrupts import Interrupt, watched_signals
 from finetune_monitor.base.redaction import redacted_yaml
 from finetune_monitor.models.export import Label, export_weights
+from finetune_monitor.models.prompts import cut_prompts
 from finetune_monitor.monitor.callback import FinetuneMonitor
 from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.kept_weights import LAST
@@ -23,6 +24,7 @@ from finetune_monitor.training.compiling import compile_in_place
 from finetune_monitor.training.config import Config, recorded_config
 from finetune_monitor.training.data import Photos, Views
 from finetune_monitor.training.latents import Latents, open_latents
+from finetune_monitor.training.launcher import make_accelerator
 from finetune_monitor.training.loop import CHECKPOINTS, Conditioning, Trainer, make_optimizer
 from finetune_monitor.training.own import classes_of, options_in
 from finetune_monitor.training.preflight import RunInputs, check_space, find_inputs
@@ -49,7 +51,7 @@ def run(config: Config) -> int:
         UserError: a problem that the user can fix, before training starts.
     """
     with ExitStack() as held, _interruptible() as interrupt:
-        accelerator, problems = make_accelerator(config)
+        accelerator, problems = make_accelerator(config.train)
         inputs = find_inputs(config, accelerator.device, held, problems)
         _log_changes(config)
         pipeline = load_pipeline(inputs.model, config.model).to(accelerator.device)
@@ -66,18 +68,6 @@ def run(config: Config) -> int:
     return 1 if reason == StopReason.NOT_FINITE else interrupt.exit_status
 
 
-def make_accelerator(config: Config) -> tuple[Accelerator, list[str]]:
-    """Accelerate as set up by the config and the launcher, and the problems with that on this machine."""
-    precision, accumulation = config.train.mixed_precision, config.train.gradient_accumulation
-    try:
-        accelerator = Accelerator(mixed_precision=precision, gradient_accumulation_steps=accumulation)
-    except ValueError as error:
-        return Accelerator(), [f"train.mixed_precision={precision}: {error}"]
-    if precision == "fp16" and accelerator.device.type == "cpu":  # Accelerate would silently train in fp32
-        return accelerator, ["train.mixed_precision=fp16: needs a GPU, found none; set it to no, or to bf16"]
-    return accelerator, []
-
-
 def make_trainer(
     config: Config,
     accelerator: Accelerator,
@@ -90,6 +80,8 @@ def make_trainer(
     if config.prior_preservation:
         photos["class images"] = class_images(pipeline, data, config.prompt_grid, PRECISIONS[train.mixed_precision])
         prompts.append(data.class_prompt or "")
+    for warning in cut_prompts(pipeline, prompts) if distributed.is_main() else ():
+        logger.warning(warning)
     latents = _open_latents(config, pipeline, photos)
     trainable = make_trainable(pipeline, train, config.seed)
     lower_precision(pipeline, train)

@@ -7,9 +7,10 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from finetune_monitor.training.config import load_config
+from finetune_monitor.training.launcher import make_accelerator
 from finetune_monitor.training.loop import Trainer
 from finetune_monitor.training.preflight import RunInputs
-from finetune_monitor.training.run import make_accelerator, make_trainer
+from finetune_monitor.training.run import make_trainer
 from finetune_monitor.training.trainable import load_pipeline
 from support import needs
 
@@ -33,7 +34,7 @@ def make(write_config, photos, tiny_model):
         config = load_config(write_config(), ["monitor.enabled=false", *overrides])
         config.output_dir.mkdir(exist_ok=True)
         AcceleratorState._reset_state(reset_partial_state=True)  # as a new process would find it
-        accelerator, _ = make_accelerator(config)
+        accelerator, _ = make_accelerator(config.train)
         pipeline = load_pipeline(tiny_model, str(tiny_model)).to(accelerator.device)
         inputs = RunInputs(tiny_model, sorted(photos.iterdir()), [], None, None)
         return make_trainer(config, accelerator, pipeline, inputs)
