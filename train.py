@@ -2,7 +2,11 @@
 
 import sys
 
-from finetune_monitor.commands.train import main
+from finetune_monitor.base.interrupts import end_quietly
 
 if __name__ == "__main__":
+    end_quietly()
+
+    from finetune_monitor.commands.train import main
+
     sys.exit(main())

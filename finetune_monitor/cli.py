@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.interrupts import interruptible_work
 from finetune_monitor.base.version import __version__
 from finetune_monitor.commands.aesthetic import add_aesthetic
 from finetune_monitor.commands.agree import add_agree
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status, 2 for a problem that the user can fix."""
     chosen = make_parser().parse_args(arguments)
     try:
-        with _plain_warnings():
+        with _plain_warnings(), interruptible_work():
             status = chosen.run(chosen)
     except UserError as error:
         print(f"finetune-monitor: {error}", file=sys.stderr)

@@ -20,7 +20,7 @@ def first_line(file) -> str:
 
 def listed() -> dict[str, str]:
     """The tree in CONTRIBUTING.md: path below the package to its description."""
-    tree = re.search(r"```\n(cli\.py.*?)```", CONTRIBUTING, re.DOTALL)[1]
+    tree = re.search(r"```\n(__main__\.py.*?)```", CONTRIBUTING, re.DOTALL)[1]
     found, room = {}, ""
     for line in tree.splitlines():
         indent, name, words = re.fullmatch(r"( *)(\S+) +(.*)", line).groups()
@@ -32,7 +32,8 @@ def listed() -> dict[str, str]:
 def test_the_tree_and_its_descriptions_are_those_of_the_package():
     folders = {file.parent for file in PACKAGE.rglob("__init__.py")} - {PACKAGE}
     rooms = {f"{folder.relative_to(PACKAGE).as_posix()}/": first_line(folder / "__init__.py") for folder in folders}
-    assert listed() == {"cli.py": first_line(PACKAGE / "cli.py"), **rooms}
+    files = {name: first_line(PACKAGE / name) for name in ("__main__.py", "cli.py")}
+    assert listed() == {**files, **rooms}
 
 
 def test_the_order_of_the_tree_is_the_one_that_is_checked():

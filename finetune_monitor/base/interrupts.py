@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from threading import Thread, current_thread, main_thread
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -89,9 +90,72 @@ def watched_signals(
     """Collect signals in an `Interrupt` inside the block."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     interrupt = Interrupt(message, tell, gather, forwarded)
-    interrupt.listen()
+    with _second_ends(forwarded):
+        interrupt.listen()
+        try:
+            yield interrupt
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextmanager
+def _second_ends(forwarded: bool) -> Iterator[None]:
+    """End the process at a second signal, also while the main thread is in a long call of another library.
+
+    Python runs handlers only between two instructions, and merges signals that arrive before.
+    """
+    arrived, note = os.pipe()
+    os.set_blocking(note, False)
+    before = signal.set_wakeup_fd(note, warn_on_full_buffer=False)
+    Thread(target=_end_at_second, args=(arrived, forwarded), daemon=True).start()
     try:
-        yield interrupt
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.set_wakeup_fd(before)
+        os.close(note)  # which ends the thread
+
+
+def _end_at_second(arrived: int, forwarded: bool) -> None:
+    seen: set[int] = set()
+    while note := os.read(arrived, 1):
+        number = note[0]
+        if number in SIGNALS:
+            if number in seen or (seen and not forwarded):
+                os._exit(128 + number)
+            seen.add(number)
+    os.close(arrived)
+
+
+def end_quietly() -> None:
+    """From now on, Ctrl-C ends the process at once, with exit status 130 and no traceback: nothing has begun yet."""
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, _exit)
+
+
+@contextmanager
+def interruptible_work() -> Iterator[None]:
+    """Inside the block, Ctrl-C raises `KeyboardInterrupt`, except during an import, where it ends the process quietly.
+
+    Libraries that are being imported would turn the exception into others, or swallow it.
+    """
+    if current_thread() is not main_thread() or signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        yield
+        return
+    before = signal.signal(signal.SIGINT, _interrupt_or_exit)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupt_or_exit(number: int, frame: FrameType | None) -> None:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            _exit(number, frame)
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    os._exit(128 + number)

@@ -55,7 +55,10 @@ def run(config: Config) -> int:
         inputs = find_inputs(config, accelerator.device, held, problems)
         _log_changes(config)
         pipeline = load_pipeline(inputs.model, config.model).to(accelerator.device)
-        trainer = make_trainer(config, accelerator, pipeline, inputs)
+        others = _class_images(config, pipeline, interrupt)
+        if interrupt.asked():
+            return interrupt.exit_status
+        trainer = make_trainer(config, accelerator, pipeline, inputs, others)
         held.callback(trainer.close)
         if interrupt.asked():
             return interrupt.exit_status
@@ -73,12 +76,17 @@ def make_trainer(
     accelerator: Accelerator,
     pipeline: StableDiffusionPipeline,
     inputs: RunInputs,
+    others: list[Path],
 ) -> Trainer:
-    """The trainer, after generating class images, encoding photos, and restoring the checkpoint."""
+    """The trainer, after encoding photos and restoring the checkpoint.
+
+    Args:
+        others: the class images; none without prior preservation.
+    """
     data, train, checkpoint = config.data, config.train, inputs.checkpoint
     photos, prompts = {"photos": inputs.photos}, [data.instance_prompt]
-    if config.prior_preservation:
-        photos["class images"] = class_images(pipeline, data, config.prompt_grid, PRECISIONS[train.mixed_precision])
+    if others:
+        photos["class images"] = others
         prompts.append(data.class_prompt or "")
     for warning in cut_prompts(pipeline, prompts) if distributed.is_main() else ():
         logger.warning(warning)
@@ -107,6 +115,14 @@ def make_trainer(
         latents,
         step=checkpoint.step if checkpoint is not None else 0,
     )
+
+
+def _class_images(config: Config, pipeline: StableDiffusionPipeline, interrupt: Interrupt) -> list[Path]:
+    """The class images, generated now if they are missing; none without prior preservation, or after a signal."""
+    if not config.prior_preservation:
+        return []
+    precision = PRECISIONS[config.train.mixed_precision]
+    return class_images(pipeline, config.data, config.prompt_grid, precision, lambda: interrupt.number is not None)
 
 
 def _open_latents(config: Config, pipeline: StableDiffusionPipeline, photos: dict[str, list[Path]]) -> list[Latents]:

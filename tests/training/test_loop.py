@@ -37,7 +37,7 @@ def make(write_config, photos, tiny_model):
         accelerator, _ = make_accelerator(config.train)
         pipeline = load_pipeline(tiny_model, str(tiny_model)).to(accelerator.device)
         inputs = RunInputs(tiny_model, sorted(photos.iterdir()), [], None, None)
-        return make_trainer(config, accelerator, pipeline, inputs)
+        return make_trainer(config, accelerator, pipeline, inputs, [])
 
     return go
 

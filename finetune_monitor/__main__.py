@@ -1,0 +1,18 @@
+"""The program `finetune-monitor`, also as `python -m finetune_monitor`: Ctrl-C ends it quietly from the start."""
+
+import sys
+
+from finetune_monitor.base.interrupts import end_quietly
+
+
+def main() -> int:
+    """Run one command; returns the exit status."""
+    end_quietly()
+
+    from finetune_monitor import cli
+
+    return cli.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
