@@ -1,5 +1,6 @@
 """Write a pipeline's fine-tuned weights in the formats that other tools load."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from finetune_monitor.models.diffusers_hub import is_hub_id
 from finetune_monitor.models.kohya import base_model, write_kohya
 from finetune_monitor.models.pipeline import Pipeline, settings_of
 from finetune_monitor.record.kept_weights import KOHYA_ENDING, NOTE
+
+SAMPLED = 2**20
+"""Bytes at each end of a file with weights that identify it; several gigabytes would take as many seconds."""
 
 ADAPTABLE = ("unet", "transformer", "text_encoder", "text_encoder_2")
 """The components of a pipeline whose LoRA layers diffusers can load."""
@@ -139,15 +143,32 @@ def _without_adapters(model: nn.Module) -> nn.Module:
 
 
 def identify(pipeline: Pipeline) -> dict[str, str | None]:
-    """The pipeline's class, its hub id or folder, and the notice in its folder, if any.
+    """The pipeline's class, its hub id or folder, and of a folder what identifies its content, and the notice in it.
 
     Raises:
         UserError: the file with the notice is damaged.
     """
     name = pipeline.config.get("_name_or_path")
     found: dict[str, str | None] = {"class": type(pipeline).__name__, "name_or_path": str(name) if name else None}
-    notice = notice_of(Path(str(name))) if name else None
-    return {**found, "notice": notice} if notice else found
+    folder = Path(str(name)) if name else None
+    if folder is None or not folder.is_dir():
+        return found
+    notice = notice_of(folder)
+    return {**found, "sha256": fingerprint(folder), **({"notice": notice} if notice else {})}
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 of a model folder's settings and of the size, the beginning, and the end of each file with weights."""
+    found = hashlib.sha256()
+    files = [path for path in (*folder.glob("*/*.json"), *folder.glob("*/*.safetensors")) if path.is_file()]
+    for path in sorted([*files, *folder.glob("model_index.json")]):
+        size = path.stat().st_size
+        found.update(f"{path.relative_to(folder).as_posix()} {size} ".encode())
+        with path.open("rb") as file:
+            found.update(file.read(SAMPLED))
+            file.seek(max(0, size - SAMPLED))
+            found.update(file.read())
+    return found.hexdigest()
 
 
 def notice_of(folder: Path) -> str | None:

@@ -12,12 +12,13 @@ def scale(name: str, history: RunHistory) -> dict[str, Any]:
     column = history.columns.get(name, SIDE)
     unused = {"notice", *column.ignores}
     weights = history.weights.get(column.metric, {})
-    return {key: _identity(value) for key, value in weights.items() if key not in unused}
+    return {key: content_of(value) for key, value in weights.items() if key not in unused}
 
 
-def _identity(value: Any) -> Any:
+def content_of(value: Any) -> Any:
+    """What identifies a model, or a list of photos, wherever its files are: the SHA-256, where it is known."""
     if isinstance(value, Mapping):
         return value.get("sha256", value)
     if isinstance(value, list) and all(isinstance(each, Mapping) for each in value):
-        return sorted(str(_identity(each)) for each in value)
+        return sorted(str(content_of(each)) for each in value)
     return value

@@ -121,9 +121,9 @@ def check_identity(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:
         UserError: names each setting with both values.
     """
     changed = [
-        f"{key}: {checkpoint.identity.get(key)!r} in the checkpoint, {value!r} in the config"
+        f"{key}: {checkpoint.identity[key]!r} in the checkpoint, {value!r} in the config"
         for key, value in identity.items()
-        if checkpoint.identity.get(key) != value
+        if checkpoint.identity.get(key, value) != value  # earlier versions did not know every key
     ]
     if changed:
         raise UserError(

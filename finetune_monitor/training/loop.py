@@ -1,9 +1,11 @@
 """The training loop: steps, their loss, and everything in between."""
 
+import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +18,9 @@ from tqdm.auto import tqdm  # its stub is generic, but the class takes no type a
 from transformers import CLIPTokenizer
 
 from finetune_monitor.base import distributed
+from finetune_monitor.base.files import sha256
 from finetune_monitor.base.interrupts import Interrupt
+from finetune_monitor.models.export import fingerprint
 from finetune_monitor.models.prediction import target
 from finetune_monitor.monitor.callback import FinetuneMonitor
 from finetune_monitor.record.evaluation import StopReason
@@ -92,6 +96,7 @@ class Trainer:
     noise: DDPMScheduler
     conditioning: Conditioning
     latents: list[Latents]
+    identity: Mapping[str, Any]
     step: int = 0
     loss: float = math.nan
     _window: list[Tensor] = field(default_factory=list)
@@ -236,26 +241,31 @@ class Trainer:
                 self.step,
                 self.trainable,
                 self.optimizer,
-                identity(self.config),
+                self.identity,
                 scaler.state_dict() if scaler else {},
                 self.config.train.keep_checkpoints,
             )
         self.accelerator.wait_for_everyone()
 
 
-def identity(config: Config) -> dict[str, Any]:
-    """The settings that a resumed run must share with the checkpoint: what is trained, on what, and in which order."""
+def identity(config: Config, photos: Sequence[Path]) -> dict[str, Any]:
+    """What a resumed run must share with the checkpoint: what is trained, on what, and in which order.
+
+    Photos and the folder of a model are identified by their content, wherever they are.
+    """
     content = config.model_dump(mode="json")
     train = ["method", "rank", "lora_alpha", "lora_layers", "text_encoder", "optimizer", "ema_decay", "batch_size"]
     train += ["gradient_accumulation", "cache_latents"]
-    data = ["instance_images", "instance_count", "instance_prompt", "class_prompt", "resolution"]
-    data += ["random_crop", "random_flip"]
+    data = ["instance_prompt", "class_prompt", "resolution", "random_crop", "random_flip"]
+    model = Path(config.model)
+    digest = hashlib.sha256("".join(map(sha256, photos)).encode()).hexdigest()
     held_out = config.data.held_out
     return {
-        "model": content["model"],
+        **({"model.sha256": fingerprint(model)} if model.is_dir() else {"model": config.model, "model.sha256": None}),
         "seed": content["seed"],
         **{f"train.{key}": content["train"][key] for key in train},
         **{f"data.{key}": content["data"][key] for key in data},
+        "data.photos": f"{len(photos)} with the SHA-256 {digest[:16]}",
         "data.held_out": held_out
         if isinstance(held_out, int)
         else None,  # photos in a separate folder do not affect training

@@ -112,7 +112,7 @@ def find_inputs(config: Config, device: torch.device, held: ExitStack, problems:
     attempt(lambda: check_optimizer(config.train.optimizer, device))
     if config.train.compile:
         attempt(lambda: check_compiler(device))
-    checkpoint = attempt(lambda: _find_checkpoint(config))
+    checkpoint = attempt(lambda: _find_checkpoint(config, photos))
     resume_step = attempt(lambda: _resume_step(config, checkpoint, metrics))
     everyones = dict.fromkeys(problem for found in distributed.gather(attempt.problems) for problem in found)
     all_problems(list(everyones), "the run cannot start:")
@@ -240,10 +240,11 @@ def _check_rules(config: Config, metrics: list[Metric]) -> None:
         raise UserError(f"monitor.{error}") from error
 
 
-def _find_checkpoint(config: Config) -> Checkpoint | None:
+def _find_checkpoint(config: Config, photos: list[Path] | None) -> Checkpoint | None:
+    """The checkpoint to resume from; it is compared with the photos unless they cannot be read."""
     checkpoint = checkpoints.find(config.output_dir / CHECKPOINTS, config.train.resume)
-    if checkpoint is not None:
-        checkpoints.check_identity(checkpoint, identity(config))
+    if checkpoint is not None and photos is not None:
+        checkpoints.check_identity(checkpoint, identity(config, photos))
     return checkpoint
 
 

@@ -25,7 +25,7 @@ from finetune_monitor.training.config import Config, recorded_config
 from finetune_monitor.training.data import Photos, Views
 from finetune_monitor.training.latents import Latents, open_latents
 from finetune_monitor.training.launcher import make_accelerator
-from finetune_monitor.training.loop import CHECKPOINTS, Conditioning, Trainer, make_optimizer
+from finetune_monitor.training.loop import CHECKPOINTS, Conditioning, Trainer, identity, make_optimizer
 from finetune_monitor.training.own import classes_of, options_in
 from finetune_monitor.training.preflight import RunInputs, check_space, find_inputs
 from finetune_monitor.training.registry import SINKS
@@ -113,6 +113,7 @@ def make_trainer(
         DDPMScheduler.from_config(pipeline.scheduler.config),
         Conditioning(pipeline, encoder, prompts, "text_encoder" in prepared, train.batch_size),
         latents,
+        identity(config, inputs.photos),
         step=checkpoint.step if checkpoint is not None else 0,
     )
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.images import list_images
 from finetune_monitor.training import checkpoints
 from finetune_monitor.training.config import TrainConfig, load_config
 from finetune_monitor.training.loop import identity, make_optimizer
@@ -29,7 +30,7 @@ def saved(tmp_path_factory, tiny_model, photos) -> Path:
     """Three checkpoints of a training with a moving average."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "config.yaml").write_text(tiny_config(folder, tiny_model, photos))
-    settings = identity(load_config(folder / "config.yaml", []))
+    settings = identity(load_config(folder / "config.yaml", []), list_images(photos))
     config = TrainConfig(rank=1, optimizer="prodigy", learning_rate=1.0)
     trainable = make_trainable(tiny_pipeline(), config, 0)
     trainable.ema, optimizer = average(trainable, 0.9), make_optimizer(trainable, config)
