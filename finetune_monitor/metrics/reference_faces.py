@@ -39,14 +39,18 @@ class ReferenceFaces:
 
         Raises:
             UserError: photos cannot be read; or too few are left: fewer than two references, unless only one photo was
-                given, or no held-out photo.
+                given, or no held-out photo; or the recognizer returns numbers that are not finite.
         """
+        from finetune_monitor.models.finite import check_outputs
+
         everything = ReferencePhotos.read(references, held_out)
         found = reader.find(everything.images)
         photos = everything.only([bool(faces) for faces in found])
         _say_without_face(everything, photos)
         largest = _largest_faces(photos.names, [faces for faces in found if faces])
-        return cls(photos, *photos.split(reader.embed(photos.images, largest)))
+        rows = reader.embed(photos.images, largest)
+        check_outputs(f"recognizer {reader.recognizer.id}", rows)
+        return cls(photos, *photos.split(rows))
 
 
 def make_reader(recognizer: "str | Path | FaceReader", device: "str | torch.device") -> "FaceReader":
