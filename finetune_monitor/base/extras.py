@@ -14,6 +14,7 @@ EXTRAS = {
     "matplotlib": "study",
     "onnxruntime": "onnx",
     "optuna": "sweep",
+    "pillow_heif": "heic",
     "prodigyopt": "optimizers",
     "ray.tune": "sweep",
     "waitress": "study",

@@ -1,50 +1,108 @@
 """Read photos safely: any common format becomes 8-bit RGB, and a file that cannot be read is named in the error."""
 
+import os
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, JpegImagePlugin, UnidentifiedImageError
 
-from finetune_monitor.base.errors import UserError, all_problems
+from finetune_monitor.base.errors import EXAMPLES_NAMED, UserError, all_problems
+from finetune_monitor.base.extras import is_installed, needs
+from finetune_monitor.base.files import open_regular
 from finetune_monitor.base.paths import user_path
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+READS_AVIF, READS_HEIC = is_installed("PIL.AvifImagePlugin"), is_installed("pillow_heif")
+
+HEIC = frozenset({".heic", ".heif"})
+
+SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+    | ({".avif"} if READS_AVIF else set())
+    | (HEIC if READS_HEIC else set())
+)
 """File name suffixes of photos, in lower case; upper case is accepted too."""
 
-MAX_PIXELS = 120_000_000
-"""More than the largest phone cameras (108 megapixels); decoding a larger image would take over 360 MB."""
+FORMATS = ("BMP", "GIF", "PNG", "TIFF", "WEBP", *(["AVIF"] if READS_AVIF else []))
+"""What Pillow may decode besides JPEG and HEIC: its other decoders are rarely used and tested, and one starts a program
+(Ghostscript)."""
 
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+JPEG_FORMATS, HEIC_FORMAT = ("JPEG", "MPO"), "HEIF"
+
+JPEG_START, HEIC_BRANDS = b"\xff\xd8\xff", (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+MAX_PIXELS = 120_000_000
+"""Decoding a larger image would take over 360 MB."""
+
+MAX_SCALED_PIXELS = 500_000_000
+"""JPEG up to this size is decoded at a half, a quarter, or an eighth; the largest phone cameras have 200 megapixels."""
+
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    RuntimeError,
+    AssertionError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
 """The exceptions that Pillow raises for damaged files; they depend on the format."""
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """One image as 8-bit RGB, rotated upright according to its EXIF orientation.
+    """One image as 8-bit RGB, rotated upright according to its EXIF orientation, and without metadata.
 
     Transparent pixels are blended with white, 16-bit grays are scaled to 8 bits, and only the first frame of an
-    animation is read.
+    animation is read. A JPEG with more than `MAX_PIXELS` is scaled down by 2, 4, or 8.
 
     Raises:
-        UserError: the file is missing, not an image, damaged, or truncated; it has more than `MAX_PIXELS` pixels
-            (rejected before decoding); or its pixels are not 8 or 16 bits deep.
+        UserError: the file is missing, not an image, damaged, or truncated; it has too many pixels (rejected before
+            decoding); or its pixels are not 8 or 16 bits deep.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected an image")
-    with _quiet_pillow():
-        try:
-            with Image.open(path) as image:
-                _refuse_bomb(path, image.size)
-                return _to_rgb(path, ImageOps.exif_transpose(image))
-        except Image.DecompressionBombError:
-            raise UserError(_too_large(path, "more pixels than Pillow opens")) from None
-        except UNREADABLE as error:
-            raise UserError(_unreadable(path, error)) from error
+    with _problems_named(str(path)), open_regular(path) as file, _opened(str(path), file) as image:
+        return _to_rgb(str(path), image)
+
+
+def as_rgb(image: Image.Image, name: str) -> Image.Image:
+    """The same for an image that somebody has opened or made.
+
+    Raises:
+        UserError: as for `read_image`.
+    """
+    allowed = (*FORMATS, *JPEG_FORMATS, HEIC_FORMAT)
+    if isinstance(image, ImageFile.ImageFile) and image.format not in allowed:
+        raise UserError(_not_readable(name))
+    with _problems_named(name):
+        return _to_rgb(name, image)
+
+
+def _opened(name: str, file: BinaryIO) -> Image.Image:
+    """The image with its header read; what is inside decides, whatever the file is called."""
+    start = file.read(64)
+    file.seek(0)
+    if start.startswith(JPEG_START):
+        return JpegImagePlugin.JpegImageFile(file)  # Image.open refuses 179 megapixels, which can be scaled
+    if start[4:8] != b"ftyp" or start[8:12] not in HEIC_BRANDS or b"avif" in start:
+        return Image.open(file, formats=FORMATS)
+    if not READS_HEIC:
+        raise UserError(f"{name}: found HEIC, which {needs('pillow_heif')}; or save it as JPEG")
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return Image.open(file, formats=[HEIC_FORMAT])
 
 
 def list_images(folder: str | Path) -> list[Path]:
@@ -65,6 +123,33 @@ def list_images(folder: str | Path) -> list[Path]:
         others = f"found only {', '.join(names[:3])}" if names else "the folder is empty"
         raise UserError(f"{folder}: no photos; {others}; expected files ending in {', '.join(sorted(SUFFIXES))}")
     return chosen
+
+
+def passed_over(folder: str | Path) -> str | None:
+    """A sentence that names what is in a folder of photos and is not read; None if there is nothing of the kind.
+
+    Raises:
+        UserError: as for `list_images`.
+    """
+    used = {path.name for path in list_images(folder)}
+    with os.scandir(user_path(folder)) as entries:
+        found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    others = [f"{entry.name}{_why_not(entry)}" for entry in found if entry.name not in used]
+    if not others:
+        return None
+    more = [f"and {len(others) - EXAMPLES_NAMED:,} more"] * (len(others) > EXAMPLES_NAMED)
+    named = ", ".join([*others[:EXAMPLES_NAMED], *more])
+    return f"{folder}: {len(found):,} found, {len(used):,} used; passed over: {named}"
+
+
+def _why_not(entry: "os.DirEntry[str]") -> str:
+    if entry.is_symlink() and not os.path.exists(entry.path):
+        return " (dangling link)"
+    if entry.is_dir():
+        return " (folder)"
+    if not entry.is_file():
+        return " (no file)"
+    return f" ({needs('pillow_heif')})" if Path(entry.name).suffix.lower() in HEIC else ""
 
 
 def each_image(paths: Sequence[str | Path]) -> Iterator[Image.Image]:
@@ -106,34 +191,51 @@ def first_images(folder: str | Path, count: int | None = None) -> list[Path]:
 
 
 @contextmanager
-def _quiet_pillow() -> Iterator[None]:
-    """Hide Pillow's warnings: it warns of decompression bombs below our limit, and of metadata that we do not use."""
+def _problems_named(name: str) -> Iterator[None]:
+    """Turn whatever Pillow raises into a message, and hide its warnings: of bombs below our limit, and of metadata."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        yield
+        warnings.filterwarnings("ignore", module=r"(PIL|pillow_heif)\b")
+        try:
+            yield
+        except Image.DecompressionBombError:
+            raise UserError(_too_large(name, "more pixels than Pillow opens")) from None
+        except UnidentifiedImageError as error:
+            raise UserError(_not_readable(name)) from error
+        except UNREADABLE as error:
+            raise UserError(f"{name}: the image is damaged ({error}); copy it again from its source") from error
 
 
-def _refuse_bomb(path: Path, size: tuple[int, int]) -> None:
-    if size[0] * size[1] > MAX_PIXELS:
-        raise UserError(_too_large(path, f"{size[0]} x {size[1]} pixels"))
+def _too_large(name: str, found: str) -> str:
+    return f"{name}: found {found}, expected at most {MAX_PIXELS // 1_000_000} megapixels; scale the image down"
 
 
-def _too_large(path: Path, found: str) -> str:
-    return f"{path}: found {found}, expected at most {MAX_PIXELS // 1_000_000} megapixels; scale the image down"
+def _not_readable(name: str) -> str:
+    return f"{name}: not a readable image; expected JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, or HEIC"
 
 
-def _unreadable(path: Path, error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return f"{path}: not a readable image; expected JPEG, PNG, WebP, TIFF, BMP or GIF"
-    return f"{path}: the image is damaged ({error}); copy it again from its source"
+def _to_rgb(name: str, image: Image.Image) -> Image.Image:
+    _scale_at_decoding(image)
+    if image.width * image.height > MAX_PIXELS:
+        raise UserError(_too_large(name, f"{image.width} x {image.height} pixels"))
+    pixels = _blended(name, ImageOps.exif_transpose(image))
+    pixels.info = {}  # EXIF may hold the place where the photo was taken
+    return pixels
 
 
-def _to_rgb(path: Path, image: Image.Image) -> Image.Image:
+def _scale_at_decoding(image: Image.Image) -> None:
+    """Let a JPEG that has too many pixels be decoded with fewer."""
+    pixels = image.width * image.height
+    if image.format in JPEG_FORMATS and MAX_PIXELS < pixels <= MAX_SCALED_PIXELS:
+        factor = next(factor for factor in (2, 4, 8) if pixels <= MAX_PIXELS * factor**2)
+        image.draft(None, (image.width // factor, image.height // factor))
+
+
+def _blended(name: str, image: Image.Image) -> Image.Image:
     if image.mode == "F":
-        raise UserError(f"{path}: found floating-point pixels, expected 8 or 16 bits; save it as PNG or JPEG")
+        raise UserError(f"{name}: found floating-point pixels, expected 8 or 16 bits; save it as PNG or JPEG")
     if image.mode.startswith("I"):
-        return _from_16_bit(path, image)
+        return _from_16_bit(name, image)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
@@ -141,11 +243,11 @@ def _to_rgb(path: Path, image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _from_16_bit(path: Path, image: Image.Image) -> Image.Image:
+def _from_16_bit(name: str, image: Image.Image) -> Image.Image:
     """Pillow would clip 16-bit grays at 255; scale them instead."""
     values = np.asarray(image)
     if values.size and not 0 <= values.min() <= values.max() <= 65535:
-        raise UserError(f"{path}: found 32-bit pixels, expected 8 or 16 bits; save it as PNG or JPEG")
+        raise UserError(f"{name}: found 32-bit pixels, expected 8 or 16 bits; save it as PNG or JPEG")
     return Image.fromarray((values.astype(np.uint32) // 257).astype(np.uint8)).convert("RGB")
 
 
@@ -158,5 +260,5 @@ def thumbnail(photo: Image.Image) -> Image.Image:
     scale = min(1.0, LONGEST_SIDE / max(photo.size))
     size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
     small = photo.convert("RGB").resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    small.info = {}  # EXIF may hold the place where the photo was taken
+    small.info = {}
     return small

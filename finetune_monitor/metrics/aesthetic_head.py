@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ from torch import Tensor, nn
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import sha256, write_atomic
+from finetune_monitor.base.json_files import DAMAGE, as_number
 from finetune_monitor.base.paths import user_path
 from finetune_monitor.models.clip import ClipSource, clip_width
 from finetune_monitor.models.defaults import CLIP, PRETRAINED, SCALE
+from finetune_monitor.models.finite import check_outputs
 from finetune_monitor.models.weights import PublishedFile, find_weights, read_state_dict, undisturbed_rng
 
 logger = logging.getLogger(__name__)
@@ -192,7 +195,8 @@ def read_head(file: Path) -> tuple[AestheticHead, Mapping[str, str]]:
     Tensors are named `layers.{i}.weight` and `layers.{i}.bias`, or `weight` and `bias` for a single layer.
 
     Raises:
-        UserError: the file is not a head, has an unknown format, or has several layers and an unknown activation.
+        UserError: the file is not a head, has an unknown format, has several layers and an unknown activation, or has
+            weights or outputs that are not finite.
     """
     state = read_state_dict(file)
     metadata = _safetensors_metadata(file) if file.suffix == ".safetensors" else _known_metadata(file)
@@ -209,6 +213,7 @@ def read_head(file: Path) -> tuple[AestheticHead, Mapping[str, str]]:
         head = AestheticHead([layers[0][0].shape[1], *(len(bias) for _, bias in layers)], activation, grades)
     for layer, (weight, bias) in zip(head.layers, layers, strict=True):
         layer.load_state_dict({"weight": weight.float(), "bias": bias.float()})
+    check_outputs(file, head.rate(torch.cat([torch.eye(head.width), -torch.eye(head.width)])))
     return head.eval().requires_grad_(False), metadata
 
 
@@ -225,9 +230,10 @@ def scale_of(metadata: Mapping[str, str]) -> tuple[float, float]:
     """The lowest and highest rating in a head's training data; 0 to 10 if not stated."""
     low, _, high = metadata.get("scale", "").partition("..")
     try:
-        return float(low), float(high)
+        found = float(low), float(high)
     except ValueError:
         return SCALE
+    return found if -math.inf < found[0] < found[1] < math.inf else SCALE
 
 
 def check_fit(file: Path, width: int, metadata: Mapping[str, str], source: ClipSource) -> None:
@@ -307,8 +313,8 @@ def _grades(file: Path, metadata: Mapping[str, str]) -> list[float] | None:
     if "grades" not in metadata:
         return None
     try:
-        return [float(grade) for grade in json.loads(metadata["grades"])]
-    except (ValueError, TypeError) as error:
+        return [as_number(grade) for grade in json.loads(metadata["grades"])]
+    except DAMAGE as error:
         raise UserError(
             f"{file}: found grades={metadata['grades'][:80]} in its metadata, expected a list of numbers"
         ) from error

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 RECOGNIZER = "vggface2"
 """The default recognizer."""
 
+FEWEST = 2
+"""References that must be left where photos show no face."""
+
 
 @dataclass(frozen=True)
 class ReferenceFaces:
@@ -32,14 +35,22 @@ class ReferenceFaces:
 
     @classmethod
     def read(cls, references: References, reader: "FaceReader", held_out: References = ()) -> "ReferenceFaces":
-        """Find and embed the faces in the photos.
+        """Find and embed the faces in the photos; photos without a face are left out, with a warning.
 
         Raises:
-            UserError: photos cannot be read or show no face (all of them are listed).
+            UserError: photos cannot be read; or too few are left: fewer than two references, unless only one photo was
+                given, or no held-out photo; or the recognizer returns numbers that are not finite.
         """
-        photos = ReferencePhotos.read(references, held_out)
-        faces = _largest_faces(photos.names, reader.find(photos.images))
-        return cls(photos, *photos.split(reader.embed(photos.images, faces)))
+        from finetune_monitor.models.finite import check_outputs
+
+        everything = ReferencePhotos.read(references, held_out)
+        found = reader.find(everything.images)
+        photos = everything.only([bool(faces) for faces in found])
+        _say_without_face(everything, photos)
+        largest = _largest_faces(photos.names, [faces for faces in found if faces])
+        rows = reader.embed(photos.images, largest)
+        check_outputs(f"recognizer {reader.recognizer.id}", rows)
+        return cls(photos, *photos.split(rows))
 
 
 def make_reader(recognizer: "str | Path | FaceReader", device: "str | torch.device") -> "FaceReader":
@@ -59,13 +70,31 @@ def shared_reader(recognizer: str | None, run: RunContext) -> "FaceReader":
     return run.faces(recognizer or str(getattr(similarity, "recognizer", RECOGNIZER)))
 
 
+def _say_without_face(everything: ReferencePhotos, photos: ReferencePhotos) -> None:
+    """Say which photos show no face.
+
+    Raises:
+        UserError: too few of the others are left.
+    """
+    without = [name for name in everything.names if name not in photos.names]
+    held_out = len(everything.names) - everything.used
+    few_left = photos.used < min(FEWEST, everything.used)
+    if few_left or (held_out and photos.used == len(photos.names)):
+        problems = [
+            f"{name}: no face found; remove the photo, or crop it so that the face is larger and upright"
+            for name in without
+        ]
+        needed = f"{FEWEST} or more to compare with" if few_left else "1 or more held-out photos with a face"
+        count = f"{len(without)} of {len(everything.names)} reference photos show no face"
+        all_problems(problems, f"{count}, expected {needed}:")
+    if without:
+        warnings.warn(
+            f"photos without a face: {', '.join(without)}; images are not compared with them; training uses them",
+            stacklevel=4,
+        )
+
+
 def _largest_faces(names: Sequence[str], found: "Sequence[list[Face]]") -> "list[Face]":
-    problems = [
-        f"{name}: no face found; remove the photo, or crop it so that the face is larger and upright"
-        for name, faces in zip(names, found, strict=True)
-        if not faces
-    ]
-    all_problems(problems, f"{len(problems)} of {len(names)} reference photos show no face:")
     several = [f"{name} ({len(faces)})" for name, faces in zip(names, found, strict=True) if len(faces) > 1]
     if several:
         warnings.warn(

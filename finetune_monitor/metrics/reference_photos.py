@@ -1,8 +1,10 @@
 """The photos that images are compared with, with names for messages and SHA-256 for the record."""
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -12,7 +14,7 @@ from PIL.Image import Image
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import sha256
-from finetune_monitor.base.images import list_images, read_images, thumbnail
+from finetune_monitor.base.images import as_rgb, list_images, passed_over, read_images, thumbnail
 
 References: TypeAlias = str | Path | Sequence[str | Path | Image]
 """A folder of photos, or a list of paths or images."""
@@ -52,6 +54,15 @@ class ReferencePhotos:
         """The rows of the references, and those of the held-out photos."""
         return rows[: self.used], rows[self.used :]
 
+    def only(self, kept: Sequence[bool]) -> "ReferencePhotos":
+        """The photos for which `kept` is true."""
+        return ReferencePhotos(
+            list(compress(self.names, kept)),
+            list(compress(self.images, kept)),
+            list(compress(self.digests, kept)),
+            sum(kept[: self.used]),
+        )
+
     @property
     def weights(self) -> dict[str, list[dict[str, str]]]:
         """The photos in a metric's description: file and SHA-256."""
@@ -70,7 +81,11 @@ def _digest(name: str, image: Image) -> str:
 
 
 def _entries(photos: References) -> list[str | Path | Image]:
-    return list_images(photos) if isinstance(photos, str | Path) else list(photos)  # type: ignore[return-value]
+    if not isinstance(photos, str | Path):
+        return list(photos)
+    if others := passed_over(photos):
+        warnings.warn(others, stacklevel=4)
+    return list(list_images(photos))
 
 
 def _named(entries: Sequence[str | Path | Image]) -> list[tuple[str, Image]]:
@@ -78,6 +93,8 @@ def _named(entries: Sequence[str | Path | Image]) -> list[tuple[str, Image]]:
     paths = [entry for entry in entries if isinstance(entry, str | Path)]
     read = iter(read_images(paths))
     return [
-        (str(entry), next(read)) if isinstance(entry, str | Path) else (f"photo {index}", entry.convert("RGB"))
+        (str(entry), next(read))
+        if isinstance(entry, str | Path)
+        else (f"photo {index}", as_rgb(entry, f"photo {index}"))
         for index, entry in enumerate(entries)
     ]

@@ -13,6 +13,7 @@ import open_clip
 import torch
 from jaxtyping import Float, Int64
 from PIL.Image import Image
+from PIL.Image import new as new_image
 from torch import Tensor
 
 from finetune_monitor.base.errors import UserError
@@ -21,6 +22,7 @@ from finetune_monitor.base.paths import user_path
 from finetune_monitor.base.text import first_line
 from finetune_monitor.models.defaults import CLIP, PRETRAINED
 from finetune_monitor.models.diffusers_hub import cached_file, hub_by_hand, hub_problem
+from finetune_monitor.models.finite import check_network, check_outputs
 from finetune_monitor.models.weights import undisturbed_rng
 
 logger = logging.getLogger(__name__)
@@ -69,7 +71,7 @@ class ClipEncoder:
         device: the device that it runs on.
 
     Raises:
-        UserError: the weights are not available, or the model's activation does not match them.
+        UserError: the weights are not available or not finite, or the model's activation does not match them.
     """
 
     def __init__(
@@ -87,7 +89,9 @@ class ClipEncoder:
         for part in TEXT_PARTS:
             if hasattr(self._model, part):
                 delattr(self._model, part)
+        check_network(self.source.file, self._model)
         self._model.eval().requires_grad_(False).to(self.device)
+        check_outputs(self.source.file, self._forward(self.preprocess(new_image("RGB", (64, 64), "gray"))[None]))
         self._images: WeakValueDictionary[int, Image] = WeakValueDictionary()
         self._rows: dict[int, Tensor] = {}
         self._texts: dict[str, Tensor] = {}
@@ -126,9 +130,12 @@ class ClipEncoder:
         rows = [self._texts[text] for text in texts]
         return torch.stack(rows) if rows else torch.zeros(0, self.width, device=self.device)
 
-    @torch.inference_mode()
     def encode(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         """L2-normalized embeddings of a batch from `preprocess`, float32, on the encoder's device."""
+        return self._forward(pixels)
+
+    @torch.inference_mode()
+    def _forward(self, pixels: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         rows: Tensor = self._model.encode_image(pixels.to(self.device), normalize=True).float()
         return rows
 
@@ -148,7 +155,9 @@ def encode_texts(source: ClipSource, texts: Sequence[str]) -> Float[Tensor, "n d
     with undisturbed_rng():
         model, _, _ = open_clip.create_model_and_transforms(**source.arguments)
     model.eval()
-    return torch.cat([model.encode_text(batch, normalize=True).float() for batch in tokens.split(BATCH)])
+    rows = torch.cat([model.encode_text(batch, normalize=True).float() for batch in tokens.split(BATCH)])
+    check_outputs(source.file, rows)
+    return rows
 
 
 def _tokens(source: ClipSource, texts: Sequence[str]) -> Int64[Tensor, "n t"]:

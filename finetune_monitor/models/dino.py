@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from PIL.Image import Image
+from PIL.Image import new as new_image
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import sha256
 from finetune_monitor.base.text import first_line
 from finetune_monitor.models.diffusers_hub import TRANSFORMERS_WEIGHTS, hub_by_hand, resolve_hub_network
+from finetune_monitor.models.finite import check_network, check_outputs
 from finetune_monitor.models.weights import undisturbed_rng
 
 BATCH = 16
@@ -44,7 +46,9 @@ class DinoEncoder:
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             reason = first_line(str(error))
             raise UserError(f"dino {dino}: {reason}; expected DINO or DINOv2 in the format of the hub") from error
+        check_network(folder / TRANSFORMERS_WEIGHTS, network)
         self._network = network.float().eval().requires_grad_(False).to(self._device)
+        check_outputs(folder, self.embed([new_image("RGB", (64, 64), "gray")]))
 
     @property
     def identity(self) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Face recognizers: from aligned crops to unit-length embeddings."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -133,6 +134,8 @@ class OnnxRecognizer:
         self.notice = metadata.get("notice", "")
         said = zip(("mean", "std"), scale, strict=True)
         self._mean, self._std = (_onnx_number(file, metadata, key, otherwise) for key, otherwise in said)
+        if self._std == 0:
+            raise UserError(f"{file}: found std=0 in its metadata, expected another number")
         self._none = self._run([np.full((self._size, self._size, 3), 127.5)])[:0]
 
     def embed(self, images: Sequence[Image.Image], faces: Sequence[Face]) -> Embeddings:
@@ -213,6 +216,9 @@ def _onnx_input(file: Path, session: Any) -> tuple[str, int, bool]:
 
 def _onnx_number(file: Path, metadata: dict[str, str], key: str, otherwise: float) -> float:
     try:
-        return float(metadata.get(key, otherwise))
+        found = float(metadata.get(key, otherwise))
     except ValueError:
-        raise UserError(f"{file}: found {key}={metadata[key]!r} in its metadata, expected a number") from None
+        found = math.nan
+    if not math.isfinite(found):
+        raise UserError(f"{file}: found {key}={metadata[key]!r} in its metadata, expected a number")
+    return found

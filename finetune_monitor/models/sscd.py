@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from PIL import ImageOps
 from PIL.Image import Image, Resampling
+from PIL.Image import new as new_image
 from torch import Tensor, nn
 from torchvision.models import resnet50
 from torchvision.transforms.functional import normalize, to_tensor
@@ -16,6 +17,7 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import sha256
 from finetune_monitor.base.paths import user_path
 from finetune_monitor.base.text import first_line
+from finetune_monitor.models.finite import check_outputs
 from finetune_monitor.models.weights import SSCD, find_weights, read_state_dict, undisturbed_rng
 
 DIMENSIONS, SIDE, BATCH = 512, 288, 8
@@ -41,6 +43,7 @@ class SscdEncoder:
         path = find_sscd(sscd)
         self.id, self.sha256, self._device = sscd, sha256(path), torch.device(device)
         self._network = _network(path).to(self._device)
+        check_outputs(path, self.rows([new_image("RGB", (SIDE, SIDE), "gray")]))
 
     @property
     def identity(self) -> dict[str, str]:

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import fsync, sha256, staged_beside
 from finetune_monitor.base.paths import user_path
+from finetune_monitor.models.finite import check_weights
 
 PROBE_SECONDS = 4.0
 """How long a server may take to respond before it counts as unreachable."""
@@ -129,8 +130,8 @@ def read_state_dict(path: Path) -> dict[str, Any]:
     """The tensors of a `.safetensors` or PyTorch file, on the CPU.
 
     Raises:
-        UserError: the file is damaged, holds anything other than tensors by name, or holds code, which is never run
-            (`torch.load(weights_only=True)`).
+        UserError: the file is damaged, holds anything other than tensors by name, has values that are not finite, or
+            holds code, which is never run (`torch.load(weights_only=True)`).
     """
     try:
         if path.suffix == ".safetensors":
@@ -147,6 +148,7 @@ def read_state_dict(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise UserError(f"{path}: found a {type(content).__name__}, expected a state dict (tensors by name)")
+    check_weights(path, content)
     return dict(content)
 
 

@@ -16,7 +16,7 @@ from diffusers import DDPMScheduler
 
 from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError, all_problems
-from finetune_monitor.base.images import list_images
+from finetune_monitor.base.images import list_images, passed_over
 from finetune_monitor.metrics import Descriptions, Metric, RunContext
 from finetune_monitor.metrics.starred import Starred
 from finetune_monitor.metrics.thresholds import Thresholds, read_thresholds
@@ -34,7 +34,7 @@ from finetune_monitor.stats.estimate import plain
 from finetune_monitor.training import checkpoints
 from finetune_monitor.training.checkpoints import Checkpoint
 from finetune_monitor.training.compiling import check_compiler
-from finetune_monitor.training.config import Config, MonitorConfig, not_measured
+from finetune_monitor.training.config import Config, DataConfig, MonitorConfig, not_measured
 from finetune_monitor.training.data import checked_photos
 from finetune_monitor.training.loop import CHECKPOINTS, identity
 from finetune_monitor.training.optimizers import STATE_SIZE, check_optimizer
@@ -98,6 +98,8 @@ def find_inputs(config: Config, device: torch.device, held: ExitStack, problems:
             logger.warning(collision)
         attempt(lambda: held.enter_context(_take(config.output_dir)))
     chosen = attempt(lambda: choose_photos(config.data))
+    if chosen and distributed.is_main():
+        _say_passed_over(config.data)
     photos = attempt(lambda: checked_photos(chosen.training)) if chosen else None
     model = attempt(lambda: _find_model(config.model))
     before = len(problems)
@@ -119,6 +121,13 @@ def find_inputs(config: Config, device: torch.device, held: ExitStack, problems:
     assert model is not None
     assert photos is not None
     return RunInputs(model, photos, metrics, checkpoint, resume_step)
+
+
+def _say_passed_over(data: DataConfig) -> None:
+    """Say which files in the folders of photos are not used."""
+    folders = [data.instance_images, *([data.held_out] if isinstance(data.held_out, Path) else [])]
+    for others in filter(None, map(passed_over, folders)):
+        logger.warning(others)
 
 
 def _metrics(config: Config, photos: ChosenPhotos | None, device: torch.device, attempt: _Attempts) -> list[Metric]:

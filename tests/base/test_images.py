@@ -143,12 +143,12 @@ def test_a_folder_is_listed_in_a_fixed_order(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("gone", "no such folder"), ("empty", "empty"), ("texts", "a.heic"), ("file", "found a file")]
+    ("name", "reason"), [("gone", "no such folder"), ("empty", "empty"), ("texts", "a.svg"), ("file", "found a file")]
 )
 def test_a_folder_without_photos_is_refused(tmp_path, name, reason):
     (tmp_path / "empty").mkdir()
     (tmp_path / "texts").mkdir()
-    (tmp_path / "texts" / "a.heic").write_text("")
+    (tmp_path / "texts" / "a.svg").write_text("")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=reason):
         list_images(tmp_path / name)

@@ -29,6 +29,7 @@ diffusers_examples = pytest.mark.skipif(
 flux_samplers = pytest.mark.skipif(
     metadata.version("diffusers").startswith(("0.33.", "0.34.")), reason="needs diffusers 0.35: Flux takes one sampler"
 )
+heic = pytest.mark.skipif(find_spec("pillow_heif") is None, reason="needs pillow_heif: pip install pillow_heif")
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 jupyter = pytest.mark.skipif(
     find_spec("nbclient") is None or find_spec("ipykernel") is None,

@@ -175,7 +175,9 @@ def test_only_unusable_files_or_none(root, unusable):
     assert embed_images([], CLIP, root)[1] == Embedded([], {})
 
 
-@pytest.mark.parametrize("reader", ["finetune_monitor.studies.aesthetic_head.embedding.sha256", "PIL.Image.open"])
+@pytest.mark.parametrize(
+    "reader", ["finetune_monitor.studies.aesthetic_head.embedding.sha256", "finetune_monitor.base.images.open_regular"]
+)
 def test_a_failure_that_may_pass_is_not_remembered(tmp_path, root, monkeypatch, reader):
     paths = save_images(tmp_path / "photos", 3)
     plain = pkgutil.resolve_name(reader)
