@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.errors import UserError, disk_problem
 from finetune_monitor.base.interrupts import interruptible_work
 from finetune_monitor.base.version import __version__
 from finetune_monitor.commands.aesthetic import add_aesthetic
@@ -37,6 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if (problem := disk_problem(error)) is None:
+            raise
+        print(f"finetune-monitor: {problem}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"finetune-monitor: interrupted{chosen.kept}", file=sys.stderr)
         return 130

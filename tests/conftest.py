@@ -21,6 +21,7 @@ from skimage.data import astronaut  # noqa: E402
 
 from support import needs  # noqa: E402
 from support.browser import started_chromium  # noqa: E402
+from support.forked import Child  # noqa: E402
 from support.heads import write_clip  # noqa: E402
 from support.tiny import stable_diffusion as tiny_pipeline  # noqa: E402
 from support.tiny import tiny_config  # noqa: E402
@@ -95,6 +96,19 @@ def write_config(tmp_path: Path, tiny_model: Path, photos: Path) -> Callable[[],
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
     return tmp_path / "run"
+
+
+@pytest.fixture
+def forked(tmp_path) -> Iterator[Callable[[Callable[[], int]], Child]]:
+    children: list[Child] = []
+
+    def fork(action: Callable[[], int]) -> Child:
+        children.append(Child(action, tmp_path / f"output-{len(children)}"))
+        return children[-1]
+
+    yield fork
+    for child in children:
+        child.close()
 
 
 @pytest.fixture(scope="module")

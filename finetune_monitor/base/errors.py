@@ -1,8 +1,12 @@
 """The error that is written for the user: where, what is wrong, and what to do."""
 
+import errno
+
 EXAMPLES_NAMED = 3
 """How many examples a message gives when there may be many."""
 
+OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE})
+"""Errors that come from the disk and not from the program: full, over a quota, read-only, damaged, gone."""
 
 LONGEST_LINE, PROBLEMS_NAMED = 2000, 100
 """Limits on what a message quotes: characters of a line, and problems of a list."""
@@ -16,6 +20,14 @@ class UserError(Exception):
 
     def __init__(self, message: str = "") -> None:
         super().__init__("\n".join(map(_fit, message.split("\n"))))
+
+
+def disk_problem(error: OSError) -> str | None:
+    """What to say of an error that is one of the disk, such as a full one; None for any other."""
+    if error.errno not in OF_THE_DISK:
+        return None
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}cannot be written ({error.strerror}); make room, or mend the disk, and run the same command again"
 
 
 def _fit(line: str) -> str:

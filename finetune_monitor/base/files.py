@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import logging
 import os
 import re
 import secrets
@@ -9,10 +10,13 @@ import shutil
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO, BinaryIO
 
 from finetune_monitor.base.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 STAGING = ".staging-"
 """Prefix of files that are still being written; after a crash, anything with this prefix can be deleted."""
@@ -21,13 +25,39 @@ KEPT_OF_NAME = 200
 """Bytes of a name that its staging name begins with; file systems allow 255."""
 
 
+UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+"""The answers of file systems that cannot flush, such as some network mounts for folders."""
+
+RUST_ERROR = re.compile(r"\(os error (\d+)\)")
+"""How libraries in Rust, such as safetensors, name the system's error in the text of an exception of their own."""
+
+
 def fsync(path: Path) -> None:
     """Flush a file or a folder to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        flush(handle)
     finally:
         os.close(handle)
+
+
+def flush(handle: int) -> None:
+    """Flush an open file or folder to disk; where the file system cannot do that, a warning says so once."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        _say_unflushed(str(error.strerror))
+
+
+@cache
+def _say_unflushed(answer: str) -> None:
+    """Warn once in a process."""
+    logger.warning(
+        "the file system does not confirm what it has written (%s); the newest files may be lost if the system crashes",
+        answer,
+    )
 
 
 @contextmanager
@@ -103,10 +133,17 @@ def write_atomic(path: Path, content: bytes) -> None:
             file.write(content)
         fsync(staged)
         staged.replace(path)
-    except BaseException:
+    except BaseException as error:
         staged.unlink(missing_ok=True)
+        _name(path, error)
         raise
     fsync(path.parent)
+
+
+def _name(path: Path, error: BaseException) -> None:
+    """Say in an error of a full disk what was written; Python names only files that cannot be opened."""
+    if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+        error.filename = str(path)
 
 
 def claim(folder: Path, names: Sequence[str]) -> None:
@@ -130,7 +167,11 @@ def claim(folder: Path, names: Sequence[str]) -> None:
 
 @contextmanager
 def staged_folder(target: Path) -> Iterator[Path]:
-    """Yield a folder to fill. It replaces `target` if the block succeeds and is deleted otherwise."""
+    """Yield a folder to fill. It replaces `target` if the block succeeds and is deleted otherwise.
+
+    Raises:
+        OSError: it cannot be written, whatever the exception of the library that wrote.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     staged, old = staged_beside(target), staged_beside(target.with_name(f"old-{target.name}"))
     for litter in _litter(target):
@@ -143,10 +184,14 @@ def staged_folder(target: Path) -> Iterator[Path]:
         if os.path.lexists(target):
             target.rename(old)
         staged.rename(target)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(staged, ignore_errors=True)
         if os.path.lexists(old) and not os.path.lexists(target):
             old.rename(target)
+        if found := RUST_ERROR.search(str(error)):
+            number = int(found[1])
+            raise OSError(number, os.strerror(number), str(target)) from error
+        _name(target, error)
         raise
     fsync(target.parent)
     if old.is_symlink():

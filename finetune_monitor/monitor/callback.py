@@ -149,7 +149,7 @@ class FinetuneMonitor:
         self.sinks: list[Sink] = []
         self._warm = False
         self._loss: float | None = None
-        self._is_new = not resume_step
+        self._is_new, self._resumed_at = not resume_step, resume_step
         self._summary: RunSummary | None = None
         self._begin(sinks, hparams or {}, config_yaml, resume_step)
 
@@ -189,7 +189,9 @@ class FinetuneMonitor:
         """
         if loss is not None:
             self._watch_loss(loss)
-        if self._is_due(step) and self._keeps_to_budget(step):
+        if self.latest is not None and step == self.latest.step == self._resumed_at:
+            self._make_up_weights(self.latest)
+        elif self._is_due(step) and self._keeps_to_budget(step):
             self.evaluate(step, epoch)
         return self.decision.stop
 
@@ -259,6 +261,7 @@ class FinetuneMonitor:
         for sink in list(self.sinks):
             self._guard(sink, sink.close, summary)
         if is_ours:
+            self._say_postponed()
             self._close_record()
         return summary
 
@@ -407,8 +410,20 @@ class FinetuneMonitor:
             evaluation = replace(evaluation, images=images, seconds=seconds, overhead=overhead)
             self.record.append(evaluation)
         except OSError as error:
-            self._evaluator.warn("record", f"{self.output_dir}: cannot write the record: {error}")
+            self.record.postpone(evaluation)
+            self._evaluator.warn(
+                f"record {evaluation.step}",
+                f"{self.output_dir}: cannot write the record of step {evaluation.step}: {error}; its scores will be "
+                "recorded with the next evaluation",
+            )
         return evaluation
+
+    def _make_up_weights(self, evaluation: Evaluation) -> None:
+        """Keep the weights of the step that the run resumes from if their export failed, as on a full disk."""
+        self._resumed_at = None
+        with self._live_weights():
+            if distributed.is_main() and not self._weights.has(evaluation.step):
+                self._keep_weights(evaluation, [None] * len(evaluation.images))
 
     def _keep_weights(self, evaluation: Evaluation, rendered: Sequence[Image | None]) -> None:
         note = {
@@ -417,7 +432,7 @@ class FinetuneMonitor:
             "scores": {name: json_number(estimate.mean) for name, estimate in evaluation.scores.items()},
             "grid": self.grid.fingerprint(),
         }
-        history = (*self.evaluations, evaluation)
+        history = [*(each for each in self.evaluations if each.step < evaluation.step), evaluation]
         higher = self._columns.get(self.best_metric, ScoreColumn()).more_is_better
         try:
             label = Label(self.output_dir.resolve().name, self._trigger, self._best_image(evaluation, rendered, higher))
@@ -476,6 +491,14 @@ class FinetuneMonitor:
             raise UserError(
                 f"{self.output_dir}: this monitor was closed, or another one of this process has taken over; use the "
                 "newest one"
+            )
+
+    def _say_postponed(self) -> None:
+        assert self.record is not None
+        if steps := ", ".join(str(each.step) for each in self.record.postponed):
+            self._evaluator.warn(
+                "postponed",
+                f"{self.output_dir}: has no record of step {steps}; make room on the disk, and resume to repeat it",
             )
 
     def _note_end(self, summary: RunSummary) -> None:

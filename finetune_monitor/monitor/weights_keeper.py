@@ -49,6 +49,10 @@ class WeightsKeeper:
             export_weights(self._pipeline, self._folder(step), note, label)
         self._drop_all_but(steps)
 
+    def has(self, step: int) -> bool:
+        """Whether the weights of a step are kept."""
+        return self._folder(step).is_dir()
+
     def choose(self, step: int | None) -> bool:
         """Make `best/` the weights of a step; delete it if no step is better than the untouched model.
 
@@ -60,7 +64,7 @@ class WeightsKeeper:
             return False
         if step_of(self.best) == step:
             return False
-        if not self._folder(step).is_dir():
+        if not self.has(step):
             self._warn(f"lost {step}", f"{self.best}: the weights of the best step, {step}, are missing")
             return False
         _link(self._folder(step), self.best)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.base.files import fsync
+from finetune_monitor.base.files import flush, fsync
 from finetune_monitor.base.json_files import (
     DAMAGE,
     as_flag,
@@ -148,7 +148,7 @@ def append(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         try:
             while content:
                 content = content[file.write(content) :]
-            os.fsync(file.fileno())
+            flush(file.fileno())
         except OSError:
             file.truncate(end)
             raise

@@ -1,7 +1,6 @@
 """The run directory: its file names and its lock."""
 
 import errno
-import fcntl
 import logging
 import os
 from pathlib import Path
@@ -11,6 +10,7 @@ from weakref import WeakValueDictionary
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import open_own
 from finetune_monitor.base.json_files import read_object
+from finetune_monitor.base.locks import try_lock, unlock
 from finetune_monitor.base.paths import links_in
 
 CONFIG, RUN, EVALUATIONS, IMAGES = "config.yaml", "run.json", "evaluations.jsonl", "images.jsonl"
@@ -57,27 +57,18 @@ def lock(output_dir: Path, takes_over: bool = False) -> IO[str]:
     if takes_over and (mine := _held.get(key)) is not None and not mine.closed:
         logger.warning("%s: an earlier monitor of this process was not closed; this one takes over", output_dir)
         unlock(mine)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not try_lock(file):
         file.seek(0)
         holder = file.read().strip() or "unknown"
         file.close()
         raise UserError(
             f"{output_dir}: in use by the run with PID {holder}; wait for it, stop it, or choose another output_dir"
-        ) from None
+        )
     _held[key] = file
     file.truncate(0)
     file.write(str(os.getpid()))
     file.flush()
     return file
-
-
-def unlock(file: IO[str]) -> None:
-    """Release a lock, even if a process that was forked meanwhile still has the file open."""
-    if not file.closed:
-        fcntl.flock(file, fcntl.LOCK_UN)
-        file.close()
 
 
 def _key(file: IO[str]) -> tuple[int, int, int]:

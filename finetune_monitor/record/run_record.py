@@ -12,6 +12,7 @@ from PIL.Image import Image
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import STAGING, staged_folder, write_atomic
+from finetune_monitor.base.locks import unlock
 from finetune_monitor.base.redaction import redacted, redacted_yaml
 from finetune_monitor.record.evaluation import Evaluation, RunSummary
 from finetune_monitor.record.grid import Cell, PromptGrid
@@ -27,6 +28,8 @@ FIXED_ON_RESUME = ("metrics", "weights", "pipeline")
 class RunRecord:
     """Writes one run directory; holds its lock from construction to `close`, or to the end of the process.
 
+    postponed: evaluations that could not be recorded, as on a full disk; they are recorded with the next one.
+
     A second record of the same directory in this process takes over the lock.
 
     Raises:
@@ -37,6 +40,7 @@ class RunRecord:
         self.output_dir = output_dir
         self.grid = grid
         self._evaluations: list[Evaluation] = []
+        self.postponed: tuple[Evaluation, ...] = ()
         output_dir.mkdir(parents=True, exist_ok=True)
         self._lock = lock(output_dir, takes_over=True)
 
@@ -81,7 +85,7 @@ class RunRecord:
         ]
 
     def append(self, evaluation: Evaluation) -> None:
-        """Write the image rows, then the evaluation row, which makes the evaluation count.
+        """Write the image rows, then the evaluation row, which makes the evaluation count; postponed ones first.
 
         Raises:
             ValueError: the step is not after the last recorded one.
@@ -90,9 +94,15 @@ class RunRecord:
         """
         if self._evaluations and evaluation.step <= self._evaluations[-1].step:
             raise ValueError(f"step {evaluation.step} comes after step {self._evaluations[-1].step} in the record")
-        append(self.output_dir / IMAGES, self._image_rows(evaluation))
-        append(self.output_dir / EVALUATIONS, [evaluation_row(evaluation)])
-        self._evaluations.append(evaluation)
+        for found in (*self.postponed, evaluation):
+            append(self.output_dir / IMAGES, self._image_rows(found))
+            append(self.output_dir / EVALUATIONS, [evaluation_row(found)])
+            self._evaluations.append(found)
+            self.postponed = tuple(each for each in self.postponed if each is not found)
+
+    def postpone(self, evaluation: Evaluation) -> None:
+        """Record an evaluation later, before the next one."""
+        self.postponed = (*self.postponed, evaluation)
 
     def close(self) -> None:
         """Release the directory's lock."""

@@ -1,6 +1,6 @@
 """Write the folder of a page: static files, data as scripts, thumbnails; only changed files are rewritten."""
 
-import fcntl
+import errno
 import os
 import re
 import shutil
@@ -14,6 +14,7 @@ from typing import Any
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import open_own, write_atomic
+from finetune_monitor.base.locks import try_lock
 from finetune_monitor.base.paths import links_in
 from finetune_monitor.record.kept_weights import BEST, LAST, WEIGHTS
 from finetune_monitor.record.references import REFERENCES
@@ -117,10 +118,8 @@ def _empty() -> dict[str, Any]:
 def _locked(folder: Path) -> Iterator[None]:
     """Lock the page: training and a command may write the same one. Neither waits, as that could take minutes."""
     with open_own(folder / LOCK) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BlockingIOError(error.errno, "another process is writing it", str(folder)) from None
+        if not try_lock(file):
+            raise BlockingIOError(errno.EWOULDBLOCK, "another process is writing it", str(folder))
         yield
 
 

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline
-from filelock import FileLock, Timeout
 from PIL import Image
 from tqdm.auto import tqdm
 
 from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError, all_problems
-from finetune_monitor.base.files import write_atomic
+from finetune_monitor.base.files import open_own, write_atomic
 from finetune_monitor.base.images import SUFFIXES, list_images
+from finetune_monitor.base.locks import try_lock
 from finetune_monitor.record.grid import PromptGrid
+from finetune_monitor.record.run_directory import LOCK
 from finetune_monitor.rendering.isolation import isolated
 from finetune_monitor.rendering.renderer import Renderer, is_black
 from finetune_monitor.training.config import DataConfig
@@ -91,23 +92,12 @@ def _alone(folder: Path, ends: Callable[[], bool]) -> Iterator[None]:
     if not distributed.is_main():
         yield
         return
-    lock = FileLock(folder / ".lock")
-    if not _taken(lock):
-        logger.warning("%s: waiting for the run that generates class images there", folder)
-        while not ends() and not _taken(lock):
-            time.sleep(WAIT)
-    try:
+    with open_own(folder / LOCK) as file:
+        if not try_lock(file):
+            logger.warning("%s: waiting for the run that generates class images there", folder)
+            while not ends() and not try_lock(file):
+                time.sleep(WAIT)
         yield
-    finally:
-        lock.release()
-
-
-def _taken(lock: FileLock) -> bool:
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return False
-    return True
 
 
 def _present(folder: Path) -> list[Path]:

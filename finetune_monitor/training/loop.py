@@ -233,19 +233,27 @@ class Trainer:
         bar.set_postfix({name: f"{n:.3g}" for name, n in numbers.items() if math.isfinite(n)}, refresh=False)
 
     def _save(self) -> None:
-        """Save a checkpoint, written by the first process while the others wait."""
+        """Save a checkpoint, written by the first process while the others wait; all fail if it does."""
+        failed: OSError | None = None
         if distributed.is_main():
-            scaler = self.accelerator.scaler
-            checkpoints.save(
-                self.config.output_dir / CHECKPOINTS,
-                self.step,
-                self.trainable,
-                self.optimizer,
-                self.identity,
-                scaler.state_dict() if scaler else {},
-                self.config.train.keep_checkpoints,
-            )
-        self.accelerator.wait_for_everyone()
+            try:
+                self._write_checkpoint()
+            except OSError as error:
+                failed = error
+        if (failed := distributed.gather(failed)[0]) is not None:
+            raise failed
+
+    def _write_checkpoint(self) -> None:
+        scaler = self.accelerator.scaler
+        checkpoints.save(
+            self.config.output_dir / CHECKPOINTS,
+            self.step,
+            self.trainable,
+            self.optimizer,
+            self.identity,
+            scaler.state_dict() if scaler else {},
+            self.config.train.keep_checkpoints,
+        )
 
 
 def identity(config: Config, photos: Sequence[Path]) -> dict[str, Any]:

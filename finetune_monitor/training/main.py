@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.errors import UserError, disk_problem
 from finetune_monitor.training.config import load_config
 
 USER_ERROR = 2
@@ -23,3 +23,8 @@ def main(path: Path, overrides: Sequence[str] = (), name: str = "finetune-monito
         if os.environ.get("RANK", "0") == "0":  # once, not in every process
             print(f"{name}: {error}", file=sys.stderr)
         return USER_ERROR
+    except OSError as error:
+        if (problem := disk_problem(error)) is None:
+            raise
+        print(f"{name}: {problem}", file=sys.stderr)
+        return 1

@@ -27,6 +27,7 @@ from finetune_monitor.monitor.keeping import check_measured, most_kept, resolved
 from finetune_monitor.monitor.stopping import check_rules
 from finetune_monitor.record.columns import stars_of
 from finetune_monitor.record.history import read_run
+from finetune_monitor.record.kept_weights import LAST, WEIGHTS
 from finetune_monitor.record.run_directory import RUN, lock, refuse_links
 from finetune_monitor.record.run_record import check_resume, described_grid
 from finetune_monitor.rendering.schedulers import own_scheduler
@@ -283,7 +284,7 @@ def _resume_step(config: Config, checkpoint: Checkpoint | None, metrics: list[Me
 
 
 def check_space(config: Config, trained: int, frozen: int) -> None:
-    """Check that a run's checkpoints fit on the disk.
+    """Check that a run's checkpoints fit on the disk, next to those that it has already written.
 
     Args:
         trained: the number of parameters with gradients; each checkpoint holds them in fp32, and the optimizer's state.
@@ -296,13 +297,24 @@ def check_space(config: Config, trained: int, frozen: int) -> None:
     checkpoints = int(4 * trained * copies) * (config.train.keep_checkpoints + 1)
     exported = trained + frozen if config.train.method == "full" else 2 * trained  # a LoRA is written in two formats
     exports = 4 * (_kept_steps(config) + MORE_EXPORTS) * exported
-    needed, free = checkpoints + exports, shutil.disk_usage(config.output_dir).free
+    needed = max(0, checkpoints + exports - _occupied(config.output_dir))
+    free = shutil.disk_usage(config.output_dir).free
     if free < needed:
         raise UserError(
             f"{config.output_dir}: {free / GIB:.1f} GiB free, but the run's checkpoints and exports need about "
-            f"{needed / GIB:.1f} GiB; free some space, lower train.keep_checkpoints, keep fewer weights "
+            f"{needed / GIB:.1f} GiB more; free some space, lower train.keep_checkpoints, keep fewer weights "
             f"(monitor.keep is {config.monitor.keep}), or choose another output_dir"
         )
+
+
+def _occupied(output_dir: Path) -> int:
+    """The bytes on the disk of a run's checkpoints and exports; `best/` shares those of another folder."""
+    files = {}
+    for folder in (CHECKPOINTS, WEIGHTS, LAST):
+        for path in (output_dir / folder).rglob("*"):
+            found = path.lstat()
+            files[found.st_ino] = 512 * found.st_blocks
+    return sum(files.values())
 
 
 def _kept_steps(config: Config) -> int:

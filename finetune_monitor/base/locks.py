@@ -1,0 +1,45 @@
+"""Lock a file, also on file systems that have no locks."""
+
+import errno
+import fcntl
+import logging
+from functools import cache
+from typing import IO, Any
+
+logger = logging.getLogger(__name__)
+
+UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+"""The answers of file systems without locks, such as some network mounts."""
+
+
+def try_lock(file: IO[Any]) -> bool:
+    """Acquire a file's kernel lock without waiting; False if another process holds it.
+
+    Where the file system has no locks, a warning says so once, and the answer is True.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        _say_unlocked(str(error.strerror))
+    return True
+
+
+def unlock(file: IO[Any]) -> None:
+    """Release a lock, even if a process that was forked meanwhile still has the file open."""
+    if not file.closed:
+        try:
+            fcntl.flock(file, fcntl.LOCK_UN)
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+        file.close()
+
+
+@cache
+def _say_unlocked(answer: str) -> None:
+    """Warn once in a process."""
+    logger.warning("the file system has no locks (%s); make sure that no two processes write to one folder", answer)
