@@ -32,8 +32,6 @@ COPIES = 4
 ROUNDING = 1e-4
 """How far outside its bounds a score may lie, as a share of their distance: cosines of 1 are rounded."""
 
-NOT_FOUND = "the step has no such image"
-
 NOT_FINITE = "the model's output is not finite; check its weights, or render in bf16 or fp32 instead of fp16"
 
 logger = logging.getLogger(__name__)
@@ -143,8 +141,8 @@ class Evaluator:
         except Exception as error:
             return [None] * len(cells), "; ".join(filter(None, [repr(error), self.renderer.remedy(error)]))
         broken = [c.id for c, p in zip(cells, images, strict=True) if p is None]
-        why = NOT_FOUND if isinstance(self.renderer, FoundImages) else NOT_FINITE
-        return images, f"{', '.join(broken)}: {why}" if broken else ""
+        is_failure = broken and not isinstance(self.renderer, FoundImages)
+        return images, f"{', '.join(broken)}: {NOT_FINITE}" if is_failure else ""
 
     def _measurable(self, cells: Sequence[Cell], rendered: Sequence[Image | None]) -> dict[int, Image]:
         """The images that are not black, by their index in `cells`."""

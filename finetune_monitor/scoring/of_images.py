@@ -79,9 +79,7 @@ class ImageScores:
         todo = [group for group in groups if group.step not in recorded]
         if late := [group for group in todo if recorded and group.step < recorded[-1]]:
             steps = ", ".join(str(group.step) for group in late)
-            self._notes.say(
-                f"step {steps} appeared after step {recorded[-1]} was scored: left out; choose a new folder"
-            )
+            self._notes.say(f"step {steps} came after step {recorded[-1]} was scored: left out; choose a new folder")
         todo = [group for group in todo if group not in late]
         grid = history.grid if history else grid_of(groups) if groups else None
         complete = self._complete(todo, grid)

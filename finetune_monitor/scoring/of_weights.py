@@ -141,7 +141,7 @@ class WeightScores:
         todo = {step: file for step, file in series.files.items() if str(file.path) not in scored}
         for step in [step for step in todo if recorded and step <= recorded[-1] and recorded[-1] > 0]:
             self._notes.say(f"{todo.pop(step).path}: comes before step {recorded[-1]}, which is scored: left out")
-        for file_name in series.unordered:
+        for file_name in series.unordered if len(series.files) > 1 else ():
             self._notes.say(f"{file_name}: no step in its name or metadata: it comes last")
         if todo:
             self._score(name, todo, {"score.strength": strength}, interrupt, series)

@@ -100,12 +100,13 @@ def _open_ones(others: Sequence[Candidate], leads: Sequence[Estimate]) -> list[s
 
 def _against_base(best: Candidate, others: Sequence[Candidate], leads: Sequence[Estimate]) -> list[str]:
     if best.name == BASE:
-        return ["no file is better than the base model"]
-    for other, lead in zip(others, leads, strict=True):
-        if other.name == BASE:
-            sure = tone_of(lead) == "rise"
-            return [f"it is {'' if sure else 'not significantly '}better than the base model: {shown_change(lead)}"]
-    return []
+        return [f"no file is better than {BASE}"]
+    found = next((lead for other, lead in zip(others, leads, strict=True) if other.name == BASE), None)
+    if found is None:
+        return []
+    if tone_of(found) == "rise":
+        return [f"it is better than {BASE} by {shown_change(found)}"]
+    return [f"these images do not show that any file is better than {BASE}"]
 
 
 def _alarms(best: Candidate) -> list[str]:
