@@ -21,6 +21,7 @@ from finetune_monitor.commands.label import add_label
 from finetune_monitor.commands.push import add_push
 from finetune_monitor.commands.render import add_render
 from finetune_monitor.commands.report import add_report
+from finetune_monitor.commands.score import add_score
 from finetune_monitor.commands.sweep import add_sweep
 from finetune_monitor.commands.train import add_train
 
@@ -69,6 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_compare(commands)
     add_render(commands)
     add_report(commands)
+    add_score(commands)
     add_export(commands)
     add_push(commands)
     add_sweep(commands)

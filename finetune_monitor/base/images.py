@@ -105,6 +105,16 @@ def _opened(name: str, file: BinaryIO) -> Image.Image:
     return Image.open(file, formats=[HEIC_FORMAT])
 
 
+def image_texts(path: str | Path, longest: int) -> dict[str, str]:
+    """The texts that a PNG file holds, by key, without those of more characters; empty for any other file."""
+    with _quiet_pillow():
+        try:
+            with Image.open(path, formats=["PNG"]) as image:
+                return {key: text for key, text in image.info.items() if isinstance(text, str) and len(text) <= longest}
+        except (*UNREADABLE, Image.DecompressionBombError):
+            return {}
+
+
 def list_images(folder: str | Path) -> list[Path]:
     """The images directly in a folder, sorted by name so that the first n are the same on every machine.
 

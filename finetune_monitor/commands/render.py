@@ -34,26 +34,17 @@ def add_render(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _render(chosen: argparse.Namespace) -> int:
+    from finetune_monitor.models.loading import hide_loading
     from finetune_monitor.training.rerender import rerender
 
     if chosen.output is not None:
         _check_output(chosen.output, chosen.run_dir)
-    _hide_loading()
+    hide_loading()
     found = rerender(chosen.run_dir, chosen.step, chosen.cell)
     _print_rendering(chosen, found)
     if chosen.output is not None:
         _write(chosen.output, found)
     return 0 if _equals(found) else DIFFERS
-
-
-def _hide_loading() -> None:
-    """Hide the progress bars of loading, and its hints about components without LoRA layers."""
-    import diffusers.utils.logging
-    import transformers.utils.logging
-
-    for library in (diffusers, transformers):
-        library.utils.logging.set_verbosity_error()
-        library.utils.logging.disable_progress_bar()
 
 
 def _check_output(path: Path, run_dir: Path) -> None:

@@ -20,7 +20,7 @@ from finetune_monitor.models.export import Label, exports_lora, identify
 from finetune_monitor.models.pipeline import Pipeline
 from finetune_monitor.models.prompts import cut_prompts
 from finetune_monitor.monitor.budget import EVERY, Budget
-from finetune_monitor.monitor.evaluator import Evaluator, check_images_fit
+from finetune_monitor.monitor.evaluator import Evaluator, FoundImages, check_images_fit
 from finetune_monitor.monitor.keeping import AUTO, check_measured, checked_keep, resolved_keep, steps_to_keep
 from finetune_monitor.monitor.stopping import StoppingRule, Watched, check_rules, decide
 from finetune_monitor.monitor.weights_keeper import WeightsKeeper
@@ -63,7 +63,7 @@ class FinetuneMonitor:
 
     Args:
         pipeline: a text-to-image pipeline of diffusers (Stable Diffusion 1.x, 2.x, 3.x, SDXL, Flux) with the modules
-            being trained.
+            being trained; or images that another tool has rendered, which have no weights to keep.
         grid: prompts, each with its seeds.
         metrics: what to measure, including `Starred` metrics; the metric of the first stopping rule (or the first
             metric) determines the best step.
@@ -100,7 +100,7 @@ class FinetuneMonitor:
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        pipeline: Pipeline | FoundImages,
         grid: PromptGrid,
         metrics: Sequence[Metric],
         output_dir: str | Path,
@@ -129,8 +129,8 @@ class FinetuneMonitor:
         self.best_metric = self.rules[0].metric if self.rules else self.metrics[0].name
         self._keep = checked_keep(keep)
         check_measured(keep, self._columns, self.best_metric)
-        self._pipeline = pipeline
-        self._renderer = Renderer(pipeline, grid, autocast)
+        self._renderer = pipeline if isinstance(pipeline, FoundImages) else Renderer(pipeline, grid, autocast)
+        self._pipeline = pipeline = pipeline.pipeline if isinstance(pipeline, FoundImages) else pipeline
         self.grid = self._renderer.grid
         check_rules(self.rules, self.grid, self._columns, self._described.ceilings)
         check_images_fit(len(self.grid.cells), self._renderer.size)
@@ -389,9 +389,10 @@ class FinetuneMonitor:
         }
 
     def _publish(self, evaluation: Evaluation, rendered: Sequence[Image | None], waited: float) -> Evaluation:
-        """Record the evaluation, keep the weights, and show both."""
+        """Record the evaluation, keep the weights if there are any, and show both."""
         evaluation = self._write_record(evaluation, rendered, waited)
-        self._keep_weights(evaluation, rendered)
+        if self._pipeline.components:
+            self._keep_weights(evaluation, rendered)
         for sink in list(self.sinks):
             self._guard(sink, sink.write, evaluation, rendered)
         for hook in list(self._hooks):

@@ -5,10 +5,11 @@ import math
 import reprlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from numbers import Real
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import psutil
@@ -19,7 +20,7 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.metrics import Compares, Derives, Feature, Metric, OfModel, unwrapped
 from finetune_monitor.record.columns import SIDE, ScoreColumn
 from finetune_monitor.record.evaluation import Evaluation, ScoredImage
-from finetune_monitor.record.grid import Cell
+from finetune_monitor.record.grid import Cell, PromptGrid
 from finetune_monitor.rendering.renderer import Renderer, is_black
 from finetune_monitor.stats.estimate import MISSING, Estimate
 
@@ -50,6 +51,36 @@ class WarnOnce:
             logger.warning(message)
 
 
+@runtime_checkable
+class FoundImages(Protocol):
+    """Images that another tool has rendered; it stands for both the pipeline and its renderer.
+
+    pipeline: without components.
+    size: height and width of the largest image in pixels.
+    """
+
+    grid: PromptGrid
+    size: tuple[int, int]
+
+    @property
+    def pipeline(self) -> Any: ...
+
+    @property
+    def found_step(self) -> int | None:
+        """The step whose images `render` returns."""
+        ...
+
+    def render(self, cells: Sequence[Cell]) -> list[Image | None]:
+        """One image per cell; None where there is none."""
+        ...
+
+    def remedy(self, error: BaseException) -> str:
+        """What to do about an error of `render`; empty if that is unknown."""
+        ...
+
+    def precision(self) -> AbstractContextManager[object]: ...
+
+
 @dataclass(frozen=True)
 class Measurement:
     """Images and scores in the grid's order, with the time in seconds of the slowest process.
@@ -67,7 +98,7 @@ class Measurement:
 class Evaluator:
     """Renders and scores a grid with all processes."""
 
-    renderer: Renderer
+    renderer: Renderer | FoundImages
     metrics: Sequence[Metric]
     columns: Mapping[str, ScoreColumn]
     warn: WarnOnce = field(default_factory=WarnOnce)
@@ -110,7 +141,8 @@ class Evaluator:
         except Exception as error:
             return [None] * len(cells), "; ".join(filter(None, [repr(error), self.renderer.remedy(error)]))
         broken = [c.id for c, p in zip(cells, images, strict=True) if p is None]
-        return images, f"{', '.join(broken)}: {NOT_FINITE}" if broken else ""
+        is_failure = broken and not isinstance(self.renderer, FoundImages)
+        return images, f"{', '.join(broken)}: {NOT_FINITE}" if is_failure else ""
 
     def _measurable(self, cells: Sequence[Cell], rendered: Sequence[Image | None]) -> dict[int, Image]:
         """The images that are not black, by their index in `cells`."""
@@ -248,7 +280,7 @@ def _check_rendered(rendered: Sequence[Image | None], failure: str) -> None:
         )
 
 
-def _draws(metric: OfModel, renderer: Renderer) -> dict[str, list[float]]:
+def _draws(metric: OfModel, renderer: Renderer | FoundImages) -> dict[str, list[float]]:
     """A metric's values of the live model, one per draw; values that are not finite count as missing."""
     given = metric.measure(renderer.pipeline, renderer.size)
     return {name: [float(value) if np.isfinite(value) else MISSING for value in given[name]] for name in given}

@@ -12,6 +12,9 @@ CellContent: TypeAlias = tuple[str, str, int]
 DEFAULT_SAMPLER = "DPMSolverMultistepScheduler"
 """DPM-Solver++ (Lu et al. 2022): as good at 20 to 25 steps as older schedulers at 50."""
 
+ELSEWHERE = "another tool"
+"""The sampler of images that were not rendered here: how they were sampled is unknown."""
+
 FIRST_FIELDS = frozenset(
     {"prompts", "seeds", "negative_prompt", "steps", "guidance", "sampler", "karras", "size"},
 )
@@ -162,6 +165,8 @@ class PromptGrid:
 
 def sampling_in_words(grid: PromptGrid) -> str:
     """Everything that affects how a cell looks, except prompts and seed."""
+    if grid.sampler == ELSEWHERE:
+        return "rendered by another tool, with settings that are not recorded"
     size = "the model's own size" if grid.size is None else f"{grid.size[1]} x {grid.size[0]}"
     sampler = (grid.sampler or "default sampler") + (" with Karras noise levels" if grid.karras else "")
     usual = {each.name: each.default for each in fields(grid) if each.name not in FIRST_FIELDS | WHICH_CELLS}

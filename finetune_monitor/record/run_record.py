@@ -17,7 +17,7 @@ from finetune_monitor.base.redaction import redacted, redacted_yaml
 from finetune_monitor.record.evaluation import Evaluation, RunSummary
 from finetune_monitor.record.grid import Cell, PromptGrid
 from finetune_monitor.record.rows import append, evaluation_row, lines, pretty, read_evaluations
-from finetune_monitor.record.run_directory import CONFIG, EVALUATIONS, IMAGES, RUN, lock, read_json, unlock
+from finetune_monitor.record.run_directory import CONFIG, EVALUATIONS, IMAGES, RUN, lock, read_json
 from finetune_monitor.record.scales import content_of
 from finetune_monitor.stats.estimate import json_number, plain
 

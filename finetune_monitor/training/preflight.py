@@ -70,7 +70,7 @@ class RunInputs:
 
 
 @dataclass
-class _Attempts:
+class Attempts:
     """Continues after a problem, so that all problems are reported together."""
 
     problems: list[str]
@@ -93,7 +93,7 @@ def find_inputs(config: Config, device: torch.device, held: ExitStack, problems:
     Raises:
         UserError: lists everything that is missing or wrong.
     """
-    attempt = _Attempts(problems)
+    attempt = Attempts(problems)
     if distributed.is_main():
         for collision in (*METRICS.collisions(), *SINKS.collisions(), *RULES.collisions()):
             logger.warning(collision)
@@ -131,7 +131,7 @@ def _say_passed_over(data: DataConfig) -> None:
         logger.warning(others)
 
 
-def _metrics(config: Config, photos: ChosenPhotos | None, device: torch.device, attempt: _Attempts) -> list[Metric]:
+def _metrics(config: Config, photos: ChosenPhotos | None, device: torch.device, attempt: Attempts) -> list[Metric]:
     """The metrics that the config names."""
     training, held_out = (photos.training, photos.held_out) if photos else (None, [])
     chosen = config.monitor.metrics.chosen
@@ -146,7 +146,7 @@ def _metrics(config: Config, photos: ChosenPhotos | None, device: torch.device, 
     )
     kinds = classes_of(METRICS, config.monitor.metrics)
     found = [attempt(partial(make_metric, kind, chosen[name], run)) for name, kind in kinds.items()]
-    return _with_stars(config.monitor, [metric for metric in found if metric is not None], attempt)
+    return with_stars(config.monitor, [metric for metric in found if metric is not None], attempt)
 
 
 def _others(config: Config) -> Path | None:
@@ -161,7 +161,7 @@ def _others(config: Config) -> Path | None:
     return folder
 
 
-def _with_stars(monitor: MonitorConfig, metrics: list[Metric], attempt: _Attempts) -> list[Metric]:
+def with_stars(monitor: MonitorConfig, metrics: list[Metric], attempt: Attempts) -> list[Metric]:
     """The metrics, with stars for those in the thresholds file."""
     found = attempt(lambda: _thresholds(monitor)) or {}
     graded = [metric for metric in metrics if metric.name in found]

@@ -19,7 +19,7 @@ from finetune_monitor.base.images import read_image
 from finetune_monitor.base.paths import Containment
 from finetune_monitor.base.versions import device_name, versions
 from finetune_monitor.models.diffusers_hub import resolve_hub_model
-from finetune_monitor.record.grid import Cell, PromptGrid
+from finetune_monitor.record.grid import ELSEWHERE, Cell, PromptGrid
 from finetune_monitor.record.history import RunHistory, read_run
 from finetune_monitor.record.kept_weights import BEST, LORA_FILE, kept_weights, weights_at
 from finetune_monitor.record.run_directory import CONFIG, RUN
@@ -107,12 +107,16 @@ def recorded_grid(history: RunHistory) -> PromptGrid:
     """The grid of `run.json`.
 
     Raises:
-        UserError: it is missing or damaged.
+        UserError: it is missing or damaged, or its images were not rendered here.
     """
     grid = history.grid
     if grid.fingerprint() != history.recorded_fingerprint:
         where = history.output_dir / RUN
         raise UserError(f"{where}: grid: damaged (it does not match its fingerprint); restore the file from a backup")
+    if grid.sampler == ELSEWHERE:
+        raise UserError(
+            f"{history.output_dir}: its images come from another tool; only that tool can render them again"
+        )
     return grid
 
 

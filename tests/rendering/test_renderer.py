@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, FluxPipeline, StableDiffusionImg2ImgPipeline
+from peft import LoraConfig
 
 from finetune_monitor import PromptGrid
 from finetune_monitor.rendering import schedulers
@@ -216,3 +217,23 @@ def test_pipelines_that_are_not_known_or_have_no_vae_are_refused(pipeline):
     pipeline.vae = None
     with pytest.raises(ValueError, match=r"pipeline\.vae: found None"):
         Renderer(pipeline, GRID)
+
+
+def test_the_adapter_of_a_text_encoder_counts_from_one_rendering_to_the_next():
+    """A loop that judges LoRA files exchanges adapters that nothing trains."""
+    pipeline, adapted = tiny_pipeline(), with_text_adapter(tiny_pipeline())
+    renderer = Renderer(pipeline, GRID)
+    before = render(renderer)
+    with_text_adapter(pipeline)
+    assert np.array_equal(render(renderer), render(Renderer(adapted, GRID)))
+    assert not np.array_equal(render(renderer), before)
+    pipeline.unload_lora_weights()
+    assert np.array_equal(render(renderer), before)
+
+
+def with_text_adapter(pipeline):
+    torch.manual_seed(1)
+    layers = ["q_proj", "k_proj", "v_proj", "out_proj"]
+    pipeline.text_encoder.add_adapter(LoraConfig(r=4, lora_alpha=400, init_lora_weights=False, target_modules=layers))
+    pipeline.text_encoder.requires_grad_(False)
+    return pipeline

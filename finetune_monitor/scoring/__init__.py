@@ -1,0 +1,1 @@
+"""Score what other trainers have made: images, LoRA files, and base models."""

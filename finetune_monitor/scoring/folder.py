@@ -1,0 +1,135 @@
+"""The folder that a score is written to: which runs it holds, and which file each step of a run is."""
+
+import json
+import os
+from collections.abc import Collection, Mapping, Sequence
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.files import open_own, sha256, write_atomic
+from finetune_monitor.record.history import RunHistory, read_run
+from finetune_monitor.record.rows import pretty
+from finetune_monitor.record.run_directory import LOCK, RUN, read_json
+
+STATE = "score.json"
+
+HERE = "."
+"""The place of a run that is the only one: the folder itself is its run directory."""
+
+UNSAFE = str.maketrans(dict.fromkeys('/\\:*?"<>|', "-"))
+
+
+class ScoreFolder:
+    """The runs of a score, by name; the folder is made for it, or holds an earlier score of the same paths.
+
+    Raises:
+        UserError: it holds anything else, or cannot be written to.
+    """
+
+    def __init__(self, folder: Path, paths: Sequence[Path], base: str | None) -> None:
+        self.folder = folder
+        asked = {"paths": [os.path.realpath(path) for path in paths], "base": base}
+        self._state: dict[str, Any] = {**asked, "runs": {}, "files": {}}
+        if (folder / STATE).exists():
+            self._state = _checked(folder, read_json(folder / STATE), asked)
+        elif folder.exists():
+            _check_empty(folder)
+        _check_writable(folder)
+
+    @property
+    def runs(self) -> dict[str, Path]:
+        """The run directories that have a record, by the name of the run."""
+        found = {name: self.folder / place for name, place in self._state["runs"].items()}
+        return {name: place for name, place in found.items() if (place / RUN).exists()}
+
+    def plan(self, titles: Mapping[str, str]) -> None:
+        """Give every run a place: the folder itself if it is the only one, and otherwise a folder in it.
+
+        Args:
+            titles: of the runs, by name; the folder is called so.
+        """
+        places = self._state["runs"]
+        for name, title in titles.items():
+            if name not in places:
+                free = _free(title.translate(UNSAFE), places.values())
+                places[name] = HERE if not places and len(titles) == 1 else free
+
+    def place(self, name: str) -> Path:
+        """The run directory of a planned run."""
+        return self.folder / str(self._state["runs"][name])
+
+    def history(self, name: str) -> RunHistory | None:
+        """What is recorded of a run; None if nothing is."""
+        place = self.place(name)
+        return read_run(place) if (place / RUN).exists() else None
+
+    def files(self, name: str) -> dict[int, list[str]]:
+        """The files of a run's steps."""
+        return {int(step): [each["file"] for each in found] for step, found in self._entries(name).items()}
+
+    def changed(self, name: str) -> list[str]:
+        """The files that are no longer what was scored."""
+        entries = [each for found in self._entries(name).values() for each in found]
+        return [each["file"] for each in entries if each.get("sha256") not in (None, _digest(each["file"]))]
+
+    def start(self) -> None:
+        """Make the folder one of scores, which the same command continues."""
+        self._write()
+
+    def note(self, name: str, step: int, files: Sequence[Path], with_hash: bool) -> None:
+        """Note the files of a step before it is scored."""
+        entries = [{"file": str(file), **({"sha256": sha256(file)} if with_hash else {})} for file in files]
+        self._state["files"].setdefault(name, {})[str(step)] = entries
+        self._write()
+
+    def _entries(self, name: str) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self._state["files"].get(name, {})
+        return found
+
+    def _write(self) -> None:
+        write_atomic(self.folder / STATE, pretty(self._state))
+
+
+def _free(title: str, taken: Collection[str]) -> str:
+    """The title, numbered if it is taken."""
+    numbered = (f"{title}-{number}" for number in count(2))
+    return next(name for name in chain([title], numbered) if name not in taken)
+
+
+def _digest(file: str) -> str | None:
+    """The hash of a file; None for one that is gone, which changes nothing."""
+    try:
+        return sha256(Path(file))
+    except OSError:
+        return None
+
+
+def _checked(folder: Path, state: dict[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    if not all(isinstance(state.get(key), dict) for key in ("runs", "files")):
+        raise UserError(f"{folder / STATE}: damaged; restore it from a backup, or choose another folder with -o")
+    for key, wanted in asked.items():
+        if state.get(key) != wanted:
+            raise UserError(
+                f"{folder}: holds the scores of other {key} ({json.dumps(state.get(key))}); choose another with -o"
+            )
+    return state
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        open_own(folder / LOCK).close()
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write to it ({error.strerror}); choose another one with -o") from error
+
+
+def _check_empty(folder: Path) -> None:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: found a file, expected a folder for the scores; choose another one with -o")
+    held = sorted(path.name for path in folder.iterdir() if path.name != LOCK)
+    if held:
+        raise UserError(
+            f"{folder}: found {', '.join(held[:3])}, expected an empty folder or earlier scores; choose another with -o"
+        )

@@ -1,0 +1,165 @@
+"""Score the images of another trainer: every step or epoch is one evaluation of a run."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from accelerate import PartialState
+from PIL import Image
+
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.images import each_image, read_image
+from finetune_monitor.base.interrupts import Interrupt
+from finetune_monitor.base.text import counted
+from finetune_monitor.record.grid import PromptGrid
+from finetune_monitor.scoring.folder import ScoreFolder
+from finetune_monitor.scoring.images import (
+    FoundImage,
+    Group,
+    ImagesOfSteps,
+    find_image,
+    grid_of,
+    grouped,
+    image_files,
+    known_prompts,
+    without_steps,
+)
+from finetune_monitor.scoring.notes import Notes, say_metrics
+from finetune_monitor.scoring.records import opened
+from finetune_monitor.scoring.settings import Measured, Options, make_config, make_metrics
+
+QUIET = 30.0
+"""Seconds without a new image after which the newest step counts as complete."""
+
+
+class ImageScores:
+    """The scores of the images in one folder.
+
+    Args:
+        folder: of the scores.
+    """
+
+    has_base = False
+
+    def __init__(self, options: Options, source: Path, folder: ScoreFolder) -> None:
+        self._options, self._source, self._folder = options, source, folder
+        self._config = make_config(options, None)
+        self._measured: Measured | None = None
+        self._known: dict[Path, FoundImage] = {}
+        self._newest = (0, time.monotonic())
+        self._notes = Notes()
+        self.run_names = [str(source.resolve())]
+
+    def prepare(self) -> None:
+        """Give the run its place, and check that all images can be read.
+
+        Raises:
+            UserError: lists the images that cannot be read.
+        """
+        self._folder.plan({self.run_names[0]: self._source.resolve().name})
+        if not self._options.watch:
+            for _ in each_image(image_files(self._source)):
+                pass
+
+    def names(self, run: str) -> Mapping[int, str]:
+        """What each step is, in words."""
+        return {step: f"step {step}" for step in self._folder.files(run)}
+
+    def score(self, interrupt: Interrupt) -> None:
+        """Score the steps that are complete and not recorded."""
+        [name] = self.run_names
+        history = self._folder.history(name)
+        recorded = [each.step for each in history.evaluations] if history else []
+        groups, left_out = grouped(self._images())
+        if left_out:
+            self._notes.say(
+                f"{counted(len(left_out), 'image')} without a step, such as {left_out[0].path.name}: left out"
+            )
+        self._note_additions(name, groups)
+        todo = [group for group in groups if group.step not in recorded]
+        if late := [group for group in todo if recorded and group.step < recorded[-1]]:
+            steps = ", ".join(str(group.step) for group in late)
+            self._notes.say(f"step {steps} came after step {recorded[-1]} was scored: left out; choose a new folder")
+        todo = [group for group in todo if group not in late]
+        grid = history.grid if history else grid_of(groups) if groups else None
+        complete = self._complete(todo, grid)
+        if complete and grid is not None:
+            if history is None:
+                self._say_what_is_known(groups)
+            self._score(name, complete, self._metrics(groups, grid), grid, interrupt)
+
+    def _images(self) -> list[FoundImage]:
+        """The images that can be read; in a folder that is watched, others may still be being written."""
+        files = image_files(self._source)
+        for path in files:
+            if path not in self._known and (not self._options.watch or _is_readable(path)):
+                self._known[path] = find_image(path, self._source, self._options.prompts)
+                self._newest = (len(self._known), time.monotonic())
+        return [self._known[path] for path in files if path in self._known]
+
+    def _complete(self, groups: Sequence[Group], grid: PromptGrid | None) -> Sequence[Group]:
+        """Those to which no image will be added: all but the newest, which is once it is full or nothing happens."""
+        if not self._options.watch or not groups or grid is None:
+            return groups
+        is_quiet = time.monotonic() - self._newest[1] > QUIET
+        is_full = self._folder.history(self.run_names[0]) is not None and len(groups[-1].images) >= len(grid.cells)
+        return groups if is_quiet or is_full else groups[:-1]
+
+    def _note_additions(self, name: str, groups: Sequence[Group]) -> None:
+        scored = self._folder.files(name)
+        for group in groups:
+            more = {str(image.path) for image in group.images} - set(scored.get(group.step, ()))
+            if group.step in scored and more:
+                self._notes.say(f"step {group.step}: {counted(len(more), 'image')} came after it was scored: left out")
+
+    def _score(
+        self, name: str, todo: Sequence[Group], measured: Measured, grid: PromptGrid, interrupt: Interrupt
+    ) -> None:
+        self._folder.start()
+        images = ImagesOfSteps(grid, _largest(todo))
+        hparams = {"score.images": str(self._source), "data.instance_prompt": grid.prompts[0]}
+        with opened(self._folder.place(name), images, grid, measured.metrics, self._config, hparams) as monitor:
+            for group in todo:
+                if interrupt.asked():
+                    return
+                if extra := images.show(group):
+                    self._notes.say(f"step {group.step}: no cell of the grid for {extra[0].path.name}: left out")
+                self._folder.note(name, group.step, [image.path for image in group.images], with_hash=False)
+                monitor.evaluate(group.step, group.epoch)
+
+    def _metrics(self, groups: Sequence[Group], grid: PromptGrid) -> Measured:
+        if self._measured is None:
+            prompts = known_prompts(groups)
+            known = grid.prompts if set(prompts) == set(grid.prompts) else ()
+            self._measured = make_metrics(self._config, PartialState().device, known, of_images=True)
+            say_metrics(self._measured)
+        return self._measured
+
+    def _say_what_is_known(self, groups: Sequence[Group]) -> None:
+        images = [image for group in groups for image in group.images]
+        tools = dict.fromkeys(image.tool for image in images if image.tool)
+        print(f"found:    {counted(len(images), 'image')} of {counted(len(groups), 'step')}", end="")
+        print(f" (named as {' and '.join(tools)} does)" if tools else "")
+        if without_steps(groups):
+            print(
+                f"note:     no name and no metadata has a step: all images are one evaluation, at step {groups[0].step}"
+            )
+        if any(image.seed is None for image in images):
+            print("note:     not all seeds are known: the intervals assume that every image has its own noise")
+
+
+def _largest(groups: Sequence[Group]) -> tuple[int, int]:
+    """Height and width of the largest image of the first step."""
+    sizes = []
+    for found in groups[0].images:
+        with Image.open(found.path) as image:
+            sizes.append(image.size)
+    return max(height for _, height in sizes), max(width for width, _ in sizes)
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        read_image(path)
+    except UserError:
+        return False
+    return True

@@ -1,0 +1,180 @@
+"""Score LoRA files on one grid: a run for each training and strength, with the base model as its step 0."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from finetune_monitor.base.errors import UserError, all_problems
+from finetune_monitor.base.interrupts import Interrupt
+from finetune_monitor.base.text import counted
+from finetune_monitor.scoring.adapters import base_of, check_base, load_base, loaded
+from finetune_monitor.scoring.folder import ScoreFolder
+from finetune_monitor.scoring.lora_files import LoraFile, Series, is_complete, read_lora, series_of, weight_files
+from finetune_monitor.scoring.notes import Notes, say_metrics
+from finetune_monitor.scoring.records import opened
+from finetune_monitor.scoring.settings import Options, grid_in, make_config, make_metrics
+from finetune_monitor.training.trainable import PRECISIONS
+
+STRENGTH = 1.0
+"""The default strength of a LoRA."""
+
+
+class WeightScores:
+    """The scores of LoRA files, or of a base model alone.
+
+    Args:
+        sources: files and folders; empty for the base model alone.
+        folder: of the scores.
+    """
+
+    has_base = True
+
+    def __init__(self, options: Options, sources: Sequence[Path], base: str, folder: ScoreFolder) -> None:
+        self._options, self._sources, self._base, self._folder = options, sources, base, folder
+        self._strengths = list(options.strengths or [STRENGTH])
+        self._notes = Notes()
+        self._kind = base_of(base)
+        self._pipeline: Any = None
+        self._read: dict[Path, LoraFile] = {}
+        self._titles: dict[str, str] = {}
+        self._strength_of: dict[str, float] = {}
+
+    def prepare(self) -> None:
+        """Check every file, then make the metrics, then load the base model.
+
+        Raises:
+            UserError: lists the files that cannot be scored; or the metrics or the base model are not available.
+        """
+        series = self._series()
+        trigger = next((file.trigger for each in series for file in each.files.values() if file.trigger), None)
+        options = self._options
+        self._config = make_config(options, trigger)
+        self._grid = grid_in(self._config, options)
+        self._plan(series)
+        if not (options.prompts or options.config or trigger):
+            self._notes.say(f"no trigger word is known, so the prompts say {self._grid.prompts[0]!r}; set --prompts")
+        device = PartialState().device
+        self._measured = make_metrics(self._config, device, self._grid.prompts, of_images=False)
+        say_metrics(self._measured)
+        self._pipeline = load_base(self._base, PRECISIONS[self._config.train.mixed_precision], device)
+        if not options.watch:
+            self._check_loading(series)
+
+    @property
+    def run_names(self) -> list[str]:
+        return list(self._titles)
+
+    def names(self, run: str) -> Mapping[int, str]:
+        """What each step is, in words."""
+        at = "" if self._strengths == [STRENGTH] else f" at strength {self._strength_of[run]:g}"
+        return {step: self._shown(files[0]) + at for step, files in self._folder.files(run).items()}
+
+    def score(self, interrupt: Interrupt) -> None:
+        """Score the files that are complete and not recorded, at every strength."""
+        series = self._series()
+        self._plan(series)
+        if not self._sources:
+            self._score(self.run_names[0], {}, {}, interrupt)
+        for each in series:
+            for strength in self._strengths:
+                if not interrupt.asked():
+                    self._score_series(each, strength, interrupt)
+
+    def _plan(self, series: Sequence[Series]) -> None:
+        """Plan a run for each training and strength."""
+        runs = [(each, strength) for each in series for strength in self._strengths]
+        self._titles = {_run_name(*run): f"{run[0].name}-{run[1]:g}" for run in runs}
+        self._strength_of = {_run_name(*run): run[1] for run in runs}
+        if not self._sources:
+            self._titles = {self._base: Path(self._base).name}
+        self._folder.plan(self._titles)
+
+    def _series(self) -> list[Series]:
+        """The trainings whose files can be scored.
+
+        Raises:
+            UserError: lists those that cannot; in a folder that is watched, they are only named.
+        """
+        problems = []
+        for source in self._sources:
+            for path in weight_files(source) if source.is_dir() else [source]:
+                if path in self._read or (self._options.watch and not is_complete(path)):
+                    continue
+                try:
+                    found = read_lora(path, source)
+                    check_base(found, self._base, self._kind)
+                    self._read[path] = found
+                except UserError as error:
+                    problems.append(str(error))
+        if self._options.watch:
+            for problem in problems:
+                self._notes.say(f"left out: {problem}")
+        else:
+            all_problems(problems, f"{counted(len(problems), 'file')} cannot be scored:")
+        return series_of(list(self._read.values()))
+
+    def _check_loading(self, series: Sequence[Series]) -> None:
+        """Load every file once, before anything is rendered."""
+        problems = []
+        for each in series:
+            for file in each.files.values():
+                try:
+                    with loaded(self._pipeline, file, STRENGTH) as layers:
+                        if layers < file.layers and self._pipeline.components.get("unet") is not None:
+                            self._notes.say(
+                                f"{file.path}: only {layers} of its {file.layers} layers are in the base model"
+                            )
+                except UserError as error:
+                    problems.append(str(error))
+        all_problems(problems, f"{counted(len(problems), 'file')} cannot be loaded:")
+
+    def _score_series(self, series: Series, strength: float, interrupt: Interrupt) -> None:
+        name = _run_name(series, strength)
+        history = self._folder.history(name)
+        recorded = [each.step for each in history.evaluations] if history else []
+        scored = {file for step, files in self._folder.files(name).items() if step in recorded for file in files}
+        for file in self._folder.changed(name):
+            if file in scored:
+                self._notes.say(f"{file}: changed since it was scored; choose a new folder to score it again")
+        todo = {step: file for step, file in series.files.items() if str(file.path) not in scored}
+        for step in [step for step in todo if recorded and step <= recorded[-1] and recorded[-1] > 0]:
+            self._notes.say(f"{todo.pop(step).path}: comes before step {recorded[-1]}, which is scored: left out")
+        for file_name in series.unordered if len(series.files) > 1 else ():
+            self._notes.say(f"{file_name}: no step in its name or metadata: it comes last")
+        if todo:
+            self._score(name, todo, {"score.strength": strength}, interrupt, series)
+
+    def _score(
+        self,
+        name: str,
+        todo: Mapping[int, LoraFile],
+        hparams: Mapping[str, Any],
+        interrupt: Interrupt,
+        series: Series | None = None,
+    ) -> None:
+        settings = {"model": self._base, "data.instance_prompt": self._config.data.instance_prompt, **hparams}
+        if series is not None:
+            settings |= {f"score.step {step}": file.name for step, file in series.files.items()}
+        self._folder.start()
+        floor = next((place for place in self._folder.runs.values()), None)
+        with opened(
+            self._folder.place(name), self._pipeline, self._grid, self._measured.metrics, self._config, settings, floor
+        ) as monitor:
+            for step, file in todo.items():
+                if interrupt.asked():
+                    return
+                self._folder.note(name, step, [file.path], with_hash=True)
+                with loaded(self._pipeline, file, float(hparams["score.strength"])):
+                    monitor.evaluate(step, None if series is None else series.epochs[step])
+
+    def _shown(self, file: str) -> str:
+        """A file's name, as short as it is clear."""
+        found = self._read.get(Path(file))
+        return found.name if found is not None else Path(file).name
+
+
+def _run_name(series: Series, strength: float) -> str:
+    """Tells a run from all others; it does not change when files are added."""
+    return f"{series.home / series.name} {strength:g}"

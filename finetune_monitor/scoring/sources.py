@@ -1,0 +1,76 @@
+"""What the given paths hold: images, LoRA files, or a base model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.images import SUFFIXES
+from finetune_monitor.base.paths import user_path
+from finetune_monitor.models.diffusers_hub import PIPELINE, is_hub_id
+from finetune_monitor.scoring.images import image_files
+from finetune_monitor.scoring.lora_files import PICKLED, SUFFIX, weight_files
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The given paths by what they hold. `base`: the model that a path names."""
+
+    images: tuple[Path, ...]
+    weights: tuple[Path, ...]
+    base: str | None = None
+
+
+def find_sources(paths: Sequence[Path], base: str | None, may_be_empty: bool = False) -> Sources:
+    """Look into every path.
+
+    Args:
+        base: the base model, if one is named; then a folder with both is one of LoRA files, and else one of images.
+        may_be_empty: accept folders without either, in which files may appear.
+
+    Raises:
+        UserError: a path does not exist, or holds nothing that can be scored.
+    """
+    kinds = {path: _kind(path, base is not None, may_be_empty) for path in dict.fromkeys(map(user_path, paths))}
+    models = [path for path, kind in kinds.items() if kind == "base"]
+    if models and (base is not None or len(kinds) > 1):
+        raise UserError(f"{models[0]}: found a base model among other paths; name it with --base, once")
+    images, weights = (tuple(path for path, kind in kinds.items() if kind == wanted) for wanted in ("image", "lora"))
+    if weights and base is None:
+        raise UserError(f"{weights[0]}: found LoRA files but no --base; name the base model that they are for")
+    return Sources(images, weights, str(models[0]) if models else None)
+
+
+def _kind(path: Path, has_base: bool, may_be_empty: bool) -> str:
+    if not path.exists():
+        if is_hub_id(str(path)):
+            return "base"
+        raise UserError(f"{path}: no such file or folder; expected images, LoRA files, or a base model")
+    if not path.is_dir():
+        return _kind_of_file(path)
+    if (path / PIPELINE.marker).exists():
+        return "base"
+    has_weights, has_images = bool(weight_files(path)), bool(image_files(path))
+    if has_base and has_weights:
+        return "lora"
+    if has_images:
+        return "image"
+    if has_weights or may_be_empty:
+        return "lora" if has_weights or has_base else "image"
+    raise UserError(_nothing_in(path))
+
+
+def _kind_of_file(path: Path) -> str:
+    if path.suffix.lower() in (SUFFIX, *PICKLED):
+        return "lora"
+    if path.suffix.lower() in SUFFIXES:
+        raise UserError(f"{path}: found a single image, expected a folder of them; name its folder")
+    raise UserError(f"{path}: found no LoRA file, expected one that ends in {SUFFIX}, or a folder")
+
+
+def _nothing_in(folder: Path) -> str:
+    names = sorted(found.name for found in folder.iterdir() if not found.name.startswith("."))
+    held = f"found only {', '.join(names[:3])}" if names else "the folder is empty"
+    pickled = any(Path(name).suffix.lower() in PICKLED for name in names)
+    advice = f"; pickles are never run: convert them to {SUFFIX}" if pickled else ""
+    return f"{folder}: neither images nor LoRA files; {held}; expected images, or files that end in {SUFFIX}{advice}"

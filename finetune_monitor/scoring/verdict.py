@@ -1,0 +1,113 @@
+"""Which file at which strength is best, how sure that is, and what cannot be told apart from it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from finetune_monitor.record.alarms import alarms_of
+from finetune_monitor.record.columns import ScoreColumn
+from finetune_monitor.record.curve import Point, change_between, points, smoothed_curve
+from finetune_monitor.record.evaluation import Evaluation
+from finetune_monitor.record.history import RunHistory
+from finetune_monitor.report.sweep_answer.verdicts import Change, best_of, shown_change, tone_of
+from finetune_monitor.stats.estimate import Estimate, shown
+
+MOST_NAMED = 5
+"""Others that a sentence names before it only counts the rest."""
+
+BASE = "the base model"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One evaluation that may be the best. `level`: its score on the smoothed curve of its run."""
+
+    name: str
+    evaluation: Evaluation
+    point: Point
+    level: float
+    columns: Mapping[str, ScoreColumn]
+
+
+def verdict(runs: Sequence[tuple[RunHistory, Mapping[int, str]]], has_base: bool) -> list[str]:
+    """Sentences on what is best by the metric that determines the best step.
+
+    Every other candidate is compared with the best one on the images that both have.
+
+    Args:
+        runs: the records, and in words what each of their steps is.
+        has_base: step 0 is the untouched base model.
+    """
+    metric = next((history.best_metric for history, _ in runs if history.best_metric), None)
+    if metric is None:
+        return ["nothing was scored"]
+    found = _candidates(runs, metric, has_base)
+    if not found:
+        return [f"{metric} could not be measured in enough images, so there is no best one (was no face found?)"]
+    higher = found[0].columns.get(metric, ScoreColumn()).more_is_better
+    sign = 1.0 if higher else -1.0
+    order = sorted(found, key=lambda each: -sign * each.level)
+    best, others = order[0], order[1:]
+    if not others:
+        return [f"{best.name}: {metric} {shown(best.point.score)}; there is nothing to compare it with", *_alarms(best)]
+    leads = [_lead(other, best, metric, sign) for other in others]
+    names, levels = [each.name for each in found], [each.level for each in found]
+    lines = [f"by {metric}, {best_of(names, levels, _change(found, metric), higher).text}"]
+    lines += _open_ones(others, leads)
+    lines += _against_base(best, others, leads)
+    intervals = sum(lead.low == lead.low for lead in leads)
+    if intervals > 1:
+        lines.append(
+            f"each of these {intervals} paired intervals has 95% confidence by itself; the best of many owes part of "
+            "its lead to chance"
+        )
+    return [*lines, *_alarms(best)]
+
+
+def _candidates(runs: Sequence[tuple[RunHistory, Mapping[int, str]]], metric: str, has_base: bool) -> list[Candidate]:
+    """Every evaluation that counts; the base model once."""
+    found: list[Candidate] = []
+    for history, names in runs:
+        levels = dict(smoothed_curve(history.evaluations, metric))
+        for point in points(history.evaluations, metric):
+            is_base = has_base and point.step == 0
+            if is_base and any(each.name == BASE for each in found):
+                continue
+            evaluation = history.at(point.step)
+            assert evaluation is not None
+            name = BASE if is_base else names.get(point.step, f"step {point.step}")
+            found.append(Candidate(name, evaluation, point, levels[point.step], history.columns))
+    return found
+
+
+def _change(found: Sequence[Candidate], metric: str) -> Change:
+    return lambda first, last: change_between(found[first].point, found[last].point, metric)
+
+
+def _lead(other: Candidate, best: Candidate, metric: str, sign: float) -> Estimate:
+    """How much better the best one is, on the images that both have."""
+    change = change_between(other.point, best.point, metric)
+    low, high = sorted((sign * change.low, sign * change.high))
+    return Estimate(sign * change.mean, low, high, change.n, change.missing)
+
+
+def _open_ones(others: Sequence[Candidate], leads: Sequence[Estimate]) -> list[str]:
+    names = [other.name for other, lead in zip(others, leads, strict=True) if tone_of(lead) != "rise"]
+    if not names:
+        return ["every other one is worse by more than chance"]
+    more = f" and {len(names) - MOST_NAMED} others" if len(names) > MOST_NAMED else ""
+    return [f"it cannot be told apart from {', '.join(names[:MOST_NAMED])}{more}: the intervals include 0"]
+
+
+def _against_base(best: Candidate, others: Sequence[Candidate], leads: Sequence[Estimate]) -> list[str]:
+    if best.name == BASE:
+        return [f"no file is better than {BASE}"]
+    found = next((lead for other, lead in zip(others, leads, strict=True) if other.name == BASE), None)
+    if found is None:
+        return []
+    if tone_of(found) == "rise":
+        return [f"it is better than {BASE} by {shown_change(found)}"]
+    return [f"these images do not show that any file is better than {BASE}"]
+
+
+def _alarms(best: Candidate) -> list[str]:
+    return [f"ALARM: {alarm}" for alarm in alarms_of(best.evaluation, best.columns)]

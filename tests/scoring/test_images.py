@@ -1,0 +1,161 @@
+"""Images named by the rules of other trainers become the steps of a run, with the prompts and seeds they have."""
+
+import json
+
+import pytest
+from PIL import Image, PngImagePlugin
+
+from finetune_monitor.cli import main
+from finetune_monitor.record.grid import ELSEWHERE
+from finetune_monitor.record.history import read_run
+from support.scoring import score, write_config, write_images
+
+TIME = "20260101120000"
+
+
+@pytest.fixture
+def config(tmp_path, tiny_model, photos):
+    return write_config(tmp_path, tiny_model, photos)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def kohya(step, place, seed=None, name="ana"):
+    return f"{name}_{step}_{place:02d}_{TIME}{'' if seed is None else f'_{seed}'}.png"
+
+
+FOLDERS = {
+    "kohya, steps": ([kohya(f"{step:06d}", place, 42 + place) for step in (0, 100) for place in (0, 1)], [0, 100]),
+    "kohya, epochs": ([kohya(f"e{epoch:06d}", place) for epoch in (1, 2, 10) for place in (0, 1)], [1, 2, 10]),
+    "SimpleTuner": ([f"step_{step}_{name}_0_64x64.png" for step in (50, 100) for name in ("ana", "beach")], [50, 100]),
+    "OneTrainer": (
+        [
+            f"{place} - a photo of {name}/2026-01-01_12-00-0{place}-training-sample-{step}-1-0.jpg"
+            for place, name in enumerate(["sks person", "a dog"])
+            for step in (10, 20)
+        ],
+        [10, 20],
+    ),
+    "ai-toolkit": ([f"17672688000{n:02d}__{step:09d}_{n}.jpg" for step in (250, 500) for n in (0, 1)], [250, 500]),
+}
+
+
+@pytest.mark.parametrize("tool", FOLDERS)
+def test_folders_of_every_trainer(here, config, photos, tool, capsys):
+    names, steps = FOLDERS[tool]
+    write_images(here / "samples", {name: place for place, name in enumerate(names)}, photos)
+    assert score(here / "samples", "--config", config, "-o", "out") == 0
+    history = read_run(here / "out")
+    assert [each.step for each in history.evaluations] == steps
+    assert [len(each.images) for each in history.evaluations] == [2] * len(steps)
+    assert all(each.scores["brightness"].missing == 0 for each in history.evaluations)
+    assert f"named as {tool.partition(',')[0]} does" in capsys.readouterr().out
+
+
+def test_the_run_is_an_ordinary_one(here, config, photos, capsys):
+    names, _ = FOLDERS["kohya, steps"]
+    write_images(here / "samples", {name: place for place, name in enumerate(names)}, photos)
+    assert score(here / "samples", "--config", config, "-o", "out") == 0
+    assert main(["show", "out"]) == 0
+    assert main(["report", "out", "-o", "page"]) == 0
+    assert (here / "out/page/index.html").exists()
+    assert list((here / "out/tensorboard").glob("events*"))
+    assert main(["render", "out", "--step", "100", "--cell", "p00-s0"]) == 2
+    assert "its images come from another tool" in capsys.readouterr().err
+    run = json.loads((here / "out/run.json").read_text())
+    assert run["grid"]["sampler"] == ELSEWHERE
+    assert not (here / "out/best").exists()
+
+
+def test_prompts_can_be_named_in_the_trainers_order(here, config, photos):
+    names, _ = FOLDERS["kohya, steps"]
+    write_images(here / "samples", {name: place for place, name in enumerate(names)}, photos)
+    assert score(here / "samples", "--config", config, "-o", "out", "--prompts", "a photo of sks person", "a dog") == 0
+    assert read_run(here / "out").grid.prompts == ("a photo of sks person", "a dog")
+
+
+def test_images_that_share_a_seed_are_one_draw_of_noise(here, config, photos):
+    names = [kohya(f"{step:06d}", place, 42) for step in (100, 200) for place in (0, 1, 2)]
+    write_images(here / "samples", {name: place for place, name in enumerate(names)}, photos)
+    assert score(here / "samples", "--config", config, "-o", "out") == 0
+    grid = read_run(here / "out").grid
+    assert grid.seeds == (42,)
+    assert len(grid.cells) == 3
+
+
+def test_seeds_that_change_with_the_step_keep_their_cells(here, config, photos):
+    names = [kohya(f"{step:06d}", place, 7 * step + place) for step in (100, 200) for place in (0, 1)]
+    write_images(here / "samples", {name: place for place, name in enumerate(names)}, photos)
+    assert score(here / "samples", "--config", config, "-o", "out") == 0
+    history = read_run(here / "out")
+    assert [[image.cell.id for image in each.images] for each in history.evaluations] == [["p00-s0", "p01-s1000"]] * 2
+
+
+def test_images_without_a_step_are_one_evaluation(here, config, photos, capsys):
+    write_images(here / "samples", {f"ComfyUI_{place:05d}_.png": place for place in (1, 2, 3)}, photos)
+    assert score(here / "samples", "--config", config, "-o", "out") == 0
+    [evaluation] = read_run(here / "out").evaluations
+    assert evaluation.step == 1
+    assert len(evaluation.images) == 3
+    assert "no name and no metadata has a step" in capsys.readouterr().out
+
+
+def test_the_lora_in_comfyuis_graph_says_the_step_and_the_prompt(here, config, photos):
+    (here / "samples").mkdir()
+    for place, epoch in enumerate([1, 1, 2, 2]):
+        nodes = {
+            "3": {"inputs": {"seed": place % 2, "positive": ["6", 0]}},
+            "6": {"inputs": {"text": "a photo of sks person"}},
+            "10": {"inputs": {"lora_name": f"ana-{epoch:06d}.safetensors"}},
+        }
+        info = PngImagePlugin.PngInfo()
+        info.add_text("prompt", json.dumps(nodes))
+        Image.new("RGB", (32, 32), (10 * place, 0, 99)).save(here / f"samples/ComfyUI_{place:05d}_.png", pnginfo=info)
+    assert score(here / "samples", "--config", config, "-o", "out") == 0
+    history = read_run(here / "out")
+    assert [each.step for each in history.evaluations] == [1, 2]
+    assert history.grid.prompts == ("a photo of sks person",)
+
+
+def test_the_same_command_adds_new_steps(here, config, photos, capsys):
+    def write(*steps, places=(0, 1)):
+        names = [kohya(f"{step:06d}", place) for step in steps for place in places]
+        write_images(here / "samples", {name: place for place, name in enumerate(names)}, photos)
+
+    arguments = (here / "samples", "--config", config, "-o", "out")
+    write(100, 200)
+    assert score(*arguments) == 0
+    times = [each.wall_time for each in read_run(here / "out").evaluations]
+    write(150, 300)
+    write(200, places=(2,))
+    capsys.readouterr()
+    assert score(*arguments) == 0
+    found = read_run(here / "out").evaluations
+    assert [each.step for each in found] == [100, 200, 300]
+    assert [each.wall_time for each in found][:2] == times
+    said = capsys.readouterr().out
+    assert "step 150 came after step 200 was scored: left out" in said
+    assert "step 200: 1 image came after it was scored: left out" in said
+
+
+def test_what_lacks_an_image_is_missing_and_not_zero(here, config, photos):
+    names = [kohya(f"{step:06d}", place) for step in (100, 200) for place in (0, 1)][:-1]
+    write_images(here / "samples", {name: place for place, name in enumerate(names)}, photos)
+    assert score(here / "samples", "--config", config, "-o", "out") == 0
+    last = read_run(here / "out").evaluations[-1]
+    assert (last.scores["brightness"].n, last.scores["brightness"].missing) == (1, 1)
+
+
+def test_a_real_face_is_measured_and_the_best_step_named(here, photos, capsys):
+    names = [kohya(f"{step:06d}", place, step + place) for step in (100, 200) for place in (0, 1, 2)]
+    write_images(here / "samples", {name: place for place, name in enumerate(names)}, photos)
+    sets = ("monitor.metrics={face_similarity: {recognizer: dlib}, copying: {}, aesthetic: null}",)
+    assert score(here / "samples", "--references", photos, "--set", *sets, "-o", "out") == 0
+    said = capsys.readouterr().out
+    assert "by face_similarity, step 100 is best" in said
+    assert "it cannot be told apart from step 200: the intervals include 0" in said
+    assert "verdict:  ALARM: copying is 1.000" in said  # they are the photos

@@ -1,0 +1,156 @@
+"""LoRA files of other trainers, rendered on one grid: every format, every strength, every layout of epochs."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from finetune_monitor.cli import main
+from finetune_monitor.record.history import read_run
+from support import scoring
+from support.scoring import score, write_config
+
+
+@pytest.fixture
+def config(tmp_path, tiny_model, photos):
+    return write_config(tmp_path, tiny_model, photos)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def means(folder, column="brightness"):
+    return {each.step: each.scores[column].mean for each in read_run(folder).evaluations}
+
+
+def times(folder):
+    return [each.wall_time for each in read_run(folder).evaluations]
+
+
+def pixels(folder, step):
+    files = sorted((folder / f"images/step-{step:06d}").glob("p*.png"))
+    return np.stack([np.asarray(Image.open(file)) for file in files]).astype(int)
+
+
+@pytest.mark.parametrize("with_text", [False, True])
+def test_the_same_lora_has_the_same_scores_in_every_format(here, tiny_model, config, with_text):
+    pipeline = scoring.lora(1, with_text)
+    files = scoring.write_formats(here, pipeline)
+    if not with_text:
+        files["peft"] = scoring.write_peft(here / "peft", 1)
+    found = {}
+    for name, file in files.items():
+        assert score(file, "--base", tiny_model, "--config", config, "-o", here / f"out-{name}") == 0
+        found[name] = here / f"out-{name}"
+    diffusers = pixels(found["diffusers"], 1)
+    assert all(np.abs(pixels(folder, 1) - diffusers).max() <= 1 for folder in found.values())
+    assert np.abs(diffusers - pixels(found["diffusers"], 0)).max() > 20
+    assert means(found["diffusers"])[1] == pytest.approx(means(found["kohya"])[1], abs=0.05)
+
+
+def test_strengths_are_runs_on_one_grid_and_change_the_images_in_their_order(here, tiny_model, config, capsys):
+    scoring.write_formats(here, scoring.lora(1, size=0.2))
+    arguments = (here / "kohya.safetensors", "--base", tiny_model, "--config", config, "--strengths", 0.25, 0.5, 1)
+    assert score(*arguments, "-o", "out") == 0
+    runs = [here / "out" / f"kohya-{strength}" for strength in ("0.25", "0.5", "1")]
+    base = [pixels(run, 0) for run in runs]
+    assert np.array_equal(base[0], base[1])
+    assert np.array_equal(base[0], base[2])
+    distances = [np.abs(pixels(run, 1) - base[0]).mean() for run in runs]
+    assert 0 < distances[0] < distances[1] < distances[2]
+    said = capsys.readouterr().out
+    assert "kohya.safetensors at strength 0." in said or "kohya.safetensors at strength 1" in said
+    assert (here / "out/page/index.html").exists()
+    for run in runs:
+        assert main(["show", str(run)]) == 0
+        assert list((run / "tensorboard").glob("events*"))
+    assert main(["report", *map(str, runs), "-o", str(here / "both")]) == 0
+    assert main(["compare", str(runs[0]), str(runs[2])]) == 0
+
+
+def test_the_floor_of_a_second_run_is_in_its_tensorboard_too(here, tiny_model, config):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    scoring.write_formats(here, scoring.lora(1))
+    paths = (here / "kohya.safetensors", "--base", tiny_model, "--config", config, "--strengths", 0.5, 1)
+    assert score(*paths, "-o", "out") == 0
+    for strength in ("0.5", "1"):
+        events = EventAccumulator(str(here / f"out/kohya-{strength}/tensorboard")).Reload()
+        assert [event.step for event in events.Scalars("brightness")] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("names", "steps"),
+    [
+        (["ana-000001", "ana-000002", "ana"], [1, 2, 3]),
+        (["ana-step00000500", "ana-step00001000"], [500, 1000]),
+        (["ana_000000500", "ana_000001000"], [500, 1000]),
+        (["2026-01-01_12-00-00-save-500-1-0", "2026-01-01_13-00-00-save-1000-2-0"], [500, 1000]),
+        (["checkpoint-500/pytorch_lora_weights", "checkpoint-1000/pytorch_lora_weights"], [500, 1000]),
+        (["checkpoint-500/pytorch_lora_weights", "pytorch_lora_weights"], [500, 501]),
+        (["weights/step-000500/pytorch_lora_weights", "weights/step-000500/ana_kohya"], [500]),
+    ],
+)
+def test_the_files_of_one_training_are_the_steps_of_one_run(here, tiny_model, config, names, steps):
+    files = scoring.write_formats(here, scoring.lora(1))
+    for name in names:
+        target = here / "output" / f"{name}.safetensors"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(files["diffusers" if name.endswith("weights") else "kohya"], target)
+    assert score(here / "output", "--base", tiny_model, "--config", config, "-o", "out") == 0
+    assert list(means(here / "out")) == [0, *steps]
+
+
+def test_unrelated_files_are_runs_of_their_own(here, tiny_model, config, capsys):
+    for seed, name in ((1, "ana"), (2, "style_v2")):
+        files = scoring.write_formats(here, scoring.lora(seed))
+        (here / "loras").mkdir(exist_ok=True)
+        files["kohya"].rename(here / f"loras/{name}.safetensors")
+    assert score(here / "loras", "--base", tiny_model, "--config", config, "-o", "out") == 0
+    assert list(means(here / "out/ana-1")) == list(means(here / "out/style_v2-1")) == [0, 1]
+    said = capsys.readouterr().out
+    assert "ana.safetensors is best" in said or "style_v2.safetensors is best" in said or "base model is best" in said
+
+
+def test_a_base_model_alone_is_step_0(here, tiny_model, config, capsys):
+    assert score(tiny_model, "--config", config, "-o", "out") == 0
+    assert list(means(here / "out")) == [0]
+    assert "the base model: brightness" in capsys.readouterr().out
+
+
+def test_the_same_command_goes_on_and_scores_nothing_twice(here, tiny_model, config, capsys):
+    files = scoring.write_formats(here, scoring.lora(1))
+    (here / "loras").mkdir()
+    shutil.copy(files["kohya"], here / "loras/ana-000001.safetensors")
+    arguments = (here / "loras", "--base", tiny_model, "--config", config, "-o", "out")
+    assert score(*arguments) == 0
+    first = times(here / "out")
+    assert score(*arguments) == 0
+    assert times(here / "out") == first
+    shutil.copy(files["kohya"], here / "loras/ana-000003.safetensors")
+    assert score(*arguments) == 0
+    assert times(here / "out")[:2] == first
+    assert list(means(here / "out")) == [0, 1, 3]
+    shutil.copy(files["kohya"], here / "loras/ana-000002.safetensors")
+    files["diffusers"].rename(here / "loras/ana-000001.safetensors")
+    capsys.readouterr()
+    assert score(*arguments) == 0
+    said = capsys.readouterr().out
+    assert list(means(here / "out")) == [0, 1, 3]
+    assert "ana-000002.safetensors: comes before step 3, which is scored: left out" in said
+    assert "ana-000001.safetensors: changed since it was scored" in said
+
+
+def test_the_trigger_of_the_file_is_in_the_prompts(here, tiny_model, photos):
+    files = scoring.write_formats(here, scoring.lora(1))
+    metrics = "{brightness: {class: 'support.loops:Brightness'}, face_similarity: null, aesthetic: null}"
+    sets = ["monitor.grid.steps=1", "monitor.grid.images_per_prompt=1", f"monitor.metrics={metrics}"]
+    assert score(files["kohya"], "--base", tiny_model, "--references", photos, "--set", *sets, "-o", "out") == 0
+    grid = json.loads((here / "out/run.json").read_text())["grid"]
+    assert grid["prompts"][0] == "a photo of sks person"
+    assert len(grid["prompts"]) == 4
