@@ -107,12 +107,11 @@ def _opened(name: str, file: BinaryIO) -> Image.Image:
 
 def image_texts(path: str | Path, longest: int) -> dict[str, str]:
     """The texts that a PNG file holds, by key, without those of more characters; empty for any other file."""
-    with _quiet_pillow():
-        try:
-            with Image.open(path, formats=["PNG"]) as image:
-                return {key: text for key, text in image.info.items() if isinstance(text, str) and len(text) <= longest}
-        except (*UNREADABLE, Image.DecompressionBombError):
-            return {}
+    try:
+        with _problems_named(str(path)), open_regular(Path(path)) as file, Image.open(file, formats=["PNG"]) as image:
+            return {key: text for key, text in image.info.items() if isinstance(text, str) and len(text) <= longest}
+    except UserError:
+        return {}
 
 
 def list_images(folder: str | Path) -> list[Path]:
