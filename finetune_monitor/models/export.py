@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,12 +47,18 @@ class Label:
     thumbnail: Image | None = None
 
 
-def export_weights(pipeline: Pipeline, folder: Path, note: dict[str, Any], label: Label = Label()) -> None:
+def export_weights(
+    pipeline: Pipeline, folder: Path, note: dict[str, Any], label: Label = Label(), scheduler: Any = None
+) -> None:
     """Write the adapter that was trained, or the complete pipeline where its own weights were.
 
     A LoRA is written twice: for `pipe.load_lora_weights(folder)`, and under kohya's names for ComfyUI and others. The
     folder appears only once it is complete. `finetune_monitor.json` next to the weights holds `note`, the base model's
     hub id, if it has one, and the notice of the pipeline's own folder, if there is one.
+
+    Args:
+        scheduler: what a complete pipeline is written with, so that it samples as its images were scored, whatever
+            version of diffusers reads it; None: its own.
 
     Raises:
         ValueError: it cannot be said which adapter was trained, or diffusers cannot load it.
@@ -63,12 +70,25 @@ def export_weights(pipeline: Pipeline, folder: Path, note: dict[str, Any], label
     adapter = adapter_to_export(adaptable)
     with staged_folder(folder) as staged:
         if adapter is None:
-            _plain_pipeline(pipeline, parts, models).save_pretrained(staged)
+            plain = _plain_pipeline(pipeline, parts, models)
+            with _scheduler_replaced(plain, scheduler):
+                plain.save_pretrained(staged)
         else:
             _save_lora(
                 pipeline, staged, {name: lora_layers(model, adapter) for name, model in adaptable.items()}, label, note
             )
         (staged / NOTE).write_text(json.dumps(note, indent=2) + "\n")
+
+
+@contextmanager
+def _scheduler_replaced(pipeline: Any, scheduler: Any) -> Iterator[None]:
+    """Give a pipeline another scheduler, and its own back on exit; None changes nothing."""
+    own = pipeline.scheduler
+    try:
+        pipeline.register_modules(scheduler=own if scheduler is None else scheduler)
+        yield
+    finally:
+        pipeline.register_modules(scheduler=own)
 
 
 def _said_of(identity: Mapping[str, str | None]) -> dict[str, str]:

@@ -41,6 +41,7 @@ from finetune_monitor.record.references import keep_references
 from finetune_monitor.record.run_record import RunRecord
 from finetune_monitor.rendering.isolation import isolated
 from finetune_monitor.rendering.renderer import Renderer
+from finetune_monitor.rendering.schedulers import settings_of_scheduler
 from finetune_monitor.sinks import RunInfo, Sink
 from finetune_monitor.sinks.console import print_summary, scores_in_words, shown_scores
 from finetune_monitor.sinks.model_card import own_fields, write_card
@@ -135,7 +136,7 @@ class FinetuneMonitor:
         check_rules(self.rules, self.grid, self._columns, self._described.ceilings)
         check_images_fit(len(self.grid.cells), self._renderer.size)
         self._evaluator = Evaluator(self._renderer, self.metrics, self._columns)
-        self._weights = WeightsKeeper(pipeline, self.output_dir, self._evaluator.warn)
+        self._weights = WeightsKeeper(pipeline, self.scheduler, self.output_dir, self._evaluator.warn)
         self._pipeline_id = identify(pipeline)
         said = (self._pipeline_id.get("notice"), *(each.notice for each in self._described.by_metric.values()))
         self._notices = tuple(dict.fromkeys(str(notice) for notice in said if notice))
@@ -274,6 +275,11 @@ class FinetuneMonitor:
             self.record.close()
 
     @property
+    def scheduler(self) -> Any:
+        """The diffusers scheduler that renders the grid."""
+        return self._renderer.pipeline.scheduler
+
+    @property
     def latest(self) -> Evaluation | None:
         """The newest evaluation."""
         return self.evaluations[-1] if self.evaluations else None
@@ -380,6 +386,7 @@ class FinetuneMonitor:
             "device": device_name(self._renderer.pipeline._execution_device),
             "processes": distributed.world_size(),
             "pipeline": self._pipeline_id,
+            "scheduler": settings_of_scheduler(self.scheduler),
             **self._described.to_json(),
             "baselines": {name: estimate.to_json() for name, estimate in self._described.ceilings.items()},
             "best_metric": self.best_metric,

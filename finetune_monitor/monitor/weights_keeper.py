@@ -20,10 +20,12 @@ class WeightsKeeper:
     """Manages `weights/`, with a folder for each step that is kept, and `best/`.
 
     Args:
+        scheduler: what complete pipelines are exported with.
         warn: called with a subject and a sentence.
     """
 
-    def __init__(self, pipeline: Pipeline, output_dir: Path, warn: Callable[[str, str], None]) -> None:
+    def __init__(self, pipeline: Pipeline, scheduler: Any, output_dir: Path, warn: Callable[[str, str], None]) -> None:
+        self._scheduler = scheduler
         self._pipeline, self._output_dir, self._warn = pipeline, output_dir, warn
         self.best = output_dir / BEST
 
@@ -46,7 +48,7 @@ class WeightsKeeper:
     def keep(self, step: int, steps: Collection[int], note: dict[str, Any], label: Label) -> None:
         """Write the live weights, those of `step`, if it is among the steps to keep, and delete those of all others."""
         if step > 0 and step in steps:
-            export_weights(self._pipeline, self._folder(step), note, label)
+            export_weights(self._pipeline, self._folder(step), note, label, self._scheduler)
         self._drop_all_but(steps)
 
     def has(self, step: int) -> bool:

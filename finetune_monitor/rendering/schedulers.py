@@ -36,7 +36,8 @@ def own_scheduler(trained_with: Any, sampler: str, karras: bool = False) -> Any:
         raise ValueError(f"grid.sampler: found {sampler}, but this model was not trained with flow matching; {REMEDY}")
     if does_flow_matching(trained_with) and not is_flow_scheduler(scheduler):
         _check_knows(sampler, known, "use_flow_sigmas", "this model was trained with flow matching")
-        shift = trained_with.config.get("shift", 1.0)
+        known_shift = trained_with.config.get("flow_shift", 1.0)
+        shift = trained_with.config.get("shift", known_shift)
         settings |= {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": shift}
     if karras:
         settings["use_karras_sigmas"] = True
@@ -56,6 +57,12 @@ def scheduler_class(sampler: str, karras: bool = False) -> Any:
     if karras:
         _check_knows(sampler, inspect.signature(scheduler).parameters, "use_karras_sigmas", "grid.karras is set")
     return scheduler
+
+
+def settings_of_scheduler(scheduler: Any) -> dict[str, Any]:
+    """A scheduler's class and settings, those by default too, which differ between classes and versions."""
+    settings = {key: value for key, value in scheduler.config.items() if not key.startswith("_")}
+    return {"class": type(scheduler).__name__, **settings}
 
 
 def does_flow_matching(scheduler: Any) -> bool:

@@ -208,7 +208,8 @@ def _finish(
         if ended and distributed.is_main():
             with trainer.trainable.live_weights():
                 label = Label(config.output_dir.resolve().name, config.data.instance_prompt)
-                export_weights(pipeline, config.output_dir / LAST, {"step": trainer.step}, label)
+                scheduler = None if monitor is None else monitor.scheduler
+                export_weights(pipeline, config.output_dir / LAST, {"step": trainer.step}, label, scheduler)
     finally:
         if monitor is not None:
             monitor.close(reason)
