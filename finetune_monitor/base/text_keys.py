@@ -6,9 +6,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from finetune_monitor.base.sections import Section
-
-KeyPath = Sequence[str | int]
-"""Keys and places in lists, from the outermost in."""
+from finetune_monitor.base.yaml_files import KeyPath
 
 
 def holds_text(section: type[Section], path: KeyPath) -> bool:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -11,7 +11,6 @@ import yaml
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import read_regular
 from finetune_monitor.base.text import shortened
-from finetune_monitor.base.text_keys import KeyPath
 
 MAX_BYTES = 1_000_000
 """Of one text; a config with a thousand prompts has a tenth of it."""
@@ -30,6 +29,9 @@ NULLS = ("", "~", "null", "Null", "NULL")
 
 TEXT = "tag:yaml.org,2002:str"
 REMEDY = "text with a colon, #, [, or { must be in quotes"
+
+KeyPath: TypeAlias = Sequence[str | int]
+"""Keys and places in lists, from the outermost in."""
 
 IsText: TypeAlias = Callable[[KeyPath], bool]
 

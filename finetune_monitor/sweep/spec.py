@@ -11,8 +11,8 @@ from finetune_monitor.base import sections
 from finetune_monitor.base.errors import all_problems
 from finetune_monitor.base.redaction import redacted
 from finetune_monitor.base.sections import Section, dotted_keys, nearest, problems_of
-from finetune_monitor.base.text_keys import KeyPath, holds_text
-from finetune_monitor.base.yaml_files import override, read_yaml
+from finetune_monitor.base.text_keys import holds_text
+from finetune_monitor.base.yaml_files import KeyPath, override, read_yaml
 from finetune_monitor.training.config import Config, UserPath
 from finetune_monitor.training.shipped import shipped, with_shipped
 
