@@ -4,7 +4,9 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ from finetune_monitor.models.prompts import cut_prompts
 from finetune_monitor.monitor.budget import EVERY, Budget
 from finetune_monitor.monitor.evaluator import Evaluator, FoundImages, check_images_fit
 from finetune_monitor.monitor.keeping import AUTO, check_measured, checked_keep, resolved_keep, steps_to_keep
-from finetune_monitor.monitor.stopping import StoppingRule, Watched, check_rules, decide
+from finetune_monitor.monitor.stopping import Stop, StoppingRule, Watched, check_rules, decide
+from finetune_monitor.monitor.user_code import UserCode, name_of
 from finetune_monitor.monitor.weights_keeper import WeightsKeeper
 from finetune_monitor.record.alarms import alarms, alarms_of
 from finetune_monitor.record.columns import ScoreColumn
@@ -86,6 +89,9 @@ class FinetuneMonitor:
         resume_step: resume a recorded run from this step; later evaluations are dropped from the record.
         on_failure: what to do if the first evaluation of a run cannot render any image: "raise" a `UserError`, or
             "warn" and train without images.
+        evaluation_timeout: seconds that the metrics, rules, sinks, and hooks of one evaluation may take together,
+            without rendering; what is not finished is missing, and training continues. None: no limit. It needs the
+            main thread, and cannot interrupt a library that never returns to Python.
 
     Attributes:
         record: the writer of the run directory; None on every process but the first.
@@ -118,9 +124,12 @@ class FinetuneMonitor:
         config_yaml: str | None = None,
         resume_step: int | None = None,
         on_failure: str = "raise",
+        evaluation_timeout: float | None = None,
     ):
         if on_failure not in ON_FAILURE:
             raise ValueError(f"on_failure: found {on_failure!r}, expected one of {', '.join(ON_FAILURE)}")
+        if evaluation_timeout is not None and not evaluation_timeout > 0:
+            raise ValueError(f"evaluation_timeout: found {evaluation_timeout}, expected seconds above 0, or None")
         self._on_failure = on_failure
         self.rules = [stopping] if isinstance(stopping, StoppingRule) else list(stopping)
         self.metrics, self._budget = list(metrics), Budget(every, max_overhead)
@@ -135,7 +144,8 @@ class FinetuneMonitor:
         self.grid = self._renderer.grid
         check_rules(self.rules, self.grid, self._columns, self._described.ceilings)
         check_images_fit(len(self.grid.cells), self._renderer.size)
-        self._evaluator = Evaluator(self._renderer, self.metrics, self._columns)
+        self._code = UserCode(evaluation_timeout)
+        self._evaluator = Evaluator(self._renderer, self.metrics, self._columns, self._code)
         self._weights = WeightsKeeper(pipeline, self.scheduler, self.output_dir, self._evaluator.warn)
         self._pipeline_id = identify(pipeline)
         said = (self._pipeline_id.get("notice"), *(each.notice for each in self._described.by_metric.values()))
@@ -152,7 +162,11 @@ class FinetuneMonitor:
         self._loss: float | None = None
         self._is_new, self._resumed_at = not resume_step, resume_step
         self._summary: RunSummary | None = None
-        self._begin(sinks, hparams or {}, config_yaml, resume_step)
+        try:
+            self._begin(sinks, hparams or {}, config_yaml, resume_step)
+        except BaseException:
+            self._let_go()
+            raise
 
     def __enter__(self) -> "FinetuneMonitor":
         return self.start()
@@ -226,6 +240,7 @@ class FinetuneMonitor:
                 "steps across the entire training run"
             )
         self._check_open()
+        self._code.begin()
         waited, start = self._budget.waited, time.monotonic()
         with self._live_weights(), isolated(self._renderer.pipeline):  # modules are restored before weights are
             found = self._evaluator.measure(must_render=not self.evaluations and self._on_failure == "raise")
@@ -251,6 +266,7 @@ class FinetuneMonitor:
         """
         if self._summary is not None:
             return self._summary
+        self._code.begin()
         decision = self.decision
         ended, detail = (decision.reason, decision.detail) if decision.stop else (reason, "")
         best = decision.best_step, decision.best_score
@@ -260,7 +276,7 @@ class FinetuneMonitor:
             self._note_end(summary)  # first, so that a sink that reads the record finds it
             self._write_card(own_fields(self._weights.best))
         for sink in list(self.sinks):
-            self._guard(sink, sink.close, summary)
+            self._guard(sink, "close", summary)
         if is_ours:
             self._say_postponed()
             self._close_record()
@@ -270,7 +286,7 @@ class FinetuneMonitor:
         """Close the sinks and the record of a run that could not start, so that it can be started again."""
         self._summary = RunSummary((), self.best_metric, None, StopReason.FAILED)
         for sink in list(self.sinks):
-            self._guard(sink, sink.close, self._summary)
+            self._guard(sink, "close", self._summary)
         if self.record is not None:
             self.record.close()
 
@@ -300,17 +316,22 @@ class FinetuneMonitor:
     def _decide(self, history: Sequence[Evaluation]) -> Decision:
         """The decision of the rules; a resumed run uses its current rules."""
         watched = Watched(history, self._columns, self._described.ceilings, self._loss)
-        return decide(watched, self.rules, self.best_metric, self._rule_failed)
+        return distributed.gather(decide(watched, self.rules, self.best_metric, self._ask))[0]
 
-    def _rule_failed(self, rule: StoppingRule, error: Exception) -> None:
+    def _ask(self, rule: StoppingRule, asked: Callable[[], Stop | None]) -> Stop | None:
+        """Ask a rule; if it fails, it is ignored with one warning."""
         name = type(rule).__name__
-        self._evaluator.warn(f"rule {name}", f"stopping rule {name} failed and is ignored: {error!r}")
+        warn = self._evaluator.warn
+        return self._code.call(
+            asked, lambda why: warn(f"rule {name}", f"stopping rule {name} failed and is ignored: {why}")
+        )
 
     def _watch_loss(self, loss: float) -> None:
         """Share one loss among all processes: the first that is not finite, or that of the first process."""
         found = distributed.gather(loss)
         self._loss = watched = next((each for each in found if not math.isfinite(each)), found[0])
         if not math.isfinite(watched):
+            self._code.begin()
             self.decision = self._decide(self.evaluations)
 
     def _is_due(self, step: int) -> bool:
@@ -378,7 +399,7 @@ class FinetuneMonitor:
         )
         self.sinks = list(sinks)
         for sink in sinks:
-            self._guard(sink, sink.start, info)
+            self._guard(sink, "start", info)
 
     def _run_json(self, hparams: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -398,12 +419,11 @@ class FinetuneMonitor:
     def _publish(self, evaluation: Evaluation, rendered: Sequence[Image | None], waited: float) -> Evaluation:
         """Record the evaluation, keep the weights if there are any, and show both."""
         evaluation = self._write_record(evaluation, rendered, waited)
-        if self._pipeline.components:
-            self._keep_weights(evaluation, rendered)
+        self._keep_weights(evaluation, rendered)
         for sink in list(self.sinks):
-            self._guard(sink, sink.write, evaluation, rendered)
+            self._guard(sink, "write", deepcopy(evaluation), [image and image.copy() for image in rendered])
         for hook in list(self._hooks):
-            self._call(hook, evaluation)
+            self._call(hook, deepcopy(evaluation))
         return evaluation
 
     def _write_record(self, evaluation: Evaluation, rendered: Sequence[Image | None], waited: float) -> Evaluation:
@@ -434,6 +454,8 @@ class FinetuneMonitor:
                 self._keep_weights(evaluation, [None] * len(evaluation.images))
 
     def _keep_weights(self, evaluation: Evaluation, rendered: Sequence[Image | None]) -> None:
+        if not self._pipeline.components:
+            return
         note = {
             "step": evaluation.step,
             "metric": self.best_metric,
@@ -472,26 +494,25 @@ class FinetuneMonitor:
         ]
         return max(scored, key=lambda pair: pair[0], default=(0.0, None))[1]
 
-    def _guard(self, sink: Sink, action: Callable[..., None], *arguments: Any) -> None:
+    def _guard(self, sink: Sink, method: str, *arguments: Any) -> None:
         """Call a sink; if it fails, turn it off for the rest of the run with one warning."""
-        try:
-            action(*arguments)
-        except Exception as error:
+
+        def failed(why: str) -> None:
             self.sinks = [other for other in self.sinks if other is not sink]
-            self._evaluator.warn(
-                f"sink {sink.name}", f"sink {sink.name} failed and is turned off for the rest of the run: {error!r}"
-            )
+            name = name_of(sink)
+            self._evaluator.warn(f"sink {name}", f"sink {name} failed and is turned off for the rest of the run: {why}")
+
+        self._code.call(lambda: getattr(sink, method)(*arguments), failed)
 
     def _call(self, hook: Callable[[Evaluation, Decision], object], evaluation: Evaluation) -> None:
         """Call a hook; if it fails, turn it off for the rest of the run with one warning."""
-        try:
-            hook(evaluation, evaluation.decision)
-        except Exception as error:
+
+        def failed(why: str) -> None:
             self._hooks = [other for other in self._hooks if other is not hook]
-            name = getattr(hook, "__qualname__", repr(hook))
-            self._evaluator.warn(
-                f"hook {id(hook)}", f"hook {name} failed and is turned off for the rest of the run: {error!r}"
-            )
+            text = f"hook {name_of(hook)} failed and is turned off for the rest of the run: {why}"
+            self._evaluator.warn(f"hook {id(hook)}", text)
+
+        self._code.call(partial(hook, evaluation, evaluation.decision), failed)
 
     def _check_open(self) -> None:
         """Check that the record can be written; the first process checks for all."""

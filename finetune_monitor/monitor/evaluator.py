@@ -18,6 +18,7 @@ from PIL.Image import Image
 from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.metrics import Compares, Derives, Feature, Metric, OfModel, unwrapped
+from finetune_monitor.monitor.user_code import UserCode
 from finetune_monitor.record.columns import SIDE, ScoreColumn
 from finetune_monitor.record.evaluation import Evaluation, ScoredImage
 from finetune_monitor.record.grid import Cell, PromptGrid
@@ -101,6 +102,7 @@ class Evaluator:
     renderer: Renderer | FoundImages
     metrics: Sequence[Metric]
     columns: Mapping[str, ScoreColumn]
+    code: UserCode = field(default_factory=UserCode)
     warn: WarnOnce = field(default_factory=WarnOnce)
 
     def measure(self, must_render: bool = False) -> Measurement:
@@ -160,7 +162,7 @@ class Evaluator:
         if not kept:
             return rows
         for metric in self.metrics:
-            shown, of = list(kept.values()), [cells[i] for i in kept]
+            shown, of = _copies(kept), [cells[i] for i in kept]
             found = self._guarded(metric, partial(self._columns, metric, metric.score, shown, of))
             for name, values in (found or {}).items():
                 for i, value in zip(kept, values, strict=True):
@@ -174,11 +176,11 @@ class Evaluator:
 
     def _features(self, cells: Sequence[Cell], kept: dict[int, Image]) -> dict[str, dict[int, Feature | None]]:
         """The features that comparing metrics need, by metric and cell."""
-        shown, of = list(kept.values()), [cells[i] for i in kept]
         found: dict[str, dict[int, Feature | None]] = {}
         for metric in self.metrics:
             inner = unwrapped(metric)
             if isinstance(inner, Compares):
+                shown, of = _copies(kept), [cells[i] for i in kept]
                 found[metric.name] = self._guarded(metric, partial(_by_cell, inner, shown, of)) or {}
         return found
 
@@ -215,7 +217,7 @@ class Evaluator:
         for metric in self.metrics:
             inner = unwrapped(metric)
             if isinstance(inner, Derives):
-                found |= self._guarded(metric, partial(inner.derive, history)) or {}
+                found |= self._guarded(metric, partial(_estimates, inner, history)) or {}
         return found
 
     def _columns(
@@ -226,7 +228,7 @@ class Evaluator:
         cells: Sequence[Cell],
     ) -> dict[str, list[float]]:
         """The columns of a metric for images or their features, with one number each."""
-        columns = measure(of_images, cells)
+        columns = _by_name(measure(of_images, cells))
         if wrong := [name for name, values in columns.items() if len(values) != len(of_images)]:
             raise ValueError(f"columns {', '.join(wrong)}: expected {len(of_images)} values each")
         return {name: self._numbers(metric, name, list(values), cells) for name, values in columns.items()}
@@ -245,11 +247,12 @@ class Evaluator:
         return [MISSING if number is None else number for number in numbers]
 
     def _guarded(self, metric: Metric, action: Callable[[], T]) -> T | None:
-        try:
-            return action()
-        except (Exception, SystemExit) as error:  # a library that a metric calls may exit
-            self.warn(metric.name, f"metric {metric.name} failed; its scores are recorded as missing: {error!r}")
-            return None
+        return self.code.call(
+            action,
+            lambda why: self.warn(
+                metric.name, f"metric {metric.name} failed; its scores are recorded as missing: {why}"
+            ),
+        )
 
 
 def score_of(value: object, bounds: tuple[float, float]) -> float | None:
@@ -282,13 +285,42 @@ def _check_rendered(rendered: Sequence[Image | None], failure: str) -> None:
 
 def _draws(metric: OfModel, renderer: Renderer | FoundImages) -> dict[str, list[float]]:
     """A metric's values of the live model, one per draw; values that are not finite count as missing."""
-    given = metric.measure(renderer.pipeline, renderer.size)
+    given = _by_name(metric.measure(renderer.pipeline, renderer.size))
     return {name: [float(value) if np.isfinite(value) else MISSING for value in given[name]] for name in given}
 
 
 def _by_cell(metric: Compares, shown: Sequence[Image], cells: Sequence[Cell]) -> dict[int, Feature | None]:
     """A metric's features of images, by the index of their cells."""
-    return dict(zip((cell.index for cell in cells), metric.features(shown, cells), strict=True))
+    found = [None if each is None else np.asarray(each) for each in metric.features(shown, cells)]
+    if wrong := [each for each in found if each is not None and each.dtype.kind not in "fiub"]:
+        raise TypeError(f"features: found {reprlib.repr(wrong[0])}, expected arrays of numbers")
+    return dict(zip((cell.index for cell in cells), found, strict=True))
+
+
+def _estimates(metric: Derives, history: Sequence[Evaluation]) -> dict[str, Estimate]:
+    """A metric's scores of an entire evaluation; numbers that are not finite are missing."""
+    found = _by_name(metric.derive(history))
+    if wrong := [each for each in found.values() if not isinstance(each, Estimate)]:
+        raise TypeError(f"derive: found {reprlib.repr(wrong[0])}, expected an Estimate")
+    return {name: _finite(each) for name, each in found.items()}
+
+
+def _finite(found: Estimate) -> Estimate:
+    numbers = (float(each) for each in (found.mean, found.low, found.high))
+    mean, low, high = (each if math.isfinite(each) else MISSING for each in numbers)
+    return Estimate(mean, low, high, int(found.n), int(found.missing))
+
+
+def _by_name(found: object) -> Mapping[str, Any]:
+    """The same, after checking that it names what it holds."""
+    if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
+        raise TypeError(f"found {reprlib.repr(found)}, expected a dict with the names of columns as its keys")
+    return found
+
+
+def _copies(kept: Mapping[int, Image]) -> list[Image]:
+    """What a metric may close or draw on: the images themselves are recorded."""
+    return [image.copy() for image in kept.values()]
 
 
 def check_images_fit(count: int, size: tuple[int, int]) -> None:

@@ -1,8 +1,10 @@
 """Apply rules to evaluations: which step is best, and whether training continues."""
 
 import math
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 from finetune_monitor.record.columns import ScoreColumn
@@ -69,23 +71,19 @@ def decide(
     watched: Watched,
     rules: Sequence[StoppingRule],
     metric: str,
-    failed: Callable[[StoppingRule, Exception], None] | None = None,
+    ask: Callable[[StoppingRule, Callable[[], Stop | None]], Stop | None] = lambda rule, asked: asked(),
 ) -> Decision:
     """The decision of all rules; the first rule that fires gives the reason. `metric` determines the best step.
 
-    A rule that fails, or returns neither a `Stop` nor a string, is reported to `failed` and ignored. If the metric was
-    never measured after step 0, the reason is `never_measured`, and training continues.
+    If the metric was never measured after step 0, the reason is `never_measured`, and training continues.
+
+    Args:
+        ask: calls a rule, which may fail or return neither a `Stop` nor a string; None ignores it.
     """
     best = best_of(watched.history, metric, watched.sign(metric) > 0)
     step, score = best if best is not None else (None, None)
     for rule in rules:
-        try:
-            stop = _asked(rule, watched)
-        except Exception as error:
-            if failed is None:
-                raise
-            failed(rule, error)
-            continue
+        stop = ask(rule, partial(_asked, rule, watched))
         if stop is not None:
             return Decision(True, as_reason(stop.reason), step, stop.detail, score)
     blind = best is None and any(evaluation.step > 0 for evaluation in watched.history)
@@ -94,11 +92,14 @@ def decide(
 
 def _asked(rule: StoppingRule, watched: Watched) -> Stop | None:
     found: object = rule.decide(watched)
-    if found is None or isinstance(found, Stop):
-        return found
-    if not isinstance(found, str) or not found:
-        raise ValueError(f"decide: found {found!r}, expected a Stop, a string, or None")
-    return Stop(found)
+    stop = Stop(found) if isinstance(found, str) else found
+    if stop is None:
+        return None
+    if not isinstance(stop, Stop) or not isinstance(stop.reason, str) or not isinstance(stop.detail, str):
+        raise ValueError(f"decide: found {reprlib.repr(found)}, expected a Stop, a string, or None")
+    if not stop.reason:
+        raise ValueError("decide: found an empty reason, expected a Stop, a string, or None")
+    return stop
 
 
 def check_rules(

@@ -48,7 +48,7 @@ def start_sinks(
                 sinks.append(TrackerSink(started[-1]))
             else:
                 sinks.append(kind(**options))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             logger.warning("sink %s cannot start and is turned off for this run: %r", kind.name, error)
     accelerator.trackers = started
     return sinks
@@ -89,7 +89,7 @@ def _each(accelerator: Accelerator, action: Callable[[GeneralTracker], None]) ->
     for tracker in list(accelerator.trackers):
         try:
             action(tracker)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             accelerator.trackers.remove(tracker)
             logger.warning("tracker %s failed and is turned off for the rest of the run: %r", tracker.name, error)
 

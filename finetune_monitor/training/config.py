@@ -326,6 +326,12 @@ class MonitorConfig(Section):
         [],
         description="Functions, as module:name, called as on_evaluation(evaluation, decision) after each evaluation.",
     )
+    evaluation_timeout: float | None = Field(
+        None,
+        gt=0,
+        description="Seconds that the metrics, rules, sinks, and hooks of one evaluation may take together; what is "
+        "not finished is missing, and training continues. null: no limit.",
+    )
     on_failure: Literal["raise", "warn"] = Field(
         "raise",
         description="If no image can be generated before the first step: raise ends the run with an error, warn trains "

@@ -167,6 +167,7 @@ def make_monitor(
         config_yaml=config.to_yaml(),
         resume_step=inputs.resume_step,
         on_failure=config.monitor.on_failure,
+        evaluation_timeout=config.monitor.evaluation_timeout,
     )
 
 
