@@ -60,6 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     show = commands.add_parser("show", help="print a run's scores, its best step, and why it ended")
     show.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="the run's output_dir, even while it is running")
+    show.add_argument("--all", action="store_true", dest="everything", help="print every evaluation, one per line")
     show.set_defaults(run=_show)
     add_config(commands)
     add_train(commands)
@@ -81,7 +82,7 @@ def _show(chosen: argparse.Namespace) -> None:
     from finetune_monitor.record.history import read_run
     from finetune_monitor.sinks.console import print_summary
 
-    print_summary(read_run(chosen.run_dir))
+    print_summary(read_run(chosen.run_dir), everything=chosen.everything)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from finetune_monitor.base.errors import EXAMPLES_NAMED, UserError, all_problems
 from finetune_monitor.base.extras import is_installed, needs
 from finetune_monitor.base.files import open_regular
 from finetune_monitor.base.paths import user_path
+from finetune_monitor.base.text import some_of
 
 READS_AVIF, READS_HEIC = is_installed("PIL.AvifImagePlugin"), is_installed("pillow_heif")
 
@@ -146,8 +147,7 @@ def passed_over(folder: str | Path) -> str | None:
     others = [f"{entry.name}{_why_not(entry)}" for entry in found if entry.name not in used]
     if not others:
         return None
-    more = [f"and {len(others) - EXAMPLES_NAMED:,} more"] * (len(others) > EXAMPLES_NAMED)
-    named = ", ".join([*others[:EXAMPLES_NAMED], *more])
+    named = some_of(others, EXAMPLES_NAMED)
     return f"{folder}: {len(found):,} found, {len(used):,} used; passed over: {named}"
 
 

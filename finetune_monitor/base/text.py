@@ -1,5 +1,6 @@
 """Text for pages and terminals: escaping, Markdown tables, counts with their nouns."""
 
+import hashlib
 from collections.abc import Sequence
 
 PUNCTUATION = str.maketrans({char: f"\\{char}" for char in "\\`*_[]<>|~$#&"})
@@ -26,6 +27,15 @@ def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
+MOST_NAMED = 20
+
+
+def some_of(names: Sequence[str], most: int = MOST_NAMED) -> str:
+    """The names, or the first of them with the number of the others."""
+    more = [f"and {len(names) - most:,} more"] * (len(names) > most)
+    return ", ".join([*names[:most], *more])
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], align: Sequence[str] | None = None) -> str:
     """A Markdown table of escaped cells. All columns but the first are right-aligned unless `align` is given."""
     lines = [header, align or ["---", *["---:"] * (len(header) - 1)], *rows]
@@ -40,6 +50,18 @@ def encoded(content: str) -> bytes:
 def first_line(text: str, longest: int = 160) -> str:
     """The first line of a text that may be an entire traceback, shortened if it is long."""
     return shortened(next(iter(text.strip().splitlines()), ""), longest)
+
+
+LONGEST_CAPTION = 600
+"""Characters of a prompt that a view shows; a model reads about as many."""
+
+
+def caption(prompt: str) -> str:
+    """A prompt as views show it: a very long one is cut off, with a digest that keeps two of them apart."""
+    if len(prompt) <= LONGEST_CAPTION:
+        return prompt
+    digest = hashlib.sha256(prompt.encode(errors="surrogatepass")).hexdigest()[:8]
+    return f"{prompt[:LONGEST_CAPTION]}… ({len(prompt):,} characters, {digest})"
 
 
 def shortened(text: str, longest: int = 160) -> str:

@@ -1,8 +1,10 @@
 """The Pareto front of two scores: the steps that no other step beats in both."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
+from finetune_monitor.base.text import some_of
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.curve import smoothed_curve
 from finetune_monitor.record.evaluation import Evaluation
@@ -27,7 +29,7 @@ class ParetoFront:
 
     def __str__(self) -> str:
         """The steps in words, without the untouched model."""
-        steps = ", ".join(str(step) for step in self.steps if step) or "none but the base model"
+        steps = some_of([str(step) for step in self.steps if step]) or "none but the base model"
         return f"{steps} (no other step is better in both {self.columns[0]} and {self.columns[1]})"
 
 
@@ -80,9 +82,15 @@ def _best_of_both(
 ) -> tuple[int, ...]:
     signs = [1.0 if columns.get(name, ScoreColumn()).more_is_better else -1.0 for name in pair]
     signed = {step: (signs[0] * first, signs[1] * second) for step, (first, second) in points.items()}
-    return tuple(sorted(step for step, own in signed.items() if not any(_beats(x, own) for x in signed.values())))
+    front = _unbeaten(set(signed.values()))
+    return tuple(sorted(step for step, own in signed.items() if own in front))
 
 
-def _beats(first: Pair, second: Pair) -> bool:
-    """Whether one is at least as good in both scores and better in one."""
-    return first != second and first[0] >= second[0] and first[1] >= second[1]
+def _unbeaten(pairs: Set[Pair]) -> Set[Pair]:
+    """The pairs than which no other is at least as good in both scores."""
+    front, highest = set(), -math.inf
+    for pair in sorted(pairs, reverse=True):  # by the first score, so that only the second must be higher than before
+        if pair[1] > highest:
+            front.add(pair)
+            highest = pair[1]
+    return front

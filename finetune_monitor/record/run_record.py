@@ -14,6 +14,7 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import STAGING, staged_folder, write_atomic
 from finetune_monitor.base.locks import unlock
 from finetune_monitor.base.redaction import redacted, redacted_yaml
+from finetune_monitor.base.text import caption
 from finetune_monitor.record.evaluation import Evaluation, RunSummary
 from finetune_monitor.record.grid import Cell, PromptGrid
 from finetune_monitor.record.rows import append, evaluation_row, lines, pretty, read_evaluations
@@ -170,7 +171,8 @@ class RunRecord:
         """PNG metadata that says how the image was made."""
         text = PngImagePlugin.PngInfo()
         grid = {"sampler": self.grid.sampler, "steps": self.grid.steps, "guidance": self.grid.guidance}
-        made_by = {"step": step, "prompt": cell.prompt, "negative_prompt": cell.negative_prompt, "seed": cell.seed}
+        prompts = {"prompt": caption(cell.prompt), "negative_prompt": caption(cell.negative_prompt)}
+        made_by = {"step": step, **prompts, "seed": cell.seed}
         for key, value in {**made_by, **grid}.items():
             text.add_itxt(f"finetune_monitor.{key}", str(value))
         return text

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from finetune_monitor.base.text import first_line
+from finetune_monitor.base.text import caption, first_line
 from finetune_monitor.record.alarms import alarms_by_column, levels_of, side_of_alarm
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.curve import points, smoothed
@@ -52,7 +52,7 @@ def manifest(
         "title": _title(runs, sweep),
         "live": _goes_on(runs, sweep),
         "metrics": metrics(runs),
-        "cells": [dict(zip(("prompt", "negative_prompt", "seed", "sampling"), key, strict=True)) for key in cells],
+        "cells": [_cell(*key) for key in cells],
         "notes": comparability(runs),
         "intervals": WHAT_THEY_KNOW,
         "unreadable": [{"folder": str(found.folder), "problem": found.problem} for found in unreadable],
@@ -95,6 +95,11 @@ def columns(run: PageRun) -> list[str]:
 def cell_keys(run: PageRun) -> list[tuple[str, str, int, str]]:
     """Keys that identify the same cell in different runs."""
     return [(cell.prompt, cell.negative_prompt, cell.seed, run.sampling) for cell in run.cells]
+
+
+def _cell(prompt: str, negative_prompt: str, seed: int, sampling: str) -> dict[str, Any]:
+    texts = {"prompt": caption(prompt), "negative_prompt": caption(negative_prompt)}
+    return {**texts, "seed": seed, "sampling": sampling}
 
 
 def metrics(runs: Sequence[PageRun]) -> list[dict[str, Any]]:

@@ -21,7 +21,8 @@ from finetune_monitor.base.paths import Containment
 from finetune_monitor.record.references import reference_path
 from finetune_monitor.report.page_runs import PageRun, Reference
 
-QUALITY = 80
+QUALITY, METHOD = 80, 2
+"""Twice as fast as the default method, and 6% larger."""
 
 MANY = 200
 """The number of images from which a progress bar is shown."""
@@ -137,7 +138,7 @@ def make_thumbnail(job: Job) -> bool:
     job.target.parent.mkdir(parents=True, exist_ok=True)
     staged = staged_beside(job.target)
     # Without fsync: a file left empty by a crash of the machine is recognized by its size and made again.
-    thumbnail(image).save(staged, "WEBP", quality=QUALITY)
+    thumbnail(image).save(staged, "WEBP", quality=QUALITY, method=METHOD)
     os.utime(staged, ns=(job.changed_ns, job.changed_ns))
     staged.replace(job.target)
     return True

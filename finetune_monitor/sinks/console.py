@@ -3,21 +3,27 @@
 import math
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from finetune_monitor.base.text import some_of, visible
 from finetune_monitor.record.alarms import alarms_of
 from finetune_monitor.record.columns import SIDE, ScoreColumn, stars_by_score
 from finetune_monitor.record.curve import resolution, way_in_words, ways
+from finetune_monitor.record.evaluation import Evaluation
 from finetune_monitor.record.history import RunHistory
 from finetune_monitor.record.kept_weights import BEST, kept_weights
 from finetune_monitor.record.pareto import pareto_front
-from finetune_monitor.stats.estimate import Estimate, number, shown
+from finetune_monitor.stats.estimate import NO_ESTIMATE, Estimate, number, shown
 from finetune_monitor.stats.intervals import WHAT_THEY_KNOW
 
 STARS_FORM = ".2f"
+
+MOST_ROWS, LAST_ROWS = 60, 20
+"""Of a table of evaluations, and how many of them are the last ones."""
 
 LOG_WIDTH = 160
 """Characters per line of the table if the output is not a terminal."""
@@ -50,10 +56,11 @@ def _in_words(estimate: Estimate, stars: Estimate | None) -> str:
     return shown(estimate) + graded + share
 
 
-def print_summary(history: RunHistory, console: Console | None = None) -> None:
+def print_summary(history: RunHistory, console: Console | None = None, everything: bool = False) -> None:
     """Print the final table and where to find the results.
 
-    If the terminal is too narrow for one line per evaluation, intervals and stars get their own lines; if that does not
+    Of many evaluations, the table has about `MOST_ROWS`; with `everything`, each has a line, and there is no table. If
+    the terminal is too narrow for one line per evaluation, intervals and stars get their own lines; if that does not
     fit either, the scores are split into several tables. Lines in a log have up to `LOG_WIDTH` characters.
     """
     console = console or Console()
@@ -62,12 +69,42 @@ def print_summary(history: RunHistory, console: Console | None = None) -> None:
     console.print(f"{escape(str(history.output_dir))}: mean \\[95% interval]", soft_wrap=True, highlight=False)
     for notice in history.notices:
         console.print(f"[bold yellow]{escape(notice)}[/]", soft_wrap=True)
-    for table in _tables(history, console):
-        console.print(table)
+    if everything:
+        _print_lines(history, console)
+    else:
+        shown = replace(history, evaluations=some_evaluations(history))
+        for table in _tables(shown, console):
+            console.print(table)
+        if left_out := len(history.evaluations) - len(shown.evaluations):
+            total = f"{len(history.evaluations):,} evaluations"
+            console.print(f"{left_out:,} of {total} are not in the table; finetune-monitor show --all prints each")
     if history.evaluations:
         console.print(escape(WHAT_THEY_KNOW), soft_wrap=True, highlight=False)
     for line in _closing_lines(history):
         console.print(escape(line), soft_wrap=True, highlight=False)
+
+
+def some_evaluations(history: RunHistory) -> tuple[Evaluation, ...]:
+    """The evaluations of the table: all, or the first, the best, the last ones, and others at equal distances."""
+    every = history.evaluations
+    if len(every) <= MOST_ROWS:
+        return every
+    early = len(every) - LAST_ROWS
+    spread = {early * index // (MOST_ROWS - LAST_ROWS - 1) for index in range(MOST_ROWS - LAST_ROWS - 1)}
+    best = history.best_step
+    return tuple(each for index, each in enumerate(every) if index in spread or index >= early or each.step == best)
+
+
+def _print_lines(history: RunHistory, console: Console) -> None:
+    """Print every evaluation on a line of its own, one after the other."""
+    names = list(
+        dict.fromkeys(name for each in history.evaluations for name in shown_scores(each.scores, history.columns))
+    )
+    best = history.best_step
+    for evaluation in history.evaluations:
+        marks = [mark for mark, step in (("floor", 0), ("best", best)) if evaluation.step == step]
+        cells = [f"{name} {_cell(evaluation.scores, name, history.columns, narrow=False)}" for name in names]
+        console.file.write(visible("  ".join([f"{evaluation.step:>7}", *cells, *marks])) + "\n")
 
 
 def print_estimates(columns: Sequence[str], rows: Mapping[str, Sequence[Estimate]]) -> None:
@@ -94,12 +131,17 @@ def width_of(console: Console, table: Table) -> int:
 
 def _tables(history: RunHistory, console: Console) -> list[Table]:
     """One table if it fits, otherwise as many as needed."""
-    found = dict.fromkeys(name for each in history.evaluations for name in shown_scores(each.scores, history.columns))
-    names = list(found)
+    names = _measured(history)
     for narrow in (False, True) if console.is_terminal else (False,):
         if _fits(console, table := _table(history, names, narrow)):
             return [table]
     return _split(history, console, names)
+
+
+def _measured(history: RunHistory) -> list[str]:
+    """The scores of any evaluation that are shown."""
+    found = dict.fromkeys(name for each in history.evaluations for name in each.scores)
+    return list(shown_scores(dict.fromkeys(found, NO_ESTIMATE), history.columns))
 
 
 def _fits(console: Console, table: Table) -> bool:
@@ -126,13 +168,13 @@ def _table(history: RunHistory, measured: Sequence[str], narrow: bool) -> Table:
     table.add_column("", no_wrap=True)
     best = history.best_step
     for evaluation in history.evaluations:
-        cells = [_cell(evaluation.scores, name, columns, narrow) for name in names]
+        cells = [escape(_cell(evaluation.scores, name, columns, narrow)) for name in names]
         marks = [mark for mark, step in (("floor", 0), ("best", best)) if evaluation.step == step]
         style = "bold green" if evaluation.step == best else None
         table.add_row(str(evaluation.step), *cells, ", ".join(marks), style=style)
     if history.ceilings:
         table.add_section()
-        cells = [_cell(history.ceilings, name, columns, narrow) for name in names]
+        cells = [escape(_cell(history.ceilings, name, columns, narrow)) for name in names]
         table.add_row("photos", *cells, "ceiling", style="dim")
     return table
 
@@ -148,7 +190,7 @@ def _cell(scores: Mapping[str, Estimate], name: str, columns: Mapping[str, Score
     below = (
         f"{gap}{_broken(shown(stars, STARS_FORM, ' stars'), gap)}" if narrow and stars is not None and stars.n else ""
     )
-    return escape(_broken(shown(estimate, form), gap) + below)
+    return _broken(shown(estimate, form), gap) + below
 
 
 def _broken(text: str, gap: str) -> str:
@@ -180,7 +222,7 @@ def _closing_lines(history: RunHistory) -> list[str]:
     if (folder / BEST).is_dir():
         lines.append(f"best weights:        {folder / BEST}")
     if kept := kept_weights(folder):
-        steps = ", ".join(map(str, kept))
+        steps = some_of(list(map(str, kept)))
         lines.append(
             f"weights kept:        {steps}; finetune-monitor export {shlex.quote(str(folder))} --step STEP --to FILE"
         )

@@ -11,6 +11,7 @@ from PIL import ImageDraw, ImageFont
 from PIL.Image import Image, Resampling
 from PIL.Image import new as new_image
 
+from finetune_monitor.base.text import shortened
 from finetune_monitor.metrics.thresholds import HIGHEST
 from finetune_monitor.record.columns import ScoreColumn, stars_by_score
 from finetune_monitor.record.evaluation import Evaluation, ScoredImage
@@ -20,7 +21,7 @@ SMALLEST, LARGEST = 128, 512
 """Limits of a cell's longer side in pixels: captions must fit under it, and a strip must not get too large."""
 GRID_LARGEST, GRID_WIDTH = 256, 2048
 MARGIN, TEXT, LEADING = 12, 12, 1.4
-MAX_TITLE_LINES = 3
+MAX_TITLE_LINES, LONGEST_TITLE = 3, 1500
 
 PAPER, INK, PALE, GRAY, AMBER = "#ffffff", "#1a1a1a", "#6b6b6b", "#d9d9d9", "#b45309"
 FONTS = ("DejaVuSans.ttf", "Arial.ttf", "NotoSansCJK-Regular.ttc", "msgothic.ttc")
@@ -177,7 +178,8 @@ def _height(lines: int, size: int) -> int:
 def _wrap(text: str, size: int, width: float) -> list[str]:
     """Lines no wider than `width`, broken at spaces, or anywhere if there are none; the last line is shortened."""
     lines: list[str] = []
-    font, rest = _font(text, size), " ".join(text.split())
+    rest = shortened(" ".join(text.split()), LONGEST_TITLE)
+    font = _font(rest, size)
     while rest and len(lines) < MAX_TITLE_LINES - 1:
         fits = _fitting(rest, font, width)
         space = rest.rfind(" ", 0, fits + 1)

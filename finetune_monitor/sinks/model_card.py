@@ -12,7 +12,7 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import read_regular, sha256, staged_folder, write_atomic
 from finetune_monitor.base.json_files import read_object
 from finetune_monitor.base.redaction import redacted
-from finetune_monitor.base.text import encoded, escaped, table
+from finetune_monitor.base.text import caption, encoded, escaped, table
 from finetune_monitor.base.version import __version__
 from finetune_monitor.record.alarms import alarms_of, levels_of
 from finetune_monitor.record.evaluation import Evaluation, ScoredImage
@@ -135,9 +135,10 @@ def _front_matter(history: RunHistory, weights: KeptWeights, samples: Sequence[S
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
         "tags": [*TAGS, *(LORA_TAGS if weights.is_lora else ()), "finetune-monitor"],
-        "instance_prompt": trigger_prompt(history.grid, history.hparams),
+        "instance_prompt": caption(trigger_prompt(history.grid, history.hparams)),
         "widget": [
-            {"text": image.cell.prompt, "output": {"url": f"{SAMPLES}/{_sample_name(image)}"}} for image in samples
+            {"text": caption(image.cell.prompt), "output": {"url": f"{SAMPLES}/{_sample_name(image)}"}}
+            for image in samples
         ],
     }
 
@@ -179,12 +180,12 @@ def _what_it_is(history: RunHistory, weights: KeptWeights) -> str:
     base = _base_model(weights)
     origin = f"[{base}](https://huggingface.co/{base})" if base else "a model in a local folder"
     best = f", the best one by {escaped(history.best_metric or '')}" if weights.step == history.best_step else ""
-    trigger = _code(trigger_prompt(history.grid, history.hparams))
+    trigger = _code(caption(trigger_prompt(history.grid, history.hparams)))
     return f"{kind} {origin}: the weights of step {weights.step}{best}.\n\nTrigger prompt: {trigger}"
 
 
 def _use(history: RunHistory, weights: KeptWeights) -> str:
-    prompt = json.dumps(trigger_prompt(history.grid, history.hparams), ensure_ascii=False)
+    prompt = json.dumps(caption(trigger_prompt(history.grid, history.hparams)), ensure_ascii=False)
     loaded = (_base_model(weights) or "BASE_MODEL") if weights.is_lora else REPOSITORY
     lines = [
         "```python",
@@ -249,7 +250,7 @@ def _sample_list(history: RunHistory, samples: Sequence[ScoredImage]) -> str:
     """The samples with what made them."""
     said = f"The first image of each prompt; nothing was selected. Sampling: {sampling_in_words(history.grid)}."
     rows = [
-        f"- [{name}]({SAMPLES}/{name}): {_code(image.cell.prompt)}, seed {image.cell.seed}"
+        f"- [{name}]({SAMPLES}/{name}): {_code(caption(image.cell.prompt))}, seed {image.cell.seed}"
         for name, image in ((_sample_name(image), image) for image in samples)
     ]
     return "\n".join([said, "", *rows])

@@ -14,6 +14,7 @@ from finetune_monitor.base.extras import require
 from finetune_monitor.base.files import read_regular, write_atomic
 from finetune_monitor.base.paths import Containment
 from finetune_monitor.base.redaction import redacted
+from finetune_monitor.base.text import caption
 from finetune_monitor.record.alarms import alarms_by_column
 from finetune_monitor.record.evaluation import Evaluation, RunSummary, ScoredImage, measured_means
 from finetune_monitor.sinks import RunInfo, front_so_far, scalars
@@ -198,7 +199,7 @@ class WandbSink:
         scores = list(dict.fromkeys(name for e in evaluations for image in e.images for name in image.scores))
         column = ["image"] if self._images else []
         rows = [
-            [e.step, image.cell.id, image.cell.prompt, image.cell.seed]
+            [e.step, image.cell.id, caption(image.cell.prompt), image.cell.seed]
             + ([self._image(image)] if self._images else [])
             + [_number(image.scores.get(name, math.nan)) for name in scores]
             for e in evaluations
