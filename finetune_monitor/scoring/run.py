@@ -2,14 +2,14 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.images import list_images
 from finetune_monitor.base.interrupts import Interrupt, watched_signals
 from finetune_monitor.base.text import visible
 from finetune_monitor.models.loading import hide_loading
-from finetune_monitor.record.history import read_run
+from finetune_monitor.record.history import RunHistory, read_run
 from finetune_monitor.report.page import INDEX, write_page
 from finetune_monitor.report.sink import FOLDER as PAGE
 from finetune_monitor.scoring.folder import ScoreFolder
@@ -17,7 +17,9 @@ from finetune_monitor.scoring.of_images import ImageScores
 from finetune_monitor.scoring.of_weights import WeightScores
 from finetune_monitor.scoring.settings import Options
 from finetune_monitor.scoring.sources import Sources, find_sources
-from finetune_monitor.scoring.verdict import verdict
+from finetune_monitor.scoring.verdict import BASE, verdict
+from finetune_monitor.sinks.console import print_estimates, print_summary
+from finetune_monitor.stats.estimate import NO_ESTIMATE
 
 logger = logging.getLogger(__name__)
 
@@ -86,14 +88,32 @@ def _report(folder: ScoreFolder, scores: Sequence[ImageScores | WeightScores]) -
     if not runs:
         print("nothing was scored")
         return
-    if len(runs) > 1:
+    if len(runs) == 1:
+        print_summary(read_run(next(iter(runs.values()))))
+    else:
         write_page(folder.folder / PAGE, list(runs.values()))
-    print()
     for each in scores:
         own = [(read_run(runs[name]), each.names(name)) for name in each.run_names if name in runs]
+        if len(own) > 1:
+            _print_scores(own, each.has_base)
         for line in verdict(own, each.has_base):
             print(f"verdict:  {visible(line)}")
-    if (page := folder.folder / PAGE / INDEX).exists():
-        print(f"page:     {page.resolve().as_uri()}")
+    if len(runs) > 1:
+        print(f"page:     {(folder.folder / PAGE / INDEX).resolve().as_uri()}")
     for place in runs.values():
         print(f"run:      {visible(str(place))}")
+
+
+def _print_scores(runs: Sequence[tuple[RunHistory, Mapping[int, str]]], has_base: bool) -> None:
+    """Print the scores of every file at every strength."""
+    columns = [name for name, column in runs[0][0].main_columns.items() if column.role == "score"]
+    rows = {
+        BASE if has_base and each.step == 0 else names.get(each.step, f"step {each.step}"): [
+            each.scores.get(name, NO_ESTIMATE) for name in columns
+        ]
+        for history, names in runs
+        for each in history.evaluations
+    }
+    for notice in runs[0][0].notices:
+        print(visible(notice))
+    print_estimates([name.replace("_", " ") for name in columns], rows)
