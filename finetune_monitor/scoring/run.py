@@ -15,7 +15,7 @@ from finetune_monitor.report.sink import FOLDER as PAGE
 from finetune_monitor.scoring.folder import ScoreFolder
 from finetune_monitor.scoring.of_images import ImageScores
 from finetune_monitor.scoring.of_weights import WeightScores
-from finetune_monitor.scoring.settings import Options
+from finetune_monitor.scoring.settings import Options, model_in
 from finetune_monitor.scoring.sources import Sources, find_sources
 from finetune_monitor.scoring.verdict import BASE, verdict
 from finetune_monitor.sinks.console import print_estimates, print_summary
@@ -36,7 +36,7 @@ def score(options: Options) -> int:
     with watched_signals("stopping after this evaluation; everything scored so far is recorded") as interrupt:
         sources = _checked(options)
         hide_loading()
-        folder = ScoreFolder(options.output_dir, options.paths, options.base or sources.base)
+        folder = ScoreFolder(options.output_dir, options.paths, sources.base)
         scores = _scores(options, sources, folder)
         for each in scores:
             each.prepare()
@@ -49,7 +49,7 @@ def _checked(options: Options) -> Sources:
     """What the paths hold, after everything that can be checked in a moment."""
     if options.references is not None:
         list_images(options.references)
-    sources = find_sources(options.paths, options.base, options.watch)
+    sources = find_sources(options.paths, options.base, model_in(options.config), options.watch)
     if options.strengths is not None and not sources.weights:
         raise UserError(
             "--strengths: found no LoRA file, expected one, because only a LoRA has a strength; leave it out"
@@ -59,8 +59,8 @@ def _checked(options: Options) -> Sources:
 
 def _scores(options: Options, sources: Sources, folder: ScoreFolder) -> list[ImageScores | WeightScores]:
     found: list[ImageScores | WeightScores] = [ImageScores(options, path, folder) for path in sources.images]
-    if sources.weights or sources.base:
-        found.append(WeightScores(options, sources.weights, options.base or str(sources.base), folder))
+    if sources.base is not None:
+        found.append(WeightScores(options, sources.weights, sources.base, folder))
     return found
 
 

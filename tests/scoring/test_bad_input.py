@@ -172,6 +172,7 @@ def nothing(world):
 
 
 CONFIG = ("--config", "config.yaml")
+PHOTOS = ("--references", "photos")
 FACES = ("--references", "photos", "--set", "monitor.metrics={face_similarity: {recognizer: dlib}, aesthetic: null}")
 
 BAD_ARGUMENTS = {
@@ -181,7 +182,10 @@ BAD_ARGUMENTS = {
     "a folder of pickles": (in_folder("a.ckpt"), ("folder", *CONFIG), "pickles are never run"),
     "a damaged image": (damaged_image, ("folder", *CONFIG), "1 of 2 photos cannot be read"),
     "a single image": (nothing, ("samples/ana_000100_00_20260101120000.png", *CONFIG), "found a single image"),
-    "a LoRA without a base": (nothing, ("kohya.safetensors", *CONFIG), "found LoRA files but no --base"),
+    "a LoRA without a base": (nothing, ("kohya.safetensors", *PHOTOS), "found LoRA files but no --base"),
+    "a LoRA file that is gone": (nothing, ("loras/ana.safetensors", *BASE), "ana.safetensors: no such file or folder"),
+    "a folder that is gone": (nothing, ("loras/ana", *BASE), "loras/ana: no such file or folder"),
+    "a folder or a model": (nothing, ("loras/ana", *PHOTOS), "loras/ana: no such file or folder; nor a base model"),
     "no LoRA file": (nothing, ("config.yaml", *BASE), "found no LoRA file"),
     "strengths of images": (nothing, ("samples", *CONFIG, "--strengths", "0.5"), "--strengths: found no LoRA file"),
     "a base among others": (nothing, ("base", "samples", *CONFIG), "found a base model among other paths"),
@@ -211,8 +215,9 @@ def without_face(world):
 
 
 @pytest.mark.parametrize("case", BAD_ARGUMENTS)
-def test_arguments(world, capsys, case):
+def test_arguments(world, capsys, case, monkeypatch):
     make, arguments, message = BAD_ARGUMENTS[case]
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     make(world)
     if case == "references without a face":
         without_face(world)
