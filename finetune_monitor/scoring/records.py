@@ -1,9 +1,10 @@
 """Open the run directory of a score, new or to be continued, with the untouched base model as its step 0."""
 
+import io
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ def opened(
             monitor.start()
         yield monitor
     finally:
-        monitor.close(SCORED)
+        with redirect_stdout(io.StringIO()):  # the table is printed once, in the end
+            monitor.close(SCORED)
         trackers.end(accelerator)
 
 

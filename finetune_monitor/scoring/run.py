@@ -2,22 +2,24 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.images import list_images
 from finetune_monitor.base.interrupts import Interrupt, watched_signals
 from finetune_monitor.base.text import visible
 from finetune_monitor.models.loading import hide_loading
-from finetune_monitor.record.history import read_run
+from finetune_monitor.record.history import RunHistory, read_run
 from finetune_monitor.report.page import INDEX, write_page
 from finetune_monitor.report.sink import FOLDER as PAGE
 from finetune_monitor.scoring.folder import ScoreFolder
 from finetune_monitor.scoring.of_images import ImageScores
 from finetune_monitor.scoring.of_weights import WeightScores
-from finetune_monitor.scoring.settings import Options
+from finetune_monitor.scoring.settings import Options, model_in
 from finetune_monitor.scoring.sources import Sources, find_sources
-from finetune_monitor.scoring.verdict import verdict
+from finetune_monitor.scoring.verdict import BASE, verdict
+from finetune_monitor.sinks.console import print_estimates, print_summary
+from finetune_monitor.stats.estimate import NO_ESTIMATE
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ def score(options: Options) -> int:
     with watched_signals("stopping after this evaluation; everything scored so far is recorded") as interrupt:
         sources = _checked(options)
         hide_loading()
-        folder = ScoreFolder(options.output_dir, options.paths, options.base or sources.base)
+        folder = ScoreFolder(options.output_dir, options.paths, sources.base)
         scores = _scores(options, sources, folder)
         for each in scores:
             each.prepare()
@@ -47,7 +49,7 @@ def _checked(options: Options) -> Sources:
     """What the paths hold, after everything that can be checked in a moment."""
     if options.references is not None:
         list_images(options.references)
-    sources = find_sources(options.paths, options.base, options.watch)
+    sources = find_sources(options.paths, options.base, model_in(options.config), options.watch)
     if options.strengths is not None and not sources.weights:
         raise UserError(
             "--strengths: found no LoRA file, expected one, because only a LoRA has a strength; leave it out"
@@ -57,8 +59,8 @@ def _checked(options: Options) -> Sources:
 
 def _scores(options: Options, sources: Sources, folder: ScoreFolder) -> list[ImageScores | WeightScores]:
     found: list[ImageScores | WeightScores] = [ImageScores(options, path, folder) for path in sources.images]
-    if sources.weights or sources.base:
-        found.append(WeightScores(options, sources.weights, options.base or str(sources.base), folder))
+    if sources.base is not None:
+        found.append(WeightScores(options, sources.weights, sources.base, folder))
     return found
 
 
@@ -86,14 +88,32 @@ def _report(folder: ScoreFolder, scores: Sequence[ImageScores | WeightScores]) -
     if not runs:
         print("nothing was scored")
         return
-    if len(runs) > 1:
+    if len(runs) == 1:
+        print_summary(read_run(next(iter(runs.values()))))
+    else:
         write_page(folder.folder / PAGE, list(runs.values()))
-    print()
     for each in scores:
         own = [(read_run(runs[name]), each.names(name)) for name in each.run_names if name in runs]
+        if len(own) > 1:
+            _print_scores(own, each.has_base)
         for line in verdict(own, each.has_base):
             print(f"verdict:  {visible(line)}")
-    if (page := folder.folder / PAGE / INDEX).exists():
-        print(f"page:     {page.resolve().as_uri()}")
+    if len(runs) > 1:
+        print(f"page:     {(folder.folder / PAGE / INDEX).resolve().as_uri()}")
     for place in runs.values():
         print(f"run:      {visible(str(place))}")
+
+
+def _print_scores(runs: Sequence[tuple[RunHistory, Mapping[int, str]]], has_base: bool) -> None:
+    """Print the scores of every file at every strength."""
+    columns = [name for name, column in runs[0][0].main_columns.items() if column.role == "score"]
+    rows = {
+        BASE if has_base and each.step == 0 else names.get(each.step, f"step {each.step}"): [
+            each.scores.get(name, NO_ESTIMATE) for name in columns
+        ]
+        for history, names in runs
+        for each in history.evaluations
+    }
+    for notice in runs[0][0].notices:
+        print(visible(notice))
+    print_estimates([name.replace("_", " ") for name in columns], rows)

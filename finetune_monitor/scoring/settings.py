@@ -76,6 +76,12 @@ def default_prompts(trigger: str | None) -> list[str]:
     return [prompt.format(subject) for prompt in PROMPTS]
 
 
+def model_in(config: Path | None) -> str | None:
+    """The base model that a config names."""
+    found = None if config is None else read_yaml(Path(shipped(str(config)))).get("model")
+    return None if found is None else shipped(str(found))
+
+
 def make_config(options: Options, trigger: str | None) -> Config:
     """The config: the given one, with what the command line says in its place.
 

@@ -7,25 +7,30 @@ from pathlib import Path
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.images import SUFFIXES
 from finetune_monitor.base.paths import user_path
-from finetune_monitor.models.diffusers_hub import PIPELINE, is_hub_id
+from finetune_monitor.models.diffusers_hub import PIPELINE, is_hub_id, resolve_hub_model
 from finetune_monitor.scoring.images import image_files
 from finetune_monitor.scoring.lora_files import PICKLED, SUFFIX, weight_files
+
+NOWHERE = "no such file or folder; expected images, LoRA files, or a base model"
 
 
 @dataclass(frozen=True)
 class Sources:
-    """The given paths by what they hold. `base`: the model that a path names."""
+    """The given paths by what they hold. `base`: of the LoRA files, or the one that is scored alone."""
 
     images: tuple[Path, ...]
     weights: tuple[Path, ...]
     base: str | None = None
 
 
-def find_sources(paths: Sequence[Path], base: str | None, may_be_empty: bool = False) -> Sources:
+def find_sources(
+    paths: Sequence[Path], base: str | None, default: str | None = None, may_be_empty: bool = False
+) -> Sources:
     """Look into every path.
 
     Args:
         base: the base model, if one is named; then a folder with both is one of LoRA files, and else one of images.
+        default: the base model of LoRA files if none is named.
         may_be_empty: accept folders without either, in which files may appear.
 
     Raises:
@@ -34,18 +39,37 @@ def find_sources(paths: Sequence[Path], base: str | None, may_be_empty: bool = F
     kinds = {path: _kind(path, base is not None, may_be_empty) for path in dict.fromkeys(map(user_path, paths))}
     models = [path for path, kind in kinds.items() if kind == "base"]
     if models and (base is not None or len(kinds) > 1):
-        raise UserError(f"{models[0]}: found a base model among other paths; name it with --base, once")
+        raise UserError(f"{models[0]}: {_among_others(models[0])}")
     images, weights = (tuple(path for path, kind in kinds.items() if kind == wanted) for wanted in ("image", "lora"))
-    if weights and base is None:
+    if weights and base is None and default is None:
         raise UserError(f"{weights[0]}: found LoRA files but no --base; name the base model that they are for")
-    return Sources(images, weights, str(models[0]) if models else None)
+    if models:
+        _check_model(models[0])
+        return Sources((), (), str(models[0]))
+    return Sources(images, weights, base or default if weights else None)
+
+
+def _among_others(path: Path) -> str:
+    if path.exists():
+        return "found a base model among other paths; name it with --base, once"
+    return NOWHERE
+
+
+def _check_model(path: Path) -> None:
+    """Check that a base model can be had; a path that looks like a hub id may also be mistyped."""
+    try:
+        resolve_hub_model(path)
+    except UserError as error:
+        raise (
+            error if path.exists() else UserError(f"{path}: no such file or folder; nor a base model: {error}")
+        ) from error
 
 
 def _kind(path: Path, has_base: bool, may_be_empty: bool) -> str:
     if not path.exists():
-        if is_hub_id(str(path)):
+        if is_hub_id(str(path)) and path.suffix.lower() not in (SUFFIX, *PICKLED, *SUFFIXES):
             return "base"
-        raise UserError(f"{path}: no such file or folder; expected images, LoRA files, or a base model")
+        raise UserError(f"{path}: {NOWHERE}")
     if not path.is_dir():
         return _kind_of_file(path)
     if (path / PIPELINE.marker).exists():

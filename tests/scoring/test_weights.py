@@ -146,6 +146,20 @@ def test_the_same_command_goes_on_and_scores_nothing_twice(here, tiny_model, con
     assert "ana-000001.safetensors: changed since it was scored" in said
 
 
+def test_a_config_names_the_base_model_and_the_photos(here, config):
+    scoring.write_formats(here, scoring.lora(1))
+    assert score(here / "kohya.safetensors", "--config", config, "-o", "out") == 0
+    assert list(means(here / "out")) == [0, 1]
+
+
+def test_every_run_has_its_own_wandb_run(here, tiny_model, config):
+    scoring.write_formats(here, scoring.lora(1))
+    paths = (here / "kohya.safetensors", "--base", tiny_model, "--config", config, "--strengths", 0.5, 1)
+    assert score(*paths, "-o", "out", "--set", "monitor.sinks.wandb={mode: offline}") == 0
+    for strength in ("0.5", "1"):
+        assert len(list((here / f"out/kohya-{strength}/wandb").glob("offline-run-*"))) == 1
+
+
 def test_the_trigger_of_the_file_is_in_the_prompts(here, tiny_model, photos):
     files = scoring.write_formats(here, scoring.lora(1))
     metrics = "{brightness: {class: 'support.loops:Brightness'}, face_similarity: null, aesthetic: null}"
