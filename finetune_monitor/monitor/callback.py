@@ -273,7 +273,7 @@ class FinetuneMonitor:
         self._summary = summary = RunSummary(self.evaluations, self.best_metric, best[0], ended, detail, best[1])
         is_ours = self.record is not None and self.record.is_open
         if is_ours:
-            self._note_end(summary)  # first, so that a sink that reads the record finds it
+            self._summary = summary = self._note_end(summary)  # first, so that a sink that reads the record finds it
             self._write_card(own_fields(self._weights.best))
         for sink in list(self.sinks):
             self._guard(sink, "close", summary)
@@ -530,12 +530,14 @@ class FinetuneMonitor:
                 f"{self.output_dir}: has no record of step {steps}; make room on the disk, and resume to repeat it",
             )
 
-    def _note_end(self, summary: RunSummary) -> None:
+    def _note_end(self, summary: RunSummary) -> RunSummary:
+        """Record how the run ended; returns the summary with the verdict."""
         assert self.record is not None
         try:
-            self.record.end(summary)
+            return self.record.end(summary)
         except (OSError, UserError) as error:
             self._evaluator.warn("end", f"{self.output_dir}: cannot record how the run ended: {error}")
+            return summary
 
     def _close_record(self) -> None:
         assert self.record is not None

@@ -117,7 +117,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """How a run ended; the last four fields are those of `Decision`."""
+    """How a run ended: what `Decision` holds, and the verdict in sentences (`record.verdict`)."""
 
     evaluations: tuple[Evaluation, ...]
     best_metric: str
@@ -125,6 +125,7 @@ class RunSummary:
     reason: StopReason | str | None
     detail: str = ""
     best_score: float | None = None
+    verdict: tuple[str, ...] = ()
 
     @property
     def why(self) -> str:

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ from finetune_monitor.base.redaction import redacted, redacted_yaml
 from finetune_monitor.base.text import caption
 from finetune_monitor.record.evaluation import Evaluation, RunSummary
 from finetune_monitor.record.grid import Cell, PromptGrid
+from finetune_monitor.record.history import RunHistory
 from finetune_monitor.record.rows import append, evaluation_row, lines, pretty, read_evaluations
 from finetune_monitor.record.run_directory import CONFIG, EVALUATIONS, IMAGES, RUN, lock, read_json
 from finetune_monitor.record.scales import content_of
+from finetune_monitor.record.verdict import verdict
 from finetune_monitor.stats.estimate import json_number, plain
 
 FIXED_ON_RESUME = ("metrics", "weights", "pipeline")
@@ -114,8 +116,8 @@ class RunRecord:
         """Whether the record can still be written: it was not closed, and no other has taken over."""
         return not self._lock.closed
 
-    def end(self, summary: RunSummary) -> None:
-        """Record how the run ended."""
+    def end(self, summary: RunSummary) -> RunSummary:
+        """Record how the run ended, with the verdict; returns the summary with it."""
         ended = {
             "reason": summary.reason,
             "detail": summary.detail,
@@ -123,8 +125,10 @@ class RunRecord:
             "best_step": summary.best_step,
             "best_score": summary.best_score,
         }
-        run = read_json(self.output_dir / RUN)
-        write_atomic(self.output_dir / RUN, pretty({**run, "ended": plain(ended)}))
+        run = {**read_json(self.output_dir / RUN), "ended": plain(ended)}
+        found = verdict(RunHistory(self.output_dir, run, self.evaluations))
+        write_atomic(self.output_dir / RUN, pretty({**run, "verdict": found.to_json()}))
+        return replace(summary, verdict=found.sentences)
 
     def _load(self, content: Mapping[str, Any], resume_step: int | None) -> None:
         history = read_evaluations(self.output_dir)

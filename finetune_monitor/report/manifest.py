@@ -163,7 +163,7 @@ def _facts(run: PageRun, presences: Presences) -> dict[str, Any]:
         "reason": ending.reason,
         "why": ending.why,
         "best": {"metric": ending.best_metric, "step": ending.best_step, "score": ending.best_score},
-        "findings": run.findings,
+        "verdict": run.verdict,
         "notices": run.notices,
         "problems": [*run.problems, *image_problems(presences)],
         "photos": photo_count(run),

@@ -11,15 +11,15 @@ from typing import Any
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.json_files import damage_named
-from finetune_monitor.record.alarms import alarms_of
 from finetune_monitor.record.columns import ScoreColumn
-from finetune_monitor.record.curve import resolution, way_in_words, ways
+from finetune_monitor.record.curve import resolution
 from finetune_monitor.record.evaluation import Evaluation
 from finetune_monitor.record.grid import Cell, sampling_in_words
 from finetune_monitor.record.history import RunHistory, read_noting
 from finetune_monitor.record.kept_weights import KeptWeights, kept_weights
 from finetune_monitor.record.run_directory import RUN
 from finetune_monitor.record.scales import scale
+from finetune_monitor.record.verdict import verdict
 from finetune_monitor.stats.estimate import Estimate
 
 SHA256 = re.compile("[0-9a-f]{64}")
@@ -62,7 +62,7 @@ class PageRun:
     measured_with: by metric, what it measures with, except reference photos.
     scales: by score, a digest of everything that it depends on; scores of runs with equal digests are comparable.
     nearest: by column that names a photo for each image, the indices of its metric's photos in `references`.
-    findings: sentences on how far its best step came, what its grid can detect, and which alarms sound.
+    verdict: sentences on what was reached, and on the smallest change that the grid can detect.
     weights: the weights in its folder, by step.
     problems: sentences on what could not be read.
     """
@@ -83,7 +83,7 @@ class PageRun:
     hparams: Mapping[str, Any]
     model: str | None
     ending: Ending
-    findings: tuple[str, ...]
+    verdict: tuple[str, ...]
     weights: Mapping[int, KeptWeights]
     problems: tuple[str, ...]
 
@@ -183,7 +183,7 @@ def _described(
             history.best_step,
             history.best_score,
         ),
-        findings(history),
+        sentences(history),
         kept_weights(history.output_dir),
         problems,
     )
@@ -197,16 +197,12 @@ def _nearest(history: RunHistory, references: Sequence[Reference]) -> dict[str, 
     }
 
 
-def findings(history: RunHistory) -> tuple[str, ...]:
-    """Sentences on how far the best step came, the smallest change that the grid can detect, and the latest alarms."""
-    shares = ways(history.evaluations, history.best_step, history.ceilings)
-    found = [f"{name.replace('_', ' ')}: {way_in_words(share)}" for name, share in shares.items()]
+def sentences(history: RunHistory) -> tuple[str, ...]:
+    """The verdict, and the smallest change that the grid can detect."""
     metric = history.best_metric or ""
-    if shows := resolution(history.evaluations, metric):
-        found.append(f"{metric.replace('_', ' ')}: {shows}")
-    for evaluation in history.evaluations[-1:]:
-        found += [f"alarm: {alarm}" for alarm in alarms_of(evaluation, history.columns)]
-    return tuple(found)
+    shows = resolution(history.evaluations, metric)
+    found = (f"{metric}: {shows}.",) if shows else ()
+    return (*verdict(history).sentences, *found)
 
 
 def _digest(content: Any) -> str:

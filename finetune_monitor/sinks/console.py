@@ -10,13 +10,13 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from finetune_monitor.base.text import some_of, visible
-from finetune_monitor.record.alarms import alarms_of
 from finetune_monitor.record.columns import SIDE, ScoreColumn, stars_by_score
-from finetune_monitor.record.curve import resolution, way_in_words, ways
+from finetune_monitor.record.curve import resolution
 from finetune_monitor.record.evaluation import Evaluation
 from finetune_monitor.record.history import RunHistory
 from finetune_monitor.record.kept_weights import BEST, kept_weights
 from finetune_monitor.record.pareto import pareto_front
+from finetune_monitor.record.verdict import verdict
 from finetune_monitor.stats.estimate import NO_ESTIMATE, Estimate, number, shown
 from finetune_monitor.stats.intervals import WHAT_THEY_KNOW
 
@@ -80,6 +80,8 @@ def print_summary(history: RunHistory, console: Console | None = None, everythin
             console.print(f"{left_out:,} of {total} are not in the table; finetune-monitor show --all prints each")
     if history.evaluations:
         console.print(escape(WHAT_THEY_KNOW), soft_wrap=True, highlight=False)
+    for sentence in verdict(history).sentences:
+        console.print(escape(sentence), soft_wrap=not console.is_terminal, highlight=False, style="bold")
     for line in _closing_lines(history):
         console.print(escape(line), soft_wrap=True, highlight=False)
 
@@ -199,14 +201,8 @@ def _broken(text: str, gap: str) -> str:
 
 
 def _closing_lines(history: RunHistory) -> list[str]:
-    folder = history.output_dir
-    ended = history.why if history.has_ended else f"not recorded: {history.why}"
-    lines = [f"why it ended:        {ended}", _best(history)]
-    for evaluation in history.evaluations[-1:]:
-        lines += [f"ALARM at step {evaluation.step}: {alarm}" for alarm in alarms_of(evaluation, history.columns)]
-    for name, share in ways(history.evaluations, history.best_step, history.ceilings).items():
-        lines.append(f"how far it came:     {name}: {way_in_words(share)}")
-    metric = history.best_metric or ""
+    folder, metric = history.output_dir, history.best_metric or ""
+    lines = []
     if shows := resolution(history.evaluations, metric):
         lines.append(f"what it can detect:  {metric}: {shows}")
     if (page := folder / "page" / "index.html").is_file():
@@ -227,21 +223,3 @@ def _closing_lines(history: RunHistory) -> list[str]:
             f"weights kept:        {steps}; finetune-monitor export {shlex.quote(str(folder))} --step STEP --to FILE"
         )
     return lines
-
-
-def _best(history: RunHistory) -> str:
-    step, metric = history.best_step, history.best_metric or "the first metric"
-    return f"best step:           {_best_in_words(history, step, metric)}"
-
-
-def _best_in_words(history: RunHistory, step: int | None, metric: str) -> str:
-    """The best step, with its smoothed and its measured score."""
-    if step is None:
-        return "none: nothing was measured"
-    if step == 0 and len(history.evaluations) > 1:
-        return f"none: no step is better than the base model by {metric}"
-    evaluation = history.at(step)
-    if history.best_score is None or evaluation is None or metric not in evaluation.scores:
-        return f"{step}, by {metric}"
-    measured = number(evaluation.scores[metric].mean, ".3f")
-    return f"{step}, by {metric}: {number(history.best_score, '.3f')} on the smoothed curve, measured {measured}"

@@ -34,7 +34,7 @@ class TensorBoardSink:
 
     It writes these tags: each score's name (its mean; no point if not measured), `interval/NAME/low` and `high`,
     `ceiling/NAME`, `alarm/NAME` (the level), `monitor/seconds_*`, `monitor/overhead`, `prompts/00 PROMPT` and `grid`
-    (images), `best/NAME` (the scores of the best step), `run/ended` (why it ended, in words), `run/alarms` (the alarms
+    (images), `best/NAME` (the scores of the best step), `run/verdict` (the verdict in words), `run/alarms` (the alarms
     that sounded, in words), and `run/pareto` (the steps that no other step beats in two scores, as a table). The step
     is the training step.
 
@@ -100,7 +100,7 @@ class TensorBoardSink:
         for name, value in measured_means(summary.evaluations, summary.best_step).items():
             if name in self._run.metrics:
                 self._writer.add_scalar(f"best/{name}", value, last)
-        self._writer.add_text("run/ended", f"{summary.why}; best step: {summary.best_step}", last)
+        self._writer.add_text("run/verdict", "\n\n".join(summary.verdict) or summary.why, last)
         self._add_summaries(hparams({}, {})[2:])
         self._writer.flush()
         if self._given is None:

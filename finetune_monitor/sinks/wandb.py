@@ -141,9 +141,7 @@ class WandbSink:
             self._run = self._wandb.init(**init_arguments(run.output_dir, self._options, run.resume_step))
         write_atomic(run.output_dir / RUN_ID_FILE, self._run.id.encode())
         self._run.config.update(plain(redacted(run.hparams)), allow_val_change=True)
-        if run.notices and not self._run.disabled:
-            said = [self._run.notes] if self._run.notes else []
-            self._run.notes = "\n".join([*said, *run.notices])
+        self._note(run.notices)
         self._run.define_metric(STEP, hidden=True)
 
     def write(self, evaluation: Evaluation, images: Sequence[Image | None]) -> None:
@@ -166,9 +164,18 @@ class WandbSink:
         ended: dict[str, Any] = {f"best/{name}": best[name] for name in self._run_info.metrics if name in best}
         ended |= {"best/step": summary.best_step, "best/smoothed": summary.best_score}
         ended |= {"stop_reason": summary.reason and str(summary.reason), "stop_why": summary.why}
+        ended |= {"verdict": " ".join(summary.verdict) or None}
         self._run.summary.update({key: value for key, value in ended.items() if value is not None})
+        self._note(summary.verdict)
         if self._given is None:
             self._run.finish()
+
+    def _note(self, sentences: Sequence[str]) -> None:
+        """Add sentences to the run's notes."""
+        said = self._run.notes or ""
+        new = [each for each in sentences if each not in said]
+        if new and not self._run.disabled:
+            self._run.notes = "\n".join(filter(None, [said, *new]))
 
     def _alert(self, evaluation: Evaluation) -> None:
         """Send one alert for each alarm that starts to sound."""

@@ -440,7 +440,7 @@ def test_a_rule_of_the_users_own_ends_the_training_with_its_own_reason(pipeline,
     monitor = make(pipeline, run_folder, stopping=AtFive(), sinks=[TensorBoardSink(), ReportPage()])
     assert monitor.on_step_end(2)
     assert monitor.close().reason == "it is five o'clock"
-    assert "why it ended:        it is five o'clock" in capsys.readouterr().out
+    assert "The run ended at step 2: it is five o'clock." in capsys.readouterr().out
     history = read_run(run_folder)
     assert (history.reason, history.why) == ("it is five o'clock", "it is five o'clock")
     assert history.evaluations[-1].decision.reason == "it is five o'clock"

@@ -39,7 +39,7 @@ def test_one_whole_line_an_evaluation_where_there_is_no_terminal(tmp_path, width
 
 def test_a_narrow_terminal_gets_two_lines_an_evaluation(tmp_path):
     write_run(tmp_path, {0: 0.1, 300: 0.4})
-    table = printed(tmp_path, 72, terminal=True).split("why it ended")[0]
+    table = printed(tmp_path, 72, terminal=True).split("The 95% intervals")[0]
     assert re.search(r" 300 .* 0\.415 ", table)
     assert re.search(r" \[0\.\d{3}, 0\.\d{3}\] .* \[5\.000, 5\.000\] ", table)
     assert all(len(line) <= 72 for line in table.splitlines() if "│" in line)
@@ -53,7 +53,7 @@ def test_scores_that_do_not_fit_go_into_further_tables(tmp_path, terminal):
     for step in (0, 300):
         record.append(replace(evaluation(step, 0.4), scores=scores))
     record.close()
-    table = printed(tmp_path, 90, terminal).split("why it ended")[0]
+    table = printed(tmp_path, 90, terminal).split("The 95% intervals")[0]
     lines = [line for line in table.splitlines() if "│" in line or "┃" in line]
     assert all(len(line) <= (90 if terminal else 160) for line in lines)
     assert all(f"score {i}" in table for i in range(24))
@@ -83,7 +83,7 @@ def test_a_run_that_has_not_ended(tmp_path):
     run = json.loads((tmp_path / "run.json").read_text())
     del run["ended"]
     (tmp_path / "run.json").write_text(json.dumps(run))
-    assert "not recorded: it is running, or was killed" in printed(tmp_path)
+    assert "it is running, or was killed." in printed(tmp_path)
     assert re.search(r" 300 .* best", printed(tmp_path))
 
 
@@ -91,7 +91,7 @@ def test_a_run_before_its_first_evaluation(tmp_path):
     record = RunRecord(tmp_path, GRID)
     record.begin(RUN, None, None)
     record.close()
-    assert "none: nothing was measured" in printed(tmp_path)
+    assert "No evaluation is recorded yet, so there is nothing to judge." in printed(tmp_path)
 
 
 def test_what_was_not_measured_is_a_dash(tmp_path):
@@ -153,7 +153,7 @@ def test_stars_stand_in_a_column_beside_their_score(tmp_path):
 
 def test_on_a_narrow_terminal_stars_stand_below_their_score(tmp_path):
     starred_run(tmp_path)
-    table = printed(tmp_path, 72, terminal=True).split("why it ended")[0]
+    table = printed(tmp_path, 72, terminal=True).split("The 95% intervals")[0]
     lines = [line for line in table.splitlines() if "│" in line]
     assert all(len(line) <= 72 for line in lines)
     [first] = [index for index, line in enumerate(lines) if " 300 " in line]
@@ -189,7 +189,7 @@ def test_stars_are_said_with_their_score():
 
 def test_a_reason_of_a_rule_of_the_users_own_is_shown_as_it_is(tmp_path):
     write_run(tmp_path, {0: 0.1}, "five o'clock")
-    assert "why it ended:        five o'clock" in printed(tmp_path)
+    assert "The run ended at step 0: five o'clock." in printed(tmp_path)
 
 
 def test_printed_commands_can_be_pasted_into_a_shell(tmp_path):

@@ -25,28 +25,13 @@ function overview({ runs, notes }) {
     const states = running ? ` ${running} in progress.` : " All have ended.";
     return `${runs.length} runs with ${count(evaluations, "evaluation")}.${states}`;
   }
-  const [run] = runs;
-  return [endOf(run), bestOf(run), ...(run.findings ?? [])].map((text) => `${capital(text)}.`).join(" ");
+  return (runs[0].verdict ?? []).join(" ");
 }
 
 // The state of a run, in words.
 function endOf(run) {
   const last = run.steps.length ? `step ${run.steps.at(-1)}` : "no evaluation yet";
   return run.state === "running" ? `${last}: ${run.why}` : `ended at ${last}: ${run.why}`;
-}
-
-// The best step with its score, in words.
-function bestOf(run) {
-  const { metric, step, score } = run.best ?? {};
-  if (!isNumber(step)) {
-    return "no best step: nothing was measured";
-  }
-  if (step === 0 && run.steps.length > 1) {
-    return `no step is better than the base model by ${spoken(metric)}`;
-  }
-  const measured = estimateInWords(estimateAt(run, metric, run.steps.indexOf(step)), metricOf(metric));
-  const smooth = isNumber(score) ? `, ${number(score, metricOf(metric))} on the smoothed curve` : "";
-  return `best step ${step}, ${spoken(metric)} ${measured}${smooth}`;
 }
 
 // Each notice once, with its runs if it does not apply to all.

@@ -1,0 +1,267 @@
+"""The verdict on a run, in words: what was reached, what equals it, what went wrong, why it ended, what to do next.
+
+Every sentence is either a fact of the record or a comparison whose 95% interval excludes zero. Comparisons of several
+steps are not corrected for their number.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from finetune_monitor.record.alarms import alarms_by_column
+from finetune_monitor.record.columns import SIDE
+from finetune_monitor.record.curve import Point, change_between, points, way, way_in_words
+from finetune_monitor.record.evaluation import Evaluation, StopReason
+from finetune_monitor.record.history import RunHistory
+from finetune_monitor.record.pareto import pareto_columns
+from finetune_monitor.stats.estimate import NO_ESTIMATE, Estimate, shown
+
+MAX_STEPS = "train.max_steps"
+"""The setting of a training config that says how long it would have been."""
+
+NO_RULES = (StopReason.MAX_STEPS, StopReason.FAILED, StopReason.INTERRUPTED, StopReason.NOT_FINITE)
+"""Reasons why a run ends without a stopping rule."""
+
+FEW_PHOTOS = 5
+"""With fewer photos, the verdict suggests more."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The verdict on a run.
+
+    outcome: "better", "equal" (no significant change), or "worse" than the base model, "unmeasured", or "unjudged" (no
+        step beyond the base model).
+    sentences: in the order in which they are read.
+    """
+
+    outcome: str
+    sentences: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return " ".join(self.sentences)
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry in run.json."""
+        return {"outcome": self.outcome, "sentences": list(self.sentences)}
+
+
+def verdict(history: RunHistory) -> Verdict:
+    """The verdict on a run that has ended, or on what is recorded so far."""
+    run = _Judged(history)
+    outcome, reached = run.reached()
+    more = [*run.equal_steps(), *run.decline(), *run.alarms(), *run.unmeasured(), *run.ended()]
+    return Verdict(outcome, (reached, *more, *run.next_steps(outcome)))
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A run and what its verdict is about."""
+
+    history: RunHistory
+
+    @property
+    def metric(self) -> str:
+        return self.history.best_metric or next(iter(self.history.columns), "the score")
+
+    @property
+    def sign(self) -> float:
+        return 1.0 if self.history.columns.get(self.metric, SIDE).more_is_better else -1.0
+
+    @cached_property
+    def points(self) -> dict[int, Point]:
+        return {point.step: point for point in points(self.history.evaluations, self.metric)}
+
+    @property
+    def best(self) -> Point | None:
+        """The best step, if it is one of training."""
+        return self.points.get(self.history.best_step or 0) if self.history.best_step else None
+
+    @property
+    def last(self) -> Evaluation:
+        return self.history.evaluations[-1]
+
+    def reached(self) -> tuple[str, str]:
+        """The outcome, and a sentence on what the best step has reached."""
+        if not self.history.evaluations:
+            return "unjudged", "No evaluation is recorded yet, so there is nothing to judge."
+        if not self.points:
+            return "unmeasured", f"{self.metric} was measured in no evaluation, so no step can be chosen."
+        if not any(self.points) and self.last.step == 0:
+            return "unjudged", "Only the base model was evaluated, so there is nothing to judge yet."
+        if self.best is None:
+            return self._without_best()
+        change = self._change_from_base(self.best)
+        if change is None:
+            return "equal", (
+                f"Step {self.best.step} is the best, with {self._score(self.best)}; the base model was not evaluated."
+            )
+        if not _is_beyond_zero(change, self.sign):
+            return "equal", (
+                f"Step {self.best.step} has the best {self.metric}, but its change from the base model, "
+                f"{shown(change)}, can be chance."
+            )
+        return "better", f"Step {self.best.step} is the best: {self._how_far(self.best, change)}."
+
+    def _without_best(self) -> tuple[str, str]:
+        """For a run in which no step is better than the base model."""
+        last = next(reversed(self.points.values()))
+        change = self._change_from_base(last) if last.step else None
+        if change is not None and _is_beyond_zero(change, -self.sign):
+            return "worse", (
+                f"The training made the model worse: {self._worsened_by(change)} from the base model to step "
+                f"{last.step}."
+            )
+        if self._lost_its_subject():
+            return "worse", "The training made the model worse: most of its images can no longer be measured."
+        can_be_chance = "" if change is not None and _is_beyond_zero(change, self.sign) else ", which can be chance"
+        said = "" if change is None else f"; step {last.step} differs by {shown(change)}{can_be_chance}"
+        return "equal", f"No step is better than the base model by {self.metric}{said}."
+
+    def _change_from_base(self, point: Point) -> Estimate | None:
+        return change_between(self.points[0], point, self.metric) if 0 in self.points else None
+
+    def _score(self, point: Point) -> str:
+        return f"{self.metric} {shown(point.score)}"
+
+    def _how_far(self, point: Point, change: Estimate) -> str:
+        """How far a step has come: of the way to the photos, where they are the ceiling, or from the base model."""
+        ceiling, by_step = self.history.ceilings.get(self.metric), {e.step: e for e in self.history.evaluations}
+        share = way(by_step[0], by_step[point.step], self.metric, ceiling) if ceiling else NO_ESTIMATE
+        if not math.isnan(share.mean):
+            return f"{way_in_words(share)} ({self._score(point)})"
+        return f"{self._score(point)}, a change of {shown(change)} from the base model"
+
+    def equal_steps(self) -> Iterator[str]:
+        """Which steps cannot be told apart from the best one, and which of them is better in another score."""
+        if self.best is None:
+            return
+        best, trained = self.best, [step for step in self.points if step]
+        equal = [step for step in trained if step != best.step and not self._differs(self.points[step], best)]
+        if not equal:
+            return
+        also = self._better_by_another(best, equal)
+        noun = "Steps" if len(equal) > 1 else "Step"
+        yield f"{noun} {_ranges(equal, trained)} cannot be told apart from it{also}."
+
+    def _differs(self, point: Point, other: Point) -> bool:
+        change = change_between(point, other, self.metric)
+        return _is_beyond_zero(change, 1.0) or _is_beyond_zero(change, -1.0)
+
+    def _better_by_another(self, best: Point, equal: Sequence[int]) -> str:
+        """The step among equals that a second score prefers, if it differs from the best step in it."""
+        pair = pareto_columns(self.history.columns, self.metric)
+        if pair is None:
+            return ""
+        second, column = {point.step: point for point in points(self.history.evaluations, pair[1])}, pair[1]
+        sign = 1.0 if self.history.columns[column].more_is_better else -1.0
+        known = [step for step in equal if step in second] if best.step in second else []
+        changes = {step: change_between(second[best.step], second[step], column) for step in known}
+        better = {step: change for step, change in changes.items() if _is_beyond_zero(change, sign)}
+        if not better:
+            return ""
+        step = max(better, key=lambda each: sign * better[each].mean)
+        return f"; of these, step {step} has a better {column}, by {shown(_size(better[step]))}"
+
+    def decline(self) -> Iterator[str]:
+        """Whether the last step is worse than the best one."""
+        last = next(reversed(self.points.values()), None)
+        if self.best is None or last is None or last.step <= self.best.step:
+            return
+        change = change_between(self.best, last, self.metric)
+        if _is_beyond_zero(change, -self.sign):
+            yield f"After it, {self._worsened_by(change)} until step {last.step}: later weights are worse."
+
+    def _worsened_by(self, change: Estimate) -> str:
+        return f"{self.metric} {'fell' if self.sign > 0 else 'rose'} by {shown(_size(change))}"
+
+    def alarms(self) -> Iterator[str]:
+        """The alarms at the best step, and at the last one those that do not sound at the best."""
+        said: set[str] = set()
+        steps = [self.best.step if self.best else None, self.last.step if self.history.evaluations else None]
+        for evaluation in (self.history.at(step) for step in dict.fromkeys(steps) if step is not None):
+            found = {} if evaluation is None else alarms_by_column(evaluation, self.history.columns)
+            for name in [name for name in found if name not in said]:
+                said.add(name)
+                yield f"Alarm at step {evaluation.step if evaluation else 0}: {found[name]}."
+
+    def unmeasured(self) -> Iterator[str]:
+        """How many images could not be measured, if most of them could not be at the last step, or in no evaluation."""
+        if not self.history.evaluations:
+            return
+        first, last = self.history.evaluations[0], self.last
+        if not self.points or self._lost_its_subject():
+            before = f", {_share(first, self.metric)} at step {first.step}" if first is not last else ""
+            yield f"{self.metric} was measured in {_share(last, self.metric)} images at step {last.step}{before}."
+
+    def _lost_its_subject(self) -> bool:
+        """Whether most images could be measured at the first evaluation, and can no longer be at the last."""
+        first, last = self.history.evaluations[0], self.last
+        return first.step in self.points and last.step not in self.points
+
+    def ended(self) -> Iterator[str]:
+        """Why the run ended, and how many steps that saved."""
+        if not self.history.evaluations:
+            return
+        if not self.history.has_ended:
+            yield f"So far, step {self.last.step} is the last; {self.history.why}."
+            return
+        most, reason = self._max_steps(), self.history.reason
+        is_early = most > self.last.step and reason not in (None, *NO_RULES)
+        saved = f", which saved {most - self.last.step} of {most} steps" if is_early else ""
+        yield f"The run ended at step {self.last.step}: {self.history.why}{saved}."
+
+    def _max_steps(self) -> int:
+        found = self.history.hparams.get(MAX_STEPS)
+        return found if isinstance(found, int) else 0
+
+    def next_steps(self, outcome: str) -> Iterator[str]:
+        """What to do next."""
+        reason = self.history.reason
+        if outcome == "unmeasured":
+            yield "Look at the images, and check that the prompts show what the metric measures, such as a large face."
+        elif outcome == "worse":
+            yield "Lower the learning rate, and check that the photos show one subject, large and sharp."
+        elif reason == StopReason.MAX_STEPS and self.best is not None and self.best.step == self.last.step:
+            more = f"raise {MAX_STEPS} and run the same command" if self._max_steps() else "train longer"
+            yield f"The best step is the last one, so more steps may help: {more}."
+        if reason in (StopReason.DIVERGENCE, StopReason.NOT_FINITE):
+            yield "Lower the learning rate before you resume."
+        photos = self.history.weights.get(self.history.columns.get(self.metric, SIDE).metric, {}).get("references")
+        if isinstance(photos, list) and len(photos) < FEW_PHOTOS and outcome in ("equal", "worse"):
+            count = f"{len(photos)} photo{'s' * (len(photos) > 1)}"
+            yield f"The scores compare with {count} of the subject; 5 to 20 are usual."
+
+
+def _is_beyond_zero(change: Estimate, sign: float) -> bool:
+    """Whether the entire interval is positive (sign 1) or negative (sign -1); not if there is no interval."""
+    return change.low > 0 if sign > 0 else change.high < 0
+
+
+def _size(change: Estimate) -> Estimate:
+    """A change without its direction."""
+    if change.mean >= 0:
+        return change
+    return replace(change, mean=-change.mean, low=-change.high, high=-change.low)
+
+
+def _share(evaluation: Evaluation, column: str) -> str:
+    """How many images could be measured, as `7 of 8`."""
+    found = evaluation.scores.get(column, NO_ESTIMATE)
+    return f"{found.n} of {found.n + found.missing}"
+
+
+def _ranges(steps: Sequence[int], known: Sequence[int]) -> str:
+    """Steps in words: three or more in a row, among the known ones, as `600 to 1200`."""
+    groups: list[list[int]] = []
+    for step in steps:
+        is_next = groups and known.index(groups[-1][-1]) + 1 == known.index(step)
+        groups[-1].append(step) if is_next else groups.append([step])
+    words = [word for group in groups for word in _group_in_words(group)]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _group_in_words(group: Sequence[int]) -> list[str]:
+    return [f"{group[0]} to {group[-1]}"] if len(group) > 2 else [str(step) for step in group]

@@ -1,0 +1,260 @@
+"""The verdict in words: one case for each way in which a training can end, and no claim beyond the intervals."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from finetune_monitor.record.alarms import alarms
+from finetune_monitor.record.columns import ScoreColumn
+from finetune_monitor.record.curve import best_of
+from finetune_monitor.record.evaluation import Decision, Evaluation, ScoredImage, StopReason, summarize
+from finetune_monitor.record.grid import PromptGrid
+from finetune_monitor.record.history import RunHistory
+from finetune_monitor.record.verdict import verdict
+from finetune_monitor.stats.estimate import Estimate
+
+GRID = PromptGrid(["a photo of sks person"], images_per_prompt=8)
+COLUMNS = {
+    "likeness": ScoreColumn(True, (-1.0, 1.0), metric="likeness"),
+    "beauty": ScoreColumn(True, (0.0, 10.0), metric="beauty"),
+    "leakage": ScoreColumn(False, (-1.0, 1.0), metric="leakage", alarm=0.2, says="other people become the subject"),
+}
+CEILING = Estimate(0.8, 0.75, 0.85, 6, 0)
+NOISE = np.random.default_rng(0).normal(0, 0.02, (12, 8))
+
+
+def evaluation(place: int, step: int, means: Mapping[str, float], measured: int) -> Evaluation:
+    """Eight images whose scores vary around the means; only some of them could be measured."""
+    images = tuple(
+        ScoredImage(
+            cell,
+            None,
+            {
+                name: mean + NOISE[place, cell.index] if cell.index < measured else math.nan
+                for name, mean in means.items()
+            },
+        )
+        for cell in GRID.cells
+    )
+    return Evaluation(step, None, 0.0, summarize(images, COLUMNS), images)
+
+
+def history(
+    curves: Mapping[str, Sequence[float]],
+    reason: StopReason | str | None = StopReason.PLATEAU,
+    measured: Sequence[int] = (),
+    first: int = 0,
+    ceiling: Estimate | None = CEILING,
+    **run: object,
+) -> RunHistory:
+    """A run with an evaluation every 300 steps."""
+    found: list[Evaluation] = []
+    for place in range(len(next(iter(curves.values())))):
+        means = {name: curve[place] for name, curve in curves.items()}
+        each = evaluation(place, first + 300 * place, means, measured[place] if measured else 8)
+        found.append(replace(each, alarms=alarms([*found, each], COLUMNS)))
+    best = best_of(found, "likeness") or (None, None)
+    ended = {"reason": str(reason) if reason else None, "detail": "", "best_metric": "likeness", "best_step": best[0]}
+    found[-1] = replace(found[-1], decision=Decision(best_step=best[0])) if found else found[-1]
+    content = {
+        "columns": {name: COLUMNS[name].to_json() for name in curves},
+        "metrics": {name: COLUMNS[name].direction_json() for name in curves},
+        "best_metric": "likeness",
+        "baselines": {"likeness": ceiling.to_json()} if ceiling else {},
+        "ended": ended,
+        **run,
+    }
+    return RunHistory(Path("runs/ana"), content, tuple(found))
+
+
+def likeness(*curve: float, **more: object) -> RunHistory:
+    return history({"likeness": curve}, **more)
+
+
+def running(run: RunHistory) -> RunHistory:
+    """The same run before its end."""
+    return replace(run, run={key: value for key, value in run.run.items() if key != "ended"})
+
+
+PLANNED = {"hparams": {"train.max_steps": 3000}}
+
+CASES = {
+    "good": (
+        likeness(0.1, 0.3, 0.5, 0.5, 0.5, **PLANNED),
+        "better",
+        [
+            r"Step \d+ is the best: \d+% \[\d+%, \d+%\] of the way from the base model to your photos \(likeness 0",
+            r"Steps? \d+.* cannot be told apart from it\.",
+            r"The run ended at step 1200: the score no longer rises, which saved 1800 of 3000 steps\.",
+        ],
+    ),
+    "without photos to compare with": (
+        likeness(0.1, 0.3, 0.5, ceiling=None),
+        "better",
+        [
+            r"Step 600 is the best: likeness 0\.\d+ \[.*\], a change of 0\.\d+ \[.*\] from the base model\.",
+            "The run ended",
+        ],
+    ),
+    "equals with better looks": (
+        history({"likeness": (0.1, 0.5, 0.5, 0.5), "beauty": (5.0, 5.0, 6.0, 5.0)}),
+        "better",
+        ["Step 900 is the best|Step 300 is the best", r"of these, step 600 has a better beauty, by 1\.\d+ \["],
+    ),
+    "failed": (
+        likeness(0.5, 0.3, 0.2, reason=StopReason.MAX_STEPS),
+        "worse",
+        [
+            r"The training made the model worse: likeness fell by 0\.\d+ \[.*\] from the base model to step 600\.",
+            "The run ended at step 600: the last step was reached.",
+            "Lower the learning rate, and check that the photos show one subject, large and sharp.",
+        ],
+    ),
+    "failed until no face is left": (
+        likeness(0.5, 0.3, 0.3, measured=(7, 3, 1)),
+        "worse",
+        [
+            "The training made the model worse: most of its images can no longer be measured.",
+            "likeness was measured in 1 of 8 images at step 600, 7 of 8 at step 0.",
+            "The run ended",
+            "Lower the learning rate",
+        ],
+    ),
+    "no effect": (
+        likeness(0.5, 0.49, 0.495),
+        "equal",
+        [r"No step is better than the base model by likeness; step 600 differs by .* \[-.*\], which can be chance\."],
+    ),
+    "a best step that can be chance": (
+        likeness(0.5, 0.512, 0.512),
+        "equal",
+        [r"Step \d+ has the best likeness, but its change from the base model, 0\.\d+ \[-.*\], can be chance\."],
+    ),
+    "over-fitted": (
+        likeness(0.1, 0.5, 0.7, 0.5, 0.3),
+        "better",
+        [
+            "Step 600 is the best",
+            r"After it, likeness fell by 0\.\d+ \[.*\] until step 1200: later weights are worse\.",
+        ],
+    ),
+    "leaked": (
+        history({"likeness": (0.1, 0.5, 0.6), "leakage": (0.0, 0.3, 0.4)}),
+        "better",
+        [r"Alarm at step 600: leakage is 0\.\d+ \[.*\], above 0\.2: other people become the subject\."],
+    ),
+    "leaked after the best step": (
+        history({"likeness": (0.1, 0.6, 0.6, 0.2), "leakage": (0.0, 0.0, 0.0, 0.5)}),
+        "better",
+        ["Alarm at step 900: leakage"],
+    ),
+    "too short": (
+        likeness(0.1, 0.3, 0.5, reason=StopReason.MAX_STEPS, hparams={"train.max_steps": 600}),
+        "better",
+        ["The best step is the last one, so more steps may help: raise train.max_steps and run the same command."],
+    ),
+    "too short in a loop of the user's own": (
+        likeness(0.1, 0.3, 0.5, reason=StopReason.MAX_STEPS),
+        "better",
+        ["The best step is the last one, so more steps may help: train longer."],
+    ),
+    "interrupted": (
+        likeness(0.1, 0.3, reason=StopReason.INTERRUPTED, **PLANNED),
+        "better",
+        [r"The run ended at step 300: it was interrupted; run the same command to resume\."],
+    ),
+    "blind": (
+        likeness(0.1, 0.1, 0.1, measured=(0, 1, 0), reason=StopReason.NEVER_MEASURED),
+        "unmeasured",
+        [
+            "likeness was measured in no evaluation, so no step can be chosen.",
+            "likeness was measured in 0 of 8 images at step 600, 0 of 8 at step 0.",
+            "Look at the images, and check that the prompts show what the metric measures, such as a large face.",
+        ],
+    ),
+    "diverged": (
+        likeness(0.5, 0.5, 0.1, reason=StopReason.NOT_FINITE, **PLANNED),
+        "worse",
+        ["the loss was no longer finite", "Lower the learning rate before you resume."],
+    ),
+    "running, or resumed": (
+        running(likeness(0.1, 0.3)),
+        "better",
+        ["So far, step 300 is the last; it is running, or was killed."],
+    ),
+    "only the base model": (likeness(0.1, reason=None), "unjudged", ["Only the base model was evaluated"]),
+    "nothing at all": (
+        RunHistory(Path("runs/ana"), {"best_metric": "likeness"}, ()),
+        "unjudged",
+        ["No evaluation is recorded yet, so there is nothing to judge."],
+    ),
+    "no base model": (
+        likeness(0.3, 0.5, first=1),
+        "equal",
+        [r"Step 301 is the best, with likeness 0\.\d+ \[.*\]; the base model was not evaluated\."],
+    ),
+    "a rule of the user's own": (
+        likeness(0.1, 0.3, reason="it is five o'clock", **PLANNED),
+        "better",
+        [r"The run ended at step 300: it is five o'clock, which saved 2700 of 3000 steps\."],
+    ),
+    "no stopping rule": (
+        likeness(0.1, 0.6, 0.4, reason=StopReason.MAX_STEPS, hparams={"train.max_steps": 600}),
+        "better",
+        [r"The run ended at step 600: the last step was reached\."],
+    ),
+    "few photos": (
+        likeness(0.5, 0.5, 0.49, weights={"likeness": {"references": [{"sha256": "a"}, {"sha256": "b"}]}}),
+        "equal",
+        ["The scores compare with 2 photos of the subject; 5 to 20 are usual."],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_gets_the_verdict_that_it_allows(case):
+    run, outcome, wanted = CASES[case]
+    found = verdict(run)
+    assert found.outcome == outcome, str(found)
+    for sentence in wanted:
+        assert any(re.search(sentence, said) for said in found.sentences), (sentence, found.sentences)
+    assert all(said[0].isupper() or said.startswith("likeness") for said in found.sentences)
+    assert all(said.endswith((".", "!")) and "nan" not in said and "—" not in said for said in found.sentences)
+
+
+def test_a_lower_score_can_be_the_better_one():
+    columns = {"loss": ScoreColumn(False, (0.0, 10.0), metric="loss")}
+    run = likeness(5.0, 4.0, 3.0, 4.5, ceiling=None)
+    renamed = tuple(
+        replace(
+            each,
+            scores={"loss": each.scores["likeness"]},
+            images=tuple(replace(image, scores={"loss": image.scores["likeness"]}) for image in each.images),
+        )
+        for each in run.evaluations
+    )
+    content = {"columns": {"loss": columns["loss"].to_json()}, "best_metric": "loss", "ended": {"best_step": 600}}
+    found = str(verdict(RunHistory(Path("runs/ana"), content, renamed)))
+    assert "Step 600 is the best: loss 3." in found
+    assert "After it, loss rose by 1." in found
+
+
+def test_steps_in_a_row_are_a_range():
+    found = str(verdict(likeness(0.1, 0.5, 0.5, 0.5, 0.5, 0.5)))
+    assert "Steps 600 to 1200 cannot be told apart from it." in found
+    assert "Step 900 cannot be told apart from it." in str(verdict(likeness(0.1, 0.5, 0.3, 0.5, 0.3, 0.5)))
+
+
+def test_of_random_curves_none_claims_an_improvement_much_more_often_than_the_intervals_allow():
+    """Over three trained steps, the best of which is chosen, the share of false claims is bounded by their number."""
+    draws = np.random.default_rng(1)
+    false = 0
+    for _ in range(200):
+        NOISE[:] = draws.normal(0, 0.02, NOISE.shape)
+        false += verdict(likeness(0.5, 0.5, 0.5, 0.5)).outcome in ("better", "worse")
+    assert false <= 40
