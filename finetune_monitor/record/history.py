@@ -17,6 +17,9 @@ from finetune_monitor.record.rows import read_evaluations
 from finetune_monitor.record.run_directory import RUN, read_json
 from finetune_monitor.stats.estimate import Estimate
 
+SCORE = "score."
+"""Beginning of the settings of a run that measures what others have trained."""
+
 T = TypeVar("T")
 
 
@@ -96,6 +99,11 @@ class RunHistory:
     def hparams(self) -> dict[str, Any]:
         """The flat training settings; empty if none were given."""
         return self._read("hparams", as_object)
+
+    @property
+    def is_score(self) -> bool:
+        """Whether others have trained what was measured."""
+        return any(key.startswith(SCORE) for key in self.hparams)
 
     @property
     def model(self) -> str | None:

@@ -31,6 +31,7 @@ class ScoreFolder:
     def __init__(self, folder: Path, paths: Sequence[Path], base: str | None) -> None:
         self.folder = folder
         asked = {"paths": [os.path.realpath(path) for path in paths], "base": base}
+        self._hashed: dict[str, tuple[tuple[int, int], str]] = {}
         self._state: dict[str, Any] = {**asked, "runs": {}, "files": {}}
         if (folder / STATE).exists():
             self._state = _checked(folder, read_json(folder / STATE), asked)
@@ -71,8 +72,19 @@ class ScoreFolder:
 
     def changed(self, name: str) -> list[str]:
         """The files that are no longer what was scored."""
-        entries = [each for found in self._entries(name).values() for each in found]
-        return [each["file"] for each in entries if each.get("sha256") not in (None, _digest(each["file"]))]
+        entries = [each for found in self._entries(name).values() for each in found if "sha256" in each]
+        return [each["file"] for each in entries if self._is_other(each["file"], each["sha256"])]
+
+    def _is_other(self, file: str, expected: str) -> bool:
+        """Whether a file has another hash, computed when the file changes; one that is gone has not changed."""
+        try:
+            found = os.stat(file)
+            stamp = (found.st_mtime_ns, found.st_size)
+            if file not in self._hashed or self._hashed[file][0] != stamp:
+                self._hashed[file] = (stamp, sha256(Path(file)))
+        except OSError:
+            return False
+        return self._hashed[file][1] != expected
 
     def start(self) -> None:
         """Make the folder one of scores, which the same command continues."""
@@ -80,7 +92,7 @@ class ScoreFolder:
 
     def note(self, name: str, step: int, files: Sequence[Path], with_hash: bool) -> None:
         """Note the files of a step before it is scored."""
-        entries = [{"file": str(file), **({"sha256": sha256(file)} if with_hash else {})} for file in files]
+        entries = [{"file": os.path.abspath(file), **({"sha256": sha256(file)} if with_hash else {})} for file in files]
         self._state["files"].setdefault(name, {})[str(step)] = entries
         self._write()
 
@@ -96,14 +108,6 @@ def _free(title: str, taken: Collection[str]) -> str:
     """The title, numbered if it is taken."""
     numbered = (f"{title}-{number}" for number in count(2))
     return next(name for name in chain([title], numbered) if name not in taken)
-
-
-def _digest(file: str) -> str | None:
-    """The hash of a file; None for one that is gone, which changes nothing."""
-    try:
-        return sha256(Path(file))
-    except OSError:
-        return None
 
 
 def _checked(folder: Path, state: dict[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -135,10 +135,16 @@ def _rows(images: Sequence[FoundImage]) -> dict[str, list[FoundImage]]:
     return rows
 
 
+class UnknownSampler:
+    """The sampler of another tool."""
+
+    config: Mapping[str, Any] = MappingProxyType({})
+
+
 class OtherTool:
     """Stands for the pipeline of another tool: it has no components, and nothing to save."""
 
-    scheduler = None
+    scheduler = UnknownSampler()
     components: Mapping[str, Any] = MappingProxyType({})
     config: Mapping[str, Any] = MappingProxyType({})
     _execution_device = torch.device("cpu")

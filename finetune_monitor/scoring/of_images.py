@@ -1,5 +1,6 @@
 """Score the images of another trainer: every step or epoch is one evaluation of a run."""
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from finetune_monitor.base.images import each_image, read_image
 from finetune_monitor.base.interrupts import Interrupt
 from finetune_monitor.base.text import counted
 from finetune_monitor.record.grid import PromptGrid
+from finetune_monitor.record.history import SCORE
 from finetune_monitor.scoring.folder import ScoreFolder
 from finetune_monitor.scoring.images import (
     FoundImage,
@@ -25,8 +27,8 @@ from finetune_monitor.scoring.images import (
     without_steps,
 )
 from finetune_monitor.scoring.notes import Notes, say_metrics
-from finetune_monitor.scoring.records import opened
-from finetune_monitor.scoring.settings import Measured, Options, make_config, make_metrics
+from finetune_monitor.scoring.records import Subject, opened
+from finetune_monitor.scoring.settings import NEED_PROMPTS, Measured, Options, make_config, make_metrics
 
 QUIET = 30.0
 """Seconds without a new image after which the newest step counts as complete."""
@@ -108,7 +110,7 @@ class ImageScores:
     def _note_additions(self, name: str, groups: Sequence[Group]) -> None:
         scored = self._folder.files(name)
         for group in groups:
-            more = {str(image.path) for image in group.images} - set(scored.get(group.step, ()))
+            more = {os.path.abspath(image.path) for image in group.images} - set(scored.get(group.step, ()))
             if group.step in scored and more:
                 self._notes.say(f"step {group.step}: {counted(len(more), 'image')} came after it was scored: left out")
 
@@ -117,8 +119,9 @@ class ImageScores:
     ) -> None:
         self._folder.start()
         images = ImagesOfSteps(grid, _largest(todo))
-        hparams = {"score.images": str(self._source), "data.instance_prompt": grid.prompts[0]}
-        with opened(self._folder.place(name), images, grid, measured.metrics, self._config, hparams) as monitor:
+        hparams = {f"{SCORE}images": str(self._source), "data.instance_prompt": grid.prompts[0]}
+        subject = Subject(images, grid, measured.metrics, self._config)
+        with opened(self._folder.place(name), subject, hparams, interrupt) as monitor:
             for group in todo:
                 if interrupt.asked():
                     return
@@ -129,11 +132,17 @@ class ImageScores:
 
     def _metrics(self, groups: Sequence[Group], grid: PromptGrid) -> Measured:
         if self._measured is None:
-            prompts = known_prompts(groups)
-            known = grid.prompts if set(prompts) == set(grid.prompts) else ()
+            known = self._known_prompts(groups, grid)
             self._measured = make_metrics(self._config, PartialState().device, known, of_images=True)
             say_metrics(self._measured)
         return self._measured
+
+    def _known_prompts(self, groups: Sequence[Group], grid: PromptGrid) -> Sequence[str]:
+        """The prompts of the grid if they are known; for a record, as they were when it began."""
+        history = self._folder.history(self.run_names[0])
+        if history is not None:
+            return grid.prompts if set(NEED_PROMPTS) & history.columns.keys() else ()
+        return grid.prompts if set(known_prompts(groups)) == set(grid.prompts) else ()
 
     def _say_what_is_known(self, groups: Sequence[Group]) -> None:
         images = [image for group in groups for image in group.images]

@@ -1,5 +1,7 @@
 """Score LoRA files on one grid: a run for each training and strength, with the base model as its step 0."""
 
+import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,16 +11,21 @@ from accelerate import PartialState
 from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.base.interrupts import Interrupt
 from finetune_monitor.base.text import counted
+from finetune_monitor.monitor.callback import FinetuneMonitor
+from finetune_monitor.record.history import SCORE, read_run
 from finetune_monitor.scoring.adapters import base_of, check_base, load_base, loaded
 from finetune_monitor.scoring.folder import ScoreFolder
 from finetune_monitor.scoring.lora_files import LoraFile, Series, is_complete, read_lora, series_of, weight_files
 from finetune_monitor.scoring.notes import Notes, say_metrics
-from finetune_monitor.scoring.records import opened
+from finetune_monitor.scoring.records import Subject, opened
 from finetune_monitor.scoring.settings import Options, grid_in, make_config, make_metrics
 from finetune_monitor.training.trainable import PRECISIONS
 
 STRENGTH = 1.0
 """The default strength of a LoRA."""
+
+UNFINISHED = 30.0
+"""Seconds without a change after which a file that is not complete is named."""
 
 
 class WeightScores:
@@ -38,6 +45,8 @@ class WeightScores:
         self._kind = base_of(base)
         self._pipeline: Any = None
         self._read: dict[Path, LoraFile] = {}
+        self._stamps: dict[Path, tuple[int, int]] = {}
+        self._refused: set[Path] = set()
         self._titles: dict[str, str] = {}
         self._strength_of: dict[str, float] = {}
 
@@ -76,7 +85,7 @@ class WeightScores:
         series = self._series()
         self._plan(series)
         if not self._sources:
-            self._score(self.run_names[0], {}, {}, interrupt)
+            self._score(self.run_names[0], {}, interrupt)
         for each in series:
             for strength in self._strengths:
                 if not interrupt.asked():
@@ -100,20 +109,35 @@ class WeightScores:
         problems = []
         for source in self._sources:
             for path in weight_files(source) if source.is_dir() else [source]:
-                if path in self._read or (self._options.watch and not is_complete(path)):
+                if path in self._refused or self._is_known(path):
                     continue
                 try:
                     found = read_lora(path, source)
                     check_base(found, self._base, self._kind)
                     self._read[path] = found
                 except UserError as error:
-                    problems.append(str(error))
-        if self._options.watch:
-            for problem in problems:
-                self._notes.say(f"left out: {problem}")
-        else:
-            all_problems(problems, f"{counted(len(problems), 'file')} cannot be scored:")
+                    problems.append(error)
+                    self._refuse(path, error)
+        if not self._options.watch:
+            all_problems(list(map(str, problems)), f"{counted(len(problems), 'file')} cannot be scored:")
         return series_of(list(self._read.values()))
+
+    def _is_known(self, path: Path) -> bool:
+        """Whether a file was read and has not changed."""
+        stamp = _stamp(path)
+        is_known = path in self._read and self._stamps.get(path) == stamp
+        self._stamps[path] = stamp
+        return is_known
+
+    def _refuse(self, path: Path, error: UserError) -> None:
+        """Leave a file out of what is watched; a new one may still be being written, so nothing is said of it yet."""
+        if not self._options.watch:
+            return
+        if is_complete(path):
+            self._refused.add(path)
+        elif time.time() - path.stat().st_mtime < UNFINISHED:
+            return
+        self._notes.say(f"left out: {error}")
 
     def _check_loading(self, series: Sequence[Series]) -> None:
         """Load every file once, before anything is rendered."""
@@ -132,47 +156,71 @@ class WeightScores:
 
     def _score_series(self, series: Series, strength: float, interrupt: Interrupt) -> None:
         name = _run_name(series, strength)
+        for file_name in series.unordered if len(series.files) > 1 else ():
+            self._notes.say(f"{file_name}: no step in its name or metadata: it comes last")
+        todo = self._todo(series, name)
+        if todo:
+            self._score(name, todo, interrupt, series, strength)
+
+    def _todo(self, series: Series, name: str) -> dict[int, LoraFile]:
+        """The files that are not recorded, by step."""
         history = self._folder.history(name)
         recorded = [each.step for each in history.evaluations] if history else []
         scored = {file for step, files in self._folder.files(name).items() if step in recorded for file in files}
         for file in self._folder.changed(name):
             if file in scored:
                 self._notes.say(f"{file}: changed since it was scored; choose a new folder to score it again")
-        todo = {step: file for step, file in series.files.items() if str(file.path) not in scored}
-        for step in [step for step in todo if recorded and step <= recorded[-1] and recorded[-1] > 0]:
-            self._notes.say(f"{todo.pop(step).path}: comes before step {recorded[-1]}, which is scored: left out")
-        for file_name in series.unordered if len(series.files) > 1 else ():
-            self._notes.say(f"{file_name}: no step in its name or metadata: it comes last")
-        if todo:
-            self._score(name, todo, {"score.strength": strength}, interrupt, series)
+        last = max(recorded, default=0)
+        todo = {step: file for step, file in series.files.items() if os.path.abspath(file.path) not in scored}
+        for step in [step for step in todo if step <= last]:
+            self._notes.say(f"{todo.pop(step).path}: comes before step {last}, which is scored: left out")
+        return {step: file for step, file in todo.items() if file.path not in self._refused}
 
     def _score(
         self,
         name: str,
         todo: Mapping[int, LoraFile],
-        hparams: Mapping[str, Any],
         interrupt: Interrupt,
         series: Series | None = None,
+        strength: float = STRENGTH,
     ) -> None:
-        settings = {"model": self._base, "data.instance_prompt": self._config.data.instance_prompt, **hparams}
+        settings: dict[str, Any] = {"model": self._base, "data.instance_prompt": self._config.data.instance_prompt}
         if series is not None:
-            settings |= {f"score.step {step}": file.name for step, file in series.files.items()}
+            settings |= {f"{SCORE}strength": strength}
+            settings |= {f"{SCORE}step {step}": file.name for step, file in series.files.items()}
         self._folder.start()
-        floor = next((place for place in self._folder.runs.values()), None)
-        with opened(
-            self._folder.place(name), self._pipeline, self._grid, self._measured.metrics, self._config, settings, floor
-        ) as monitor:
+        subject = Subject(self._pipeline, self._grid, self._measured.metrics, self._config)
+        with opened(self._folder.place(name), subject, settings, interrupt, self._floor()) as monitor:
             for step, file in todo.items():
                 if interrupt.asked():
                     return
-                self._folder.note(name, step, [file.path], with_hash=True)
-                with loaded(self._pipeline, file, float(hparams["score.strength"])):
-                    monitor.evaluate(step, None if series is None else series.epochs[step])
+                self._evaluate(monitor, name, step, file, strength)
+
+    def _floor(self) -> Path | None:
+        """A run whose step 0 others can take."""
+        places = (self._folder.runs[name] for name in self.run_names if name in self._folder.runs)
+        return next((place for place in places if read_run(place).at(0) is not None), None)
+
+    def _evaluate(self, monitor: FinetuneMonitor, name: str, step: int, file: LoraFile, strength: float) -> None:
+        self._folder.note(name, step, [file.path], with_hash=True)
+        try:
+            with loaded(self._pipeline, file, strength):
+                monitor.evaluate(step, file.said.epoch)
+        except UserError as error:
+            if not self._options.watch:
+                raise
+            self._refuse(file.path, error)
 
     def _shown(self, file: str) -> str:
         """A file's name, as short as it is clear."""
-        found = self._read.get(Path(file))
-        return found.name if found is not None else Path(file).name
+        names = (found.name for path, found in self._read.items() if os.path.abspath(path) == file)
+        return next(names, Path(file).name)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Changes when the file does."""
+    found = path.stat()
+    return found.st_mtime_ns, found.st_size
 
 
 def _run_name(series: Series, strength: float) -> str:

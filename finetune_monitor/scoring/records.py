@@ -5,15 +5,18 @@ import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 
 from finetune_monitor.base.images import read_image
+from finetune_monitor.base.interrupts import Interrupt
 from finetune_monitor.metrics import Metric
 from finetune_monitor.monitor.callback import FinetuneMonitor
 from finetune_monitor.monitor.evaluator import FoundImages
+from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.record.history import read_run
 from finetune_monitor.record.run_directory import EVALUATIONS, IMAGES, RUN
@@ -28,20 +31,23 @@ SCORED = "everything found was scored"
 """Why a score ends."""
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is scored, and with what. `source`: a pipeline, or images of another tool."""
+
+    source: Any
+    grid: PromptGrid
+    metrics: Sequence[Metric]
+    config: Config
+
+
 @contextmanager
 def opened(
-    folder: Path,
-    subject: Any,
-    grid: PromptGrid,
-    metrics: Sequence[Metric],
-    config: Config,
-    hparams: Mapping[str, Any],
-    floor: Path | None = None,
+    folder: Path, subject: Subject, hparams: Mapping[str, Any], interrupt: Interrupt, floor: Path | None = None
 ) -> Iterator[FinetuneMonitor]:
     """A monitor that records in the folder, after what is there, and is closed at the end.
 
     Args:
-        subject: a pipeline, or images of another tool.
         floor: another run of the same base model, grid, and metrics; a new run takes its step 0 instead of rendering it
             again.
     """
@@ -50,22 +56,34 @@ def opened(
         _copy_record(floor, folder)
     resume_step = 0 if is_copy else _last_step(folder)
     accelerator = Accelerator()
-    options = config.monitor.sinks.chosen
-    chosen = {kind: options_in(options[name]) for name, kind in classes_of(SINKS, config.monitor.sinks).items()}
-    sinks = trackers.start_sinks(accelerator, folder, chosen, resume_step)
+    sinks = trackers.start_sinks(accelerator, folder, _sinks(subject.config), resume_step)
     monitor = FinetuneMonitor(
-        subject, grid, metrics, folder, sinks, every=1, keep="best", hparams=hparams, resume_step=resume_step
+        subject.source,
+        subject.grid,
+        subject.metrics,
+        folder,
+        sinks,
+        every=1,
+        keep="best",
+        hparams=hparams,
+        resume_step=resume_step,
     )
     if is_copy:
         _show_floor(monitor)
     try:
-        if not isinstance(subject, FoundImages):
+        if not isinstance(subject.source, FoundImages):
             monitor.start()
         yield monitor
     finally:
         with redirect_stdout(io.StringIO()):  # the table is printed once, in the end
-            monitor.close(SCORED)
+            monitor.close(StopReason.INTERRUPTED if interrupt.asked() else SCORED)
         trackers.end(accelerator)
+
+
+def _sinks(config: Config) -> dict[Any, dict[str, Any]]:
+    """The sinks of a config with their options."""
+    options = config.monitor.sinks.chosen
+    return {kind: options_in(options[name]) for name, kind in classes_of(SINKS, config.monitor.sinks).items()}
 
 
 def _last_step(folder: Path) -> int | None:

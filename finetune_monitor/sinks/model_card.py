@@ -26,8 +26,9 @@ from finetune_monitor.stats.intervals import WHAT_THEY_KNOW
 REPOSITORY = "OWNER/NAME"
 """What stands for the repository in a card until the weights are pushed."""
 
-TAGS = ("text-to-image", "diffusers", "diffusers-training", "stable-diffusion", "stable-diffusion-diffusers")
-"""Tags of diffusers' own training scripts."""
+TAGS = ("text-to-image", "diffusers", "stable-diffusion", "stable-diffusion-diffusers")
+TRAINED_TAGS = ("diffusers-training",)
+"""Tags of diffusers' own training scripts; the last one is only for weights that were trained here."""
 
 LORA_TAGS = ("lora", "template:sd-lora")
 """Those of a LoRA; the second one shows the samples as a gallery."""
@@ -130,11 +131,12 @@ def _sample_name(image: ScoredImage) -> str:
 def _front_matter(history: RunHistory, weights: KeptWeights, samples: Sequence[ScoredImage]) -> dict[str, Any]:
     """The fields that the Hub and diffusers read; without a license, which is the user's choice."""
     base = _base_model(weights)
+    trained = () if history.is_score else TRAINED_TAGS
     return {
         **({"base_model": base} if base else {}),
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
-        "tags": [*TAGS, *(LORA_TAGS if weights.is_lora else ()), "finetune-monitor"],
+        "tags": [*TAGS, *trained, *(LORA_TAGS if weights.is_lora else ()), "finetune-monitor"],
         "instance_prompt": caption(trigger_prompt(history.grid, history.hparams)),
         "widget": [
             {"text": caption(image.cell.prompt), "output": {"url": f"{SAMPLES}/{_sample_name(image)}"}}
@@ -172,7 +174,7 @@ def _sections(
     yield f"## Samples\n\n{_sample_list(history, samples)}"
     yield f"## Settings\n\n{_settings(history)}"
     yield f"## Files\n\n{_hashes(weights.folder)}"
-    yield f"Trained and measured with finetune_monitor {__version__}."
+    yield f"{'Measured' if history.is_score else 'Trained and measured'} with finetune_monitor {__version__}."
 
 
 def _what_it_is(history: RunHistory, weights: KeptWeights) -> str:

@@ -8,6 +8,8 @@ import sys
 import time
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from finetune_monitor.record.history import read_run
 from support import scoring
@@ -58,8 +60,11 @@ def test_a_lora_file_that_appears_late_and_half_written(tmp_path, tiny_model, ph
         (tmp_path / "loras/ana-000001.safetensors").write_bytes(content)
         watching.wait_for("step 1: brightness")
         (tmp_path / "loras/ana-000002.safetensors").write_bytes(content[: len(content) // 2])
-        (tmp_path / "loras/broken.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
-        time.sleep(5)
+        save_file(
+            {"unet.nowhere.lora_A.weight": torch.zeros(2, 2), "unet.nowhere.lora_B.weight": torch.zeros(2, 2)},
+            tmp_path / "loras/other-000001.safetensors",
+        )
+        watching.wait_for("does not fit the base model")
         assert [each.step for each in read_run(tmp_path / "out").evaluations] == [0, 1]
         (tmp_path / "loras/ana-000002.safetensors").write_bytes(content)
         watching.wait_for("step 2: brightness")

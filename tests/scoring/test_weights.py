@@ -5,11 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
+from peft import LoraConfig
 from PIL import Image
 
 from finetune_monitor.cli import main
 from finetune_monitor.record.history import read_run
-from support import scoring
+from support import scoring, tiny
 from support.scoring import score, write_config
 
 
@@ -104,6 +105,29 @@ def test_the_files_of_one_training_are_the_steps_of_one_run(here, tiny_model, co
         shutil.copy(files["diffusers" if name.endswith("weights") else "kohya"], target)
     assert score(here / "output", "--base", tiny_model, "--config", config, "-o", "out") == 0
     assert list(means(here / "out")) == [0, *steps]
+
+
+def test_the_model_card_does_not_claim_the_training(here, tiny_model, config):
+    scoring.write_formats(here, scoring.lora(1, with_text=False))
+    assert score(here / "kohya.safetensors", "--base", tiny_model, "--config", config, "-o", "out") == 0
+    card = (here / "out/best/README.md").read_text()
+    assert "\nMeasured with finetune_monitor" in card
+    assert "diffusers-training" not in card
+
+
+def test_a_lora_of_sdxl(here, tmp_path, photos):
+    base, trained = tiny.sdxl(), tiny.sdxl()
+    base.save_pretrained(here / "sdxl")
+    layers = {"unet": scoring.UNET_LAYERS, "text_encoder": scoring.TEXT_LAYERS, "text_encoder_2": scoring.TEXT_LAYERS}
+    for name, own in layers.items():
+        getattr(trained, name).add_adapter(LoraConfig(r=4, init_lora_weights=False, target_modules=own))
+    files = scoring.write_formats(here, trained)
+    config = write_config(tmp_path, here / "sdxl", photos)
+    for name, file in files.items():
+        assert score(file, "--base", here / "sdxl", "--config", config, "-o", name) == 0
+    first, second = (pixels(here / name, 1) for name in files)
+    assert np.abs(first - second).max() <= 1
+    assert np.abs(first - pixels(here / "kohya", 0)).max() > 5
 
 
 def test_unrelated_files_are_runs_of_their_own(here, tiny_model, config, capsys):
