@@ -211,6 +211,7 @@ def _closing_lines(history: RunHistory) -> list[str]:
         # TensorBoard keeps only ten images per tag by default.
         logdir = shlex.quote(str(folder / "tensorboard"))
         lines.append(f"curves and images:   tensorboard --logdir {logdir} --samples_per_plugin images=1000")
+        lines.append("                     (set Smoothing to 0 there to see the measured values)")
     if list((folder / "wandb").glob("offline-run-*")):
         lines.append(f"send to W&B:         wandb sync {shlex.quote(str(folder / 'wandb'))}/offline-run-*")
     if front := pareto_front(history.evaluations, history.columns, metric):

@@ -29,6 +29,24 @@ LEVELS_IN_WORDS = {"ceiling": "the real photos", "alarm": "its alarm level"}
 """How chart titles name the kinds of `RunInfo.levels`."""
 
 
+FIRST_SETTINGS = ("train.method", "train.learning_rate", "train.rank", "data.instance_images", "train.max_steps")
+"""The first columns of the table of hyperparameters."""
+
+NOT_LEARNED = (
+    "monitor.",
+    "output_dir",
+    "data.class_count",
+    "data.workers",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.resume",
+    "train.compile",
+    "train.gradient_checkpointing",
+    "train.cache_latents",
+)
+"""Settings, or the beginnings of their keys, that do not change what is learned and would fill that table."""
+
+
 class TensorBoardSink:
     """Writes to `<output_dir>/tensorboard`, or with a given writer.
 
@@ -78,7 +96,7 @@ class TensorBoardSink:
 
     def write(self, evaluation: Evaluation, images: Sequence[Image | None]) -> None:
         """Add one evaluation's curves and images."""
-        for tag, value in scalars(evaluation, self._run).items():
+        for tag, value in self._scalars(evaluation).items():
             self._writer.add_scalar(tag, value, evaluation.step, walltime=evaluation.wall_time)
         if alarms := alarms_of(evaluation, self._run.columns):
             self._writer.add_text("run/alarms", "\n\n".join(alarms), evaluation.step)
@@ -88,6 +106,15 @@ class TensorBoardSink:
                 self._add_image(f"prompts/{index:02d} {_shortened(prompt)}", strip, evaluation)
             self._add_image("grid", grid_image(evaluation, images, self._run.columns, self._run.notices), evaluation)
         self._writer.flush()
+
+    def _scalars(self, evaluation: Evaluation) -> dict[str, float]:
+        """The curves; where an interval is missing, its ends are the mean.
+
+        TensorBoard's chart of an interval drops the entire run if one of its three curves lacks a point.
+        """
+        found = scalars(evaluation, self._run)
+        means = {name: found[name] for name in self._run.metrics if name in found}
+        return {f"interval/{name}/{end}": mean for name, mean in means.items() for end in ("low", "high")} | found
 
     def _strips(self, evaluation: Evaluation, images: Sequence[Image | None]) -> list[tuple[str, Image]]:
         return prompt_strips(evaluation, images, self._run.columns, self._run.notices)
@@ -128,8 +155,8 @@ class TensorBoardSink:
         """Write the hyperparameters to this run; `add_hparams` would open a second one, named by the time."""
         from torch.utils.tensorboard.summary import hparams
 
-        values = {key: _hparam(value) for key, value in redacted(self._run.hparams).items()}
-        tags = [tag for name in self._run.metrics for tag in (name, f"best/{name}")]
+        values = {key: _hparam(value) for key, value in redacted(_settings_of_training(self._run.hparams)).items()}
+        tags = [f"best/{name}" for name in self._run.metrics]
         self._add_summaries(hparams(values, dict.fromkeys(tags))[:2])
 
     def _add_image(self, tag: str, image: Image, evaluation: Evaluation) -> None:
@@ -147,6 +174,12 @@ class TensorBoardSink:
     def _add_summaries(self, summaries: "Sequence[Summary]") -> None:
         for summary in summaries:
             self._writer._get_file_writer().add_summary(summary)
+
+
+def _settings_of_training(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that decide what is learned, the most important first; the text `run/config` has all."""
+    kept = {key: value for key, value in hparams.items() if not key.startswith(NOT_LEARNED)}
+    return {**{key: kept[key] for key in FIRST_SETTINGS if key in kept}, **kept}
 
 
 def _purge_step(resume_step: int | None) -> int | None:

@@ -60,12 +60,24 @@ def test_the_steps_of_the_pareto_front_are_a_table_that_is_written_where_they_ch
     assert table == "| step | face_similarity | aesthetic |\n|---|---|---|\n| 300 | 0.415 | 5.000 |"
 
 
+def test_a_missing_interval_has_the_mean_as_its_ends_so_that_the_chart_keeps_the_run(tmp_path):
+    write(TensorBoardSink(), tmp_path, [evaluation(0, 0.1), evaluation(300, 0.4, faces=1), evaluation(600, 0.5)])
+    events = read(tmp_path / "tensorboard")
+    curves = [points(events, tag) for tag in _band("face_similarity")]
+    assert [[step for step, _ in curve] for curve in curves] == [[0, 300, 600]] * 3
+    assert [curve[1][1] for curve in curves] == [0.4] * 3
+
+
+def _band(name: str) -> list[str]:
+    return [name, f"interval/{name}/low", f"interval/{name}/high"]
+
+
 def test_missing_is_not_zero(tmp_path):
     write(TensorBoardSink(), tmp_path, [evaluation(0, faces=0), evaluation(300, faces=1)])
     events = read(tmp_path / "tensorboard")
     assert points(events, "face_similarity") == [(300, 0.5)]
     assert points(events, "faces_found") == [(0, 0.0), (300, 0.25)]
-    assert "interval/face_similarity/low" not in events.Tags()["scalars"]  # one image has no interval
+    assert points(events, "interval/face_similarity/low") == [(300, 0.5)]  # no interval, and no point at step 0
 
 
 def test_one_strip_a_prompt_and_the_whole_grid(tmp_path):
@@ -102,12 +114,7 @@ def test_hyperparameters_stand_in_the_same_run(tmp_path):
     start = HParamsPluginData.FromString(content["_hparams_/session_start_info"]).session_start_info.hparams
     assert (start["train.rank"].number_value, start["train.flip"].string_value) == (4.0, "True")
     experiment = HParamsPluginData.FromString(content["_hparams_/experiment"]).experiment
-    assert [info.name.tag for info in experiment.metric_infos] == [
-        "face_similarity",
-        "best/face_similarity",
-        "aesthetic",
-        "best/aesthetic",
-    ]
+    assert [info.name.tag for info in experiment.metric_infos] == ["best/face_similarity", "best/aesthetic"]
     assert HParamsPluginData.FromString(content["_hparams_/session_end_info"]).session_end_info.status
 
 
@@ -197,3 +204,23 @@ def test_the_level_of_an_alarm_is_a_curve_beside_the_score_and_its_words_are_a_t
         "aesthetic and its alarm level": ["^aesthetic$", "^alarm/aesthetic$"],
         "faces_found and its alarm level": ["^faces_found$", "^alarm/faces_found$"],
     }
+
+
+def test_the_table_of_hyperparameters_begins_with_what_matters_and_leaves_out_what_teaches_nothing(tmp_path):
+    given = {
+        "data.class_count": 200,
+        "data.instance_images": "photos/ana",
+        "monitor.every": 300,
+        "train.batch_size": 1,
+        "train.learning_rate": 1e-4,
+        "train.method": "lora",
+        "train.rank": 16,
+    }
+    write(TensorBoardSink(), tmp_path, [evaluation(0)], hparams=given)
+    events = read(tmp_path / "tensorboard")
+    content = events.PluginTagToContent("hparams")
+    experiment = HParamsPluginData.FromString(content["_hparams_/experiment"]).experiment
+    first = ["train.method", "train.learning_rate", "train.rank", "data.instance_images"]
+    assert [info.name for info in experiment.hparam_infos] == [*first, "train.batch_size"]
+    [text] = events.Tensors("run/config/text_summary")
+    assert all(key in text.tensor_proto.string_val[0].decode() for key in given)
