@@ -189,6 +189,7 @@ def _minor_role(described: Mapping[str, Any]) -> Role:
 
 def _grid(found: Mapping[str, Any]) -> PromptGrid:
     known = {field.name for field in fields(PromptGrid)}
+    optional = {field.name for field in fields(PromptGrid) if field.default is None}
     content = {key: value for key, value in found.items() if key in known}
     readers: dict[str, Callable[[Any], Any]] = {
         **dict.fromkeys(("prompts", "probe_prompts"), lambda texts: tuple(map(as_text, as_list(texts)))),
@@ -198,7 +199,9 @@ def _grid(found: Mapping[str, Any]) -> PromptGrid:
         "guidance": as_number,
         "karras": as_flag,
     }
-    typed: Any = {key: None if value is None else readers[key](value) for key, value in content.items()}
+    typed: Any = {
+        key: None if value is None and key in optional else readers[key](value) for key, value in content.items()
+    }
     if len(typed.get("size") or (0, 0)) != 2:
         raise ValueError(f"found size {typed['size']}, expected height and width")
     return PromptGrid(**typed)

@@ -123,11 +123,11 @@ class RatingStore:
                 yield database
         except sqlite3.IntegrityError:  # a bug here, not a problem with the file
             raise
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the latter where even the message is damaged
             raise _explained(self.file, error) from error
 
 
-def _explained(file: Path, error: sqlite3.DatabaseError) -> UserError:
+def _explained(file: Path, error: Exception) -> UserError:
     if "full" in str(error):
         return DiskFullError(f"{file}: the disk is full; free some space; earlier ratings are safe")
     if isinstance(error, sqlite3.OperationalError):
