@@ -18,6 +18,7 @@ from finetune_monitor.commands.config import add_config
 from finetune_monitor.commands.demo import add_demo
 from finetune_monitor.commands.export import add_export
 from finetune_monitor.commands.label import add_label
+from finetune_monitor.commands.purge import add_purge
 from finetune_monitor.commands.push import add_push
 from finetune_monitor.commands.render import add_render
 from finetune_monitor.commands.report import add_report
@@ -74,6 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_score(commands)
     add_export(commands)
     add_push(commands)
+    add_purge(commands)
     add_sweep(commands)
     return parser
 

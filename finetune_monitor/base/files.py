@@ -8,6 +8,7 @@ import re
 import secrets
 import shutil
 import stat
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -58,6 +59,36 @@ def _say_unflushed(answer: str) -> None:
         "the file system does not confirm what it has written (%s); the newest files may be lost if the system crashes",
         answer,
     )
+
+
+class _Umask:
+    """How many blocks of `private` are running, in all threads, and the umask before the first of them."""
+
+    lock = threading.Lock()
+    blocks = 0
+    former = 0
+
+
+@contextmanager
+def private() -> Iterator[None]:
+    """Only the owner can read what is created in this block, whatever the umask; files are 0600 and folders 0700."""
+    with _Umask.lock:
+        if _Umask.blocks == 0:
+            _Umask.former = os.umask(0o077)
+        _Umask.blocks += 1
+    try:
+        yield
+    finally:
+        with _Umask.lock:
+            _Umask.blocks -= 1
+            if _Umask.blocks == 0:
+                os.umask(_Umask.former)
+
+
+def make_private(folder: Path) -> None:
+    """Create a folder that only its owner can read, unless it exists."""
+    with private():
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
@@ -125,11 +156,14 @@ def _litter(target: Path) -> list[Path]:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Replace `path` atomically: after a crash, and for any reader, it holds either the old or the new content."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Replace `path` atomically: after a crash, and for any reader, it holds either the old or the new content.
+
+    Only the owner can read it.
+    """
+    make_private(path.parent)
     staged = staged_beside(path)
     try:
-        with staged.open("xb") as file:  # never follows a link that is already there
+        with open(staged, "xb", opener=_for_owner) as file:  # never follows a link that is already there
             file.write(content)
         fsync(staged)
         staged.replace(path)
@@ -138,6 +172,10 @@ def write_atomic(path: Path, content: bytes) -> None:
         _name(path, error)
         raise
     fsync(path.parent)
+
+
+def _for_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _name(path: Path, error: BaseException) -> None:
@@ -158,7 +196,7 @@ def claim(folder: Path, names: Sequence[str]) -> None:
                 f"{folder}: found {name}, which would be overwritten; choose another folder or move the file"
             )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)
     except OSError as error:
         raise UserError(
             f"{folder}: cannot create the folder ({error.strerror}); expected a place for results"
@@ -167,18 +205,19 @@ def claim(folder: Path, names: Sequence[str]) -> None:
 
 @contextmanager
 def staged_folder(target: Path) -> Iterator[Path]:
-    """Yield a folder to fill. It replaces `target` if the block succeeds and is deleted otherwise.
+    """Yield a private folder to fill. It replaces `target` if the block succeeds and is deleted otherwise.
 
     Raises:
         OSError: it cannot be written, whatever the exception of the library that wrote.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_private(target.parent)
     staged, old = staged_beside(target), staged_beside(target.with_name(f"old-{target.name}"))
     for litter in _litter(target):
         shutil.rmtree(litter, ignore_errors=True)
-    staged.mkdir()
+    make_private(staged)
     try:
-        yield staged
+        with private():
+            yield staged
         for path in (*staged.rglob("*"), staged):
             fsync(path)
         if os.path.lexists(target):

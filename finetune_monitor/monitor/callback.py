@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.files import private
 from finetune_monitor.base.versions import device_name, versions
 from finetune_monitor.metrics import Descriptions, Metric
 from finetune_monitor.models.export import Label, exports_lora, identify
@@ -502,7 +503,8 @@ class FinetuneMonitor:
             name = name_of(sink)
             self._evaluator.warn(f"sink {name}", f"sink {name} failed and is turned off for the rest of the run: {why}")
 
-        self._code.call(lambda: getattr(sink, method)(*arguments), failed)
+        with private():
+            self._code.call(lambda: getattr(sink, method)(*arguments), failed)
 
     def _call(self, hook: Callable[[Evaluation, Decision], object], evaluation: Evaluation) -> None:
         """Call a hook; if it fails, turn it off for the rest of the run with one warning."""

@@ -11,7 +11,7 @@ from PIL import PngImagePlugin
 from PIL.Image import Image
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.base.files import STAGING, staged_folder, write_atomic
+from finetune_monitor.base.files import STAGING, make_private, staged_folder, write_atomic
 from finetune_monitor.base.locks import unlock
 from finetune_monitor.base.redaction import redacted, redacted_yaml
 from finetune_monitor.base.text import caption
@@ -44,7 +44,7 @@ class RunRecord:
         self.grid = grid
         self._evaluations: list[Evaluation] = []
         self.postponed: tuple[Evaluation, ...] = ()
-        output_dir.mkdir(parents=True, exist_ok=True)
+        make_private(output_dir)
         self._lock = lock(output_dir, takes_over=True)
 
     @property

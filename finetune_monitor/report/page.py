@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.base.files import open_own, write_atomic
+from finetune_monitor.base.files import make_private, open_own, write_atomic
 from finetune_monitor.base.locks import try_lock
 from finetune_monitor.base.paths import links_in
 from finetune_monitor.record.kept_weights import BEST, LAST, WEIGHTS
@@ -83,7 +83,7 @@ def _claim(folder: Path) -> None:
     """Check that the folder holds nothing but a page, and mark it as one before the long work starts."""
     _keep_out_of_runs(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)
     except OSError as error:
         raise UserError(
             f"{folder}: cannot create the folder ({error.strerror}); expected a place for the page"

@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.base.files import sha256, staged_beside
+from finetune_monitor.base.files import make_private, private, sha256, staged_beside
 from finetune_monitor.base.images import read_image, thumbnail
 from finetune_monitor.base.paths import Containment
 from finetune_monitor.record.references import reference_path
@@ -135,10 +135,11 @@ def make_thumbnail(job: Job) -> bool:
         image = read_image(job.source)
     except UserError:
         return False
-    job.target.parent.mkdir(parents=True, exist_ok=True)
+    make_private(job.target.parent)
     staged = staged_beside(job.target)
     # Without fsync: a file left empty by a crash of the machine is recognized by its size and made again.
-    thumbnail(image).save(staged, "WEBP", quality=QUALITY, method=METHOD)
+    with private():
+        thumbnail(image).save(staged, "WEBP", quality=QUALITY, method=METHOD)
     os.utime(staged, ns=(job.changed_ns, job.changed_ns))
     staged.replace(job.target)
     return True

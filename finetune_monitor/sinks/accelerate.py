@@ -8,6 +8,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker, TensorBoardTracker, WandBTracker
 
+from finetune_monitor.base.files import private
 from finetune_monitor.sinks import Sink, Tracked
 from finetune_monitor.sinks.tensorboard import TensorBoardSink
 from finetune_monitor.sinks.trackers import TrackerSink
@@ -41,7 +42,8 @@ def start_sinks(
     for kind, options in chosen.items():
         try:
             if isinstance(kind, Tracked):
-                started += _start(accelerator, kind.tracker(output_dir, options, resume_step))
+                with private():
+                    started += _start(accelerator, kind.tracker(output_dir, options, resume_step))
                 sinks.append(kind.on_tracker(started[-1], options))
             elif issubclass(kind, GeneralTracker):
                 started += _start(accelerator, kind(**options))

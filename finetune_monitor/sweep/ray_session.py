@@ -15,7 +15,7 @@ from typing import Any
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.extras import is_installed, require
-from finetune_monitor.base.files import read_regular
+from finetune_monitor.base.files import read_regular, write_atomic
 from finetune_monitor.sweep.spec import ResourcesConfig
 
 ANSWER_WITHIN = 5.0
@@ -83,6 +83,8 @@ def ray_session(address: str | None, scratch: Path) -> Iterator[None]:
     temporary = _temporary_folder(scratch) if address is None else None
     try:
         _start(address, temporary)
+        if temporary is not None:
+            temporary.chmod(0o700)  # Ray has opened it to everybody
         yield
     finally:
         ray.shutdown()
@@ -186,8 +188,8 @@ def _temporary_folder(scratch: Path) -> Path:
     """A new temporary folder, recorded in the sweep's folder in case this process is killed."""
     # Not in TMPDIR: the paths of Ray's sockets below it must not be longer than 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=HOME))
-    (folder / OWNER).write_text(_owner(scratch))
-    (scratch / NOTE).write_text(str(folder))
+    write_atomic(folder / OWNER, _owner(scratch).encode())
+    write_atomic(scratch / NOTE, str(folder).encode())
     return folder
 
 

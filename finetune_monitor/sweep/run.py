@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.files import make_private, write_atomic
 from finetune_monitor.base.interrupts import Interrupt, watched_signals
 from finetune_monitor.base.text import visible
 from finetune_monitor.record.run_directory import RUN, lock
@@ -77,7 +78,7 @@ def _known(folder: Path) -> SweepState | None:
 def _taken(folder: Path) -> IO[str]:
     """The lock of the sweep's folder: one command at a time."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)
         return lock(folder)
     except OSError as error:
         raise UserError(f"{folder}: cannot write to it ({error.strerror}); choose another output_dir") from error
@@ -117,9 +118,9 @@ def _prepare(plan: SweepPlan) -> Site:
     scratch = folder / SCRATCH
     remove_temporary(scratch)
     shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
+    make_private(scratch)
     token = secrets.token_hex(16)
-    (scratch / TOKEN).write_text(token)
+    write_atomic(scratch / TOKEN, token.encode())
     threads = max(1, int(plan.spec.resources.cpus))
     goals = tuple(dict.fromkeys(plan.goals.values()))
     modules = str(plan.spec.base.parent.absolute())

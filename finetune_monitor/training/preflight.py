@@ -16,6 +16,7 @@ from diffusers import DDPMScheduler
 
 from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError, all_problems
+from finetune_monitor.base.files import make_private
 from finetune_monitor.base.images import list_images, passed_over
 from finetune_monitor.metrics import Descriptions, Metric, RunContext
 from finetune_monitor.metrics.starred import Starred
@@ -207,7 +208,7 @@ def _take(output_dir: Path) -> IO[str]:
     folder = output_dir / CHECKPOINTS
     refuse_links(output_dir)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)
         return lock(folder)
     except OSError as error:
         raise UserError(f"{output_dir}: cannot write to it ({error.strerror}); choose another output_dir") from error

@@ -195,7 +195,7 @@ def test_a_new_run_has_a_new_id(tmp_path):
         ("offline", "online", "offline"),
         ("offline", "disabled", "disabled"),
         ("disabled", "online", "disabled"),
-        ("online", "nonsense", "online"),
+        ("online", "nonsense", "offline"),
     ],
 )
 def test_the_environment_can_only_make_it_more_private(tmp_path, monkeypatch, mode, environment, used):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.files import private
 from finetune_monitor.studies.labeling.ratings import RATING_COLUMNS, Rating
 
 RATINGS = "ratings.sqlite"
@@ -52,7 +53,7 @@ class RatingStore:
         Raises:
             UserError: it is damaged or has another version, or the folder is not writable.
         """
-        with self.connect() as database:
+        with private(), self.connect() as database:
             if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
                 raise sqlite3.DatabaseError("integrity check failed")
             version = database.execute("PRAGMA user_version").fetchone()[0]

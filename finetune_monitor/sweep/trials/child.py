@@ -8,6 +8,7 @@ import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
+from finetune_monitor.base.files import make_private, private
 from finetune_monitor.sweep.trials.process import NAME
 from finetune_monitor.training.main import USER_ERROR
 
@@ -28,11 +29,11 @@ class Child:
     """
 
     def __init__(self, config: Path, log: Path, cwd: Path, threads: int, gpus: float, modules: str = ""):
-        log.parent.mkdir(parents=True, exist_ok=True)
+        make_private(log.parent)
         self._log = log
         path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), modules)))
         unseen = {} if gpus else {"CUDA_VISIBLE_DEVICES": ""}
-        with log.open("ab") as output:
+        with private(), log.open("ab") as output:
             now = datetime.now(timezone.utc).isoformat(timespec="seconds")
             output.write(f"--- {now} on {socket.gethostname()}: {config}\n".encode())
             output.flush()

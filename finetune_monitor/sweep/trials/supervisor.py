@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.files import write_atomic
 from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.progress import Progress, ended, read_quietly, rows
 from finetune_monitor.record.run_directory import EVALUATIONS, RUN, lock
@@ -111,7 +112,7 @@ class Supervisor:
         except UserError as error:
             return self._end(Outcome.FAILED, str(error))
         except Exception as error:
-            cause_file(Path(self.site.folder), self.name).write_text(str(error) or repr(error))
+            write_atomic(cause_file(Path(self.site.folder), self.name), (str(error) or repr(error)).encode())
             raise
 
     def stop(self, seconds: float = CHECKPOINT_WITHIN) -> None:
