@@ -19,5 +19,8 @@ class Notes:
 def say_metrics(measured: Measured) -> None:
     """Print what is measured, and what is not and why."""
     print(f"measured: {', '.join(metric.name for metric in measured.metrics)}")
+    said: set[str] = set()
     for name, why in measured.missing.items():
-        print(f"missing:  {name}: {visible(why)}".replace("\n", "\n          "))
+        first, *more = [line for line in visible(why).splitlines() if line not in said]
+        said.update(more)
+        print("\n          ".join([f"missing:  {name}: {first}", *more]))

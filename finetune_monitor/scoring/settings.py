@@ -34,6 +34,8 @@ PROMPTS = (
 
 ARTICLES = ("a photo of ", "photo of ")
 
+HINT = "  to change an option of the metric: --set monitor.metrics.{0}.KEY=VALUE; to score without it: ...{0}=null"
+
 NEED_PROMPTS = ("clip_score",)
 """Metrics that compare an image with the text of its prompt."""
 
@@ -142,26 +144,30 @@ def make_metrics(config: Config, device: torch.device, prompts: Sequence[str], o
         of_images: the images come from another tool, so there is no model, and no probe.
 
     Raises:
-        UserError: no metric can be made; lists the reasons.
+        UserError: the first metric cannot be made, or the thresholds do not suit.
     """
     photos = choose_photos(config.data)
     kinds, missing = _suitable(config, prompts, of_images)
     chosen = config.monitor.metrics.chosen
     gallery, prompt = _gallery(config), config.data.instance_prompt
     run = RunContext(photos.training, photos.held_out, device, prompts, chosen, gallery, prompt)
-    made: dict[str, Metric | None] = {}
-    problems: list[str] = []
+    made: list[Metric] = []
     for name, kind in kinds.items():
         try:
-            made[name] = make_metric(kind, chosen[name], run)
-            if made[name] is None:
-                missing[name] = "no photo is held out"
+            metric = make_metric(kind, chosen[name], run)
         except UserError as error:
-            if any(made.values()):
-                missing[name] = str(error)
-            else:
-                problems.append(str(error).replace("\n", "\n    "))
-    metrics = with_stars(config.monitor, [each for each in made.values() if each is not None], Attempts(problems))
+            if not made:
+                raise UserError(f"{error}\n{HINT.format(name)}") from error
+            missing[name] = str(error)
+            continue
+        if metric is None:
+            missing[name] = "no photo is held out"
+        else:
+            made.append(metric)
+    if not made:
+        all_problems([f"{name}: {why}" for name, why in missing.items()], "nothing can be measured:")
+    problems: list[str] = []
+    metrics = with_stars(config.monitor, made, Attempts(problems))
     all_problems(problems, "the scores cannot be measured:")
     return Measured(metrics, missing)
 

@@ -202,6 +202,11 @@ BAD_ARGUMENTS = {
     "a target that is a file": (taken_by_a_file, ("samples", *CONFIG), "out: found a file"),
     "a target with other scores": (other_scores, ("samples", *CONFIG), "holds the scores of other paths"),
     "a damaged state": (damaged_scores, ("samples", *CONFIG), "score.json"),
+    "no metric for images": (
+        nothing,
+        ("samples", *PHOTOS, "--set", "monitor.metrics={clip_score: {}, face_similarity: null, aesthetic: null}"),
+        "clip_score: the prompts are not in the files",
+    ),
     "an unknown key": (nothing, ("samples", *CONFIG, "--set", "monitor.nonsense=1"), "monitor.nonsense"),
 }
 
@@ -260,6 +265,7 @@ def test_weights_of_a_network_that_cannot_be_had(world, capsys, monkeypatch):
     found = capsys.readouterr().err
     assert "SFace" in found
     assert "recognizer: dlib" in found
+    assert "--set monitor.metrics.face_similarity.KEY=VALUE" in found
 
 
 def test_a_metric_that_cannot_be_made_is_named_with_the_reason(world, capsys):

@@ -11,19 +11,20 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.history import read_run
 from support import scoring
 from support.places import ROOT
-from support.scoring import write_config, write_images
+from support.scoring import score, write_config, write_images
 
 SECONDS = 120
 
 
-class Watching:
-    """`finetune-monitor score ... --watch` in the folder; its output is in files there."""
+class Scoring:
+    """`finetune-monitor score` in the folder; its output is in files there."""
 
     def __init__(self, folder, *arguments):
-        command = [sys.executable, "-m", "finetune_monitor.cli", "score", *map(str, arguments), "--watch"]
+        command = [sys.executable, "-m", "finetune_monitor.cli", "score", *map(str, arguments)]
         paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
         self._out, self._err = folder / "stdout.txt", folder / "stderr.txt"
         with self._out.open("w") as out, self._err.open("w") as err:
@@ -55,7 +56,7 @@ def test_a_lora_file_that_appears_late_and_half_written(tmp_path, tiny_model, ph
     config = write_config(tmp_path, tiny_model, photos)
     content = scoring.write_formats(tmp_path, scoring.lora(1))["kohya"].read_bytes()
     (tmp_path / "loras").mkdir()
-    with Watching(tmp_path, "loras", "--base", tiny_model, "--config", config, "-o", "out") as watching:
+    with Scoring(tmp_path, "loras", "--base", tiny_model, "--config", config, "-o", "out", "--watch") as watching:
         watching.wait_for("watching for new files")
         (tmp_path / "loras/ana-000001.safetensors").write_bytes(content)
         watching.wait_for("step 1: brightness")
@@ -86,7 +87,7 @@ def test_images_beside_a_trainer(tmp_path, tiny_model, photos):
         for name in names:
             shutil.move(tmp_path / "staged" / name, tmp_path / "samples" / name)
 
-    with Watching(tmp_path, "samples", "--config", config, "-o", "out") as watching:
+    with Scoring(tmp_path, "samples", "--config", config, "-o", "out", "--watch") as watching:
         watching.wait_for("watching for new files")
         write(100, 0, 1)
         write(200, 0)
@@ -101,3 +102,30 @@ def test_images_beside_a_trainer(tmp_path, tiny_model, photos):
     assert "verdict:  by brightness" in said
     found = read_run(tmp_path / "out").evaluations
     assert [(each.step, each.scores["brightness"].missing) for each in found] == [(100, 0), (200, 0)]
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_is_scored_and_the_same_command_goes_on(tmp_path, tiny_model, photos, monkeypatch):
+    config = write_config(tmp_path, tiny_model, photos)
+    file = scoring.write_formats(tmp_path, scoring.lora(1))["kohya"]
+    (tmp_path / "loras").mkdir()
+    for epoch in range(1, 9):
+        shutil.copy(file, tmp_path / f"loras/ana-{epoch:06d}.safetensors")
+    arguments = ("loras", "--base", tiny_model, "--config", config, "-o", "out", "--set", "monitor.grid.steps=10")
+    with Scoring(tmp_path, *arguments) as first:
+        first.wait_for("step 1: brightness")
+        status, said, complained = first.interrupt()
+    assert status == 130
+    assert "Traceback" not in complained
+    assert "stopping after this evaluation" in complained
+    assert "verdict:  by brightness" in said
+    cut = read_run(tmp_path / "out")
+    assert cut.reason == StopReason.INTERRUPTED
+    assert len(cut.evaluations) < 9
+    monkeypatch.chdir(tmp_path)
+    assert score(*arguments) == 0
+    found = read_run(tmp_path / "out")
+    assert [each.step for each in found.evaluations] == list(range(9))
+    assert [each.wall_time for each in found.evaluations][: len(cut.evaluations)] == [
+        each.wall_time for each in cut.evaluations
+    ]
