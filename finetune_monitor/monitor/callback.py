@@ -4,9 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from copy import deepcopy
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +14,20 @@ from tqdm.auto import tqdm
 
 from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.base.files import private
 from finetune_monitor.base.versions import device_name, versions
 from finetune_monitor.metrics import Descriptions, Metric
-from finetune_monitor.models.export import Label, exports_lora, identify
+from finetune_monitor.models.export import identify
 from finetune_monitor.models.pipeline import Pipeline
 from finetune_monitor.models.prompts import cut_prompts
+from finetune_monitor.monitor.audience import Audience, Hook
 from finetune_monitor.monitor.budget import EVERY, Budget
 from finetune_monitor.monitor.evaluator import Evaluator, FoundImages, check_images_fit
-from finetune_monitor.monitor.keeping import AUTO, check_measured, checked_keep, resolved_keep, steps_to_keep
+from finetune_monitor.monitor.keeping import AUTO, check_measured, checked_keep
+from finetune_monitor.monitor.progress_lines import evaluation_lines, forecast
+from finetune_monitor.monitor.run_weights import RunWeights
 from finetune_monitor.monitor.stopping import Stop, StoppingRule, Watched, check_rules, decide
-from finetune_monitor.monitor.user_code import UserCode, name_of
-from finetune_monitor.monitor.weights_keeper import WeightsKeeper
-from finetune_monitor.record.alarms import alarms, alarms_of
-from finetune_monitor.record.columns import ScoreColumn
-from finetune_monitor.record.curve import resolution, way_in_words, ways
+from finetune_monitor.monitor.user_code import UserCode
+from finetune_monitor.record.alarms import alarms
 from finetune_monitor.record.evaluation import (
     Decision,
     Evaluation,
@@ -47,9 +44,7 @@ from finetune_monitor.rendering.isolation import isolated
 from finetune_monitor.rendering.renderer import Renderer
 from finetune_monitor.rendering.schedulers import settings_of_scheduler
 from finetune_monitor.sinks import RunInfo, Sink
-from finetune_monitor.sinks.console import print_summary, scores_in_words, shown_scores
-from finetune_monitor.sinks.model_card import own_fields, write_card
-from finetune_monitor.stats.estimate import MISSING, json_number
+from finetune_monitor.sinks.console import print_summary
 
 ON_FAILURE = ("raise", "warn")
 """What to do if nothing can be rendered at the start of a run."""
@@ -118,7 +113,7 @@ class FinetuneMonitor:
         *,
         max_overhead: float | None = None,
         keep: str = AUTO,
-        hooks: Sequence[Callable[[Evaluation, Decision], object]] = (),
+        hooks: Sequence[Hook] = (),
         autocast: torch.dtype | None = None,
         live_weights: Callable[[], AbstractContextManager[object]] = nullcontext,
         hparams: Mapping[str, Any] | None = None,
@@ -138,8 +133,7 @@ class FinetuneMonitor:
         self._columns = self._described.columns
         self.output_dir = Path(output_dir)
         self.best_metric = self.rules[0].metric if self.rules else self.metrics[0].name
-        self._keep = checked_keep(keep)
-        check_measured(keep, self._columns, self.best_metric)
+        check_measured(checked_keep(keep), self._columns, self.best_metric)
         self._renderer = pipeline if isinstance(pipeline, FoundImages) else Renderer(pipeline, grid, autocast)
         self._pipeline = pipeline = pipeline.pipeline if isinstance(pipeline, FoundImages) else pipeline
         self.grid = self._renderer.grid
@@ -147,18 +141,26 @@ class FinetuneMonitor:
         check_images_fit(len(self.grid.cells), self._renderer.size)
         self._code = UserCode(evaluation_timeout)
         self._evaluator = Evaluator(self._renderer, self.metrics, self._columns, self._code)
-        self._weights = WeightsKeeper(pipeline, self.scheduler, self.output_dir, self._evaluator.warn)
+        self._weights = RunWeights(
+            pipeline,
+            self.scheduler,
+            self.output_dir,
+            self.grid,
+            self._columns,
+            self.best_metric,
+            keep,
+            trigger_prompt(self.grid, hparams or {}),
+            self._evaluator.warn,
+        )
+        self._audience = Audience(hooks, self._code, self._evaluator.warn)
         self._pipeline_id = identify(pipeline)
         said = (self._pipeline_id.get("notice"), *(each.notice for each in self._described.by_metric.values()))
         self._notices = tuple(dict.fromkeys(str(notice) for notice in said if notice))
         for warning in cut_prompts(pipeline, [*self.grid.prompts, *self.grid.probe_prompts, self.grid.negative_prompt]):
             self._evaluator.warn(warning, warning)
         self._live_weights = live_weights
-        self._hooks = list(hooks)
-        self._trigger = trigger_prompt(self.grid, hparams or {})
         self.evaluations: tuple[Evaluation, ...] = ()
         self.record: RunRecord | None = None
-        self.sinks: list[Sink] = []
         self._warm = False
         self._loss: float | None = None
         self._is_new, self._resumed_at = not resume_step, resume_step
@@ -215,16 +217,9 @@ class FinetuneMonitor:
         """A sentence about the cost of monitoring, at this training speed, and the smallest change it can detect.
 
         After the first evaluation of a process, the cost is an upper bound, because that evaluation also loads,
-        compiles, and encodes for all others.
+        and compiles for all others.
         """
-        budget = self._budget
-        steps = budget.interval(seconds_a_step) if budget.warm else budget.every
-        share = 100 * budget.share(steps, seconds_a_step)
-        stretched = "" if steps == budget.every else f" (not every {budget.every}: max_overhead)"
-        cost = f"about {budget.cost:.1f} s{'' if budget.warm else ' or less'}"
-        shows = resolution(self.evaluations, self.best_metric)
-        told = f"; {self.best_metric}: {shows}" if shows is not None else ""
-        return f"evaluation: {cost}, every {steps} steps{stretched}, {share:.1f}% of the time{told}"
+        return forecast(self._budget, self.evaluations, self.best_metric, seconds_a_step)
 
     def evaluate(self, step: int, epoch: float | None = None) -> Evaluation:
         """Render, score, record, and show the grid now, regardless of the interval; a step is evaluated only once.
@@ -256,7 +251,10 @@ class FinetuneMonitor:
         spent = time.monotonic() - start
         self._budget.train_from(step, step, spent, warm=self._warm)
         self._warm = True
-        self._report(evaluation, spent, waited)
+        if distributed.is_main():
+            known = self._columns, self._described.ceilings
+            for line in evaluation_lines(self.evaluations, *known, spent, waited):
+                tqdm.write(line)  # past any progress bar
         return evaluation
 
     def close(self, reason: StopReason | str | None = None) -> RunSummary:
@@ -275,9 +273,8 @@ class FinetuneMonitor:
         is_ours = self.record is not None and self.record.is_open
         if is_ours:
             self._summary = summary = self._note_end(summary)  # first, so that a sink that reads the record finds it
-            self._write_card(own_fields(self._weights.best))
-        for sink in list(self.sinks):
-            self._guard(sink, "close", summary)
+            self._weights.write_card()
+        self._audience.close(summary)
         if is_ours:
             self._say_postponed()
             self._close_record()
@@ -286,10 +283,14 @@ class FinetuneMonitor:
     def _let_go(self) -> None:
         """Close the sinks and the record of a run that could not start, so that it can be started again."""
         self._summary = RunSummary((), self.best_metric, None, StopReason.FAILED)
-        for sink in list(self.sinks):
-            self._guard(sink, "close", self._summary)
+        self._audience.close(self._summary)
         if self.record is not None:
             self.record.close()
+
+    @property
+    def sinks(self) -> Sequence[Sink]:
+        """The sinks that have not failed."""
+        return self._audience.sinks
 
     @property
     def scheduler(self) -> Any:
@@ -398,9 +399,7 @@ class FinetuneMonitor:
             self.best_metric,
             self.evaluations,
         )
-        self.sinks = list(sinks)
-        for sink in sinks:
-            self._guard(sink, "start", info)
+        self._audience.start(sinks, info)
 
     def _run_json(self, hparams: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -420,11 +419,8 @@ class FinetuneMonitor:
     def _publish(self, evaluation: Evaluation, rendered: Sequence[Image | None], waited: float) -> Evaluation:
         """Record the evaluation, keep the weights if there are any, and show both."""
         evaluation = self._write_record(evaluation, rendered, waited)
-        self._keep_weights(evaluation, rendered)
-        for sink in list(self.sinks):
-            self._guard(sink, "write", deepcopy(evaluation), [image and image.copy() for image in rendered])
-        for hook in list(self._hooks):
-            self._call(hook, deepcopy(evaluation))
+        self._weights.keep(self.evaluations, evaluation, rendered)
+        self._audience.show(evaluation, rendered)
         return evaluation
 
     def _write_record(self, evaluation: Evaluation, rendered: Sequence[Image | None], waited: float) -> Evaluation:
@@ -452,69 +448,7 @@ class FinetuneMonitor:
         self._resumed_at = None
         with self._live_weights():
             if distributed.is_main() and not self._weights.has(evaluation.step):
-                self._keep_weights(evaluation, [None] * len(evaluation.images))
-
-    def _keep_weights(self, evaluation: Evaluation, rendered: Sequence[Image | None]) -> None:
-        if not self._pipeline.components:
-            return
-        note = {
-            "step": evaluation.step,
-            "metric": self.best_metric,
-            "scores": {name: json_number(estimate.mean) for name, estimate in evaluation.scores.items()},
-            "grid": self.grid.fingerprint(),
-        }
-        history = [*(each for each in self.evaluations if each.step < evaluation.step), evaluation]
-        higher = self._columns.get(self.best_metric, ScoreColumn()).more_is_better
-        try:
-            label = Label(self.output_dir.resolve().name, self._trigger, self._best_image(evaluation, rendered, higher))
-            keep = resolved_keep(self._keep, exports_lora(self._pipeline))
-            steps = steps_to_keep(keep, history, self._columns, self.best_metric)
-            self._weights.keep(evaluation.step, steps, note, label)
-            own = own_fields(self._weights.best)
-            if self._weights.choose(evaluation.decision.best_step):
-                self._write_card(own)
-        except Exception as error:
-            self._evaluator.warn("weights", f"{self.output_dir}: cannot keep the weights: {error!r}")
-
-    def _write_card(self, own: Mapping[str, Any]) -> None:
-        """Write the model card of the best weights; `own`: fields that somebody has set in it."""
-        if not self._weights.best.is_dir():
-            return
-        try:
-            write_card(read_run(self.output_dir), self._weights.best, own)
-        except Exception as error:
-            self._evaluator.warn("card", f"{self._weights.best}: cannot write the model card: {error!r}")
-
-    def _best_image(self, evaluation: Evaluation, rendered: Sequence[Image | None], higher: bool) -> Image | None:
-        """The image with the best score; None where none was measured."""
-        sign = 1.0 if higher else -1.0
-        scored = [
-            (sign * score, image)
-            for each, image in zip(evaluation.images, rendered, strict=True)
-            if image is not None and math.isfinite(score := each.scores.get(self.best_metric, MISSING))
-        ]
-        return max(scored, key=lambda pair: pair[0], default=(0.0, None))[1]
-
-    def _guard(self, sink: Sink, method: str, *arguments: Any) -> None:
-        """Call a sink; if it fails, turn it off for the rest of the run with one warning."""
-
-        def failed(why: str) -> None:
-            self.sinks = [other for other in self.sinks if other is not sink]
-            name = name_of(sink)
-            self._evaluator.warn(f"sink {name}", f"sink {name} failed and is turned off for the rest of the run: {why}")
-
-        with private():
-            self._code.call(lambda: getattr(sink, method)(*arguments), failed)
-
-    def _call(self, hook: Callable[[Evaluation, Decision], object], evaluation: Evaluation) -> None:
-        """Call a hook; if it fails, turn it off for the rest of the run with one warning."""
-
-        def failed(why: str) -> None:
-            self._hooks = [other for other in self._hooks if other is not hook]
-            text = f"hook {name_of(hook)} failed and is turned off for the rest of the run: {why}"
-            self._evaluator.warn(f"hook {id(hook)}", text)
-
-        self._code.call(partial(hook, evaluation, evaluation.decision), failed)
+                self._weights.keep(self.evaluations, evaluation, [None] * len(evaluation.images))
 
     def _check_open(self) -> None:
         """Check that the record can be written; the first process checks for all."""
@@ -548,17 +482,3 @@ class FinetuneMonitor:
             print_summary(read_run(self.output_dir))
         except (OSError, UserError) as error:
             self._evaluator.warn("summary", f"{self.output_dir}: cannot read the record: {error}")
-
-    def _report(self, evaluation: Evaluation, spent: float, waited: float) -> None:
-        """Print one line past any progress bar: the scores and the cost of the evaluation, including sinks."""
-        if not distributed.is_main():
-            return
-        share = f", {100 * spent / (spent + waited):.0f}% of the time since the last one" if evaluation.step else ""
-        reached = ways(self.evaluations, evaluation.step, self._described.ceilings)
-        far = "".join(f", {name}: {way_in_words(found)}" for name, found in reached.items())
-        scores = scores_in_words(shown_scores(evaluation.scores, self._columns), self._columns)
-        tqdm.write(f"step {evaluation.step}: {scores}{far} ({spent:.1f} s{share})")
-        for alarm in alarms_of(evaluation, self._columns):
-            tqdm.write(f"step {evaluation.step}: ALARM: {alarm}")
-        if evaluation.decision.stop:
-            tqdm.write(f"step {evaluation.step}: stopping, {evaluation.decision.why}")

@@ -1,0 +1,61 @@
+"""Sinks and hooks: each gets copies, and one that fails is turned off for the rest of the run with one warning."""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from functools import partial
+from typing import Any
+
+from PIL.Image import Image
+
+from finetune_monitor.base.files import private
+from finetune_monitor.monitor.evaluator import WarnOnce
+from finetune_monitor.monitor.user_code import UserCode, name_of
+from finetune_monitor.record.evaluation import Decision, Evaluation, RunSummary
+from finetune_monitor.sinks import RunInfo, Sink
+
+Hook = Callable[[Evaluation, Decision], object]
+
+
+class Audience:
+    """Everything that is told about a run.
+
+    Attributes:
+        sinks: those that have been started and have not failed.
+    """
+
+    def __init__(self, hooks: Sequence[Hook], code: UserCode, warn: WarnOnce) -> None:
+        self.sinks: list[Sink] = []
+        self._hooks, self._code, self._warn = list(hooks), code, warn
+
+    def start(self, sinks: Sequence[Sink], run: RunInfo) -> None:
+        self.sinks = list(sinks)
+        for sink in sinks:
+            self._tell(sink, "start", run)
+
+    def show(self, evaluation: Evaluation, rendered: Sequence[Image | None]) -> None:
+        """Show an evaluation in the sinks, and then call the hooks."""
+        for sink in list(self.sinks):
+            self._tell(sink, "write", deepcopy(evaluation), [image and image.copy() for image in rendered])
+        for hook in list(self._hooks):
+            self._call(hook, deepcopy(evaluation))
+
+    def close(self, summary: RunSummary) -> None:
+        for sink in list(self.sinks):
+            self._tell(sink, "close", summary)
+
+    def _tell(self, sink: Sink, method: str, *arguments: Any) -> None:
+        def failed(why: str) -> None:
+            self.sinks = [other for other in self.sinks if other is not sink]
+            name = name_of(sink)
+            self._warn(f"sink {name}", f"sink {name} failed and is turned off for the rest of the run: {why}")
+
+        with private():
+            self._code.call(lambda: getattr(sink, method)(*arguments), failed)
+
+    def _call(self, hook: Hook, evaluation: Evaluation) -> None:
+        def failed(why: str) -> None:
+            self._hooks = [other for other in self._hooks if other is not hook]
+            text = f"hook {name_of(hook)} failed and is turned off for the rest of the run: {why}"
+            self._warn(f"hook {id(hook)}", text)
+
+        self._code.call(partial(hook, evaluation, evaluation.decision), failed)
