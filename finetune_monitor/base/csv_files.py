@@ -13,6 +13,11 @@ from finetune_monitor.base.files import read_regular
 
 SEPARATORS = ",;\t"
 
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+"""The start of a formula, or of one that already has apostrophes."""
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+
 COLUMNS_NAMED = 20
 """How many columns a message lists at most."""
 
@@ -48,7 +53,7 @@ def table_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         for cells in reader:
-            stripped = [cell.strip() for cell in cells]
+            stripped = [plain_cell(cell.strip()) for cell in cells]
             if any(stripped):
                 yield reader.line_num, stripped
     except csv.Error as error:
@@ -57,13 +62,29 @@ def table_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
         ) from error
 
 
-def csv_text(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+def csv_text(header: Sequence[object], rows: Iterable[Sequence[object]], line_end: str = "\n") -> str:
     """A comma-separated table with one line per row."""
+    return "".join(_line(cells) + line_end for cells in (header, *rows))
+
+
+def _line(cells: Sequence[object]) -> str:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
+    csv.writer(text).writerow(safe_row(cells))  # with its own line end, it quotes cells that contain a part of one
+    return text.getvalue().removesuffix("\r\n")
+
+
+def safe_row(cells: Sequence[object]) -> list[object]:
+    """The cells with an apostrophe before each text that a spreadsheet would run as a formula."""
+    return [f"'{cell}" if isinstance(cell, str) and _is_formula(cell) else cell for cell in cells]
+
+
+def plain_cell(cell: str) -> str:
+    """A cell of a table as it was before `safe_row`."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def _is_formula(cell: str) -> bool:
+    return _FORMULA.match(cell) is not None and not _NUMBER.fullmatch(cell)
 
 
 def shown_columns(header: list[str]) -> str:

@@ -4,15 +4,16 @@ import argparse
 import os
 import shlex
 import sys
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.extras import require
-from finetune_monitor.base.text import counted
+from finetune_monitor.base.text import counted, visible
 from finetune_monitor.commands.options import share, whole_number
-from finetune_monitor.studies.labeling.settings import FIRST_PORT, PER_PERSON, REPEATS, SEED
+from finetune_monitor.studies.labeling.settings import FIRST_PORT, LONGEST_NAME, PER_PERSON, REPEATS, SEED
 
 if TYPE_CHECKING:
     import socket
@@ -25,6 +26,9 @@ ANY = "0.0.0.0"
 """The host that means all addresses of this machine."""
 
 THREADS = 8
+
+CONNECTIONS, SILENT = 800, 20
+"""Open connections, below the usual limit of 1024 files, and seconds after which a silent one is closed."""
 
 LARGE = 100_000_000
 """In bytes; a larger page is hard to send and slow to open."""
@@ -89,6 +93,15 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help=f"address of this machine, for labelers elsewhere; {ANY} for all addresses; default: localhost only",
     )
+    parser.add_argument(
+        "--labeler",
+        type=_labeler,
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a labeler who gets a link of their own; all answers from it are saved under this name. Repeat the option "
+        "for each labeler; no other link opens the page",
+    )
     parser.add_argument("--open", action="store_true", help="open the page in a browser on this machine")
     parser.set_defaults(run=_serve)
 
@@ -111,6 +124,13 @@ def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected a port from 0 to 65535")
     return int(text)
+
+
+def _labeler(text: str) -> str:
+    name = unicodedata.normalize("NFC", " ".join(text.split()))
+    if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
+        raise argparse.ArgumentTypeError(f"found {text[:80]!r}, expected a name of 1 to {LONGEST_NAME} characters")
+    return name
 
 
 def _reference(text: str) -> tuple[str, Path]:
@@ -190,16 +210,17 @@ def _serve(chosen: argparse.Namespace) -> None:
     port = addresses.last_port(chosen.folder) if chosen.port is None else chosen.port
     with addresses.listen(chosen.host, port) as listening:
         address, port = listening.getsockname()
-        access = addresses.access_to(address, chosen.host, chosen.folder)
+        access = addresses.access_to(address, chosen.host, chosen.folder, chosen.labeler)
         addresses.remember_port(chosen.folder, port)
         app = make_app(gallery, store, access)
-        link = addresses.link_to(address, port, chosen.host, access)
+        links = addresses.links_to(address, port, chosen.host, access)
         print(f"asked:  {_asked(gallery.by_metric)}")
         print(f"so far: {_rated(store)}")
-        print(f"open:   {link}")
+        for labeler, link in links.items():
+            print(f"open:   {link}{f' (only for {visible(labeler)})' if labeler else ''}")
         print("stop:   Ctrl-C; every answer is saved immediately", flush=True)
         if chosen.open:
-            _open(link)
+            _open(next(iter(links.values())))
         _run(app, listening)
     print(f"\nsaved:  {_rated(store)}, all in {store.file}")
     print(f"next:   finetune-monitor agree {shlex.quote(str(chosen.folder))} -o agreement")
@@ -214,7 +235,9 @@ def _run(app: object, listening: "socket.socket") -> None:
     from finetune_monitor.studies.labeling.serving import BODY
 
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a browser that preloads images is not an overload
-    create_server(app, sockets=[listening], threads=THREADS, max_request_body_size=BODY, ident=None).run()
+    limits = {"connection_limit": CONNECTIONS, "channel_timeout": SILENT, "cleanup_interval": SILENT // 4}
+    options = {"threads": THREADS, "max_request_body_size": BODY, "ident": None, "asyncore_use_poll": True}
+    create_server(app, sockets=[listening], **limits, **options).run()
 
 
 def _open(link: str) -> None:

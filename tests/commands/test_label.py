@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
+from finetune_monitor.base.csv_files import plain_cell
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.cli import main
 from finetune_monitor.commands import label
@@ -256,7 +257,7 @@ def test_the_address_that_is_bound_decides_who_needs_a_key(folder, host, bound, 
     access = addresses.access_to(bound, host, folder)
     assert (None if access.hosts is None else set(access.hosts)) == names
     assert (access.key is not None) == (folder / addresses.KEY).exists() == (not bound.startswith("127."))
-    link = addresses.link_to(bound, 4321, host, access)
+    [link] = addresses.links_to(bound, 4321, host, access).values()
     assert (f"?key={access.key}" in link) == (access.key is not None)
     assert "//0" not in link
 
@@ -311,7 +312,7 @@ def test_export_writes_every_rating_oldest_first(rated, tmp_path, capsys, metric
     chosen = [] if metric is None else ["--metric", metric]
     assert main(["label", "export", str(rated), "-o", str(tmp_path / "out.CSV"), *chosen]) == 0
     with (tmp_path / "out.CSV").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+        rows = [{name: plain_cell(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
     assert tuple(rows[0]) == RATING_COLUMNS
     found = [Rating(**{**row, "label": int(row["label"]), "duration_ms": int(row["duration_ms"])}) for row in rows]
     assert found == expected

@@ -1,7 +1,5 @@
 """Report how close predicted scores come to people's ratings: the numbers, and a page with figures."""
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from finetune_monitor.base.csv_files import csv_text
 from finetune_monitor.base.files import write_atomic
 from finetune_monitor.base.text import encoded, escaped, table
 from finetune_monitor.stats.estimate import Estimate, shown
@@ -235,13 +234,12 @@ def _bins_json(bins: Sequence[Bin]) -> list[dict[str, Any]]:
 
 
 def _csv(predictions: Predictions) -> str:
-    content = io.StringIO()
-    writer = csv.writer(content)
-    writer.writerow(["name", "rating", *predictions.scores])
     columns = (predictions.ratings, *predictions.scores.values())
-    for name, *numbers in zip(predictions.names, *columns, strict=True):
-        writer.writerow([name, *("" if np.isnan(number) else f"{number:.4f}" for number in numbers)])
-    return content.getvalue()
+    rows = (
+        [name, *("" if np.isnan(number) else f"{number:.4f}" for number in numbers)]
+        for name, *numbers in zip(predictions.names, *columns, strict=True)
+    )
+    return csv_text(["name", "rating", *predictions.scores], rows, "\r\n")
 
 
 def _page(

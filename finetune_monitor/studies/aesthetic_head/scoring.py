@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from finetune_monitor.base.csv_files import safe_row
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.image_names import files_below
 from finetune_monitor.base.images import SUFFIXES, read_image
@@ -35,7 +36,8 @@ def print_scores(images: Sequence[Path], head: str, clip: str, pretrained: str |
         for start in range(0, len(files), BATCH):
             batch = files[start : start + BATCH]
             scores = _score(metric, batch)
-            writer.writerows((str(file), f"{scores[file]:.4f}" if file in scores else "") for file in batch)
+            rows = ([str(file), f"{scores[file]:.4f}" if file in scores else ""] for file in batch)
+            writer.writerows(map(safe_row, rows))
             sys.stdout.flush()
             scored += len(scores)
             bar.update(len(batch))

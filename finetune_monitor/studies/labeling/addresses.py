@@ -4,6 +4,7 @@ import os
 import re
 import secrets
 import socket
+from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -37,21 +38,26 @@ def listen(host: str, port: int) -> socket.socket:
         raise UserError(f"{where}; choose another port or address of this machine") from error
 
 
-def access_to(address: str, host: str, folder: Path) -> Access:
-    """Access for this machine only or, if `host` is bound to another address, for everyone with the link and its key.
+def access_to(address: str, host: str, folder: Path, labelers: Sequence[str] = ()) -> Access:
+    """Access for this machine only or, if `host` is bound to another address, for everyone with a link and its key.
+
+    Args:
+        labelers: those with a link of their own; then no other link opens the page.
 
     Raises:
         UserError: the folder's key cannot be written or read.
     """
-    if is_loopback(address):
-        return Access(("localhost", "127.0.0.1", address, host.lower()))
-    return Access(None if ip_address(address).is_unspecified else (address, host.lower()), _key(folder / KEY))
+    here = is_loopback(address)
+    hosts = ("localhost", "127.0.0.1", address, host.lower()) if here else (address, host.lower())
+    key = None if here and not labelers else _key(folder / KEY)
+    return Access(None if ip_address(address).is_unspecified else hosts, key, tuple(labelers))
 
 
-def link_to(address: str, port: int, host: str, access: Access) -> str:
-    """The link to the page when `host` is bound to an address; it contains the key, if there is one."""
+def links_to(address: str, port: int, host: str, access: Access) -> dict[str | None, str]:
+    """The links to the page when `host` is bound to an address, each with its key, by labeler; None is for everyone."""
     place = _own_address() if ip_address(address).is_unspecified else host
-    return f"http://{place}:{port}/" + (f"?key={access.key}" if access.key else "")
+    page = f"http://{place}:{port}/"
+    return {labeler: f"{page}?key={key}" if key else page for key, labeler in access.keys.items()}
 
 
 def last_port(folder: Path) -> int:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, Response, abort, request
+from flask import Flask, Response, abort, g, request
 from werkzeug.exceptions import HTTPException, SecurityError
 
 from finetune_monitor.base.errors import UserError
@@ -20,6 +20,7 @@ from finetune_monitor.studies.labeling import PAGE
 from finetune_monitor.studies.labeling.images import Gallery, image_jpeg
 from finetune_monitor.studies.labeling.questions import ordered, question_of
 from finetune_monitor.studies.labeling.ratings import Rating
+from finetune_monitor.studies.labeling.settings import LONGEST_NAME
 from finetune_monitor.studies.labeling.storage import DiskFullError, RatingStore
 
 logger = logging.getLogger(__name__)
@@ -31,8 +32,6 @@ ASSETS = {path.name: KINDS[Path(path.name).suffix] for path in PAGE.iterdir() if
 
 BODY = 4096
 """Maximum bytes of a request; a rating takes about 300."""
-
-LONGEST_NAME = 60
 
 LONGEST_LOOK = 10**9
 """In milliseconds; eleven days."""
@@ -77,10 +76,22 @@ class Access:
 
     hosts: host names that requests may use; None for any.
     key: the key that the link must contain; None if only this machine has access, which needs no key.
+    labelers: those with a key of their own, under whose name each one's answers are saved; nobody else has access.
+        Empty if everyone has the same key.
     """
 
     hosts: tuple[str, ...] | None
     key: str | None = None
+    labelers: tuple[str, ...] = ()
+
+    def own_key(self, labeler: str) -> str:
+        """The key of one labeler; it says nothing about the others' keys."""
+        return hmac.new((self.key or "").encode(), labeler.encode(), "sha256").hexdigest()
+
+    @property
+    def keys(self) -> dict[str, str | None]:
+        """Every key that opens the page, and the labeler that it belongs to, if any."""
+        return {self.own_key(labeler): labeler for labeler in self.labelers} or {self.key or "": None}
 
 
 def make_app(gallery: Gallery, store: RatingStore, access: Access) -> Flask:
@@ -114,8 +125,12 @@ def _guard(access: Access, cookie: str) -> None:
     if access.key is None:
         if not is_loopback(request.remote_addr or ""):
             abort(403, "This page is available only on the machine that it runs on.")
-    elif not any(_equal(access.key, shown) for shown in (request.cookies.get(cookie), request.args.get("key"))):
-        abort(403, FORBIDDEN)
+    else:
+        shown = [key for key in (request.args.get("key"), request.cookies.get(cookie)) if key is not None]
+        valid = [(key, own) for each in shown for key, own in access.keys.items() if _equal(key, each)]
+        if not valid:
+            abort(403, FORBIDDEN)
+        g.key, g.labeler = valid[0]
     if request.method == "POST":
         origin = request.headers.get("Origin")
         if origin is not None and origin.partition("://")[2] != request.host:  # a tunnel changes the scheme
@@ -124,15 +139,15 @@ def _guard(access: Access, cookie: str) -> None:
             abort(415, "Expected application/json.")
 
 
-def _equal(key: str, shown: str | None) -> bool:
-    return shown is not None and hmac.compare_digest(key.encode(), shown.encode(errors="replace"))
+def _equal(key: str, shown: str) -> bool:
+    return hmac.compare_digest(key.encode(), shown.encode(errors="replace"))
 
 
 def _page(access: Access, cookie: str) -> Response:
     """The page; a required key becomes a cookie, and the page removes it from the URL."""
     response = Response((PAGE / "label.html").read_bytes(), mimetype="text/html")
     if access.key is not None:
-        response.set_cookie(cookie, access.key, COOKIE_SECONDS, httponly=True, samesite="Strict")
+        response.set_cookie(cookie, g.key, COOKIE_SECONDS, httponly=True, samesite="Strict")
     return response
 
 
@@ -142,7 +157,7 @@ def _asset(name: str) -> Response:
 
 def _questions(gallery: Gallery, store: RatingStore) -> dict[str, Any]:
     """The questions, each with its images in the labeler's order and the answers so far, and the labeler's name."""
-    name = request.args.get("labeler")
+    name = request.args.get("labeler", g.get("labeler"))
     labeler = "" if name is None else _labeler(name, store)
     labels = store.latest(labeler)
     root = f"/photos/{gallery.key}/"
@@ -224,8 +239,10 @@ def _whole(sent: dict[str, Any], name: str, low: int, high: int) -> int:
 def _labeler(name: Any, store: RatingStore) -> str:
     """A name with normalized spaces and Unicode, so that one person is one labeler.
 
-    Somebody who enters "Ann" when "ann" has ratings and "Ann" does not continues as "ann".
+    Somebody who enters "Ann" when "ann" has ratings and "Ann" does not continues as "ann". Whoever has a key of their
+    own has its name, whatever they enter.
     """
+    name = g.get("labeler") or name
     found = unicodedata.normalize("NFC", " ".join(name.split())) if isinstance(name, str) else ""
     if not 1 <= len(found) <= LONGEST_NAME or not found.isprintable():
         abort(REFUSED, f"labeler: expected a name of 1 to {LONGEST_NAME} printable characters.")

@@ -6,5 +6,8 @@ PER_PERSON, REPEATS = 128, 0.05
 SEED = 0
 """The seed of the choice of images and of every labeler's order."""
 
+LONGEST_NAME = 60
+"""Characters of a labeler's name."""
+
 FIRST_PORT = 8760
 """The port on which a plan is first served; later, its last port is used."""

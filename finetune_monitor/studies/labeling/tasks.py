@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from finetune_monitor.base.csv_files import csv_text, plain_cell
 from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.base.files import read_regular, sha256, write_atomic
 from finetune_monitor.base.json_files import as_list, as_text, as_whole, damage_named, read_object
@@ -74,12 +75,7 @@ class LabelingPlan:
 
 def write_plan(folder: Path, plan: LabelingPlan) -> None:
     """Write `tasks.csv` and `plan.json` to `folder`; paths are relative to it, so that both can be moved together."""
-    text = io.StringIO()
-    writer = csv.writer(text)  # lines end in CR LF, so that names with either are quoted
-    writer.writerow(TASK_COLUMNS)
-    for task in plan.tasks:
-        places = [_relative(folder, task.file), task.sha256, _relative(folder, task.run)]
-        writer.writerow([task.image_id, task.metric, task.person, *places, task.step, task.cell, task.repeat_of])
+    text = csv_text(TASK_COLUMNS, (_row(folder, task) for task in plan.tasks), "\r\n")  # quotes names with either
     references = {person: [_relative(folder, photo) for photo in found] for person, found in plan.references.items()}
     made_by = f"finetune_monitor {__version__}"
     content = {"format": PLAN_FORMAT, "made_by": made_by, "seed": plan.seed, "tasks": len(plan.tasks)}
@@ -87,7 +83,7 @@ def write_plan(folder: Path, plan: LabelingPlan) -> None:
     digests = {name: sha256(photo) for name, photo in photos.items() if photo.is_file()}
     about = json.dumps({**content, "references": references, "sha256": digests}, indent=2) + "\n"
     write_atomic(folder / PLAN, about.encode())
-    write_atomic(folder / TASKS, text.getvalue().encode("utf-8", "surrogateescape"))
+    write_atomic(folder / TASKS, text.encode("utf-8", "surrogateescape"))
 
 
 def read_plan(folder: Path) -> LabelingPlan:
@@ -127,7 +123,10 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
     """The table's rows unchanged: a name may contain any byte, so neither text nor newlines are translated."""
     try:
         text = read_regular(path).decode("utf-8", "surrogateescape")
-        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        rows = [
+            {name: plain_cell(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
+            for row in csv.DictReader(io.StringIO(text, newline=""))
+        ]
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; make the plan again") from error
     except csv.Error as error:
@@ -135,6 +134,11 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
     if not rows or set(TASK_COLUMNS) - set(rows[0]):
         raise UserError(f"{path}: expected the columns {', '.join(TASK_COLUMNS)} and at least one row")
     return rows
+
+
+def _row(folder: Path, task: Task) -> list[object]:
+    places = [_relative(folder, task.file), task.sha256, _relative(folder, task.run)]
+    return [task.image_id, task.metric, task.person, *places, task.step, task.cell, task.repeat_of]
 
 
 def _task(folder: Path, row: Mapping[str, str]) -> Task:

@@ -192,6 +192,8 @@ function overlay(questions, entries, labeler) {
 
 // A CSV field; values that a spreadsheet might interpret as formulas are also quoted.
 function quoted(value) {
-  const text = String(value);
+  const plain = String(value);
+  // a spreadsheet would run these as formulas; csv_files.py removes the apostrophe
+  const text = typeof value === "string" && /^'*[=+\-@\t\r]/.test(plain) ? `'${plain}` : plain;
   return /[",\r\n]|^[=+\-@\t\s]|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
