@@ -5,13 +5,16 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from peft import LoraConfig
 from PIL import Image
+from safetensors.torch import save_file
 
 from finetune_monitor.cli import main
 from finetune_monitor.record.history import read_run
 from support import scoring, tiny
 from support.scoring import score, write_config
+from support.scripted import add_lora, trained
 
 
 @pytest.fixture
@@ -128,6 +131,23 @@ def test_a_lora_of_sdxl(here, tmp_path, photos):
     first, second = (pixels(here / name, 1) for name in files)
     assert np.abs(first - second).max() <= 1
     assert np.abs(first - pixels(here / "kohya", 0)).max() > 5
+
+
+def test_other_weights_among_lora_files_are_left_out(here, tiny_model, config, capsys):
+    files = scoring.write_formats(here, scoring.lora(1))
+    (here / "output/checkpoint-100").mkdir(parents=True)
+    shutil.copy(files["diffusers"], here / "output/checkpoint-100/pytorch_lora_weights.safetensors")
+    save_file({"conv_in.weight": torch.zeros(2)}, here / "output/checkpoint-100/model.safetensors")
+    assert score(here / "output", "--base", tiny_model, "--config", config, "-o", "out") == 0
+    assert list(means(here / "out")) == [0, 100]
+    assert "left out" in capsys.readouterr().out
+
+
+def test_a_run_of_our_own_is_scored_by_the_weights_of_its_steps(here, tiny_model, config):
+    trained(add_lora(tiny.stable_diffusion()), here / "ana", [0.0, 0.4, 0.9, 0.2])
+    assert score(here / "ana", "--base", tiny_model, "--config", config, "-o", "out") == 0
+    assert list(means(here / "out")) == [0, 1, 2, 3]
+    assert json.loads((here / "out/run.json").read_text())["hparams"]["score.step 2"].startswith("weights/step-000002")
 
 
 def test_unrelated_files_are_runs_of_their_own(here, tiny_model, config, capsys):
