@@ -10,7 +10,7 @@ from accelerate import PartialState
 
 from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.base.interrupts import Interrupt
-from finetune_monitor.base.text import counted
+from finetune_monitor.base.text import counted, visible
 from finetune_monitor.monitor.callback import FinetuneMonitor
 from finetune_monitor.record.history import SCORE, read_run
 from finetune_monitor.scoring.adapters import base_of, check_base, load_base, loaded
@@ -205,6 +205,10 @@ class WeightScores:
             settings |= {f"{SCORE}strength": strength}
             settings |= {f"{SCORE}step {step}": file.name for step, file in series.files.items()}
         self._folder.start()
+        if todo and series is not None:
+            print(
+                f"scoring:  {counted(len(todo), 'file')} of {visible(series.name)} at strength {strength:g}", flush=True
+            )
         subject = Subject(self._pipeline, self._grid, self._measured.metrics, self._config)
         with opened(self._folder.place(name), subject, settings, interrupt, self._floor()) as monitor:
             for step, file in todo.items():
