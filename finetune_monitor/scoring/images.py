@@ -14,6 +14,7 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.image_names import files_below
 from finetune_monitor.base.images import SUFFIXES, read_image
 from finetune_monitor.record.grid import ELSEWHERE, SEEDS_APART, Cell, PromptGrid
+from finetune_monitor.record.run_directory import RUN
 from finetune_monitor.scoring.image_metadata import Said, read_metadata
 from finetune_monitor.scoring.patterns import IMAGES, Named, read_name
 
@@ -52,7 +53,11 @@ class Group:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The images in a folder and the folders below it, sorted; hidden ones are left out."""
+    """The images in a folder and the folders below it, sorted; hidden ones are left out.
+
+    Of a run of our own, these are the images of its steps.
+    """
+    folder = folder / "images" if (folder / RUN).exists() else folder
     return [folder / name for name in files_below(folder) if Path(name).suffix.lower() in SUFFIXES]
 
 

@@ -13,6 +13,7 @@ from finetune_monitor.base.files import open_regular
 from finetune_monitor.base.image_names import files_below
 from finetune_monitor.record.kept_weights import KOHYA_ENDING, LORA_FILE
 from finetune_monitor.record.kept_weights import WEIGHTS as WEIGHTS_FOLDER
+from finetune_monitor.record.run_directory import RUN
 from finetune_monitor.scoring.patterns import FOLDER_PER_STEP, WEIGHTS, Named, read_name
 
 SUFFIX = ".safetensors"
@@ -71,6 +72,10 @@ REPEATED = re.compile(r"\d+_(.+)")
 TO_PROMPT = re.compile(r"attn2[._](?:processor[._])?to_[kv]")
 
 
+class NoLoraError(UserError):
+    """A file of other weights, which may stand among the LoRA files of a folder."""
+
+
 @dataclass(frozen=True)
 class Base:
     """What a LoRA is for. `name`: of the kind of model; None if unknown. `width`: numbers of a text token."""
@@ -124,7 +129,11 @@ def _beginning(text: str | None, known: Mapping[str, str]) -> str | None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files in a folder and the folders below it; of our own two formats, only one."""
+    """The safetensors files in a folder and the folders below it; of our own two formats, only one.
+
+    Of a run of our own, these are the weights of its steps.
+    """
+    folder = folder / WEIGHTS_FOLDER if (folder / RUN).exists() else folder
     found = [folder / name for name in files_below(folder) if name.endswith(SUFFIX)]
     twins = {path.parent for path in found if path.name == LORA_FILE}
     return [path for path in found if not (path.name.endswith(KOHYA_ENDING) and path.parent in twins)]
@@ -196,9 +205,7 @@ def _check_kind(found: LoraFile) -> None:
         if any(part in key for key in found.shapes):
             raise UserError(f"{found.path}: found {kind}, expected a LoRA, because diffusers cannot load it completely")
     if found.layers == 0:
-        raise UserError(
-            f"{found.path}: found {_what_else(found.shapes)}, expected a LoRA; name it with --base if it is one"
-        )
+        raise NoLoraError(f"{found.path}: found {_what_else(found.shapes)}, expected a LoRA; name a base with --base")
 
 
 def _what_else(shapes: Mapping[str, Any]) -> str:

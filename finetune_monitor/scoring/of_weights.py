@@ -10,12 +10,20 @@ from accelerate import PartialState
 
 from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.base.interrupts import Interrupt
-from finetune_monitor.base.text import counted
+from finetune_monitor.base.text import counted, visible
 from finetune_monitor.monitor.callback import FinetuneMonitor
 from finetune_monitor.record.history import SCORE, read_run
 from finetune_monitor.scoring.adapters import base_of, check_base, load_base, loaded
 from finetune_monitor.scoring.folder import ScoreFolder
-from finetune_monitor.scoring.lora_files import LoraFile, Series, is_complete, read_lora, series_of, weight_files
+from finetune_monitor.scoring.lora_files import (
+    LoraFile,
+    NoLoraError,
+    Series,
+    is_complete,
+    read_lora,
+    series_of,
+    weight_files,
+)
 from finetune_monitor.scoring.notes import Notes, say_metrics
 from finetune_monitor.scoring.records import Subject, opened
 from finetune_monitor.scoring.settings import Options, grid_in, make_config, make_metrics
@@ -116,10 +124,15 @@ class WeightScores:
                     check_base(found, self._base, self._kind)
                     self._read[path] = found
                 except UserError as error:
-                    problems.append(error)
-                    self._refuse(path, error)
+                    if isinstance(error, NoLoraError) and source.is_dir():
+                        self._leave_out(path, error)
+                    else:
+                        problems.append(error)
+                        self._refuse(path, error)
         if not self._options.watch:
             all_problems(list(map(str, problems)), f"{counted(len(problems), 'file')} cannot be scored:")
+            if self._sources and not self._read:
+                raise UserError(f"{self._sources[0]}: found no LoRA file, only other weights; expected at least one")
         return series_of(list(self._read.values()))
 
     def _is_known(self, path: Path) -> bool:
@@ -134,9 +147,12 @@ class WeightScores:
         if not self._options.watch:
             return
         if is_complete(path):
-            self._refused.add(path)
-        elif time.time() - path.stat().st_mtime < UNFINISHED:
-            return
+            self._leave_out(path, error)
+        elif time.time() - path.stat().st_mtime > UNFINISHED:
+            self._notes.say(f"left out: {error}")
+
+    def _leave_out(self, path: Path, error: UserError) -> None:
+        self._refused.add(path)
         self._notes.say(f"left out: {error}")
 
     def _check_loading(self, series: Sequence[Series]) -> None:
@@ -189,6 +205,10 @@ class WeightScores:
             settings |= {f"{SCORE}strength": strength}
             settings |= {f"{SCORE}step {step}": file.name for step, file in series.files.items()}
         self._folder.start()
+        if todo and series is not None:
+            print(
+                f"scoring:  {counted(len(todo), 'file')} of {visible(series.name)} at strength {strength:g}", flush=True
+            )
         subject = Subject(self._pipeline, self._grid, self._measured.metrics, self._config)
         with opened(self._folder.place(name), subject, settings, interrupt, self._floor()) as monitor:
             for step, file in todo.items():

@@ -16,7 +16,7 @@ from finetune_monitor.base.interrupts import Interrupt
 from finetune_monitor.metrics import Metric
 from finetune_monitor.monitor.callback import FinetuneMonitor
 from finetune_monitor.monitor.evaluator import FoundImages
-from finetune_monitor.record.evaluation import StopReason
+from finetune_monitor.record.evaluation import StopReason, as_reason
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.record.history import read_run
 from finetune_monitor.record.run_directory import EVALUATIONS, IMAGES, RUN
@@ -54,30 +54,29 @@ def opened(
     is_copy = floor is not None and not (folder / RUN).exists()
     if floor is not None and is_copy:
         _copy_record(floor, folder)
-    resume_step = 0 if is_copy else _last_step(folder)
-    accelerator = Accelerator()
-    sinks = trackers.start_sinks(accelerator, folder, _sinks(subject.config), resume_step)
-    monitor = FinetuneMonitor(
-        subject.source,
-        subject.grid,
-        subject.metrics,
-        folder,
-        sinks,
-        every=1,
-        keep="best",
-        hparams=hparams,
-        resume_step=resume_step,
-    )
+    accelerator, reason = Accelerator(), StopReason.FAILED.value
+    monitor = _monitor(folder, subject, hparams, accelerator, 0 if is_copy else _last_step(folder))
     if is_copy:
         _show_floor(monitor)
     try:
         if not isinstance(subject.source, FoundImages):
             monitor.start()
         yield monitor
+        reason = StopReason.INTERRUPTED.value if interrupt.asked() else SCORED
     finally:
         with redirect_stdout(io.StringIO()):  # the table is printed once, in the end
-            monitor.close(StopReason.INTERRUPTED if interrupt.asked() else SCORED)
+            monitor.close(as_reason(reason))
         trackers.end(accelerator)
+
+
+def _monitor(
+    folder: Path, subject: Subject, hparams: Mapping[str, Any], accelerator: Accelerator, resume_step: int | None
+) -> FinetuneMonitor:
+    sinks = trackers.start_sinks(accelerator, folder, _sinks(subject.config), resume_step)
+    source, grid, metrics = subject.source, subject.grid, subject.metrics
+    return FinetuneMonitor(
+        source, grid, metrics, folder, sinks, every=1, keep="best", hparams=hparams, resume_step=resume_step
+    )
 
 
 def _sinks(config: Config) -> dict[Any, dict[str, Any]]:

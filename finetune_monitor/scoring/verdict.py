@@ -1,5 +1,6 @@
 """Which file at which strength is best, how sure that is, and what cannot be told apart from it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -44,23 +45,23 @@ def verdict(runs: Sequence[tuple[RunHistory, Mapping[int, str]]], has_base: bool
     if not found:
         return [f"{metric} could not be measured in enough images, so there is no best one (was no face found?)"]
     higher = found[0].columns.get(metric, ScoreColumn()).more_is_better
-    sign = 1.0 if higher else -1.0
-    order = sorted(found, key=lambda each: -sign * each.level)
-    best, others = order[0], order[1:]
-    if not others:
-        return [f"{best.name}: {metric} {shown(best.point.score)}; there is nothing to compare it with", *_alarms(best)]
-    leads = [_lead(other, best, metric, sign) for other in others]
+    best = max(found, key=lambda each: each.level if higher else -each.level)
+    if len(found) == 1:
+        alone = f"{best.name}: {metric} {shown(best.point.score)}; there is nothing to compare it with"
+        return [alone, *_alarms(best)]
     names, levels = [each.name for each in found], [each.level for each in found]
-    lines = [f"by {metric}, {best_of(names, levels, _change(found, metric), higher).text}"]
-    lines += _open_ones(others, leads)
-    lines += _against_base(best, others, leads)
-    intervals = sum(lead.low == lead.low for lead in leads)
-    if intervals > 1:
-        lines.append(
-            f"each of these {intervals} paired intervals has 95% confidence by itself; the best of many owes part of "
-            "its lead to chance"
-        )
-    return [*lines, *_alarms(best)]
+    first = f"by {metric}, {best_of(names, levels, _change(found, metric), higher).text}"
+    others = [each for each in found if each is not best]
+    leads = [_lead(other, best, metric, 1.0 if higher else -1.0) for other in others]
+    return [first, *_open_ones(others, leads), *_against_base(best, others, leads), *_caution(leads), *_alarms(best)]
+
+
+def _caution(leads: Sequence[Estimate]) -> list[str]:
+    intervals = sum(not math.isnan(lead.low) for lead in leads)
+    if intervals < 2:
+        return []
+    each = f"each of these {intervals} paired intervals has 95% confidence by itself"
+    return [f"{each}; the best of many owes part of its lead to chance"]
 
 
 def _candidates(runs: Sequence[tuple[RunHistory, Mapping[int, str]]], metric: str, has_base: bool) -> list[Candidate]:

@@ -5,13 +5,16 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from peft import LoraConfig
 from PIL import Image
+from safetensors.torch import save_file
 
 from finetune_monitor.cli import main
 from finetune_monitor.record.history import read_run
 from support import scoring, tiny
 from support.scoring import score, write_config
+from support.scripted import add_lora, trained
 
 
 @pytest.fixture
@@ -38,6 +41,7 @@ def pixels(folder, step):
     return np.stack([np.asarray(Image.open(file)) for file in files]).astype(int)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_text", [False, True])
 def test_the_same_lora_has_the_same_scores_in_every_format(here, tiny_model, config, with_text):
     pipeline = scoring.lora(1, with_text)
@@ -54,6 +58,7 @@ def test_the_same_lora_has_the_same_scores_in_every_format(here, tiny_model, con
     assert means(found["diffusers"])[1] == pytest.approx(means(found["kohya"])[1], abs=0.05)
 
 
+@pytest.mark.slow
 def test_strengths_are_runs_on_one_grid_and_change_the_images_in_their_order(here, tiny_model, config, capsys):
     scoring.write_formats(here, scoring.lora(1, size=0.2))
     arguments = (here / "kohya.safetensors", "--base", tiny_model, "--config", config, "--strengths", 0.25, 0.5, 1)
@@ -74,6 +79,7 @@ def test_strengths_are_runs_on_one_grid_and_change_the_images_in_their_order(her
     assert main(["compare", str(runs[0]), str(runs[2])]) == 0
 
 
+@pytest.mark.slow
 def test_the_floor_of_a_second_run_is_in_its_tensorboard_too(here, tiny_model, config):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -85,28 +91,6 @@ def test_the_floor_of_a_second_run_is_in_its_tensorboard_too(here, tiny_model, c
         assert [event.step for event in events.Scalars("brightness")] == [0, 1]
 
 
-@pytest.mark.parametrize(
-    ("names", "steps"),
-    [
-        (["ana-000001", "ana-000002", "ana"], [1, 2, 3]),
-        (["ana-step00000500", "ana-step00001000"], [500, 1000]),
-        (["ana_000000500", "ana_000001000"], [500, 1000]),
-        (["2026-01-01_12-00-00-save-500-1-0", "2026-01-01_13-00-00-save-1000-2-0"], [500, 1000]),
-        (["checkpoint-500/pytorch_lora_weights", "checkpoint-1000/pytorch_lora_weights"], [500, 1000]),
-        (["checkpoint-500/pytorch_lora_weights", "pytorch_lora_weights"], [500, 501]),
-        (["weights/step-000500/pytorch_lora_weights", "weights/step-000500/ana_kohya"], [500]),
-    ],
-)
-def test_the_files_of_one_training_are_the_steps_of_one_run(here, tiny_model, config, names, steps):
-    files = scoring.write_formats(here, scoring.lora(1))
-    for name in names:
-        target = here / "output" / f"{name}.safetensors"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(files["diffusers" if name.endswith("weights") else "kohya"], target)
-    assert score(here / "output", "--base", tiny_model, "--config", config, "-o", "out") == 0
-    assert list(means(here / "out")) == [0, *steps]
-
-
 def test_the_model_card_does_not_claim_the_training(here, tiny_model, config):
     scoring.write_formats(here, scoring.lora(1, with_text=False))
     assert score(here / "kohya.safetensors", "--base", tiny_model, "--config", config, "-o", "out") == 0
@@ -115,6 +99,7 @@ def test_the_model_card_does_not_claim_the_training(here, tiny_model, config):
     assert "diffusers-training" not in card
 
 
+@pytest.mark.slow
 def test_a_lora_of_sdxl(here, tmp_path, photos):
     base, trained = tiny.sdxl(), tiny.sdxl()
     base.save_pretrained(here / "sdxl")
@@ -130,6 +115,25 @@ def test_a_lora_of_sdxl(here, tmp_path, photos):
     assert np.abs(first - pixels(here / "kohya", 0)).max() > 5
 
 
+def test_other_weights_among_lora_files_are_left_out(here, tiny_model, config, capsys):
+    files = scoring.write_formats(here, scoring.lora(1))
+    (here / "output/checkpoint-100").mkdir(parents=True)
+    shutil.copy(files["diffusers"], here / "output/checkpoint-100/pytorch_lora_weights.safetensors")
+    save_file({"conv_in.weight": torch.zeros(2)}, here / "output/checkpoint-100/model.safetensors")
+    assert score(here / "output", "--base", tiny_model, "--config", config, "-o", "out") == 0
+    assert list(means(here / "out")) == [0, 100]
+    assert "left out" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_run_of_our_own_is_scored_by_the_weights_of_its_steps(here, tiny_model, config):
+    trained(add_lora(tiny.stable_diffusion()), here / "ana", [0.0, 0.4, 0.9, 0.2])
+    assert score(here / "ana", "--base", tiny_model, "--config", config, "-o", "out") == 0
+    assert list(means(here / "out")) == [0, 1, 2, 3]
+    assert json.loads((here / "out/run.json").read_text())["hparams"]["score.step 2"].startswith("weights/step-000002")
+
+
+@pytest.mark.slow
 def test_unrelated_files_are_runs_of_their_own(here, tiny_model, config, capsys):
     for seed, name in ((1, "ana"), (2, "style_v2")):
         files = scoring.write_formats(here, scoring.lora(seed))
@@ -147,6 +151,7 @@ def test_a_base_model_alone_is_step_0(here, tiny_model, config, capsys):
     assert "the base model: brightness" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_and_scores_nothing_twice(here, tiny_model, config, capsys):
     files = scoring.write_formats(here, scoring.lora(1))
     (here / "loras").mkdir()
@@ -176,6 +181,7 @@ def test_a_config_names_the_base_model_and_the_photos(here, config):
     assert list(means(here / "out")) == [0, 1]
 
 
+@pytest.mark.slow
 def test_every_run_has_its_own_wandb_run(here, tiny_model, config):
     scoring.write_formats(here, scoring.lora(1))
     paths = (here / "kohya.safetensors", "--base", tiny_model, "--config", config, "--strengths", 0.5, 1)
