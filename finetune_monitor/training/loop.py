@@ -1,6 +1,7 @@
 """The training loop: steps, their loss, and everything in between."""
 
 import hashlib
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,8 @@ from finetune_monitor.training.data import step_seed
 from finetune_monitor.training.latents import Latents
 from finetune_monitor.training.optimizers import build
 from finetune_monitor.training.trainable import Trainable
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 """The folder of the checkpoints in the run directory."""
@@ -119,6 +122,8 @@ class Trainer:
     def _run(self, monitor: FinetuneMonitor | None, interrupt: Interrupt) -> StopReason | str:
         total = self.config.train.max_steps
         bar = tqdm(total=total, initial=self.step, desc="training", unit="step", disable=not distributed.is_main())
+        if distributed.is_main() and (finished := self._finished(monitor)):
+            logger.warning(finished)
         with bar:
             if monitor is not None and self.step:
                 monitor.on_step_end(self.step, self.epoch)  # an interrupted run saved this step but did not evaluate it
@@ -138,6 +143,14 @@ class Trainer:
                     return StopReason.INTERRUPTED
         stopped = monitor.decision.reason if monitor and monitor.decision.stop else None
         return stopped or StopReason.MAX_STEPS
+
+    def _finished(self, monitor: FinetuneMonitor | None) -> str:
+        """Why there is nothing left to train, and how to train on; empty if there is."""
+        if monitor is not None and monitor.decision.stop:
+            return f"already stopped at step {self.step}: {monitor.decision.why}; to train on, change monitor.stopping"
+        if self.step >= self.config.train.max_steps:
+            return f"already finished at step {self.step}; to train on, raise train.max_steps"
+        return ""
 
     def _forecast(self, monitor: FinetuneMonitor | None) -> None:
         """Log once what monitoring will cost, based on the time between two loss readings without an evaluation."""

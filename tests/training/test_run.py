@@ -279,6 +279,21 @@ def test_a_run_that_cannot_be_gone_on_with_is_refused_and_keeps_everything(train
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ([], "already finished at step 6; to train on, raise train.max_steps"),
+        (["monitor.stopping=[{rule: target, metric: face_similarity, score: -1}]"], "already stopped at step 3: the target"),
+    ],
+    ids=["by its steps", "by a rule"],
+)
+def test_a_finished_run_that_is_started_again_says_so(train, caplog, overrides, said):
+    train("once", *overrides)
+    assert said not in caplog.text
+    train("once", *overrides)
+    assert caplog.text.count(said) == 1
+
+
 def test_a_finished_run_without_its_checkpoints_is_not_wiped(train):
     folder = train("run", "monitor.sinks={}", "monitor.stopping=[]")
     shutil.rmtree(folder / "checkpoints")
