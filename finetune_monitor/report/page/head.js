@@ -9,23 +9,30 @@ function drawHead() {
   write("written", `Written ${whenWritten(manifest.written)}`);
   write("state", manifest.live ? "Live" : "");
   at("state").classList.toggle("live", manifest.live);
-  write("overview", overview(manifest));
+  drawOnce("overview", overview(manifest), () => at("overview").replaceChildren(...sentences(overview(manifest))));
   write("intervals", manifest.intervals ?? "");
   drawOnce("notices", noticesOf(manifest), drawNotices);
   drawOnce("remarks", remarksOf(manifest), drawRemarks);
 }
 
+// The sentences to read first: the verdict on a single run.
 function overview({ runs, notes }) {
   if (runs.length === 0) {
-    return notes.length ? `${capital(notes.join("; "))}.` : "There are no runs to show.";
+    return [notes.length ? `${capital(notes.join("; "))}.` : "There are no runs to show."];
   }
   if (runs.length > 1) {
     const running = runs.filter((run) => run.state === "running").length;
     const evaluations = runs.reduce((sum, run) => sum + run.steps.length, 0);
     const states = running ? ` ${running} in progress.` : " All have ended.";
-    return `${runs.length} runs with ${count(evaluations, "evaluation")}.${states}`;
+    return [`${runs.length} runs with ${count(evaluations, "evaluation")}.${states}`];
   }
-  return (runs[0].verdict ?? []).join(" ");
+  return runs[0].verdict ?? [];
+}
+
+// The first sentence as a headline, the others as a list.
+function sentences([first, ...others]) {
+  const items = others.map((text) => element("li", text.startsWith("Alarm ") ? "sounding" : "", text));
+  return [element("p", others.length ? "headline" : "", first), ...(items.length ? [element("ul", "", "", ...items)] : [])];
 }
 
 // The state of a run, in words.
