@@ -55,7 +55,7 @@ LORA, LARGE = 797_184, 12_754_944
 
 
 def fault_rows() -> Iterator[list[str]]:
-    """Each file of tests/faults: the fault, and how many of its injections the product has survived."""
+    """Each file of tests/faults: the fault, and how many of its cases pass."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", str(FAULTS)]
@@ -210,7 +210,7 @@ def report() -> str:
     acknowledged, lost = ratings_lost()
     injected = sum(int(re.match(r"\d+", row[2])[0]) for row in faults)
     survived = sum(int(row[3]) for row in faults)
-    fault_columns = ["fault", "test", "injected", "survived"]
+    fault_columns = ["fault", "test", "cases", "passed"]
     input_columns = ["what", "files", "mutations", "refused", "read", "foreign exceptions"]
     bit_columns = ["file", "bits", "flipped", "refused", "without effect", "other content"]
     cost_columns = ["checkpoint", "parameters", "MB", "written in ms", "verified in ms"]
@@ -222,7 +222,7 @@ wherever they can be: children that are killed, small file systems that fill up,
 
 ## Faults
 
-{injected:,} faults were injected, and {survived:,} survived: nothing was lost, and a message said what happened.
+{injected:,} cases inject faults, and {survived:,} of them pass: nothing is lost, and a message says what happened.
 
 {table(fault_columns, faults, [*left, "---:", "---:"])}
 

@@ -24,6 +24,7 @@ PAGES = {
     "benchmarks/REPORT.md": "benchmarks/pages",
     "benchmarks/AESTHETICS.md": "benchmarks/aesthetics",
     "benchmarks/AGREEMENT.md": "benchmarks/agreement",
+    "benchmarks/RELIABILITY.md": "benchmarks/reliability",
 }
 """Files outside docs/, and the page that includes each."""
 
