@@ -9,9 +9,10 @@ from typing import Any
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import open_own, sha256, write_atomic
+from finetune_monitor.base.paths import Containment
 from finetune_monitor.record.history import RunHistory, read_run
 from finetune_monitor.record.rows import pretty
-from finetune_monitor.record.run_directory import LOCK, RUN, read_json
+from finetune_monitor.record.run_directory import LOCK, OURS, RUN, SHARED, read_json
 
 STATE = "score.json"
 
@@ -54,7 +55,7 @@ class ScoreFolder:
         places = self._state["runs"]
         for name, title in titles.items():
             if name not in places:
-                free = _free(title.translate(UNSAFE), places.values())
+                free = _free(title.translate(UNSAFE) or "run", [*places.values(), *OURS, *SHARED])
                 places[name] = HERE if not places and len(titles) == 1 else free
 
     def place(self, name: str) -> Path:
@@ -111,7 +112,7 @@ def _free(title: str, taken: Collection[str]) -> str:
 
 
 def _checked(folder: Path, state: dict[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
-    if not all(isinstance(state.get(key), dict) for key in ("runs", "files")):
+    if not _is_whole(folder, state):
         raise UserError(f"{folder / STATE}: damaged; restore it from a backup, or choose another folder with -o")
     for key, wanted in asked.items():
         if state.get(key) != wanted:
@@ -119,6 +120,18 @@ def _checked(folder: Path, state: dict[str, Any], asked: Mapping[str, Any]) -> d
                 f"{folder}: holds the scores of other {key} ({json.dumps(state.get(key))}); choose another with -o"
             )
     return state
+
+
+def _is_whole(folder: Path, state: Mapping[str, Any]) -> bool:
+    """Whether a state has places inside the folder, and the files of steps."""
+    inside = Containment(folder)
+    try:
+        entries = [(step, each) for steps in state["files"].values() for step, each in steps.items()]
+        files = [file for step, each in entries for file in each if int(step) >= 0]
+        named = all(isinstance(file["file"], str) for file in files)
+        return named and all(inside.path(place) is not None for place in state["runs"].values())
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
 
 
 def _check_writable(folder: Path) -> None:

@@ -29,7 +29,8 @@ def find_sources(
     """Look into every path.
 
     Args:
-        base: the base model, if one is named; then a folder with both is one of LoRA files, and else one of images.
+        base: the base model, if one is named; then a folder with both, or where files may appear, is one of LoRA files,
+            and else one of images.
         default: the base model of LoRA files if none is named.
         may_be_empty: accept folders without either, in which files may appear.
 
@@ -75,12 +76,12 @@ def _kind(path: Path, has_base: bool, may_be_empty: bool) -> str:
     if (path / PIPELINE.marker).exists():
         return "base"
     has_weights, has_images = bool(weight_files(path)), bool(image_files(path))
-    if has_base and has_weights:
+    if has_base and (has_weights or may_be_empty):
         return "lora"
-    if has_images:
+    if has_images or (may_be_empty and not has_weights):
         return "image"
-    if has_weights or may_be_empty:
-        return "lora" if has_weights or has_base else "image"
+    if has_weights:
+        return "lora"
     raise UserError(_nothing_in(path))
 
 

@@ -157,9 +157,12 @@ def other_scores(world):
     (world / "out/score.json").write_text(json.dumps({"paths": ["/elsewhere"], "base": None, "runs": {}, "files": {}}))
 
 
-def damaged_scores(world):
-    (world / "out").mkdir()
-    (world / "out/score.json").write_text("[]")
+def state(content):
+    def make(world):
+        (world / "out").mkdir()
+        (world / "out/score.json").write_text(json.dumps(content))
+
+    return make
 
 
 def incomplete_base(world):
@@ -201,7 +204,24 @@ BAD_ARGUMENTS = {
     "a target of somebody else": (taken, ("samples", *CONFIG), "found thesis.txt, expected an empty folder"),
     "a target that is a file": (taken_by_a_file, ("samples", *CONFIG), "out: found a file"),
     "a target with other scores": (other_scores, ("samples", *CONFIG), "holds the scores of other paths"),
-    "a damaged state": (damaged_scores, ("samples", *CONFIG), "score.json"),
+    "a state that is no object": (state([]), ("samples", *CONFIG), "score.json"),
+    "a state without runs": (state({"files": {}}), ("samples", *CONFIG), "damaged"),
+    "a place elsewhere": (
+        state({"runs": {"a": "../photos"}, "files": {}}),
+        ("samples", *CONFIG),
+        "damaged",
+    ),
+    "a place that is none": (state({"runs": {"a": 3}, "files": {}}), ("samples", *CONFIG), "damaged"),
+    "files of no step": (
+        state({"runs": {}, "files": {"a": {"one": [{"file": "x"}]}}}),
+        ("samples", *CONFIG),
+        "damaged",
+    ),
+    "files that are none": (
+        state({"runs": {}, "files": {"a": {"1": [3]}}}),
+        ("samples", *CONFIG),
+        "damaged",
+    ),
     "no metric for images": (
         nothing,
         ("samples", *PHOTOS, "--set", "monitor.metrics={clip_score: {}, face_similarity: null, aesthetic: null}"),
