@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from filelock import FileLock, Timeout
 from jaxtyping import Float, Float16, UInt8
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.base.files import STAGING, write_atomic
+from finetune_monitor.base.files import STAGING, open_own, write_atomic
+from finetune_monitor.base.locks import try_lock, unlock
 from finetune_monitor.models.clip import ClipSource, clip_width
 
 logger = logging.getLogger(__name__)
@@ -140,13 +140,10 @@ class EmbeddingStore:
         """
         with _disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / "lock")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                raise UserError(
-                    f"{self.folder}: another process is embedding into this folder; wait for it or stop it"
-                ) from None
+            lock = open_own(self.folder / "lock")
+            if not try_lock(lock):
+                lock.close()
+                raise UserError(f"{self.folder}: another process is embedding into this folder; wait for it or stop it")
         try:
             writer = StoreWriter(self)
             try:
@@ -154,7 +151,7 @@ class EmbeddingStore:
             finally:
                 writer.save()
         finally:
-            lock.release()
+            unlock(lock)
 
     def _repair(self) -> None:
         """Move damaged files aside, remove leftovers, and load what others have written; needs the lock."""
