@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from finetune_monitor.base.errors import UserError, disk_problem
-from finetune_monitor.base.interrupts import interruptible_work
+from finetune_monitor.base.interrupts import end_quietly, interruptible_work
 from finetune_monitor.base.version import __version__
 from finetune_monitor.commands.aesthetic import add_aesthetic
 from finetune_monitor.commands.agree import add_agree
@@ -97,4 +97,5 @@ def _plain_warnings() -> Iterator[None]:
 
 
 if __name__ == "__main__":
+    end_quietly()
     sys.exit(main())

@@ -141,7 +141,11 @@ def test_sigterm_is_obeyed_while_another_run_generates_class_images(training, fo
         assert child.ends(AT_ONCE) == 128 + signal.SIGTERM
 
 
-PROGRAMS = {"train.py": ["train.py"], "finetune-monitor": ["-m", "finetune_monitor", "train"]}
+PROGRAMS = {
+    "train.py": ["train.py"],
+    "finetune-monitor": ["-m", "finetune_monitor", "train"],
+    "launched": ["-m", "finetune_monitor.cli", "train"],
+}
 
 
 @pytest.mark.slow
