@@ -1,7 +1,8 @@
-"""Keep secrets out of everything that is written to disk."""
+"""Keep secrets out of everything that is written to disk, sent, or shown."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import cache, lru_cache
 from typing import Any
 
 import yaml
@@ -9,25 +10,77 @@ import yaml
 from finetune_monitor.base.yaml_files import parse_yaml
 
 REDACTED = "<redacted>"
-_SECRET_KEY = re.compile(r"(^|[._-])(token|api[_-]?key|password|passwd|secret|credentials?)$", re.IGNORECASE)
-_SECRET_PAIR = re.compile(r"((?:^|[\s._-])(?:token|api[_-]?key|password|passwd|secret|credentials?)=)\S+", re.I)
-_SECRET_VALUE = re.compile(r"\bhf_[A-Za-z0-9]{20,}|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
+
+_WORDS = (
+    r"(?:(?:access|auth|api|bot|client|hf|hub|id|refresh)?token|secret|password|passwd|passphrase|pwd|credentials?|"
+    r"authorization|(?:api|access|account|auth|encryption|private|secret|session|signing|ssh)[._-]?key)"
+)
+"""The last word of a name whose value is a secret, in lower case."""
+
+_SECRET_NAME = re.compile(rf"(?:^|[\s._-]){_WORDS}$")
+_FLAG = re.compile(rf"(--?(?:[\w.]{{1,30}}-){{0,6}}{_WORDS}[ =]+)[^\s<]\S*", re.I)
+_PAIR = re.compile(
+    rf"((?:^|[^A-Za-z0-9])(?:[A-Za-z0-9]{{1,30}}[._-]){{0,6}}(?:[a-z0-9]{{1,30}}(?=[A-Z]))?{_WORDS}"
+    r"[\"']?\s*(?:=|:(?=\s*\S{6}))\s*[\"']?)"
+    r"(?!<redacted>|Bearer |Basic )[^\s\"',;&)}\]]+",
+    re.I,
+)
+_BEARER = re.compile(r"(\b(?:bearer|basic)\s+)(?=\S*\d)[\w.~+/=-]{8,}", re.I)
+
+_SHAPES = (
+    r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]*-----|\Z)",
+    r"(?<=://)[^/\s@]+(?=@)",  # user, password or token in an address
+    r"\bhf_[A-Za-z0-9]{20,}",
+    r"\b(?:gh[opsur]_|github_pat_)[A-Za-z0-9_]{20,}",
+    r"\bsk-[A-Za-z0-9_-]{20,}",
+    r"\beyJ[\w-]+\.[\w-]+\.[\w.+/=-]*",
+    r"\bAIza[0-9A-Za-z_-]{35}",
+    r"\bnpm_[0-9A-Za-z]{36}",
+    r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
+)
+"""Secrets that show by their shape, besides those of detect-secrets."""
+
+_NOT_USED = frozenset(
+    f"{name}Detector" for name in ("IPPublic", "Keyword", "BasicAuth", "PrivateKey", "OpenAI", "Npm", "JwtToken")
+)
+"""Detectors of detect-secrets for what is no secret here, or is covered above, some of which take quadratic time."""
 
 
 def redacted(values: Mapping[str, Any]) -> dict[str, Any]:
     """A copy without anything that looks like a secret by its key (`hub.token`), as `key=value`, or by its shape."""
-    return {
-        key: REDACTED if _SECRET_KEY.search(str(key)) and isinstance(value, str) and value else _without_secrets(value)
-        for key, value in values.items()
-    }
+    return {key: _blank(value) if _names_secret(str(key)) else _without_secrets(value) for key, value in values.items()}
+
+
+@lru_cache(256)
+def without_secrets(text: str) -> str:
+    """The text without anything that looks like a secret."""
+    for named in (_FLAG, _PAIR, _BEARER):
+        text = named.sub(rf"\g<1>{REDACTED}", text)
+    for shape in _shapes():
+        text = shape.sub(REDACTED, text)
+    return text
 
 
 def redacted_yaml(text: str) -> str:
     """The YAML text, unchanged if it has no secrets, otherwise rewritten without them."""
     content = parse_yaml(text, "the config")
-    if not isinstance(content, dict) or redacted(content) == content:
-        return text
-    return yaml.safe_dump(redacted(content), sort_keys=False, allow_unicode=True)
+    if isinstance(content, dict) and redacted(content) != content:
+        return yaml.safe_dump(redacted(content), sort_keys=False, allow_unicode=True)
+    return text if without_secrets(text) == text else without_secrets(text)
+
+
+def _names_secret(key: str) -> bool:
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key).lower()
+    return _SECRET_NAME.search(words) is not None
+
+
+def _blank(value: Any) -> Any:
+    """What is under the name of a secret, without its texts."""
+    if isinstance(value, Mapping):
+        return {key: _blank(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_blank(inner) for inner in value]
+    return REDACTED if isinstance(value, str) and value else value
 
 
 def _without_secrets(value: Any) -> Any:
@@ -35,6 +88,16 @@ def _without_secrets(value: Any) -> Any:
         return redacted(value)
     if isinstance(value, (list, tuple)):
         return [_without_secrets(inner) for inner in value]
-    if isinstance(value, str):
-        return _SECRET_VALUE.sub(REDACTED, _SECRET_PAIR.sub(rf"\g<1>{REDACTED}", value))
-    return value
+    return without_secrets(value) if isinstance(value, str) else value
+
+
+@cache
+def _shapes() -> tuple[re.Pattern[str], ...]:
+    """Every shape of a secret, read when first needed: importing detect-secrets takes a third of a second."""
+    from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
+    from detect_secrets.plugins.base import RegexBasedDetector
+
+    own = [re.compile(shape, re.S) for shape in _SHAPES]
+    kinds: Iterable[Any] = get_mapping_from_secret_type_to_class().values()
+    used = [kind for kind in kinds if issubclass(kind, RegexBasedDetector) and kind.__name__ not in _NOT_USED]
+    return (*own, *(pattern for kind in used for pattern in kind.denylist))

@@ -129,7 +129,7 @@ class Evaluator:
         shards = distributed.gather((spent, own, features, samples))
         rows = {index: row for _, shard, *_ in shards for index, row in shard.items()}
         self._compare(rows, [shard for _, _, shard, _ in shards])
-        images = tuple(ScoredImage(cell, None, rows[cell.index]) for cell in cells)
+        images = tuple(ScoredImage(cell.as_recorded, None, rows[cell.index]) for cell in cells)
         render, score = (max(each) for each in zip(*(spent for spent, *_ in shards), strict=True))
         gathered = distributed.gather_to_main({cell.index: p for cell, p in zip(mine, rendered, strict=True)})
         found = {index: image for shard in gathered for index, image in shard.items()}

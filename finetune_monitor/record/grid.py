@@ -3,8 +3,10 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeAlias
+
+from finetune_monitor.base.redaction import without_secrets
 
 CellContent: TypeAlias = tuple[str, str, int]
 """Prompt, negative prompt and seed."""
@@ -54,6 +56,12 @@ class Cell:
     def content(self) -> CellContent:
         """What identifies the cell in other grids with the same sampling."""
         return self.prompt, self.negative_prompt, self.seed
+
+    @property
+    def as_recorded(self) -> "Cell":
+        """The cell as it is recorded and shown: without secrets in its prompts."""
+        prompts = without_secrets(self.prompt), without_secrets(self.negative_prompt)
+        return replace(self, prompt=prompts[0], negative_prompt=prompts[1])
 
 
 @dataclass(frozen=True)
@@ -175,5 +183,5 @@ def sampling_in_words(grid: PromptGrid) -> str:
 
 
 def trigger_prompt(grid: PromptGrid, hparams: Mapping[str, Any]) -> str:
-    """The words that ask for the subject: what the photos were trained with, or the grid's first prompt."""
-    return str(hparams.get("data.instance_prompt") or grid.prompts[0])
+    """The words that ask for the subject, without secrets: what the photos were trained with, or the first prompt."""
+    return without_secrets(str(hparams.get("data.instance_prompt") or grid.prompts[0]))

@@ -81,7 +81,9 @@ class RunRecord:
             for cell, image in zip(self.grid.cells, images, strict=True):
                 if image is not None:
                     # The default compression level takes 1.7 times as long for files that are 10% smaller.
-                    image.save(staged / f"{cell.id}.png", pnginfo=self._png_text(step, cell), compress_level=1)
+                    image.save(
+                        staged / f"{cell.id}.png", pnginfo=self._png_text(step, cell.as_recorded), compress_level=1
+                    )
         return [
             None if image is None else str(folder / f"{cell.id}.png")
             for cell, image in zip(self.grid.cells, images, strict=True)
@@ -183,8 +185,8 @@ class RunRecord:
 
 
 def described_grid(grid: PromptGrid) -> dict[str, Any]:
-    """The grid in the form of `run.json`."""
-    return {"fingerprint": grid.fingerprint(), **asdict(grid)}
+    """The grid in the form of `run.json`, without secrets; the fingerprint is that of the grid itself."""
+    return {"fingerprint": grid.fingerprint(), **redacted(asdict(grid))}
 
 
 def check_resume(output_dir: Path, recorded: Mapping[str, Any], new: Mapping[str, Any]) -> None:

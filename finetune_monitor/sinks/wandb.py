@@ -245,7 +245,7 @@ def init_arguments(output_dir: Path, options: Mapping[str, Any], resume_step: in
     mode = _most_private(options.get("mode", WandbSink.Options.mode))
     ours = {"project": PROJECT, "dir": str(output_dir), **_resumed(output_dir, mode, resume_step)}
     ours = {key: value for key, value in ours.items() if VARIABLES[key] not in os.environ}
-    given = {key: value for key, value in options.items() if value is not None}
+    given = redacted({key: value for key, value in options.items() if value is not None})
     return {**ours, **given, "mode": mode, "settings": _settings(mode)}
 
 

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import staged_folder
+from finetune_monitor.base.redaction import redacted
 from finetune_monitor.training.manifest import folder_name, read_manifest, write_manifest
 from finetune_monitor.training.trainable import Trainable
 
@@ -61,7 +62,7 @@ def save(
         tensors[AVERAGE] = dict(zip(trainable.parameters, trainable.ema.shadow_params, strict=True))
     content = {
         "step": step,
-        "identity": dict(identity),
+        "identity": redacted(identity),
         "scaler": dict(scaler),
         "ema_steps": trainable.ema.optimization_step if trainable.ema is not None else 0,
         "optimizer": numbers,
@@ -122,7 +123,7 @@ def check_identity(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:
     """
     changed = [
         f"{key}: {checkpoint.identity[key]!r} in the checkpoint, {value!r} in the config"
-        for key, value in identity.items()
+        for key, value in redacted(identity).items()
         if checkpoint.identity.get(key, value) != value  # earlier versions did not know every key
     ]
     if changed:

@@ -18,6 +18,7 @@ from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.base.files import make_private
 from finetune_monitor.base.images import list_images, passed_over
+from finetune_monitor.base.redaction import redacted
 from finetune_monitor.metrics import Descriptions, Metric, RunContext
 from finetune_monitor.metrics.starred import Starred
 from finetune_monitor.metrics.thresholds import Thresholds, read_thresholds
@@ -280,7 +281,7 @@ def _resume_step(config: Config, checkpoint: Checkpoint | None, metrics: list[Me
         raise UserError(f"{folder}: holds a run whose checkpoints are missing; choose a new output_dir")
     described = Descriptions.of(metrics).to_json() if metrics else {}
     new = {"grid": described_grid(config.prompt_grid), **described}
-    check_resume(folder, recorded.run, plain(new))
+    check_resume(folder, recorded.run, plain(redacted(new)))
     return checkpoint.step if checkpoint is not None else 0
 
 

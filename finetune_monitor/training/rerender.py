@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.images import read_image
 from finetune_monitor.base.paths import Containment
+from finetune_monitor.base.redaction import REDACTED
 from finetune_monitor.base.versions import device_name, versions
 from finetune_monitor.models.diffusers_hub import resolve_hub_model
 from finetune_monitor.record.grid import ELSEWHERE, Cell, PromptGrid
@@ -110,6 +111,10 @@ def recorded_grid(history: RunHistory) -> PromptGrid:
         UserError: it is missing or damaged, or its images were not rendered here.
     """
     grid = history.grid
+    if any(REDACTED in text for text in (*grid.prompts, *grid.probe_prompts, grid.negative_prompt)):
+        raise UserError(
+            f"{history.output_dir}: secrets were removed from its prompts, so no image can be rendered again"
+        )
     if grid.fingerprint() != history.recorded_fingerprint:
         where = history.output_dir / RUN
         raise UserError(f"{where}: grid: damaged (it does not match its fingerprint); restore the file from a backup")

@@ -10,7 +10,7 @@ from diffusers import DDPMScheduler, StableDiffusionPipeline
 from finetune_monitor.base import distributed
 from finetune_monitor.base.files import write_atomic
 from finetune_monitor.base.interrupts import Interrupt, watched_signals
-from finetune_monitor.base.redaction import redacted_yaml
+from finetune_monitor.base.redaction import redacted_yaml, without_secrets
 from finetune_monitor.models.export import Label, export_weights
 from finetune_monitor.models.prompts import cut_prompts
 from finetune_monitor.monitor.callback import FinetuneMonitor
@@ -208,7 +208,7 @@ def _finish(
             monitor.evaluate(trainer.step, trainer.epoch)
         if ended and distributed.is_main():
             with trainer.trainable.live_weights():
-                label = Label(config.output_dir.resolve().name, config.data.instance_prompt)
+                label = Label(config.output_dir.resolve().name, without_secrets(config.data.instance_prompt))
                 scheduler = None if monitor is None else monitor.scheduler
                 export_weights(pipeline, config.output_dir / LAST, {"step": trainer.step}, label, scheduler)
     finally:
