@@ -23,6 +23,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from skimage.data import astronaut
 from waitress import create_server
 
+from finetune_monitor.base.csv_files import plain_cell
 from finetune_monitor.base.files import sha256
 from finetune_monitor.studies.labeling.images import open_gallery
 from finetune_monitor.studies.labeling.questions import ordered
@@ -810,7 +811,8 @@ def standalone(tmp_path):
 def downloaded(page, selector):
     with page.expect_download() as waiting:
         page.locator(selector).click()
-    rows = list(csv.DictReader(io.StringIO(Path(waiting.value.path()).read_bytes().decode())))
+    read = csv.DictReader(io.StringIO(Path(waiting.value.path()).read_bytes().decode()))
+    rows = [{name: plain_cell(cell) for name, cell in row.items()} for row in read]
     assert tuple(rows[0]) == RATING_COLUMNS
     return [Rating(**{**row, "label": int(row["label"]), "duration_ms": int(row["duration_ms"])}) for row in rows]
 
