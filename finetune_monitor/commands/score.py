@@ -58,12 +58,18 @@ def _score(chosen: argparse.Namespace) -> int:
             base=None if chosen.base is None else shipped(chosen.base),
             strengths=None if chosen.strengths is None else list(dict.fromkeys(chosen.strengths)),
             prompts=list(dict.fromkeys(chosen.prompts)),
-            output_dir=chosen.output or Path("runs", f"score-{chosen.paths[0].resolve().stem}"),
+            output_dir=chosen.output or _default_output(chosen.paths[0]),
             config=chosen.config,
             changes=chosen.set,
             watch=chosen.watch,
         )
     )
+
+
+def _default_output(path: Path) -> Path:
+    """A folder named after the first path; `v1.5` is a name, and `ana.safetensors` has a suffix."""
+    found = path.resolve()
+    return Path("runs", f"score-{found.stem if found.is_file() else found.name}")
 
 
 def _strength(text: str) -> float:

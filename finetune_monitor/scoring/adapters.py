@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.text import first_line
 from finetune_monitor.models.adapters import adapted_layers
-from finetune_monitor.models.diffusers_hub import resolve_hub_model
+from finetune_monitor.models.diffusers_hub import PIPELINE, resolve_hub_model
 from finetune_monitor.models.export import ADAPTABLE
 from finetune_monitor.models.kohya import SD2_WIDTH
 from finetune_monitor.scoring.lora_files import FLUX, PEFT_CONFIG, PEFT_PREFIX, SD1, SD2, SD3, SDXL, Base, LoraFile
@@ -42,7 +42,10 @@ def load_base(model: str, dtype: torch.dtype | None, device: torch.device) -> An
         UserError: the model is not available or not complete.
     """
     found = resolve_hub_model(model)
-    options = {} if dtype is None else {"torch_dtype": dtype}
+    options: dict[str, Any] = {} if dtype is None else {"torch_dtype": dtype}
+    if isinstance(found, Path):
+        index = _config(found / PIPELINE.marker)
+        options |= {name: None for name, entry in index.items() if entry == [None, None]}  # SD3 without T5
     try:
         pipeline = DiffusionPipeline.from_pretrained(found, use_safetensors=True, **options)
     except (OSError, ValueError, RuntimeError) as error:
@@ -64,7 +67,7 @@ def base_of(model: str) -> Base:
     found = resolve_hub_model(model)
     if not isinstance(found, Path):
         return Base(None)
-    kind = KINDS.get(str(_config(found / "model_index.json").get("_class_name")))
+    kind = KINDS.get(str(_config(found / PIPELINE.marker).get("_class_name")))
     width = _config(found / "unet" / "config.json").get("cross_attention_dim")
     width = width if isinstance(width, int) else None
     return Base(SD2 if kind == SD1 and width == SD2_WIDTH else kind, width)

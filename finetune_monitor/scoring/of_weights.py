@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.base.interrupts import Interrupt
 from finetune_monitor.base.text import counted, visible
 from finetune_monitor.monitor.callback import FinetuneMonitor
+from finetune_monitor.record.grid import ELSEWHERE
 from finetune_monitor.record.history import SCORE, read_run
 from finetune_monitor.scoring.adapters import base_of, check_base, load_base, loaded
 from finetune_monitor.scoring.folder import ScoreFolder
@@ -65,19 +67,31 @@ class WeightScores:
             UserError: lists the files that cannot be scored; or the metrics or the base model are not available.
         """
         series = self._series()
-        trigger = next((file.trigger for each in series for file in each.files.values() if file.trigger), None)
-        options = self._options
+        self._plan(series)
+        triggers = list(dict.fromkeys(file.trigger for each in series for file in each.files.values() if file.trigger))
+        trigger = triggers[0] if triggers else None
+        options = self._with_recorded_prompts()
         self._config = make_config(options, trigger)
         self._grid = grid_in(self._config, options)
-        self._plan(series)
-        if not (options.prompts or options.config or trigger):
-            self._notes.say(f"no trigger word is known, so the prompts say {self._grid.prompts[0]!r}; set --prompts")
+        if not (options.prompts or options.config) and len(triggers) != 1:
+            why = (
+                f"the files have different trigger words ({', '.join(triggers)})" if triggers else "no trigger is known"
+            )
+            self._notes.say(f"{why}; the prompts say {self._grid.prompts[0]!r}: set --prompts if that is wrong")
         device = PartialState().device
         self._measured = make_metrics(self._config, device, self._grid.prompts, of_images=False)
         say_metrics(self._measured)
         self._pipeline = load_base(self._base, PRECISIONS[self._config.train.mixed_precision], device)
         if not options.watch:
             self._check_loading(series)
+
+    def _with_recorded_prompts(self) -> Options:
+        """The options with the prompts of an earlier run, which was made when other files were there."""
+        if self._options.prompts or self._options.config:
+            return self._options
+        grids = (read_run(place).grid for place in self._folder.runs.values())
+        prompts = next((grid.prompts for grid in grids if grid.sampler != ELSEWHERE), ())
+        return replace(self._options, prompts=prompts)
 
     @property
     def run_names(self) -> list[str]:
@@ -156,18 +170,20 @@ class WeightScores:
         self._notes.say(f"left out: {error}")
 
     def _check_loading(self, series: Sequence[Series]) -> None:
-        """Load every file once, before anything is rendered."""
+        """Load every file that will be scored once, before anything is rendered."""
+        runs = [(each, strength) for each in series for strength in self._strengths]
+        todo = [file for each, strength in runs for file in self._todo(each, _run_name(each, strength)).values()]
+        files = {file.path: file for file in todo}
+        if files:
+            print(f"found:    {counted(len(files), 'LoRA file')} of {counted(len(series), 'training')}", flush=True)
         problems = []
-        for each in series:
-            for file in each.files.values():
-                try:
-                    with loaded(self._pipeline, file, STRENGTH) as layers:
-                        if layers < file.layers and self._pipeline.components.get("unet") is not None:
-                            self._notes.say(
-                                f"{file.path}: only {layers} of its {file.layers} layers are in the base model"
-                            )
-                except UserError as error:
-                    problems.append(str(error))
+        for file in files.values():
+            try:
+                with loaded(self._pipeline, file, STRENGTH) as layers:
+                    if layers < file.layers and self._pipeline.components.get("unet") is not None:
+                        self._notes.say(f"{file.path}: the base model has only {layers} of its {file.layers} layers")
+            except UserError as error:
+                problems.append(str(error))
         all_problems(problems, f"{counted(len(problems), 'file')} cannot be loaded:")
 
     def _score_series(self, series: Series, strength: float, interrupt: Interrupt) -> None:

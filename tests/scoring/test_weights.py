@@ -8,13 +8,17 @@ import pytest
 import torch
 from peft import LoraConfig
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from finetune_monitor.cli import main
+from finetune_monitor.models.export import export_weights
 from finetune_monitor.record.history import read_run
 from support import scoring, tiny
 from support.scoring import score, write_config
 from support.scripted import add_lora, trained
+
+METRICS = "{brightness: {class: 'support.loops:Brightness'}, face_similarity: null, aesthetic: null}"
+SETS = ("monitor.grid.steps=1", "monitor.grid.images_per_prompt=1", f"monitor.metrics={METRICS}")
 
 
 @pytest.fixture
@@ -134,6 +138,21 @@ def test_a_run_of_our_own_is_scored_by_the_weights_of_its_steps(here, tiny_model
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", [tiny.sd3, tiny.flux])
+def test_a_lora_of_a_transformer(here, photos, kind):
+    base, trained_one = kind(), kind()
+    base.save_pretrained(here / "base")
+    trained_one.transformer.add_adapter(
+        LoraConfig(r=4, init_lora_weights=False, target_modules=["to_q", "to_k", "to_v"])
+    )
+    export_weights(trained_one, here / "exported", {"step": 1})
+    file = here / "exported/pytorch_lora_weights.safetensors"
+    config = write_config(here, here / "base", photos)
+    assert score(file, "--base", here / "base", "--config", config, "-o", "out") == 0
+    assert np.abs(pixels(here / "out", 1) - pixels(here / "out", 0)).max() > 5
+
+
+@pytest.mark.slow
 def test_unrelated_files_are_runs_of_their_own(here, tiny_model, config, capsys):
     for seed, name in ((1, "ana"), (2, "style_v2")):
         files = scoring.write_formats(here, scoring.lora(seed))
@@ -192,9 +211,19 @@ def test_every_run_has_its_own_wandb_run(here, tiny_model, config):
 
 def test_the_trigger_of_the_file_is_in_the_prompts(here, tiny_model, photos):
     files = scoring.write_formats(here, scoring.lora(1))
-    metrics = "{brightness: {class: 'support.loops:Brightness'}, face_similarity: null, aesthetic: null}"
-    sets = ["monitor.grid.steps=1", "monitor.grid.images_per_prompt=1", f"monitor.metrics={metrics}"]
-    assert score(files["kohya"], "--base", tiny_model, "--references", photos, "--set", *sets, "-o", "out") == 0
+    assert score(files["kohya"], "--base", tiny_model, "--references", photos, "--set", *SETS, "-o", "out") == 0
     grid = json.loads((here / "out/run.json").read_text())["grid"]
     assert grid["prompts"][0] == "a photo of sks person"
     assert len(grid["prompts"]) == 4
+
+
+def test_the_prompts_stay_when_files_with_other_words_appear(here, tiny_model, photos):
+    (here / "loras").mkdir()
+    for seed, name in ((1, "b"), (2, "a")):
+        file = scoring.write_formats(here, scoring.lora(seed))["kohya"]
+        words = {"modelspec.trigger_phrase": f"{name} person"}
+        save_file(load_file(file), here / f"loras/{name}.safetensors", metadata=words)
+        arguments = (here / "loras", "--base", tiny_model, "--references", photos, "--set", *SETS, "-o", "out")
+        assert score(*arguments) == 0
+    assert read_run(here / "out").grid.prompts == read_run(here / "out/a-1").grid.prompts
+    assert read_run(here / "out").grid.prompts[0] == "a photo of b person"
