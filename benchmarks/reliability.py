@@ -211,14 +211,14 @@ def report() -> str:
     injected = sum(int(re.match(r"\d+", row[2])[0]) for row in faults)
     survived = sum(int(row[3]) for row in faults)
     fault_columns = ["fault", "test", "cases", "passed"]
-    input_columns = ["what", "files", "mutations", "refused", "read", "foreign exceptions"]
+    input_columns = ["what", "files", "mutations", "refused", "read", "unexpected exceptions"]
     bit_columns = ["file", "bits", "flipped", "refused", "without effect", "other content"]
     cost_columns = ["checkpoint", "parameters", "MB", "written in ms", "verified in ms"]
     left, many = ["---", "---"], ["---:"] * 5
     return f"""# Faults, damage, and loss, measured
 
 Written by `python -m benchmarks.reliability`, with fixed seeds. Processes, signals, disks, and file systems are real
-wherever they can be: children that are killed, small file systems that fill up, mounts that refuse.
+wherever they can be: child processes are killed, small file systems fill up, and mounts refuse operations.
 
 ## Faults
 
@@ -228,8 +228,8 @@ wherever they can be: children that are killed, small file systems that fill up,
 
 ## Damaged files
 
-Values, lines, and bytes of small whole files were exchanged, cut, repeated, or overwritten. A file is either refused
-with a message for the user, or read. Every other exception is foreign.
+Values, lines, and bytes of small intact files were replaced, cut, repeated, or overwritten. A damaged file is either
+refused with a message for the user, or read. Any other exception is unexpected.
 
 {table(input_columns, inputs, [*left, *many[:4]])}
 

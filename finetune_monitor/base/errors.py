@@ -23,11 +23,12 @@ class UserError(Exception):
 
 
 def disk_problem(error: OSError) -> str | None:
-    """What to say of an error that is one of the disk, such as a full one; None for any other."""
+    """The message for an error of the disk, such as a full one; None for any other error."""
     if error.errno not in OF_THE_DISK:
         return None
     place = f"{error.filename}: " if error.filename else ""
-    return f"{place}cannot be written ({error.strerror}); make room, or mend the disk, and run the same command again"
+    remedy = "free some space or repair the disk, and run the same command again"
+    return f"{place}cannot be written ({error.strerror}); {remedy}"
 
 
 def _fit(line: str) -> str:

@@ -56,7 +56,7 @@ def flush(handle: int) -> None:
 def _say_unflushed(answer: str) -> None:
     """Warn once in a process."""
     logger.warning(
-        "the file system does not confirm what it has written (%s); the newest files may be lost if the system crashes",
+        "the file system cannot flush files to disk (%s); the newest files may be lost if the system crashes",
         answer,
     )
 

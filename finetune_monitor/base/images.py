@@ -148,7 +148,7 @@ def passed_over(folder: str | Path) -> str | None:
     if not others:
         return None
     named = some_of(others, EXAMPLES_NAMED)
-    return f"{folder}: {len(found):,} found, {len(used):,} used; passed over: {named}"
+    return f"{folder}: {len(found):,} found, {len(used):,} used; skipped: {named}"
 
 
 def _why_not(entry: "os.DirEntry[str]") -> str:

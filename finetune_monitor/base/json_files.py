@@ -89,7 +89,7 @@ def as_whole(value: Any) -> int:
 
 def as_text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"found {_quoted(value)}, expected a text")
+        raise TypeError(f"found {_quoted(value)}, expected text")
     return value
 
 

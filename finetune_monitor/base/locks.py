@@ -42,4 +42,6 @@ def unlock(file: IO[Any]) -> None:
 @cache
 def _say_unlocked(answer: str) -> None:
     """Warn once in a process."""
-    logger.warning("the file system has no locks (%s); make sure that no two processes write to one folder", answer)
+    logger.warning(
+        "the file system does not support locks (%s); make sure that no two processes write to the same folder", answer
+    )

@@ -13,12 +13,12 @@ def add_purge(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "purge",
         help="remove every image of a run or a sweep, and keep the numbers",
         description="Remove images, thumbnails, and copies of reference photos of a run, or of all runs of a sweep, "
-        "also in its page, TensorBoard, and W&B. Scores, curves, prompts, and weights stay. Photos elsewhere, and what "
-        "was sent to W&B or the Hugging Face Hub, are not touched.",
+        "including those in its page and in the local files of TensorBoard and W&B. Scores, curves, prompts, and "
+        "weights stay. Photos elsewhere, and anything sent to W&B or the Hugging Face Hub, are not touched.",
     )
     parser.add_argument("folder", type=Path, metavar="RUN", help="a run's output_dir, or a sweep's")
-    parser.add_argument("--yes", action="store_true", help="do not ask")
-    parser.set_defaults(run=_purge, kept="; run the same command to continue")
+    parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")
+    parser.set_defaults(run=_purge, kept="; run the same command again to continue")
 
 
 def _purge(chosen: argparse.Namespace) -> int:
@@ -33,7 +33,7 @@ def _purge(chosen: argparse.Namespace) -> int:
         found = purge_folder(chosen.folder)
     except OSError as error:
         raise UserError(
-            f"{error.filename or chosen.folder}: cannot remove it ({error.strerror}); fix that and run the same command"
+            f"{error.filename or chosen.folder}: cannot be removed ({error.strerror}); fix that and run purge again"
         ) from error
     print(f"removed:   {counted(found.removed, 'file')}")
     print(f"rewritten: {counted(found.rewritten, 'file')}, without images")
@@ -48,5 +48,5 @@ def _is_wanted(folder: str) -> bool:
         UserError: there is nobody to ask.
     """
     if not sys.stdin.isatty():
-        raise UserError(f"{folder}: found no terminal to ask in, expected --yes; add it to remove the images")
+        raise UserError(f"{folder}: found no terminal to confirm in, expected --yes; add it to remove the images")
     return input(f"Remove all images in {folder}? This cannot be undone. [y/N] ").strip().lower() in ("y", "yes")

@@ -1,4 +1,4 @@
-"""The command `finetune-monitor score`: judge images, LoRA files, and base models that others have made."""
+"""The command `finetune-monitor score`: score images, LoRA files, and base models of any origin."""
 
 import argparse
 import math
@@ -10,8 +10,8 @@ def add_score(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser = commands.add_parser(
         "score",
         help="score images and LoRA files of any trainer, or a base model",
-        description="Score images and LoRA files of any trainer, or a base model, with the monitor's metrics. The same "
-        "command continues where it ended: what is recorded is not scored again.",
+        description="Score images and LoRA files of any trainer, or a base model, with the monitor's metrics. Run "
+        "the same command again to continue: what is recorded is not scored again.",
     )
     parser.add_argument(
         "paths",
@@ -23,23 +23,29 @@ def add_score(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser.add_argument(
         "--references", type=Path, metavar="FOLDER", help="photos of the subject; required unless --config names them"
     )
-    parser.add_argument("--base", metavar="MODEL", help="base model of LoRA files: its folder or hub id")
-    parser.add_argument("--strengths", type=_strength, nargs="+", metavar="S", help="of LoRA files; default: 1.0")
+    parser.add_argument("--base", metavar="MODEL", help="base model of the LoRA files: its folder or hub id")
+    parser.add_argument(
+        "--strengths", type=_strength, nargs="+", metavar="S", help="strengths of LoRA files; default: 1.0"
+    )
     parser.add_argument(
         "--prompts",
         nargs="+",
         default=(),
         metavar="TEXT",
-        help="prompts to render LoRA files with; for images, the trainer's prompts in its order",
+        help="prompts to render LoRA files with; for images, the trainer's prompts, in its order",
     )
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="a training config, whose grid, metrics, and sinks are used"
     )
     parser.add_argument(
-        "--set", nargs="+", default=(), metavar="KEY=VALUE", help="keys of such a config, such as monitor.grid.steps=20"
+        "--set",
+        nargs="+",
+        default=(),
+        metavar="KEY=VALUE",
+        help="config keys to override, such as monitor.grid.steps=20",
     )
     parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="default: runs/score-PATH")
-    parser.add_argument("--watch", action="store_true", help="go on as files appear, until Ctrl-C")
+    parser.add_argument("--watch", action="store_true", help="keep scoring new files as they appear, until Ctrl-C")
     parser.set_defaults(run=_score)
 
 
@@ -50,7 +56,9 @@ def _score(chosen: argparse.Namespace) -> int:
     from finetune_monitor.training.shipped import shipped
 
     if chosen.references is None and chosen.config is None:
-        raise UserError("--references: found none, expected a folder with photos of the subject")
+        raise UserError(
+            "--references: found none, expected a folder with photos of the subject; add it, or a --config with photos"
+        )
     return score(
         Options(
             paths=[Path(shipped(str(path))) for path in chosen.paths],

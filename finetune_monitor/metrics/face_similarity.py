@@ -43,13 +43,15 @@ class FaceSimilarity:
 
     Args:
         references: photos of the person; if a photo shows several people, the largest face counts, with a warning.
+            Photos without a face are left out, with a warning.
         recognizer: a `FaceReader` shared with other metrics, or an argument for one: `dlib` (comes with the package),
             `vggface2`, `casia-webface`, `sface`, or the path of a recognizer in ONNX format.
         device: the device that detector and recognizer run on.
         held_out: other photos of the person, which the model was not trained on.
 
     Raises:
-        UserError: photos cannot be read or show no face (all of them are listed), or weights are not available.
+        UserError: photos cannot be read, too few of them show a face (all others are listed), or weights are not
+            available.
     """
 
     name = NAME

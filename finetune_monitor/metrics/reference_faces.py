@@ -89,7 +89,7 @@ def _say_without_face(everything: ReferencePhotos, photos: ReferencePhotos) -> N
         all_problems(problems, f"{count}, expected {needed}:")
     if without:
         warnings.warn(
-            f"photos without a face: {', '.join(without)}; images are not compared with them; training uses them",
+            f"photos without a face: {', '.join(without)}; images are not compared with them, but training uses them",
             stacklevel=4,
         )
 

@@ -135,7 +135,7 @@ class OnnxRecognizer:
         said = zip(("mean", "std"), scale, strict=True)
         self._mean, self._std = (_onnx_number(file, metadata, key, otherwise) for key, otherwise in said)
         if self._std == 0:
-            raise UserError(f"{file}: found std=0 in its metadata, expected another number")
+            raise UserError(f"{file}: found std=0 in its metadata, expected a nonzero number")
         self._none = self._run([np.full((self._size, self._size, 3), 127.5)])[:0]
 
     def embed(self, images: Sequence[Image.Image], faces: Sequence[Face]) -> Embeddings:

@@ -17,7 +17,7 @@ Hook = Callable[[Evaluation, Decision], object]
 
 
 class Audience:
-    """Everything that is told about a run.
+    """The sinks and hooks of a run.
 
     Attributes:
         sinks: those that have been started and have not failed.

@@ -55,15 +55,16 @@ class FinetuneMonitor:
 
     `start` evaluates step 0, the untouched model, and `on_step_end` evaluates every `every` steps. As a context
     manager, the monitor starts and closes itself, even after an error. Nothing that the training loop owns is changed:
-    modules, modes, and random generators are restored. If a render, a metric, a sink, or a hook fails, this is reported
-    once and recorded as missing, and training continues. It is an error only if nothing can be rendered at the start.
+    modules, modes, and random generators are restored. If rendering, a metric, a rule, a sink, or a hook fails, one
+    warning says so, the record marks what is missing, and training continues. It is an error only if no image can be
+    rendered at the start.
 
     With several processes (torch.distributed), create it on every process: each renders its share, the first one
     writes, and all get the same decision.
 
     Args:
         pipeline: a text-to-image pipeline of diffusers (Stable Diffusion 1.x, 2.x, 3.x, SDXL, Flux) with the modules
-            being trained; or images that another tool has rendered, which have no weights to keep.
+            being trained; or images from another tool, which have no weights to keep.
         grid: prompts, each with its seeds.
         metrics: what to measure, including `Starred` metrics; the metric of the first stopping rule (or the first
             metric) determines the best step.
@@ -85,9 +86,9 @@ class FinetuneMonitor:
         resume_step: resume a recorded run from this step; later evaluations are dropped from the record.
         on_failure: what to do if the first evaluation of a run cannot render any image: "raise" a `UserError`, or
             "warn" and train without images.
-        evaluation_timeout: seconds that the metrics, rules, sinks, and hooks of one evaluation may take together,
-            without rendering; what is not finished is missing, and training continues. None: no limit. It needs the
-            main thread, and cannot interrupt a library that never returns to Python.
+        evaluation_timeout: seconds that the metrics, rules, sinks, and hooks of one evaluation may take together, not
+            counting rendering; what is not finished by then is missing, and training continues. None: no limit. It
+            works only in the main thread, and cannot interrupt a library that never returns to Python.
 
     Attributes:
         record: the writer of the run directory; None on every process but the first.
@@ -97,8 +98,8 @@ class FinetuneMonitor:
         UserError: `output_dir` is in use by another process, holds another run, or was recorded with a different grid
             or different metrics; or the grid's images do not fit into memory.
         ValueError: there is no metric, or several with the same name; `every` is below 1 or `max_overhead` not between
-            0 and 1; `keep` or `on_failure` is none of the choices, or `keep` needs a second score; a rule does not work
-            with the grid or the metrics; or `Renderer` rejects the pipeline, sampler, size, or negative prompt.
+            0 and 1; `keep` or `on_failure` is not one of the choices, or `keep` needs a second score; a rule does not
+            work with the grid or the metrics; or `Renderer` rejects the pipeline, sampler, size, or negative prompt.
     """
 
     def __init__(
@@ -125,7 +126,9 @@ class FinetuneMonitor:
         if on_failure not in ON_FAILURE:
             raise ValueError(f"on_failure: found {on_failure!r}, expected one of {', '.join(ON_FAILURE)}")
         if evaluation_timeout is not None and not evaluation_timeout > 0:
-            raise ValueError(f"evaluation_timeout: found {evaluation_timeout}, expected seconds above 0, or None")
+            raise ValueError(
+                f"evaluation_timeout: found {evaluation_timeout}, expected a number of seconds above 0, or None"
+            )
         self._on_failure = on_failure
         self.rules = [stopping] if isinstance(stopping, StoppingRule) else list(stopping)
         self.metrics, self._budget = list(metrics), Budget(every, max_overhead)
@@ -182,7 +185,7 @@ class FinetuneMonitor:
         """Evaluate step 0, the untouched model, of a new run; do nothing if the run has evaluations.
 
         Raises:
-            UserError: no image can be rendered, unless `on_failure` is "warn". The directory is free again.
+            UserError: no image can be rendered, unless `on_failure` is "warn". The directory can then be used again.
         """
         if self._is_new and not self.evaluations:
             try:
@@ -193,12 +196,12 @@ class FinetuneMonitor:
         return self
 
     def on_step_end(self, step: int, epoch: float | None = None, loss: float | None = None) -> bool:
-        """Evaluate if a multiple of `every` was reached and the budget allows it.
+        """Evaluate if a multiple of `every` was reached or passed, and the budget allows it.
 
         The first call of a monitor that was not started evaluates, too.
 
         Args:
-            step: optimizer steps so far; it may grow by more than 1.
+            step: optimizer steps so far; it may increase by more than 1 per call.
             epoch: recorded with the evaluation.
             loss: the loss of this step, for rules that watch it; with several processes, pass it on all of them.
 
@@ -340,7 +343,7 @@ class FinetuneMonitor:
         """Whether to evaluate this step; a step count that restarts with each epoch is warned about once."""
         if self._is_new and not self.evaluations:
             if step:
-                text = f"the first evaluation is that of step {step}, so there is no untouched model to compare with"
+                text = f"the first evaluation is at step {step}, so there is no untouched model to compare with"
                 self._evaluator.warn("start", f"{text}: call start() before the training loop, or use `with`")
             return True
         if self.latest is not None and step < self.latest.step:
@@ -454,7 +457,7 @@ class FinetuneMonitor:
         """Check that the record can be written; the first process checks for all."""
         if not distributed.gather(self.record is None or self.record.is_open)[0]:
             raise UserError(
-                f"{self.output_dir}: this monitor was closed, or another one of this process has taken over; use the "
+                f"{self.output_dir}: this monitor was closed, or another one in this process has taken over; use the "
                 "newest one"
             )
 
@@ -463,7 +466,7 @@ class FinetuneMonitor:
         if steps := ", ".join(str(each.step) for each in self.record.postponed):
             self._evaluator.warn(
                 "postponed",
-                f"{self.output_dir}: has no record of step {steps}; make room on the disk, and resume to repeat it",
+                f"{self.output_dir}: has no record of step {steps}; free some disk space, and resume to repeat it",
             )
 
     def _note_end(self, summary: RunSummary) -> RunSummary:

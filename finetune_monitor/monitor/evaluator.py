@@ -54,7 +54,7 @@ class WarnOnce:
 
 @runtime_checkable
 class FoundImages(Protocol):
-    """Images that another tool has rendered; it stands for both the pipeline and its renderer.
+    """Images that another tool has rendered; they take the place of both the pipeline and its renderer.
 
     pipeline: without components.
     size: height and width of the largest image in pixels.
@@ -278,8 +278,8 @@ def _check_rendered(rendered: Sequence[Image | None], failure: str) -> None:
     reason = next((why for _, why in found if why), "")
     if reason and not any(has_image for has_image, _ in found):
         raise UserError(
-            f"the grid cannot be rendered, so this training could not be monitored: {reason}. To train all the same, "
-            "set on_failure to warn"
+            f"the grid cannot be rendered, so this training could not be monitored: {reason}. To train without "
+            "images, set on_failure to warn"
         )
 
 
@@ -314,7 +314,7 @@ def _finite(found: Estimate) -> Estimate:
 def _by_name(found: object) -> Mapping[str, Any]:
     """The same, after checking that it names what it holds."""
     if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
-        raise TypeError(f"found {reprlib.repr(found)}, expected a dict with the names of columns as its keys")
+        raise TypeError(f"found {reprlib.repr(found)}, expected a dict with column names as its keys")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Call the user's metrics, rules, sinks, and hooks: whatever they raise, return, or wait for, training goes on."""
+"""Call the user's metrics, rules, sinks, and hooks: whatever they raise, return, or wait for, training continues."""
 
 import math
 import signal
@@ -79,7 +79,7 @@ class UserCode:
 
     def _in_words(self, error: BaseException) -> str:
         if isinstance(error, TimedOut):
-            return f"metrics, rules, sinks, and hooks took over {self._seconds:g} s (evaluation_timeout)"
+            return f"metrics, rules, sinks, and hooks took longer than {self._seconds:g} s (evaluation_timeout)"
         return in_words(error)
 
 

@@ -124,7 +124,7 @@ class RunHistory:
     def why(self) -> str:
         """The reason in words."""
         detail = _text(self._ended.get("detail")) or ""
-        return why(self.reason, detail) if self.has_ended else "it is running, or was killed"
+        return why(self.reason, detail) if self.has_ended else "it is in progress, or was killed"
 
     @property
     def best_metric(self) -> str | None:

@@ -55,7 +55,7 @@ def lock(output_dir: Path, takes_over: bool = False) -> IO[str]:
         raise UserError(f"{output_dir / LOCK}: {error.strerror}; expected a lock of ours; remove it") from error
     key = _key(file)
     if takes_over and (mine := _held.get(key)) is not None and not mine.closed:
-        logger.warning("%s: an earlier monitor of this process was not closed; this one takes over", output_dir)
+        logger.warning("%s: an earlier monitor in this process was not closed; this one takes over", output_dir)
         unlock(mine)
     if not try_lock(file):
         file.seek(0)

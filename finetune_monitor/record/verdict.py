@@ -1,7 +1,7 @@
-"""The verdict on a run, in words: what was reached, what equals it, what went wrong, why it ended, what to do next.
+"""The verdict on a run, in words: how good it is, which steps are as good, what went wrong, why it ended, what to do.
 
-Every sentence is either a fact of the record or a comparison whose 95% interval excludes zero. Comparisons of several
-steps are not corrected for their number.
+Every sentence states a fact of the record, or a comparison with its 95% interval. A step is called better or worse only
+if that interval excludes zero. Nothing is corrected for the number of comparisons.
 """
 
 import math
@@ -19,7 +19,7 @@ from finetune_monitor.record.pareto import pareto_columns
 from finetune_monitor.stats.estimate import NO_ESTIMATE, Estimate, shown
 
 MAX_STEPS = "train.max_steps"
-"""The setting of a training config that says how long it would have been."""
+"""The key of a training config that sets the length of the training."""
 
 NO_RULES = (StopReason.MAX_STEPS, StopReason.FAILED, StopReason.INTERRUPTED, StopReason.NOT_FINITE)
 """Reasons why a run ends without a stopping rule."""
@@ -32,9 +32,9 @@ FEW_PHOTOS = 5
 class Verdict:
     """The verdict on a run.
 
-    outcome: "better", "equal" (no significant change), or "worse" than the base model, "unmeasured", or "unjudged" (no
-        step beyond the base model).
-    sentences: in the order in which they are read.
+    outcome: "better" than the base model, "equal" (no significant change, or no base model to compare with), "worse",
+        "unmeasured", or "unjudged" (no step beyond the base model).
+    sentences: in reading order.
     """
 
     outcome: str
@@ -86,11 +86,11 @@ class _Judged:
     def reached(self) -> tuple[str, str]:
         """The outcome, and a sentence on what the best step has reached."""
         if not self.history.evaluations:
-            return "unjudged", "No evaluation is recorded yet, so there is nothing to judge."
+            return "unjudged", "No evaluation has been recorded yet, so there is nothing to judge."
         if not self.points:
-            return "unmeasured", f"{self.metric} was measured in no evaluation, so no step can be chosen."
+            return "unmeasured", f"{self.metric} could not be measured in any evaluation, so there is no best step."
         if not any(self.points) and self.last.step == 0:
-            return "unjudged", "Only the base model was evaluated, so there is nothing to judge yet."
+            return "unjudged", "Only the base model has been evaluated, so there is nothing to judge yet."
         if self.best is None:
             return self._without_best()
         change = self._change_from_base(self.best)
@@ -101,7 +101,7 @@ class _Judged:
         if not _is_beyond_zero(change, self.sign):
             return "equal", (
                 f"Step {self.best.step} has the best {self.metric}, but its change from the base model, "
-                f"{shown(change)}, can be chance."
+                f"{shown(change)}, may be chance."
             )
         return "better", f"Step {self.best.step} is the best: {self._how_far(self.best, change)}."
 
@@ -111,14 +111,13 @@ class _Judged:
         change = self._change_from_base(last) if last.step else None
         if change is not None and _is_beyond_zero(change, -self.sign):
             return "worse", (
-                f"The training made the model worse: {self._worsened_by(change)} from the base model to step "
-                f"{last.step}."
+                f"Training made the model worse: {self._worsened_by(change)} from the base model to step {last.step}."
             )
         if self._lost_its_subject():
-            return "worse", "The training made the model worse: most of its images can no longer be measured."
-        can_be_chance = "" if change is not None and _is_beyond_zero(change, self.sign) else ", which can be chance"
-        said = "" if change is None else f"; step {last.step} differs by {shown(change)}{can_be_chance}"
-        return "equal", f"No step is better than the base model by {self.metric}{said}."
+            return "worse", "Training made the model worse: most of its images can no longer be measured."
+        may_be_chance = "" if change is not None and _is_beyond_zero(change, self.sign) else ", which may be chance"
+        said = "" if change is None else f"; step {last.step} differs by {shown(change)}{may_be_chance}"
+        return "equal", f"By {self.metric}, no step is better than the base model{said}."
 
     def _change_from_base(self, point: Point) -> Estimate | None:
         return change_between(self.points[0], point, self.metric) if 0 in self.points else None
@@ -135,7 +134,7 @@ class _Judged:
         return f"{self._score(point)}, a change of {shown(change)} from the base model"
 
     def equal_steps(self) -> Iterator[str]:
-        """Which steps cannot be told apart from the best one, and which of them is better in another score."""
+        """Which steps do not differ significantly from the best one, and which of them is better by another score."""
         if self.best is None:
             return
         best, trained = self.best, [step for step in self.points if step]
@@ -143,15 +142,15 @@ class _Judged:
         if not equal:
             return
         also = self._better_by_another(best, equal)
-        noun = "Steps" if len(equal) > 1 else "Step"
-        yield f"{noun} {_ranges(equal, trained)} cannot be told apart from it{also}."
+        noun, verb = ("Steps", "do") if len(equal) > 1 else ("Step", "does")
+        yield f"{noun} {_ranges(equal, trained)} {verb} not differ significantly from it{also}."
 
     def _differs(self, point: Point, other: Point) -> bool:
         change = change_between(point, other, self.metric)
         return _is_beyond_zero(change, 1.0) or _is_beyond_zero(change, -1.0)
 
     def _better_by_another(self, best: Point, equal: Sequence[int]) -> str:
-        """The step among equals that a second score prefers, if it differs from the best step in it."""
+        """The equal step that is best by a second score, if it is significantly better there than the best step."""
         pair = pareto_columns(self.history.columns, self.metric)
         if pair is None:
             return ""
@@ -172,13 +171,14 @@ class _Judged:
             return
         change = change_between(self.best, last, self.metric)
         if _is_beyond_zero(change, -self.sign):
-            yield f"After it, {self._worsened_by(change)} until step {last.step}: later weights are worse."
+            fall = f"{self._worsened_by(change)} until step {last.step}"
+            yield f"After step {self.best.step}, {fall}: later weights are worse."
 
     def _worsened_by(self, change: Estimate) -> str:
         return f"{self.metric} {'fell' if self.sign > 0 else 'rose'} by {shown(_size(change))}"
 
     def alarms(self) -> Iterator[str]:
-        """The alarms at the best step, and at the last one those that do not sound at the best."""
+        """The alarms at the best step, and those at the last step that do not sound at the best one."""
         said: set[str] = set()
         steps = [self.best.step if self.best else None, self.last.step if self.history.evaluations else None]
         for evaluation in (self.history.at(step) for step in dict.fromkeys(steps) if step is not None):
@@ -193,8 +193,8 @@ class _Judged:
             return
         first, last = self.history.evaluations[0], self.last
         if not self.points or self._lost_its_subject():
-            before = f", {_share(first, self.metric)} at step {first.step}" if first is not last else ""
-            yield f"{self.metric} was measured in {_share(last, self.metric)} images at step {last.step}{before}."
+            before = f", and in {_share(first, self.metric)} at step {first.step}" if first is not last else ""
+            yield f"{self.metric} could be measured in {_share(last, self.metric)} images at step {last.step}{before}."
 
     def _lost_its_subject(self) -> bool:
         """Whether most images could be measured at the first evaluation, and can no longer be at the last."""
@@ -206,12 +206,13 @@ class _Judged:
         if not self.history.evaluations:
             return
         if not self.history.has_ended:
-            yield f"So far, step {self.last.step} is the last; {self.history.why}."
+            yield f"Step {self.last.step} is the last one recorded; {self.history.why}."
             return
         most, reason = self._max_steps(), self.history.reason
         is_early = most > self.last.step and reason not in (None, *NO_RULES)
-        saved = f", which saved {most - self.last.step} of {most} steps" if is_early else ""
-        yield f"The run ended at step {self.last.step}: {self.history.why}{saved}."
+        yield f"The run ended at step {self.last.step}: {self.history.why}."
+        if is_early:
+            yield f"Ending early saved {most - self.last.step} of {most} steps."
 
     def _max_steps(self) -> int:
         found = self.history.hparams.get(MAX_STEPS)
@@ -221,18 +222,18 @@ class _Judged:
         """What to do next."""
         reason = self.history.reason
         if outcome == "unmeasured":
-            yield "Look at the images, and check that the prompts show what the metric measures, such as a large face."
+            yield "Look at the images, and check that the prompts ask for what is measured, such as a large face."
         elif outcome == "worse":
             yield "Lower the learning rate, and check that the photos show one subject, large and sharp."
         elif reason == StopReason.MAX_STEPS and self.best is not None and self.best.step == self.last.step:
-            more = f"raise {MAX_STEPS} and run the same command" if self._max_steps() else "train longer"
+            more = f"raise {MAX_STEPS} and run the same command again" if self._max_steps() else "train longer"
             yield f"The best step is the last one, so more steps may help: {more}."
         if reason in (StopReason.DIVERGENCE, StopReason.NOT_FINITE):
             yield "Lower the learning rate before you resume."
         photos = self.history.weights.get(self.history.columns.get(self.metric, SIDE).metric, {}).get("references")
         if isinstance(photos, list) and len(photos) < FEW_PHOTOS and outcome in ("equal", "worse"):
             count = f"{len(photos)} photo{'s' * (len(photos) > 1)}"
-            yield f"The scores compare with {count} of the subject; 5 to 20 are usual."
+            yield f"The scores compare images with only {count} of the subject; use 5 to 20."
 
 
 def _is_beyond_zero(change: Estimate, sign: float) -> bool:
@@ -248,13 +249,13 @@ def _size(change: Estimate) -> Estimate:
 
 
 def _share(evaluation: Evaluation, column: str) -> str:
-    """How many images could be measured, as `7 of 8`."""
+    """How many images could be measured, such as `7 of 8`."""
     found = evaluation.scores.get(column, NO_ESTIMATE)
     return f"{found.n} of {found.n + found.missing}"
 
 
 def _ranges(steps: Sequence[int], known: Sequence[int]) -> str:
-    """Steps in words: three or more in a row, among the known ones, as `600 to 1200`."""
+    """Steps in words: three or more known ones in a row as `600 to 1200`."""
     groups: list[list[int]] = []
     for step in steps:
         is_next = groups and known.index(groups[-1][-1]) + 1 == known.index(step)

@@ -1,1 +1,1 @@
-"""Score what other trainers have made: images, LoRA files, and base models."""
+"""Score files of other trainers: images, LoRA files, and base models."""

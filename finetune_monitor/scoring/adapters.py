@@ -93,7 +93,7 @@ def check_base(file: LoraFile, model: str, base: Base) -> None:
     if kinds_differ or widths_differ:
         found, wanted = (own, base) if kinds_differ else (Base(None, own.width), Base(None, base.width))
         raise UserError(
-            f"{file.path}: found a LoRA for {found}, but --base {model} is {wanted}; name its own base model"
+            f"{file.path}: found a LoRA for {found}, but --base {model} is {wanted}; name the base model of this LoRA"
         )
 
 
@@ -109,7 +109,7 @@ def loaded(pipeline: Any, file: LoraFile, strength: float) -> Iterator[int]:
         changed = _changed_layers(pipeline)
         if not changed:
             raise UserError(
-                f"{file.path}: none of its {file.layers} layers is in the base model; name its own with --base"
+                f"{file.path}: none of its {file.layers} layers are in the base model; name its own with --base"
             )
         pipeline.set_adapters([NAME], [strength])
         yield changed
@@ -170,10 +170,10 @@ def _scale(file: LoraFile) -> float:
         alpha, rank = float(config["lora_alpha"]), int(config["r"])
     except (KeyError, TypeError, ValueError):
         raise UserError(
-            f"{where}: found no lora_alpha and r, which PEFT writes next to its weights; add the file"
+            f"{where}: found no lora_alpha and r; PEFT writes this file next to the weights; copy it there"
         ) from None
     if config.get("rank_pattern") or config.get("alpha_pattern"):
         raise UserError(
-            f"{where}: found ranks or alphas of single layers, expected one for all; save it with diffusers"
+            f"{where}: found different ranks or alphas per layer, expected one for all; save it with diffusers"
         )
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)

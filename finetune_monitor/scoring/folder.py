@@ -23,7 +23,7 @@ UNSAFE = str.maketrans(dict.fromkeys('/\\:*?"<>|', "-"))
 
 
 class ScoreFolder:
-    """The runs of a score, by name; the folder is made for it, or holds an earlier score of the same paths.
+    """The runs of a score, by name, in a new folder or in one that holds an earlier score of the same paths.
 
     Raises:
         UserError: it holds anything else, or cannot be written to.
@@ -50,7 +50,7 @@ class ScoreFolder:
         """Give every run a place: the folder itself if it is the only one, and otherwise a folder in it.
 
         Args:
-            titles: of the runs, by name; the folder is called so.
+            titles: by run, what to call its folder.
         """
         places = self._state["runs"]
         for name, title in titles.items():
@@ -63,7 +63,7 @@ class ScoreFolder:
         return self.folder / str(self._state["runs"][name])
 
     def history(self, name: str) -> RunHistory | None:
-        """What is recorded of a run; None if nothing is."""
+        """The record of a run; None if there is none."""
         place = self.place(name)
         return read_run(place) if (place / RUN).exists() else None
 
@@ -72,7 +72,7 @@ class ScoreFolder:
         return {int(step): [each["file"] for each in found] for step, found in self._entries(name).items()}
 
     def changed(self, name: str) -> list[str]:
-        """The files that are no longer what was scored."""
+        """The files that have changed since they were scored."""
         entries = [each for found in self._entries(name).values() for each in found if "sha256" in each]
         return [each["file"] for each in entries if self._is_other(each["file"], each["sha256"])]
 
@@ -88,7 +88,7 @@ class ScoreFolder:
         return self._hashed[file][1] != expected
 
     def start(self) -> None:
-        """Make the folder one of scores, which the same command continues."""
+        """Mark the folder as one of scores, which the same command continues."""
         self._write()
 
     def note(self, name: str, step: int, files: Sequence[Path], with_hash: bool) -> None:
@@ -116,9 +116,8 @@ def _checked(folder: Path, state: dict[str, Any], asked: Mapping[str, Any]) -> d
         raise UserError(f"{folder / STATE}: damaged; restore it from a backup, or choose another folder with -o")
     for key, wanted in asked.items():
         if state.get(key) != wanted:
-            raise UserError(
-                f"{folder}: holds the scores of other {key} ({json.dumps(state.get(key))}); choose another with -o"
-            )
+            found = f"found scores with {key} {json.dumps(state.get(key))}"
+            raise UserError(f"{folder}: {found}, expected {json.dumps(wanted)}; choose another folder with -o")
     return state
 
 
@@ -139,14 +138,15 @@ def _check_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         open_own(folder / LOCK).close()
     except OSError as error:
-        raise UserError(f"{folder}: cannot write to it ({error.strerror}); choose another one with -o") from error
+        raise UserError(f"{folder}: cannot write to it ({error.strerror}); choose another folder with -o") from error
 
 
 def _check_empty(folder: Path) -> None:
     if not folder.is_dir():
-        raise UserError(f"{folder}: found a file, expected a folder for the scores; choose another one with -o")
+        raise UserError(f"{folder}: found a file, expected a folder for the scores; choose another folder with -o")
     held = sorted(path.name for path in folder.iterdir() if path.name != LOCK)
     if held:
         raise UserError(
-            f"{folder}: found {', '.join(held[:3])}, expected an empty folder or earlier scores; choose another with -o"
+            f"{folder}: found {', '.join(held[:3])}, expected an empty folder or earlier scores; choose another folder "
+            "with -o"
         )

@@ -1,4 +1,4 @@
-"""What an image says of itself: the texts that ComfyUI, AUTOMATIC1111, and this package write into PNG files."""
+"""What an image says about itself: the texts that ComfyUI, AUTOMATIC1111, and this package write into PNG files."""
 
 import json
 import re
@@ -97,4 +97,4 @@ READERS: dict[str, Callable[[Mapping[str, str]], Said]] = {
     "parameters": _automatic1111,
     "prompt": _comfyui,
 }
-"""How each tool's texts are read, by the key that tells them apart."""
+"""How to read each tool's texts, by their key."""

@@ -123,7 +123,7 @@ def grid_of(groups: Sequence[Group]) -> PromptGrid:
     seeds = [[tuple(image.seed for image in images) for images in row.values()] for row in rows]
     known = all(None not in each and len(set(each)) == len(each) for step in seeds for each in step)
     if most > SEEDS_APART:
-        raise UserError(f"found {most} images of one prompt in a step, expected up to {SEEDS_APART}; score fewer")
+        raise UserError(f"found {most} images of one prompt in a step, expected at most {SEEDS_APART}; score fewer")
     options: dict[str, Any] = {"images_per_prompt": most}
     if known and len(labels) > 1 and all(len(set(step)) == 1 for step in seeds):
         same = {step[0] for step in seeds}
@@ -147,7 +147,7 @@ class UnknownSampler:
 
 
 class OtherTool:
-    """Stands for the pipeline of another tool: it has no components, and nothing to save."""
+    """Takes the place of another tool's pipeline: it has no components, and nothing to save."""
 
     scheduler = UnknownSampler()
     components: Mapping[str, Any] = MappingProxyType({})

@@ -48,7 +48,7 @@ SD1, SD2, SDXL, SD3, FLUX = (
 )
 
 WIDTHS = {768: SD1, 1024: SD2, 2048: SDXL}
-"""Base models by the numbers of a text token's embedding, which the attention to the prompt reads."""
+"""Base models by the width of a text token's embedding, which cross-attention reads."""
 
 SAID = {"sd_v1": SD1, "sd_v2": SD2, "sdxl": SDXL, "sd3": SD3, "flux": FLUX}
 ARCHITECTURES = {
@@ -73,18 +73,18 @@ TO_PROMPT = re.compile(r"attn2[._](?:processor[._])?to_[kv]")
 
 
 class NoLoraError(UserError):
-    """A file of other weights, which may stand among the LoRA files of a folder."""
+    """A file of other weights, which may be among the LoRA files of a folder."""
 
 
 @dataclass(frozen=True)
 class Base:
-    """What a LoRA is for. `name`: of the kind of model; None if unknown. `width`: numbers of a text token."""
+    """What a LoRA is for. `name`: of the kind of model; None if unknown. `width`: of a text token's embedding."""
 
     name: str | None
     width: int | None = None
 
     def __str__(self) -> str:
-        return self.name or f"a model with {self.width} numbers per text token"
+        return self.name or f"a model with text embeddings of width {self.width}"
 
 
 @dataclass(frozen=True)
@@ -150,22 +150,22 @@ def read_header(path: Path) -> dict[str, Any]:
             start = file.read(8)
             if path.suffix.lower() in PICKLED or start.startswith((b"\x80", b"PK")):
                 raise UserError(
-                    f"{path}: found a pickle, which can hold any program and is never run; expected {SUFFIX}; ask its "
-                    "author for that, or convert it in a place where you trust it"
+                    f"{path}: found a pickle, which can run any code and is never loaded; expected {SUFFIX}; ask its "
+                    "author for one, or convert it in an isolated environment"
                 )
             size = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
             if not 2 <= size <= LARGEST_HEADER:
-                raise UserError(f"{path}: found no safetensors file, expected a LoRA in that format; check the path")
+                raise UserError(f"{path}: not a safetensors file; expected a LoRA in that format; check the path")
             header = json.loads(file.read(size))
             end = max((tensor["data_offsets"][1] for name, tensor in header.items() if name != METADATA), default=0)
             found = file.seek(0, 2)
     except OSError as error:
         raise UserError(f"{path}: cannot read it ({error.strerror}); expected a LoRA file") from error
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise UserError(f"{path}: damaged or not complete ({error}); copy it again from its source") from error
+        raise UserError(f"{path}: damaged or incomplete ({error}); copy it again from its source") from error
     if found < 8 + size + end:
         raise UserError(
-            f"{path}: not complete: found {found:,} bytes, expected {8 + size + end:,}; copy it again from its source"
+            f"{path}: incomplete: found {found:,} bytes, expected {8 + size + end:,}; copy it again from its source"
         )
     return dict(header)
 
@@ -203,9 +203,13 @@ def _name(path: Path, folder: Path) -> str:
 def _check_kind(found: LoraFile) -> None:
     for part, kind in OTHERS.items():
         if any(part in key for key in found.shapes):
-            raise UserError(f"{found.path}: found {kind}, expected a LoRA, because diffusers cannot load it completely")
+            raise UserError(
+                f"{found.path}: found {kind}, which diffusers cannot load completely; expected a LoRA; leave it out"
+            )
     if found.layers == 0:
-        raise NoLoraError(f"{found.path}: found {_what_else(found.shapes)}, expected a LoRA; name a base with --base")
+        raise NoLoraError(
+            f"{found.path}: found {_what_else(found.shapes)}, expected a LoRA; name a base model with --base"
+        )
 
 
 def _what_else(shapes: Mapping[str, Any]) -> str:

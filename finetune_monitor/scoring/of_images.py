@@ -64,7 +64,7 @@ class ImageScores:
                 pass
 
     def names(self, run: str) -> Mapping[int, str]:
-        """What each step is, in words."""
+        """A description of each step."""
         return {step: f"step {step}" for step in self._folder.files(run)}
 
     def score(self, interrupt: Interrupt) -> None:
@@ -75,13 +75,15 @@ class ImageScores:
         groups, left_out = grouped(self._images())
         if left_out:
             self._notes.say(
-                f"{counted(len(left_out), 'image')} without a step, such as {left_out[0].path.name}: left out"
+                f"left out {counted(len(left_out), 'image')} without a step, such as {left_out[0].path.name}"
             )
         self._note_additions(name, groups)
         todo = [group for group in groups if group.step not in recorded]
         if late := [group for group in todo if recorded and group.step < recorded[-1]]:
             steps = ", ".join(str(group.step) for group in late)
-            self._notes.say(f"step {steps} came after step {recorded[-1]} was scored: left out; choose a new folder")
+            self._notes.say(
+                f"left out step {steps}: it appeared after step {recorded[-1]} was scored; choose a new folder"
+            )
         todo = [group for group in todo if group not in late]
         grid = history.grid if history else grid_of(groups) if groups else None
         complete = self._complete(todo, grid)
@@ -91,7 +93,7 @@ class ImageScores:
             self._score(name, complete, self._metrics(groups, grid), grid, interrupt)
 
     def _images(self) -> list[FoundImage]:
-        """The images that can be read; in a folder that is watched, others may still be being written."""
+        """The images that can be read; in a watched folder, others may still be incomplete."""
         files = image_files(self._source)
         for path in files:
             if path not in self._known and (not self._options.watch or _is_readable(path)):
@@ -112,7 +114,9 @@ class ImageScores:
         for group in groups:
             more = {os.path.abspath(image.path) for image in group.images} - set(scored.get(group.step, ()))
             if group.step in scored and more:
-                self._notes.say(f"step {group.step}: {counted(len(more), 'image')} came after it was scored: left out")
+                self._notes.say(
+                    f"step {group.step}: left out {counted(len(more), 'image')} that appeared after it was scored"
+                )
 
     def _score(
         self, name: str, todo: Sequence[Group], measured: Measured, grid: PromptGrid, interrupt: Interrupt
@@ -126,7 +130,7 @@ class ImageScores:
                 if interrupt.asked():
                     return
                 if extra := images.show(group):
-                    self._notes.say(f"step {group.step}: no cell of the grid for {extra[0].path.name}: left out")
+                    self._notes.say(f"step {group.step}: left out {extra[0].path.name}: the grid has no cell for it")
                 self._folder.note(name, group.step, [image.path for image in group.images], with_hash=False)
                 monitor.evaluate(group.step, group.epoch)
 
@@ -148,10 +152,10 @@ class ImageScores:
         images = [image for group in groups for image in group.images]
         tools = dict.fromkeys(image.tool for image in images if image.tool)
         print(f"found:    {counted(len(images), 'image')} of {counted(len(groups), 'step')}", end="")
-        print(f" (named as {' and '.join(tools)} does)" if tools else "")
+        print(f" (named in the style of {' and '.join(tools)})" if tools else "")
         if without_steps(groups):
             print(
-                f"note:     no name and no metadata has a step: all images are one evaluation, at step {groups[0].step}"
+                f"note:     found no step in names or metadata: all images are one evaluation, at step {groups[0].step}"
             )
         if any(image.seed is None for image in images):
             print("note:     not all seeds are known: the intervals assume that every image has its own noise")

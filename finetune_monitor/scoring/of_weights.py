@@ -35,7 +35,7 @@ STRENGTH = 1.0
 """The default strength of a LoRA."""
 
 UNFINISHED = 30.0
-"""Seconds without a change after which a file that is not complete is named."""
+"""Seconds without a change after which an incomplete file is named."""
 
 
 class WeightScores:
@@ -98,7 +98,7 @@ class WeightScores:
         return list(self._titles)
 
     def names(self, run: str) -> Mapping[int, str]:
-        """What each step is, in words."""
+        """A description of each step."""
         at = "" if self._strengths == [STRENGTH] else f" at strength {self._strength_of[run]:g}"
         return {step: self._shown(files[0]) + at for step, files in self._folder.files(run).items()}
 
@@ -146,7 +146,7 @@ class WeightScores:
         if not self._options.watch:
             all_problems(list(map(str, problems)), f"{counted(len(problems), 'file')} cannot be scored:")
             if self._sources and not self._read:
-                raise UserError(f"{self._sources[0]}: found no LoRA file, only other weights; expected at least one")
+                raise UserError(f"{self._sources[0]}: found only other weights, expected a LoRA file; check the path")
         return series_of(list(self._read.values()))
 
     def _is_known(self, path: Path) -> bool:
@@ -157,7 +157,7 @@ class WeightScores:
         return is_known
 
     def _refuse(self, path: Path, error: UserError) -> None:
-        """Leave a file out of what is watched; a new one may still be being written, so nothing is said of it yet."""
+        """Leave a file out of what is watched; a new one may still be incomplete, so it is not named yet."""
         if not self._options.watch:
             return
         if is_complete(path):
@@ -205,7 +205,7 @@ class WeightScores:
         last = max(recorded, default=0)
         todo = {step: file for step, file in series.files.items() if os.path.abspath(file.path) not in scored}
         for step in [step for step in todo if step <= last]:
-            self._notes.say(f"{todo.pop(step).path}: comes before step {last}, which is scored: left out")
+            self._notes.say(f"left out {todo.pop(step).path}: it comes before step {last}, which was scored already")
         return {step: file for step, file in todo.items() if file.path not in self._refused}
 
     def _score(
@@ -233,7 +233,7 @@ class WeightScores:
                 self._evaluate(monitor, name, step, file, strength)
 
     def _floor(self) -> Path | None:
-        """A run whose step 0 others can take."""
+        """A run whose step 0 others can copy."""
         places = (self._folder.runs[name] for name in self.run_names if name in self._folder.runs)
         return next((place for place in places if read_run(place).at(0) is not None), None)
 
@@ -248,7 +248,7 @@ class WeightScores:
             self._refuse(file.path, error)
 
     def _shown(self, file: str) -> str:
-        """A file's name, as short as it is clear."""
+        """A file's shortest clear name."""
         names = (found.name for path, found in self._read.items() if os.path.abspath(path) == file)
         return next(names, Path(file).name)
 
@@ -260,5 +260,5 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 def _run_name(series: Series, strength: float) -> str:
-    """Tells a run from all others; it does not change when files are added."""
+    """The unique name of a run, which does not change when files are added."""
     return f"{series.home / series.name} {strength:g}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Named:
-    """What the name of a file says; None where it says nothing.
+    """What the name of a file says; None where it does not say.
 
     tool: whose rule the name follows.
     series: what the files of one training have in common.

@@ -24,7 +24,7 @@ from finetune_monitor.stats.estimate import NO_ESTIMATE
 logger = logging.getLogger(__name__)
 
 POLL = 2.0
-"""Seconds between two looks for new files."""
+"""Seconds between two checks for new files."""
 
 
 def score(options: Options) -> int:
@@ -46,13 +46,13 @@ def score(options: Options) -> int:
 
 
 def _checked(options: Options) -> Sources:
-    """What the paths hold, after everything that can be checked in a moment."""
+    """What the paths hold, after all quick checks."""
     if options.references is not None:
         list_images(options.references)
     sources = find_sources(options.paths, options.base, model_in(options.config), options.watch)
     if options.strengths is not None and not sources.weights:
         raise UserError(
-            "--strengths: found no LoRA file, expected one, because only a LoRA has a strength; leave it out"
+            "--strengths: found no LoRA file, expected one, because only a LoRA has a strength; leave --strengths out"
         )
     return sources
 
@@ -69,7 +69,7 @@ def _rounds(scores: Sequence[ImageScores | WeightScores], watch: bool, interrupt
     for each in scores:
         each.score(interrupt)
     if watch and not interrupt.asked():
-        print("watching for new files; Ctrl-C ends", flush=True)
+        print("watching for new files; press Ctrl-C to stop", flush=True)
     while watch and not interrupt.asked():
         _wait(POLL, interrupt)
         for each in scores:
@@ -83,7 +83,7 @@ def _wait(seconds: float, interrupt: Interrupt) -> None:
 
 
 def _report(folder: ScoreFolder, scores: Sequence[ImageScores | WeightScores]) -> None:
-    """Print where the scores are and what they say; several runs get a page that shows them together."""
+    """Print the scores, the verdict, and where they are; several runs get a page that shows them together."""
     runs = folder.runs
     if not runs:
         print("nothing was scored")

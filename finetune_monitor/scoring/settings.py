@@ -22,7 +22,7 @@ from finetune_monitor.training.registry import METRICS
 from finetune_monitor.training.shipped import shipped
 
 SUBJECT = "sks person"
-"""What prompts call the subject where nothing else is known."""
+"""What prompts call the subject if nothing else is known."""
 
 PROMPTS = (
     "a photo of {}",
@@ -190,7 +190,7 @@ def _suitable(config: Config, prompts: Sequence[str], of_images: bool) -> tuple[
     missing: dict[str, str] = {}
     if of_images:
         missing |= {
-            name: "needs images of prompts that do not name the subject, which only a model can give"
+            name: "needs images of prompts that do not name the subject, which only the model can generate"
             for name, kind in kinds.items()
             if getattr(kind, "needs_probes", False)
         }

@@ -52,17 +52,19 @@ def find_sources(
 
 def _among_others(path: Path) -> str:
     if path.exists():
-        return "found a base model among other paths; name it with --base, once"
+        return "found a base model among other paths; name it only once, with --base"
     return NOWHERE
 
 
 def _check_model(path: Path) -> None:
-    """Check that a base model can be had; a path that looks like a hub id may also be mistyped."""
+    """Check that a base model is available; a path that looks like a hub id may also be mistyped."""
     try:
         resolve_hub_model(path)
     except UserError as error:
         raise (
-            error if path.exists() else UserError(f"{path}: no such file or folder; nor a base model: {error}")
+            error
+            if path.exists()
+            else UserError(f"{path}: no such file or folder, and not a base model either: {error}")
         ) from error
 
 
@@ -89,13 +91,13 @@ def _kind_of_file(path: Path) -> str:
     if path.suffix.lower() in (SUFFIX, *PICKLED):
         return "lora"
     if path.suffix.lower() in SUFFIXES:
-        raise UserError(f"{path}: found a single image, expected a folder of them; name its folder")
-    raise UserError(f"{path}: found no LoRA file, expected one that ends in {SUFFIX}, or a folder")
+        raise UserError(f"{path}: found a single image, expected a folder of images; name its folder")
+    raise UserError(f"{path}: not a LoRA file; expected one that ends in {SUFFIX}, or a folder")
 
 
 def _nothing_in(folder: Path) -> str:
     names = sorted(found.name for found in folder.iterdir() if not found.name.startswith("."))
-    held = f"found only {', '.join(names[:3])}" if names else "the folder is empty"
+    held = f"found only {', '.join(names[:3])}" if names else "found nothing"
     pickled = any(Path(name).suffix.lower() in PICKLED for name in names)
-    advice = f"; pickles are never run: convert them to {SUFFIX}" if pickled else ""
-    return f"{folder}: neither images nor LoRA files; {held}; expected images, or files that end in {SUFFIX}{advice}"
+    advice = f"pickles are never loaded: convert them to {SUFFIX}" if pickled else "check the path"
+    return f"{folder}: {held}, expected images, or files that end in {SUFFIX}; {advice}"

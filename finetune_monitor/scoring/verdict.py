@@ -1,4 +1,4 @@
-"""Which file at which strength is best, how sure that is, and what cannot be told apart from it."""
+"""Which file at which strength is best, how certain that is, and which others it is not significantly better than."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from finetune_monitor.report.sweep_answer.verdicts import Change, best_of, shown
 from finetune_monitor.stats.estimate import Estimate, shown
 
 MOST_NAMED = 5
-"""Others that a sentence names before it only counts the rest."""
+"""The number of files that a sentence names; it only counts the rest."""
 
 BASE = "the base model"
 
@@ -30,12 +30,12 @@ class Candidate:
 
 
 def verdict(runs: Sequence[tuple[RunHistory, Mapping[int, str]]], has_base: bool) -> list[str]:
-    """Sentences on what is best by the metric that determines the best step.
+    """Sentences about what is best by the metric that determines the best step.
 
     Every other candidate is compared with the best one on the images that both have.
 
     Args:
-        runs: the records, and in words what each of their steps is.
+        runs: each record, and a description of each of its steps.
         has_base: step 0 is the untouched base model.
     """
     metric = next((history.best_metric for history, _ in runs if history.best_metric), None)
@@ -43,7 +43,7 @@ def verdict(runs: Sequence[tuple[RunHistory, Mapping[int, str]]], has_base: bool
         return ["nothing was scored"]
     found = _candidates(runs, metric, has_base)
     if not found:
-        return [f"{metric} could not be measured in enough images, so there is no best one (was no face found?)"]
+        return [f"{metric} could not be measured in enough images, so there is no best file (was no face found?)"]
     higher = found[0].columns.get(metric, ScoreColumn()).more_is_better
     best = max(found, key=lambda each: each.level if higher else -each.level)
     if len(found) == 1:
@@ -60,7 +60,7 @@ def _caution(leads: Sequence[Estimate]) -> list[str]:
     intervals = sum(not math.isnan(lead.low) for lead in leads)
     if intervals < 2:
         return []
-    each = f"each of these {intervals} paired intervals has 95% confidence by itself"
+    each = f"each of these {intervals} paired intervals has 95% confidence on its own"
     return [f"{each}; the best of many owes part of its lead to chance"]
 
 
@@ -94,9 +94,9 @@ def _lead(other: Candidate, best: Candidate, metric: str, sign: float) -> Estima
 def _open_ones(others: Sequence[Candidate], leads: Sequence[Estimate]) -> list[str]:
     names = [other.name for other, lead in zip(others, leads, strict=True) if tone_of(lead) != "rise"]
     if not names:
-        return ["every other one is worse by more than chance"]
+        return ["all others are significantly worse"]
     more = f" and {len(names) - MOST_NAMED} others" if len(names) > MOST_NAMED else ""
-    return [f"it cannot be told apart from {', '.join(names[:MOST_NAMED])}{more}: the intervals include 0"]
+    return [f"it is not significantly better than {', '.join(names[:MOST_NAMED])}{more}"]
 
 
 def _against_base(best: Candidate, others: Sequence[Candidate], leads: Sequence[Estimate]) -> list[str]:

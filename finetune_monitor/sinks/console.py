@@ -77,7 +77,7 @@ def print_summary(history: RunHistory, console: Console | None = None, everythin
             console.print(table)
         if left_out := len(history.evaluations) - len(shown.evaluations):
             total = f"{len(history.evaluations):,} evaluations"
-            console.print(f"{left_out:,} of {total} are not in the table; finetune-monitor show --all prints each")
+            console.print(f"{left_out:,} of {total} are not in the table; print all with finetune-monitor show --all")
     if history.evaluations:
         console.print(escape(WHAT_THEY_KNOW), soft_wrap=True, highlight=False)
     for sentence in verdict(history).sentences:

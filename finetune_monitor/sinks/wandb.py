@@ -63,15 +63,16 @@ class WandbSink:
 
     Each evaluation logs its scores, `interval/NAME/low` and `high`, `ceiling/NAME`, `alarm/NAME` (the level),
     `monitor/seconds_*`, `monitor/overhead`, the image `grid`, and the table `images` with its own rows, for W&B's step
-    slider. From the second evaluation on, `pareto` is a scatter plot of two scores, one point a step; its table says
-    which steps no other one beats in both. The end logs `all_images`, the rows of all evaluations. So every image is
-    written twice, however long the run. Unmeasured values have no key. An alarm that did not sound at the previous
-    evaluation is also a W&B alert, which W&B sends by email or Slack according to the user's settings; an offline alert
-    waits for `wandb sync`.
+    slider. From the second evaluation on, `pareto` is a scatter plot of two scores, with one point per step; its table
+    names the steps that no other step beats in both. The end logs `all_images`, the rows of all evaluations, so every
+    image is written twice, however long the run, and sets `verdict` in the summary. Unmeasured values have no key. An
+    alarm that did not sound at the previous evaluation is also a W&B alert, which W&B sends by email or Slack according
+    to the user's settings; an offline alert waits for `wandb sync`.
 
     Args:
-        mode: "online" sends to W&B, "offline" writes files for `wandb sync`, "disabled" does nothing. WANDB_MODE in the
-            environment can only make it more private. What is None below is that of the other WANDB_* variables.
+        mode: "online" sends to W&B, "offline" writes files for `wandb sync`, "disabled" does nothing. WANDB_MODE and
+            WANDB_DISABLED in the environment can only make it more private. For arguments that are None, the other
+            WANDB_* variables apply.
         project: the W&B project; finetune-monitor if None and WANDB_PROJECT is not set.
         name: the run's name; wandb generates one if None.
         entity: a team or user; the account's default if None.
@@ -79,7 +80,7 @@ class WandbSink:
         group: runs with the same group appear together.
         tags: words to find the run by.
         job_type: the kind of run, such as train.
-        notes: a text about the run; the notices that belong to the scores follow it.
+        notes: text about the run; the verdict and the notices that belong to the scores follow it.
         run: a wandb run to write to; it stays open at the end, and the arguments other than `images` are ignored.
 
     Raises:

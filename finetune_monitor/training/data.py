@@ -121,7 +121,7 @@ def _to_pass_on(pixels: Float[Tensor, "b 3 r r"]) -> Float[Tensor, "b 3 r r"]:
         return pixels.share_memory_() if get_worker_info() is not None else pixels
     except (RuntimeError, OSError) as error:
         raise UserError(
-            f"data.workers: no room in shared memory to pass on photos ({str(error).splitlines()[0]}); enlarge "
+            f"data.workers: no space left in shared memory for photos ({str(error).splitlines()[0]}); enlarge "
             "/dev/shm (docker run --shm-size=8g), lower data.workers, or set it to 0"
         ) from error
 

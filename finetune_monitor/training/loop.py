@@ -145,11 +145,11 @@ class Trainer:
         return stopped or StopReason.MAX_STEPS
 
     def _finished(self, monitor: FinetuneMonitor | None) -> str:
-        """Why there is nothing left to train, and how to train on; empty if there is."""
+        """Why there is nothing left to train, and how to continue; empty if there is."""
         if monitor is not None and monitor.decision.stop:
-            return f"already stopped at step {self.step}: {monitor.decision.why}; to train on, change monitor.stopping"
+            return f"already stopped at step {self.step}: {monitor.decision.why}; to continue, change monitor.stopping"
         if self.step >= self.config.train.max_steps:
-            return f"already finished at step {self.step}; to train on, raise train.max_steps"
+            return f"already finished at step {self.step}; to continue, raise train.max_steps"
         return ""
 
     def _forecast(self, monitor: FinetuneMonitor | None) -> None:

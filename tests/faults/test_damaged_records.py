@@ -1,4 +1,4 @@
-"""A record of somebody else's that is a folder, a pipe or a looping link, or holds what does not belong there."""
+"""A record from elsewhere that is a folder, a pipe, or a looping link, or has content that does not belong there."""
 
 import json
 import os

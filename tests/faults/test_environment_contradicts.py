@@ -1,4 +1,4 @@
-"""The launcher's environment against the config: the config is used and that is said, or the run is refused."""
+"""The launcher's environment contradicts the config: the config is used with a warning, or the run is refused."""
 
 import pytest
 from accelerate import Accelerator

@@ -1,4 +1,4 @@
-"""An error in a step while workers read photos: they end, and so does the run, with the user's own error."""
+"""An error in a step while workers read photos: they end, and so does the run, with the original error."""
 
 import os
 import shutil
@@ -52,7 +52,7 @@ def test_a_photo_that_is_removed_ends_the_run_with_its_name(command, own_photos,
 def test_a_full_dev_shm_ends_the_run_and_says_what_to_do(command, tmp_path):
     small = 'mount -t tmpfs -o size=128k tmpfs /dev/shm && exec "$@"'
     with started(tmp_path / "said", ["unshare", "--mount", "sh", "-c", small, "sh", *command]) as training:
-        _ends_in_an_error(training, "no room in shared memory", "enlarge /dev/shm", "or set it to 0", seconds=60)
+        _ends_in_an_error(training, "no space left in shared memory", "enlarge /dev/shm", "or set it to 0", seconds=60)
 
 
 def _readers(training: Training) -> list[psutil.Process]:

@@ -1,4 +1,4 @@
-"""The disk fills up at a checkpoint, an evaluation, an export, a page; there is room again, and the same command."""
+"""The disk fills up at a checkpoint, an evaluation, an export, or a page; with space, the same command continues."""
 
 import subprocess
 from collections.abc import Iterator
@@ -104,7 +104,7 @@ def test_a_checkpoint_that_does_not_fit(method, train, disk):
     options = [OFF, f"train.method={method}", "train.keep_checkpoints=3"]
     status, said = train(*options, at=(loop.Trainer, "train_step", 4))
     assert status == 1
-    assert "run/checkpoints/step-000004: cannot be written (No space left on device); make room" in said
+    assert "run/checkpoints/step-000004: cannot be written (No space left on device); free some space" in said
     assert [path.name for path in (disk / "run/checkpoints").glob("*step-*")] == ["step-000002"]
     free(disk)
     assert train(*options)[0] == 0
@@ -116,7 +116,7 @@ def test_last_weights_that_do_not_fit(method, train, disk):
     options = [OFF, f"train.method={method}", "train.keep_checkpoints=1"]
     status, said = train(*options, at=(run_module, "export_weights", 1))
     assert status == 1
-    assert "run/last: cannot be written (No space left on device); make room" in said
+    assert "run/last: cannot be written (No space left on device); free some space" in said
     free(disk)
     assert train(*options)[0] == 0
     assert (disk / "run/last/finetune_monitor.json").is_file()
@@ -127,7 +127,7 @@ def test_a_last_evaluation_that_does_not_fit_is_made_up_by_the_same_command(trai
     status, said = train(*options, at=(RunRecord, "write_images", 4))
     assert status == 1
     assert "cannot write the record of step 5" in said
-    assert "has no record of step 5; make room on the disk, and resume to repeat it" in said
+    assert "has no record of step 5; free some disk space, and resume to repeat it" in said
     assert _steps(disk / "run") == [0, 2, 4]
     free(disk)
     assert train(*options)[0] == 0

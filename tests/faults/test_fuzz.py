@@ -1,4 +1,4 @@
-"""Damaged files of every kind, by a seed: refused with a message or read, and nothing else comes out."""
+"""Damaged files of every kind, from fixed seeds: each is refused with a message or read, and nothing else happens."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A metric, a rule, a sink, or a hook hangs: after the time-out it is missing, and training goes on as without it."""
+"""A metric, a rule, a sink, or a hook hangs: after the timeout it is missing, and training continues without it."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""Images that are something else, too large or damaged, and folders in which not everything is a photo."""
+"""Images that are something else, too large, or damaged, and folders in which not everything is a photo."""
 
 import io
 import os
@@ -99,7 +99,7 @@ def test_heic_without_its_package_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "SUFFIXES", images.SUFFIXES - images.HEIC)
     with pytest.raises(UserError, match=r'a\.heic: found HEIC.*pip install "finetune_monitor\[heic\]".*as JPEG'):
         read_image(tmp_path / "a.heic")
-    assert 'passed over: a.heic (needs the package pillow_heif; pip install "finetune_monitor[heic]")' in str(
+    assert 'skipped: a.heic (needs the package pillow_heif; pip install "finetune_monitor[heic]")' in str(
         passed_over(tmp_path)
     )
 
@@ -113,11 +113,11 @@ def test_what_is_passed_over_is_said_in_one_line(tmp_path):
     os.mkfifo(tmp_path / "c.jpg")
     (tmp_path / ".DS_Store").write_text("")
     assert passed_over(tmp_path) == (
-        f"{tmp_path}: 4 found, 1 used; passed over: b.jpg (dangling link), c.jpg (no file), more (folder)"
+        f"{tmp_path}: 4 found, 1 used; skipped: b.jpg (dangling link), c.jpg (no file), more (folder)"
     )
     for number in range(5):
         (tmp_path / f"{number}.svg").write_text("")
-    assert passed_over(tmp_path) == f"{tmp_path}: 9 found, 1 used; passed over: 0.svg, 1.svg, 2.svg, and 5 more"
+    assert passed_over(tmp_path) == f"{tmp_path}: 9 found, 1 used; skipped: 0.svg, 1.svg, 2.svg, and 5 more"
     with pytest.warns(UserWarning, match="9 found, 1 used"):
         assert len(ReferencePhotos.read(tmp_path).names) == 1
 

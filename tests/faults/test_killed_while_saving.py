@@ -1,4 +1,4 @@
-"""A process that dies anywhere in writing a checkpoint leaves a whole one, and nothing that looks like one."""
+"""A process that dies anywhere in writing a checkpoint leaves a complete one, and nothing else that looks like one."""
 
 import shutil
 from pathlib import Path

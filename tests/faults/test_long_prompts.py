@@ -1,4 +1,4 @@
-"""A prompt beyond what the text encoder reads: one warning that names what is dropped."""
+"""A prompt that is too long for the text encoder: one warning quotes what is dropped."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""A foreign run directory, sweep or plan that names files outside of it: no command shows or copies them."""
+"""A run directory, sweep, or plan from elsewhere names files outside it: no command shows or copies them."""
 
 import base64
 import io

@@ -52,8 +52,8 @@ def test_step_0_of_a_loop_that_reports_it_is_the_start(run_folder, caplog):
 def test_a_cell_that_is_run_again_takes_over_and_the_old_monitor_writes_nothing_more(run_folder, caplog):
     first = make(run_folder, sinks=[TensorBoardSink()])
     second = make(run_folder).start()
-    assert caplog.text.count("an earlier monitor of this process was not closed; this one takes over") == 1
-    with pytest.raises(UserError, match=r"another one of this process has taken over; use the newest one"):
+    assert caplog.text.count("an earlier monitor in this process was not closed; this one takes over") == 1
+    with pytest.raises(UserError, match=r"another one in this process has taken over; use the newest one"):
         first.start()
     first.close()
     second.on_step_end(2)

@@ -1,4 +1,4 @@
-"""A pipeline that cannot render anything is an error with its remedy at step 0, or a warning where asked for."""
+"""A pipeline that cannot render anything is an error with its remedy at step 0, or a warning if requested."""
 
 from typing import Any
 

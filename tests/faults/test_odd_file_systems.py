@@ -14,7 +14,7 @@ from finetune_monitor.base import locks
 from finetune_monitor.record.history import read_run
 from finetune_monitor.training import main as training
 
-UNFLUSHED, UNLOCKED = "the file system does not confirm", "the file system has no locks"
+UNFLUSHED, UNLOCKED = "the file system cannot flush files", "the file system does not support locks"
 
 
 def _refuses_folders(number: int, fsync: Callable[[int], None], handle: int) -> None:

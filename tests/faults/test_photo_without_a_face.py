@@ -1,4 +1,4 @@
-"""A photo without a face among others: it is trained on, left out of the references, and named."""
+"""A photo without a face among others: it is used for training, left out of the references, and named."""
 
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ def test_it_is_trained_on(photos, write_config, tmp_path, caplog):
     folder = tmp_path / "run"
     overrides = [f"output_dir={folder}", f"data.instance_images={photos}", "train.max_steps=2"]
     assert run(load_config(write_config(), overrides)) == 0
-    assert "4 found, 3 used; passed over: notes.txt" in caplog.text
+    assert "4 found, 3 used; skipped: notes.txt" in caplog.text
     history = read_run(folder)
     assert len(history.weights["face_similarity"]["references"]) == 2
     assert len(history.weights.get("copying", {}).get("references", [1, 2, 3])) == 3

@@ -1,4 +1,4 @@
-"""A run resumes if the photos and the model are the same, wherever they are, and not if they were exchanged."""
+"""A run resumes if the photos and the model are the same, wherever they are, and not if they were replaced."""
 
 import shutil
 from pathlib import Path

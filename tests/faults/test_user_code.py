@@ -1,4 +1,4 @@
-"""A rule, a sink, a hook, or a metric of the user's raises, exits, or returns something else: training goes on."""
+"""A user's rule, sink, hook, or metric raises, exits, or returns something else: training continues."""
 
 import asyncio
 import math

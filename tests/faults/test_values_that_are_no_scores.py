@@ -1,4 +1,4 @@
-"""A metric of the user's returns what is no score: it is missing, one warning says so, and training continues."""
+"""A user's metric returns what is not a score: it is missing, one warning says so, and training continues."""
 
 import math
 import sys

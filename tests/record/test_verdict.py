@@ -89,8 +89,9 @@ CASES = {
         "better",
         [
             r"Step \d+ is the best: \d+% \[\d+%, \d+%\] of the way from the base model to your photos \(likeness 0",
-            r"Steps? \d+.* cannot be told apart from it\.",
-            r"The run ended at step 1200: the score no longer rises, which saved 1800 of 3000 steps\.",
+            r"Steps? \d+.* do(es)? not differ significantly from it\.",
+            r"The run ended at step 1200: the score no longer rises\.",
+            r"Ending early saved 1800 of 3000 steps\.",
         ],
     ),
     "without photos to compare with": (
@@ -110,7 +111,7 @@ CASES = {
         likeness(0.5, 0.3, 0.2, reason=StopReason.MAX_STEPS),
         "worse",
         [
-            r"The training made the model worse: likeness fell by 0\.\d+ \[.*\] from the base model to step 600\.",
+            r"Training made the model worse: likeness fell by 0\.\d+ \[.*\] from the base model to step 600\.",
             "The run ended at step 600: the last step was reached.",
             "Lower the learning rate, and check that the photos show one subject, large and sharp.",
         ],
@@ -119,8 +120,8 @@ CASES = {
         likeness(0.5, 0.3, 0.3, measured=(7, 3, 1)),
         "worse",
         [
-            "The training made the model worse: most of its images can no longer be measured.",
-            "likeness was measured in 1 of 8 images at step 600, 7 of 8 at step 0.",
+            "Training made the model worse: most of its images can no longer be measured.",
+            "likeness could be measured in 1 of 8 images at step 600, and in 7 of 8 at step 0.",
             "The run ended",
             "Lower the learning rate",
         ],
@@ -128,19 +129,19 @@ CASES = {
     "no effect": (
         likeness(0.5, 0.49, 0.495),
         "equal",
-        [r"No step is better than the base model by likeness; step 600 differs by .* \[-.*\], which can be chance\."],
+        [r"By likeness, no step is better than the base model; step 600 differs by .* \[-.*\], which may be chance\."],
     ),
-    "a best step that can be chance": (
+    "a best step that may be chance": (
         likeness(0.5, 0.512, 0.512),
         "equal",
-        [r"Step \d+ has the best likeness, but its change from the base model, 0\.\d+ \[-.*\], can be chance\."],
+        [r"Step \d+ has the best likeness, but its change from the base model, 0\.\d+ \[-.*\], may be chance\."],
     ),
     "over-fitted": (
         likeness(0.1, 0.5, 0.7, 0.5, 0.3),
         "better",
         [
             "Step 600 is the best",
-            r"After it, likeness fell by 0\.\d+ \[.*\] until step 1200: later weights are worse\.",
+            r"After step 600, likeness fell by 0\.\d+ \[.*\] until step 1200: later weights are worse\.",
         ],
     ),
     "leaked": (
@@ -156,7 +157,7 @@ CASES = {
     "too short": (
         likeness(0.1, 0.3, 0.5, reason=StopReason.MAX_STEPS, hparams={"train.max_steps": 600}),
         "better",
-        ["The best step is the last one, so more steps may help: raise train.max_steps and run the same command."],
+        ["so more steps may help: raise train.max_steps and run the same command again."],
     ),
     "too short in a loop of the user's own": (
         likeness(0.1, 0.3, 0.5, reason=StopReason.MAX_STEPS),
@@ -172,9 +173,9 @@ CASES = {
         likeness(0.1, 0.1, 0.1, measured=(0, 1, 0), reason=StopReason.NEVER_MEASURED),
         "unmeasured",
         [
-            "likeness was measured in no evaluation, so no step can be chosen.",
-            "likeness was measured in 0 of 8 images at step 600, 0 of 8 at step 0.",
-            "Look at the images, and check that the prompts show what the metric measures, such as a large face.",
+            "likeness could not be measured in any evaluation, so there is no best step.",
+            "likeness could be measured in 0 of 8 images at step 600, and in 0 of 8 at step 0.",
+            "Look at the images, and check that the prompts ask for what is measured, such as a large face.",
         ],
     ),
     "diverged": (
@@ -185,13 +186,13 @@ CASES = {
     "running, or resumed": (
         running(likeness(0.1, 0.3)),
         "better",
-        ["So far, step 300 is the last; it is running, or was killed."],
+        ["Step 300 is the last one recorded; it is in progress, or was killed."],
     ),
-    "only the base model": (likeness(0.1, reason=None), "unjudged", ["Only the base model was evaluated"]),
+    "only the base model": (likeness(0.1, reason=None), "unjudged", ["Only the base model has been evaluated"]),
     "nothing at all": (
         RunHistory(Path("runs/ana"), {"best_metric": "likeness"}, ()),
         "unjudged",
-        ["No evaluation is recorded yet, so there is nothing to judge."],
+        ["No evaluation has been recorded yet, so there is nothing to judge."],
     ),
     "no base model": (
         likeness(0.3, 0.5, first=1),
@@ -201,7 +202,7 @@ CASES = {
     "a rule of the user's own": (
         likeness(0.1, 0.3, reason="it is five o'clock", **PLANNED),
         "better",
-        [r"The run ended at step 300: it is five o'clock, which saved 2700 of 3000 steps\."],
+        [r"The run ended at step 300: it is five o'clock\.", r"Ending early saved 2700 of 3000 steps\."],
     ),
     "no stopping rule": (
         likeness(0.1, 0.6, 0.4, reason=StopReason.MAX_STEPS, hparams={"train.max_steps": 600}),
@@ -211,7 +212,7 @@ CASES = {
     "few photos": (
         likeness(0.5, 0.5, 0.49, weights={"likeness": {"references": [{"sha256": "a"}, {"sha256": "b"}]}}),
         "equal",
-        ["The scores compare with 2 photos of the subject; 5 to 20 are usual."],
+        ["The scores compare images with only 2 photos of the subject; use 5 to 20."],
     ),
 }
 
@@ -241,13 +242,13 @@ def test_a_lower_score_can_be_the_better_one():
     content = {"columns": {"loss": columns["loss"].to_json()}, "best_metric": "loss", "ended": {"best_step": 600}}
     found = str(verdict(RunHistory(Path("runs/ana"), content, renamed)))
     assert "Step 600 is the best: loss 3." in found
-    assert "After it, loss rose by 1." in found
+    assert "After step 600, loss rose by 1." in found
 
 
 def test_steps_in_a_row_are_a_range():
     found = str(verdict(likeness(0.1, 0.5, 0.5, 0.5, 0.5, 0.5)))
-    assert "Steps 600 to 1200 cannot be told apart from it." in found
-    assert "Step 900 cannot be told apart from it." in str(verdict(likeness(0.1, 0.5, 0.3, 0.5, 0.3, 0.5)))
+    assert "Steps 600 to 1200 do not differ significantly from it." in found
+    assert "Step 900 does not differ significantly from it." in str(verdict(likeness(0.1, 0.5, 0.3, 0.5, 0.3, 0.5)))
 
 
 def test_of_random_curves_none_claims_an_improvement_much_more_often_than_the_intervals_allow():

@@ -41,7 +41,7 @@ def test_a_run_that_goes_on_or_was_killed(tmp_path):
     record.begin(RUN, None, None)
     record.append(evaluation(0))
     [run], _ = read_runs([tmp_path / "ana"])
-    assert (run.ending.ended, run.ending.reason, run.ending.why) == (False, None, "it is running, or was killed")
+    assert (run.ending.ended, run.ending.reason, run.ending.why) == (False, None, "it is in progress, or was killed")
     assert run.ending.best_metric == "face_similarity"
     record.close()
 
@@ -91,7 +91,7 @@ DAMAGES = {
     "grid: damaged (TypeError(\"found '../../b', expected a whole number": lambda run_dir: change(
         run_dir, grid={"prompts": ["a"], "seeds": ["../../b"]}
     ),
-    "grid: damaged (TypeError('found 1, expected a text": lambda run_dir: change(
+    "grid: damaged (TypeError('found 1, expected text": lambda run_dir: change(
         run_dir, grid={"prompts": [1], "seeds": [0]}
     ),
     "damaged (ValueError('PromptGrid.prompts": lambda run_dir: change(run_dir, grid={"prompts": [], "seeds": [0]}),

@@ -102,20 +102,23 @@ def pickled(world):
 BASE = ("--base", "base", "--config", "config.yaml")
 
 BAD_FILES = {
-    sdxl: ("found a LoRA for Stable Diffusion XL, but --base base is Stable Diffusion 1.x", "its own base"),
+    sdxl: (
+        "found a LoRA for Stable Diffusion XL, but --base base is Stable Diffusion 1.x",
+        "name the base model of this LoRA",
+    ),
     sd2_by_metadata: ("found a LoRA for Stable Diffusion 2.x, but --base base is Stable Diffusion 1.x",),
     flux: ("found a LoRA for Flux, but --base base is Stable Diffusion 1.x",),
     nothing_matches: ("does not fit the base model",),
     other_shapes: ("does not fit the base model", "size mismatch"),
     no_lora: ("found other weights (the first is emb_params), expected a LoRA",),
     whole_model: ("found a complete model in a single file, expected a LoRA",),
-    loha: ("found a LoHa, expected a LoRA",),
-    dora: ("found a DoRA in kohya's format, expected a LoRA",),
-    truncated: ("not complete: found", "copy it again"),
-    damaged: ("damaged or not complete",),
-    text: ("found no safetensors file",),
-    empty_file: ("found no safetensors file",),
-    pickled: ("found a pickle, which can hold any program and is never run",),
+    loha: ("found a LoHa, which diffusers cannot load completely; expected a LoRA",),
+    dora: ("found a DoRA in kohya's format, which diffusers cannot load completely; expected a LoRA",),
+    truncated: ("incomplete: found", "copy it again"),
+    damaged: ("damaged or incomplete",),
+    text: ("not a safetensors file",),
+    empty_file: ("not a safetensors file",),
+    pickled: ("found a pickle, which can run any code and is never loaded",),
 }
 
 
@@ -180,16 +183,16 @@ FACES = ("--references", "photos", "--set", "monitor.metrics={face_similarity: {
 
 BAD_ARGUMENTS = {
     "nowhere": (nothing, ("nowhere", *CONFIG), "nowhere: no such file or folder"),
-    "an empty folder": (in_folder(""), ("folder", *CONFIG), "neither images nor LoRA files; the folder is empty"),
-    "a folder of texts": (in_folder("a.txt"), ("folder", *CONFIG), "found only a.txt; expected images"),
-    "a folder of pickles": (in_folder("a.ckpt"), ("folder", *CONFIG), "pickles are never run"),
+    "an empty folder": (in_folder(""), ("folder", *CONFIG), "found nothing, expected images"),
+    "a folder of texts": (in_folder("a.txt"), ("folder", *CONFIG), "found only a.txt, expected images"),
+    "a folder of pickles": (in_folder("a.ckpt"), ("folder", *CONFIG), "pickles are never loaded"),
     "a damaged image": (damaged_image, ("folder", *CONFIG), "1 of 2 photos cannot be read"),
     "a single image": (nothing, ("samples/ana_000100_00_20260101120000.png", *CONFIG), "found a single image"),
     "a LoRA without a base": (nothing, ("kohya.safetensors", *PHOTOS), "found LoRA files but no --base"),
     "a LoRA file that is gone": (nothing, ("loras/ana.safetensors", *BASE), "ana.safetensors: no such file or folder"),
     "a folder that is gone": (nothing, ("loras/ana", *BASE), "loras/ana: no such file or folder"),
-    "a folder or a model": (nothing, ("loras/ana", *PHOTOS), "loras/ana: no such file or folder; nor a base model"),
-    "no LoRA file": (nothing, ("config.yaml", *BASE), "found no LoRA file"),
+    "a folder or a model": (nothing, ("loras/ana", *PHOTOS), "loras/ana: no such file or folder, and not a base model"),
+    "no LoRA file": (nothing, ("config.yaml", *BASE), "not a LoRA file"),
     "strengths of images": (nothing, ("samples", *CONFIG, "--strengths", "0.5"), "--strengths: found no LoRA file"),
     "a base among others": (nothing, ("base", "samples", *CONFIG), "found a base model among other paths"),
     "no references": (nothing, ("samples",), "--references: found none"),
@@ -203,7 +206,7 @@ BAD_ARGUMENTS = {
     ),
     "a target of somebody else": (taken, ("samples", *CONFIG), "found thesis.txt, expected an empty folder"),
     "a target that is a file": (taken_by_a_file, ("samples", *CONFIG), "out: found a file"),
-    "a target with other scores": (other_scores, ("samples", *CONFIG), "holds the scores of other paths"),
+    "a target with other scores": (other_scores, ("samples", *CONFIG), "found scores with paths"),
     "a state that is no object": (state([]), ("samples", *CONFIG), "score.json"),
     "a state without runs": (state({"files": {}}), ("samples", *CONFIG), "damaged"),
     "a place elsewhere": (

@@ -47,14 +47,14 @@ def test_a_clear_winner(tmp_path):
     assert lines[0].startswith("by score, file 1 of 0 is best (")
     assert "its lead over the base model, 0." in lines[0]
     assert "is significant" in lines[0]
-    assert lines[1] == "every other one is worse by more than chance"
+    assert lines[1] == "all others are significantly worse"
     assert lines[2].startswith("it is better than the base model by 0.")
 
 
 def test_a_winner_by_chance_is_not_called_better(tmp_path):
     lines = said(history(tmp_path, {0: 0.40, 1: 0.41}, noise=0.2))
     assert "is not significant" in lines[0]
-    assert "it cannot be told apart from" in lines[1]
+    assert "it is not significantly better than" in lines[1]
     assert lines[2] in (
         "these images do not show that any file is better than the base model",
         "no file is better than the base model",
@@ -84,7 +84,7 @@ def test_strengths_are_compared_on_the_images_that_they_share(tmp_path):
 
 def test_many_that_cannot_be_told_apart_are_counted(tmp_path):
     lines = said(history(tmp_path, {0: 0.1, **dict.fromkeys(range(1, 10), 0.5)}, noise=0.05))
-    [line] = [line for line in lines if line.startswith("it cannot be told apart from")]
+    [line] = [line for line in lines if line.startswith("it is not significantly better than")]
     assert line.count("file ") == 5
     assert " and " in line
 
@@ -97,7 +97,7 @@ def test_a_single_evaluation_has_nothing_to_be_compared_with(tmp_path, levels):
 
 def test_too_few_measured_images_are_no_verdict(tmp_path):
     assert said(history(tmp_path, {0: 0.5, 1: 0.6}, missing=5)) == [
-        "score could not be measured in enough images, so there is no best one (was no face found?)"
+        "score could not be measured in enough images, so there is no best file (was no face found?)"
     ]
 
 

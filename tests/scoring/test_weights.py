@@ -190,7 +190,7 @@ def test_the_same_command_goes_on_and_scores_nothing_twice(here, tiny_model, con
     assert score(*arguments) == 0
     said = capsys.readouterr().out
     assert list(means(here / "out")) == [0, 1, 3]
-    assert "ana-000002.safetensors: comes before step 3, which is scored: left out" in said
+    assert "ana-000002.safetensors: it comes before step 3, which was scored already" in said
     assert "ana-000001.safetensors: changed since it was scored" in said
 
 

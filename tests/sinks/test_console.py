@@ -83,7 +83,7 @@ def test_a_run_that_has_not_ended(tmp_path):
     run = json.loads((tmp_path / "run.json").read_text())
     del run["ended"]
     (tmp_path / "run.json").write_text(json.dumps(run))
-    assert "it is running, or was killed." in printed(tmp_path)
+    assert "it is in progress, or was killed." in printed(tmp_path)
     assert re.search(r" 300 .* best", printed(tmp_path))
 
 
@@ -91,7 +91,7 @@ def test_a_run_before_its_first_evaluation(tmp_path):
     record = RunRecord(tmp_path, GRID)
     record.begin(RUN, None, None)
     record.close()
-    assert "No evaluation is recorded yet, so there is nothing to judge." in printed(tmp_path)
+    assert "No evaluation has been recorded yet, so there is nothing to judge." in printed(tmp_path)
 
 
 def test_what_was_not_measured_is_a_dash(tmp_path):

@@ -282,7 +282,7 @@ def test_a_run_that_cannot_be_gone_on_with_is_refused_and_keeps_everything(train
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        ([], "already finished at step 6; to train on, raise train.max_steps"),
+        ([], "already finished at step 6; to continue, raise train.max_steps"),
         (["monitor.stopping=[{rule: target, metric: faces_found, score: 0}]"], "already stopped at step 3: the target"),
     ],
     ids=["by its steps", "by a rule"],

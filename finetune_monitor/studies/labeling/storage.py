@@ -117,7 +117,7 @@ class RatingStore:
         if self.file.is_symlink():
             raise UserError(f"{self.file}: found a link, expected the file of the ratings itself; move it here")
         if self.file.exists() and not self.file.is_file():
-            raise UserError(f"{self.file}: not a regular file, expected the file of the ratings; move it away")
+            raise UserError(f"{self.file}: not a regular file, expected a file with ratings; move it away")
         try:
             with closing(sqlite3.connect(self.file, timeout=PATIENCE)) as database:
                 database.execute("PRAGMA synchronous = EXTRA")  # FULL does not flush the removal of the journal
