@@ -253,7 +253,7 @@ acknowledged, {lost:,} of them lost.
 
 
 def _cores() -> str:
-    return f"{counted(os.cpu_count() or 1, 'CPU core')} that other programs used, too"
+    return f"{counted(os.cpu_count() or 1, 'CPU core')} shared with other programs"
 
 
 def main() -> None:

@@ -54,7 +54,8 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = argparse.ArgumentParser(
         "finetune-monitor",
-        description="Train, inspect runs, fit aesthetic heads, and compare scores with people's ratings.",
+        description="Train, inspect runs, score files of other trainers, fit aesthetic heads, and compare scores with "
+        "people's ratings.",
     )
     parser.set_defaults(kept="")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")

@@ -157,7 +157,7 @@ def _why_not(entry: "os.DirEntry[str]") -> str:
     if entry.is_dir():
         return " (folder)"
     if not entry.is_file():
-        return " (no file)"
+        return " (not a regular file)"
     return f" ({needs('pillow_heif')})" if Path(entry.name).suffix.lower() in HEIC else ""
 
 

@@ -99,7 +99,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="a labeler who gets a link of their own; all answers from it are saved under this name. Repeat the option "
+        help="a labeler who gets their own link; all answers from it are saved under this name. Repeat the option "
         "for each labeler; no other link opens the page",
     )
     parser.add_argument("--open", action="store_true", help="open the page in a browser on this machine")

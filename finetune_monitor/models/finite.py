@@ -1,4 +1,4 @@
-"""Refuse weights, and networks, whose numbers are not finite: every score would be missing."""
+"""Refuse weights, and networks, whose values are not finite: every score would be missing."""
 
 from collections.abc import Mapping
 
@@ -19,7 +19,7 @@ def check_weights(where: object, weights: Mapping[str, Tensor]) -> None:
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             count = int((~torch.isfinite(tensor)).sum())
             raise UserError(
-                f"{where}: found {count:,} of {tensor.numel():,} numbers of {name} that are not finite; the file is "
+                f"{where}: found {count:,} of {tensor.numel():,} values of {name} that are not finite; the file is "
                 "damaged, or its training diverged; replace it"
             )
 
@@ -40,4 +40,4 @@ def check_outputs(where: object, rows: Tensor | np.ndarray) -> None:
         UserError: something is not finite.
     """
     if not bool(torch.isfinite(torch.as_tensor(rows)).all()):
-        raise UserError(f"{where}: returns numbers that are not finite, expected finite ones; use other weights")
+        raise UserError(f"{where}: returns values that are not finite, expected finite ones; use other weights")

@@ -40,13 +40,13 @@ def remedy(parts: Mapping[str, Any], error: BaseException) -> str:
     }
     dtypes = {name: str(dtype) for name, part in modules.items() if name != "vae" and (dtype := _dtype(part))}
     if isinstance(error, OutOfMemoryError):
-        return "one image does not fit into memory: make grid.size smaller, or free memory before the training starts"
+        return "one image does not fit into memory: reduce grid.size, or free memory before training starts"
     if len(set(devices.values())) > 1:
-        return f"the components are on different devices ({_listed(devices)}): move all of them to one"
+        return f"the components are on different devices ({_listed(devices)}): move all of them to one device"
     if len(set(dtypes.values())) > 1:
         return (
             f"the components differ in precision ({_listed(dtypes)}): pass autocast, the precision of the training "
-            "loop, or convert them to one"
+            "loop, or convert them to one precision"
         )
     return ""
 

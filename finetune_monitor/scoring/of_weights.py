@@ -74,10 +74,9 @@ class WeightScores:
         self._config = make_config(options, trigger)
         self._grid = grid_in(self._config, options)
         if not (options.prompts or options.config) and len(triggers) != 1:
-            why = (
-                f"the files have different trigger words ({', '.join(triggers)})" if triggers else "no trigger is known"
-            )
-            self._notes.say(f"{why}; the prompts say {self._grid.prompts[0]!r}: set --prompts if that is wrong")
+            different = f"the files have different trigger words ({', '.join(triggers)})"
+            why = different if triggers else "found no trigger word"
+            self._notes.say(f"{why}; the prompts say {self._grid.prompts[0]!r}; if that is wrong, set --prompts")
         device = PartialState().device
         self._measured = make_metrics(self._config, device, self._grid.prompts, of_images=False)
         say_metrics(self._measured)

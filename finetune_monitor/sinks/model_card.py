@@ -24,7 +24,7 @@ from finetune_monitor.stats.estimate import Estimate, shown
 from finetune_monitor.stats.intervals import WHAT_THEY_KNOW
 
 REPOSITORY = "OWNER/NAME"
-"""What stands for the repository in a card until the weights are pushed."""
+"""The placeholder for the repository in a card until the weights are pushed."""
 
 TAGS = ("text-to-image", "diffusers", "stable-diffusion", "stable-diffusion-diffusers")
 TRAINED_TAGS = ("diffusers-training",)

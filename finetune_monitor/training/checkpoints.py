@@ -161,7 +161,7 @@ def _loaded(path: Path, shapes: Mapping[str, torch.Size] | None = None) -> dict[
         raise UserError(f"{path}: cannot be read ({error}); restore it, or resume from another checkpoint") from error
     if shapes is not None and {name: tensor.shape for name, tensor in found.items()} != shapes:
         raise UserError(
-            f"{path}: holds other layers than the model now has; resume with the versions that wrote it (run.json "
+            f"{path}: its layers differ from those of the model; resume with the versions that wrote it (run.json "
             "lists them), or choose a new output_dir"
         )
     return found

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 def make_accelerator(train: TrainConfig) -> tuple[Accelerator, list[str]]:
-    """Accelerate as the config sets it up, and the problems with that on this machine.
+    """Accelerate, set up by the config, and what this machine does not support.
 
     Raises:
         UserError: the launcher asks for sharded training.
@@ -58,7 +58,7 @@ def make_accelerator(train: TrainConfig) -> tuple[Accelerator, list[str]]:
 
 
 def _contradictions(train: TrainConfig) -> Iterator[str]:
-    """Where the environment asks for something else than the config; the launcher's defaults ask for nothing."""
+    """Where the environment differs from the config; the launcher's defaults do not count."""
     precision, accumulation, compiler = (
         os.environ.get(each, "").lower() for each in (PRECISION, ACCUMULATION, COMPILER)
     )
@@ -72,6 +72,6 @@ def _contradictions(train: TrainConfig) -> Iterator[str]:
 
 def _said(variable: str, asked: str, key: str, used: str) -> str:
     return (
-        f"{variable} is {asked} (accelerate launch sets it), but train.{key} is {used}, which is used; to change it, "
+        f"found {variable}={asked} from accelerate launch, but the config is used: train.{key}={used}; to change it, "
         f"set train.{key}"
     )

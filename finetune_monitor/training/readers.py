@@ -39,7 +39,7 @@ class PhotoReader:
         """The pixels of a turn; this process's next turn is read ahead.
 
         Raises:
-            UserError: a photo can no longer be read, or there is no room to pass it on.
+            UserError: a photo can no longer be read, or shared memory is full.
         """
         if turn != self._next:
             self.close()
@@ -60,12 +60,12 @@ class PhotoReader:
         if ended:
             how = signal.Signals(-ended[0]).name if ended[0] < 0 else f"exit status {ended[0]}"
             raise UserError(
-                f"data.workers: a process that reads photos has ended ({how}), perhaps for lack of memory or of room "
-                "in /dev/shm; enlarge it, lower data.workers, or set it to 0, and run the same command again"
+                f"data.workers: a process that reads photos has ended ({how}), perhaps because memory or /dev/shm "
+                "is full; enlarge it, lower data.workers, or set it to 0, and run the same command again"
             )
 
     def close(self) -> None:
-        """End the processes, also those that hang; they are deaf to the signals that multiprocessing sends at exit."""
+        """End the processes, even those that hang; they ignore the signals that multiprocessing sends at exit."""
         found, self._found, self._next = self._found, iter(()), None
         processes, self._processes = self._processes, []
         if processes:

@@ -113,7 +113,7 @@ def test_what_is_passed_over_is_said_in_one_line(tmp_path):
     os.mkfifo(tmp_path / "c.jpg")
     (tmp_path / ".DS_Store").write_text("")
     assert passed_over(tmp_path) == (
-        f"{tmp_path}: 4 found, 1 used; skipped: b.jpg (dangling link), c.jpg (no file), more (folder)"
+        f"{tmp_path}: 4 found, 1 used; skipped: b.jpg (dangling link), c.jpg (not a regular file), more (folder)"
     )
     for number in range(5):
         (tmp_path / f"{number}.svg").write_text("")

@@ -49,14 +49,14 @@ def test_a_head_with_one_wrong_weight_is_refused(suffix, value, tmp_path):
         torch.save(state, file)
     else:
         save_file(state, file, METADATA)
-    with pytest.raises(UserError, match=rf"head{suffix}: found 1 of 5 numbers of layers.1.weight that are not finite"):
+    with pytest.raises(UserError, match=rf"head{suffix}: found 1 of 5 values of layers.1.weight that are not finite"):
         read_head(file)
 
 
 def test_a_head_whose_outputs_overflow_is_refused(tmp_path):
     state = {name: torch.full_like(tensor, 1e30) for name, tensor in AestheticHead((WIDTH, 5, 1)).state_dict().items()}
     save_file(state, tmp_path / "head.safetensors", METADATA)
-    with pytest.raises(UserError, match=r"head\.safetensors: returns numbers that are not finite"):
+    with pytest.raises(UserError, match=r"head\.safetensors: returns values that are not finite"):
         read_head(tmp_path / "head.safetensors")
 
 
@@ -95,7 +95,7 @@ def test_a_clip_that_normalizes_with_nan_is_refused(tmp_path):
     config = json.loads((tmp_path / "open_clip_config.json").read_text())
     config["preprocess_cfg"]["mean"][0] = math.nan
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match="returns numbers that are not finite"):
+    with pytest.raises(UserError, match="returns values that are not finite"):
         ClipEncoder(str(tmp_path), None)
 
 
@@ -126,7 +126,7 @@ def test_a_recognizer_whose_vectors_are_not_finite_is_refused():
 
     from finetune_monitor.models.face_reader import FaceReader
 
-    with pytest.raises(UserError, match="recognizer mine: returns numbers that are not finite"):
+    with pytest.raises(UserError, match="recognizer mine: returns values that are not finite"):
         FaceSimilarity([Image.fromarray(astronaut()).crop((80, 0, 380, 300))], FaceReader(NotFinite()))
 
 
@@ -136,7 +136,7 @@ def test_a_downloaded_recognizer_with_one_wrong_weight_is_refused(value, tmp_pat
     spoiled["last.weight"].view(-1)[0] = value
     save_file(spoiled, tmp_path / "vggface2.safetensors")
     monkeypatch.setattr(recognizers, "find_weights", lambda source: tmp_path / "vggface2.safetensors")
-    with pytest.raises(UserError, match=r"vggface2\.safetensors: found 1 of .* numbers of last.weight"):
+    with pytest.raises(UserError, match=r"vggface2\.safetensors: found 1 of .* values of last.weight"):
         recognizers.load_recognizer("vggface2")
 
 

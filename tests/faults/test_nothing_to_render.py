@@ -122,7 +122,7 @@ FAILING = {
     "mixed precision": (half_unet, r"differ in precision \(.*unet bfloat16.*pass autocast"),
     "several devices": (elsewhere, r"different devices \(.*unet meta.*move all of them to one"),
     "weights that are not finite": (not_finite, "not finite; check its weights"),
-    "too large for the memory": (too_large, r"one image does not fit into memory: make grid\.size smaller"),
+    "too large for the memory": (too_large, r"one image does not fit into memory: reduce grid\.size"),
 }
 
 

@@ -249,6 +249,6 @@ def test_other_layers_than_the_models_are_refused_and_nothing_is_loaded(folder):
     config = TrainConfig(rank=3)
     trainable = make_trainable(tiny_pipeline(), config, 0)
     before = read_tensors(trainable)
-    with pytest.raises(UserError, match="holds other layers than the model"):
+    with pytest.raises(UserError, match="its layers differ from those of the model"):
         checkpoints.restore(checkpoints.find(folder, "auto"), trainable, make_optimizer(trainable, config))
     assert all(torch.equal(before[name], value) for name, value in read_tensors(trainable).items())
