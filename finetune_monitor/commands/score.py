@@ -44,7 +44,9 @@ def add_score(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         metavar="KEY=VALUE",
         help="config keys to override, such as monitor.grid.steps=20",
     )
-    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="default: runs/score-PATH")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FOLDER", help="folder for the scores; default: runs/score-PATH"
+    )
     parser.add_argument("--watch", action="store_true", help="keep scoring new files as they appear, until Ctrl-C")
     parser.set_defaults(run=_score)
 
