@@ -5,7 +5,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := study,wandb,onnx,lightning,sweep,docs,dev
+EXTRAS := study,wandb,onnx,heic,lightning,sweep,docs,dev
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 PORT ?= 8000
 

@@ -40,7 +40,8 @@ def launch(folder: Path, *overrides: str, processes: int = 1) -> subprocess.Comp
     single = [] if processes == 2 else ["--quiet", "--cpu", "--num_processes", "1", "--num_machines", "1"]
     command = [sys.executable, "-m", *launcher, *single, "train.py", "--config", "configs/demo.yaml"]
     command += options(folder, *overrides)
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "COLUMNS": "200"}
+    patient = {"WANDB__SERVICE_WAIT": "300"}  # seconds until wandb gives up on its own process, on a busy machine
+    environment = {**os.environ, **patient, "ACCELERATE_USE_CPU": "true", "COLUMNS": "200"}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
 
 

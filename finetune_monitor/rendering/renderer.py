@@ -132,7 +132,7 @@ class Renderer:
 
     def remedy(self, error: BaseException) -> str:
         """What to do about an error of `render`; empty if that is unknown."""
-        return remedy(self.pipeline.components, error)
+        return remedy(self.pipeline.components, error, is_cast=self.autocast is not None)
 
     def precision(self) -> AbstractContextManager[object]:
         """The training's autocast, or none."""

@@ -30,8 +30,12 @@ def check_suits(pipeline: Pipeline, parts: Mapping[str, Any]) -> None:
         raise ValueError("\n".join(f"pipeline{problem}" for problem in problems))
 
 
-def remedy(parts: Mapping[str, Any], error: BaseException) -> str:
-    """What to do about an error of the first rendering; empty if that is unknown."""
+def remedy(parts: Mapping[str, Any], error: BaseException, is_cast: bool = False) -> str:
+    """What to do about an error of the first rendering; empty if that is unknown.
+
+    Args:
+        is_cast: rendering uses autocast, so the components may differ in precision.
+    """
     modules = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
     devices = {
         name: str(first.device)
@@ -43,7 +47,7 @@ def remedy(parts: Mapping[str, Any], error: BaseException) -> str:
         return "one image does not fit into memory: reduce grid.size, or free memory before training starts"
     if len(set(devices.values())) > 1:
         return f"the components are on different devices ({_listed(devices)}): move all of them to one device"
-    if len(set(dtypes.values())) > 1:
+    if len(set(dtypes.values())) > 1 and not is_cast:
         return (
             f"the components differ in precision ({_listed(dtypes)}): pass autocast, the precision of the training "
             "loop, or convert them to one precision"

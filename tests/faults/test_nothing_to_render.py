@@ -157,3 +157,12 @@ def test_what_fails_later_is_missing_and_ends_nothing(pipeline, run_folder, capl
 def test_another_choice_is_refused(pipeline, run_folder):
     with pytest.raises(ValueError, match="on_failure: found 'ignore', expected one of raise, warn"):
         FinetuneMonitor(pipeline, GRID, [Brightness()], run_folder, on_failure="ignore")
+
+
+def test_precisions_that_autocast_unites_are_not_blamed(run_folder):
+    pipeline = half_unet()
+    pipeline.vae.register_forward_pre_hook(lambda module, inputs: 1 / 0)
+    pipeline.vae.decoder.register_forward_pre_hook(lambda module, inputs: 1 / 0)
+    with pytest.raises(UserError, match="ZeroDivisionError") as found:
+        FinetuneMonitor(pipeline, GRID, [Brightness()], run_folder, autocast=torch.bfloat16).start()
+    assert "precision" not in str(found.value)
