@@ -6,9 +6,11 @@ import logging
 from functools import cache
 from typing import IO, Any
 
+from finetune_monitor.base import files
+
 logger = logging.getLogger(__name__)
 
-UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+UNSUPPORTED = files.UNSUPPORTED | {errno.ENOLCK}
 """The answers of file systems without locks, such as some network mounts."""
 
 

@@ -180,12 +180,12 @@ class _Judged:
     def alarms(self) -> Iterator[str]:
         """The alarms at the best step, and those at the last step that do not sound at the best one."""
         said: set[str] = set()
-        steps = [self.best.step if self.best else None, self.last.step if self.history.evaluations else None]
-        for evaluation in (self.history.at(step) for step in dict.fromkeys(steps) if step is not None):
-            found = {} if evaluation is None else alarms_by_column(evaluation, self.history.columns)
+        steps = {each.step for each in (self.best, *self.history.evaluations[-1:]) if each is not None}
+        for evaluation in (each for each in self.history.evaluations if each.step in steps):
+            found = alarms_by_column(evaluation, self.history.columns)
             for name in [name for name in found if name not in said]:
                 said.add(name)
-                yield f"Alarm at step {evaluation.step if evaluation else 0}: {found[name]}."
+                yield f"Alarm at step {evaluation.step}: {found[name]}."
 
     def unmeasured(self) -> Iterator[str]:
         """How many images could not be measured, if most of them could not be at the last step, or in no evaluation."""

@@ -8,20 +8,9 @@ from PIL import Image, PngImagePlugin
 from finetune_monitor.cli import main
 from finetune_monitor.record.grid import ELSEWHERE
 from finetune_monitor.record.history import read_run
-from support.scoring import score, write_config, write_images
+from support.scoring import score, write_images
 
 TIME = "20260101120000"
-
-
-@pytest.fixture
-def config(tmp_path, tiny_model, photos):
-    return write_config(tmp_path, tiny_model, photos)
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def kohya(step, place, seed=None, name="ana"):

@@ -21,17 +21,6 @@ METRICS = "{brightness: {class: 'support.loops:Brightness'}, face_similarity: nu
 SETS = ("monitor.grid.steps=1", "monitor.grid.images_per_prompt=1", f"monitor.metrics={METRICS}")
 
 
-@pytest.fixture
-def config(tmp_path, tiny_model, photos):
-    return write_config(tmp_path, tiny_model, photos)
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def means(folder, column="brightness"):
     return {each.step: each.scores[column].mean for each in read_run(folder).evaluations}
 

@@ -31,6 +31,7 @@ from finetune_monitor.training.run import run
 from support import needs
 from support.places import DEMO, ROOT
 from support.tiny import stable_diffusion as tiny_pipeline
+from support.trainings import gone
 
 OFF = "monitor.enabled=false"
 
@@ -209,17 +210,6 @@ def test_ctrl_c_in_a_terminal_ends_the_readers_too_and_the_same_command_goes_on(
     newest = saved(folder)[-1]
     train("run", OFF, *never, "data.workers=0", f"train.max_steps={newest + 2}")
     assert saved(folder)[-1] == newest + 2
-
-
-def gone(group: int) -> bool:
-    """Whether no process of the group is left, within the seconds that the system takes to clear away dead ones."""
-    for _ in range(100):
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.1)
-    return False
 
 
 def test_a_second_run_in_the_directory_fails_at_once_and_names_the_first(write_config, tmp_path):
