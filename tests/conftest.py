@@ -1,6 +1,7 @@
 """Shared fixtures: small random pipelines, photos, and the demo's real models."""
 
 import gc
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -50,6 +51,12 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     """A line for each thing that this machine lacks: how many tests need it, and how to get it."""
     for line in needs.skipped(terminalreporter.stats.get("skipped", [])):
         terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_wandb_process() -> None:
+    """What wandb left in the environment names its process in another test file, which may have ended since."""
+    os.environ.pop("WANDB_SERVICE", None)
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ def test_wandb_holds_a_row_for_every_image(demo, history):
     tables = sorted(demo[0].glob("wandb/*/files/media/table/**/*images*.json"))
     rows = [row for path in tables for row in json.loads(path.read_text())["data"]]
     images = sum(len(evaluation.images) for evaluation in history.evaluations)
-    assert len({json.dumps(row[:4]) for row in rows}) == images
+    assert len({json.dumps(row[:4]) for row in rows}) == images, demo[1]
 
 
 def test_the_exported_lora_makes_a_recorded_image_again_in_plain_diffusers(demo, history):

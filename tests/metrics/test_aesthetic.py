@@ -143,8 +143,8 @@ def test_vit_l_14_at_full_size_with_the_default_head(tmp_path, hub_cache, monkey
         monkeypatch.setattr(torch.Tensor, drawing, lambda tensor, *_, **__: tensor)
     model = open_clip.create_model("ViT-L-14-quickgelu").eval()
     drawn = torch.randn(2**16, generator=torch.Generator().manual_seed(0)).half() / 50
-    for name, weight in model.visual.named_parameters():
-        if name.endswith("bias"):
+    for name, weight in model.named_parameters():
+        if not name.startswith("visual.") or name.endswith("bias"):
             weight.zero_()
         elif weight.dim() > 1:
             weight.view(-1).copy_(drawn.repeat(weight.numel() // len(drawn) + 1)[: weight.numel()])
