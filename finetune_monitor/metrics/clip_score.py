@@ -12,10 +12,9 @@ from finetune_monitor.metrics import Description, RunContext
 from finetune_monitor.metrics.cosines import cosines
 from finetune_monitor.models.defaults import CLIP, PRETRAINED
 from finetune_monitor.record.columns import ScoreColumn
-from finetune_monitor.record.evaluation import Evaluation, ScoredImage, of_column, seeds, values_of
+from finetune_monitor.record.evaluation import Evaluation, by_prompt
 from finetune_monitor.record.grid import Cell
 from finetune_monitor.stats.estimate import MISSING, Estimate, FloatArray
-from finetune_monitor.stats.intervals import t_interval
 
 if TYPE_CHECKING:  # the config imports this file for its options, and importing torch takes seconds
     import torch
@@ -87,6 +86,7 @@ class ClipScore:
             over="run",
             needs="monitor.grid.prompts.1",
             alarm=0.0,
+            worst_of=MARGIN,
             says="a prompt is ignored: its images match the grid's other prompts better; stop earlier, or lower "
             "the learning rate",
         ),
@@ -131,11 +131,10 @@ class ClipScore:
         """The margin of the worst prompt at the last evaluation, among those that the base model follows."""
         if not self._has_margin:
             return {}
-        floor = _margins(history[0]) if history[0].step == 0 else {}
+        floor = by_prompt(history[0], MARGIN) if history[0].step == 0 else {}
         followed = {prompt for prompt, margin in floor.items() if not margin.high < 0}
-        known = [
-            margin for prompt, margin in _margins(history[-1]).items() if prompt in followed or prompt not in floor
-        ]
+        last = by_prompt(history[-1], MARGIN)
+        known = [margin for prompt, margin in last.items() if prompt in followed or prompt not in floor]
         return {WORST: min(known, key=lambda margin: margin.mean)} if known else {}
 
     def _score(self, images: Sequence[Image], own: Sequence[str]) -> dict[str, FloatArray]:
@@ -152,15 +151,6 @@ class ClipScore:
     def describe(self) -> Description:
         """CLIP with the SHA-256 of its weights, and that of the prompts that margins are relative to."""
         return self._description
-
-
-def _margins(evaluation: Evaluation) -> dict[str, Estimate]:
-    """The mean margin of each prompt that has one."""
-    images: dict[str, list[ScoredImage]] = {}
-    for image in of_column(evaluation.images, MARGIN):
-        images.setdefault(image.cell.prompt, []).append(image)
-    found = {prompt: t_interval(values_of(own, MARGIN), seeds(own)) for prompt, own in images.items()}
-    return {prompt: margin for prompt, margin in found.items() if margin.n}
 
 
 def _described(prompts: Sequence[str]) -> dict[str, str]:

@@ -3,10 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from finetune_monitor.base.text import shortened, visible
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.curve import is_worse
-from finetune_monitor.record.evaluation import Evaluation
-from finetune_monitor.stats.estimate import Estimate, shown
+from finetune_monitor.record.evaluation import Evaluation, by_prompt
+from finetune_monitor.stats.estimate import ROUNDING, shown
+
+LONGEST_PROMPT = 80
+"""Characters of a prompt in the text of an alarm."""
 
 
 def alarms(history: Sequence[Evaluation], columns: Mapping[str, ScoreColumn]) -> tuple[str, ...]:
@@ -30,9 +34,18 @@ def levels_of(columns: Mapping[str, ScoreColumn]) -> dict[str, float]:
     return {name: column.alarm for name, column in columns.items() if column.alarm is not None}
 
 
-def alarm_in_words(name: str, score: Estimate, column: ScoreColumn) -> str:
-    """The text of an alarm, with its numbers."""
-    return f"{name} is {shown(score)}, {side_of_alarm(column)} {column.alarm:g}: {column.says}"
+def alarm_in_words(name: str, evaluation: Evaluation, column: ScoreColumn) -> str:
+    """The text of an alarm, with its numbers, and the prompt if the score is that of a single one."""
+    score, prompt = evaluation.scores[name], _worst_prompt(evaluation, name, column)
+    of_prompt = f' for "{visible(shortened(" ".join(prompt.split()), LONGEST_PROMPT))}"' if prompt else ""
+    return f"{name} is {shown(score)}{of_prompt}, {side_of_alarm(column)} {column.alarm:g}: {column.says}"
+
+
+def _worst_prompt(evaluation: Evaluation, name: str, column: ScoreColumn) -> str:
+    """The prompt whose mean the score is; "" if the score is not that of a prompt, or the record does not tell."""
+    score = evaluation.scores[name].mean
+    means = by_prompt(evaluation, column.worst_of) if column.worst_of else {}
+    return next((prompt for prompt, found in means.items() if abs(found.mean - score) < ROUNDING), "")
 
 
 def side_of_alarm(column: ScoreColumn) -> Literal["below", "above"]:
@@ -42,9 +55,9 @@ def side_of_alarm(column: ScoreColumn) -> Literal["below", "above"]:
 
 def alarms_by_column(evaluation: Evaluation, columns: Mapping[str, ScoreColumn]) -> dict[str, str]:
     """The texts of an evaluation's alarms, by column."""
-    scores, levels = evaluation.scores, levels_of(columns)
-    known = [name for name in evaluation.alarms if name in levels and name in scores]
-    return {name: alarm_in_words(name, scores[name], columns[name]) for name in known}
+    levels = levels_of(columns)
+    known = [name for name in evaluation.alarms if name in levels and name in evaluation.scores]
+    return {name: alarm_in_words(name, evaluation, columns[name]) for name in known}
 
 
 def alarms_of(evaluation: Evaluation, columns: Mapping[str, ScoreColumn]) -> list[str]:

@@ -30,6 +30,8 @@ class ScoreColumn:
     over: the images it covers: those of the subject's prompts, or the probes; or the run, for one value per evaluation.
     alarm: the level beyond which, on the worse side, something is wrong; None for no alarm.
     says: what is wrong in that case: a sentence without its final period.
+    worst_of: for a score that is the lowest mean of any prompt: the column that it is the lowest of, which tells what
+        prompt an alarm is about; "" for every other column.
     likeness: for a note whose values are 0-based positions in the list of photos that its metric compares with
         (`references`): the column with the similarity of the image to that photo; "" for every other column.
     """
@@ -46,6 +48,7 @@ class ScoreColumn:
     over: Over = "prompts"
     alarm: float | None = None
     says: str = ""
+    worst_of: str = ""
     likeness: str = ""
 
     @property
@@ -86,7 +89,7 @@ def _one_of(kind: Any) -> Callable[[Any], str]:
 
 
 READERS: Mapping[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("of", "metric", "zero", "needs", "says", "likeness"), as_text),
+    **dict.fromkeys(("of", "metric", "zero", "needs", "says", "worst_of", "likeness"), as_text),
     **dict.fromkeys(("higher_is_better", "is_share"), as_flag),
     "role": _one_of(Role),
     "over": _one_of(Over),

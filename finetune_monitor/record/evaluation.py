@@ -155,6 +155,15 @@ def of_column(images: Sequence[ScoredImage], name: str) -> list[ScoredImage]:
     return [image for image in images if image.cell.is_probe in kinds]
 
 
+def by_prompt(evaluation: Evaluation, name: str) -> dict[str, Estimate]:
+    """The mean of a column over the images of each prompt, for the prompts of which any image was measured."""
+    images: dict[str, list[ScoredImage]] = {}
+    for image in of_column(evaluation.images, name):
+        images.setdefault(image.cell.prompt, []).append(image)
+    found = {prompt: t_interval(values_of(own, name), seeds(own)) for prompt, own in images.items()}
+    return {prompt: mean for prompt, mean in found.items() if mean.n}
+
+
 def values_of(images: Sequence[ScoredImage], name: str) -> FloatArray:
     """The score of each image; NaN if it was not measured."""
     return np.array([image.scores.get(name, MISSING) for image in images], dtype=np.float64)

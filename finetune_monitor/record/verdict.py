@@ -16,7 +16,7 @@ from finetune_monitor.record.curve import Point, change_between, points, way, wa
 from finetune_monitor.record.evaluation import Evaluation, StopReason
 from finetune_monitor.record.history import RunHistory
 from finetune_monitor.record.pareto import pareto_columns
-from finetune_monitor.stats.estimate import NO_ESTIMATE, Estimate, shown
+from finetune_monitor.stats.estimate import NO_ESTIMATE, Estimate, direction, shown
 
 MAX_STEPS = "train.max_steps"
 """The key of a training config that sets the length of the training."""
@@ -32,8 +32,8 @@ FEW_PHOTOS = 5
 class Verdict:
     """The verdict on a run.
 
-    outcome: "better" than the base model, "equal" (no significant change, or no base model to compare with), "worse",
-        "unmeasured", or "unjudged" (no step beyond the base model).
+    outcome: "better" than the base model, "equal" (no significant change), "worse", "unmeasured" (no step has a score),
+        or "unjudged" (only the base model has a score, or only trained steps do).
     sentences: in reading order.
     """
 
@@ -91,36 +91,42 @@ class _Judged:
             return "unmeasured", f"{self.metric} could not be measured in any evaluation, so there is no best step."
         if not any(self.points) and self.last.step == 0:
             return "unjudged", "Only the base model has been evaluated, so there is nothing to judge yet."
+        if 0 not in self.points:
+            return "unjudged", self._without_base()
         if self.best is None:
             return self._without_best()
         change = self._change_from_base(self.best)
-        if change is None:
-            return "equal", (
-                f"Step {self.best.step} is the best, with {self._score(self.best)}; the base model was not evaluated."
-            )
-        if not _is_beyond_zero(change, self.sign):
+        if direction(change) != self.sign:
             return "equal", (
                 f"Step {self.best.step} has the best {self.metric}, but its change from the base model, "
                 f"{shown(change)}, may be chance."
             )
         return "better", f"Step {self.best.step} is the best: {self._how_far(self.best, change)}."
 
+    def _without_base(self) -> str:
+        """For a run whose base model has no score to compare with."""
+        is_evaluated = any(evaluation.step == 0 for evaluation in self.history.evaluations)
+        why = f"could not be measured by {self.metric}" if is_evaluated else "was not evaluated"
+        reached = f"Step {self.best.step} is the best, with {self._score(self.best)}; " if self.best else ""
+        said = f"{reached}the base model {why}, so nothing says whether training has made it better."
+        return said[0].upper() + said[1:]
+
     def _without_best(self) -> tuple[str, str]:
         """For a run in which no step is better than the base model."""
         last = next(reversed(self.points.values()))
         change = self._change_from_base(last) if last.step else None
-        if change is not None and _is_beyond_zero(change, -self.sign):
+        if change is not None and direction(change) == -self.sign:
             return "worse", (
                 f"Training made the model worse: {self._worsened_by(change)} from the base model to step {last.step}."
             )
         if self._lost_its_subject():
             return "worse", "Training made the model worse: most of its images can no longer be measured."
-        may_be_chance = "" if change is not None and _is_beyond_zero(change, self.sign) else ", which may be chance"
+        may_be_chance = "" if change is not None and direction(change) == self.sign else ", which may be chance"
         said = "" if change is None else f"; step {last.step} differs by {shown(change)}{may_be_chance}"
         return "equal", f"By {self.metric}, no step is better than the base model{said}."
 
-    def _change_from_base(self, point: Point) -> Estimate | None:
-        return change_between(self.points[0], point, self.metric) if 0 in self.points else None
+    def _change_from_base(self, point: Point) -> Estimate:
+        return change_between(self.points[0], point, self.metric)
 
     def _score(self, point: Point) -> str:
         return f"{self.metric} {shown(point.score)}"
@@ -146,8 +152,7 @@ class _Judged:
         yield f"{noun} {_ranges(equal, trained)} {verb} not differ significantly from it{also}."
 
     def _differs(self, point: Point, other: Point) -> bool:
-        change = change_between(point, other, self.metric)
-        return _is_beyond_zero(change, 1.0) or _is_beyond_zero(change, -1.0)
+        return direction(change_between(point, other, self.metric)) in (1, -1)
 
     def _better_by_another(self, best: Point, equal: Sequence[int]) -> str:
         """The equal step that is best by a second score, if it is significantly better there than the best step."""
@@ -158,7 +163,7 @@ class _Judged:
         sign = 1.0 if self.history.columns[column].more_is_better else -1.0
         known = [step for step in equal if step in second] if best.step in second else []
         changes = {step: change_between(second[best.step], second[step], column) for step in known}
-        better = {step: change for step, change in changes.items() if _is_beyond_zero(change, sign)}
+        better = {step: change for step, change in changes.items() if direction(change) == sign}
         if not better:
             return ""
         step = max(better, key=lambda each: sign * better[each].mean)
@@ -170,7 +175,7 @@ class _Judged:
         if self.best is None or last is None or last.step <= self.best.step:
             return
         change = change_between(self.best, last, self.metric)
-        if _is_beyond_zero(change, -self.sign):
+        if direction(change) == -self.sign:
             fall = f"{self._worsened_by(change)} until step {last.step}"
             yield f"After step {self.best.step}, {fall}: later weights are worse."
 
@@ -234,11 +239,6 @@ class _Judged:
         if isinstance(photos, list) and len(photos) < FEW_PHOTOS and outcome in ("equal", "worse"):
             count = f"{len(photos)} photo{'s' * (len(photos) > 1)}"
             yield f"The scores compare images with only {count} of the subject; use 5 to 20."
-
-
-def _is_beyond_zero(change: Estimate, sign: float) -> bool:
-    """Whether the entire interval is positive (sign 1) or negative (sign -1); not if there is no interval."""
-    return change.low > 0 if sign > 0 else change.high < 0
 
 
 def _size(change: Estimate) -> Estimate:

@@ -12,7 +12,7 @@ from finetune_monitor.record.evaluation import Evaluation, ScoredImage, of_colum
 from finetune_monitor.record.grid import WHICH_CELLS
 from finetune_monitor.record.history import RunHistory
 from finetune_monitor.record.scales import scale
-from finetune_monitor.stats.estimate import MISSING, Estimate, shown
+from finetune_monitor.stats.estimate import MISSING, Estimate, direction, shown
 from finetune_monitor.stats.intervals import t_interval
 
 PHOTOS_IN_WORDS = {"references": "reference photos", "held_out": "held-out photos"}
@@ -110,7 +110,7 @@ def verdict(found: Difference) -> str:
     by = f"{sign} by {shown(_turned(change))}"
     if change.n == 1:
         return f"{by} in the only image that was measured in both, which may be chance"
-    if not (change.low > 0 or change.high < 0):
+    if not direction(change):
         return f"no significant difference in these {change.n} images: {shown(change)} is compatible with none"
     return f"the second is {by}{_for_better(found)}"
 

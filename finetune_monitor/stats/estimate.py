@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -15,6 +15,9 @@ FloatArray = Float[np.ndarray, "n"]
 """One value per image; NaN if an image could not be measured."""
 
 MISSING = float("nan")
+
+ROUNDING = 1e-9
+"""Smaller differences are rounding errors of floating-point sums."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,18 @@ class Estimate:
 
 NO_ESTIMATE = Estimate(MISSING, MISSING, MISSING, 0, 0)
 """The estimate of something that was not measured at all."""
+
+
+def direction(change: Estimate) -> Literal[1, 0, -1] | None:
+    """The direction of a change whose entire interval is above 0 (1) or below 0 (-1).
+
+    0 if the interval contains 0, so that the change may be chance; None if there is no interval.
+    """
+    if math.isnan(change.low):
+        return None
+    if change.low > ROUNDING:
+        return 1
+    return -1 if change.high < -ROUNDING else 0
 
 
 def json_number(value: float) -> float | None:

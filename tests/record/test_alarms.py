@@ -1,11 +1,16 @@
 """An alarm sounds where something is wrong, and chance alone sounds none."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from finetune_monitor.record.alarms import alarms, alarms_by_column, alarms_of, side_of_alarm
 from finetune_monitor.record.columns import ScoreColumn
-from finetune_monitor.record.evaluation import Evaluation
+from finetune_monitor.record.evaluation import Evaluation, ScoredImage
+from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.stats.estimate import MISSING, Estimate
+from finetune_monitor.stats.intervals import t_interval
 
 LEAKS = {"leakage": ScoreColumn(False, over="run", alarm=0.5, says="it leaks")}
 MARGIN = {"margin": ScoreColumn(True, alarm=0.0, says="the prompt is ignored")}
@@ -46,6 +51,19 @@ def test_a_column_that_is_not_there_sounds_no_alarm():
 def test_the_words_have_the_numbers():
     last = Evaluation(100, None, 0.0, {"leakage": Estimate(0.9, 0.7, 1.1, 16, 0)}, alarms=("leakage",))
     assert alarms_of(last, LEAKS) == ["leakage is 0.900 [0.700, 1.100], above 0.5: it leaks"]
+
+
+def test_an_alarm_about_one_prompt_names_it():
+    margins = {"a photo of sks person": 0.2, "sks person as an\nastronaut": -0.1}
+    grid = PromptGrid(list(margins), seeds=(0, 7))
+    images = tuple(ScoredImage(cell, None, {"margin": margins[cell.prompt] + cell.seed / 100}) for cell in grid.cells)
+    worst = t_interval(np.array([-0.1, -0.03]))
+    last = Evaluation(100, None, 0.0, {"worst": worst}, images, alarms=("worst",))
+    column = ScoreColumn(True, over="run", alarm=0.0, says="a prompt is ignored", worst_of="margin")
+    [said] = alarms_of(last, {"worst": column})
+    assert 'for "sks person as an astronaut", below 0: a prompt is ignored' in said
+    [unnamed] = alarms_of(replace(last, images=()), {"worst": column})  # nothing tells which prompt it is
+    assert '"' not in unnamed
 
 
 def test_a_recorded_alarm_of_a_column_without_a_level_says_nothing():

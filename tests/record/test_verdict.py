@@ -196,8 +196,21 @@ CASES = {
     ),
     "no base model": (
         likeness(0.3, 0.5, first=1),
-        "equal",
-        [r"Step 301 is the best, with likeness 0\.\d+ \[.*\]; the base model was not evaluated\."],
+        "unjudged",
+        [
+            r"Step 301 is the best, with likeness 0\.\d+ \[.*\]; the base model was not evaluated, so nothing says "
+            r"whether training has made it better\."
+        ],
+    ),
+    "no base model and no best step": (
+        replace(likeness(0.3, 0.5, first=1), run=likeness(0.3).run | {"ended": {"reason": None}}),
+        "unjudged",
+        ["^The base model was not evaluated, so nothing says whether training has made it better"],
+    ),
+    "a base model without faces": (
+        likeness(0.1, 0.5, 0.5, measured=(0, 8, 8)),
+        "unjudged",
+        [r"Step \d+ is the best, .*; the base model could not be measured by likeness, so nothing says whether"],
     ),
     "a rule of the user's own": (
         likeness(0.1, 0.3, reason="it is five o'clock", **PLANNED),

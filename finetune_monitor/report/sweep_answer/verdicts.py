@@ -1,22 +1,22 @@
 """Verdicts on a sweep's numbers, in a sentence: where the score changes along an axis, or which setting is best."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Literal
 
-from finetune_monitor.stats.estimate import Estimate, number, shown
+from finetune_monitor.stats.estimate import ROUNDING, Estimate, direction, number, shown
 
 Tone = Literal["rise", "fall", "none", "unknown"]
 
 Change = Callable[[int, int], Estimate]
 """How much higher the second of two settings scores, given their places."""
 
-NOTHING_YET = "nothing to report yet"
+TONES: Mapping[int | None, Tone] = {1: "rise", -1: "fall", 0: "none", None: "unknown"}
+"""By the direction of a change."""
 
-ROUNDING = 1e-9
-"""Smaller differences are rounding errors of floating-point sums."""
+NOTHING_YET = "nothing to report yet"
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,7 @@ class Stretch:
 
 def tone_of(change: Estimate) -> Tone:
     """The tone of a change, which is significant if its interval excludes 0."""
-    if math.isnan(change.low):
-        return "unknown"
-    if change.low > ROUNDING:
-        return "rise"
-    return "fall" if change.high < -ROUNDING else "none"
+    return TONES[direction(change)]
 
 
 def along_axis(values: Sequence[float], change: Change, noun: str = "") -> Finding:
