@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,11 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def own_wandb_process() -> None:
-    """What wandb left in the environment names its process in another test file, which may have ended since."""
-    os.environ.pop("WANDB_SERVICE", None)
+def own_wandb_process() -> Iterator[None]:
+    """wandb's own process ends with a test file: the next file may have another umask, or start programs."""
+    yield
+    if "WANDB_SERVICE" in os.environ:
+        sys.modules["wandb"].teardown()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import math
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol, runtime_checkable
 
@@ -80,14 +80,15 @@ def decide(
     Args:
         ask: calls a rule, which may fail or return neither a `Stop` nor a string; None ignores it.
     """
-    best = best_of(watched.history, metric, watched.sign(metric) > 0)
+    stops = (ask(rule, partial(_asked, rule, watched)) for rule in rules)
+    stop = next((found for found in stops if found is not None), None)
+    ended = Decision(True, as_reason(stop.reason), detail=stop.detail) if stop else Decision()
+    history = [*watched.history[:-1], *(replace(each, decision=ended) for each in watched.history[-1:])]
+    best = best_of(history, metric, watched.sign(metric) > 0)
     step, score = best if best is not None else (None, None)
-    for rule in rules:
-        stop = ask(rule, partial(_asked, rule, watched))
-        if stop is not None:
-            return Decision(True, as_reason(stop.reason), step, stop.detail, score)
-    blind = best is None and any(evaluation.step > 0 for evaluation in watched.history)
-    return Decision(False, StopReason.NEVER_MEASURED if blind else None, step, best_score=score)
+    blind = best is None and stop is None and any(evaluation.step > 0 for evaluation in history)
+    reason = StopReason.NEVER_MEASURED if blind else ended.reason
+    return replace(ended, reason=reason, best_step=step, best_score=score)
 
 
 def _asked(rule: StoppingRule, watched: Watched) -> Stop | None:

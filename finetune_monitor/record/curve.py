@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from finetune_monitor.record.evaluation import Evaluation, ScoredImage, of_column, seeds, values_of
+from finetune_monitor.record.evaluation import Evaluation, ScoredImage, StopReason, of_column, seeds, values_of
 from finetune_monitor.stats.estimate import Estimate, FloatArray, shown
 from finetune_monitor.stats.intervals import Draws, Spread, share_of_way, smallest_change, spread, t_interval
 
@@ -55,8 +55,21 @@ def smoothed(found: Sequence[Point]) -> list[float]:
 
 
 def best_of(history: Sequence[Evaluation], column: str, higher_is_better: bool = True) -> tuple[int, float] | None:
-    """The earliest step at which the smoothed curve is best, and its value there; None if nothing was measured."""
-    return _best(smoothed_curve(history, column), higher_is_better)
+    """The earliest step at which the smoothed curve is best, and its value there; None if nothing was measured.
+
+    A step at which a guard ended the run crossed a limit, so it is not the best, however good its score.
+    """
+    return _best(_accepted(history, smoothed_curve(history, column)), higher_is_better)
+
+
+def is_rejected(evaluation: Evaluation) -> bool:
+    """Whether a guard ended the run at this evaluation."""
+    return evaluation.decision.reason == StopReason.GUARD
+
+
+def _accepted(history: Sequence[Evaluation], curve: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    rejected = {evaluation.step for evaluation in history if is_rejected(evaluation)}
+    return [pair for pair in curve if pair[0] not in rejected]
 
 
 def smoothed_curve(history: Sequence[Evaluation], column: str) -> list[tuple[int, float]]:
@@ -138,7 +151,7 @@ def contenders(history: Sequence[Evaluation], column: str, higher_is_better: boo
     The newest smoothed value changes with the next evaluation. All others are final, so only the best of them counts.
     """
     curve = smoothed_curve(history, column)
-    best = _best(curve[:-1], higher_is_better)
+    best = _best(_accepted(history, curve[:-1]), higher_is_better)
     return [step for step, _ in ([best] if best else []) + curve[-1:]]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from finetune_monitor.record.alarms import alarms_by_column
 from finetune_monitor.record.columns import SIDE
-from finetune_monitor.record.curve import Point, change_between, points, way, way_in_words
+from finetune_monitor.record.curve import Point, change_between, is_rejected, points, way, way_in_words
 from finetune_monitor.record.evaluation import Evaluation, StopReason
 from finetune_monitor.record.history import RunHistory
 from finetune_monitor.record.pareto import pareto_columns
@@ -113,7 +113,10 @@ class _Judged:
 
     def _without_best(self) -> tuple[str, str]:
         """For a run in which no step is better than the base model."""
-        last = next(reversed(self.points.values()))
+        rejected = {each.step for each in self.history.evaluations if is_rejected(each)}
+        last = next((point for step, point in reversed(self.points.items()) if step not in rejected), None)
+        if last is None or (rejected and not last.step):
+            return "unjudged", "The limit was crossed before any step could be the best."
         change = self._change_from_base(last) if last.step else None
         if change is not None and direction(change) == -self.sign:
             return "worse", (
@@ -216,6 +219,8 @@ class _Judged:
         most, reason = self._max_steps(), self.history.reason
         is_early = most > self.last.step and reason not in (None, *NO_RULES)
         yield f"The run ended at step {self.last.step}: {self.history.why}."
+        if is_rejected(self.last):
+            yield f"Because of that, step {self.last.step} cannot be the best."
         if is_early:
             yield f"Ending early saved {most - self.last.step} of {most} steps."
 

@@ -25,6 +25,11 @@ def test_the_first_rule_that_stops_gives_the_reason_and_its_numbers():
     assert decision.why.startswith("the score stopped improving: 1 evaluation in a row did not beat the best x, 0.300")
 
 
+def test_the_step_at_which_a_guard_stops_is_not_the_best():
+    decision = decide(watched(0.1, 0.3, 0.5, 0.9), [Always(Stop(StopReason.GUARD, "copying is 0.25"))], "x")
+    assert (decision.stop, decision.reason, decision.best_step) == (True, StopReason.GUARD, 600)
+
+
 def test_a_metric_that_is_never_measured_has_its_own_reason_and_does_not_stop():
     blind = decide(watched(NAN, NAN, NAN, NAN), [Patience("x", patience=1)], "x")
     assert (blind.stop, blind.reason, blind.best_step) == (False, StopReason.NEVER_MEASURED, None)

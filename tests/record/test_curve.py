@@ -1,11 +1,13 @@
 """The smoothed curve, its best step, the way to the photos, and the smallest change that a grid shows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from benchmarks.noise import METRIC, history
 from finetune_monitor.record.curve import best_of, change_between, contenders, points, resolution, smoothed, way, ways
-from finetune_monitor.record.evaluation import Evaluation
+from finetune_monitor.record.evaluation import Decision, Evaluation, StopReason
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.stats.estimate import MISSING, Estimate
 
@@ -37,6 +39,15 @@ def test_the_best_step_is_the_earliest_of_equals_and_never_a_missing_one():
 def test_a_mean_over_few_of_the_images_is_never_the_best():
     lucky = [*evaluations(0.1, 0.2), *evaluations(0.0, 0.0, 0.9, n=1, missing=3)[2:]]
     assert best_of(lucky, "x")[0] == 300
+
+
+def test_a_step_that_crossed_a_guards_limit_is_never_the_best():
+    *before, last = evaluations(0.1, 0.3, 0.5, 0.9)
+    stopped = [*before, replace(last, decision=Decision(True, StopReason.GUARD))]
+    assert best_of([*before, last], "x")[0] == 900
+    assert best_of(stopped, "x") == (600, pytest.approx((0.3 + 1.0 + 0.9) / 4))
+    assert 600 in contenders(stopped, "x")
+    assert contenders([*stopped, replace(last, step=1200)], "x") == [600, 1200]
 
 
 def test_the_weights_that_must_be_kept_are_those_of_two_steps_whatever_comes():

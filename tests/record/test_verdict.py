@@ -58,9 +58,11 @@ def history(
         means = {name: curve[place] for name, curve in curves.items()}
         each = evaluation(place, first + 300 * place, means, measured[place] if measured else 8)
         found.append(replace(each, alarms=alarms([*found, each], COLUMNS)))
+    if reason is StopReason.GUARD:
+        found[-1] = replace(found[-1], decision=Decision(True, reason))
     best = best_of(found, "likeness") or (None, None)
     ended = {"reason": str(reason) if reason else None, "detail": "", "best_metric": "likeness", "best_step": best[0]}
-    found[-1] = replace(found[-1], decision=Decision(best_step=best[0])) if found else found[-1]
+    found[-1] = replace(found[-1], decision=replace(found[-1].decision, best_step=best[0])) if found else found[-1]
     content = {
         "columns": {name: COLUMNS[name].to_json() for name in curves},
         "metrics": {name: COLUMNS[name].direction_json() for name in curves},
@@ -93,6 +95,25 @@ CASES = {
             r"The run ended at step 1200: the score no longer rises\.",
             r"Ending early saved 1800 of 3000 steps\.",
         ],
+    ),
+    "stopped by a guard": (
+        likeness(0.1, 0.3, 0.5, 0.7, reason=StopReason.GUARD, **PLANNED),
+        "better",
+        [
+            r"Step 600 is the best",
+            r"The run ended at step 900: a score crossed its limit\.",
+            r"Because of that, step 900 cannot be the best\.",
+        ],
+    ),
+    "stopped by a guard at once": (
+        likeness(0.1, 0.5, reason=StopReason.GUARD),
+        "unjudged",
+        [r"The limit was crossed before any step could be the best\.", "Because of that, step 300 cannot be the best"],
+    ),
+    "stopped by a guard, without the base model": (
+        likeness(0.5, reason=StopReason.GUARD, first=300),
+        "unjudged",
+        ["The base model was not evaluated", "Because of that, step 300 cannot be the best"],
     ),
     "without photos to compare with": (
         likeness(0.1, 0.3, 0.5, ceiling=None),
