@@ -88,7 +88,7 @@ class Ours:
 
     def parts(self, images: list[Image]) -> dict[str, float]:
         """Seconds of each part over all images."""
-        found, finding = _kept(lambda: self.finder.find(images))
+        found, finding = _kept(lambda: self.finder.find_largest(images))
         pairs = [(image, faces[0]) for image, faces in zip(images, found, strict=True) if faces]
         shown, largest = [image for image, _ in pairs], [face for _, face in pairs]
         return {

@@ -139,7 +139,7 @@ class Diversity:
 
     def features(self, images: Sequence[Image], cells: Sequence[Cell]) -> list[Feature | None]:
         """For each image, its CLIP embedding followed by that of its largest face; either may be absent."""
-        faces = [found[0] if len(found) else np.zeros(0) for found in self._reader.read(images)]
+        faces = [found[0] if len(found) else np.zeros(0) for found in self._reader.read_largest(images)]
         whole = np.zeros((len(images), 0)) if self._clip is None else self._clip.embed(images).cpu().numpy()
         found = [np.concatenate(pair).astype(np.float64) for pair in zip(whole, faces, strict=True)]
         return [each if len(each) else None for each in found]

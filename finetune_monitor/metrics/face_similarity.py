@@ -106,7 +106,7 @@ class FaceSimilarity:
 
     def score(self, images: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
         """The columns, with one value per image (RGB)."""
-        found = self._reader.read(images)
+        found = self._reader.read_largest(images)
         has_face = np.array([len(faces) > 0 for faces in found], dtype=bool)
         similarity, to_held_out = np.full((2, len(images)), MISSING)
         if has_face.any():

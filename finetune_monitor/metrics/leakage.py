@@ -105,9 +105,9 @@ class Leakage:
         """The probes' similarity, with one value per image (RGB); NaN for the subject's images."""
         found = np.full(len(images), MISSING)
         probes = [place for place, cell in enumerate(cells) if cell.is_probe]
-        for place, faces in zip(probes, self._reader.read([images[place] for place in probes]), strict=True):
+        for place, faces in zip(probes, self._reader.read_largest([images[place] for place in probes]), strict=True):
             if len(faces):
-                found[place] = cosines(faces[:1], self._references).mean()
+                found[place] = cosines(faces, self._references).mean()
         return {PROBE_SIMILARITY: found}
 
     def derive(self, history: Sequence[Evaluation]) -> Mapping[str, Estimate]:

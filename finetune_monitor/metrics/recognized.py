@@ -80,6 +80,7 @@ class Recognized:
         device: "str | torch.device" = "cpu",
     ) -> None:
         self._reader = make_reader(recognizer, device)
+        self._reader.expect_all()
         faces = ReferenceFaces.read(references, self._reader)
         self._references = faces.references
         self._folder = user_path(gallery)

@@ -74,18 +74,22 @@ class Detector:
         on_cpu = self._device.type == "cpu"
         self._pixels, self._crops = (PIXELS_ON_CPU, CROPS_ON_CPU) if on_cpu else (PIXELS, CROPS)
 
-    def detect(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Detections]:
-        """The faces of each RGB image; all images have the same size. The arrays are empty if there are no faces."""
+    def detect(self, images: Sequence[UInt8[np.ndarray, "h w 3"]], smallest: float = 0.0) -> list[Detections]:
+        """The faces of each RGB image; all images have the same size. The arrays are empty if there are no faces.
+
+        Args:
+            smallest: faces below this share of the shorter side may be missed; the larger it is, the faster.
+        """
         found: list[Detections] = []
         step = max(1, self._pixels // (images[0].shape[0] * images[0].shape[1])) if images else 1
         for start in range(0, len(images), step):
-            found += self._detect_batch(np.stack(images[start : start + step]))
+            found += self._detect_batch(np.stack(images[start : start + step]), smallest)
         return found
 
     @torch.inference_mode()
-    def _detect_batch(self, images: UInt8[np.ndarray, "n h w 3"]) -> list[Detections]:
+    def _detect_batch(self, images: UInt8[np.ndarray, "n h w 3"], smallest: float) -> list[Detections]:
         table = summed_area_table(torch.from_numpy(images).to(self._device))
-        found = self._propose(table)
+        found = self._propose(table, smallest)
         if len(found):
             found = self._refine(table, found)
         landmarks = torch.zeros(0, 5, 2)
@@ -93,13 +97,14 @@ class Detector:
             found, landmarks = self._locate(table, found)
         return _by_image(found, landmarks, len(images))
 
-    def _propose(self, table: Int[Tensor, "b h w 3"]) -> _Candidates:
+    def _propose(self, table: Int[Tensor, "b h w 3"], smallest: float) -> _Candidates:
         """The squares that P-Net, sliding over every level of a pyramid, classifies as faces."""
         count, height, width = table.shape[0], table.shape[1] - 1, table.shape[2] - 1
         whole = torch.tensor([[0, 0, width, height]], device=self._device).expand(count, 4)
         everyone = torch.arange(count, device=self._device)
         levels, offsets, groups = [_none(self._device)], [whole[:0].float()], [everyone[:0]]
-        for level, scale in enumerate(pyramid(min(height, width), self._smallest_face, self._factor)):
+        short = min(height, width)
+        for level, scale in enumerate(_coarse(pyramid(short, self._smallest_face, self._factor), smallest * short)):
             shrunk = area_pool(table, everyone, whole, (int(height * scale + 1), int(width * scale + 1)))
             shifts, probabilities = _slide(self._pnet, _normalized(shrunk))
             cells, of_cells = _cells(shifts, probabilities, scale, self._thresholds[0])
@@ -150,6 +155,12 @@ def pyramid(short_side: int, smallest_face: int, factor: float) -> list[float]:
         scales.append(scale)
         scale *= factor
     return scales
+
+
+def _coarse(scales: list[float], smallest: float) -> list[float]:
+    """The part of a pyramid that finds faces from so many pixels up."""
+    fine = sum(CELL / scale <= smallest for scale in scales) - 1
+    return scales[max(fine, 0) :]
 
 
 def summed_area_table(images: UInt8[Tensor, "b h w 3"]) -> Int[Tensor, "b h+1 w+1 3"]:

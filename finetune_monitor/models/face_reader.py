@@ -1,6 +1,6 @@
 """Faces of images with their embeddings; each image is processed once, even if several metrics need it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -27,8 +27,8 @@ class FaceReader:
         made = load_recognizer(recognizer, device) if isinstance(recognizer, str | Path) else recognizer
         self.recognizer: Recognizer = made
         self._finder = FaceFinder(device)
-        self._images: WeakValueDictionary[int, Image] = WeakValueDictionary()
-        self._known: dict[int, Embeddings] = {}
+        self._all, self._largest = _Known(), _Known()
+        self._reads_all = False
 
     @property
     def identity(self) -> dict[str, str]:
@@ -43,16 +43,38 @@ class FaceReader:
         """One L2-normalized row for each pair of RGB image and face in it."""
         return self.recognizer.embed(images, faces)
 
+    def expect_all(self) -> None:
+        """Announce that a metric reads all faces, so that the largest ones are not looked for separately."""
+        self._reads_all = True
+
     def read(self, images: Sequence[Image]) -> list[Embeddings]:
         """The embeddings of each RGB image's faces, largest face first; no rows if there is no face."""
-        new = {id(image): image for image in images if id(image) not in self._images}
-        self._known = {key: self._known[key] for key in self._images}
-        self._known.update(zip(new, self._read(list(new.values())), strict=True))
-        self._images.update(new)
-        return [self._known[id(image)] for image in images]
+        return self._all.get(images, lambda new: self._embedded(new, self._finder.find(new)))
 
-    def _read(self, images: Sequence[Image]) -> list[Embeddings]:
-        found = self._finder.find(images)
+    def read_largest(self, images: Sequence[Image]) -> list[Embeddings]:
+        """The embedding of each RGB image's largest face, as one row; no rows if there is no face."""
+        if self._reads_all:
+            return [rows[:1] for rows in self.read(images)]
+        return self._largest.get(images, lambda new: self._embedded(new, self._finder.find_largest(new)))
+
+    def _embedded(self, images: Sequence[Image], found: Sequence[Sequence[Face]]) -> list[Embeddings]:
         pairs = [(image, face) for image, faces in zip(images, found, strict=True) for face in faces]
         rows = self.embed([image for image, _ in pairs], [face for _, face in pairs])
-        return np.split(rows, np.cumsum([len(faces) for faces in found])[:-1]) if images else []
+        return np.split(rows, np.cumsum([len(faces) for faces in found])[:-1])
+
+
+class _Known:
+    """The embeddings of images, for as long as the images exist."""
+
+    def __init__(self) -> None:
+        self._images: WeakValueDictionary[int, Image] = WeakValueDictionary()
+        self._rows: dict[int, Embeddings] = {}
+
+    def get(self, images: Sequence[Image], read: Callable[[list[Image]], list[Embeddings]]) -> list[Embeddings]:
+        """The embeddings of each image; those of new images are read now."""
+        new = {id(image): image for image in images if id(image) not in self._images}
+        self._rows = {key: self._rows[key] for key in self._images}
+        if new:
+            self._rows.update(zip(new, read(list(new.values())), strict=True))
+        self._images.update(new)
+        return [self._rows[id(image)] for image in images]

@@ -27,6 +27,14 @@ MINIMUM_PROBABILITY = 0.95
 noisy, all had 0.98 or more; false ones in photos and generated landscapes had 0.91 or less.
 """
 
+LARGE = 1 / 3
+"""The share of the image's shorter side from which on a face is large.
+
+If the detector looks for faces from half that size up, it finds large ones where it finds them otherwise. Measured on
+334 images of 64 to 512 pixels (photos of people, turned and cropped, and generated images), 296 with a large face: all
+have the same largest face, in 52% of the time. Photos of 1,000 pixels and more take a quarter.
+"""
+
 LARGEST_ENLARGEMENT = 8.0
 
 SMALLEST_IMAGE = 12
@@ -65,6 +73,11 @@ class Face:
     probability: float
 
     @property
+    def short_side(self) -> float:
+        left, top, right, bottom = self.box
+        return float(min(right - left, bottom - top))
+
+    @property
     def area(self) -> float:
         left, top, right, bottom = self.box
         return float((right - left) * (bottom - top))
@@ -77,8 +90,12 @@ class FaceFinder:
         with undisturbed_rng():
             self._detector = Detector(MTCNN(device=torch.device(device)))
 
-    def find(self, images: Sequence[Image.Image]) -> list[list[Face]]:
-        """The faces of each RGB image, largest first; an empty list if there are none."""
+    def find(self, images: Sequence[Image.Image], smallest: float = 0.0) -> list[list[Face]]:
+        """The faces of each RGB image, largest first; an empty list if there are none.
+
+        Args:
+            smallest: faces below this share of the shorter side may be missed; the larger it is, the faster.
+        """
         groups: dict[tuple[int, int], list[int]] = defaultdict(list)
         for index, image in enumerate(images):
             if min(image.size) >= SMALLEST_IMAGE:
@@ -87,9 +104,24 @@ class FaceFinder:
         for size, indices in groups.items():
             scaled = detection_size(size)
             ratio = np.array(size, dtype=np.float64) / scaled
-            detected = self._detector.detect([_pixels(images[index], scaled) for index in indices])
+            detected = self._detector.detect([_pixels(images[index], scaled) for index in indices], smallest)
             for index, detections in zip(indices, detected, strict=True):
                 found[index] = _faces(detections, ratio, size)
+        return found
+
+    def find_largest(self, images: Sequence[Image.Image]) -> list[list[Face]]:
+        """The largest face of each RGB image, as `find` finds it, in half the time; an empty list if there is none.
+
+        Small faces are looked for only in images without a large one.
+        """
+        found = [faces[:1] for faces in self.find(images, LARGE / 2)]
+        unsure = [
+            index
+            for index, faces in enumerate(found)
+            if not faces or faces[0].short_side < LARGE * min(images[index].size)
+        ]
+        for index, faces in zip(unsure, self.find([images[index] for index in unsure]), strict=True):
+            found[index] = faces[:1]
         return found
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from facenet_pytorch import MTCNN
 from PIL import Image
+from skimage.data import astronaut
 from skimage.transform import SimilarityTransform, warp
 
 from finetune_monitor.models.faces import (
@@ -18,7 +19,7 @@ from finetune_monitor.models.faces import (
     similarity_transform,
 )
 from support import needs
-from support.places import SHARED
+from support.places import DEMO, SHARED
 
 PEOPLE = SHARED / "faces/face_recognition/examples"
 FACE_AT = (175, 60, 275, 175)  # the astronaut's face, by eye
@@ -121,6 +122,52 @@ def test_similarity_transform_of_noisy_points_agrees_with_scikit_image():
     source = np.random.default_rng(0).normal(0, 30, (5, 2)) + 50
     expected = estimated(source, ARCFACE_TEMPLATE)
     assert np.allclose(similarity_transform(source, ARCFACE_TEMPLATE), expected.params)
+
+
+def crowd() -> Image.Image:
+    """A large face and two small ones."""
+    canvas = Image.new("RGB", (900, 600))
+    for side, place in ((600, (0, 0)), (150, (620, 40)), (110, (700, 400))):
+        canvas.paste(Image.fromarray(astronaut()).resize((side, side)), place)
+    return canvas
+
+
+def test_the_largest_face_alone_is_found_where_all_faces_are(finder, photo):
+    large = photo.crop((100, 0, 350, 250))
+    far = Image.new("RGB", (900, 700))
+    far.paste(photo.resize((110, 110)), (300, 300))
+    demo = [Image.open(file).convert("RGB") for file in sorted((DEMO / "photos/astronaut").iterdir())]
+    wall, tiny = photo.crop((0, 0, 90, 90)), Image.new("RGB", (8, 8))
+    images = [
+        photo,
+        large,
+        large.resize((512, 512)).rotate(12),
+        large.resize((64, 64)),
+        crowd(),
+        far,
+        wall,
+        tiny,
+        *demo,
+    ]
+    check_largest(finder, images)
+
+
+@needs.shared("faces")
+@pytest.mark.parametrize("side", [64, 300, 900])
+def test_the_largest_face_of_real_photos_is_found_where_all_faces_are(finder, side):
+    photos = [Image.open(file).convert("RGB") for file in sorted((SHARED / "faces").rglob("*.jpg"))]
+    for image in photos:
+        image.thumbnail((side, side))
+    check_largest(finder, photos)
+
+
+def check_largest(finder, images) -> None:
+    found, largest = finder.find(images), finder.find_largest(images)
+    assert [bool(faces) for faces in largest] == [bool(faces) for faces in found]
+    for expected, (face,) in ((faces[0], alone) for faces, alone in zip(found, largest, strict=True) if faces):
+        assert np.abs(face.box - expected.box).max() < 1e-2
+        assert np.abs(face.landmarks - expected.landmarks).max() < 1e-2
+        assert face.probability == pytest.approx(expected.probability, abs=1e-5)
 
 
 @pytest.mark.parametrize(
