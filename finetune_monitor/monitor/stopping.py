@@ -3,13 +3,13 @@
 import math
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol, runtime_checkable
 
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.curve import Point, best_of, points
-from finetune_monitor.record.evaluation import Decision, Evaluation, StopReason, as_reason
+from finetune_monitor.record.evaluation import Decision, Evaluation, StopReason, as_reason, scheduled
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.stats.estimate import Estimate
 
@@ -75,6 +75,8 @@ def decide(
 ) -> Decision:
     """The decision of all rules; the first rule that fires gives the reason. `metric` determines the best step.
 
+    Evaluations on request may be the best, but the rules do not see them: they would come too early.
+
     If the metric was never measured after step 0, the reason is `never_measured`, and training continues.
 
     Args:
@@ -82,8 +84,9 @@ def decide(
     """
     best = best_of(watched.history, metric, watched.sign(metric) > 0)
     step, score = best if best is not None else (None, None)
+    counted = replace(watched, history=scheduled(watched.history))
     for rule in rules:
-        stop = ask(rule, partial(_asked, rule, watched))
+        stop = ask(rule, partial(_asked, rule, counted))
         if stop is not None:
             return Decision(True, as_reason(stop.reason), step, stop.detail, score)
     blind = best is None and any(evaluation.step > 0 for evaluation in watched.history)
