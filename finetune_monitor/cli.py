@@ -23,6 +23,7 @@ from finetune_monitor.commands.push import add_push
 from finetune_monitor.commands.render import add_render
 from finetune_monitor.commands.report import add_report
 from finetune_monitor.commands.score import add_score
+from finetune_monitor.commands.steer import add_steering
 from finetune_monitor.commands.sweep import add_sweep
 from finetune_monitor.commands.train import add_train
 
@@ -67,6 +68,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_config(commands)
     add_train(commands)
     add_demo(commands)
+    add_steering(commands)
     add_aesthetic(commands)
     add_label(commands)
     add_agree(commands)

@@ -161,17 +161,33 @@ def write_atomic(path: Path, content: bytes) -> None:
     Only the owner can read it.
     """
     make_private(path.parent)
+    with _staged_file(path, content) as staged:
+        fsync(staged)
+    fsync(path.parent)
+
+
+def write_unflushed(path: Path, content: bytes) -> None:
+    """Replace `path` for every reader at once, without waiting for the disk: a crash of the system may lose it.
+
+    Only the owner can read it.
+    """
+    with _staged_file(path, content):
+        pass
+
+
+@contextmanager
+def _staged_file(path: Path, content: bytes) -> Iterator[Path]:
+    """A file with the content beside `path`, which it replaces after the block."""
     staged = staged_beside(path)
     try:
         with open(staged, "xb", opener=_for_owner) as file:  # never follows a link that is already there
             file.write(content)
-        fsync(staged)
+        yield staged
         staged.replace(path)
     except BaseException as error:
         staged.unlink(missing_ok=True)
         _name(path, error)
         raise
-    fsync(path.parent)
 
 
 def _for_owner(path: str, flags: int) -> int:

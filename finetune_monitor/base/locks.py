@@ -4,9 +4,11 @@ import errno
 import fcntl
 import logging
 from functools import cache
+from pathlib import Path
 from typing import IO, Any
 
 from finetune_monitor.base import files
+from finetune_monitor.base.files import open_regular
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,21 @@ def try_lock(file: IO[Any]) -> bool:
             raise
         _say_unlocked(str(error.strerror))
     return True
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of a file, without keeping it; True where the file system has no locks.
+
+    The lock is held for a moment if it is free, so `try_lock` of another process may fail then.
+    """
+    try:
+        with open_regular(path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        return error.errno in UNSUPPORTED
+    return False
 
 
 def unlock(file: IO[Any]) -> None:

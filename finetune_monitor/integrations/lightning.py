@@ -18,7 +18,7 @@ class MonitorCallback(Callback):
     run. Rules that watch the loss see what `training_step` returns.
 
     Args:
-        arguments: those of `FinetuneMonitor`, except `resume_step`.
+        arguments: those of `FinetuneMonitor`, except `resume_step` and `interrupted`.
         settings: its keyword arguments.
 
     Attributes:
@@ -37,7 +37,8 @@ class MonitorCallback(Callback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Create the monitor, and evaluate step 0 of a new run."""
         self._step = trainer.global_step
-        self.monitor = self._make(resume_step=self._step or None).start()
+        told = partial(getattr, trainer, "received_sigterm")
+        self.monitor = self._make(resume_step=self._step or None, interrupted=told).start()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Evaluate if it is time; batches between two optimizer steps do not count."""

@@ -38,6 +38,10 @@ class Budget:
         self._step, self._evaluated, self._since = step, evaluated, time.monotonic()
         self._seen = evaluated
 
+    def leave_out(self, seconds: float) -> None:
+        """Do not count these seconds as training: a pause, or an evaluation on request, which changes no schedule."""
+        self._since += seconds
+
     @property
     def waited(self) -> float:
         """Seconds since training continued."""

@@ -25,6 +25,7 @@ from finetune_monitor.monitor.evaluator import Evaluator, FoundImages, check_ima
 from finetune_monitor.monitor.keeping import AUTO, check_measured, checked_keep
 from finetune_monitor.monitor.progress_lines import evaluation_lines, forecast
 from finetune_monitor.monitor.run_weights import RunWeights
+from finetune_monitor.monitor.steering import NOTHING, Asked, Steering
 from finetune_monitor.monitor.stopping import Stop, StoppingRule, Watched, check_rules, decide
 from finetune_monitor.monitor.user_code import UserCode
 from finetune_monitor.record.alarms import alarms
@@ -33,11 +34,13 @@ from finetune_monitor.record.evaluation import (
     Evaluation,
     RunSummary,
     StopReason,
+    scheduled,
     summarize,
     summarize_samples,
 )
 from finetune_monitor.record.grid import PromptGrid, trigger_prompt
 from finetune_monitor.record.history import read_run
+from finetune_monitor.record.live import EVALUATE, PAUSE, STOP
 from finetune_monitor.record.references import keep_references
 from finetune_monitor.record.run_record import RunRecord
 from finetune_monitor.rendering.isolation import isolated
@@ -48,6 +51,11 @@ from finetune_monitor.sinks.console import print_summary
 
 ON_FAILURE = ("raise", "warn")
 """What to do if nothing can be rendered at the start of a run."""
+
+
+def never() -> bool:
+    """The training loop is told to end only by exceptions, such as `KeyboardInterrupt`."""
+    return False
 
 
 class FinetuneMonitor:
@@ -89,6 +97,8 @@ class FinetuneMonitor:
         evaluation_timeout: seconds that the metrics, rules, sinks, and hooks of one evaluation may take together, not
             counting rendering; what is not finished by then is missing, and training continues. None: no limit. It
             works only in the main thread, and cannot interrupt a library that never returns to Python.
+        interrupted: whether the loop was told to end, as by its own signal handler; asked during a pause, which it
+            ends. A loop without such a handler needs none.
 
     Attributes:
         record: the writer of the run directory; None on every process but the first.
@@ -122,6 +132,7 @@ class FinetuneMonitor:
         resume_step: int | None = None,
         on_failure: str = "raise",
         evaluation_timeout: float | None = None,
+        interrupted: Callable[[], bool] = never,
     ):
         if on_failure not in ON_FAILURE:
             raise ValueError(f"on_failure: found {on_failure!r}, expected one of {', '.join(ON_FAILURE)}")
@@ -144,6 +155,10 @@ class FinetuneMonitor:
         check_images_fit(len(self.grid.cells), self._renderer.size)
         self._code = UserCode(evaluation_timeout)
         self._evaluator = Evaluator(self._renderer, self.metrics, self._columns, self._code)
+        self._steering = Steering(self.output_dir, interrupted, self._evaluator.warn)
+        if isinstance(self._renderer, Renderer):
+            self._renderer.on_rendered = self._steering.preview
+        self._is_stopped = False
         self._weights = RunWeights(
             pipeline,
             self.scheduler,
@@ -196,9 +211,10 @@ class FinetuneMonitor:
         return self
 
     def on_step_end(self, step: int, epoch: float | None = None, loss: float | None = None) -> bool:
-        """Evaluate if a multiple of `every` was reached or passed, and the budget allows it.
+        """Evaluate if a multiple of `every` was reached or passed, and the budget allows it; do what people ask.
 
-        The first call of a monitor that was not started evaluates, too.
+        The first call of a monitor that was not started evaluates, too. While a person holds the run (`pause`), this
+        does not return.
 
         Args:
             step: optimizer steps so far; it may increase by more than 1 per call.
@@ -206,7 +222,8 @@ class FinetuneMonitor:
             loss: the loss of this step, for rules that watch it; with several processes, pass it on all of them.
 
         Returns:
-            True if a stopping rule has decided to stop.
+            True if training should end: a stopping rule has decided to stop, a person has asked for it, or the loop
+            was told to end during a pause (`interrupted`).
         """
         if loss is not None:
             self._watch_loss(loss)
@@ -214,7 +231,37 @@ class FinetuneMonitor:
             self._make_up_weights(self.latest)
         elif self._is_due(step) and self._keeps_to_budget(step):
             self.evaluate(step, epoch)
-        return self.decision.stop
+        self._steering.note(step)
+        return self._obey(step, epoch)
+
+    def _obey(self, step: int, epoch: float | None) -> bool:
+        """Do what people ask, on all processes alike; returns whether training should end."""
+        asked, is_told = self._steering.look()
+        self._answer(asked, step, epoch)
+        if PAUSE in asked and not self.decision.stop:
+            is_told = self._hold(step, epoch)
+        return self.decision.stop or is_told
+
+    def _answer(self, asked: Asked, step: int, epoch: float | None) -> None:
+        """Evaluate or stop on request."""
+        if EVALUATE in asked:
+            self._steering.carry_out(EVALUATE, step, "evaluating on request")
+            self._evaluate(step, epoch, on_request=True)
+        if STOP in asked:
+            self._steering.carry_out(STOP, step, "stopping on request")
+            self._is_stopped = True
+            self.decision = self._decide(self.evaluations)
+
+    def _hold(self, step: int, epoch: float | None) -> bool:
+        """Wait as long as somebody holds the run; returns whether the loop was told to end meanwhile."""
+        is_held, is_told, waited = True, False, self._budget.waited
+        with self._steering.paused(step):
+            while is_held and not is_told and not self.decision.stop:
+                asked, is_told = self._steering.wait()
+                self._answer(NOTHING if is_told else asked, step, epoch)
+                is_held = PAUSE in asked
+        self._budget.leave_out(self._budget.waited - waited)
+        return is_told
 
     def forecast(self, seconds_a_step: float) -> str:
         """A sentence about the cost of monitoring, at this training speed, and the smallest change it can detect.
@@ -231,6 +278,10 @@ class FinetuneMonitor:
             ValueError: a later step has already been evaluated; the record cannot go back.
             UserError: the monitor was closed, or another one has taken over its directory.
         """
+        return self._evaluate(step, epoch)
+
+    def _evaluate(self, step: int, epoch: float | None, on_request: bool = False) -> Evaluation:
+        """`evaluate`; on request, neither the schedule nor a stopping rule takes notice."""
         if self.latest is not None and self.latest.step == step:
             return self.latest
         if self.latest is not None and self.latest.step > step:
@@ -240,20 +291,32 @@ class FinetuneMonitor:
             )
         self._check_open()
         self._code.begin()
+        self._steering.note_evaluation(step, len(self.grid.cells))
         waited, start = self._budget.waited, time.monotonic()
         with self._live_weights(), isolated(self._renderer.pipeline):  # modules are restored before weights are
             found = self._evaluator.measure(must_render=not self.evaluations and self._on_failure == "raise")
             scores = summarize(found.images, self._columns) | summarize_samples(found.samples, self._columns)
             evaluation = Evaluation(
-                step, epoch, time.time(), scores, found.images, found.seconds, samples=found.samples
+                step,
+                epoch,
+                time.time(),
+                scores,
+                found.images,
+                found.seconds,
+                samples=found.samples,
+                on_request=on_request,
             )
             evaluation = self._judged(evaluation)
             if distributed.is_main():
                 evaluation = self._publish(evaluation, found.rendered, waited)
         self.evaluations = (*self.evaluations, evaluation)
         spent = time.monotonic() - start
-        self._budget.train_from(step, step, spent, warm=self._warm)
+        if on_request:
+            self._budget.leave_out(spent)
+        else:
+            self._budget.train_from(step, step, spent, warm=self._warm)
         self._warm = True
+        self._steering.note_evaluated(step)
         if distributed.is_main():
             known = self._columns, self._described.ceilings
             for line in evaluation_lines(self.evaluations, *known, spent, waited):
@@ -270,7 +333,8 @@ class FinetuneMonitor:
             return self._summary
         self._code.begin()
         decision = self.decision
-        ended, detail = (decision.reason, decision.detail) if decision.stop else (reason, "")
+        is_decided = decision.stop and reason != StopReason.NOT_FINITE
+        ended, detail = (decision.reason, decision.detail) if is_decided else (reason, "")
         best = decision.best_step, decision.best_score
         self._summary = summary = RunSummary(self.evaluations, self.best_metric, best[0], ended, detail, best[1])
         is_ours = self.record is not None and self.record.is_open
@@ -280,6 +344,7 @@ class FinetuneMonitor:
         self._audience.close(summary)
         if is_ours:
             self._say_postponed()
+            self._steering.close()
             self._close_record()
         return summary
 
@@ -287,7 +352,8 @@ class FinetuneMonitor:
         """Close the sinks and the record of a run that could not start, so that it can be started again."""
         self._summary = RunSummary((), self.best_metric, None, StopReason.FAILED)
         self._audience.close(self._summary)
-        if self.record is not None:
+        if self.record is not None and self.record.is_open:
+            self._steering.close()
             self.record.close()
 
     @property
@@ -314,14 +380,15 @@ class FinetuneMonitor:
         """The evaluation with the scores that depend on the entire history, the alarms, and the decision."""
         derived = self._evaluator.derive((*self.evaluations, evaluation))
         evaluation = replace(evaluation, scores={**evaluation.scores, **derived})
-        evaluation = replace(evaluation, alarms=alarms((*self.evaluations, evaluation), self._columns))
+        evaluation = replace(evaluation, alarms=alarms((*scheduled(self.evaluations), evaluation), self._columns))
         self.decision = self._decide((*self.evaluations, evaluation))
         return replace(evaluation, decision=self.decision)
 
     def _decide(self, history: Sequence[Evaluation]) -> Decision:
-        """The decision of the rules; a resumed run uses its current rules."""
+        """The decision of the rules, or of a person; a resumed run uses its current rules."""
         watched = Watched(history, self._columns, self._described.ceilings, self._loss)
-        return distributed.gather(decide(watched, self.rules, self.best_metric, self._ask))[0]
+        decision = distributed.gather(decide(watched, self.rules, self.best_metric, self._ask))[0]
+        return replace(decision, stop=True, reason=StopReason.REQUESTED, detail="") if self._is_stopped else decision
 
     def _ask(self, rule: StoppingRule, asked: Callable[[], Stop | None]) -> Stop | None:
         """Ask a rule; if it fails, it is ignored with one warning."""
@@ -381,7 +448,8 @@ class FinetuneMonitor:
             raise failed
         self.decision = self._decide(self.evaluations)
         if self.latest is not None:
-            self._budget.train_from(resume_step or 0, self.latest.step, sum(self.latest.seconds.values()))
+            last = (scheduled(self.evaluations) or self.evaluations)[-1]
+            self._budget.train_from(resume_step or 0, last.step, sum(last.seconds.values()))
 
     def _open_record(
         self, sinks: Sequence[Sink], hparams: Mapping[str, Any], config_yaml: str | None, resume_step: int | None
@@ -389,6 +457,7 @@ class FinetuneMonitor:
         run = self._run_json(hparams)
         self.record = RunRecord(self.output_dir, self.grid)
         self.record.begin(run, config_yaml, resume_step)
+        self._steering.open()
         keep_references(self.output_dir, self._described.thumbnails, self._evaluator.warn)
         self.evaluations = self.record.evaluations
         self._weights.begin([evaluation.step for evaluation in self.evaluations])

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.curve import Point, best_of, points
-from finetune_monitor.record.evaluation import Decision, Evaluation, StopReason, as_reason
+from finetune_monitor.record.evaluation import Decision, Evaluation, StopReason, as_reason, scheduled
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.stats.estimate import Estimate
 
@@ -75,12 +75,15 @@ def decide(
 ) -> Decision:
     """The decision of all rules; the first rule that fires gives the reason. `metric` determines the best step.
 
+    Evaluations on request may be the best, but the rules do not see them: they would come too early.
+
     If the metric was never measured after step 0, the reason is `never_measured`, and training continues.
 
     Args:
         ask: calls a rule, which may fail or return neither a `Stop` nor a string; None ignores it.
     """
-    stops = (ask(rule, partial(_asked, rule, watched)) for rule in rules)
+    counted = replace(watched, history=scheduled(watched.history))
+    stops = (ask(rule, partial(_asked, rule, counted)) for rule in rules)
     stop = next((found for found in stops if found is not None), None)
     ended = Decision(True, as_reason(stop.reason), detail=stop.detail) if stop else Decision()
     history = [*watched.history[:-1], *(replace(each, decision=ended) for each in watched.history[-1:])]

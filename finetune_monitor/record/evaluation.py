@@ -32,6 +32,7 @@ class StopReason(str, Enum):
     NEVER_MEASURED = "never_measured", "the score could not be measured in any evaluation (was no face found?)"
     MAX_STEPS = "max_steps", "the last step was reached"
     NOT_FINITE = "loss_not_finite", "the loss was no longer finite; the last checkpoint before that is kept"
+    REQUESTED = "requested", "it was stopped by request; run the same command to continue"
     FAILED = "failed", "the training loop raised an error"
     INTERRUPTED = "interrupted", "it was interrupted; run the same command to resume"
 
@@ -87,6 +88,7 @@ class ScoredImage:
 class Evaluation:
     """One evaluation: `scores` are means over the grid; `images` are in the grid's order.
 
+    on_request: asked for by a person between two scheduled evaluations; stopping rules do not count it.
     samples: for each score that averages draws of noise instead of images, the values of the draws.
     alarms: the columns whose alarm sounds (`record.alarms`).
     overhead: share of the wall time since the previous evaluation that rendering, scoring, and writing took; None for
@@ -103,6 +105,7 @@ class Evaluation:
     overhead: float | None = None
     alarms: tuple[str, ...] = ()
     samples: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    on_request: bool = False
 
     @cached_property
     def by_cell(self) -> Mapping[str, ScoredImage]:
@@ -113,6 +116,11 @@ class Evaluation:
     def by_content(self) -> Mapping[CellContent, ScoredImage]:
         """The images by the content of their cell, which identifies it in other runs with the same sampling."""
         return {image.cell.content: image for image in self.images}
+
+
+def scheduled(history: Sequence[Evaluation]) -> tuple[Evaluation, ...]:
+    """The evaluations that were not made on request: those that stopping rules count."""
+    return tuple(evaluation for evaluation in history if not evaluation.on_request)
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,7 @@ def _evaluation(path: Path, number: int, row: Any) -> tuple[Evaluation, int]:
             decision=_decision(as_object(row["decision"])),
             alarms=tuple(map(as_text, as_list(row.get("alarms", [])))),
             samples={name: tuple(map(from_json_number, values)) for name, values in row.get("samples", {}).items()},
+            on_request=as_flag(row.get("on_request", False)),
         )
         return evaluation, as_whole(row["images"])
     except DAMAGE as error:
@@ -136,6 +137,7 @@ def evaluation_row(evaluation: Evaluation) -> dict[str, Any]:
         "overhead": evaluation.overhead,
         "decision": plain(asdict(evaluation.decision)),
         **({"alarms": list(evaluation.alarms)} if evaluation.alarms else {}),
+        **({"on_request": True} if evaluation.on_request else {}),
         "images": len(evaluation.images),
     }
 

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import time
 from pathlib import Path
 from typing import IO, Any
 from weakref import WeakValueDictionary
@@ -15,16 +16,23 @@ from finetune_monitor.base.paths import links_in
 
 CONFIG, RUN, EVALUATIONS, IMAGES = "config.yaml", "run.json", "evaluations.jsonl", "images.jsonl"
 LOCK = ".lock"
+CONTROL, IN_PROGRESS, STATUS, REQUESTS = "control", "in_progress", "status.json", "requests.jsonl"
+
+LOOKS, LOOK = 3, 0.05
+"""How often, and for how many seconds, to wait for somebody who only looks whether the lock is held."""
 
 logger = logging.getLogger(__name__)
 
 _held: WeakValueDictionary[tuple[int, int, int], IO[str]] = WeakValueDictionary()
 """The locks that were acquired, by process, device, and inode."""
 
-OURS = ("images", "references", "checkpoints", "candidates", "weights", "best", "last", "page", "configs", "logs")
+OURS = (
+    *("images", "references", "checkpoints", "candidates", "weights", "best", "last", "page", "configs", "logs"),
+    *(CONTROL, IN_PROGRESS),
+)
 """Folders of a run or a sweep in which everything was written by us, so that a link there was planted."""
 
-SHARED = (LOCK, "tensorboard", "wandb", "trials", ".ray")
+SHARED = (LOCK, REQUESTS, "tensorboard", "wandb", "trials", ".ray")
 """Others, in which links may have a meaning, but which are none themselves."""
 
 
@@ -57,7 +65,7 @@ def lock(output_dir: Path, takes_over: bool = False) -> IO[str]:
     if takes_over and (mine := _held.get(key)) is not None and not mine.closed:
         logger.warning("%s: an earlier monitor in this process was not closed; this one takes over", output_dir)
         unlock(mine)
-    if not try_lock(file):
+    if not _soon_locked(file):
         file.seek(0)
         holder = file.read().strip() or "unknown"
         file.close()
@@ -69,6 +77,15 @@ def lock(output_dir: Path, takes_over: bool = False) -> IO[str]:
     file.write(str(os.getpid()))
     file.flush()
     return file
+
+
+def _soon_locked(file: IO[str]) -> bool:
+    """Acquire the lock, although somebody who looks whether it is held (`is_locked`) may hold it for a moment."""
+    for _ in range(LOOKS):
+        if try_lock(file):
+            return True
+        time.sleep(LOOK)
+    return try_lock(file)
 
 
 def _key(file: IO[str]) -> tuple[int, int, int]:

@@ -21,7 +21,13 @@ from finetune_monitor.stats.estimate import NO_ESTIMATE, Estimate, direction, sh
 MAX_STEPS = "train.max_steps"
 """The key of a training config that sets the length of the training."""
 
-NO_RULES = (StopReason.MAX_STEPS, StopReason.FAILED, StopReason.INTERRUPTED, StopReason.NOT_FINITE)
+NO_RULES = (
+    StopReason.MAX_STEPS,
+    StopReason.REQUESTED,
+    StopReason.FAILED,
+    StopReason.INTERRUPTED,
+    StopReason.NOT_FINITE,
+)
 """Reasons why a run ends without a stopping rule."""
 
 FEW_PHOTOS = 5

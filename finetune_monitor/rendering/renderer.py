@@ -1,6 +1,6 @@
 """Render a grid's cells from live weights: one pipeline for the entire run, sharing the modules being trained."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -40,6 +40,13 @@ TILED_PIXELS = 1536 * 1536
 """Larger images are decoded in tiles."""
 
 
+OnRendered = Callable[[Sequence[Cell], Sequence[Image.Image | None]], None]
+
+
+def _unseen(cells: Sequence[Cell], images: Sequence[Image.Image | None]) -> None:
+    """Nobody looks on."""
+
+
 class Renderer:
     """Renders cells with the pipeline's live modules and its own scheduler.
 
@@ -50,13 +57,20 @@ class Renderer:
             are shared, its scheduler is only read, and its safety checker, which turns images black, is left out.
         grid: how the cells are sampled.
         autocast: the precision to render in, normally that of the training; None uses the modules' own.
+        on_rendered: called with each batch of cells and their images, before the others are rendered.
 
     Raises:
         ValueError: an unsupported pipeline, or one that lacks a component; a sampler that diffusers does not have or
             that does not suit the model; a size that does not; or a negative prompt for a model that does not use one.
     """
 
-    def __init__(self, pipeline: Pipeline, grid: PromptGrid, autocast: torch.dtype | None = None):
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        grid: PromptGrid,
+        autocast: torch.dtype | None = None,
+        on_rendered: OnRendered = _unseen,
+    ):
         compares = takes_negative_prompts(pipeline)
         if grid.negative_prompt and not compares:
             raise ValueError(f"grid.negative_prompt: {type(pipeline).__name__} does not use one; leave it empty")
@@ -71,6 +85,7 @@ class Renderer:
         self._decoded = Batches(DECODED_PIXELS // pixels, "images to decode")
         self._tiled = pixels > TILED_PIXELS
         self._embeddings: dict[tuple[str, str], Encoded] = {}
+        self.on_rendered = on_rendered
 
     def render(self, cells: Sequence[Cell]) -> list[Image.Image | None]:
         """One RGB image per cell, in the order of `cells`; None if the model's output was not finite.
@@ -87,10 +102,12 @@ class Renderer:
     def _render_batch(self, bar: tqdm, cells: Sequence[Cell]) -> list[Image.Image | None]:  # type: ignore[type-arg]
         before = bar.n
         try:
-            return self._decode(self._denoise(bar, cells))
+            images = self._decode(self._denoise(bar, cells))
         except Exception:
             bar.update(before - bar.n)  # the batch may be retried with a smaller size
             raise
+        self.on_rendered(cells, images)
+        return images
 
     def _denoise(self, bar: tqdm, cells: Sequence[Cell]) -> Float[Tensor, "n c h w"]:  # type: ignore[type-arg]
         encoded = [self._encode(cell) for cell in cells]

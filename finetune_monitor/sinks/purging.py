@@ -13,7 +13,7 @@ from finetune_monitor.base.files import fsync, open_regular, private, staged_bes
 from finetune_monitor.base.paths import Containment, links_in
 from finetune_monitor.record.kept_weights import BEST, KOHYA_ENDING, LAST, SAMPLES, WEIGHTS
 from finetune_monitor.record.references import REFERENCES
-from finetune_monitor.record.run_directory import RUN, lock, read_json
+from finetune_monitor.record.run_directory import IN_PROGRESS, RUN, lock, read_json
 from finetune_monitor.record.sweep_directory import STATE, read_state
 from finetune_monitor.sinks import tensorboard, wandb
 
@@ -86,7 +86,7 @@ def purge_run(run_dir: Path) -> Purged:
 
 def _folders(run_dir: Path) -> Iterator[Path]:
     """The folders that hold nothing but images."""
-    yield from (run_dir / name for name in (IMAGES, REFERENCES, PAGE))
+    yield from (run_dir / name for name in (IMAGES, REFERENCES, PAGE, IN_PROGRESS))
     yield from (folder / SAMPLES for folder in _weights(run_dir))
     yield from (run_dir / wandb.FOLDER).glob("*run-*/files/media/images")
     yield run_dir / wandb.FOLDER / wandb.STAGED

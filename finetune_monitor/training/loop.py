@@ -137,6 +137,10 @@ class Trainer:
                 self._forecast(monitor)
                 self._show(bar, monitor)
                 stop = monitor is not None and not interrupted and monitor.on_step_end(self.step, self.epoch)
+                if stop and self._window and not math.isfinite(self._read_loss()):  # a person may stop at any step
+                    return StopReason.NOT_FINITE
+                if stop and not (monitor and monitor.decision.stop):  # a signal during a pause
+                    interrupted = interrupt.asked()
                 if stop or interrupted or self._checkpoint_due():
                     self._save()
                 if interrupted:

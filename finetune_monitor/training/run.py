@@ -62,7 +62,7 @@ def run(config: Config) -> int:
         held.callback(trainer.close)
         if interrupt.asked():
             return interrupt.exit_status
-        monitor = make_monitor(config, accelerator, pipeline, trainer, inputs)
+        monitor = make_monitor(config, accelerator, pipeline, trainer, inputs, interrupt)
         if monitor is not None:
             monitor.start()
         reason = trainer.run(monitor, interrupt)
@@ -138,7 +138,12 @@ def _open_latents(config: Config, pipeline: StableDiffusionPipeline, photos: dic
 
 
 def make_monitor(
-    config: Config, accelerator: Accelerator, pipeline: StableDiffusionPipeline, trainer: Trainer, inputs: RunInputs
+    config: Config,
+    accelerator: Accelerator,
+    pipeline: StableDiffusionPipeline,
+    trainer: Trainer,
+    inputs: RunInputs,
+    interrupt: Interrupt,
 ) -> FinetuneMonitor | None:
     """The monitor of the config, sharing Accelerate's trackers."""
     options = config.monitor.sinks.chosen
@@ -168,6 +173,7 @@ def make_monitor(
         resume_step=inputs.resume_step,
         on_failure=config.monitor.on_failure,
         evaluation_timeout=config.monitor.evaluation_timeout,
+        interrupted=lambda: interrupt.number is not None,
     )
 
 

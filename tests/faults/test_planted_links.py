@@ -10,7 +10,8 @@ import pytest
 
 from finetune_monitor.base import files
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.record.run_directory import CONFIG, EVALUATIONS, IMAGES, LOCK, OURS, RUN, SHARED, lock
+from finetune_monitor.record import live
+from finetune_monitor.record.run_directory import CONFIG, EVALUATIONS, IMAGES, LOCK, OURS, RUN, SHARED, STATUS, lock
 from finetune_monitor.record.run_record import RunRecord
 from finetune_monitor.report.page import write_page
 from finetune_monitor.studies.labeling.storage import RATINGS, RatingStore
@@ -46,6 +47,10 @@ def _resume_and_evaluate(run: Path) -> None:
     with _take(run):
         record = RunRecord(run, GRID)
         record.begin(CONTENT, "model: x\n", 0)
+        live.clear_live(run)
+        live.open_live(run)
+        live.note_request(run, live.STOP, 10)
+        live.write_status(run, live.Status(live.TRAINING, 10, 0.0))
         record.write_images(10, images())
         record.append(replace(evaluation(10)))
         record.close()
@@ -54,7 +59,9 @@ def _resume_and_evaluate(run: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # a record that is a link may not be one
 @pytest.mark.parametrize("kind", ["folder", "file"])
-@pytest.mark.parametrize("name", [*OURS, *SHARED, RUN, CONFIG, EVALUATIONS, IMAGES, "checkpoints/.lock", "page/.lock"])
+@pytest.mark.parametrize(
+    "name", [*OURS, *SHARED, RUN, CONFIG, EVALUATIONS, IMAGES, STATUS, "checkpoints/.lock", "page/.lock"]
+)
 def test_a_run_writes_and_deletes_nothing_behind_a_link(name, kind, outside, tmp_path):
     run = tmp_path / "run"
     write_run(run, {0: 0.2, 5: 0.4})

@@ -15,6 +15,7 @@ from finetune_monitor.base.images import read_image, thumbnail
 from finetune_monitor.cli import main
 from finetune_monitor.metrics.copying import Copying
 from finetune_monitor.monitor.callback import FinetuneMonitor
+from finetune_monitor.record import live
 from finetune_monitor.record.run_directory import lock
 from finetune_monitor.report.sink import ReportPage
 from finetune_monitor.sinks.tensorboard import TensorBoardSink
@@ -59,7 +60,10 @@ def test_a_run_in_an_own_loop(pipeline, tmp_path):
     photos = [Image.new("RGB", (64, 64), color) for color in ("red", "blue")]
     metrics = [Scripted([0.1, 0.5]), Copying(photos)]
     monitor = FinetuneMonitor(pipeline, GRID, metrics, folder, every=1, sinks=sinks, config_yaml="a: b\n").start()
+    live.request(folder, live.EVALUATE)
     monitor.on_step_end(1)
+    assert (folder / "requests.jsonl").is_file()
+    assert open_to_others(folder) == []
     monitor.close()
     assert (folder / "references").is_dir()
     assert open_to_others(folder) == []

@@ -74,6 +74,13 @@ def test_a_process_that_fails_its_share_leaves_it_missing_and_nobody_waiting(lau
     assert (estimate.n, estimate.missing) == (3, 3)
 
 
+def test_requests_are_carried_out_by_all_processes_at_the_same_step(launched):
+    _, (first, second) = launched
+    why = "it was stopped by request; run the same command to continue"
+    assert first["steered"] == {"held": 20, "stopped": 30, "why": why, "steps": [0, 10]}
+    assert second["steered"] == first["steered"]
+
+
 def test_more_processes_than_cells(launched):
     folder, (first, _) = launched
     assert len(first["one_cell"]["scores"]) == 1

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import sys
+import threading
 import time
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from finetune_monitor import FinetuneMonitor, Patience, PromptGrid
 from finetune_monitor.base import distributed
 from finetune_monitor.monitor.budget import Budget
+from finetune_monitor.record import live
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.rendering import renderer
 from finetune_monitor.training import loop
@@ -100,6 +102,26 @@ def wrapped(folder):
         found[name] = [parameter.double().sum().item() for parameter in pipeline.unet.parameters()]
     monitor.close()
     return {**found, "scores": [evaluation.scores["brightness"].mean for evaluation in monitor.evaluations]}
+
+
+def steered(folder):
+    """Forty steps of a run that is evaluated, held, and stopped on request; the second process comes late to each."""
+    monitor = FinetuneMonitor(tiny.stable_diffusion(), GRID, [Brightness()], folder, every=100).start()
+    found = {}
+    for step in range(1, 41):
+        if distributed.rank() == 0 and step in (3, 13, 23):
+            live.request(folder, {3: live.EVALUATE, 13: live.PAUSE, 23: live.STOP}[step])
+        if distributed.rank() == 0 and step == 15:
+            threading.Timer(1.0, live.withdraw, (folder, live.PAUSE)).start()
+        time.sleep(0.01 * distributed.rank())
+        start = time.monotonic()
+        if monitor.on_step_end(step):
+            found["stopped"] = step
+            break
+        if time.monotonic() - start > 0.5 and step > 10:
+            found["held"] = step
+    found |= {"why": monitor.close().why, "steps": [evaluation.step for evaluation in monitor.evaluations]}
+    return found
 
 
 class OwnClock(Budget):
@@ -191,6 +213,7 @@ def main():
         "slow": watch(folder / "slow", Brightness(slow=1)),
         "clocks": disagree(folder / "clocks"),
         "wrapped": wrapped(folder / "wrapped"),
+        "steered": steered(folder / "steered"),
     }
     losses = train(folder, config)
     (folder / f"rank{dist.get_rank()}.json").write_text(json.dumps({"found": found, "losses": losses}))
