@@ -29,6 +29,8 @@ class FaceReader:
         self._finder = FaceFinder(device)
         self._images: WeakValueDictionary[int, Image] = WeakValueDictionary()
         self._known: dict[int, Embeddings] = {}
+        self._searched: WeakValueDictionary[int, Image] = WeakValueDictionary()
+        self._faces: dict[int, list[Face]] = {}
 
     @property
     def identity(self) -> dict[str, str]:
@@ -37,7 +39,11 @@ class FaceReader:
 
     def find(self, images: Sequence[Image]) -> list[list[Face]]:
         """The faces of each RGB image, largest first."""
-        return self._finder.find(images)
+        new = {id(image): image for image in images if id(image) not in self._searched}
+        self._faces = {key: self._faces[key] for key in self._searched}
+        self._faces.update(zip(new, self._finder.find(list(new.values())), strict=True))
+        self._searched.update(new)
+        return [self._faces[id(image)] for image in images]
 
     def embed(self, images: Sequence[Image], faces: Sequence[Face]) -> Embeddings:
         """One L2-normalized row for each pair of RGB image and face in it."""
@@ -52,7 +58,7 @@ class FaceReader:
         return [self._known[id(image)] for image in images]
 
     def _read(self, images: Sequence[Image]) -> list[Embeddings]:
-        found = self._finder.find(images)
+        found = self.find(images)
         pairs = [(image, face) for image, faces in zip(images, found, strict=True) for face in faces]
         rows = self.embed([image for image, _ in pairs], [face for _, face in pairs])
         return np.split(rows, np.cumsum([len(faces) for faces in found])[:-1]) if images else []
