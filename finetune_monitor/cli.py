@@ -18,6 +18,7 @@ from finetune_monitor.commands.config import add_config
 from finetune_monitor.commands.demo import add_demo
 from finetune_monitor.commands.export import add_export
 from finetune_monitor.commands.label import add_label
+from finetune_monitor.commands.photos import add_photos
 from finetune_monitor.commands.purge import add_purge
 from finetune_monitor.commands.push import add_push
 from finetune_monitor.commands.render import add_render
@@ -69,6 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_train(commands)
     add_demo(commands)
     add_steering(commands)
+    add_photos(commands)
     add_aesthetic(commands)
     add_label(commands)
     add_agree(commands)

@@ -4,10 +4,10 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, JpegImagePlugin, UnidentifiedImageError
@@ -135,8 +135,11 @@ def list_images(folder: str | Path) -> list[Path]:
     return chosen
 
 
-def passed_over(folder: str | Path) -> str | None:
+def passed_over(folder: str | Path, known: Collection[str] = ()) -> str | None:
     """A sentence that names what is in a folder of photos and is not read; None if there is nothing of the kind.
+
+    Args:
+        known: names of other files that are read.
 
     Raises:
         UserError: as for `list_images`.
@@ -144,7 +147,7 @@ def passed_over(folder: str | Path) -> str | None:
     used = {path.name for path in list_images(folder)}
     with os.scandir(user_path(folder)) as entries:
         found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-    others = [f"{entry.name}{_why_not(entry)}" for entry in found if entry.name not in used]
+    others = [f"{entry.name}{_why_not(entry)}" for entry in found if entry.name not in used and entry.name not in known]
     if not others:
         return None
     named = some_of(others, EXAMPLES_NAMED)
@@ -185,18 +188,6 @@ def read_images(paths: Sequence[str | Path]) -> list[Image.Image]:
         UserError: one error that lists every file that cannot be read.
     """
     return list(each_image(paths))
-
-
-def first_images(folder: str | Path, count: int | None = None) -> list[Path]:
-    """The first `count` paths of `list_images` (all for None), so that any 5 photos are a subset of 10.
-
-    Raises:
-        UserError: the folder has fewer than `count` images.
-    """
-    paths = list_images(folder)
-    if count is not None and len(paths) < count:
-        raise UserError(f"{folder}: found {len(paths)} photos, expected {count}; add photos or ask for fewer")
-    return paths[:count]
 
 
 @contextmanager
@@ -258,6 +249,16 @@ def _from_16_bit(name: str, image: Image.Image) -> Image.Image:
     if values.size and not 0 <= values.min() <= values.max() <= 65535:
         raise UserError(f"{name}: found 32-bit pixels, expected 8 or 16 bits; save it as PNG or JPEG")
     return Image.fromarray((values.astype(np.uint32) // 257).astype(np.uint8)).convert("RGB")
+
+
+Square: TypeAlias = tuple[int, int, int]
+"""Left, top, and side in pixels of an image."""
+
+
+def cut(photo: Image.Image, square: Square) -> Image.Image:
+    """The part of a photo in a square."""
+    left, top, side = square
+    return photo.crop((left, top, left + side, top + side))
 
 
 LONGEST_SIDE = 256

@@ -6,11 +6,20 @@ from finetune_monitor.record.kept_weights import BEST, LAST
 
 GREATEST = 2**31 - 1
 
+LARGEST_SIDE = 4096
+
 
 def whole_number(text: str) -> int:
     """A count or a seed."""
     if not text.isdecimal() or int(text) > GREATEST:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number from 0 to {GREATEST}")
+    return int(text)
+
+
+def side(text: str) -> int:
+    """The side of a model's images in pixels."""
+    if not text.isdecimal() or not 64 <= int(text) <= LARGEST_SIDE or int(text) % 8:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a multiple of 8 from 64 to {LARGEST_SIDE}")
     return int(text)
 
 

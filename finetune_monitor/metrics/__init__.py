@@ -9,12 +9,14 @@ import numpy as np
 from jaxtyping import Float
 from PIL.Image import Image
 
+from finetune_monitor.base.images import Square
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.evaluation import Evaluation
 from finetune_monitor.record.grid import Cell
 from finetune_monitor.stats.estimate import Estimate, FloatArray
 
 if TYPE_CHECKING:
+    from finetune_monitor.metrics.reference_photos import ReferencePhotos
     from finetune_monitor.models.clip import ClipEncoder
     from finetune_monitor.models.face_reader import FaceReader
     from finetune_monitor.rendering.pipelines import TextToImage
@@ -121,6 +123,8 @@ class RunContext:
     options: the options of all metrics that the config names, by name.
     instance_prompt: the prompt that the photos are trained with.
     class_images: the folder with images of other people, which may be filled only before the first evaluation.
+    captions: the prompts of photos that have their own.
+    squares: the part of a photo that training uses; of photos that are not in it, the largest square in the center.
     shared: networks that several metrics share, by a key that identifies them.
     """
 
@@ -131,7 +135,9 @@ class RunContext:
     options: Mapping[str, Any] = field(default_factory=dict)
     class_images: Path | None = None
     instance_prompt: str = ""
-    shared: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    captions: Mapping[Path, str] = field(default_factory=dict)
+    squares: Mapping[Path, Square] = field(default_factory=dict)
+    shared: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def share(self, key: Any, make: Callable[[], Made]) -> Made:
         """The object made for this key earlier, or a new one."""
@@ -139,6 +145,16 @@ class RunContext:
             self.shared[key] = make()
         found: Made = self.shared[key]
         return found
+
+    def references(self) -> "ReferencePhotos":
+        """The training photos and the held-out ones, which all metrics share, so that each is read once.
+
+        Raises:
+            UserError: lists the photos that cannot be read.
+        """
+        from finetune_monitor.metrics.reference_photos import ReferencePhotos
+
+        return self.share(("references", None), lambda: ReferencePhotos.read(self.photos or [], self.held_out))
 
     def clip(self, clip: str, pretrained: str | None) -> "ClipEncoder":
         """The encoder of a CLIP model. Metrics that name the same model share it, so each image is encoded once.

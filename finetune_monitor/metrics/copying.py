@@ -80,7 +80,7 @@ class Copying:
         copying_sscd, photo_sscd, nearest_photo_sscd: the same by SSCD, if its weights are given.
 
     Args:
-        references: at least two training photos; only the center square is used, as in training.
+        references: at least two training photos; only the center square is used. In a run, they are cut as in training.
         alarm: the share of images above which the alarm sounds.
         sscd: `disc_mixup`, which is downloaded once (98 MB), or the path of such a file.
 
@@ -150,7 +150,8 @@ class Copying:
     def for_run(cls, options: Options, run: RunContext) -> "Copying | None":
         """The metric as configured for a run; without photos, only SSCD's weights are checked."""
         if run.photos is not None:
-            return cls(run.photos, options.alarm, options.sscd, run.device)
+            photos = run.references().trained.cropped(run.squares)
+            return cls(photos, options.alarm, options.sscd, run.device)
         if options.sscd is not None:
             from finetune_monitor.models.sscd import find_sscd
 

@@ -102,7 +102,7 @@ class FaceSimilarity:
     def for_run(cls, options: Options, run: RunContext) -> "FaceSimilarity | None":
         """The metric as configured for a run; without photos, only the recognizer is checked."""
         reader = shared_reader(options.recognizer, run)
-        return None if run.photos is None else cls(run.photos, reader, held_out=run.held_out)
+        return None if run.photos is None else cls(run.references(), reader)
 
     def score(self, images: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
         """The columns, with one value per image (RGB)."""

@@ -99,7 +99,7 @@ class Leakage:
     def for_run(cls, options: Options, run: RunContext) -> "Leakage | None":
         """The metric as configured for a run; without photos, only the recognizer is checked."""
         reader = shared_reader(options.recognizer, run)
-        return None if run.photos is None else cls(run.photos, reader, alarm=options.alarm)
+        return None if run.photos is None else cls(run.references().trained, reader, alarm=options.alarm)
 
     def score(self, images: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
         """The probes' similarity, with one value per image (RGB); NaN for the subject's images."""

@@ -108,7 +108,7 @@ class Recognized:
                 "monitor.metrics.recognized.gallery: found neither a gallery nor class images, which exist only with "
                 "prior preservation; name a folder with photos of other people"
             )
-        made = None if run.photos is None else cls(run.photos, gallery, reader)
+        made = None if run.photos is None else cls(run.references().trained, gallery, reader)
         if made is not None and options.gallery is not None:
             made.read_gallery()
         return made

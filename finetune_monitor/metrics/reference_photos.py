@@ -2,8 +2,8 @@
 
 import hashlib
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 from typing import TypeAlias
@@ -14,10 +14,10 @@ from PIL.Image import Image
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import sha256
-from finetune_monitor.base.images import as_rgb, list_images, passed_over, read_images, thumbnail
+from finetune_monitor.base.images import Square, as_rgb, cut, list_images, passed_over, read_images, thumbnail
 
-References: TypeAlias = str | Path | Sequence[str | Path | Image]
-"""A folder of photos, or a list of paths or images."""
+References: TypeAlias = "str | Path | Sequence[str | Path | Image] | ReferencePhotos"
+"""A folder of photos, a list of paths or images, or photos that were read before."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,13 @@ class ReferencePhotos:
 
     @classmethod
     def read(cls, references: References, held_out: References = ()) -> "ReferencePhotos":
-        """Read references and held-out photos together.
+        """Read references and held-out photos together; those that were read before already have both.
 
         Raises:
             UserError: there is no reference, or some photos cannot be read (all of them are listed).
         """
+        if isinstance(references, ReferencePhotos):
+            return references
         used, kept = _entries(references), _entries(held_out)
         if not used:
             raise UserError("reference photos: found an empty list, expected at least one photo of the subject")
@@ -64,6 +66,23 @@ class ReferencePhotos:
         )
 
     @property
+    def trained(self) -> "ReferencePhotos":
+        """The photos that are not held out."""
+        return self.only([i < self.used for i in range(len(self.names))])
+
+    @property
+    def held_out(self) -> "ReferencePhotos":
+        """The photos that are held out, as references of their own."""
+        found = self.only([i >= self.used for i in range(len(self.names))])
+        return replace(found, used=len(found.names))
+
+    def cropped(self, squares: Mapping[Path, Square]) -> "ReferencePhotos":
+        """The photos, of which those with a square are cut to it."""
+        found = [squares.get(Path(name)) for name in self.names]
+        pairs = zip(self.images, found, strict=True)
+        return replace(self, images=[image if square is None else cut(image, square) for image, square in pairs])
+
+    @property
     def weights(self) -> dict[str, list[dict[str, str]]]:
         """The photos in a metric's description: file and SHA-256."""
         described = [{"file": name, "sha256": digest} for name, digest in zip(self.names, self.digests, strict=True)]
@@ -81,6 +100,8 @@ def _digest(name: str, image: Image) -> str:
 
 
 def _entries(photos: References) -> list[str | Path | Image]:
+    if isinstance(photos, ReferencePhotos):
+        return list(photos.images)
     if not isinstance(photos, str | Path):
         return list(photos)
     if others := passed_over(photos):

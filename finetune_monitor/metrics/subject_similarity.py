@@ -133,7 +133,7 @@ class SubjectSimilarity:
         if run.photos is None:
             return None
         encoder = run.clip(options.clip, options.pretrained)
-        return cls(run.photos, encoder, dino=options.dino, device=run.device, held_out=run.held_out)
+        return cls(run.references(), encoder, dino=options.dino, device=run.device)
 
     def score(self, images: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
         """The columns, with one value per image (RGB)."""

@@ -69,7 +69,7 @@ class ValidationLoss:
 
     Args:
         photos: photos that are held out from training.
-        prompt: the prompt that describes the photos in training.
+        prompt: the prompt that describes the photos in training, or one for each photo.
         alarm: the rise above which the alarm sounds.
 
     Raises:
@@ -103,7 +103,7 @@ class ValidationLoss:
         ),
     }
 
-    def __init__(self, photos: References, prompt: str, alarm: float = ALARM) -> None:
+    def __init__(self, photos: References, prompt: str | Sequence[str], alarm: float = ALARM) -> None:
         from finetune_monitor.base.batching import Batches
 
         read = ReferencePhotos.read(photos)
@@ -120,9 +120,13 @@ class ValidationLoss:
         """The metric as configured for a run; None, with a warning, if no photo is held out."""
         from finetune_monitor.base import distributed
 
+        if run.photos is None:
+            return None
         if run.held_out:
-            return cls(run.held_out, run.instance_prompt, options.alarm)
-        if run.photos is not None and distributed.is_main():
+            photos = run.references().held_out.cropped(run.squares)
+            prompts = [run.captions.get(path, run.instance_prompt) for path in run.held_out]
+            return cls(photos, run.instance_prompt if not run.captions else prompts, options.alarm)
+        if distributed.is_main():
             logger.warning(
                 "validation_loss: not measured because no photo is held out; use at least eight photos, or "
                 "set data.held_out"
@@ -139,6 +143,7 @@ class ValidationLoss:
         Raises:
             ValueError: the pipeline has no UNet that predicts noise or velocity.
         """
+        import torch
         from diffusers import DDPMScheduler
 
         from finetune_monitor.rendering.pipelines import encode
@@ -150,7 +155,9 @@ class ValidationLoss:
         if self._latents is None:
             self._latents = _encoded(pipeline, self._photos, size)
         scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
-        text = encode(pipeline, self._prompt, "", guided=False)[EMBEDDINGS]
+        prompts = [self._prompt] if isinstance(self._prompt, str) else self._prompt
+        known = {each: encode(pipeline, each, "", guided=False)[EMBEDDINGS] for each in dict.fromkeys(prompts)}
+        text = torch.cat([known[each] for each in prompts]).expand(len(self._photos), -1, -1)
         levels = scheduler.config.num_train_timesteps
         items = [each for draw in range(DRAWS) for each in _noised(draw, len(self._photos), levels)]
         losses = self._batches.map(items, partial(_losses, pipeline, scheduler, self._latents, text))
@@ -199,7 +206,7 @@ def _losses(
     pipeline: "TextToImage",
     scheduler: "DDPMScheduler",
     latents: "Float[Tensor, 'photos 4 h8 w8']",
-    text: "Float[Tensor, '1 t d']",
+    text: "Float[Tensor, 'photos t d']",
     items: Sequence[_Noised],
 ) -> list[float]:
     """The mean squared error of each item's prediction."""
@@ -212,7 +219,7 @@ def _losses(
     noise = torch.stack([_noise(item.seed, clean[0]) for item in items])
     t = torch.tensor([item.t for item in items], device=clean.device)
     noised = scheduler.add_noise(clean, noise, t)
-    predicted = unet(noised.to(unet.dtype), t, text.expand(len(items), -1, -1)).sample.float()
+    predicted = unet(noised.to(unet.dtype), t, text[[item.photo for item in items]]).sample.float()
     wanted = target(scheduler, clean, noise, t)
     losses: list[float] = (predicted - wanted).square().mean(dim=(1, 2, 3)).tolist()
     return losses

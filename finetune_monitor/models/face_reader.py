@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -10,6 +11,8 @@ from PIL.Image import Image
 
 from finetune_monitor.models.faces import Face, FaceFinder
 from finetune_monitor.models.recognizers import Embeddings, Recognizer, load_recognizer
+
+Read = TypeVar("Read")
 
 
 class FaceReader:
@@ -27,7 +30,9 @@ class FaceReader:
         made = load_recognizer(recognizer, device) if isinstance(recognizer, str | Path) else recognizer
         self.recognizer: Recognizer = made
         self._finder = FaceFinder(device)
-        self._all, self._largest = _Known(), _Known()
+        self._faces: _Kept[list[Face]] = _Kept()
+        self._all: _Kept[Embeddings] = _Kept()
+        self._largest: _Kept[Embeddings] = _Kept()
         self._reads_all = False
 
     @property
@@ -37,7 +42,7 @@ class FaceReader:
 
     def find(self, images: Sequence[Image]) -> list[list[Face]]:
         """The faces of each RGB image, largest first."""
-        return self._finder.find(images)
+        return self._faces.get(images, self._finder.find)
 
     def embed(self, images: Sequence[Image], faces: Sequence[Face]) -> Embeddings:
         """One L2-normalized row for each pair of RGB image and face in it."""
@@ -49,7 +54,7 @@ class FaceReader:
 
     def read(self, images: Sequence[Image]) -> list[Embeddings]:
         """The embeddings of each RGB image's faces, largest face first; no rows if there is no face."""
-        return self._all.get(images, lambda new: self._embedded(new, self._finder.find(new)))
+        return self._all.get(images, lambda new: self._embedded(new, self.find(new)))
 
     def read_largest(self, images: Sequence[Image]) -> list[Embeddings]:
         """The embedding of each RGB image's largest face, as one row; no rows if there is no face."""
@@ -63,18 +68,18 @@ class FaceReader:
         return np.split(rows, np.cumsum([len(faces) for faces in found])[:-1])
 
 
-class _Known:
-    """The embeddings of images, for as long as the images exist."""
+class _Kept(Generic[Read]):
+    """What was read from images, for as long as the images exist."""
 
     def __init__(self) -> None:
         self._images: WeakValueDictionary[int, Image] = WeakValueDictionary()
-        self._rows: dict[int, Embeddings] = {}
+        self._found: dict[int, Read] = {}
 
-    def get(self, images: Sequence[Image], read: Callable[[list[Image]], list[Embeddings]]) -> list[Embeddings]:
-        """The embeddings of each image; those of new images are read now."""
+    def get(self, images: Sequence[Image], read: Callable[[list[Image]], list[Read]]) -> list[Read]:
+        """What each image gives; new images are read now."""
         new = {id(image): image for image in images if id(image) not in self._images}
-        self._rows = {key: self._rows[key] for key in self._images}
+        self._found = {key: self._found[key] for key in self._images}
         if new:
-            self._rows.update(zip(new, read(list(new.values())), strict=True))
+            self._found.update(zip(new, read(list(new.values())), strict=True))
         self._images.update(new)
-        return [self._rows[id(image)] for image in images]
+        return [self._found[id(image)] for image in images]

@@ -31,6 +31,9 @@ SFACE_SCALE = (0.0, 1.0)
 `blobFromImage` with scale 1 and mean 0 (modules/objdetect/src/face_recognize.cpp).
 """
 
+EMBEDDED = "dlib"
+"""The recognizer that comes with the package."""
+
 IS_IT_ONE = "is this a face recognizer? recognizer: dlib needs no file"
 
 

@@ -99,10 +99,13 @@ def grid_image(
     widest = max(sum(1 for _ in row) for _, row in groupby(scored.cell.prompt for scored in evaluation.images))
     largest = max(SMALLEST, min(GRID_LARGEST, GRID_WIDTH // widest))
     strips = [image for _, image in prompt_strips(evaluation, images, columns, largest=largest)]
+    return stacked(_headings(evaluation, columns, notices), strips)
+
+
+def stacked(headings: Sequence[str], strips: Sequence[Image]) -> Image:
+    """Strips below each other, with headings at the top, each in up to three lines."""
     width = max(image.width for image in strips)
-    heading = [
-        line for text in _headings(evaluation, columns, notices) for line in _wrap(text, TEXT + 2, width - 2 * MARGIN)
-    ]
+    heading = [line for text in headings for line in _wrap(text, TEXT + 2, width - 2 * MARGIN)]
     top = MARGIN + _height(len(heading), TEXT + 2)
     page = new_image("RGB", (width, top + sum(image.height for image in strips)), PAPER)
     _write_lines(ImageDraw.Draw(page), heading, TEXT + 2)

@@ -13,7 +13,7 @@ from finetune_monitor.base.files import fsync, open_regular, private, staged_bes
 from finetune_monitor.base.paths import Containment, links_in
 from finetune_monitor.record.kept_weights import BEST, KOHYA_ENDING, LAST, SAMPLES, WEIGHTS
 from finetune_monitor.record.references import REFERENCES
-from finetune_monitor.record.run_directory import IN_PROGRESS, RUN, lock, read_json
+from finetune_monitor.record.run_directory import CONTACT_SHEET, IN_PROGRESS, RUN, lock, read_json
 from finetune_monitor.record.sweep_directory import STATE, read_state
 from finetune_monitor.sinks import tensorboard, wandb
 
@@ -76,6 +76,7 @@ def purge_run(run_dir: Path) -> Purged:
     locks = [lock(folder) for folder in folders]
     try:
         removed = sum(_remove(run_dir, folder) for folder in _folders(run_dir))
+        removed += _remove_file(run_dir / CONTACT_SHEET)
         rewritten = sum(map(_without_thumbnail, _lora_files(run_dir)))
         rewritten += sum(map(_without_images, _files_below(run_dir / tensorboard.FOLDER, "*tfevents*")))
         return Purged(removed, rewritten)
@@ -118,6 +119,13 @@ def _remove(root: Path, folder: Path) -> int:
     if folder.exists():
         shutil.rmtree(folder)
     return count
+
+
+def _remove_file(file: Path) -> int:
+    """Remove a file, or a link in its place; returns how many there were."""
+    found = os.path.lexists(file)
+    file.unlink(missing_ok=True)
+    return int(found)
 
 
 def _without_thumbnail(file: Path) -> int:

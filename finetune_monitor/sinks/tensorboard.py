@@ -1,6 +1,7 @@
 """Show evaluations in TensorBoard: curves with intervals, a strip of images per prompt, and the hyperparameters."""
 
 import io
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from finetune_monitor.base.redaction import redacted
 from finetune_monitor.record.alarms import alarms_of
 from finetune_monitor.record.evaluation import Evaluation, RunSummary, measured_means
 from finetune_monitor.sinks import RunInfo, front_so_far, scalars
+from finetune_monitor.sinks.contact_sheet import TAG as PHOTOS
+from finetune_monitor.sinks.contact_sheet import contact_sheet_of
 from finetune_monitor.sinks.grid_image import grid_image, prompt_strips
 
 if TYPE_CHECKING:  # the config imports this file for its options, and importing torch takes seconds
@@ -92,6 +95,8 @@ class TensorBoardSink:
         self._write_texts(run.resume_step or 0)
         self._writer.add_custom_scalars(_charts(run))
         self._write_hparams()
+        if run.resume_step is None and (sheet := contact_sheet_of(run.output_dir)) is not None:
+            self._add_image(PHOTOS, sheet, 0, time.time())
         self._writer.flush()
 
     def write(self, evaluation: Evaluation, images: Sequence[Image | None]) -> None:
@@ -103,8 +108,11 @@ class TensorBoardSink:
         self._write_pareto(evaluation)
         if evaluation.images:
             for index, (prompt, strip) in enumerate(self._strips(evaluation, images)):
-                self._add_image(f"prompts/{index:02d} {_shortened(prompt)}", strip, evaluation)
-            self._add_image("grid", grid_image(evaluation, images, self._run.columns, self._run.notices), evaluation)
+                self._add_image(
+                    f"prompts/{index:02d} {_shortened(prompt)}", strip, evaluation.step, evaluation.wall_time
+                )
+            grid = grid_image(evaluation, images, self._run.columns, self._run.notices)
+            self._add_image("grid", grid, evaluation.step, evaluation.wall_time)
         self._writer.flush()
 
     def _scalars(self, evaluation: Evaluation) -> dict[str, float]:
@@ -159,7 +167,7 @@ class TensorBoardSink:
         tags = [f"best/{name}" for name in self._run.metrics]
         self._add_summaries(hparams(values, dict.fromkeys(tags))[:2])
 
-    def _add_image(self, tag: str, image: Image, evaluation: Evaluation) -> None:
+    def _add_image(self, tag: str, image: Image, step: int, wall_time: float) -> None:
         """Add an image as JPEG, a tenth the size of `add_image`'s PNG; the record keeps the exact pixels."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
@@ -169,7 +177,7 @@ class TensorBoardSink:
             height=image.height, width=image.width, colorspace=3, encoded_image_string=content.getvalue()
         )
         summary = Summary(value=[Summary.Value(tag=tag, image=encoded)])
-        self._writer._get_file_writer().add_summary(summary, evaluation.step, evaluation.wall_time)
+        self._writer._get_file_writer().add_summary(summary, step, wall_time)
 
     def _add_summaries(self, summaries: "Sequence[Summary]") -> None:
         for summary in summaries:

@@ -19,6 +19,8 @@ from finetune_monitor.base.text import caption
 from finetune_monitor.record.alarms import alarms_by_column
 from finetune_monitor.record.evaluation import Evaluation, RunSummary, ScoredImage, measured_means
 from finetune_monitor.sinks import RunInfo, front_so_far, scalars
+from finetune_monitor.sinks.contact_sheet import TAG as PHOTOS
+from finetune_monitor.sinks.contact_sheet import contact_sheet_of
 from finetune_monitor.sinks.grid_image import grid_image
 from finetune_monitor.stats.estimate import plain
 
@@ -158,6 +160,13 @@ class WandbSink:
         self._run.config.update(plain(redacted(run.hparams)), allow_val_change=True)
         self._note(run.notices)
         self._run.define_metric(STEP, hidden=True)
+        self._log_photos(run)
+
+    def _log_photos(self, run: RunInfo) -> None:
+        """Log the contact sheet of the photos of a new run."""
+        if self._images and run.resume_step is None and (sheet := contact_sheet_of(run.output_dir)) is not None:
+            with _inside(run.output_dir):
+                self._run.log({STEP: 0, PHOTOS: self._wandb.Image(sheet, file_type="jpg")})
 
     def write(self, evaluation: Evaluation, images: Sequence[Image | None]) -> None:
         """Log one evaluation in one call, so that wandb's own step increases by one."""

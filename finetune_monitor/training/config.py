@@ -18,7 +18,6 @@ from pydantic import (
 )
 
 from finetune_monitor.base.errors import UserError, all_problems
-from finetune_monitor.base.images import list_images
 from finetune_monitor.base.paths import user_path
 from finetune_monitor.base.places import imported
 from finetune_monitor.base.sections import (
@@ -54,6 +53,7 @@ from finetune_monitor.training.own import (
     sink_section,
     with_reading,
 )
+from finetune_monitor.training.photo_folder import list_photos
 from finetune_monitor.training.registry import METRICS, RULES, SINKS
 from finetune_monitor.training.shipped import shipped, with_shipped
 
@@ -67,6 +67,9 @@ PRODIGY_RATE = 0.01
 
 AUTO, HELD_OUT, ENOUGH_PHOTOS = "auto", 2, 8
 """How many photos `auto` holds out, and from how many photos on; with fewer, none can be spared."""
+
+EARLIER: Mapping[str, Any] = {"crop": "center", "captions": False}
+"""Keys of `data` that earlier versions did not know, with what they did."""
 
 NUMBERS = ("no", "one", "two", "three")
 """Words for the minimum number of list entries that a column may need."""
@@ -110,7 +113,7 @@ def _held_out(found: Any, info: Any) -> Any:
 def _spared(folder: Path | None, used: int | None) -> int | None:
     """How many photos are held out by default: two if there are at least eight."""
     try:
-        found = len(list_images(folder)) if folder is not None else 0
+        found = len(list_photos(folder)) if folder is not None else 0
     except (UserError, OSError):
         return None  # reported when the photos are read
     return HELD_OUT if found >= ENOUGH_PHOTOS and found - HELD_OUT >= (used or 1) else None
@@ -140,7 +143,9 @@ def meanings_of(kind: type) -> dict[str, str]:
 
 class DataConfig(Section):
     instance_images: UserPath = Field(
-        description="Folder with the photos of the subject; 5 to 20 are usual.", examples=["photos/ana"]
+        description="Folder with the photos of the subject; 5 to 20 are usual. Or a folder with kohya's folders of "
+        "photos (10_sks person), whose names give repeats and a prompt.",
+        examples=["photos/ana"],
     )
     instance_count: int | None = Field(
         None, ge=1, description="Train on only this many photos, the first ones in the folder; null: all."
@@ -153,8 +158,14 @@ class DataConfig(Section):
     )
     instance_prompt: str = Field(
         min_length=1,
-        description="Training prompt of every photo; it contains a rare token that names the subject.",
+        description="Training prompt of every photo without a caption; it contains a rare token that names the "
+        "subject.",
         examples=["a photo of sks person"],
+    )
+    captions: bool = Field(
+        True,
+        description="Train each photo with its own caption, if it has one: text beside it (01.txt), or a line in "
+        "metadata.jsonl. false: use instance_prompt for all, and each photo once.",
     )
     class_images: UserPath | None = Field(
         None,
@@ -174,7 +185,12 @@ class DataConfig(Section):
         multiple_of=8,
         description="Width and height of the training crops and of the generated images, in pixels.",
     )
-    random_crop: bool = Field(False, description="Train on eight random crops per photo instead of the center crop.")
+    crop: Literal["face", "center"] = Field(
+        "face",
+        description="face: the center square of each photo, or a square around the face if it would be cut off or too "
+        "small. center: always the center square.",
+    )
+    random_crop: bool = Field(False, description="Train on eight random crops per photo, within its square.")
     random_flip: bool = Field(False, description="Train on mirrored photos, too.")
     workers: int = Field(
         2, ge=0, description="Processes that load photos in advance if the latents do not fit in the cache."
@@ -534,6 +550,8 @@ def recorded_config(path: Path) -> tuple[Config, list[str]]:
         UserError: it is not a training config, apart from such keys.
     """
     content: Any = read_yaml(path, partial(holds_text, Config))
+    if is_of_earlier_version(content):
+        content["data"] |= EARLIER
     unknown: list[str] = []
     while True:
         try:
@@ -544,6 +562,24 @@ def recorded_config(path: Path) -> tuple[Config, list[str]]:
                 all_problems(problems_of(error, Config), f"{path}: the config is not valid")
             for location in strange:
                 unknown.append(_leave_out(location, content))
+
+
+def is_of_earlier_version(content: Any) -> bool:
+    """Whether a recorded config was written by a version that knew neither crops nor captions."""
+    data = content.get("data") if isinstance(content, dict) else None
+    return isinstance(data, dict) and not data.keys() & EARLIER.keys()
+
+
+def as_begun(config: Config, path: Path) -> tuple[Config, list[str]]:
+    """The config that a run goes on with, and the keys that it takes from its beginning in an earlier version.
+
+    Args:
+        path: the run's recorded config, which may be missing.
+    """
+    if not path.exists() or not is_of_earlier_version(read_yaml(path, partial(holds_text, Config))):
+        return config, []
+    changed = [f"data.{key}={value}" for key, value in EARLIER.items() if getattr(config.data, key) != value]
+    return config.model_copy(update={"data": config.data.model_copy(update=EARLIER)}), changed
 
 
 def _part(found: Any, key: str) -> Any:

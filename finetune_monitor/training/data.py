@@ -3,8 +3,10 @@
 Processes that prefetch photos import this and little else, so that they start quickly and use little memory.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.base.images import each_image, read_image
+from finetune_monitor.base.images import Square, cut, each_image, read_image
 
 CROPS = 8
 """Random crops per photo in the cache: enough that no crop is memorized, and 1 MB per photo at 512 px."""
@@ -84,15 +86,42 @@ def to_tensor(square: Image.Image) -> Float[Tensor, "3 r r"]:
 
 @dataclass(frozen=True)
 class Photos(Dataset[Tensor]):
-    """An endless sequence of shuffled epochs over photos, by position; photos are read from disk each time."""
+    """An endless sequence of shuffled epochs over photos, by position; photos are read from disk each time.
+
+    squares: the part of each photo that is used; without one, all of it.
+    repeats: how often an epoch contains each photo; empty for once.
+    """
 
     paths: Sequence[Path]
     views: Views
     seed: int
+    squares: Mapping[Path, Square] = field(default_factory=dict)
+    repeats: Sequence[int] = ()
 
     def __getitem__(self, position: int) -> Float[Tensor, "3 r r"]:
-        index = batch_indices(self.seed, position, len(self.paths), 1)[0]
-        return self.views.one(read_image(self.paths[index]), [self.seed, position])
+        return self.views.one(self.read(self.indices(position, 1)[0]), [self.seed, position])
+
+    def read(self, index: int) -> Image.Image:
+        """The photo, or its square."""
+        path = self.paths[index]
+        image, square = read_image(path), self.squares.get(path)
+        return image if square is None else cut(image, square)
+
+    def indices(self, position: int, count: int) -> list[int]:
+        """The photos at `count` positions."""
+        return [self._epoch[i] for i in batch_indices(self.seed, position, len(self._epoch), count)]
+
+    @property
+    def epoch_length(self) -> int:
+        """How many positions an epoch has."""
+        return len(self._epoch)
+
+    @cached_property
+    def _epoch(self) -> list[int]:
+        """The indices of an epoch's photos; repeats that all photos share are left out."""
+        repeats = self.repeats or [1] * len(self.paths)
+        shared = math.gcd(*repeats)
+        return [index for index, count in enumerate(repeats) for _ in range(count // shared)]
 
 
 @dataclass(frozen=True)
@@ -106,7 +135,7 @@ class Batches(Dataset[Tensor | UserError]):
     size: int
 
     def __len__(self) -> int:
-        return len(self.photos.paths)
+        return self.photos.epoch_length
 
     def __getitem__(self, turn: int) -> Float[Tensor, "b 3 r r"] | UserError:
         try:

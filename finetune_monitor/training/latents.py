@@ -2,18 +2,18 @@
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
 from diffusers import AutoencoderKL
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from finetune_monitor.base import distributed
-from finetune_monitor.base.images import read_image
-from finetune_monitor.training.data import Batches, Photos, batch_indices
+from finetune_monitor.training.data import Batches, Photos
 from finetune_monitor.training.readers import PhotoReader
 
 logger = logging.getLogger(__name__)
@@ -26,8 +26,10 @@ CACHE_LIMIT = 2**30
 class Latents(Protocol):
     """Photos in latent space; `turn` counts the batches of all processes from the start of the training."""
 
+    photos: Photos
+
     def __len__(self) -> int:
-        """The number of photos."""
+        """The number of photos in an epoch."""
         ...
 
     def draw(self, turn: int, generator: torch.Generator) -> Float[Tensor, "b 4 h w"]:
@@ -70,26 +72,32 @@ def cache_size(vae: AutoencoderKL, photos: Photos) -> int:
     return size
 
 
-@dataclass(frozen=True)
+def on_device(indices: Sequence[int], device: torch.device) -> Int64[Tensor, "n"]:
+    """Indices on a device, which is not waited for."""
+    found = torch.tensor(indices)
+    if device.type == "cuda":
+        found = found.pin_memory()  # copies from other memory wait until the device has caught up
+    return found.to(device, non_blocking=True)
+
+
+@dataclass
 class CachedLatents:
     """The mean and deviation of the VAE's posterior for every view of every photo."""
 
     mean: Float[Tensor, "n copies 4 h w"]
     std: Float[Tensor, "n copies 4 h w"]
     scaling: float
-    seed: int
+    photos: Photos
     batch_size: int
 
     def __len__(self) -> int:
-        return len(self.mean)
+        return self.photos.epoch_length
 
     def draw(self, turn: int, generator: torch.Generator) -> Float[Tensor, "b 4 h w"]:
         """Sampled latents of the turn's photos, with a random view of each."""
         device = self.mean.device
-        indices = torch.tensor(batch_indices(self.seed, turn * self.batch_size, len(self), self.batch_size))
-        if device.type == "cuda":
-            indices = indices.pin_memory()  # copies from other memory wait until the device has caught up
-        rows = indices.to(device, non_blocking=True)
+        indices = self.photos.indices(turn * self.batch_size, self.batch_size)
+        rows = on_device(indices, device)
         views = torch.randint(self.mean.shape[1], (len(indices),), generator=generator, device=device)
         return _sample(self.mean[rows, views], self.std[rows, views], generator) * self.scaling
 
@@ -104,15 +112,16 @@ class CachedLatents:
 def cache_latents(vae: AutoencoderKL, photos: Photos, batch_size: int, label: str = "photos") -> CachedLatents:
     """The cached latents, after encoding every view of every photo once."""
     means, stds = [], []
-    bar = tqdm(photos.paths, desc=f"encoding {label}", unit="image", leave=False, disable=not distributed.is_main())
-    for index, path in enumerate(bar):
-        views = photos.views.all(read_image(path), [photos.seed, index])
+    everything, quiet = range(len(photos.paths)), not distributed.is_main()
+    bar = tqdm(everything, desc=f"encoding {label}", unit="image", leave=False, disable=quiet)
+    for index in bar:
+        views = photos.views.all(photos.read(index), [photos.seed, index])
         posteriors = [
             vae.encode(view[None].to(vae.device, vae.dtype)).latent_dist for view in views
         ]  # one at a time, to save memory
         means.append(torch.cat([posterior.mean.float() for posterior in posteriors]))
         stds.append(torch.cat([posterior.std.float() for posterior in posteriors]))
-    return CachedLatents(torch.stack(means), torch.stack(stds), vae.config.scaling_factor, photos.seed, batch_size)
+    return CachedLatents(torch.stack(means), torch.stack(stds), vae.config.scaling_factor, photos, batch_size)
 
 
 class FreshLatents:
@@ -126,7 +135,7 @@ class FreshLatents:
         )
 
     def __len__(self) -> int:
-        return len(self.photos.paths)
+        return self.photos.epoch_length
 
     @torch.no_grad()
     def draw(self, turn: int, generator: torch.Generator) -> Float[Tensor, "b 4 h w"]:

@@ -1,6 +1,7 @@
 """The training loop: steps, their loss, and everything in between."""
 
 import hashlib
+import json
 import logging
 import math
 import time
@@ -29,14 +30,18 @@ from finetune_monitor.sinks import accelerate as trackers
 from finetune_monitor.training import checkpoints, objective
 from finetune_monitor.training.config import Config, TrainConfig
 from finetune_monitor.training.data import step_seed
-from finetune_monitor.training.latents import Latents
+from finetune_monitor.training.latents import Latents, on_device
 from finetune_monitor.training.optimizers import build
+from finetune_monitor.training.photos import TrainingPhoto
 from finetune_monitor.training.trainable import Trainable
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 """The folder of the checkpoints in the run directory."""
+
+ENCODED_AT_ONCE, MOST_CACHED = 16, 1000
+"""Prompts per pass of the text encoder, and the most whose embeddings are kept: 0.24 MB each for SD v1.5."""
 
 LOG_EVERY = 10
 """Steps between two readings of the loss; each reading waits for the device."""
@@ -64,27 +69,51 @@ def make_optimizer(trainable: Trainable, config: TrainConfig) -> Optimizer:
 
 
 class Conditioning:
-    """Text embeddings of a batch, the subject's prompt first, then the class's.
+    """Text embeddings of a batch, the subject's prompts first, then the class's.
 
-    They are computed once, or in every step if the text encoder is trained.
+    They are computed once, or in every step if the text encoder is trained, or if there are more than `MOST_CACHED`.
+
+    Args:
+        prompts: for each sequence of photos, the prompt of every photo.
+        trained: whether the text encoder is.
     """
 
     def __init__(
-        self, pipeline: StableDiffusionPipeline, encoder: nn.Module, prompts: list[str], trained: bool, batch_size: int
+        self,
+        pipeline: StableDiffusionPipeline,
+        encoder: nn.Module,
+        prompts: Sequence[Sequence[str]],
+        trained: bool,
+        batch_size: int,
     ):
+        texts = list(dict.fromkeys(prompt for each in prompts for prompt in each))
+        numbers = {text: number for number, text in enumerate(texts)}
         self.encoder = encoder
         self.batch_size = batch_size
-        self.ids = _tokenize(pipeline.tokenizer, prompts).to(pipeline.unet.device)
+        self.ids = _tokenize(pipeline.tokenizer, texts).to(pipeline.unet.device)
+        self._numbers = [[numbers[prompt] for prompt in each] for each in prompts]
+        self._is_uniform = all(len(set(each)) == 1 for each in prompts) and len(texts) == len(prompts)
         with torch.no_grad():
-            self.cached = None if trained else self._encode()
+            self.cached = None if trained or len(texts) > MOST_CACHED else self._encoded_in_parts()
 
-    def __call__(self) -> Float[Tensor, "b t d"]:
-        """`batch_size` rows per prompt."""
-        return self._encode() if self.cached is None else self.cached
+    def __call__(self, shown: Sequence[Sequence[int]]) -> Float[Tensor, "b t d"]:
+        """One row per photo; `shown` has the indices of each sequence's photos."""
+        if self._is_uniform:  # the gradient of `expand` is the same in every run on a GPU; that of an index is not
+            rows = self.cached if self.cached is not None else self._encode(self.ids)
+            return rows[:, None].expand(-1, self.batch_size, -1, -1).flatten(0, 1)
+        numbers = [own[index] for own, indices in zip(self._numbers, shown, strict=True) for index in indices]
+        if self.cached is not None:
+            return self.cached[on_device(numbers, self.ids.device)]
+        used = sorted(set(numbers))
+        rows = self._encode(self.ids[on_device(used, self.ids.device)])
+        return rows[on_device([used.index(number) for number in numbers], self.ids.device)]
 
-    def _encode(self) -> Float[Tensor, "b t d"]:
-        rows: Tensor = self.encoder(self.ids)[0][:, None].expand(-1, self.batch_size, -1, -1).flatten(0, 1)
+    def _encode(self, ids: Int64[Tensor, "n t"]) -> Float[Tensor, "n t d"]:
+        rows: Tensor = self.encoder(ids)[0]
         return rows
+
+    def _encoded_in_parts(self) -> Float[Tensor, "n t d"]:
+        return torch.cat([self._encode(part) for part in self.ids.split(ENCODED_AT_ONCE)])
 
 
 @dataclass
@@ -169,7 +198,7 @@ class Trainer:
 
     @property
     def epoch(self) -> float:
-        """How often each photo of the subject has been seen."""
+        """How often each photo of the subject has been seen; with repeats, the photo that is repeated least."""
         train = self.config.train
         seen = self.step * train.batch_size * train.gradient_accumulation * distributed.world_size()
         return seen / len(self.latents[0])
@@ -201,19 +230,24 @@ class Trainer:
         seed = step_seed(self.config.seed, step, micro, distributed.rank())
         torch.manual_seed(seed)  # dropout uses the global generator
         generator = torch.Generator(device).manual_seed(seed)
-        latents = self._batch(step, micro, generator)
+        place = self._place(step, micro)
+        latents = torch.cat([part.draw(place, generator) for part in self.latents])
         noise = torch.randn(latents.shape, generator=generator, device=device)
         t = objective.random_timesteps(self.noise, len(latents), generator)
-        predicted = self.prepared["unet"](self.noise.add_noise(latents, noise, t), t, self.conditioning()).sample
+        predicted = self.prepared["unet"](self.noise.add_noise(latents, noise, t), t, self._text(place)).sample
         weights = objective.min_snr_weights(self.noise, t, train.snr_gamma) if train.snr_gamma else None
         wanted = target(self.noise, latents, noise, t)
         return objective.denoising_loss(predicted, wanted, weights, train.batch_size, train.prior_loss_weight)
 
-    def _batch(self, step: int, micro: int, generator: torch.Generator) -> Float[Tensor, "b 4 h w"]:
-        """The latents of this process's photos, the subject's first."""
+    def _place(self, step: int, micro: int) -> int:
+        """The number of this process's batch, counted over all processes."""
         turn = (step - 1) * self.config.train.gradient_accumulation + micro
-        place = turn * distributed.world_size() + distributed.rank()
-        return torch.cat([part.draw(place, generator) for part in self.latents])
+        return turn * distributed.world_size() + distributed.rank()
+
+    def _text(self, place: int) -> Float[Tensor, "b t d"]:
+        """The text embeddings of a batch, in the order of its latents."""
+        size = self.config.train.batch_size
+        return self.conditioning([part.photos.indices(place * size, size) for part in self.latents])
 
     def close(self) -> None:
         """End the processes that read photos."""
@@ -273,29 +307,41 @@ class Trainer:
         )
 
 
-def identity(config: Config, photos: Sequence[Path]) -> dict[str, Any]:
+def identity(config: Config, photos: Sequence[TrainingPhoto]) -> dict[str, Any]:
     """What a resumed run must share with the checkpoint: what is trained, on what, and in which order.
 
-    Photos and the folder of a model are identified by their content, wherever they are.
+    Photos and the files of a model are identified by their content, wherever they are.
     """
     content = config.model_dump(mode="json")
     train = ["method", "rank", "lora_alpha", "lora_layers", "text_encoder", "optimizer", "ema_decay", "batch_size"]
     train += ["gradient_accumulation", "cache_latents"]
-    data = ["instance_prompt", "class_prompt", "resolution", "random_crop", "random_flip"]
-    model = Path(config.model)
-    digest = hashlib.sha256("".join(map(sha256, photos)).encode()).hexdigest()
+    data = ["instance_prompt", "class_prompt", "resolution", "crop", "random_crop", "random_flip"]
+    digest = _digest("".join(sha256(photo.path) for photo in photos))
     held_out = config.data.held_out
+    plain = [TrainingPhoto(photo.path, config.data.instance_prompt, square=photo.square) for photo in photos]
+    prompts = [[photo.prompt, photo.repeats] for photo in photos]
     return {
-        **({"model.sha256": fingerprint(model)} if model.is_dir() else {"model": config.model, "model.sha256": None}),
+        **_model_identity(config),
         "seed": content["seed"],
         **{f"train.{key}": content["train"][key] for key in train},
         **{f"data.{key}": content["data"][key] for key in data},
         "data.photos": f"{len(photos)} with the SHA-256 {digest[:16]}",
+        "data.crops": _digest(json.dumps([photo.square for photo in photos]))[:16],
+        "data.captions": None if list(photos) == plain else _digest(json.dumps(prompts))[:16],
         "data.held_out": held_out
         if isinstance(held_out, int)
         else None,  # photos in a separate folder do not affect training
         "prior_preservation": config.prior_preservation,
     }
+
+
+def _model_identity(config: Config) -> dict[str, Any]:
+    model = Path(config.model)
+    return {"model.sha256": fingerprint(model)} if model.is_dir() else {"model": config.model, "model.sha256": None}
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def _tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Int64[Tensor, "b t"]:

@@ -6,10 +6,11 @@ import math
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
 import torch
 from diffusers import DDPMScheduler
@@ -17,13 +18,15 @@ from diffusers import DDPMScheduler
 from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.base.files import make_private
-from finetune_monitor.base.images import list_images, passed_over
+from finetune_monitor.base.images import list_images
 from finetune_monitor.base.redaction import redacted
 from finetune_monitor.metrics import Descriptions, Metric, RunContext
+from finetune_monitor.metrics.reference_faces import shared_reader
 from finetune_monitor.metrics.starred import Starred
 from finetune_monitor.metrics.thresholds import Thresholds, read_thresholds
 from finetune_monitor.models.diffusers_hub import resolve_hub_model
 from finetune_monitor.models.export import notice_of
+from finetune_monitor.models.recognizers import EMBEDDED
 from finetune_monitor.monitor.evaluator import check_images_fit
 from finetune_monitor.monitor.keeping import check_measured, most_kept, resolved_keep
 from finetune_monitor.monitor.stopping import check_rules
@@ -38,12 +41,18 @@ from finetune_monitor.training import checkpoints
 from finetune_monitor.training.checkpoints import Checkpoint
 from finetune_monitor.training.compiling import check_compiler
 from finetune_monitor.training.config import Config, DataConfig, MonitorConfig, not_measured
-from finetune_monitor.training.data import checked_photos
+from finetune_monitor.training.early_warnings import about_captions, about_config
+from finetune_monitor.training.looking import look, show
 from finetune_monitor.training.loop import CHECKPOINTS, identity
 from finetune_monitor.training.optimizers import STATE_SIZE, check_optimizer
 from finetune_monitor.training.own import classes_of, make_metric
-from finetune_monitor.training.photos import ChosenPhotos, choose_photos
+from finetune_monitor.training.photo_folder import passed_over_in
+from finetune_monitor.training.photos import ChosenPhotos, TrainingPhoto, choose_photos
 from finetune_monitor.training.registry import METRICS, RULES, SINKS
+from finetune_monitor.training.survey import Survey
+
+if TYPE_CHECKING:
+    from finetune_monitor.models.face_reader import FaceReader
 
 logger = logging.getLogger(__name__)
 
@@ -60,15 +69,19 @@ class RunInputs:
     """The external inputs of a run, located and loaded.
 
     model: the pipeline's folder or hub id.
-    photos: the training photos of the person.
+    photos: the training photos of the person, with their crops.
+    survey: what the model will see of them.
+    faces: found and embedded the faces for it; None if none were searched.
     resume_step: the step from which the record resumes; None for a new one.
     """
 
     model: str | Path
-    photos: list[Path]
+    photos: list[TrainingPhoto]
     metrics: list[Metric]
     checkpoint: Checkpoint | None
     resume_step: int | None
+    survey: Survey | None = None
+    faces: "FaceReader | None" = None
 
 
 @dataclass
@@ -103,11 +116,16 @@ def find_inputs(config: Config, device: torch.device, held: ExitStack, problems:
     chosen = attempt(lambda: choose_photos(config.data))
     if chosen and distributed.is_main():
         _say_passed_over(config.data)
-    photos = attempt(lambda: checked_photos(chosen.training)) if chosen else None
     model = attempt(lambda: _find_model(config.model))
+    checkpoint = attempt(lambda: checkpoints.find(config.output_dir / CHECKPOINTS, config.train.resume))
+    run = _context(config, chosen, device)
+    reader = attempt(lambda: _face_reader(config, run))
+    seen = attempt(lambda: look(config, chosen, run, reader, checkpoint is not None)) if chosen else None
+    squares = distributed.gather(seen.squares if seen else {})[0]
+    run = replace(run, photos=run.photos if seen else None, squares=squares)
     before = len(problems)
-    metrics = _metrics(config, chosen if photos else None, device, attempt) if config.monitor.enabled else []
-    are_made = photos is not None and len(problems) == before
+    metrics = _metrics(config, run, attempt) if config.monitor.enabled else []
+    are_made = seen is not None and len(problems) == before
     attempt(lambda: _check_sampler(config))
     if config.monitor.enabled and are_made:
         attempt(lambda: _check_rules(config, metrics))
@@ -117,38 +135,59 @@ def find_inputs(config: Config, device: torch.device, held: ExitStack, problems:
     attempt(lambda: check_optimizer(config.train.optimizer, device))
     if config.train.compile:
         attempt(lambda: check_compiler(device))
-    checkpoint = attempt(lambda: _find_checkpoint(config, photos))
+    photos = chosen.described(config.data.instance_prompt, squares) if chosen else []
+    if checkpoint is not None and seen is not None:
+        attempt(partial(checkpoints.check_identity, checkpoint, identity(config, photos)))
     resume_step = attempt(lambda: _resume_step(config, checkpoint, metrics))
     everyones = dict.fromkeys(problem for found in distributed.gather(attempt.problems) for problem in found)
     all_problems(list(everyones), "the run cannot start:")
     assert model is not None
-    assert photos is not None
-    return RunInputs(model, photos, metrics, checkpoint, resume_step)
+    assert seen is not None
+    if distributed.is_main():
+        show(config.output_dir, seen.survey)
+        for warning in (*about_captions(config, photos), *about_config(config)):
+            logger.warning(warning)
+    return RunInputs(model, photos, metrics, checkpoint, resume_step, seen.survey, reader)
 
 
 def _say_passed_over(data: DataConfig) -> None:
     """Say which files in the folders of photos are not used."""
     folders = [data.instance_images, *([data.held_out] if isinstance(data.held_out, Path) else [])]
-    for others in filter(None, map(passed_over, folders)):
+    for others in chain.from_iterable(map(passed_over_in, folders)):
         logger.warning(others)
 
 
-def _metrics(config: Config, photos: ChosenPhotos | None, device: torch.device, attempt: Attempts) -> list[Metric]:
-    """The metrics that the config names."""
-    training, held_out = (photos.training, photos.held_out) if photos else (None, [])
-    chosen = config.monitor.metrics.chosen
-    run = RunContext(
-        training,
-        held_out,
+def _context(config: Config, chosen: ChosenPhotos | None, device: torch.device) -> RunContext:
+    """What the metrics may use, before the photos were looked at."""
+    return RunContext(
+        chosen.training if chosen else None,
+        chosen.held_out if chosen else [],
         device,
         config.prompt_grid.prompts,
-        chosen,
+        config.monitor.metrics.chosen,
         _others(config),
         config.data.instance_prompt,
+        chosen.captions if chosen else {},
     )
-    kinds = classes_of(METRICS, config.monitor.metrics)
+
+
+def _metrics(config: Config, run: RunContext, attempt: Attempts) -> list[Metric]:
+    """The metrics that the config names."""
+    chosen, kinds = config.monitor.metrics.chosen, classes_of(METRICS, config.monitor.metrics)
     found = [attempt(partial(make_metric, kind, chosen[name], run)) for name, kind in kinds.items()]
     return with_stars(config.monitor, [metric for metric in found if metric is not None], attempt)
+
+
+def _face_reader(config: Config, run: RunContext) -> "FaceReader | None":
+    """What finds the faces in the photos: the reader of the face metrics, or one of its own; None if none is needed.
+
+    Raises:
+        UserError: the recognizer is not available.
+    """
+    measures_faces = config.monitor.enabled and "face_similarity" in config.monitor.metrics.chosen
+    if not measures_faces and config.data.crop == "center":
+        return None
+    return shared_reader(None if measures_faces else EMBEDDED, run)
 
 
 def _others(config: Config) -> Path | None:
@@ -250,14 +289,6 @@ def _check_rules(config: Config, metrics: list[Metric]) -> None:
         check_measured(config.monitor.keep, described.columns, config.best_metric)
     except ValueError as error:
         raise UserError(f"monitor.{error}") from error
-
-
-def _find_checkpoint(config: Config, photos: list[Path] | None) -> Checkpoint | None:
-    """The checkpoint to resume from; it is compared with the photos unless they cannot be read."""
-    checkpoint = checkpoints.find(config.output_dir / CHECKPOINTS, config.train.resume)
-    if checkpoint is not None and photos is not None:
-        checkpoints.check_identity(checkpoint, identity(config, photos))
-    return checkpoint
 
 
 def _resume_step(config: Config, checkpoint: Checkpoint | None, metrics: list[Metric]) -> int | None:

@@ -1,7 +1,9 @@
 """Run a training from its config to the exported weights."""
 
 import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from itertools import chain
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -11,6 +13,7 @@ from finetune_monitor.base import distributed
 from finetune_monitor.base.files import write_atomic
 from finetune_monitor.base.interrupts import Interrupt, watched_signals
 from finetune_monitor.base.redaction import redacted_yaml, without_secrets
+from finetune_monitor.metrics import Descriptions
 from finetune_monitor.models.export import Label, export_weights
 from finetune_monitor.models.prompts import cut_prompts
 from finetune_monitor.monitor.callback import FinetuneMonitor
@@ -21,12 +24,14 @@ from finetune_monitor.sinks import accelerate as trackers
 from finetune_monitor.training import checkpoints
 from finetune_monitor.training.class_images import class_images
 from finetune_monitor.training.compiling import compile_in_place
-from finetune_monitor.training.config import Config, recorded_config
+from finetune_monitor.training.config import Config, as_begun, recorded_config
 from finetune_monitor.training.data import Photos, Views
+from finetune_monitor.training.early_warnings import about_class_images, about_floor
 from finetune_monitor.training.latents import Latents, open_latents
 from finetune_monitor.training.launcher import make_accelerator
 from finetune_monitor.training.loop import CHECKPOINTS, Conditioning, Trainer, identity, make_optimizer
 from finetune_monitor.training.own import classes_of, options_in
+from finetune_monitor.training.photos import TrainingPhoto
 from finetune_monitor.training.preflight import RunInputs, check_space, find_inputs
 from finetune_monitor.training.registry import SINKS
 from finetune_monitor.training.trainable import (
@@ -52,12 +57,14 @@ def run(config: Config) -> int:
     """
     with ExitStack() as held, _interruptible() as interrupt:
         accelerator, problems = make_accelerator(config.train)
+        config = _as_begun(config)
         inputs = find_inputs(config, accelerator.device, held, problems)
         _log_changes(config)
         pipeline = load_pipeline(inputs.model, config.model).to(accelerator.device)
         others = _class_images(config, pipeline, interrupt)
         if interrupt.asked():
             return interrupt.exit_status
+        _say(lambda: about_class_images(inputs.survey, inputs.faces, others) if inputs.survey else ())
         trainer = make_trainer(config, accelerator, pipeline, inputs, others)
         held.callback(trainer.close)
         if interrupt.asked():
@@ -65,6 +72,8 @@ def run(config: Config) -> int:
         monitor = make_monitor(config, accelerator, pipeline, trainer, inputs, interrupt)
         if monitor is not None:
             monitor.start()
+            first = monitor.latest
+            _say(lambda: about_floor(first, Descriptions.of(inputs.metrics).ceilings) if first else ())
         reason = trainer.run(monitor, interrupt)
         _finish(config, trainer, pipeline, monitor, reason)
         trackers.end(accelerator)
@@ -84,11 +93,11 @@ def make_trainer(
         others: the class images; none without prior preservation.
     """
     data, train, checkpoint = config.data, config.train, inputs.checkpoint
-    photos, prompts = {"photos": inputs.photos}, [data.instance_prompt]
+    photos = {"photos": inputs.photos}
     if others:
-        photos["class images"] = others
-        prompts.append(data.class_prompt or "")
-    for warning in cut_prompts(pipeline, prompts) if distributed.is_main() else ():
+        photos["class images"] = [TrainingPhoto(path, data.class_prompt or "") for path in others]
+    prompts = [[photo.prompt for photo in each] for each in photos.values()]
+    for warning in cut_prompts(pipeline, chain.from_iterable(prompts)) if distributed.is_main() else ():
         logger.warning(warning)
     latents = _open_latents(config, pipeline, photos)
     trainable = make_trainable(pipeline, train, config.seed)
@@ -126,15 +135,22 @@ def _class_images(config: Config, pipeline: StableDiffusionPipeline, interrupt: 
     return class_images(pipeline, config.data, config.prompt_grid, precision, lambda: interrupt.number is not None)
 
 
-def _open_latents(config: Config, pipeline: StableDiffusionPipeline, photos: dict[str, list[Path]]) -> list[Latents]:
+def _open_latents(
+    config: Config, pipeline: StableDiffusionPipeline, photos: Mapping[str, Sequence[TrainingPhoto]]
+) -> list[Latents]:
     """Latents of the subject and, with prior preservation, of the class, each in its own order."""
     data, train = config.data, config.train
     views = Views(data.resolution, data.random_crop, data.random_flip)
-    sequences = {label: Photos(paths, views, config.seed + i) for i, (label, paths) in enumerate(photos.items())}
+    sequences = {label: _sequence(found, views, config.seed + i) for i, (label, found) in enumerate(photos.items())}
     return [
         open_latents(pipeline.vae, sequence, train.batch_size, train.cache_latents, data.workers, label)
         for label, sequence in sequences.items()
     ]
+
+
+def _sequence(photos: Sequence[TrainingPhoto], views: Views, seed: int) -> Photos:
+    squares = {photo.path: photo.square for photo in photos if photo.square is not None}
+    return Photos([photo.path for photo in photos], views, seed, squares, [photo.repeats for photo in photos])
 
 
 def make_monitor(
@@ -175,6 +191,29 @@ def make_monitor(
         evaluation_timeout=config.monitor.evaluation_timeout,
         interrupted=lambda: interrupt.number is not None,
     )
+
+
+def _say(find: Callable[[], Iterable[str]]) -> None:
+    """Log warnings on the main process; what fails while looking for them is no reason not to train."""
+    if not distributed.is_main():
+        return
+    try:
+        for warning in find():
+            logger.warning(warning)
+    except Exception as error:
+        logger.warning("a check of the data failed: %r", error)
+
+
+def _as_begun(config: Config) -> Config:
+    """The config, with the crops and prompts of a run that an earlier version began."""
+    found, changed = as_begun(config, config.output_dir / CONFIG)
+    if changed and distributed.is_main():
+        logger.warning(
+            "%s: begun by an earlier version, so it continues with %s; choose a new output_dir for anything else",
+            config.output_dir,
+            ", ".join(changed),
+        )
+    return found
 
 
 def _log_changes(config: Config) -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.base.images import first_images, list_images, read_image, read_images
+from finetune_monitor.base.images import list_images, read_image, read_images
 
 RED = (200, 30, 10)
 
@@ -135,11 +135,7 @@ def test_a_folder_is_listed_in_a_fixed_order(tmp_path):
     (tmp_path / "._a.jpg").write_bytes(b"litter of another system")
     (tmp_path / "folder.png").mkdir()
     assert [path.name for path in list_images(tmp_path)] == ["C.jpeg", "a.jpg", "b.PNG"]
-    assert first_images(tmp_path, 2) == list_images(tmp_path)[:2]
-    assert len(read_images(first_images(tmp_path, None))) == 3
-    assert len(first_images(tmp_path, 1)) == 1
-    with pytest.raises(UserError, match="found 3 photos, expected 4"):
-        first_images(tmp_path, 4)
+    assert len(read_images(list_images(tmp_path))) == 3
 
 
 @pytest.mark.parametrize(

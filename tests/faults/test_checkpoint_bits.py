@@ -14,6 +14,7 @@ from finetune_monitor.training import checkpoints
 from finetune_monitor.training.config import TrainConfig, load_config
 from finetune_monitor.training.loop import identity, make_optimizer
 from finetune_monitor.training.manifest import FORMAT, MANIFEST, UNHASHED
+from finetune_monitor.training.photos import TrainingPhoto
 from finetune_monitor.training.run import run
 from finetune_monitor.training.trainable import average, make_trainable
 from support.tiny import stable_diffusion as tiny_pipeline
@@ -30,7 +31,8 @@ def saved(tmp_path_factory, tiny_model, photos) -> Path:
     """Three checkpoints of a training with a moving average."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "config.yaml").write_text(tiny_config(folder, tiny_model, photos))
-    settings = identity(load_config(folder / "config.yaml", []), list_images(photos))
+    found = [TrainingPhoto(path, "a photo of sks person") for path in list_images(photos)]
+    settings = identity(load_config(folder / "config.yaml", []), found)
     config = TrainConfig(rank=1, optimizer="prodigy", learning_rate=1.0)
     trainable = make_trainable(tiny_pipeline(), config, 0)
     trainable.ema, optimizer = average(trainable, 0.9), make_optimizer(trainable, config)

@@ -13,7 +13,7 @@ from finetune_monitor.base.files import sha256
 from finetune_monitor.cli import main
 from finetune_monitor.monitor.callback import FinetuneMonitor
 from finetune_monitor.record.history import read_run
-from finetune_monitor.record.run_directory import lock
+from finetune_monitor.record.run_directory import CONTACT_SHEET, lock
 from finetune_monitor.report.sink import ReportPage
 from finetune_monitor.sinks.tensorboard import TensorBoardSink
 from finetune_monitor.sinks.wandb import WandbSink
@@ -26,11 +26,13 @@ STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"data:image/jpeg;base64", b"WEBPVP8")
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    """A real run with a LoRA, TensorBoard, an offline W&B run, and a page."""
+    """A real run with a LoRA, a contact sheet, TensorBoard, an offline W&B run, and a page."""
     from support.tiny import stable_diffusion
 
     folder = tmp_path_factory.mktemp("purge") / "run"
     pipeline = add_lora(stable_diffusion())
+    folder.mkdir()
+    Image.new("RGB", (300, 200)).save(folder / CONTACT_SHEET)
     sinks = [TensorBoardSink(), WandbSink("offline"), ReportPage()]
     monitor = FinetuneMonitor(pipeline, GRID, [Scripted([0.1, 0.5, 0.3])], folder, every=1, sinks=sinks, keep="all")
     monitor.start()

@@ -138,5 +138,5 @@ def test_a_run_gives_photos_held_out_ones_and_the_shared_encoder(folder):
     run = RunContext(paths[:2], paths[2:], "cpu", ["a photo of sks cat"])
     metric = SubjectSimilarity.for_run(SubjectSimilarity.Options(CLIP, None), run)
     assert list(metric.describe().columns) == ["subject_similarity", HELD_OUT]
-    assert [kind for kind, _ in run.shared] == ["clip"]
+    assert [kind for kind, _ in run.shared] == ["clip", "references"]
     assert SubjectSimilarity.for_run(SubjectSimilarity.Options(CLIP, None), RunContext(None, [], "cpu")) is None

@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from finetune_monitor.training.config import load_config
 from finetune_monitor.training.launcher import make_accelerator
 from finetune_monitor.training.loop import Trainer
+from finetune_monitor.training.photos import TrainingPhoto
 from finetune_monitor.training.preflight import RunInputs
 from finetune_monitor.training.run import make_trainer
 from finetune_monitor.training.trainable import load_pipeline
@@ -36,7 +37,8 @@ def make(write_config, photos, tiny_model):
         AcceleratorState._reset_state(reset_partial_state=True)  # as a new process would find it
         accelerator, _ = make_accelerator(config.train)
         pipeline = load_pipeline(tiny_model, str(tiny_model)).to(accelerator.device)
-        inputs = RunInputs(tiny_model, sorted(photos.iterdir()), [], None, None)
+        found = [TrainingPhoto(path, config.data.instance_prompt) for path in sorted(photos.iterdir())]
+        inputs = RunInputs(tiny_model, found, [], None, None)
         return make_trainer(config, accelerator, pipeline, inputs, [])
 
     return go

@@ -1,0 +1,135 @@
+"""What would cost an hour before anybody notices: sentences about settings and data, each with what to change."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from finetune_monitor.base.images import each_image
+from finetune_monitor.base.text import some_of
+from finetune_monitor.record.evaluation import Evaluation
+from finetune_monitor.stats.estimate import Estimate
+from finetune_monitor.training.config import Config
+from finetune_monitor.training.photos import TrainingPhoto
+from finetune_monitor.training.survey import ANOTHER_PERSON, Survey
+
+if TYPE_CHECKING:
+    from finetune_monitor.models.face_reader import FaceReader
+
+USUAL_RATES: Mapping[str, float] = {"lora": 1e-4, "full": 2e-6}
+"""Learning rates for Stable Diffusion 1.x, by method."""
+
+USUAL_WITH_PRODIGY = 1.0
+
+FAR = 10.0
+"""A learning rate is far from the usual one beyond this factor."""
+
+ARTICLES = ("a", "an", "the", "of", "in", "on", "at", "with", "and", "his", "her")
+IMAGES = ("photo", "picture", "image", "portrait", "photograph", "style")
+CLASSES = ("face", "person", "man", "woman", "boy", "girl", "child", "dog", "cat")
+ORDINARY = frozenset((*ARTICLES, *IMAGES, *CLASSES))
+"""Words that cannot name a subject, where there is no class prompt to compare with."""
+
+CHECKED, LOOK_ALIKES = 24, 0.1
+"""Class images whose faces are compared with the subject's, and the share of look-alikes that is too large."""
+
+
+def about_config(config: Config) -> Iterator[str]:
+    """What is unusual in the settings."""
+    yield from _about_rate(config)
+    if config.monitor.enabled:
+        yield from _about_interval(config)
+        yield from _about_prompts(config)
+
+
+def _about_rate(config: Config) -> Iterator[str]:
+    train = config.train
+    usual = USUAL_WITH_PRODIGY if train.optimizer == "prodigy" else USUAL_RATES[train.method]
+    factor = train.learning_rate / usual
+    if max(factor, 1 / factor) <= FAR * (1 + 1e-6):
+        return
+    what = f"{factor:.3g} times" if factor > 1 else f"1/{1 / factor:.3g} of"
+    result = "images may be ruined within a few steps" if factor > 1 else "the model may learn next to nothing"
+    change = "lower" if factor > 1 else "raise"
+    yield (
+        f"train.learning_rate is {train.learning_rate:g}, {what} the usual {usual:g} for method: {train.method} with "
+        f"{train.optimizer}; {result}; {change} it"
+    )
+
+
+def _about_interval(config: Config) -> Iterator[str]:
+    every, steps = config.monitor.every, config.train.max_steps
+    if every > steps:
+        yield (
+            f"monitor.every is {every}, but training ends at step {steps}, so only the base model and the end are "
+            f"evaluated; set monitor.every to {max(1, steps // 10)} or so"
+        )
+
+
+def _about_prompts(config: Config) -> Iterator[str]:
+    names = subject_words(config)
+    without = [prompt for prompt in config.monitor.grid.prompts if names and not names & set(_words(prompt))]
+    if without:
+        yield (
+            f"monitor.grid.prompts: {some_of(list(map(repr, without)), 3)} without {_listed(names)}, so their images "
+            "show anybody; add it, or move what should show other people to monitor.grid.probe_prompts"
+        )
+
+
+def about_captions(config: Config, photos: Sequence[TrainingPhoto]) -> Iterator[str]:
+    """Captions that name the subject differently from the instance prompt, which the grid's prompts go by."""
+    names = subject_words(config)
+    captioned = [photo for photo in photos if photo.prompt != config.data.instance_prompt]
+    without = [photo.path.name for photo in captioned if names and not names & set(_words(photo.prompt))]
+    if without:
+        yield (
+            f"captions of {len(without)} of {len(captioned)} photos name the subject differently, without "
+            f"{_listed(names)}: {some_of(without, 5)}; use the same word in captions, data.instance_prompt, and the "
+            "grid's prompts, or set data.captions=false"
+        )
+
+
+def subject_words(config: Config) -> set[str]:
+    """The words of the instance prompt that name the subject: those that the class prompt lacks."""
+    words = set(_words(config.data.instance_prompt))
+    return words - set(_words(config.data.class_prompt or "")) - (set() if config.data.class_prompt else ORDINARY)
+
+
+def _words(prompt: str) -> list[str]:
+    return re.findall(r"[^\W_]+", prompt.casefold())
+
+
+def _listed(names: set[str]) -> str:
+    return " or ".join(map(repr, sorted(names)))
+
+
+def about_class_images(survey: Survey, reader: "FaceReader | None", others: Sequence[Path]) -> Iterator[str]:
+    """Class images that show the subject, which prior preservation would teach to be everybody."""
+    known, usual = [view.embedding for view in survey.views if view.embedding is not None], survey.usual_similarity
+    if reader is None or usual is None:
+        return
+    found = [faces[0] for image in each_image(others[:CHECKED]) if len(faces := reader.read([image])[0])]
+    if not found:
+        return
+    level = ANOTHER_PERSON * usual
+    alike = int(((np.stack(found) @ np.stack(known).T).mean(axis=1) > level).sum())
+    if alike > LOOK_ALIKES * len(found):
+        yield (
+            f"{alike} of {len(found)} class images look like the subject (similarity above {level:.2f}), so prior "
+            f"preservation teaches that everybody does; delete them in {others[0].parent}: the base model generates "
+            "new ones"
+        )
+
+
+def about_floor(first: Evaluation, ceilings: Mapping[str, Estimate]) -> Iterator[str]:
+    """Scores whose ceiling, that of the photos, is below their floor, that of the base model."""
+    for name, ceiling in ceilings.items():
+        floor = first.scores.get(name)
+        if first.step == 0 and floor is not None and ceiling.mean < floor.mean:
+            yield (
+                f"{name}: the photos themselves reach {ceiling.mean:.2f} (ceiling), less than the base model's images "
+                f"with {floor.mean:.2f} (floor), so a rise means nothing; check that all photos show the same subject, "
+                "large and sharp: the contact sheet shows them"
+            )

@@ -1,0 +1,63 @@
+"""Look at a run's photos before it starts: read each once for survey and metrics, and show what the model will see."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune_monitor.base.images import Square, each_image
+from finetune_monitor.metrics import RunContext
+from finetune_monitor.record.run_directory import CONTACT_SHEET
+from finetune_monitor.training.config import Config
+from finetune_monitor.training.contact_sheet import write_contact_sheet
+from finetune_monitor.training.photos import ChosenPhotos
+from finetune_monitor.training.survey import Survey, Surveyor, recorded_squares, write_photos
+
+if TYPE_CHECKING:
+    from finetune_monitor.models.face_reader import FaceReader
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Looked:
+    """The survey of the training photos, and the crops of all photos that are not cut in the center."""
+
+    survey: Survey
+    squares: Mapping[Path, Square]
+
+
+def look(
+    config: Config, chosen: ChosenPhotos, run: RunContext, reader: "FaceReader | None", is_resumed: bool
+) -> Looked:
+    """Look at every photo; the metrics find those that were read in `run.references()`.
+
+    Args:
+        reader: finds and embeds faces; None to look for none.
+        is_resumed: photos are cropped as they were when the run began.
+
+    Raises:
+        UserError: lists the photos that cannot be read; or the record of the crops is damaged.
+    """
+    data = config.data
+    known = recorded_squares(config.output_dir) if is_resumed else {}
+    surveyor = Surveyor(data.instance_images, reader, data.crop, data.resolution, known)
+    photos = chosen.described(data.instance_prompt)
+    if not config.monitor.enabled:
+        survey = surveyor.survey(photos, each_image(chosen.training))
+        return Looked(survey, survey.squares)
+    references = run.references()
+    survey = surveyor.survey(photos, references.trained.images)
+    return Looked(survey, {**survey.squares, **surveyor.squares(chosen.held_out, references.held_out.images)})
+
+
+def show(output_dir: Path, survey: Survey) -> None:
+    """Write what the model will see into the run directory, and log what is wrong with it."""
+    for warning in survey.warnings:
+        logger.warning("photos: %s", warning)
+    try:
+        write_photos(output_dir, survey)
+        write_contact_sheet(output_dir / CONTACT_SHEET, survey)
+    except OSError as error:
+        logger.warning("%s: the contact sheet cannot be written (%s)", output_dir, error.strerror or error)
