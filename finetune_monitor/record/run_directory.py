@@ -14,6 +14,8 @@ from finetune_monitor.base.locks import try_lock, unlock
 from finetune_monitor.base.paths import links_in
 
 CONFIG, RUN, EVALUATIONS, IMAGES = "config.yaml", "run.json", "evaluations.jsonl", "images.jsonl"
+PHOTOS, CONTACT_SHEET = "photos.json", "contact_sheet.jpg"
+TRAINING = "training.jsonl"
 LOCK = ".lock"
 
 logger = logging.getLogger(__name__)
