@@ -161,12 +161,14 @@ class Trainer:
                 self._window.append(self.train_step(self.step))
                 bar.update()
                 interrupted = self._polls_signals() and interrupt.asked()
-                if (interrupted or self._due()) and not math.isfinite(self._read_loss()):
+                if (interrupted or self._due()) and not math.isfinite(self._read_loss(monitor)):
                     return StopReason.NOT_FINITE
                 self._forecast(monitor)
                 self._show(bar, monitor)
                 stop = monitor is not None and not interrupted and monitor.on_step_end(self.step, self.epoch)
-                if stop and self._window and not math.isfinite(self._read_loss()):  # a person may stop at any step
+                if (
+                    stop and self._window and not math.isfinite(self._read_loss(monitor))
+                ):  # a person may stop at any step
                     return StopReason.NOT_FINITE
                 if stop and not (monitor and monitor.decision.stop):  # a signal during a pause
                     interrupted = interrupt.asked()
@@ -262,13 +264,15 @@ class Trainer:
     def _checkpoint_due(self) -> bool:
         return self.step % self.config.train.checkpoint_every == 0 or self.step == self.config.train.max_steps
 
-    def _read_loss(self) -> float:
-        """The mean loss since the last reading, over all processes; also logged to the trackers."""
+    def _read_loss(self, monitor: FinetuneMonitor | None) -> float:
+        """The mean loss since the last reading, over all processes; also recorded, and logged to the trackers."""
         mean = self.accelerator.reduce(torch.stack(self._window).mean(), reduction="mean")
         self._window.clear()
         self.loss = mean.item()
         rate = self.optimizer.param_groups[0]["lr"]
         trackers.log(self.accelerator, {"train/loss": self.loss, "train/learning_rate": rate}, self.step)
+        if monitor is not None:
+            monitor.log_training(self.step, self.loss, rate)
         return self.loss
 
     def _polls_signals(self) -> bool:
