@@ -255,7 +255,7 @@ class FinetuneMonitor:
         self._budget.train_from(step, step, spent, warm=self._warm)
         self._warm = True
         if distributed.is_main():
-            known = self._columns, self._described.ceilings
+            known = self._columns, self._described.ceilings, self.best_metric
             for line in evaluation_lines(self.evaluations, *known, spent, waited):
                 tqdm.write(line)  # past any progress bar
         return evaluation

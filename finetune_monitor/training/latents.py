@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from finetune_monitor.base import distributed
 from finetune_monitor.base.images import read_image
+from finetune_monitor.base.progress import is_live
 from finetune_monitor.training.data import Batches, Photos, batch_indices
 from finetune_monitor.training.readers import PhotoReader
 
@@ -104,8 +105,8 @@ class CachedLatents:
 def cache_latents(vae: AutoencoderKL, photos: Photos, batch_size: int, label: str = "photos") -> CachedLatents:
     """The cached latents, after encoding every view of every photo once."""
     means, stds = [], []
-    bar = tqdm(photos.paths, desc=f"encoding {label}", unit="image", leave=False, disable=not distributed.is_main())
-    for index, path in enumerate(bar):
+    hidden = not (distributed.is_main() and is_live())
+    for index, path in enumerate(tqdm(photos.paths, f"encoding {label}", unit="image", leave=False, disable=hidden)):
         views = photos.views.all(read_image(path), [photos.seed, index])
         posteriors = [
             vae.encode(view[None].to(vae.device, vae.dtype)).latent_dist for view in views

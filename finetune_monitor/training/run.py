@@ -1,6 +1,7 @@
 """Run a training from its config to the exported weights."""
 
 import logging
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from finetune_monitor.training.loop import CHECKPOINTS, Conditioning, Trainer, i
 from finetune_monitor.training.own import classes_of, options_in
 from finetune_monitor.training.preflight import RunInputs, check_space, find_inputs
 from finetune_monitor.training.registry import SINKS
+from finetune_monitor.training.start_lines import before_loading, before_training
 from finetune_monitor.training.trainable import (
     PRECISIONS,
     Trainable,
@@ -54,12 +56,15 @@ def run(config: Config) -> int:
         accelerator, problems = make_accelerator(config.train)
         inputs = find_inputs(config, accelerator.device, held, problems)
         _log_changes(config)
+        step = inputs.checkpoint.step if inputs.checkpoint is not None else 0
+        _say(before_loading(config, len(inputs.photos), accelerator.device, step))
         pipeline = load_pipeline(inputs.model, config.model).to(accelerator.device)
         others = _class_images(config, pipeline, interrupt)
         if interrupt.asked():
             return interrupt.exit_status
         trainer = make_trainer(config, accelerator, pipeline, inputs, others)
         held.callback(trainer.close)
+        _say([before_training(config, *_sizes(pipeline, trainer.trainable))])
         if interrupt.asked():
             return interrupt.exit_status
         monitor = make_monitor(config, accelerator, pipeline, trainer, inputs)
@@ -169,6 +174,11 @@ def make_monitor(
         on_failure=config.monitor.on_failure,
         evaluation_timeout=config.monitor.evaluation_timeout,
     )
+
+
+def _say(lines: Iterable[str]) -> None:
+    if distributed.is_main():
+        print(*lines, sep="\n", flush=True)
 
 
 def _log_changes(config: Config) -> None:
