@@ -8,7 +8,7 @@ from PIL.Image import Image
 
 from finetune_monitor.base.files import write_atomic
 from finetune_monitor.base.text import counted
-from finetune_monitor.sinks.grid_image import AMBER, Line, stacked, strip
+from finetune_monitor.sinks.grid_image import AMBER, HEADING, Line, stacked, strip
 from finetune_monitor.training.survey import SHOWN, Survey
 
 IN_A_ROW = 5
@@ -37,7 +37,8 @@ def contact_sheet(survey: Survey) -> Image:
     captions = [_caption(survey, index) for index, _ in shown]
     rows = range(0, len(shown), IN_A_ROW)
     strips = [strip(boxed[i : i + IN_A_ROW], captions[i : i + IN_A_ROW], largest=SHOWN) for i in rows]
-    return stacked([_heading(survey, len(shown)), *(f"Warning: {each}" for each in survey.warnings)], strips)
+    texts = [_heading(survey, len(shown)), *(f"Warning: {each}" for each in survey.warnings)]
+    return stacked([(text, HEADING) for text in texts], strips)
 
 
 def _heading(survey: Survey, shown: int) -> str:

@@ -34,6 +34,7 @@ from finetune_monitor.training.own import classes_of, options_in
 from finetune_monitor.training.photos import TrainingPhoto
 from finetune_monitor.training.preflight import RunInputs, check_space, find_inputs
 from finetune_monitor.training.registry import SINKS
+from finetune_monitor.training.start_lines import before_loading, before_training
 from finetune_monitor.training.trainable import (
     PRECISIONS,
     Trainable,
@@ -60,20 +61,23 @@ def run(config: Config) -> int:
         config = _as_begun(config)
         inputs = find_inputs(config, accelerator.device, held, problems)
         _log_changes(config)
+        step = inputs.checkpoint.step if inputs.checkpoint is not None else 0
+        _say(before_loading(config, len(inputs.photos), accelerator.device, step))
         pipeline = load_pipeline(inputs.model, config.model).to(accelerator.device)
         others = _class_images(config, pipeline, interrupt)
         if interrupt.asked():
             return interrupt.exit_status
-        _say(lambda: about_class_images(inputs.survey, inputs.faces, others) if inputs.survey else ())
+        _warn(lambda: about_class_images(inputs.survey, inputs.faces, others) if inputs.survey else ())
         trainer = make_trainer(config, accelerator, pipeline, inputs, others)
         held.callback(trainer.close)
+        _say([before_training(config, *_sizes(pipeline, trainer.trainable))])
         if interrupt.asked():
             return interrupt.exit_status
         monitor = make_monitor(config, accelerator, pipeline, trainer, inputs, interrupt)
         if monitor is not None:
             monitor.start()
             first = monitor.latest
-            _say(lambda: about_floor(first, Descriptions.of(inputs.metrics).ceilings) if first else ())
+            _warn(lambda: about_floor(first, Descriptions.of(inputs.metrics).ceilings) if first else ())
         reason = trainer.run(monitor, interrupt)
         _finish(config, trainer, pipeline, monitor, reason)
         trackers.end(accelerator)
@@ -193,7 +197,12 @@ def make_monitor(
     )
 
 
-def _say(find: Callable[[], Iterable[str]]) -> None:
+def _say(lines: Iterable[str]) -> None:
+    if distributed.is_main():
+        print(*lines, sep="\n", flush=True)
+
+
+def _warn(find: Callable[[], Iterable[str]]) -> None:
     """Log warnings on the main process; what fails while looking for them is no reason not to train."""
     if not distributed.is_main():
         return
