@@ -53,7 +53,7 @@ class Aesthetic:
         pretrained: str | None = PRETRAINED
         head: str = "sac+logos+ava1-l14-linearMSE"
 
-    columns: ClassVar = {name: ScoreColumn()}
+    columns: ClassVar = {name: ScoreColumn(unit="predicted rating")}
 
     def __init__(
         self,

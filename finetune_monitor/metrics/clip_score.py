@@ -78,7 +78,7 @@ class ClipScore:
         pretrained: str | None = PRETRAINED
 
     columns: ClassVar = {
-        NAME: ScoreColumn(True, bounds, ignores=("prompts",)),
+        NAME: ScoreColumn(True, bounds, ignores=("prompts",), unit="100 x cosine similarity"),
         MARGIN: ScoreColumn(True, (-2.0, 2.0), needs="monitor.grid.prompts.1"),
         WORST: ScoreColumn(
             True,

@@ -11,6 +11,7 @@ from PIL.Image import Image, Resampling
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.metrics import Description, RunContext
+from finetune_monitor.metrics.cosines import UNIT
 from finetune_monitor.metrics.reference_photos import ReferencePhotos, References
 from finetune_monitor.record.columns import ScoreColumn, with_level
 from finetune_monitor.record.grid import Cell
@@ -105,12 +106,12 @@ class Copying:
 
     columns: ClassVar = {
         NAME: ScoreColumn(False, bounds, is_share=True, ignores=("sscd",), alarm=ALARM, says=SAYS),
-        CORRELATION: ScoreColumn(None, (-1.0, 1.0), "side", ignores=("sscd",)),
+        CORRELATION: ScoreColumn(None, (-1.0, 1.0), "side", ignores=("sscd",), unit="correlation"),
         PHOTO: ScoreColumn(None, role="note", of=NAME, ignores=("sscd",), likeness=CORRELATION),
         BY_SSCD: ScoreColumn(
             False, bounds, is_share=True, alarm=ALARM, says=SAYS, needs=f"monitor.metrics.{NAME}.sscd"
         ),
-        SSCD_SIMILARITY: ScoreColumn(None, (-1.0, 1.0), "side", needs=f"monitor.metrics.{NAME}.sscd"),
+        SSCD_SIMILARITY: ScoreColumn(None, (-1.0, 1.0), "side", needs=f"monitor.metrics.{NAME}.sscd", unit=UNIT),
         SSCD_PHOTO: ScoreColumn(
             None, role="note", of=BY_SSCD, likeness=SSCD_SIMILARITY, needs=f"monitor.metrics.{NAME}.sscd"
         ),

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from finetune_monitor.stats.estimate import MISSING, Estimate
 from finetune_monitor.stats.intervals import jackknife
 
-BOUNDS = (-1.0, 1.0)
-"""The range of a cosine."""
+BOUNDS, UNIT = (-1.0, 1.0), "cosine similarity"
+"""The range of a cosine, and its name."""
 
 
 def cosines(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "n m"]:

@@ -35,6 +35,9 @@ IMAGES = {BY_CLIP: "clip_distance", OF_PROBES_BY_CLIP: "probe_clip_distance"}
 
 ALARM = 0.6
 
+DISTANCE, OF_START = "cosine distance", "share of step 0"
+"""Units."""
+
 CLIP_GIVEN = f"monitor.metrics.{NAME}.clip"
 
 
@@ -78,7 +81,7 @@ class Diversity:
                 raise ValueError(f"Options.alarm: found {self.alarm:g}, expected a share between 0 and 1")
 
     columns: ClassVar = {
-        NAME: ScoreColumn(None, over="run", ignores=("clip",)),
+        NAME: ScoreColumn(None, over="run", ignores=("clip",), unit=OF_START),
         OF_PROBES: ScoreColumn(
             True,
             bounds,
@@ -87,8 +90,9 @@ class Diversity:
             alarm=ALARM,
             says="people in images of other prompts look more and more alike; raise train.prior_loss_weight, add class "
             "images, or stop earlier",
+            unit=OF_START,
         ),
-        BY_CLIP: ScoreColumn(None, over="run", ignores=("recognizer",), needs=CLIP_GIVEN),
+        BY_CLIP: ScoreColumn(None, over="run", ignores=("recognizer",), needs=CLIP_GIVEN, unit=OF_START),
         OF_PROBES_BY_CLIP: ScoreColumn(
             True,
             bounds,
@@ -98,12 +102,15 @@ class Diversity:
             alarm=ALARM,
             says="images of other prompts look more and more alike; raise train.prior_loss_weight, add class images, "
             "or stop earlier",
+            unit=OF_START,
         ),
-        FACES[NAME]: ScoreColumn(None, (0.0, 2.0), "side", ignores=("clip",)),
-        FACES[OF_PROBES]: ScoreColumn(None, (0.0, 2.0), "side", ignores=("clip",), over="probes"),
-        IMAGES[BY_CLIP]: ScoreColumn(None, (0.0, 2.0), "side", ignores=("recognizer",), needs=CLIP_GIVEN),
+        FACES[NAME]: ScoreColumn(None, (0.0, 2.0), "side", ignores=("clip",), unit=DISTANCE),
+        FACES[OF_PROBES]: ScoreColumn(None, (0.0, 2.0), "side", ignores=("clip",), over="probes", unit=DISTANCE),
+        IMAGES[BY_CLIP]: ScoreColumn(
+            None, (0.0, 2.0), "side", ignores=("recognizer",), needs=CLIP_GIVEN, unit=DISTANCE
+        ),
         IMAGES[OF_PROBES_BY_CLIP]: ScoreColumn(
-            None, (0.0, 2.0), "side", ignores=("recognizer",), over="probes", needs=CLIP_GIVEN
+            None, (0.0, 2.0), "side", ignores=("recognizer",), over="probes", needs=CLIP_GIVEN, unit=DISTANCE
         ),
     }
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL.Image import Image
 
 from finetune_monitor.metrics import Description, RunContext
-from finetune_monitor.metrics.cosines import BOUNDS, among, cosines
+from finetune_monitor.metrics.cosines import BOUNDS, UNIT, among, cosines
 from finetune_monitor.metrics.reference_faces import RECOGNIZER, ReferenceFaces, make_reader, shared_reader
 from finetune_monitor.metrics.reference_photos import References
 from finetune_monitor.record.columns import ScoreColumn
@@ -66,7 +66,7 @@ class FaceSimilarity:
         recognizer: str = RECOGNIZER
 
     columns: ClassVar = {
-        NAME: ScoreColumn(True, bounds, ignores=("held_out",)),
+        NAME: ScoreColumn(True, bounds, ignores=("held_out",), unit=UNIT),
         FACES_FOUND: ScoreColumn(
             True,
             (0.0, 1.0),
@@ -75,8 +75,8 @@ class FaceSimilarity:
             ignores=("recognizer", "references", "held_out"),
             is_share=True,
         ),
-        ZERO_FILLED: ScoreColumn(True, bounds, "side", ignores=("held_out",)),
-        HELD_OUT: ScoreColumn(True, bounds, ignores=("references",), needs="data.held_out"),
+        ZERO_FILLED: ScoreColumn(True, bounds, "side", ignores=("held_out",), unit=UNIT),
+        HELD_OUT: ScoreColumn(True, bounds, ignores=("references",), needs="data.held_out", unit=UNIT),
     }
 
     def __init__(

@@ -9,7 +9,7 @@ import numpy as np
 from PIL.Image import Image
 
 from finetune_monitor.metrics import Description, RunContext
-from finetune_monitor.metrics.cosines import cosines
+from finetune_monitor.metrics.cosines import UNIT, cosines
 from finetune_monitor.metrics.face_similarity import NAME as SUBJECT
 from finetune_monitor.metrics.reference_faces import RECOGNIZER, ReferenceFaces, make_reader, shared_reader
 from finetune_monitor.metrics.reference_photos import References
@@ -76,8 +76,9 @@ class Leakage:
             alarm=ALARM,
             says="what the model learns about the subject also changes other people; raise train.prior_loss_weight, "
             "add class images, or stop earlier",
+            unit="share of the subject's rise",
         ),
-        PROBE_SIMILARITY: ScoreColumn(None, (-1.0, 1.0), "side", over="probes"),
+        PROBE_SIMILARITY: ScoreColumn(None, (-1.0, 1.0), "side", over="probes", unit=UNIT),
     }
 
     def __init__(

@@ -11,7 +11,7 @@ from PIL.Image import Image
 
 from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.metrics import Description, RunContext
-from finetune_monitor.metrics.cosines import BOUNDS, among, cosines
+from finetune_monitor.metrics.cosines import BOUNDS, UNIT, among, cosines
 from finetune_monitor.metrics.reference_photos import ReferencePhotos, References
 from finetune_monitor.models.defaults import CLIP, PRETRAINED
 from finetune_monitor.record.columns import ScoreColumn
@@ -84,9 +84,9 @@ class SubjectSimilarity:
         dino: str | None = None
 
     columns: ClassVar = {
-        NAME: ScoreColumn(True, bounds, ignores=("held_out", "dino")),
-        DINO: ScoreColumn(True, bounds, ignores=("held_out", "clip"), needs=f"monitor.metrics.{NAME}.dino"),
-        HELD_OUT: ScoreColumn(True, bounds, ignores=("references", "dino"), needs="data.held_out"),
+        NAME: ScoreColumn(True, bounds, ignores=("held_out", "dino"), unit=UNIT),
+        DINO: ScoreColumn(True, bounds, ignores=("held_out", "clip"), needs=f"monitor.metrics.{NAME}.dino", unit=UNIT),
+        HELD_OUT: ScoreColumn(True, bounds, ignores=("references", "dino"), needs="data.held_out", unit=UNIT),
     }
 
     def __init__(

@@ -91,7 +91,7 @@ class ValidationLoss:
                 raise ValueError(f"Options.alarm: found {self.alarm:g}, expected a share above 0")
 
     columns: ClassVar = {
-        NAME: ScoreColumn(False, bounds, over="run", needs=HELD_OUT),
+        NAME: ScoreColumn(False, bounds, over="run", needs=HELD_OUT, unit="mean squared error"),
         RISE: ScoreColumn(
             False,
             (0.0, float("inf")),
@@ -100,6 +100,7 @@ class ValidationLoss:
             needs=HELD_OUT,
             alarm=ALARM,
             says="the model gets worse at photos of the subject that it has never seen; stop earlier, or add photos",
+            unit="share of the lowest loss",
         ),
     }
 

@@ -210,7 +210,13 @@ class FinetuneMonitor:
                 raise
         return self
 
-    def on_step_end(self, step: int, epoch: float | None = None, loss: float | None = None) -> bool:
+    def on_step_end(
+        self,
+        step: int,
+        epoch: float | None = None,
+        loss: float | None = None,
+        learning_rate: float | None = None,
+    ) -> bool:
         """Evaluate if a multiple of `every` was reached or passed, and the budget allows it; do what people ask.
 
         The first call of a monitor that was not started evaluates, too. While a person holds the run (`pause`), this
@@ -219,7 +225,9 @@ class FinetuneMonitor:
         Args:
             step: optimizer steps so far; it may increase by more than 1 per call.
             epoch: recorded with the evaluation.
-            loss: the loss of this step, for rules that watch it; with several processes, pass it on all of them.
+            loss: the loss of this step, for rules that watch it and for the page's curves; with several processes,
+                pass it on all of them.
+            learning_rate: for the page's curves, next to the loss.
 
         Returns:
             True if training should end: a stopping rule has decided to stop, a person has asked for it, or the loop
@@ -227,6 +235,7 @@ class FinetuneMonitor:
         """
         if loss is not None:
             self._watch_loss(loss)
+            self.log_training(step, loss, learning_rate)
         if self.latest is not None and step == self.latest.step == self._resumed_at:
             self._make_up_weights(self.latest)
         elif self._is_due(step) and self._keeps_to_budget(step):
@@ -262,6 +271,19 @@ class FinetuneMonitor:
                 is_held = PAUSE in asked
         self._budget.leave_out(self._budget.waited - waited)
         return is_told
+
+    def log_training(self, step: int, loss: float, learning_rate: float | None = None) -> None:
+        """Record the loss of a step, or its mean since the last call; `on_step_end` does so with the loss it is given.
+
+        What cannot be recorded is warned about once. Nothing is recorded on any process but the first.
+        """
+        if self.record is None or not self.record.is_open:
+            return
+        try:
+            self.record.log_training(step, loss, learning_rate)
+        except (OSError, TypeError, ValueError) as error:
+            text = f"{self.output_dir}: cannot record the loss of step {step}: {error}; its curve will have gaps"
+            self._evaluator.warn("training log", text)
 
     def forecast(self, seconds_a_step: float) -> str:
         """A sentence about the cost of monitoring, at this training speed, and the smallest change it can detect.

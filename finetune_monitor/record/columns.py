@@ -34,6 +34,7 @@ class ScoreColumn:
         prompt an alarm is about; "" for every other column.
     likeness: for a note whose values are 0-based positions in the list of photos that its metric compares with
         (`references`): the column with the similarity of the image to that photo; "" for every other column.
+    unit: of the values, for axes, such as "cosine similarity"; "" where `is_share` or the role says it, or if unknown.
     """
 
     higher_is_better: bool | None = True
@@ -50,6 +51,15 @@ class ScoreColumn:
     says: str = ""
     worst_of: str = ""
     likeness: str = ""
+    unit: str = ""
+
+    @property
+    def unit_in_words(self) -> str:
+        """What the values are, with their range if it is limited, such as "cosine similarity, -1 to 1"."""
+        of_kind = "share of images" if self.is_share else "stars" if self.role == "stars" else self.unit
+        low, high = self.bounds
+        ranged = f"{low:g} to {high:g}" if all(map(math.isfinite, self.bounds)) else ""
+        return ", ".join(filter(None, (of_kind, ranged)))
 
     @property
     def is_main(self) -> bool:
@@ -89,7 +99,7 @@ def _one_of(kind: Any) -> Callable[[Any], str]:
 
 
 READERS: Mapping[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("of", "metric", "zero", "needs", "says", "worst_of", "likeness"), as_text),
+    **dict.fromkeys(("of", "metric", "zero", "needs", "says", "worst_of", "likeness", "unit"), as_text),
     **dict.fromkeys(("higher_is_better", "is_share"), as_flag),
     "role": _one_of(Role),
     "over": _one_of(Over),

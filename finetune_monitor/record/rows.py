@@ -142,19 +142,20 @@ def evaluation_row(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def append(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Append rows and flush them to disk; if the disk is full, no partial line is left behind."""
+def append(path: Path, rows: Sequence[Mapping[str, Any]], to_disk: bool = True) -> None:
+    """Append rows, and wait until they are on disk if `to_disk`; if it is full, no partial line is left behind."""
     with path.open("ab", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)
         content = memoryview(lines(rows))
         try:
             while content:
                 content = content[file.write(content) :]
-            flush(file.fileno())
+            if to_disk:
+                flush(file.fileno())
         except OSError:
             file.truncate(end)
             raise
-    if end == 0:
+    if end == 0 and to_disk:
         fsync(path.parent)
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from finetune_monitor.record.history import RunHistory
 from finetune_monitor.record.rows import append, evaluation_row, lines, pretty, read_evaluations
 from finetune_monitor.record.run_directory import CONFIG, EVALUATIONS, IMAGES, RUN, lock, read_json
 from finetune_monitor.record.scales import content_of
+from finetune_monitor.record.training_log import TrainingLog
 from finetune_monitor.record.verdict import verdict
 from finetune_monitor.stats.estimate import json_number, plain
 
@@ -71,6 +73,7 @@ class RunRecord:
             self.close()
             raise
         write_atomic(self.output_dir / RUN, pretty(content))
+        self._training = TrainingLog(self.output_dir, resume_step)
         if config_yaml is not None:
             write_atomic(self.output_dir / CONFIG, redacted_yaml(config_yaml).encode())
 
@@ -105,6 +108,14 @@ class RunRecord:
             self._evaluations.append(found)
             self.postponed = tuple(each for each in self.postponed if each is not found)
 
+    def log_training(self, step: int, loss: float, learning_rate: float | None = None) -> None:
+        """Record the loss of a step, or its mean since the last call, for the curves (`record.training_log`).
+
+        Raises:
+            OSError: it could not be written.
+        """
+        self._training.add(step, loss, learning_rate)
+
     def postpone(self, evaluation: Evaluation) -> None:
         """Record an evaluation later, before the next one."""
         self.postponed = (*self.postponed, evaluation)
@@ -128,6 +139,8 @@ class RunRecord:
             "best_score": summary.best_score,
         }
         run = {**read_json(self.output_dir / RUN), "ended": plain(ended)}
+        with suppress(OSError):  # the last steps of a curve
+            self._training.flush()
         found = verdict(RunHistory(self.output_dir, run, self.evaluations))
         write_atomic(self.output_dir / RUN, pretty({**run, "verdict": found.to_json()}))
         return replace(summary, verdict=found.sentences)

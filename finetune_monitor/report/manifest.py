@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -29,18 +30,32 @@ RUNS_NAMED = 3
 """How many runs a sentence names at most."""
 
 
+@dataclass(frozen=True)
+class RunFiles:
+    """A run's files in the page's folder, as paths relative to it.
+
+    photos: one thumbnail per reference photo; None for those that are gone.
+    sheet: the contact sheet of the training photos, if there is one.
+    way: from the page's folder to the run directory.
+    """
+
+    photos: Sequence[str | None]
+    sheet: str | None
+    way: str
+
+
 def manifest(
     runs: Sequence[PageRun],
     unreadable: Sequence[Unreadable],
     presences: Mapping[str, Presences],
-    thumbnails: Mapping[str, Sequence[str | None]],
+    files: Mapping[str, RunFiles],
     sweep: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Everything that a page shows before images are loaded.
 
     Args:
         presences: by run id, as in `ThumbnailPlan.presences`.
-        thumbnails: by run id, one path per reference photo.
+        files: by run id.
         sweep: its trials name run directories as `folder`; the id of their `run` is added here.
     """
     cells = list(dict.fromkeys(key for run in runs for key in cell_keys(run)))
@@ -61,10 +76,15 @@ def manifest(
                 **_facts(run, presences[run.id]),
                 **_as_trial(run, sweep),
                 "settings": settings[run.id],
-                "references": _references(run, thumbnails[run.id]),
+                "way": files[run.id].way,
+                "references": _references(run, files[run.id].photos),
+                "sheet": files[run.id].sheet,
+                "survey": _survey(run),
                 "nearest": [_nearest(run, name) for name in run.nearest],
                 "alarms": _alarms(run),
                 "weights": _weights(run),
+                "reproducible": run.reproducible,
+                "training": _training(run),
                 "pareto": _pareto(run),
                 "cells": [positions[key] for key in cell_keys(run)],
                 **_curves(run),
@@ -73,6 +93,11 @@ def manifest(
         ],
         "sweep": None if sweep is None else _with_ids(sweep, runs),
     }
+
+
+def on_demand(run: PageRun, presences: Presences) -> dict[str, Any]:
+    """What the page loads for a run that it shows: the scores of its images, and what it was made with."""
+    return {**scores_by_image(run, presences), "about": run.about}
 
 
 def scores_by_image(run: PageRun, presences: Presences) -> dict[str, Any]:
@@ -116,6 +141,7 @@ def _column(name: str, column: ScoreColumn) -> dict[str, Any]:
         "bounds": column.bounds if column.is_main else None,
         "main": column.is_main,
         "zero": column.zero,
+        "unit": column.unit_in_words,
     }
 
 
@@ -164,6 +190,7 @@ def _facts(run: PageRun, presences: Presences) -> dict[str, Any]:
         "why": ending.why,
         "best": {"metric": ending.best_metric, "step": ending.best_step, "score": ending.best_score},
         "verdict": run.verdict,
+        "model": run.model,
         "notices": run.notices,
         "problems": [*run.problems, *image_problems(presences)],
         "photos": photo_count(run),
@@ -208,12 +235,13 @@ def _nearest(run: PageRun, name: str) -> dict[str, Any]:
 
 
 def _alarms(run: PageRun) -> dict[str, dict[str, Any]]:
-    """By column, its alarm level, the side on which the alarm sounds, and its text at each step where it does."""
+    """By column, its alarm level, the side on which the alarm sounds, its meaning, and its text where it sounds."""
     said = {found.step: alarms_by_column(found, run.columns) for found in run.evaluations}
     return {
         name: {
             "level": level,
             "side": side_of_alarm(run.columns[name]),
+            "says": run.columns[name].says,
             "sounds": {step: words[name] for step, words in said.items() if name in words},
         }
         for name, level in levels_of(run.columns).items()
@@ -221,11 +249,33 @@ def _alarms(run: PageRun) -> dict[str, dict[str, Any]]:
 
 
 def _weights(run: PageRun) -> dict[int, dict[str, Any]]:
-    """By step, where in the run directory its weights are."""
+    """By step, where in the run directory its weights are, and the same for ComfyUI and others."""
+
+    def below(path: Path | None) -> str | None:
+        return None if path is None else path.relative_to(run.folder).as_posix()
+
     return {
-        step: {"place": found.place.relative_to(run.folder).as_posix(), "lora": found.is_lora}
+        step: {"place": below(found.place), "lora": found.is_lora, "kohya": below(found.kohya_file)}
         for step, found in run.weights.items()
     }
+
+
+def _training(run: PageRun) -> dict[str, list[float]] | None:
+    """The curves of loss and learning rate; None if there are none."""
+    if not run.training:
+        return None
+    return {name: [getattr(row, name) for row in run.training] for name in ("step", "loss", "learning_rate")}
+
+
+def _survey(run: PageRun) -> dict[str, Any] | None:
+    """What was found out about the training photos; None if nobody has looked."""
+    if run.survey is None:
+        return None
+    photos = [
+        {"name": photo.name, "similarity": photo.similarity, "outlier": photo.is_outlier, "marks": photo.marks}
+        for photo in run.survey.photos
+    ]
+    return {"photos": photos, "warnings": run.survey.warnings}
 
 
 def _pareto(run: PageRun) -> dict[str, Any] | None:

@@ -20,9 +20,15 @@ from finetune_monitor.record.kept_weights import BEST, LAST, WEIGHTS
 from finetune_monitor.record.references import REFERENCES
 from finetune_monitor.record.run_directory import EVALUATIONS, RUN
 from finetune_monitor.report.data_scripts import call
-from finetune_monitor.report.manifest import FORMAT, manifest, now, scores_by_image
+from finetune_monitor.report.manifest import FORMAT, RunFiles, manifest, now, on_demand
 from finetune_monitor.report.page_runs import PageRun, Unreadable, read_runs
-from finetune_monitor.report.thumbnails import ThumbnailPlan, make_thumbnails, plan_thumbnails, reference_thumbnail
+from finetune_monitor.report.thumbnails import (
+    ThumbnailPlan,
+    contact_sheet_copy,
+    make_thumbnails,
+    plan_thumbnails,
+    reference_thumbnail,
+)
 
 STATIC = Path(__file__).parent / "page"
 INDEX, PLOTLY, LOCK = "index.html", "plotly.min.js", ".lock"
@@ -66,15 +72,13 @@ def write_page(
         _write_static(folder)
         plans = {run.id: plan_thumbnails(run, folder / "thumbnails" / run.id) for run in runs}
         make_thumbnails(plans.values(), processes)
-        references = {run.id: _reference_thumbnails(run, folder) for run in runs}
+        files = {run.id: _files(run, folder) for run in runs}
         presences = {run.id: plans[run.id].presences for run in runs}
         for run in runs:
-            _write_changed(
-                folder / "data" / f"{run.id}.js", call("images", run.id, scores_by_image(run, presences[run.id]))
-            )
-        content = manifest(runs, unreadable, presences, references, sweep)
+            _write_changed(folder / "data" / f"{run.id}.js", call("images", run.id, on_demand(run, presences[run.id])))
+        content = manifest(runs, unreadable, presences, files, sweep)
         write_atomic(folder / MANIFEST, call("manifest", content))
-        _remove_stale(folder, plans, references)
+        _remove_stale(folder, plans, files)
     images = sum(len(names) for plan in plans.values() for names in plan.kept.values())
     return Written(len(runs), sum(len(run.evaluations) for run in runs), images, tuple(unreadable))
 
@@ -157,22 +161,25 @@ def _write_changed(path: Path, content: bytes) -> None:
         write_atomic(path, content)
 
 
-def _reference_thumbnails(run: PageRun, folder: Path) -> list[str | None]:
-    """Make thumbnails of the reference photos; returns paths relative to the page's folder."""
+def _files(run: PageRun, folder: Path) -> RunFiles:
+    """Make thumbnails of the reference photos, and copy the contact sheet."""
     place = Path("thumbnails") / run.id / REFERENCES
-    names = [reference_thumbnail(run, reference, folder / place) for reference in run.references]
-    return [None if name is None else (place / name).as_posix() for name in names]
+
+    def below(name: str | None) -> str | None:
+        return None if name is None else (place / name).as_posix()
+
+    photos = [below(reference_thumbnail(run, reference, folder / place)) for reference in run.references]
+    way = Path(os.path.relpath(os.path.realpath(run.folder), os.path.realpath(folder)))
+    return RunFiles(photos, below(contact_sheet_copy(run, folder / place)), way.as_posix())
 
 
-def _remove_stale(
-    folder: Path, plans: Mapping[str, ThumbnailPlan], references: Mapping[str, Sequence[str | None]]
-) -> None:
+def _remove_stale(folder: Path, plans: Mapping[str, ThumbnailPlan], files: Mapping[str, RunFiles]) -> None:
     """Remove runs that are no longer on the page, and steps and images that are no longer recorded."""
     for path in [*(folder / "data").glob("*.js"), *(folder / "thumbnails").glob("*")]:
         if RUN_ID_PATTERN.fullmatch(path.stem) and path.stem not in plans:
             _remove(path)
     for identity, plan in plans.items():
-        photos = {Path(photo).name for photo in references[identity] if photo}
+        photos = {Path(photo).name for photo in (*files[identity].photos, files[identity].sheet) if photo}
         kept = {**plan.kept, REFERENCES: photos}
         for inner in (folder / "thumbnails" / identity).glob("*"):
             names = kept.get(inner.name, set())

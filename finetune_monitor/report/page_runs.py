@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import math
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,17 @@ from finetune_monitor.record.evaluation import Evaluation
 from finetune_monitor.record.grid import Cell, sampling_in_words
 from finetune_monitor.record.history import RunHistory, read_noting
 from finetune_monitor.record.kept_weights import KeptWeights, kept_weights
+from finetune_monitor.record.reproducible import reproducible_steps
 from finetune_monitor.record.run_directory import RUN
 from finetune_monitor.record.scales import scale
+from finetune_monitor.record.training_log import TrainingRow, merged, read_training
 from finetune_monitor.record.verdict import verdict
+from finetune_monitor.report.about import Lines, about
+from finetune_monitor.report.photo_survey import PhotoSurvey, read_survey
 from finetune_monitor.stats.estimate import Estimate
+
+MOST_POINTS = 250
+"""Points of a run's loss on the page."""
 
 SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -65,6 +73,10 @@ class PageRun:
     verdict: sentences on what was reached, and on the smallest change that the grid can detect.
     weights: the weights in its folder, by step.
     problems: sentences on what could not be read.
+    training: loss and learning rate; empty if the training loop passed none.
+    reproducible: the steps whose images can be rendered again.
+    survey: what was found out about the training photos.
+    about: settings, models, and libraries in words.
     """
 
     id: str
@@ -86,6 +98,10 @@ class PageRun:
     verdict: tuple[str, ...]
     weights: Mapping[int, KeptWeights]
     problems: tuple[str, ...]
+    training: tuple[TrainingRow, ...] = ()
+    reproducible: tuple[int, ...] = ()
+    survey: PhotoSurvey | None = None
+    about: Mapping[str, Lines] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -151,13 +167,28 @@ def _read(folder: Path, identity: str, name: str) -> PageRun:
     history, problems = read_noting(folder)
     with damage_named(f"{folder / RUN}: weights"):
         references = tuple(dict.fromkeys(photo for found in history.weights.values() for photo in _references(found)))
-    return _described(history, identity, name, problems, references)
+    found = _described(history, identity, name, problems, references)
+    return _with(_with(found, "training", _training), "survey", read_survey)
+
+
+def _with(run: PageRun, name: str, read: Callable[[Path], Any]) -> PageRun:
+    """The run with what this reads; what cannot be read is noted, and everything else is still shown."""
+    try:
+        return replace(run, **{name: read(run.folder)})
+    except UserError as error:
+        return replace(run, problems=(*run.problems, str(error)))
+
+
+def _training(run_dir: Path) -> tuple[TrainingRow, ...]:
+    """The rows, at most about `MOST_POINTS` of them."""
+    rows = read_training(run_dir)
+    return tuple(merged(rows, math.ceil(rows[-1].step / MOST_POINTS)) if len(rows) > MOST_POINTS else rows)
 
 
 def _described(
     history: RunHistory, identity: str, name: str, problems: tuple[str, ...], references: tuple[Reference, ...]
 ) -> PageRun:
-    apart = {*PHOTO_KINDS, "notice"}
+    apart, kept = {*PHOTO_KINDS, "notice"}, kept_weights(history.output_dir)
     scored = dict.fromkeys(score for found in history.evaluations for score in found.scores)
     return PageRun(
         identity,
@@ -184,8 +215,10 @@ def _described(
             history.best_score,
         ),
         sentences(history),
-        kept_weights(history.output_dir),
+        kept,
         problems,
+        reproducible=reproducible_steps(history, kept),
+        about=about(history),
     )
 
 

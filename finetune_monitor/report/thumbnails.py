@@ -19,10 +19,14 @@ from finetune_monitor.base.files import make_private, private, sha256, staged_be
 from finetune_monitor.base.images import read_image, thumbnail
 from finetune_monitor.base.paths import Containment
 from finetune_monitor.record.references import reference_path
+from finetune_monitor.record.run_directory import CONTACT_SHEET
 from finetune_monitor.report.page_runs import PageRun, Reference
 
 QUALITY, METHOD = 80, 2
 """Twice as fast as the default method, and 6% larger."""
+
+LONGEST_WEBP = 16383
+"""Pixels."""
 
 MANY = 200
 """The number of images from which a progress bar is shown."""
@@ -44,11 +48,15 @@ Presences = Mapping[int, list[Presence]]
 
 @dataclass(frozen=True)
 class Job:
-    """One thumbnail to make; the target gets the source's modification time, which identifies it as up to date."""
+    """One thumbnail to make; the target gets the source's modification time, which identifies it as up to date.
+
+    is_whole: whether it keeps its size.
+    """
 
     source: Path
     target: Path
     changed_ns: int
+    is_whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,16 +138,19 @@ def _leave_interrupts_to_the_parent() -> None:
 
 
 def make_thumbnail(job: Job) -> bool:
-    """Make one thumbnail, never larger than its source; False if the source is not an image."""
+    """Make one thumbnail, never larger than its source; False if the source is not an image, or too large for WebP."""
     try:
         image = read_image(job.source)
     except UserError:
+        return False
+    made = image.convert("RGB") if job.is_whole else thumbnail(image)
+    if max(made.size) > LONGEST_WEBP:
         return False
     make_private(job.target.parent)
     staged = staged_beside(job.target)
     # Without fsync: a file left empty by a crash of the machine is recognized by its size and made again.
     with private():
-        thumbnail(image).save(staged, "WEBP", quality=QUALITY, method=METHOD)
+        made.save(staged, "WEBP", quality=QUALITY, method=METHOD)
     os.utime(staged, ns=(job.changed_ns, job.changed_ns))
     staged.replace(job.target)
     return True
@@ -157,6 +168,17 @@ def reference_thumbnail(run: PageRun, reference: Reference, folder: Path) -> str
         if usable and make_thumbnail(Job(source, folder / name, source.stat().st_mtime_ns)):
             return name
     return None
+
+
+def contact_sheet_copy(run: PageRun, folder: Path) -> str | None:
+    """Copy the run's contact sheet to `folder` unless it is there; returns its name, or None if the run has none."""
+    contained = Containment(run.folder).path(CONTACT_SHEET)
+    presence, changed_ns = _presence(contained)
+    name = f"{Path(CONTACT_SHEET).stem}.webp"
+    if contained is None or presence is not Presence.SHOWN:
+        return None
+    is_there = _listed(folder).get(name) == changed_ns
+    return name if is_there or make_thumbnail(Job(contained, folder / name, changed_ns, is_whole=True)) else None
 
 
 def _is_unchanged(reference: Reference) -> bool:

@@ -161,7 +161,7 @@ class Trainer:
                 self._window.append(self.train_step(self.step))
                 bar.update()
                 interrupted = self._polls_signals() and interrupt.asked()
-                if (interrupted or self._due()) and not math.isfinite(self._read_loss()):
+                if (interrupted or self._due()) and not math.isfinite(self._read_loss(monitor)):
                     return StopReason.NOT_FINITE
                 self._forecast(monitor)
                 self._show(bar, monitor)
@@ -262,13 +262,15 @@ class Trainer:
     def _checkpoint_due(self) -> bool:
         return self.step % self.config.train.checkpoint_every == 0 or self.step == self.config.train.max_steps
 
-    def _read_loss(self) -> float:
-        """The mean loss since the last reading, over all processes; also logged to the trackers."""
+    def _read_loss(self, monitor: FinetuneMonitor | None) -> float:
+        """The mean loss since the last reading, over all processes; also recorded, and logged to the trackers."""
         mean = self.accelerator.reduce(torch.stack(self._window).mean(), reduction="mean")
         self._window.clear()
         self.loss = mean.item()
         rate = self.optimizer.param_groups[0]["lr"]
         trackers.log(self.accelerator, {"train/loss": self.loss, "train/learning_rate": rate}, self.step)
+        if monitor is not None:
+            monitor.log_training(self.step, self.loss, rate)
         return self.loss
 
     def _polls_signals(self) -> bool:

@@ -17,12 +17,12 @@ from safetensors import SafetensorError
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.images import read_image
 from finetune_monitor.base.paths import Containment
-from finetune_monitor.base.redaction import REDACTED
 from finetune_monitor.base.versions import device_name, versions
 from finetune_monitor.models.diffusers_hub import resolve_hub_model
-from finetune_monitor.record.grid import ELSEWHERE, Cell, PromptGrid
+from finetune_monitor.record.grid import Cell, PromptGrid
 from finetune_monitor.record.history import RunHistory, read_run
 from finetune_monitor.record.kept_weights import BEST, LORA_FILE, kept_weights, weights_at
+from finetune_monitor.record.reproducible import grid_problem
 from finetune_monitor.record.run_directory import CONFIG, RUN
 from finetune_monitor.rendering.isolation import isolated
 from finetune_monitor.rendering.renderer import Renderer
@@ -110,19 +110,9 @@ def recorded_grid(history: RunHistory) -> PromptGrid:
     Raises:
         UserError: it is missing or damaged, or its images were not rendered here.
     """
-    grid = history.grid
-    if any(REDACTED in text for text in (*grid.prompts, *grid.probe_prompts, grid.negative_prompt)):
-        raise UserError(
-            f"{history.output_dir}: secrets were removed from its prompts, so no image can be rendered again"
-        )
-    if grid.fingerprint() != history.recorded_fingerprint:
-        where = history.output_dir / RUN
-        raise UserError(f"{where}: grid: damaged (it does not match its fingerprint); restore the file from a backup")
-    if grid.sampler == ELSEWHERE:
-        raise UserError(
-            f"{history.output_dir}: its images come from another tool; only that tool can render them again"
-        )
-    return grid
+    if problem := grid_problem(history):
+        raise UserError(problem)
+    return history.grid
 
 
 def find_cell(grid: PromptGrid, cell_id: str) -> Cell:

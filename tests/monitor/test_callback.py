@@ -27,6 +27,7 @@ from finetune_monitor.monitor.budget import Budget
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.history import read_run
+from finetune_monitor.record.training_log import read_training
 from support import tiny
 
 GRID = PromptGrid(["a photo of sks person", "a cat"], [0, 1], steps=2)
@@ -246,6 +247,30 @@ def test_best_weights_of_a_step_that_is_repeated_are_set_aside(pipeline, run_fol
     assert not (run_folder / "best").exists()
     assert (run_folder / "best-step-000004").is_dir()
     assert "belongs to step 4" in caplog.text
+
+
+def test_the_loss_that_a_loop_passes_is_recorded_and_a_resumed_run_drops_what_it_repeats(pipeline, run_folder):
+    with make(pipeline, run_folder, every=100) as monitor:
+        for step in range(1, 31):
+            monitor.on_step_end(step, loss=0.01 * step, learning_rate=1e-4)
+    assert [(row.step, round(row.loss, 6)) for row in read_training(run_folder)] == [
+        (10, 0.055),
+        (20, 0.155),
+        (30, 0.255),
+    ]
+    with make(pipeline, run_folder, every=100, resume_step=20) as monitor:
+        for step in range(21, 31):
+            monitor.on_step_end(step, loss=1.0)
+    assert [round(row.loss, 6) for row in read_training(run_folder)] == [0.055, 0.155, 1.0]
+
+
+def test_a_loss_that_cannot_be_recorded_is_warned_about_once_and_training_goes_on(pipeline, run_folder, caplog):
+    with make(pipeline, run_folder, every=100) as monitor:
+        (run_folder / "training.jsonl").mkdir()
+        for step in range(1, 41):
+            assert not monitor.on_step_end(step, loss=0.1, learning_rate=1e-4)
+    assert caplog.text.count("cannot record the loss of step 10") == 1
+    assert read_run(run_folder).has_ended
 
 
 def test_a_step_is_evaluated_once(pipeline, run_folder):

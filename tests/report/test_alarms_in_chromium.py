@@ -96,7 +96,18 @@ def test_the_curve_has_the_level_and_marks_the_steps_at_which_the_alarm_sounds(p
     assert shapes == [0.2]
     annotations = page.evaluate(f"{CHARTED}.annotations.map(({{ text, x }}) => [text, x])")
     assert ["alarm above 0.2", 0] in annotations
-    assert [x for text, x in annotations if text == "!"] == [200, 300]
+    assert [x for text, x in annotations if text == "!"] == [200], "where it starts"
+    fills = page.evaluate(f"({PLOT}).querySelector('.plot').data.find(({{ text }}) => text).marker.color")
+    assert [fill == page.evaluate("color('poor')") for fill in fills] == [False, False, True, True]
+    sentence = "images copy training photos; stop earlier, add photos, or lower the learning rate"
+    said = page.evaluate(f"({PLOT}).querySelector('.chart-alarm').textContent")
+    assert said == f"Alarm in 2 evaluations from step 200 to 300: {sentence}."
+    for shown in (
+        "layout.annotations.find(({ text }) => text === '!').hovertext",
+        "data.find(({ text }) => text).text[3]",
+    ):
+        assert sentence in page.evaluate(f"({PLOT}).querySelector('.plot').{shown}").replace("<br>", " ")
+    assert page.inner_text("#peek .chart-alarm").startswith("Alarm: copying is 0.875 [")
     assert page.is_visible("#alarm-words")
     others = page.evaluate("document.querySelector('#charts .plot').layout.annotations.map(({ text }) => text)")
     assert [text for text in others if "alarm" in text or text == "!"] == [], "another metric has none"
@@ -106,7 +117,7 @@ def test_the_curve_has_the_level_and_marks_the_steps_at_which_the_alarm_sounds(p
     assert ["alarm above 0.2" in row for row in rows] == [False, False, True, True]
     page.evaluate("choose({ x: 'epochs' })")
     marks = page.evaluate(f"{CHARTED}.annotations.filter(({{ text }}) => text === '!').map(({{ x }}) => x)")
-    assert marks == [20, 30]
+    assert marks == [20]
 
 
 def test_a_record_from_before_shows_no_photo_and_no_alarm(chromium, tmp_path, photos):

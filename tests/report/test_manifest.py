@@ -31,17 +31,38 @@ def other(run: PageRun, name: str, **changes: object) -> PageRun:
 
 def described(*runs: PageRun, sweep: dict | None = None, unreadable: tuple[Unreadable, ...] = ()) -> dict:
     presences = {run.id: {found.step: [Presence.SHOWN] * 4 for found in run.evaluations} for run in runs}
-    photos = {run.id: [None] * len(run.references) for run in runs}
-    return content.manifest(runs, unreadable, presences, photos, sweep)
+    files = {run.id: content.RunFiles([None] * len(run.references), None, "..") for run in runs}
+    return content.manifest(runs, unreadable, presences, files, sweep)
 
 
 def test_one_run(ana):
     found = described(ana)
     assert (found["format"], found["title"], found["live"], found["notes"]) == (1, str(ana.folder), False, [])
     assert found["metrics"] == [
-        {"name": "face_similarity", "higher_is_better": True, "bounds": (-1.0, 1.0), "main": True, "zero": ""},
-        {"name": "aesthetic", "higher_is_better": True, "bounds": (1.0, 10.0), "main": True, "zero": ""},
-        {"name": "faces_found", "higher_is_better": True, "bounds": None, "main": False, "zero": "no face"},
+        {
+            "name": "face_similarity",
+            "higher_is_better": True,
+            "bounds": (-1.0, 1.0),
+            "main": True,
+            "zero": "",
+            "unit": "-1 to 1",
+        },
+        {
+            "name": "aesthetic",
+            "higher_is_better": True,
+            "bounds": (1.0, 10.0),
+            "main": True,
+            "zero": "",
+            "unit": "1 to 10",
+        },
+        {
+            "name": "faces_found",
+            "higher_is_better": True,
+            "bounds": None,
+            "main": False,
+            "zero": "no face",
+            "unit": "share of images, 0 to 1",
+        },
     ]
     assert found["cells"][1] == {
         "prompt": GRID.prompts[0],
@@ -175,6 +196,7 @@ def test_a_column_of_which_nothing_is_said_has_no_direction(ana):
         "bounds": None,
         "main": False,
         "zero": "",
+        "unit": "",
     }
 
 
@@ -249,8 +271,8 @@ def test_the_pareto_front_and_the_weights_in_the_folder_are_told(ana):
     (lora / LORA_FILE).touch()
     [found] = read_runs([ana.folder])[0]
     assert described(found)["runs"][0]["weights"] == {
-        50: {"place": f"weights/step-000050/{LORA_FILE}", "lora": True},
-        100: {"place": "weights/step-000100", "lora": False},
+        50: {"place": f"weights/step-000050/{LORA_FILE}", "lora": True, "kohya": None},
+        100: {"place": "weights/step-000100", "lora": False, "kohya": None},
     }
 
 

@@ -185,7 +185,7 @@ def test_every_chart_marks_best_step_floor_and_ceiling_and_has_its_numbers(chrom
         names = page.evaluate(f"{plot}.layout.annotations.map((each) => each.text)")
         assert names == ["floor 0.115", "ceiling 0.900"]
         assert page.evaluate(f"{plot}._fullLayout.xaxis._vals.map(({{ x }}) => x).every((x) => x >= 0)")
-        assert "A star marks the best step, by face similarity:" in page.inner_text("#curves > p")
+        assert "★ best step, by face similarity, where the dotted curve" in page.inner_text("#curves > p")
         assert texts(page, "#runs thead th") == ["run", "best step", "state", "rank"]
         assert page.get_attribute("#runs thead .setting", "title") == "train.rank"
         open_numbers(page, "#charts > :nth-child(1)")
@@ -230,14 +230,15 @@ def test_two_scores_are_drawn_against_each_other_with_the_weights_of_each_step(c
         assert rows[2].endswith("yesnone")
         assert rows[3].startswith("1500.315 [")
         assert rows[3].endswith("noweights/step-000150/pytorch_lora_weights.safetensors")
-        assert page.inner_text("#weights-place") == "The weights of this step were not kept."
-        assert not page.is_visible("#export")
+        assert page.inner_text("#weights-place") == "The weights of this step were not kept. Kept steps: 50, 150."
+        assert page.locator("#weights .copyable").count() == 0
         click_point(page, "#pareto", [run_id(page, "ana"), 50])
         until(page, "document.querySelector('#images-state').textContent.includes('step 50:')")
         place = "Weights: weights/step-000050/pytorch_lora_weights.safetensors"
-        assert page.inner_text("#weights-place") == page.inner_text("#peek .weights") == place
+        assert page.inner_text("#weights-place") == f"{place}."
+        assert page.inner_text("#peek .weights") == place
         command = f"finetune-monitor export {tmp_path / 'ana'} --step 50 --to ana-step-50.safetensors"
-        assert page.input_value("#export-command") == command
+        assert texts(page, "#weights pre")[-1] == command
         page.select_option("#images-step", "0")
         assert "Step 0 is the base model" in page.inner_text("#weights-place")
 
@@ -288,7 +289,7 @@ def test_pairs_compare_shared_cells_only_and_say_so(chromium, pair):
         page.select_option("#a-step", "0")
         page.select_option("#b-run", label=NAME)
         page.select_option("#b-step", "100")
-        assert page.inner_text("#pairs-state").startswith("2 cells are shared. 2 of A and 4 of B have no counterpart")
+        assert page.inner_text("#pairs-state").startswith("2 pairs with the same prompt and seed. 2 of A and 4 of B have no counterpart")
         assert page.locator("#pair-list > li").count() == 2
         row = texts(page, "#differences tbody tr")[0]
         # the second shared cell is at position 1 of A and 2 of B: (0.5 + 0.52) / 2 - (0.1 + 0.11) / 2
@@ -332,7 +333,7 @@ def test_pairs_without_a_score_are_left_out_of_the_difference(chromium, pair):
         assert "0.110 → not measured" in page.inner_text("#pair-list")
         page.select_option("#pairs-prompt", label=PLAIN)
         assert page.locator("#pair-list > li").count() == 2
-        assert "4 cells are shared. 2 of them are shown" in page.inner_text("#pairs-state")
+        assert "4 pairs with the same prompt and seed. 2 of them are shown" in page.inner_text("#pairs-state")
 
 
 def test_an_image_is_enlarged_and_turned_by_keys(chromium, pair):
@@ -644,7 +645,7 @@ def test_an_unreadable_run_stands_beside_the_others(chromium, tmp_path):
     folders = [write_run(tmp_path / name, STEPS) for name in ("a", "b")]
     write_page(tmp_path / "page", [*folders, tmp_path / "broken"])
     with opened(chromium, tmp_path / "page") as page:
-        assert page.inner_text("#pairs-state") == "4 cells are shared."
+        assert page.inner_text("#pairs-state") == "4 pairs with the same prompt and seed."
         assert "broken could not be read" in page.inner_text("#remarks")
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from finetune_monitor.record.evaluation import Decision, Evaluation, RunSummary, ScoredImage, StopReason, summarize
 from finetune_monitor.record.grid import PromptGrid
-from finetune_monitor.record.kept_weights import LORA_FILE, NOTE, step_folder
+from finetune_monitor.record.kept_weights import KOHYA_ENDING, LORA_FILE, NOTE, step_folder
 from finetune_monitor.record.run_record import RunRecord
 from support.runs import RUN
 
@@ -24,9 +24,9 @@ OTHER_GRID = PromptGrid([PLAIN, "sks person as an astronaut"], seeds=(0, 1, 7), 
 class Recording:
     """A run that is being written: the record stays open between evaluations, as a training's does."""
 
-    def __init__(self, folder: Path, grid: PromptGrid = GRID, hparams: Mapping[str, Any] | None = None):
+    def __init__(self, folder: Path, grid: PromptGrid = GRID, hparams: Mapping[str, Any] | None = None, **run: Any):
         self.record = RunRecord(folder, grid)
-        self.record.begin({**RUN, "hparams": dict(hparams or {})}, None, None)
+        self.record.begin({**RUN, "hparams": dict(hparams or {}), **run}, None, None)
         self.scores: dict[int, float] = {}
 
     @property
@@ -59,6 +59,7 @@ class Recording:
         folder.mkdir(parents=True)
         (folder / NOTE).write_text(json.dumps({"step": step}))
         (folder / LORA_FILE).touch()
+        (folder / f"ana{KOHYA_ENDING}").touch()
 
     def end(self, reason: StopReason = StopReason.PATIENCE) -> None:
         self.record.end(RunSummary(self.record.evaluations, "face_similarity", self.best, reason))

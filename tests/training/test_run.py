@@ -25,6 +25,7 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.history import read_run
 from finetune_monitor.record.run_directory import lock
+from finetune_monitor.record.training_log import read_training
 from finetune_monitor.training import loop
 from finetune_monitor.training.config import load_config
 from finetune_monitor.training.run import run
@@ -238,6 +239,9 @@ def test_a_monitored_run_that_was_cut_short_goes_on(train):
     assert same(weights(whole, 6), weights(parts, 6))
     assert [evaluation.step for evaluation in read_run(whole).evaluations] == [0, 3, 6]
     assert [evaluation.step for evaluation in read_run(parts).evaluations] == [0, 3, 4, 6]
+    assert [row.step for row in read_training(whole)] == [6]
+    assert [row.step for row in read_training(parts)] == [4, 6]
+    assert all(row.loss > 0 and row.learning_rate > 0 for row in read_training(parts))
 
 
 @pytest.mark.slow

@@ -35,14 +35,26 @@ function alarmName(alarm) {
   return { ...name, x: 0, xanchor: "left", font: { ...name.font, color: color("poor") } };
 }
 
-// A mark above each point at which the alarm sounds.
+// A mark above each point at which the alarm starts, with its sentence when pointed at.
 function alarmMarks(run, { name }) {
   const [across, up] = [positionsOf(run), run.scores[name].mean];
   const look = { text: "!", font: { size: 12, weight: 700, color: color("card") }, bgcolor: color("poor"), width: 11, borderpad: 1 };
+  const sounds = (place) => place >= 0 && alarmWords(run, name, run.steps[place]) !== "";
   return run.steps
-    .map((step, place) => ({ step, x: across[place], y: up[place] }))
-    .filter(({ step, x, y }) => alarmWords(run, name, step) && isNumber(x) && isNumber(y))
-    .map(({ x, y }) => ({ x, y, yshift: 18, showarrow: false, ...look }));
+    .map((step, place) => ({ x: across[place], y: up[place], starts: sounds(place) && !sounds(place - 1), said: alarmWords(run, name, step) }))
+    .filter(({ x, y, starts }) => starts && isNumber(x) && isNumber(y))
+    .map(({ x, y, said }) => ({ x, y, yshift: 18, showarrow: false, hovertext: lines(...wrapped(said)), ...look }));
+}
+
+// When the alarm sounds and what that means; empty if it never does.
+function soundingInWords(run, metric) {
+  const sounding = run.steps.filter((step) => alarmWords(run, metric.name, step));
+  if (sounding.length === 0) {
+    return "";
+  }
+  const [first, last] = [sounding[0], sounding.at(-1)];
+  const when = sounding.length === 1 ? `at step ${first}` : `in ${sounding.length} evaluations from step ${first} to ${last}`;
+  return `Alarm ${when}: ${run.alarms[metric.name].says}.`;
 }
 
 // ---- At the chosen evaluation

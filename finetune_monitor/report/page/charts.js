@@ -4,7 +4,7 @@
 
 const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", "Liberation Sans", sans-serif';
 const CONFIG = { displayModeBar: false, displaylogo: false, responsive: true, doubleClick: "reset", showTips: false };
-const HEIGHT = 290;
+const HEIGHT = 250;
 const LONGEST_NAME = 24; // letters in a legend
 const LONGEST_TICK = 14;
 const FEW = 5; // up to this many series all have an interval band; with more, only the chosen one
@@ -19,25 +19,33 @@ function lines(...texts) {
 }
 
 // The parts of a chart panel: title, note, plot, and table, created when first drawn.
-function chartPanel(panel, title, note) {
+function chartPanel(panel, { title, note, warning = "" }) {
   if (!panel.firstChild) {
     const words = element("p", "chart-title", "", element("strong"), element("span", "soft"));
-    const fold = element("details", "fold", "", element("summary", "", "The numbers"), element("div", "scroll"));
+    const fold = element("details", "fold", "", element("summary", "", "Values as a table"), element("div", "scroll"));
     fold.lastChild.tabIndex = 0;
     fold.addEventListener("toggle", () => fillTable(panel));
-    panel.append(words, element("div", "plot"), fold);
+    panel.append(words, element("p", "chart-alarm"), element("div", "plot"), fold);
   }
   panel.querySelector("strong").textContent = title;
   panel.querySelector(".chart-title span").textContent = note;
+  panel.querySelector(".chart-alarm").textContent = warning;
+  panel.querySelector(".chart-alarm").hidden = warning === "";
 }
 
-// Draw in a panel: {title, note, label, traces, layout, table: () => element, onPoint(customdata)}.
+// Draw in a panel: {title, note, label, traces, layout, table: () => element, onPoint(customdata)}, and possibly a
+// warning, or why there is nothing to draw.
 function drawChart(panel, chart) {
-  chartPanel(panel, chart.title, chart.note);
+  chartPanel(panel, chart);
   panel.chart = chart;
   panel.querySelector(".fold").open ||= page.noCharts !== "";
   fillTable(panel);
   const plot = panel.querySelector(".plot");
+  panel.classList.toggle("nothing", Boolean(chart.nothing));
+  if (chart.nothing) {
+    panel.querySelector(".chart-title span").textContent = chart.nothing;
+    return;
+  }
   plot.setAttribute("role", "img");
   plot.setAttribute("aria-label", chart.label);
   if (typeof Plotly === "undefined") {
@@ -70,7 +78,7 @@ function fillTable(panel) {
   const fold = panel.querySelector(".fold");
   const made = fold.open ? [panel.chart.table()] : [];
   fold.lastChild.replaceChildren(...made);
-  fold.lastChild.setAttribute("aria-label", `The numbers: ${panel.chart.title}`);
+  fold.lastChild.setAttribute("aria-label", `Values: ${panel.chart.title}`);
 }
 
 function baseLayout() {
@@ -93,13 +101,24 @@ function baseLayout() {
 
 function axis(title = "", more = {}) {
   return {
-    title: { text: plain(title), standoff: 8 },
+    title: { text: plain(title), standoff: 8, font: { size: 11 } },
     gridcolor: color("grid"),
     linecolor: color("line"),
     zeroline: false,
     automargin: true,
     ...more,
   };
+}
+
+// From the least to the greatest of these values, with room for what is drawn at the ends; undefined without values.
+// Wide intervals may double and triple the range, but do not flatten the curve.
+function rangeOf(values, intervals = []) {
+  const [least, greatest] = [Math.min(...values), Math.max(...values)];
+  const span = greatest - least || Infinity;
+  const ends = intervals.map((end) => Math.min(Math.max(end, least - span), greatest + span));
+  const [low, high] = [Math.min(least, ...ends), Math.max(greatest, ...ends)];
+  const room = 0.1 * (high - low || Math.abs(high) || 1);
+  return values.length ? [low - room, high + room] : undefined;
 }
 
 // An axis of steps or epochs: from 0, with room to see and click the points there.

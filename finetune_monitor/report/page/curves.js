@@ -1,6 +1,8 @@
 "use strict";
 
-// The runs' curves, one chart per metric on a shared axis, with the images of the chosen evaluation below them.
+// The runs' curves, one chart per metric on a shared axis.
+
+const CROWDED = 30; // evaluations from which points are small
 
 function chartMetrics() {
   const isWide = choices.get("side") === "1";
@@ -18,7 +20,6 @@ function drawCurves() {
   write("star", starInWords());
   at("alarm-words").hidden = !hasAlarms();
   drawOnce("curves", [written, keys, darkness.matches, page.charts], drawRunCharts);
-  drawPeek("peek");
 }
 
 // The star is in every chart, but at one metric's best step.
@@ -44,18 +45,20 @@ function runsChart(metric, runs) {
   const ordered = [...own.filter((run) => run !== chosen), ...own.filter((run) => run === chosen)];
   const across = choices.get("x") === "epochs" ? "epoch" : "step";
   const smooth = own.includes(chosen) ? [smoothLine(chosen, metric)] : [];
-  const bands = ordered.filter((run) => own.length <= FEW || run === chosen).map((run) => runBand(run, metric));
+  const bands = bandedRuns(ordered).map((run) => runBand(run, metric));
   const levels = own.includes(chosen) ? levelsOf(chosen, metric) : [];
   const alarms = own.includes(chosen) ? [alarmOf(chosen, metric)].filter(Boolean) : [];
   const named = [...levels.map(([, name]) => name), ...alarms.map(() => "alarm")].join(" and ");
   return {
     title: capital(spoken(metric.name)),
+    warning: own.includes(chosen) ? soundingInWords(chosen, metric) : "",
     note: named && own.length > 1 ? `${direction(metric)}; ${named} of ${shortened(chosen.name, 32)}` : direction(metric),
     label: `${spoken(metric.name)} of ${count(own.length, "run")} over the ${across}s; the table below has the numbers`,
     traces: [...bands, ...smooth, ...ordered.map((run) => runLine(run, metric, run === chosen, own.length)), ...marks(ordered, metric)],
+    nothing: own.some((run) => run.scores[metric.name].mean.some(isNumber)) ? "" : "Not measured in any evaluation.",
     layout: {
       xaxis: timeAxis(across, ordered.flatMap(positionsOf)),
-      yaxis: axis(),
+      yaxis: axis(metric.unit.replaceAll("-", "−"), { range: rangeOf(valuesShown(ordered, metric, levels, alarms), endsShown(ordered, metric)) }),
       shapes: [...levels.map(([y]) => levelShape(y)), ...alarms.map(alarmShape)],
       annotations: [
         ...levels.map(([y, name]) => levelName(y, `${name} ${number(y, metric)}`)),
@@ -68,18 +71,34 @@ function runsChart(metric, runs) {
   };
 }
 
+function bandedRuns(runs) {
+  return runs.filter((run) => runs.length <= FEW || run === chosenRun());
+}
+
+// Every value that the chart must have room for, and the ends of the intervals.
+function valuesShown(runs, metric, levels, alarms) {
+  const means = runs.flatMap((run) => run.scores[metric.name].mean);
+  return [...means, ...levels.map(([y]) => y), ...alarms.map(({ level }) => level)].filter(isNumber);
+}
+
+function endsShown(runs, metric) {
+  return bandedRuns(runs).flatMap((run) => [...run.scores[metric.name].low, ...run.scores[metric.name].high]).filter(isNumber);
+}
+
 function runLine(run, metric, isChosen, many) {
   const texts = run.steps.map((step, place) => {
     const epoch = run.epochs?.[place];
     const when = isNumber(epoch) ? `step ${step}, epoch ${shortValue(epoch)}` : `step ${step}`;
     const best = run.best?.step === step ? `best step, by ${spoken(run.best.metric)}` : "";
     const end = place === run.steps.length - 1 ? endOf(run) : "";
-    return lines(run.name, when, valueInWords(run, metric, place), best, end);
+    return lines(run.name, when, valueInWords(run, metric, place), ...meaningOf(run, metric, step), best, end);
   });
   const points = run.steps.map((step) => [run.id, step]);
   const trace = lineTrace(positionsOf(run), run.scores[metric.name].mean, runStyle(run), texts, points, isChosen);
   const isOneOfMany = many > SEVERAL && !isChosen;
-  return { ...trace, opacity: isOneOfMany ? 0.55 : 1, marker: { ...trace.marker, size: isOneOfMany ? 4 : trace.marker.size } };
+  const size = isOneOfMany || run.steps.length > CROWDED ? 4 : trace.marker.size;
+  const fills = run.steps.map((step) => (alarmWords(run, metric.name, step) ? color("poor") : trace.marker.color));
+  return { ...trace, opacity: isOneOfMany ? 0.55 : 1, marker: { ...trace.marker, size, color: fills } };
 }
 
 // A mean with its interval, and whether its alarm sounds there.
@@ -87,6 +106,11 @@ function valueInWords(run, metric, place) {
   const sounds = alarmWords(run, metric.name, run.steps[place]) !== "";
   const words = estimateInWords(estimateAt(run, metric.name, place), metric);
   return sounds ? `${words}, ${levelInWords(alarmOf(run, metric))}` : words;
+}
+
+// What an alarm that sounds at a step means, in lines for a label.
+function meaningOf(run, { name }, step) {
+  return alarmWords(run, name, step) ? wrapped(`Alarm: ${run.alarms[name].says}`) : [];
 }
 
 // The curve that determines the best step.
@@ -140,30 +164,4 @@ function runsChartTable(metric, runs) {
   };
   const rows = steps.map((step) => [String(step), ...runs.map((run) => cell(run, step))]);
   return table(`${capital(spoken(metric.name))}, ${direction(metric)}`, ["step", ...runs.map((run) => run.name)], rows);
-}
-
-// ---- The images of the chosen evaluation, small
-
-function drawPeek(id) {
-  const run = chosenRun();
-  const place = chosenPlace(run);
-  const content = imagesOf(run);
-  const key = [imagesKey(run), run.steps[place], run.scores, run.name, run.weights[run.steps[place]], marksKey(content, place)];
-  drawOnce(id, key, () => keeping(at(id), () => fillPeek(at(id), run, place)));
-}
-
-function fillPeek(panel, run, place) {
-  const scores = page.manifest.metrics.filter((metric) => metric.main && run.scores[metric.name]);
-  const words = scores.map((metric) => `${spoken(metric.name)} ${estimateInWords(estimateAt(run, metric.name, place), metric)}`);
-  const title = element("p", "chart-title", "", element("strong", "", `${run.name}, step ${run.steps[place]}`));
-  title.append(element("span", "soft", words.join("; ")));
-  const strip = element("ul", "peek");
-  run.ids.forEach((_, position) => {
-    const open = button("shot", "", () => openEnlarged(run, place, run.ids.map((_, each) => each), position));
-    open.dataset.key = position;
-    open.append(markedImage(run, place, position));
-    strip.append(element("li", "", "", open));
-  });
-  const weights = hasWeights(run) ? [element("p", "soft weights", weightsInWords(run, run.steps[place]))] : [];
-  panel.replaceChildren(title, strip, ...weights, button("link", "With all scores, next to the photos ↓", () => goTo(at("images"))));
 }

@@ -31,6 +31,7 @@ function fillEnlarged() {
   termList(at("enlarged-scores"), content ? scorePairs(run, content, place, position) : [["scores", absenceOf(run)]]);
   const without = negative ? [["without", negative]] : [];
   termList(at("enlarged-facts"), [["seed", String(seed)], ...without, ["sampling", sampling], ["cell", run.ids[position]]]);
+  at("again").hidden = !run.reproducible.includes(step);
   at("command").value = renderCommand(run, step, position);
   write("copy", "Copy");
   at("previous").disabled = positions.indexOf(position) <= 0;
@@ -73,5 +74,6 @@ function setUpEnlarged() {
   at("next").addEventListener("click", () => turnEnlarged(1));
   at("close").addEventListener("click", () => dialog.close());
   at("to-timeline").addEventListener("click", throughTheSteps);
-  setUpCommand("command", "copy");
+  at("command").addEventListener("focus", () => at("command").select());
+  at("copy").addEventListener("click", () => copyText(at("command").value, at("copy")));
 }

@@ -52,7 +52,19 @@ function fillGallery(run, place, content) {
   const positions = shownPositions(run, place, content);
   write("images-state", content ? evaluationInWords(run, place, positions, content) : absenceOf(run));
   at("images-state").classList.toggle("bad", page.failed.has(run.id));
-  keeping(at("gallery"), () => at("gallery").replaceChildren(...positions.map((position) => card(run, place, position, content, positions))));
+  const cards = positions.map((position) => card(run, place, position, content, positions));
+  startRows(run, positions, cards);
+  keeping(at("gallery"), () => at("gallery").replaceChildren(...cards));
+}
+
+// In the order of the grid, each prompt starts a row, so that a column is a seed.
+function startRows(run, positions, cards) {
+  const prompts = positions.map((position) => cellAt(run, position).prompt);
+  const isGrid = wantedOrder(run) === "";
+  const columns = Math.max(...rowsOf(run).map(([, own]) => own.length));
+  at("gallery").classList.toggle("by-prompt", isGrid && columns <= MOST_COLUMNS);
+  at("gallery").style.setProperty("--columns", columns);
+  cards.forEach((item, index) => item.classList.toggle("first", index === 0 || prompts[index] !== prompts[index - 1]));
 }
 
 function evaluationInWords(run, place, positions, content) {

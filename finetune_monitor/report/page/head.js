@@ -5,12 +5,15 @@
 function drawHead() {
   const { manifest } = page;
   document.title = manifest.title || "Report";
-  write("title", manifest.title || "Report");
+  const [only, other] = manifest.runs;
+  write("title", only && !other && !manifest.sweep ? only.name : manifest.title || "Report");
+  write("where", only && !other ? only.folder : "");
   write("written", `Written ${whenWritten(manifest.written)}`);
   write("state", manifest.live ? "Live" : "");
   at("state").classList.toggle("live", manifest.live);
   drawOnce("overview", overview(manifest), () => at("overview").replaceChildren(...sentences(overview(manifest))));
   write("intervals", manifest.intervals ?? "");
+  write("interval-words", manifest.intervals ?? "");
   drawOnce("notices", noticesOf(manifest), drawNotices);
   drawOnce("remarks", remarksOf(manifest), drawRemarks);
 }
@@ -24,7 +27,8 @@ function overview({ runs, notes }) {
     const running = runs.filter((run) => run.state === "running").length;
     const evaluations = runs.reduce((sum, run) => sum + run.steps.length, 0);
     const states = running ? ` ${running} in progress.` : " All have ended.";
-    return [`${runs.length} runs with ${count(evaluations, "evaluation")}.${states}`];
+    const verdicts = runs.length <= FEW ? runs.filter((run) => run.verdict?.length).map((run) => `${run.name}: ${run.verdict[0]}`) : [];
+    return [`${runs.length} runs with ${count(evaluations, "evaluation")}.${states}`, ...verdicts];
   }
   return runs[0].verdict ?? [];
 }

@@ -2,15 +2,18 @@
 
 // Two evaluations side by side: the images of the cells that both have, and the differences of their scores.
 
-// The two sides: {run, place, content}. Initially the shown run and the next one, or its own floor and best.
+// The two sides: {run, place, content}. Initially the base model and the best step of the chosen run.
 function pairSides() {
-  const runs = page.manifest.runs.filter((run) => run.steps.length > 0);
-  const shown = chosenRun();
-  const other = runs.find((run) => run !== shown);
-  const a = runOf(choices.get("a")) ?? shown;
-  const b = runOf(choices.get("b")) ?? other ?? shown;
-  const first = !choices.has("as") && a === b ? 0 : chosenPlace(a, "as");
-  return [side(a, first), side(b, chosenPlace(b, "bs"))];
+  const a = runOf(choices.get("a")) ?? chosenRun();
+  const b = runOf(choices.get("b")) ?? chosenRun();
+  const first = choices.has("as") ? chosenPlace(a, "as") : 0;
+  return [side(a, first), side(b, choices.has("bs") ? chosenPlace(b, "bs") : bestPlace(b))];
+}
+
+// The best step so far; the last one where nothing is better than the base model.
+function bestPlace(run) {
+  const place = run.steps.indexOf(run.best?.step);
+  return place > 0 ? place : run.steps.length - 1;
 }
 
 function side(run, place) {
@@ -58,11 +61,11 @@ function pairsInWords(sides, shared, pairs) {
   }
   const alone = sides.map(({ run }) => run.cells.length - shared.length);
   if (shared.length === 0) {
-    return "The two grids share no cells: there is nothing to compare.";
+    return "The two grids have no prompt and seed in common: there is nothing to compare.";
   }
   const rest = alone[0] || alone[1] ? ` ${alone[0]} of A and ${alone[1]} of B have no counterpart and are left out.` : "";
   const chosen = pairs.length < shared.length ? ` ${pairs.length} of them are shown and compared.` : "";
-  return `${count(shared.length, "cell")} ${shared.length === 1 ? "is" : "are"} shared.${rest}${chosen}`;
+  return `${count(shared.length, "pair")} with the same prompt and seed.${rest}${chosen}`;
 }
 
 function bothMetrics(sides) {

@@ -2,6 +2,8 @@
 
 // Two scores against each other: one point a step, and the Pareto front, the steps that no other step beats in both.
 
+const MOST_NAMED = 10; // points with their steps beside them
+
 function drawPareto() {
   const chosen = chosenRun();
   const front = chosen.pareto;
@@ -79,7 +81,10 @@ function paretoMarks(run) {
 
 function frontNames(run) {
   const font = { size: 11, color: color("soft") };
-  return frontPoints(run).map(([step, x, y]) => ({ x, y, text: String(step), showarrow: false, xanchor: "left", xshift: 5, yshift: 9, font }));
+  const points = frontPoints(run);
+  const named = [points[0]?.[0], points.at(-1)?.[0], run.best?.step, run.steps[chosenPlace(run)]];
+  const shown = points.filter(([step]) => points.length <= MOST_NAMED || named.includes(step));
+  return shown.map(([step, x, y]) => ({ x, y, text: String(step), showarrow: false, xanchor: "left", xshift: 5, yshift: 9, font }));
 }
 
 function paretoTable(metrics, runs) {

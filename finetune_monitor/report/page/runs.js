@@ -1,6 +1,6 @@
 "use strict";
 
-// The runs: one line for a single run; for several, a table that is also the charts' legend.
+// The runs: for several, a table that is also the charts' legend.
 
 const SEVERAL = 8; // the number of runs from which a filter field is shown
 
@@ -25,13 +25,13 @@ function drawRuns() {
   const { runs, written } = page.manifest;
   drawOnce("runs", [written, runs.length, darkness.matches], () => {
     if (runs.length < 2) {
-      at("runs").replaceChildren(...runs.map(runFacts));
+      at("runs").replaceChildren();
       return;
     }
     if (!at("runs").querySelector(".runs")) {
       at("runs").replaceChildren(...runsParts());
     }
-    at("runs").querySelector("label").hidden = runs.length <= SEVERAL;
+    at("runs").querySelector(".tools").hidden = runs.length <= SEVERAL;
     const box = at("runs").querySelector(".runs");
     keeping(box, () => {
       box.replaceChildren(runsTable());
@@ -41,10 +41,6 @@ function drawRuns() {
   if (runs.length > 1) {
     markRuns();
   }
-}
-
-function runFacts({ folder, photos }) {
-  return element("p", "", isNumber(photos) ? `${folder}, trained on ${count(photos, "photo")}.` : folder);
 }
 
 // Created once: the reader's input and scroll position are kept when the table is redrawn.

@@ -19,11 +19,14 @@ function redraw() {
   drawAnswer();
   drawRuns();
   drawCurves();
+  drawTraining();
+  drawStep();
   drawPareto();
   drawGallery();
   drawWeights();
   drawTimeline();
   drawPairs();
+  drawAbout();
   if (at("enlarged").open) {
     fillEnlarged();
   }
@@ -59,7 +62,7 @@ function setUp() {
     input.addEventListener("change", () => choose({ [input.name]: input.value }));
   });
   at("side").addEventListener("change", ({ target }) => choose({ side: target.checked ? 1 : null }));
-  [setUpGallery, setUpWeights, setUpEnlarged, setUpTimeline, setUpPairs].forEach((each) => each());
+  [setUpStep, setUpGallery, setUpEnlarged, setUpTimeline, setUpPairs].forEach((each) => each());
   document.addEventListener("click", onAnchor);
   darkness.addEventListener("change", redraw);
   addEventListener("hashchange", () => {

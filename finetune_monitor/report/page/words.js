@@ -74,6 +74,18 @@ function whenWritten(text) {
   return Number.isNaN(date.getTime()) ? text : date.toLocaleString([], { dateStyle: "medium", timeStyle: "medium" });
 }
 
+// A long text in lines of about this many letters.
+function wrapped(text, length = 60) {
+  const found = [""];
+  for (const word of text.split(" ")) {
+    if (found.at(-1).length + word.length > length) {
+      found.push("");
+    }
+    found.push(`${found.pop()} ${word}`.trim());
+  }
+  return found;
+}
+
 function shortened(text, length) {
   const letters = [...text];
   return letters.length > length ? `${letters.slice(0, length - 1).join("")}…` : text;
