@@ -177,6 +177,13 @@ def test_a_point_shows_the_images_of_its_evaluation(chromium, pair):
         assert page.get_attribute("#gallery img", "alt") == f"{PLAIN}, seed 0, step 100"
 
 
+def test_each_of_a_few_runs_has_its_verdict_at_the_top(chromium, pair):
+    with opened(chromium, pair) as page:
+        first, second = texts(page, "#overview li")
+        assert first.startswith("ana: Step 50 is the best: ")
+        assert second.startswith(f"{NAME}: Step 100 is the best: ")
+
+
 def test_every_chart_marks_best_step_floor_and_ceiling_and_has_its_numbers(chromium, pair):
     with opened(chromium, pair) as page:
         plot = "document.querySelector('#charts .plot')"
@@ -289,7 +296,9 @@ def test_pairs_compare_shared_cells_only_and_say_so(chromium, pair):
         page.select_option("#a-step", "0")
         page.select_option("#b-run", label=NAME)
         page.select_option("#b-step", "100")
-        assert page.inner_text("#pairs-state").startswith("2 pairs with the same prompt and seed. 2 of A and 4 of B have no counterpart")
+        assert page.inner_text("#pairs-state").startswith(
+            "2 pairs with the same prompt and seed. 2 of A and 4 of B have no counterpart"
+        )
         assert page.locator("#pair-list > li").count() == 2
         row = texts(page, "#differences tbody tr")[0]
         # the second shared cell is at position 1 of A and 2 of B: (0.5 + 0.52) / 2 - (0.1 + 0.11) / 2
