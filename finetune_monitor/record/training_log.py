@@ -4,6 +4,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,10 +41,8 @@ class TrainingLog:
 
     Args:
         output_dir: the run directory.
-        resume_step: rows after it are dropped; None for a new run, which drops all of them.
-
-    Raises:
-        OSError: the rows to keep cannot be written.
+        resume_step: rows after it are dropped; None for a new run, which drops all of them. If the file cannot be
+            rewritten now, it is rewritten with the next row.
     """
 
     def __init__(self, output_dir: Path, resume_step: int | None = None) -> None:
@@ -51,8 +50,10 @@ class TrainingLog:
         self._rows = [] if resume_step is None else [row for row in _readable(output_dir) if row.step <= resume_step]
         self._losses: list[float] = []
         self._newest = TrainingRow(0, MISSING, MISSING)
-        if self._rows or os.path.lexists(self._file):
-            self._rewrite()
+        self._is_stale = os.path.lexists(self._file)
+        if self._is_stale:
+            with suppress(OSError):
+                self._rewrite()
 
     def add(self, step: int, loss: float, learning_rate: float | None = None) -> None:
         """Add the loss of a step, or the mean since the last call; a step that does not come after that is ignored.
@@ -82,13 +83,18 @@ class TrainingLog:
         self._rows.append(self._newest)
         if len(self._rows) > MOST:
             self._rows = merged(self._rows, stretch_at(self._newest.step))
+            self._is_stale = True
+        if self._is_stale:
             self._rewrite()
             return
+        self._is_stale = True
         with private():
             append(self._file, [_to_json(self._newest)], to_disk=False)  # a curve may lose its end in a crash
+        self._is_stale = False
 
     def _rewrite(self) -> None:
         write_atomic(self._file, lines(map(_to_json, self._rows)))
+        self._is_stale = False
 
 
 def stretch_at(step: int) -> int:

@@ -15,7 +15,7 @@ from finetune_monitor.cli import main
 from finetune_monitor.models.export import NOTE
 from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.kept_weights import BEST, CARD, LORA_FILE
-from finetune_monitor.record.run_directory import CONFIG, EVALUATIONS, IMAGES, RUN
+from finetune_monitor.record.run_directory import CONFIG, CONTACT_SHEET, EVALUATIONS, IMAGES, PHOTOS, RUN, TRAINING
 from finetune_monitor.record.sweep_directory import STATE
 from finetune_monitor.studies.labeling.addresses import KEY, PORT
 from finetune_monitor.studies.labeling.storage import RATINGS, RatingStore
@@ -106,6 +106,11 @@ def _outcomes(commands: dict[str, list[Any]], capsys: pytest.CaptureFixture[str]
     return found
 
 
+WEIGHTS = (f"{BEST}/{NOTE}", f"{BEST}/{CARD}", f"{BEST}/{LORA_FILE}")
+BESIDE = (CONFIG, TRAINING, PHOTOS, CONTACT_SHEET, *WEIGHTS, "images", BEST)
+"""What a run directory holds besides its record."""
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", [RUN, EVALUATIONS, IMAGES])
 def test_every_command_has_one_message_for_what_is_no_record(name, kind, run, tmp_path, capsys):
@@ -125,12 +130,12 @@ def test_nesting_without_end_is_damage(name, run, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", [CONFIG, f"{BEST}/{NOTE}", f"{BEST}/{CARD}", f"{BEST}/{LORA_FILE}", "images", BEST])
+@pytest.mark.parametrize("name", BESIDE)
 def test_no_command_hangs_at_what_lies_beside_a_record(name, kind, run, tmp_path, capsys):
     if (run / name).is_dir():
         shutil.rmtree(run / name)
     else:
-        (run / name).unlink()
+        (run / name).unlink(missing_ok=True)
     kind(run / name)
     found = _outcomes(_commands(run, tmp_path / "output"), capsys)
     assert found["show"][0] == found["compare"][0] == found["report"][0] == 0

@@ -106,3 +106,13 @@ def test_a_link_in_its_place_is_replaced_and_not_followed(tmp_path):
     filled(run, 20)
     assert not elsewhere.exists()
     assert len(read_training(run)) == 2
+
+
+def test_a_file_that_cannot_be_rewritten_at_first_is_rewritten_with_the_next_row(tmp_path):
+    (tmp_path / TRAINING).mkdir()
+    log = TrainingLog(tmp_path)
+    with pytest.raises(OSError, match="directory"):
+        log.add(10, 1.0)
+    (tmp_path / TRAINING).rmdir()
+    log.add(20, 2.0)
+    assert [(row.step, row.loss) for row in read_training(tmp_path)] == [(10, 1.0), (20, 2.0)]

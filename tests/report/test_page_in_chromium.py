@@ -177,6 +177,13 @@ def test_a_point_shows_the_images_of_its_evaluation(chromium, pair):
         assert page.get_attribute("#gallery img", "alt") == f"{PLAIN}, seed 0, step 100"
 
 
+def test_each_of_a_few_runs_has_its_verdict_at_the_top(chromium, pair):
+    with opened(chromium, pair) as page:
+        first, second = texts(page, "#overview li")
+        assert first.startswith("ana: Step 50 is the best: ")
+        assert second.startswith(f"{NAME}: Step 100 is the best: ")
+
+
 def test_every_chart_marks_best_step_floor_and_ceiling_and_has_its_numbers(chromium, pair):
     with opened(chromium, pair) as page:
         plot = "document.querySelector('#charts .plot')"

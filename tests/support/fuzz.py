@@ -18,9 +18,11 @@ from finetune_monitor.metrics.thresholds import read_thresholds
 from finetune_monitor.models.recognizers import load_recognizer
 from finetune_monitor.record.history import read_run
 from finetune_monitor.record.kept_weights import NOTE, kept_weights
-from finetune_monitor.record.run_directory import CONFIG, EVALUATIONS, IMAGES, RUN
+from finetune_monitor.record.run_directory import CONFIG, EVALUATIONS, IMAGES, PHOTOS, RUN, TRAINING
 from finetune_monitor.record.sweep_directory import STATE, read_state
+from finetune_monitor.record.training_log import read_training
 from finetune_monitor.report.page import write_page
+from finetune_monitor.report.photo_survey import read_survey
 from finetune_monitor.sinks.console import print_summary
 from finetune_monitor.studies.aesthetic_head.ratings import read_ratings
 from finetune_monitor.studies.agreement.rating_files import read_rating_files
@@ -192,6 +194,10 @@ def _records(folder: Path) -> list[Target]:
     (run / "weights/step-000010").mkdir(parents=True)
     (run / "weights/step-000010" / NOTE).write_text('{"step": 10, "metric": "face_similarity", "scores": {"a": 0.5}}')
     (run / CONFIG).write_text((ROOT / "configs/demo.yaml").read_text())
+    (run / TRAINING).write_text('{"step": 10, "loss": 0.1, "learning_rate": 1e-4}\n' * 3)
+    (run / PHOTOS).write_text(
+        '{"photos": [{"file": "a.jpg", "similarity": 0.5, "warnings": ["blurred"]}], "warnings": []}'
+    )
 
     def show() -> None:
         print_summary(read_run(run))
@@ -207,6 +213,8 @@ def _records(folder: Path) -> list[Target]:
         Target("records", run / IMAGES, show, _rows),
         Target("records", run / RUN, page, _jsons),
         Target("records", run / EVALUATIONS, page, _rows),
+        Target("records", run / TRAINING, lambda: read_training(run), _rows),
+        Target("records", run / PHOTOS, lambda: read_survey(run), _jsons),
         Target("records", run / "weights/step-000010" / NOTE, show, _jsons),
         Target("records", run / CONFIG, lambda: recorded_config(run / CONFIG), _texts),
     ]

@@ -18,8 +18,8 @@ function drawHead() {
   drawOnce("remarks", remarksOf(manifest), drawRemarks);
 }
 
-// The sentences to read first: the verdict on a single run.
-function overview({ runs, notes }) {
+// The sentences to read first: the verdict on a single run, or its first sentence for each of a few.
+function overview({ runs, notes, sweep }) {
   if (runs.length === 0) {
     return [notes.length ? `${capital(notes.join("; "))}.` : "There are no runs to show."];
   }
@@ -27,7 +27,7 @@ function overview({ runs, notes }) {
     const running = runs.filter((run) => run.state === "running").length;
     const evaluations = runs.reduce((sum, run) => sum + run.steps.length, 0);
     const states = running ? ` ${running} in progress.` : " All have ended.";
-    const verdicts = runs.length <= FEW ? runs.filter((run) => run.verdict?.length).map((run) => `${run.name}: ${run.verdict[0]}`) : [];
+    const verdicts = !sweep && runs.length <= FEW ? runs.filter((run) => run.verdict?.length).map((run) => `${run.name}: ${run.verdict[0]}`) : [];
     return [`${runs.length} runs with ${count(evaluations, "evaluation")}.${states}`, ...verdicts];
   }
   return runs[0].verdict ?? [];
