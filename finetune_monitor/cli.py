@@ -26,6 +26,7 @@ from finetune_monitor.commands.score import add_score
 from finetune_monitor.commands.steer import add_steering
 from finetune_monitor.commands.sweep import add_sweep
 from finetune_monitor.commands.train import add_train
+from finetune_monitor.commands.watch import add_watch
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,6 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_config(commands)
     add_train(commands)
     add_demo(commands)
+    add_watch(commands)
     add_steering(commands)
     add_photos(commands)
     add_aesthetic(commands)

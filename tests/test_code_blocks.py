@@ -180,6 +180,6 @@ CHECKS: dict[str, Callable[[list[str]], object]] = {
     "pip": check_pip,
     "python": check_python,
     "ACCELERATE_USE_CPU=true": check_environment,
-    **dict.fromkeys(("git", "cd", "tensorboard", "wandb", "hf"), lambda words: None),
+    **dict.fromkeys(("git", "cd", "rm", "touch", "ssh", "tensorboard", "wandb", "hf"), lambda words: None),
 }
 """By the first word of a command; a command that is not here fails the test."""

@@ -9,7 +9,7 @@ import pytest
 
 from support.places import ROOT
 
-PAGES = ("finetune_monitor/report/page", "finetune_monitor/studies/labeling/page")
+PAGES = tuple(f"finetune_monitor/{place}/page" for place in ("report", "studies/labeling", "watching"))
 
 STRICT = '"use strict";\n'
 

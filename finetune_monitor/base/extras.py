@@ -8,7 +8,6 @@ from finetune_monitor.base.errors import UserError
 
 EXTRAS = {
     "bitsandbytes": "optimizers",
-    "flask": "study",
     "jinja2": "study",
     "lightning.pytorch": "lightning",
     "matplotlib": "study",
@@ -17,7 +16,6 @@ EXTRAS = {
     "pillow_heif": "heic",
     "prodigyopt": "optimizers",
     "ray.tune": "sweep",
-    "waitress": "study",
     "wandb": "wandb",
 }
 """The extra in pyproject.toml that installs each package; packages without one are installed by their own name."""

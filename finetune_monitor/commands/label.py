@@ -10,25 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.base.extras import require
 from finetune_monitor.base.text import counted, visible
-from finetune_monitor.commands.options import share, whole_number
+from finetune_monitor.commands.options import port_number, share, whole_number
 from finetune_monitor.studies.labeling.settings import FIRST_PORT, LONGEST_NAME, PER_PERSON, REPEATS, SEED
 
 if TYPE_CHECKING:
-    import socket
-
     from finetune_monitor.studies.labeling.images import Gallery
     from finetune_monitor.studies.labeling.storage import RatingStore
     from finetune_monitor.studies.labeling.tasks import Task
 
 ANY = "0.0.0.0"
 """The host that means all addresses of this machine."""
-
-THREADS = 8
-
-CONNECTIONS, SILENT = 800, 20
-"""Open connections, below the usual limit of 1024 files, and seconds after which a silent one is closed."""
 
 LARGE = 100_000_000
 """In bytes; a larger page is hard to send and slow to open."""
@@ -82,7 +74,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="a plan's folder; the ratings are saved in it")
     parser.add_argument(
         "--port",
-        type=_port,
+        type=port_number,
         metavar="N",
         help=f"0 for any free port; default: the folder's last port, initially {FIRST_PORT}. A browser that saved "
         "answers while the server was down sends them only to the same port",
@@ -118,12 +110,6 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--metric", metavar="NAME", help="export only the question for this metric")
     parser.set_defaults(run=_export)
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected a port from 0 to 65535")
-    return int(text)
 
 
 def _labeler(text: str) -> str:
@@ -196,19 +182,18 @@ def _images(tasks: Sequence["Task"]) -> str:
 
 
 def _serve(chosen: argparse.Namespace) -> None:
-    for package in ("flask", "waitress"):
-        require(package, "label serve")
-    from finetune_monitor.studies.labeling import addresses
+    from finetune_monitor.serving import addresses
+    from finetune_monitor.serving.server import open_in_browser, serve
     from finetune_monitor.studies.labeling.images import open_gallery
-    from finetune_monitor.studies.labeling.serving import make_app
+    from finetune_monitor.studies.labeling.serving import BODY, make_app
     from finetune_monitor.studies.labeling.storage import RATINGS, RatingStore
 
     gallery = open_gallery(chosen.folder)
     _warn(gallery)
     store = RatingStore(chosen.folder / RATINGS)
     store.create()
-    port = addresses.last_port(chosen.folder) if chosen.port is None else chosen.port
-    with addresses.listen(chosen.host, port) as listening:
+    port = addresses.last_port(chosen.folder, FIRST_PORT) if chosen.port is None else chosen.port
+    with addresses.listen(chosen.host, port, f"--host {chosen.host} --port {port}") as listening:
         address, port = listening.getsockname()
         access = addresses.access_to(address, chosen.host, chosen.folder, chosen.labeler)
         addresses.remember_port(chosen.folder, port)
@@ -220,31 +205,10 @@ def _serve(chosen: argparse.Namespace) -> None:
             print(f"open:   {link}{f' (only for {visible(labeler)})' if labeler else ''}")
         print("stop:   Ctrl-C; every answer is saved immediately", flush=True)
         if chosen.open:
-            _open(next(iter(links.values())))
-        _run(app, listening)
+            open_in_browser(next(iter(links.values())))
+        serve(app, listening, BODY)
     print(f"\nsaved:  {_rated(store)}, all in {store.file}")
     print(f"next:   finetune-monitor agree {shlex.quote(str(chosen.folder))} -o agreement")
-
-
-def _run(app: object, listening: "socket.socket") -> None:
-    """Serve until Ctrl-C."""
-    import logging
-
-    from waitress import create_server
-
-    from finetune_monitor.studies.labeling.serving import BODY
-
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a browser that preloads images is not an overload
-    limits = {"connection_limit": CONNECTIONS, "channel_timeout": SILENT, "cleanup_interval": SILENT // 4}
-    options = {"threads": THREADS, "max_request_body_size": BODY, "ident": None, "asyncore_use_poll": True}
-    create_server(app, sockets=[listening], **limits, **options).run()
-
-
-def _open(link: str) -> None:
-    import webbrowser
-
-    if not webbrowser.open(link):
-        print("finetune-monitor: found no browser to open; open the link manually", file=sys.stderr)
 
 
 def _warn(gallery: "Gallery") -> None:

@@ -41,3 +41,10 @@ def share(text: str) -> float:
     if not 0 <= found <= 1:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected a share from 0 to 1")
     return found
+
+
+def port_number(text: str) -> int:
+    """A port; 0 means any free one."""
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a port from 0 to 65535")
+    return int(text)

@@ -169,8 +169,8 @@ def _steps(which: Sequence[int]) -> str:
 
 
 def now() -> str:
-    """The time in UTC, to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    """The time in UTC, by which a page notices that it was written again."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
 def _title(runs: Sequence[PageRun], sweep: Mapping[str, Any] | None) -> str:

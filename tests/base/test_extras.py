@@ -70,8 +70,6 @@ def recognize(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("package", "extra", "work"),
     [
-        ("flask", "study", serve),
-        ("waitress", "study", serve),
         ("jinja2", "study", agree),
         ("matplotlib", "study", fit),
         ("wandb", "wandb", lambda folder: WandbSink()),

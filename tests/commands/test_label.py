@@ -19,8 +19,9 @@ from finetune_monitor.base.csv_files import plain_cell
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.cli import main
 from finetune_monitor.commands import label
-from finetune_monitor.studies.labeling import addresses
+from finetune_monitor.serving import addresses
 from finetune_monitor.studies.labeling.ratings import RATING_COLUMNS, Rating
+from finetune_monitor.studies.labeling.settings import FIRST_PORT
 from finetune_monitor.studies.labeling.storage import RATINGS, RatingStore
 from finetune_monitor.studies.labeling.tasks import read_plan
 from support.label_plans import AESTHETIC, SIMILARITY, write_small_plan
@@ -166,12 +167,12 @@ def test_serve_and_plan_count_repeats_in_the_same_words(tmp_path):
 
 
 def test_without_a_port_the_last_one_is_taken_again(folder, capsys):
-    assert addresses.last_port(folder) == 8760
+    assert addresses.last_port(folder, FIRST_PORT) == 8760
     ports = []
     for chosen in (["--port", "0"], [], []):
         with serving(folder, *chosen) as (_, link):
             ports.append(urlsplit(link).port)
-            assert addresses.last_port(folder) == ports[-1]
+            assert addresses.last_port(folder, FIRST_PORT) == ports[-1]
     assert len(set(ports)) == 1
     with socket.create_server(("127.0.0.1", ports[0])):
         assert main(["label", "serve", str(folder)]) == 2
@@ -264,7 +265,7 @@ def test_the_address_that_is_bound_decides_who_needs_a_key(folder, host, bound, 
 
 @pytest.mark.parametrize(("host", "bound"), [("0", "0.0.0.0"), ("localhost", "127.0.0.1"), ("127.1", "127.0.0.1")])
 def test_what_is_bound_is_an_address(host, bound):
-    with addresses.listen(host, 0) as listening:
+    with addresses.listen(host, 0, "--host") as listening:
         assert listening.getsockname()[0] == bound
 
 

@@ -17,7 +17,7 @@ from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.kept_weights import BEST, CARD, LORA_FILE
 from finetune_monitor.record.run_directory import CONFIG, CONTACT_SHEET, EVALUATIONS, IMAGES, PHOTOS, RUN, TRAINING
 from finetune_monitor.record.sweep_directory import STATE
-from finetune_monitor.studies.labeling.addresses import KEY, PORT
+from finetune_monitor.serving.addresses import KEY, PORT
 from finetune_monitor.studies.labeling.storage import RATINGS, RatingStore
 from finetune_monitor.studies.labeling.tasks import PLAN, TASKS
 from support.label_plans import write_small_plan

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from finetune_monitor.serving.access import Access
 from finetune_monitor.studies.labeling.ratings import Rating
-from finetune_monitor.studies.labeling.serving import Access
 from finetune_monitor.studies.labeling.storage import RATINGS, RatingStore
 from support.label_plans import write_small_plan
 

@@ -91,19 +91,23 @@ async function loadCharts() {
   redraw();
 }
 
-// While a run is in progress: load the same file again and apply what is new.
+// Load the same file again and apply what is new; the strip of `finetune-monitor watch` calls it, too.
+async function fetchNews() {
+  const { written, runs } = page.manifest;
+  try {
+    await loadScript(`data/runs.js?t=${Date.now()}`);
+  } catch {
+    // it is being written: the next check will find it
+  }
+  if (page.manifest.written !== written) {
+    await refreshImages(runs);
+    redraw();
+  }
+}
+
 async function lookForNews() {
-  const { written, live, runs } = page.manifest;
-  if (live && !document.hidden) {
-    try {
-      await loadScript(`data/runs.js?t=${Date.now()}`);
-    } catch {
-      // it is being written: the next check will find it
-    }
-    if (page.manifest.written !== written) {
-      await refreshImages(runs);
-      redraw();
-    }
+  if (page.manifest.live && !document.hidden) {
+    await fetchNews();
   }
   if (page.manifest.live) {
     setTimeout(lookForNews, LIVE);

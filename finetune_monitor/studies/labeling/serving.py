@@ -1,21 +1,19 @@
 """The labeling page as a web application: access, content, and how ratings are received."""
 
-import hmac
 import json
 import logging
 import re
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response, abort, g, request
-from werkzeug.exceptions import HTTPException, SecurityError
 
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.serving.access import Access, keep_key, protect
 from finetune_monitor.studies.labeling import PAGE
 from finetune_monitor.studies.labeling.images import Gallery, image_jpeg
 from finetune_monitor.studies.labeling.questions import ordered, question_of
@@ -44,18 +42,6 @@ FIELDS = ("plan", "key", "image_id", "labeler", "metric", "label", "duration_ms"
 REFUSED = 422
 """The status of a rating that will never be accepted; the page retries after any other."""
 
-HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-    ),
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
-
-COOKIE_SECONDS = 90 * 24 * 3600
-
 OTHER_PLAN = (
     "This page now serves a different plan. Your answers stay in this browser until their plan is served here again: "
     "contact whoever runs this page, then reload it."
@@ -65,42 +51,11 @@ FULL = "The disk that stores the ratings is full. Contact whoever runs this page
 
 UNWRITABLE = "The server cannot save the ratings. Contact whoever runs this page."
 
-FORBIDDEN = "This page opens only with the complete link that you were given."
-
-UNKNOWN_HOST = "This page is not available at this address. Open it with the link that you were given."
-
-
-@dataclass(frozen=True)
-class Access:
-    """Who may open the page.
-
-    hosts: host names that requests may use; None for any.
-    key: the key that the link must contain; None if only this machine has access, which needs no key.
-    labelers: those with a key of their own, under whose name each one's answers are saved; nobody else has access.
-        Empty if everyone has the same key.
-    """
-
-    hosts: tuple[str, ...] | None
-    key: str | None = None
-    labelers: tuple[str, ...] = ()
-
-    def own_key(self, labeler: str) -> str:
-        """The key of one labeler; it says nothing about the others' keys."""
-        return hmac.new((self.key or "").encode(), labeler.encode(), "sha256").hexdigest()
-
-    @property
-    def keys(self) -> dict[str, str | None]:
-        """Every key that opens the page, and the labeler that it belongs to, if any."""
-        return {self.own_key(labeler): labeler for labeler in self.labelers} or {self.key or "": None}
-
 
 def make_app(gallery: Gallery, store: RatingStore, access: Access) -> Flask:
     """The application for one plan."""
     app = Flask("finetune_monitor.labeling", static_folder=None)
-    app.config.update(TRUSTED_HOSTS=access.hosts and list(access.hosts), MAX_CONTENT_LENGTH=BODY)
-    app.before_request(partial(_guard, access, f"labeling-{gallery.key}"))
-    app.after_request(_add_headers)
-    app.register_error_handler(HTTPException, _explain)
+    protect(app, access, f"labeling-{gallery.key}", BODY)
     app.register_error_handler(UserError, _report)
     views: dict[str, Callable[..., Any]] = {
         "/": partial(_page, access, f"labeling-{gallery.key}"),
@@ -115,40 +70,9 @@ def make_app(gallery: Gallery, store: RatingStore, access: Access) -> Flask:
     return app
 
 
-def is_loopback(address: str) -> bool:
-    """Whether an IP address is reachable only from its own machine."""
-    return address.startswith("127.") or address == "::1"
-
-
-def _guard(access: Access, cookie: str) -> None:
-    """Reject requests without access, and anything that another site might send through a labeler's browser."""
-    if access.key is None:
-        if not is_loopback(request.remote_addr or ""):
-            abort(403, "This page is available only on the machine that it runs on.")
-    else:
-        shown = [key for key in (request.args.get("key"), request.cookies.get(cookie)) if key is not None]
-        valid = [(key, own) for each in shown for key, own in access.keys.items() if _equal(key, each)]
-        if not valid:
-            abort(403, FORBIDDEN)
-        g.key, g.labeler = valid[0]
-    if request.method == "POST":
-        origin = request.headers.get("Origin")
-        if origin is not None and origin.partition("://")[2] != request.host:  # a tunnel changes the scheme
-            abort(403, "Ratings are accepted only from this page itself.")
-        if request.mimetype != "application/json":
-            abort(415, "Expected application/json.")
-
-
-def _equal(key: str, shown: str) -> bool:
-    return hmac.compare_digest(key.encode(), shown.encode(errors="replace"))
-
-
 def _page(access: Access, cookie: str) -> Response:
     """The page; a required key becomes a cookie, and the page removes it from the URL."""
-    response = Response((PAGE / "label.html").read_bytes(), mimetype="text/html")
-    if access.key is not None:
-        response.set_cookie(cookie, g.key, COOKIE_SECONDS, httponly=True, samesite="Strict")
-    return response
+    return keep_key(Response((PAGE / "label.html").read_bytes(), mimetype="text/html"), access, cookie)
 
 
 def _asset(name: str) -> Response:
@@ -248,18 +172,6 @@ def _labeler(name: Any, store: RatingStore) -> str:
         abort(REFUSED, f"labeler: expected a name of 1 to {LONGEST_NAME} printable characters.")
     known = [each for each in store.labelers() if each.casefold() == found.casefold()]
     return found if found in known else next(iter(known), found)
-
-
-def _add_headers(response: Response) -> Response:
-    response.headers.update(HEADERS)
-    response.headers.setdefault("Cache-Control", "no-store")
-    return response
-
-
-def _explain(error: HTTPException) -> Response:
-    """The error as one plain sentence, which the page shows unchanged."""
-    text = UNKNOWN_HOST if isinstance(error, SecurityError) else error.description
-    return Response(f"{text}\n", error.code, mimetype="text/plain")
 
 
 def _report(error: UserError) -> Response:

@@ -25,10 +25,11 @@ from waitress import create_server
 
 from finetune_monitor.base.csv_files import plain_cell
 from finetune_monitor.base.files import sha256
+from finetune_monitor.serving.access import Access
 from finetune_monitor.studies.labeling.images import open_gallery
 from finetune_monitor.studies.labeling.questions import ordered
 from finetune_monitor.studies.labeling.ratings import RATING_COLUMNS, Rating
-from finetune_monitor.studies.labeling.serving import Access, make_app
+from finetune_monitor.studies.labeling.serving import make_app
 from finetune_monitor.studies.labeling.standalone import write_standalone
 from finetune_monitor.studies.labeling.storage import RATINGS, RatingStore
 from finetune_monitor.studies.labeling.tasks import LabelingPlan, Task, write_plan

@@ -21,10 +21,11 @@ from waitress import create_server
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.images import read_image
+from finetune_monitor.serving.access import HEADERS, Access
 from finetune_monitor.studies.labeling.images import PHOTO_SIDE, PHOTOS, open_gallery
 from finetune_monitor.studies.labeling.questions import GAP, ordered, question_of
 from finetune_monitor.studies.labeling.ratings import Rating
-from finetune_monitor.studies.labeling.serving import BODY, HEADERS, Access, make_app
+from finetune_monitor.studies.labeling.serving import BODY, make_app
 from finetune_monitor.studies.labeling.storage import RATINGS, RatingStore
 from finetune_monitor.studies.labeling.tasks import Task, write_plan
 from support.label_plans import AESTHETIC, SECRETS, SIMILARITY, full_disk, write_small_plan

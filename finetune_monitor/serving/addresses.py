@@ -1,4 +1,4 @@
-"""Where the labeling page listens, who may open it, and the link to it."""
+"""Where a page listens, who may open it, and the link to it."""
 
 import os
 import re
@@ -11,18 +11,20 @@ from pathlib import Path
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import read_regular, write_atomic
 from finetune_monitor.base.text import printable
-from finetune_monitor.studies.labeling.serving import Access, is_loopback
-from finetune_monitor.studies.labeling.settings import FIRST_PORT
+from finetune_monitor.serving.access import Access, is_loopback
 
 KEY, PORT = "access.key", "last.port"
-"""Files in a plan's folder."""
+"""Files in the folder of what is served."""
 
 LONGEST = 1000
 """Bytes of them; larger ones are not ours."""
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, where: str) -> socket.socket:
     """A socket that accepts connections.
+
+    Args:
+        where: the options that chose host and port, for the message.
 
     Raises:
         UserError: this machine does not have the address, or the port is in use.
@@ -34,8 +36,8 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port))
     except (OSError, UnicodeError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
-        where = printable(f"--host {host} --port {port}: {why}")
-        raise UserError(f"{where}; choose another port or address of this machine") from error
+        another = "another port or address of this machine" if "--host" in where else "another port"
+        raise UserError(f"{printable(f'{where}: {why}')}; choose {another}") from error
 
 
 def access_to(address: str, host: str, folder: Path, labelers: Sequence[str] = ()) -> Access:
@@ -60,8 +62,8 @@ def links_to(address: str, port: int, host: str, access: Access) -> dict[str | N
     return {labeler: f"{page}?key={key}" if key else page for key, labeler in access.keys.items()}
 
 
-def last_port(folder: Path) -> int:
-    """The port that the folder was last served on; answers saved in a browser wait for this port.
+def last_port(folder: Path, first: int) -> int:
+    """The port that the folder was last served on, or `first`; answers saved in a browser wait for this port.
 
     Raises:
         UserError: the port was saved but cannot be read.
@@ -70,7 +72,7 @@ def last_port(folder: Path) -> int:
     try:
         found = read_regular(file, LONGEST).decode("ascii").strip()
     except FileNotFoundError:
-        return FIRST_PORT
+        return first
     except (OSError, UnicodeError) as error:
         raise UserError(f"{file}: cannot read it ({error}); set the port with --port or remove the file") from error
     if not re.fullmatch(r"[0-9]{1,5}", found) or not 0 < int(found) <= 65535:

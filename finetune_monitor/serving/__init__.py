@@ -1,0 +1,1 @@
+"""Pages that this machine serves: who may open them, and where they listen."""
