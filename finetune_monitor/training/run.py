@@ -60,7 +60,7 @@ def run(config: Config) -> int:
         config = _as_begun(config)
         inputs = find_inputs(config, accelerator.device, held, problems)
         _log_changes(config)
-        pipeline = load_pipeline(inputs.model, config.model).to(accelerator.device)
+        pipeline = load_pipeline(inputs.model, config.base_model).to(accelerator.device)
         others = _class_images(config, pipeline, interrupt)
         if interrupt.asked():
             return interrupt.exit_status
