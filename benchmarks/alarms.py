@@ -235,7 +235,7 @@ def train(run: Run) -> None:
 def prepare(folder: Path, *overrides: str) -> None:
     """Write the gallery of other people and the held-out photos."""
     config = load_config(CONFIG, [f"data.class_images={folder / 'class-images'}", *overrides])
-    class_images(load_pipeline(ROOT / config.model, config.model), config.data, config.prompt_grid, None)
+    class_images(load_pipeline(ROOT / config.model, config.base_model), config.data, config.prompt_grid, None)
     (folder / "held-out").mkdir(exist_ok=True)
     portrait = Image.fromarray(data.astronaut())
     for index, (x, y, side, degrees) in enumerate(HELD_OUT):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.paths import user_path
@@ -27,6 +28,9 @@ _COMPONENT_FILES = (
 
 
 _NETWORK_WEIGHTS = ("diffusion_pytorch_model", "model", "pytorch_model")
+
+HALF = "fp16"
+"""The variant of weights that many models have only."""
 
 TRANSFORMERS_WEIGHTS = "model.safetensors"
 """The file in which transformers stores a network's weights; pickled weights are not read."""
@@ -53,17 +57,45 @@ def is_hub_id(name: str) -> bool:
     return _HUB_ID.fullmatch(name) is not None and not Path(name).expanduser().exists()
 
 
-def resolve_hub_model(model: str | Path) -> str | Path:
+def resolve_hub_model(model: str | Path, revision: str | None = None, variant: str | None = None) -> str | Path:
     """The argument for a pipeline's `from_pretrained`: a folder in diffusers layout or a hub id.
 
     A complete folder, or a model that is completely in the Hugging Face cache, is returned as a folder and needs no
     network access. Otherwise the id is returned, if the hub confirms that it has the model. Honors `HF_ENDPOINT`,
     `HF_HUB_OFFLINE`, and `HF_HOME`.
 
+    Args:
+        revision: of the model on the hub: a branch, a tag, or a commit.
+        variant: of the files with weights, such as fp16; None for any that can be loaded.
+
     Raises:
         UserError: within seconds, if the folder is incomplete, or the model is neither cached nor on a reachable hub.
     """
-    return _resolve(model, PIPELINE)
+    found = _resolve(model, PIPELINE, revision)
+    if variant is not None and isinstance(found, Path) and not any(found.glob(f"*/*.{variant}.safetensors")):
+        raise UserError(f"{model}: found no weights with variant {variant!r} (*.{variant}.safetensors); leave it out")
+    return found
+
+
+def resolve_hub_vae(model: str | Path) -> str | Path:
+    """The argument for `AutoencoderKL.from_pretrained`: a folder, or a hub id.
+
+    Raises:
+        UserError: as for `resolve_hub_model`.
+    """
+    return _resolve(model, AUTOENCODER)
+
+
+def variant_of(folder: Path) -> str | None:
+    """The variant that a pipeline's weights must be loaded with: fp16 if some network has only those."""
+    return next(filter(None, map(variant_of_network, (each for each in folder.iterdir() if each.is_dir()))), None)
+
+
+def variant_of_network(folder: Path) -> str | None:
+    """The variant of the weights in a network's folder: fp16 if there are no others."""
+    has_half = any(folder.glob(f"*.{HALF}.safetensors"))
+    has_plain = any((folder / f"{stem}.safetensors").is_file() for stem in _NETWORK_WEIGHTS)
+    return HALF if has_half and not has_plain else None
 
 
 def resolve_hub_network(model: str | Path) -> str | Path:
@@ -71,18 +103,18 @@ def resolve_hub_network(model: str | Path) -> str | Path:
     return _resolve(model, NETWORK)
 
 
-def _resolve(model: str | Path, layout: Layout) -> str | Path:
+def _resolve(model: str | Path, layout: Layout, revision: str | None = None) -> str | Path:
     folder = user_path(model)
     if folder.exists():
         return _complete_folder(folder, layout)
     name = str(model)
     if not _HUB_ID.fullmatch(name):
         raise UserError(f"{name}: no such folder; expected a folder in {layout.name} or a hub id like owner/name")
-    snapshot = _cached_folder(name, layout.marker)
+    snapshot = _cached_folder(name, layout.marker, revision)
     missing = layout.missing(snapshot) if snapshot else []
     if snapshot is not None and not missing:
         return snapshot
-    problem = hub_problem(name)
+    problem = hub_problem(name, revision)
     if problem:
         raise UserError(hub_by_hand(name, problem, missing))
     return name
@@ -115,11 +147,24 @@ def _missing_in_network(folder: Path) -> list[str]:
     return [name for name in names if not (folder / name).is_file()]
 
 
+def _missing_in_autoencoder(folder: Path) -> list[str]:
+    """The names of the missing files of a VAE."""
+    return _missing_in_component(folder, "AutoencoderKL")
+
+
 PIPELINE = Layout(
     "diffusers layout",
     "model_index.json",
     _missing_parts,
-    "convert it once with StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)",
+    "only a training takes a file; convert it once with StableDiffusionPipeline"
+    ".from_single_file(FILE).save_pretrained(FOLDER)",
+)
+
+AUTOENCODER = Layout(
+    "diffusers layout",
+    "config.json",
+    _missing_in_autoencoder,
+    "name a .safetensors file, or its folder",
 )
 
 NETWORK = Layout("transformers layout", "config.json", _missing_in_network, "name the folder that contains it")
@@ -134,12 +179,13 @@ def _missing_in_component(folder: Path, class_name: str) -> list[str]:
 
 
 def _missing_weights(folder: Path) -> list[str]:
-    for index in sorted(folder.glob("*.safetensors.index.json")):
+    for index in sorted(folder.glob("*.safetensors.index*.json")):
         content = _read_json(index)
         if content is None:
             return [index.name]
         return sorted(file for file in set(content["weight_map"].values()) if not (folder / file).is_file())
-    if any((folder / f"{stem}.safetensors").is_file() for stem in _NETWORK_WEIGHTS):
+    endings = ("safetensors", f"{HALF}.safetensors")
+    if any((folder / f"{stem}.{ending}").is_file() for stem in _NETWORK_WEIGHTS for ending in endings):
         return []
     return ["weights as *.safetensors (pickled *.bin are not read)"]
 
@@ -153,31 +199,34 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
-def _cached_folder(repository: str, filename: str) -> Path | None:
+def _cached_folder(repository: str, filename: str, revision: str | None = None) -> Path | None:
     """The snapshot folder in the Hugging Face cache that contains a file."""
-    file = cached_file(repository, filename)
+    file = cached_file(repository, filename, revision)
     return None if file is None else file.parent
 
 
-def cached_file(repository: str, filename: str) -> Path | None:
+def cached_file(repository: str, filename: str, revision: str | None = None) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(repository, filename)
+    found = try_to_load_from_cache(repository, filename, revision=revision)
     return Path(found) if isinstance(found, str) else None
 
 
-def hub_problem(repository: str) -> str | None:
-    """Why a repository cannot be downloaded from the hub; None if it can."""
+def hub_problem(repository: str, revision: str | None = None) -> str | None:
+    """Why a repository, or a revision of it, cannot be downloaded from the hub; None if it can."""
     from huggingface_hub import constants, get_token
 
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     token = get_token()
     address = f"{constants.ENDPOINT}/api/models/{repository}"
+    if revision is not None:
+        address += f"/revision/{quote(revision, safe='')}"
     answer = probe(address, {"Authorization": f"Bearer {token}"} if token else None, "GET")
     if answer in (401, 403, 404):
+        what = "model" if revision is None else f"model with revision {revision!r}"
         return (
-            f"{constants.ENDPOINT} has no such model, or it is private: check the name or log in with `hf auth login`"
+            f"{constants.ENDPOINT} has no such {what}, or it is private: check the name or log in with `hf auth login`"
         )
     if isinstance(answer, str) or answer >= 500:
         return f"{constants.ENDPOINT}: {answer}"

@@ -171,24 +171,34 @@ def identify(pipeline: Pipeline) -> dict[str, str | None]:
     name = pipeline.config.get("_name_or_path")
     found: dict[str, str | None] = {"class": type(pipeline).__name__, "name_or_path": str(name) if name else None}
     folder = Path(str(name)) if name else None
-    if folder is None or not folder.is_dir():
+    if folder is None or not folder.exists():
         return found
-    notice = notice_of(folder)
+    notice = notice_of(folder) if folder.is_dir() else None
     return {**found, "sha256": fingerprint(folder), **({"notice": notice} if notice else {})}
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 of a model folder's settings and of the size, the beginning, and the end of each file with weights."""
+    """SHA-256 of a model folder's settings and of the size, the beginning, and the end of each file with weights.
+
+    A model may also be a file.
+    """
     found = hashlib.sha256()
+    if folder.is_file():
+        _update(found, folder, "")
+        return found.hexdigest()
     files = [path for path in (*folder.glob("*/*.json"), *folder.glob("*/*.safetensors")) if path.is_file()]
     for path in sorted([*files, *folder.glob("model_index.json")]):
-        size = path.stat().st_size
-        found.update(f"{path.relative_to(folder).as_posix()} {size} ".encode())
-        with path.open("rb") as file:
-            found.update(file.read(SAMPLED))
-            file.seek(max(0, size - SAMPLED))
-            found.update(file.read())
+        _update(found, path, path.relative_to(folder).as_posix())
     return found.hexdigest()
+
+
+def _update(found: Any, path: Path, name: str) -> None:
+    size = path.stat().st_size
+    found.update(f"{name} {size} ".encode())
+    with path.open("rb") as file:
+        found.update(file.read(SAMPLED))
+        file.seek(max(0, size - SAMPLED))
+        found.update(file.read())
 
 
 def notice_of(folder: Path) -> str | None:

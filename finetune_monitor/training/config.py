@@ -285,6 +285,7 @@ Hook = Annotated[str, AfterValidator(with_reading(checked_hook))]
 
 
 if TYPE_CHECKING:
+    from finetune_monitor.models.base_model import BaseModel
 
     class GridConfig(Section, PromptGrid): ...
 
@@ -395,8 +396,26 @@ class MonitorConfig(Section):
 class Config(Section):
     model: str = Field(
         min_length=1,
-        description="Base model: a hub id, or a folder in diffusers layout.",
+        description="Base model, Stable Diffusion 1.x or 2.x: a hub id, a folder in diffusers layout, or a file "
+        "(.safetensors, .ckpt).",
         examples=["stable-diffusion-v1-5/stable-diffusion-v1-5"],
+    )
+    revision: str | None = Field(None, description="Branch, tag, or commit of a hub id; null: the newest.")
+    variant: str | None = Field(
+        None,
+        description="Variant of the files with weights, such as fp16; null: the plain ones, or else fp16.",
+    )
+    vae: str | None = Field(
+        None, description="Another VAE: a hub id, a folder, or a file; null: that of the base model."
+    )
+    embeddings: list[UserPath] = Field(
+        [],
+        description="Files with textual-inversion embeddings; the word for each is its name without the suffix.",
+    )
+    layout: str | None = Field(
+        None,
+        description="Settings for a model that is one file: sd1, sd2, sd2-v (velocity), or a folder in diffusers "
+        "layout. null: sd1, if the file fits.",
     )
     output_dir: UserPath = Field(
         description="The run directory, for everything that the run writes.", examples=["runs/ana"]
@@ -492,6 +511,13 @@ class Config(Section):
         if given or not any(getattr(kind, "needs_probes", False) for kind in kinds):
             return given
         return list(dict.fromkeys(filter(None, (self.data.class_prompt, *EVERYDAY_PROMPTS))))
+
+    @property
+    def base_model(self) -> "BaseModel":
+        """The base model with its parts."""
+        from finetune_monitor.models.base_model import BaseModel
+
+        return BaseModel(self.model, self.revision, self.variant, self.vae, tuple(self.embeddings), self.layout)
 
     @property
     def prior_preservation(self) -> bool:

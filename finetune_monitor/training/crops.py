@@ -13,6 +13,9 @@ SMALL_FACE, WANTED_SHARE = 0.15, 0.18
 """Share of the crop's area below which a face is too small to be learned well, so that the crop is narrowed, and the
 share that it then covers: head and shoulders."""
 
+FEW_PIXELS, ENOUGH_PIXELS = 40, 48
+"""The same for the height of a face in pixels of the crop, which decides at low resolutions, such as the demo's 64."""
+
 ENLARGEMENT = 2.0
 """A crop is never narrowed so far that its pixels are enlarged by more than this."""
 
@@ -32,7 +35,8 @@ def center_square(size: tuple[int, int]) -> Square:
 def face_square(size: tuple[int, int], face: Box, resolution: int) -> Square:
     """The center square if it shows the whole head large enough, else a square around the head.
 
-    It is as wide as possible: narrower than the photo only if the face would otherwise cover less than `SMALL_FACE`.
+    It is as wide as possible: narrower than the photo only if the face would otherwise cover less than `SMALL_FACE`, or
+    have fewer than `FEW_PIXELS`.
 
     Args:
         size: width and height of the photo.
@@ -42,9 +46,9 @@ def face_square(size: tuple[int, int], face: Box, resolution: int) -> Square:
     left, top, right, bottom = face
     width, height = right - left, bottom - top
     whole = center_square(size)
-    is_small = width * height < SMALL_FACE * whole[2] ** 2
-    narrowest = max(math.sqrt(width * height / WANTED_SHARE), resolution / ENLARGEMENT)
-    side = min(whole[2], math.ceil(narrowest)) if is_small else whole[2]
+    is_small = width * height < SMALL_FACE * whole[2] ** 2 or height * resolution < FEW_PIXELS * whole[2]
+    wanted = min(math.sqrt(width * height / WANTED_SHARE), height * resolution / ENOUGH_PIXELS)
+    side = min(whole[2], math.ceil(max(wanted, resolution / ENLARGEMENT))) if is_small else whole[2]
     head = (left - AROUND * width, top - ABOVE * height, right + AROUND * width, bottom + AROUND * height)
     if side == whole[2] and _holds(whole, _inside(head, size)):
         return whole

@@ -91,7 +91,8 @@ class Conditioning:
         numbers = {text: number for number, text in enumerate(texts)}
         self.encoder = encoder
         self.batch_size = batch_size
-        self.ids = _tokenize(pipeline.tokenizer, texts).to(pipeline.unet.device)
+        known = [pipeline.maybe_convert_prompt(text, pipeline.tokenizer) for text in texts]
+        self.ids = _tokenize(pipeline.tokenizer, known).to(pipeline.unet.device)
         self._numbers = [[numbers[prompt] for prompt in each] for each in prompts]
         self._is_uniform = all(len(set(each)) == 1 for each in prompts) and len(texts) == len(prompts)
         with torch.no_grad():
@@ -336,8 +337,23 @@ def identity(config: Config, photos: Sequence[TrainingPhoto]) -> dict[str, Any]:
 
 
 def _model_identity(config: Config) -> dict[str, Any]:
-    model = Path(config.model)
-    return {"model.sha256": fingerprint(model)} if model.is_dir() else {"model": config.model, "model.sha256": None}
+    """The base model and the parts that replace or extend its own."""
+    digest = _content(config.model)
+    model = {"model.sha256": digest} if digest else {"model": config.model, "model.sha256": None}
+    vae = {"vae": config.vae, "vae.sha256": _content(config.vae)} if config.vae else {"vae": None}
+    return {
+        **model,
+        "revision": config.revision,
+        **vae,
+        "embeddings": [sha256(path) for path in config.embeddings],
+        "layout": config.layout,
+    }
+
+
+def _content(model: str) -> str | None:
+    """What identifies the content of a folder or file; None for a hub id."""
+    path = Path(model).expanduser()
+    return fingerprint(path) if path.exists() else None
 
 
 def _digest(text: str) -> str:

@@ -24,7 +24,7 @@ from finetune_monitor.metrics import Descriptions, Metric, RunContext
 from finetune_monitor.metrics.reference_faces import shared_reader
 from finetune_monitor.metrics.starred import Starred
 from finetune_monitor.metrics.thresholds import Thresholds, read_thresholds
-from finetune_monitor.models.diffusers_hub import resolve_hub_model
+from finetune_monitor.models.base_model import BaseModel
 from finetune_monitor.models.export import notice_of
 from finetune_monitor.models.recognizers import EMBEDDED
 from finetune_monitor.monitor.evaluator import check_images_fit
@@ -68,7 +68,7 @@ MORE_EXPORTS = 2
 class RunInputs:
     """The external inputs of a run, located and loaded.
 
-    model: the pipeline's folder or hub id.
+    model: the pipeline's file, folder, or hub id.
     photos: the training photos of the person, with their crops.
     survey: what the model will see of them.
     faces: found and embedded the faces for it; None if none were searched.
@@ -116,7 +116,8 @@ def find_inputs(config: Config, device: torch.device, held: ExitStack, problems:
     chosen = attempt(lambda: choose_photos(config.data))
     if chosen and distributed.is_main():
         _say_passed_over(config.data)
-    model = attempt(lambda: _find_model(config.model))
+    model = attempt(lambda: _find_model(config.base_model))
+    problems += config.base_model.find_parts()
     checkpoint = attempt(lambda: checkpoints.find(config.output_dir / CHECKPOINTS, config.train.resume))
     run = _context(config, chosen, device)
     reader = attempt(lambda: _face_reader(config, run))
@@ -254,13 +255,13 @@ def _take(output_dir: Path) -> IO[str]:
         raise UserError(f"{output_dir}: cannot write to it ({error.strerror}); choose another output_dir") from error
 
 
-def _find_model(model: str) -> str | Path:
-    found = resolve_hub_model(model)
-    if isinstance(found, Path):
+def _find_model(base: BaseModel) -> str | Path:
+    found = base.find()
+    if isinstance(found, Path) and found.is_dir():
         kind = json.loads((found / "model_index.json").read_text()).get("_class_name")
         if kind != "StableDiffusionPipeline":
             raise UserError(
-                f"{model}: found a {kind}, expected a StableDiffusionPipeline (Stable Diffusion 1.x or 2.x)"
+                f"{base.name}: found a {kind}, expected a StableDiffusionPipeline (Stable Diffusion 1.x or 2.x)"
             )
         notice_of(found)  # every export reads it, so damage is reported before training
     return found

@@ -18,6 +18,7 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.images import read_image
 from finetune_monitor.base.paths import Containment
 from finetune_monitor.base.versions import device_name, versions
+from finetune_monitor.models.base_model import BaseModel
 from finetune_monitor.models.diffusers_hub import resolve_hub_model
 from finetune_monitor.record.grid import Cell, PromptGrid
 from finetune_monitor.record.history import RunHistory, read_run
@@ -188,8 +189,10 @@ def _open(history: RunHistory, folder: Path | None) -> _Opened:
 
 def _open_trained(config: Config, folder: Path | None) -> _Opened:
     """The pipeline as it rendered during training: its precisions, and Accelerate's effect on them."""
-    model = resolve_hub_model(config.model if folder is None or _is_lora(folder) else folder)
-    pipeline = load_pipeline(model, config.model).to(PartialState().device)
+    base = config.base_model
+    if folder is not None and not _is_lora(folder):
+        base = BaseModel(str(folder))  # a complete pipeline, with the parts that it was trained with
+    pipeline = load_pipeline(base.find(), base).to(PartialState().device)
     notes: tuple[str, ...] = ()
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         part.requires_grad_(False)

@@ -63,7 +63,7 @@ def run(config: Config) -> int:
         _log_changes(config)
         step = inputs.checkpoint.step if inputs.checkpoint is not None else 0
         _say(before_loading(config, len(inputs.photos), accelerator.device, step))
-        pipeline = load_pipeline(inputs.model, config.model).to(accelerator.device)
+        pipeline = load_pipeline(inputs.model, config.base_model).to(accelerator.device)
         others = _class_images(config, pipeline, interrupt)
         if interrupt.asked():
             return interrupt.exit_status

@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.progress import is_live
+from finetune_monitor.models.base_model import BaseModel
 from finetune_monitor.training.config import TrainConfig
 
 UNET_LAYERS = {
@@ -27,31 +28,30 @@ TEXT_LAYERS = ["q_proj", "k_proj", "v_proj", "out_proj"]
 PRECISIONS = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def load_pipeline(found: str | Path, model: str) -> StableDiffusionPipeline:
-    """Stable Diffusion in fp32 from safetensors, without the safety checker, which turns class images black.
+def load_pipeline(found: str | Path, base: BaseModel) -> StableDiffusionPipeline:
+    """Stable Diffusion in fp32, without the safety checker, which turns class images black.
 
     UNet and VAE are in channels_last, which spares convolutions on tensor cores a conversion; LoRA layers are added
     afterwards and stay contiguous, as in files.
 
     Args:
         found: the path of the model, or its hub id.
-        model: its name in the config, which is recorded regardless of the cache's path.
+        base: what the config says of it; its name is recorded regardless of the cache's path.
 
     Raises:
-        UserError: the model is not a Stable Diffusion 1.x or 2.x that predicts noise or velocity.
+        UserError: the model is not a Stable Diffusion 1.x or 2.x that predicts noise or velocity, or its parts do not
+            fit each other.
     """
     if not is_live():
         _hide_loading()
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        found, use_safetensors=True, safety_checker=None, requires_safety_checker=False
-    )
+    pipeline: StableDiffusionPipeline = base.open(found)
     channels, kind = pipeline.unet.config.in_channels, pipeline.scheduler.config.prediction_type
     if channels != 4 or kind not in ("epsilon", "v_prediction"):
         raise UserError(
-            f"{model}: found a UNet with {channels} input channels that predicts {kind}, expected a text-to-image "
+            f"{base.name}: found a UNet with {channels} input channels that predicts {kind}, expected a text-to-image "
             "model with 4 that predicts epsilon or v_prediction; inpainting models cannot be trained here"
         )
-    pipeline.register_to_config(_name_or_path=model)
+    pipeline.register_to_config(_name_or_path=base.name)
     for part in (pipeline.unet, pipeline.vae):
         part.to(memory_format=torch.channels_last)
     pipeline.text_encoder.to(torch.float32)  # transformers keeps the file's precision; diffusers does not

@@ -286,6 +286,15 @@ def test_a_cached_model_needs_no_hub(saved_model, tmp_path):
         resolve_hub_model("owner/cached")
 
 
+def test_a_revision_is_found_in_the_cache(saved_model, tmp_path):
+    place = in_hub_cache(saved_model, "owner/cached", tmp_path).parent
+    (place.parent / "refs/v2").write_text("4567def")
+    other = copy(saved_model, place / "4567def")
+    assert resolve_hub_model("owner/cached", "v2") == resolve_hub_model("owner/cached", "4567def") == other
+    with pytest.raises(UserError, match="owner/cached: the model is required"):
+        resolve_hub_model("owner/cached", "v3")
+
+
 def test_a_model_on_the_hub_is_left_to_from_pretrained(server, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server)
     assert resolve_hub_model("owner/known") == "owner/known"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from finetune_monitor.training.crops import WANTED_SHARE, center_square, face_square, relative_box
+from finetune_monitor.training.crops import ENOUGH_PIXELS, WANTED_SHARE, center_square, face_square, relative_box
 
 
 def around(x: float, y: float, height: float) -> tuple[float, float, float, float]:
@@ -13,7 +13,7 @@ def around(x: float, y: float, height: float) -> tuple[float, float, float, floa
 @pytest.mark.parametrize("size", [(100, 100), (101, 100), (300, 100), (100, 301)])
 def test_a_large_face_in_the_center_square_changes_nothing(size):
     left, top, side = center_square(size)
-    assert face_square(size, around(left + side / 2, top + side / 2, 0.5 * side), 64) == (left, top, side)
+    assert face_square(size, around(left + side / 2, top + side / 2, 0.5 * side), 512) == (left, top, side)
 
 
 def test_a_photo_that_is_a_face_is_used_whole():
@@ -21,7 +21,7 @@ def test_a_photo_that_is_a_face_is_used_whole():
 
 
 def test_a_head_that_the_center_would_cut_off_moves_the_square():
-    left, top, side = face_square((100, 200), around(50, 40, 60), 64)
+    left, top, side = face_square((100, 200), around(50, 40, 60), 512)
     assert (left, side) == (0, 100)
     assert top < 13  # above the hair
     assert center_square((100, 200))[1] == 50
@@ -34,6 +34,12 @@ def test_a_wide_shot_is_narrowed_to_head_and_shoulders():
     assert (right - left) * (bottom - top) == pytest.approx(WANTED_SHARE, rel=0.01)
     assert (left + right) / 2 == pytest.approx(0.5, abs=0.01)
     assert 0 < square[0] < 2000 - square[2]
+
+
+def test_a_face_has_enough_pixels_at_a_low_resolution():
+    face = around(1500, 400, 200)
+    _, top, _, bottom = relative_box(face, face_square((2000, 1000), face, 64))
+    assert (bottom - top) * 64 == pytest.approx(ENOUGH_PIXELS, abs=1)
 
 
 def test_pixels_are_enlarged_twofold_at_most():

@@ -6,6 +6,7 @@ from accelerate.state import AcceleratorState
 from diffusers.models.attention_processor import AttnProcessor2_0
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from finetune_monitor.models.base_model import BaseModel
 from finetune_monitor.training.config import load_config
 from finetune_monitor.training.launcher import make_accelerator
 from finetune_monitor.training.loop import Trainer
@@ -36,7 +37,7 @@ def make(write_config, photos, tiny_model):
         config.output_dir.mkdir(exist_ok=True)
         AcceleratorState._reset_state(reset_partial_state=True)  # as a new process would find it
         accelerator, _ = make_accelerator(config.train)
-        pipeline = load_pipeline(tiny_model, str(tiny_model)).to(accelerator.device)
+        pipeline = load_pipeline(tiny_model, BaseModel(str(tiny_model))).to(accelerator.device)
         found = [TrainingPhoto(path, config.data.instance_prompt) for path in sorted(photos.iterdir())]
         inputs = RunInputs(tiny_model, found, [], None, None)
         return make_trainer(config, accelerator, pipeline, inputs, [])
@@ -86,14 +87,14 @@ def test_no_step_waits_for_a_gpu(make, variant):
 
 
 def test_attention_is_torchs_fused_one(tiny_model):
-    pipeline = load_pipeline(tiny_model, str(tiny_model))
+    pipeline = load_pipeline(tiny_model, BaseModel(str(tiny_model)))
     assert {type(p) for p in pipeline.unet.attn_processors.values()} == {AttnProcessor2_0}
     assert pipeline.text_encoder.config._attn_implementation == "sdpa"
 
 
 @pytest.mark.parametrize("part", ["unet", "vae"])
 def test_convolutions_lie_in_channels_last(tiny_model, part):
-    convolutions = [p for p in getattr(load_pipeline(tiny_model, "x"), part).parameters() if p.ndim == 4]
+    convolutions = [p for p in getattr(load_pipeline(tiny_model, BaseModel("x")), part).parameters() if p.ndim == 4]
     assert convolutions
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in convolutions)
 
