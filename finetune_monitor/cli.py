@@ -3,14 +3,13 @@
 import argparse
 import os
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from finetune_monitor.base.errors import UserError, disk_problem
 from finetune_monitor.base.interrupts import end_quietly, interruptible_work
 from finetune_monitor.base.version import __version__
+from finetune_monitor.base.warnings_in_words import plain_warnings
 from finetune_monitor.commands.aesthetic import add_aesthetic
 from finetune_monitor.commands.agree import add_agree
 from finetune_monitor.commands.compare import add_compare
@@ -33,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status, 2 for a problem that the user can fix."""
     chosen = make_parser().parse_args(arguments)
     try:
-        with _plain_warnings(), interruptible_work():
+        with plain_warnings(), interruptible_work():
             status = chosen.run(chosen)
     except UserError as error:
         print(f"finetune-monitor: {error}", file=sys.stderr)
@@ -90,15 +89,6 @@ def _show(chosen: argparse.Namespace) -> None:
     from finetune_monitor.sinks.console import print_summary
 
     print_summary(read_run(chosen.run_dir), everything=chosen.everything)
-
-
-@contextmanager
-def _plain_warnings() -> Iterator[None]:
-    """Print a record's warnings on one line each, without source locations."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", RuntimeWarning)
-        warnings.showwarning = lambda message, *_, **__: print(f"finetune-monitor: {message}", file=sys.stderr)
-        yield
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from finetune_monitor.metrics.clip_score import ClipScore
 from finetune_monitor.record.history import RunHistory, read_run
+from finetune_monitor.sinks.tensorboard import event_folder
 from finetune_monitor.training.main import main
 from support.places import ROOT
 
@@ -98,7 +99,7 @@ def test_the_console_says_what_was_found_and_where_to_look(demo):
 
 
 def test_tensorboard_reads_scores_and_images_at_every_step(demo, history):
-    events = EventAccumulator(str(demo[0] / "tensorboard"), {"images": 0, "scalars": 0}).Reload()
+    events = EventAccumulator(str(event_folder(demo[0])), {"images": 0, "scalars": 0}).Reload()
     assert [found.step for found in events.Images("grid")] == [0, STEPS]
     for name in ("face_similarity", "aesthetic", "faces_found"):
         written = {found.step: found.value for found in events.Scalars(name)}

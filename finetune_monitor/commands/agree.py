@@ -131,7 +131,7 @@ def _print_closing(outcome: "AgreementOutcome", output: Path) -> None:
     good = [metric for metric, tone in tones.items() if tone in (Tone.GOOD, Tone.FAIR)]
     if good:
         found = f"monitor.thresholds={output / THRESHOLDS}"
-        print(f"stars:        in a run that measures {_listed(good)}: accelerate launch train.py ... {found}")
+        print(f"stars:        in a run that measures {_listed(good)}: finetune-monitor train ... {found}")
     if doubtful := [metric for metric in tones if metric not in good]:
         print(f"note:         {output / THRESHOLDS} also has stars of {_listed(doubtful)}, despite the verdict")
 

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from finetune_monitor.base.warnings_in_words import plain_warnings
+
 LAUNCH = "accelerate launch -m finetune_monitor.cli train --config configs/X.yaml [key=value ...]"
 
 
@@ -25,7 +27,8 @@ def main() -> int:
         "accelerate launch train.py --config configs/X.yaml [key=value ...]",
     )
     _add_arguments(parser)
-    return _train(parser.parse_args(), "train.py")
+    with plain_warnings():
+        return _train(parser.parse_args(), "train.py")
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

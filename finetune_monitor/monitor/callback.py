@@ -318,7 +318,7 @@ class FinetuneMonitor:
         self._warm = True
         self._steering.note_evaluated(step)
         if distributed.is_main():
-            known = self._columns, self._described.ceilings
+            known = self._columns, self._described.ceilings, self.best_metric
             for line in evaluation_lines(self.evaluations, *known, spent, waited):
                 tqdm.write(line)  # past any progress bar
         return evaluation

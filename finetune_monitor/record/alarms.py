@@ -41,6 +41,11 @@ def alarm_in_words(name: str, evaluation: Evaluation, column: ScoreColumn) -> st
     return f"{name} is {shown(score)}{of_prompt}, {side_of_alarm(column)} {column.alarm:g}: {column.says}"
 
 
+def without_advice(alarm: str, column: ScoreColumn) -> str:
+    """The text of an alarm without what it means, for an alarm that has been explained."""
+    return alarm.removesuffix(f": {column.says}")
+
+
 def _worst_prompt(evaluation: Evaluation, name: str, column: ScoreColumn) -> str:
     """The prompt whose mean the score is; "" if the score is not that of a prompt, or the record does not tell."""
     score = evaluation.scores[name].mean

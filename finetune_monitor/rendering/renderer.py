@@ -15,6 +15,7 @@ from tqdm.auto import tqdm  # its stub is generic, the class takes no type argum
 
 from finetune_monitor.base import distributed
 from finetune_monitor.base.batching import Batches, OutOfMemoryError
+from finetune_monitor.base.progress import is_live
 from finetune_monitor.models.pipeline import Pipeline
 from finetune_monitor.record.grid import Cell, PromptGrid
 from finetune_monitor.rendering.pipelines import (
@@ -94,7 +95,7 @@ class Renderer:
             OutOfMemoryError: even a single cell does not fit into memory.
         """
         self._embeddings.clear()  # any text encoder may have changed, even a frozen one
-        total, hidden = len(cells) * self.grid.steps, not distributed.is_main()
+        total, hidden = len(cells) * self.grid.steps, not (distributed.is_main() and is_live())
         bar = tqdm(total=total, desc=f"rendering {len(cells)}", unit="step", leave=False, disable=hidden)
         with self.precision(), bar:
             return self.batches.map(cells, partial(self._render_batch, bar))

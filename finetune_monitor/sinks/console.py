@@ -2,14 +2,15 @@
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from finetune_monitor.base.text import some_of, visible
+from finetune_monitor.base.text import counted, some_of, visible
 from finetune_monitor.record.columns import SIDE, ScoreColumn, stars_by_score
 from finetune_monitor.record.curve import resolution
 from finetune_monitor.record.evaluation import Evaluation
@@ -25,8 +26,11 @@ STARS_FORM = ".2f"
 MOST_ROWS, LAST_ROWS = 60, 20
 """Of a table of evaluations, and how many of them are the last ones."""
 
-LOG_WIDTH = 160
+LOG_WIDTH = 80
 """Characters per line of the table if the output is not a terminal."""
+
+TENSORBOARD = "tensorboard"
+"""The folder of TensorBoard's files in the run directory."""
 
 
 def scores_in_words(scores: Mapping[str, Estimate], columns: Mapping[str, ScoreColumn]) -> str:
@@ -57,15 +61,15 @@ def _in_words(estimate: Estimate, stars: Estimate | None) -> str:
 
 
 def print_summary(history: RunHistory, console: Console | None = None, everything: bool = False) -> None:
-    """Print the final table and where to find the results.
+    """Print the final table, the verdict, and where to find the results.
 
-    Of many evaluations, the table has about `MOST_ROWS`; with `everything`, each has a line, and there is no table. If
-    the terminal is too narrow for one line per evaluation, intervals and stars get their own lines; if that does not
-    fit either, the scores are split into several tables. Lines in a log have up to `LOG_WIDTH` characters.
+    Of many evaluations, the table has about `MOST_ROWS`; with `everything`, each has a line with all scores, and there
+    is no table. If the terminal, or a log of `LOG_WIDTH` characters, is too narrow for one line per evaluation,
+    intervals and stars get their own lines; if that does not fit either, the table has only the most important scores.
     """
     console = console or Console()
     if not console.is_terminal:
-        console = Console(file=console.file, width=max(console.width, LOG_WIDTH))
+        console = Console(file=console.file, width=LOG_WIDTH)
     console.print(f"{escape(str(history.output_dir))}: mean \\[95% interval]", soft_wrap=True, highlight=False)
     for notice in history.notices:
         console.print(f"[bold yellow]{escape(notice)}[/]", soft_wrap=True)
@@ -73,11 +77,11 @@ def print_summary(history: RunHistory, console: Console | None = None, everythin
         _print_lines(history, console)
     else:
         shown = replace(history, evaluations=some_evaluations(history))
-        for table in _tables(shown, console):
-            console.print(table)
-        if left_out := len(history.evaluations) - len(shown.evaluations):
-            total = f"{len(history.evaluations):,} evaluations"
-            console.print(f"{left_out:,} of {total} are not in the table; print all with finetune-monitor show --all")
+        names = _print_table(shown, console)
+        if left_out := list(_left_out(history, shown, names)):
+            command = f"finetune-monitor show --all {shlex.quote(str(history.output_dir))}"
+            said = f"Not in the table: {' and '.join(left_out)}; print all with {command}"
+            console.print(escape(said), soft_wrap=True, highlight=False)
     if history.evaluations:
         console.print(escape(WHAT_THEY_KNOW), soft_wrap=True, highlight=False)
     for sentence in verdict(history).sentences:
@@ -131,13 +135,40 @@ def width_of(console: Console, table: Table) -> int:
     return console.measure(table, options=console.options.update(max_width=10_000)).maximum
 
 
-def _tables(history: RunHistory, console: Console) -> list[Table]:
-    """One table if it fits, otherwise as many as needed."""
-    names = _measured(history)
-    for narrow in (False, True) if console.is_terminal else (False,):
-        if _fits(console, table := _table(history, names, narrow)):
-            return [table]
-    return _split(history, console, names)
+def _print_table(history: RunHistory, console: Console) -> Sequence[str]:
+    """Print a table with as many scores as fit, and return their names."""
+    every = _measured(history)
+    for count in range(len(every), 0, -1):
+        chosen = set(_by_importance(history, every)[:count])
+        names = [name for name in every if name in chosen]
+        for narrow in (False, True):
+            if _fits(console, table := _table(history, names, narrow)) or (count == 1 and narrow):
+                console.print(table)
+                return names
+    console.print(_table(history, [], narrow=False))
+    return []
+
+
+def _by_importance(history: RunHistory, names: Sequence[str]) -> list[str]:
+    """The score that decides, those with an alarm that sounded, the others, and side columns; stars follow theirs."""
+    columns, best = history.columns, history.best_metric or ""
+    decides = columns[best].of or best if best in columns else best
+    sounded = {name for evaluation in history.evaluations for name in evaluation.alarms}
+
+    def rank(name: str) -> tuple[int, int, bool]:
+        score = columns[name].of or name
+        kind = 0 if score == decides else 1 if score in sounded else 2 if columns[name].is_main else 3
+        return kind, names.index(score) if score in names else 0, score != name
+
+    return sorted(names, key=rank)
+
+
+def _left_out(history: RunHistory, shown: RunHistory, names: Sequence[str]) -> Iterator[str]:
+    """What of a run is not in its table."""
+    if scores := len(_measured(history)) - len(names):
+        yield counted(scores, "score")
+    if evaluations := len(history.evaluations) - len(shown.evaluations):
+        yield f"{evaluations:,} of {counted(len(history.evaluations), 'evaluation')}"
 
 
 def _measured(history: RunHistory) -> list[str]:
@@ -148,15 +179,6 @@ def _measured(history: RunHistory) -> list[str]:
 
 def _fits(console: Console, table: Table) -> bool:
     return width_of(console, table) <= console.width
-
-
-def _split(history: RunHistory, console: Console, names: Sequence[str]) -> list[Table]:
-    """Tables with as many scores as fit side by side, at least one."""
-    most = len(names)
-    while most > 1 and not _fits(console, _table(history, names[:most], narrow=False)):
-        most -= 1
-    rest = _split(history, console, names[most:]) if names[most:] else []
-    return [_table(history, names[:most], narrow=False), *rest]
 
 
 def _table(history: RunHistory, measured: Sequence[str], narrow: bool) -> Table:
@@ -200,17 +222,25 @@ def _broken(text: str, gap: str) -> str:
     return text.replace(" [", f"{gap}[")
 
 
+def tensorboard_command(output_dir: Path) -> str:
+    """The command that shows a run in TensorBoard, which by default keeps only ten images per tag."""
+    return f"tensorboard --logdir {shlex.quote(str(output_dir / TENSORBOARD))} --samples_per_plugin images=1000"
+
+
+def page_of(output_dir: Path) -> Path:
+    """The file of the run's page."""
+    return output_dir / "page" / "index.html"
+
+
 def _closing_lines(history: RunHistory) -> list[str]:
     folder, metric = history.output_dir, history.best_metric or ""
     lines = []
     if shows := resolution(history.evaluations, metric):
         lines.append(f"what it can detect:  {metric}: {shows}")
-    if (page := folder / "page" / "index.html").is_file():
+    if (page := page_of(folder)).is_file():
         lines.append(f"page:                {page.resolve().as_uri()}")
-    if (folder / "tensorboard").is_dir():
-        # TensorBoard keeps only ten images per tag by default.
-        logdir = shlex.quote(str(folder / "tensorboard"))
-        lines.append(f"curves and images:   tensorboard --logdir {logdir} --samples_per_plugin images=1000")
+    if (folder / TENSORBOARD).is_dir():
+        lines.append(f"curves and images:   {tensorboard_command(folder)}")
         lines.append("                     (set Smoothing to 0 there to see the measured values)")
     if list((folder / "wandb").glob("offline-run-*")):
         lines.append(f"send to W&B:         wandb sync {shlex.quote(str(folder / 'wandb'))}/offline-run-*")

@@ -23,6 +23,12 @@ GRID_LARGEST, GRID_WIDTH = 256, 2048
 MARGIN, TEXT, LEADING = 12, 12, 1.4
 MAX_TITLE_LINES, LONGEST_TITLE = 3, 1500
 
+TILE, TILE_TEXT = 350, 11
+"""Width in pixels at which TensorBoard first shows an image, and the size of text that can be read there."""
+
+LARGE_SHARE = 4
+"""Large text is at most this part of a cell's width, so that it stays a caption."""
+
 PAPER, INK, PALE, GRAY, AMBER = "#ffffff", "#1a1a1a", "#6b6b6b", "#d9d9d9", "#b45309"
 FONTS = ("DejaVuSans.ttf", "Arial.ttf", "NotoSansCJK-Regular.ttc", "msgothic.ttc")
 """System fonts to try for text that Pillow's own font, which has only basic Latin letters, cannot show."""
@@ -30,11 +36,15 @@ FONTS = ("DejaVuSans.ttf", "Arial.ttf", "NotoSansCJK-Regular.ttc", "msgothic.ttc
 
 @dataclass(frozen=True)
 class Line:
-    """A line under an image: `left` is shortened if `right`, a number or a warning, needs the space."""
+    """A line under an image: `left` is shortened if `right`, a number or a warning, needs the space.
+
+    is_large: it can be read where the entire image is only `TILE` pixels wide.
+    """
 
     left: str
     right: str = ""
     warning: bool = False
+    is_large: bool = False
 
 
 def strip(
@@ -42,28 +52,31 @@ def strip(
     captions: Sequence[Sequence[Line]],
     title: str | None = None,
     largest: int = LARGEST,
+    notes: Sequence[str] = (),
 ) -> Image:
     """A row of images of one size with captions below; None becomes a box that says "not rendered".
 
     Args:
         images: at least one.
         captions: lines for each image.
-        title: shown above the row, in up to three lines.
+        title: shown above the row, in up to three large lines.
         largest: in pixels; larger images are scaled down to this size.
+        notes: shown below the title in small text.
     """
     size = _cell_size(images, largest)
-    text = max(TEXT, size[0] // 28)
     width = len(images) * (size[0] + MARGIN) + MARGIN
-    heading = _wrap(title, text + 2, width - 2 * MARGIN) if title else []
-    top = MARGIN + _height(len(heading), text + 2)
-    lines = max(len(caption) for caption in captions)
-    sheet = new_image("RGB", (width, top + size[1] + _height(lines, text) + MARGIN // 2), PAPER)
+    text, large = max(TEXT, size[0] // 28), _large(width, size[0])
+    heading = _wrapped_all([(title or "", large), *((note, text) for note in notes)], width)
+    top = MARGIN + _height(heading)
+    sizes = (text, _fitting_size(captions, large, size[0]))
+    bottom = max(_height([("", sizes[line.is_large]) for line in caption]) for caption in captions)
+    sheet = new_image("RGB", (width, top + size[1] + bottom + MARGIN // 2), PAPER)
     draw = ImageDraw.Draw(sheet)
-    _write_lines(draw, heading, text + 2)
+    _write_lines(draw, heading)
     for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
         corner = (MARGIN + index * (size[0] + MARGIN), top)
         _paste(sheet, image, corner, size)
-        _write_caption(draw, caption, (corner[0], top + size[1]), size[0], text)
+        _write_caption(draw, caption, (corner[0], top + size[1]), size[0], sizes)
     return sheet
 
 
@@ -71,18 +84,26 @@ def prompt_strips(
     evaluation: Evaluation,
     images: Sequence[Image | None],
     columns: Mapping[str, ScoreColumn],
-    notices: Sequence[str] = (),
+    notes: Sequence[str] = (),
     largest: int = LARGEST,
+    metric: str = "",
 ) -> list[tuple[str, Image]]:
-    """Pairs of prompt and strip for each prompt of the grid; each image has its seed and scores below it."""
+    """Pairs of prompt and strip for each prompt of the grid; each image has its seed and scores below it.
+
+    Args:
+        metric: the column whose score is shown in large numbers.
+    """
     pairs = zip(evaluation.images, images, strict=True)
     rows = [(prompt, list(row)) for prompt, row in groupby(pairs, key=lambda pair: pair[0].cell.prompt)]
-    warning = "".join(f" ({notice})" for notice in notices)
     return [
         (
             prompt,
             strip(
-                [image for _, image in row], [_caption(scored, columns) for scored, _ in row], prompt + warning, largest
+                [image for _, image in row],
+                [_caption(scored, columns, metric) for scored, _ in row],
+                prompt,
+                largest,
+                notes,
             ),
         )
         for prompt, row in rows
@@ -94,41 +115,63 @@ def grid_image(
     images: Sequence[Image | None],
     columns: Mapping[str, ScoreColumn],
     notices: Sequence[str] = (),
+    metric: str = "",
 ) -> Image:
-    """The entire grid: step, means, and notices at the top, then one strip per prompt."""
+    """The entire grid: step, means, and notices at the top, then one strip per prompt.
+
+    Args:
+        metric: the column whose score is shown in large numbers.
+    """
     widest = max(sum(1 for _ in row) for _, row in groupby(scored.cell.prompt for scored in evaluation.images))
     largest = max(SMALLEST, min(GRID_LARGEST, GRID_WIDTH // widest))
-    strips = [image for _, image in prompt_strips(evaluation, images, columns, largest=largest)]
-    return stacked(_headings(evaluation, columns, notices), strips)
-
-
-def stacked(headings: Sequence[str], strips: Sequence[Image]) -> Image:
-    """Strips below each other, with headings at the top, each in up to three lines."""
+    strips = [image for _, image in prompt_strips(evaluation, images, columns, largest=largest, metric=metric)]
     width = max(image.width for image in strips)
-    heading = [line for text in headings for line in _wrap(text, TEXT + 2, width - 2 * MARGIN)]
-    top = MARGIN + _height(len(heading), TEXT + 2)
+    return stacked(
+        _headings(evaluation, columns, notices, metric), strips, _large(width, _cell_size(images, largest)[0])
+    )
+
+
+def stacked(headings: Sequence[str], strips: Sequence[Image], large: int = TEXT + 2) -> Image:
+    """Strips below each other, with headings at the top, each in up to three lines.
+
+    Args:
+        large: the size of the first heading's text.
+    """
+    width = max(image.width for image in strips)
+    sizes = [large, *[TEXT + 2] * len(headings)]
+    heading = _wrapped_all(list(zip(headings, sizes, strict=False)), width)
+    top = MARGIN + _height(heading)
     page = new_image("RGB", (width, top + sum(image.height for image in strips)), PAPER)
-    _write_lines(ImageDraw.Draw(page), heading, TEXT + 2)
+    _write_lines(ImageDraw.Draw(page), heading)
     for image in strips:
         page.paste(image, (0, top))
         top += image.height
     return page
 
 
-def _headings(evaluation: Evaluation, columns: Mapping[str, ScoreColumn], notices: Sequence[str]) -> list[str]:
+def _headings(
+    evaluation: Evaluation, columns: Mapping[str, ScoreColumn], notices: Sequence[str], metric: str = ""
+) -> list[str]:
     scores = evaluation.scores.items()
     means = {name: replace(found, low=math.nan, high=math.nan) for name, found in scores if found.n}  # no intervals
-    return [f"step {evaluation.step}", scores_in_words(means, columns) or "nothing measured", *notices]
+    decides = f": {scores_in_words({metric: means[metric]}, columns)}" if metric in means else ""
+    return [f"step {evaluation.step}{decides}", scores_in_words(means, columns) or "nothing measured", *notices]
 
 
-def _caption(scored: ScoredImage, columns: Mapping[str, ScoreColumn]) -> list[Line]:
-    """The seed with the image's marks, then each score with its stars; columns that only explain are left out."""
-    marks = [column.zero for name, column in columns.items() if column.zero and scored.scores.get(name) == 0]
-    seed = Line(f"seed {scored.cell.seed}", ", ".join(marks), bool(marks))
+def _caption(scored: ScoredImage, columns: Mapping[str, ScoreColumn], metric: str = "") -> list[Line]:
+    """The score in large numbers, the seed with the image's marks, then each score; side columns are left out."""
+    marks = ", ".join(column.zero for name, column in columns.items() if column.zero and scored.scores.get(name) == 0)
+    seed = Line(f"seed {scored.cell.seed}", marks, bool(marks))
     stars = stars_by_score(columns)
     hidden = {name for name, column in columns.items() if column.role != "score"}
     shown = [name for name in scored.scores if name not in hidden]
-    return [seed, *(Line(name, _numbers(scored, name, stars.get(name, ""))) for name in shown)]
+    large = [_large_line(scored.scores[metric], marks)] if metric in shown else []
+    return [*large, seed, *(Line(name, _numbers(scored, name, stars.get(name, ""))) for name in shown)]
+
+
+def _large_line(score: float, marks: str) -> Line:
+    """The score, or why there is none."""
+    return Line("", marks or "-", bool(marks), True) if math.isnan(score) else Line("", f"{score:.2f}", is_large=True)
 
 
 def _numbers(scored: ScoredImage, name: str, stars: str) -> str:
@@ -157,25 +200,46 @@ def _paste(sheet: Image, image: Image | None, corner: tuple[int, int], size: tup
     sheet.paste(box, corner)
 
 
+def _large(width: int, cell: int) -> int:
+    """The size of text that can be read if the entire width is shown on `TILE` pixels."""
+    return max(TEXT + 2, min(width * TILE_TEXT // TILE, cell // LARGE_SHARE))
+
+
+def _fitting_size(captions: Sequence[Sequence[Line]], large: int, width: int) -> int:
+    """The largest size, up to `large`, at which every large line fits its cell."""
+    texts = [line.right for caption in captions for line in caption if line.is_large]
+    longest = max((_font(text, large).getlength(text) for text in texts), default=0.0)
+    return large if longest <= width else max(TEXT, int(large * width / longest))
+
+
 def _write_caption(
-    draw: ImageDraw.ImageDraw, caption: Sequence[Line], corner: tuple[int, int], width: int, size: int
+    draw: ImageDraw.ImageDraw, caption: Sequence[Line], corner: tuple[int, int], width: int, sizes: tuple[int, int]
 ) -> None:
-    for index, line in enumerate(caption):
-        y = corner[1] + size // 4 + _height(index, size)
+    """Write the lines below each other; `sizes` are those of small and of large text."""
+    y = corner[1] + sizes[0] // 4
+    for line in caption:
+        size = sizes[line.is_large]
         font = _font(line.right, size)
         taken = font.getlength(line.right) + size / 2 if line.right else 0.0
-        left = _shorten(line.left, size, width - taken)
+        left = _shorten(line.left, size, width - taken) if line.left else ""
         draw.text((corner[0], y), left, fill=PALE, font=_font(left, size))
         draw.text((corner[0] + width, y), line.right, fill=AMBER if line.warning else INK, font=font, anchor="ra")
+        y += _height([("", size)])
 
 
-def _write_lines(draw: ImageDraw.ImageDraw, lines: Sequence[str], size: int) -> None:
-    for index, line in enumerate(lines):
-        draw.text((MARGIN, MARGIN / 2 + _height(index, size)), line, fill=INK, font=_font(line, size))
+def _wrapped_all(texts: Sequence[tuple[str, int]], width: int) -> list[tuple[str, int]]:
+    """Lines that fit the width, each with its size."""
+    return [(line, size) for text, size in texts for line in _wrap(text, size, width - 2 * MARGIN)]
 
 
-def _height(lines: int, size: int) -> int:
-    return round(lines * size * LEADING)
+def _write_lines(draw: ImageDraw.ImageDraw, lines: Sequence[tuple[str, int]]) -> None:
+    for index, (line, size) in enumerate(lines):
+        draw.text((MARGIN, MARGIN / 2 + _height(lines[:index])), line, fill=INK, font=_font(line, size))
+
+
+def _height(lines: Sequence[tuple[str, int]]) -> int:
+    """The height of lines with these sizes."""
+    return round(sum(size for _, size in lines) * LEADING)
 
 
 def _wrap(text: str, size: int, width: float) -> list[str]:

@@ -15,7 +15,8 @@ from finetune_monitor.record.kept_weights import BEST, KOHYA_ENDING, LAST, SAMPL
 from finetune_monitor.record.references import REFERENCES
 from finetune_monitor.record.run_directory import CONTACT_SHEET, IN_PROGRESS, RUN, lock, read_json
 from finetune_monitor.record.sweep_directory import STATE, read_state
-from finetune_monitor.sinks import tensorboard, wandb
+from finetune_monitor.sinks import wandb
+from finetune_monitor.sinks.console import TENSORBOARD
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event
@@ -78,7 +79,7 @@ def purge_run(run_dir: Path) -> Purged:
         removed = sum(_remove(run_dir, folder) for folder in _folders(run_dir))
         removed += _remove_file(run_dir / CONTACT_SHEET)
         rewritten = sum(map(_without_thumbnail, _lora_files(run_dir)))
-        rewritten += sum(map(_without_images, _files_below(run_dir / tensorboard.FOLDER, "*tfevents*")))
+        rewritten += sum(map(_without_images, _files_below(run_dir / TENSORBOARD, "*tfevents*")))
         return Purged(removed, rewritten)
     finally:
         for held in locks:

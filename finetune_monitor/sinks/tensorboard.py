@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from PIL.Image import Image
 
+from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.redaction import redacted
 from finetune_monitor.record.alarms import alarms_of
-from finetune_monitor.record.evaluation import Evaluation, RunSummary, measured_means
+from finetune_monitor.record.evaluation import Evaluation, RunSummary
 from finetune_monitor.sinks import RunInfo, front_so_far, scalars
+from finetune_monitor.sinks.console import TENSORBOARD
 from finetune_monitor.sinks.contact_sheet import TAG as PHOTOS
 from finetune_monitor.sinks.contact_sheet import contact_sheet_of
 from finetune_monitor.sinks.grid_image import grid_image, prompt_strips
@@ -22,18 +24,24 @@ if TYPE_CHECKING:  # the config imports this file for its options, and importing
     from tensorboard.compat.proto.summary_pb2 import Summary
     from torch.utils.tensorboard import SummaryWriter
 
-FOLDER = "tensorboard"
-"""The folder in the run directory."""
-
 PROMPT_CHARACTERS = 60
 """How many characters of a prompt a tag shows."""
+
+UNSET = (None, "None")
+"""Values of settings without a value; those of a config are text."""
+
+EVENTS = "events.out.tfevents*"
+"""The names of TensorBoard's files."""
+
+BEST = "best"
+"""The run with the best step's scores, in the folder of the run itself."""
 
 LEVELS_IN_WORDS = {"ceiling": "the real photos", "alarm": "its alarm level"}
 """How chart titles name the kinds of `RunInfo.levels`."""
 
 
 FIRST_SETTINGS = ("train.method", "train.learning_rate", "train.rank", "data.instance_images", "train.max_steps")
-"""The first columns of the table of hyperparameters."""
+"""The columns of the table of hyperparameters that TensorBoard shows without being asked: it shows five."""
 
 NOT_LEARNED = (
     "monitor.",
@@ -51,13 +59,14 @@ NOT_LEARNED = (
 
 
 class TensorBoardSink:
-    """Writes to `<output_dir>/tensorboard`, or with a given writer.
+    """Writes to a folder named after the run in `<output_dir>/tensorboard`, or with a given writer.
 
     It writes these tags: each score's name (its mean; no point if not measured), `interval/NAME/low` and `high`,
     `ceiling/NAME`, `alarm/NAME` (the level), `monitor/seconds_*`, `monitor/overhead`, `prompts/00 PROMPT` and `grid`
-    (images), `best/NAME` (the scores of the best step), `run/verdict` (the verdict in words), `run/alarms` (the alarms
-    that sounded, in words), and `run/pareto` (the steps that no other step beats in two scores, as a table). The step
-    is the training step.
+    (images), `run/verdict` (the verdict in words), `run/alarms` (the alarms that sounded, in words), `run/pareto` (the
+    steps that no other step beats in two scores, as a table), and `settings/config`. The step is the training step.
+    The scores and intervals of the best step are a second run, `RUN/best`: one point in each chart, and the scores in
+    the table of hyperparameters.
 
     Args:
         writer: used as is, and stays open at the end; for a resumed run it must have been created with `purge_step`.
@@ -77,7 +86,7 @@ class TensorBoardSink:
         """A tracker that writes to the same place as the sink."""
         from accelerate.tracking import TensorBoardTracker
 
-        return TensorBoardTracker("", output_dir / FOLDER, purge_step=_purge_step(resume_step))
+        return TensorBoardTracker("", event_folder(output_dir), purge_step=_purge_step(resume_step))
 
     @classmethod
     def on_tracker(cls, tracker: "TensorBoardTracker", options: Mapping[str, Any]) -> "TensorBoardSink":
@@ -88,8 +97,9 @@ class TensorBoardSink:
         """Open the writer; when resuming, TensorBoard hides anything written after the checkpoint."""
         from torch.utils.tensorboard import SummaryWriter
 
-        folder = str(run.output_dir / FOLDER)
-        self._writer = self._given or SummaryWriter(folder, purge_step=_purge_step(run.resume_step))
+        self._writer = self._given or SummaryWriter(
+            str(event_folder(run.output_dir)), purge_step=_purge_step(run.resume_step)
+        )
         self._run, self._history = run, run.evaluations
         self._pareto: tuple[int, ...] = ()
         self._write_texts(run.resume_step or 0)
@@ -111,7 +121,8 @@ class TensorBoardSink:
                 self._add_image(
                     f"prompts/{index:02d} {_shortened(prompt)}", strip, evaluation.step, evaluation.wall_time
                 )
-            grid = grid_image(evaluation, images, self._run.columns, self._run.notices)
+            run = self._run
+            grid = grid_image(evaluation, images, run.columns, run.notices, run.best_metric)
             self._add_image("grid", grid, evaluation.step, evaluation.wall_time)
         self._writer.flush()
 
@@ -125,27 +136,42 @@ class TensorBoardSink:
         return {f"interval/{name}/{end}": mean for name, mean in means.items() for end in ("low", "high")} | found
 
     def _strips(self, evaluation: Evaluation, images: Sequence[Image | None]) -> list[tuple[str, Image]]:
-        return prompt_strips(evaluation, images, self._run.columns, self._run.notices)
+        run = self._run
+        notes = [f"large numbers: {run.best_metric}", *run.notices]
+        return prompt_strips(evaluation, images, run.columns, notes, metric=run.best_metric)
 
     def close(self, summary: RunSummary) -> None:
-        """Add the best step's scores to the table of hyperparameters."""
+        """Add the verdict, and the best step as a run of its own."""
         from torch.utils.tensorboard.summary import hparams
 
         last = summary.evaluations[-1].step if summary.evaluations else 0
-        for name, value in measured_means(summary.evaluations, summary.best_step).items():
-            if name in self._run.metrics:
-                self._writer.add_scalar(f"best/{name}", value, last)
+        self._write_best(next((each for each in summary.evaluations if each.step == summary.best_step), None))
         self._writer.add_text("run/verdict", "\n\n".join(summary.verdict) or summary.why, last)
         self._add_summaries(hparams({}, {})[2:])
         self._writer.flush()
         if self._given is None:
             self._writer.close()
 
+    def _write_best(self, best: Evaluation | None) -> None:
+        """Write the best step's scores and intervals, instead of those that an earlier end of this run has written."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder = _own(Path(self._writer.log_dir) / BEST)
+        for earlier in folder.glob(EVENTS):
+            earlier.unlink()
+        if best is None:
+            return
+        writer = SummaryWriter(str(folder))
+        for tag, value in self._scalars(best).items():
+            if tag in self._run.metrics or tag.startswith("interval/"):
+                writer.add_scalar(tag, value, best.step, walltime=best.wall_time)
+        writer.close()
+
     def _write_texts(self, step: int) -> None:
         if self._run.notices:
             self._writer.add_text("run/notices", "\n\n".join(self._run.notices), step)
         if self._run.hparams:
-            self._writer.add_text("run/config", _table(redacted(self._run.hparams)), step)
+            self._writer.add_text("settings/config", _table(redacted(self._run.hparams)), step)
 
     def _write_pareto(self, evaluation: Evaluation) -> None:
         """Add the Pareto front as a table if it has changed."""
@@ -164,8 +190,8 @@ class TensorBoardSink:
         from torch.utils.tensorboard.summary import hparams
 
         values = {key: _hparam(value) for key, value in redacted(_settings_of_training(self._run.hparams)).items()}
-        tags = [f"best/{name}" for name in self._run.metrics]
-        self._add_summaries(hparams(values, dict.fromkeys(tags))[:2])
+        experiment, session = hparams(values, dict.fromkeys(self._run.metrics))[:2]
+        self._add_summaries([_arranged(experiment), session])
 
     def _add_image(self, tag: str, image: Image, step: int, wall_time: float) -> None:
         """Add an image as JPEG, a tenth the size of `add_image`'s PNG; the record keeps the exact pixels."""
@@ -184,10 +210,46 @@ class TensorBoardSink:
             self._writer._get_file_writer().add_summary(summary)
 
 
+def event_folder(output_dir: Path) -> Path:
+    """Where a run's events are: TensorBoard shows the folder's name, so a new run has one with its own name.
+
+    A run that resumes goes on where its events are, even if it has been renamed, or an earlier version wrote them.
+
+    Raises:
+        UserError: the folder is a link, so that its events would be elsewhere.
+    """
+    parent = output_dir / TENSORBOARD
+    found = sorted(parent.rglob(EVENTS), key=lambda path: (len(path.parts), path))
+    return _own(found[0].parent if found else parent / output_dir.resolve().name)
+
+
+def _own(folder: Path) -> Path:
+    if folder.is_symlink():
+        raise UserError(f"{folder}: found a link, expected a folder of the run itself; remove it")
+    return folder
+
+
 def _settings_of_training(hparams: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that decide what is learned, the most important first; the text `run/config` has all."""
+    """The settings that decide what is learned, as far as they are set; the text `settings/config` has all."""
     kept = {key: value for key, value in hparams.items() if not key.startswith(NOT_LEARNED)}
-    return {**{key: kept[key] for key in FIRST_SETTINGS if key in kept}, **kept}
+    return {key: value for key, value in kept.items() if value not in UNSET}
+
+
+def _arranged(summary: "Summary") -> "Summary":
+    """The summary of an experiment in which the first settings come first, and scores are those of the best step.
+
+    TensorBoard sorts the settings by name, those that differ between runs first. It shows the first five.
+    """
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    plugin_data = summary.value[0].metadata.plugin_data
+    content = HParamsPluginData.FromString(plugin_data.content)
+    for setting in content.experiment.hparam_infos:
+        setting.differs = setting.name in FIRST_SETTINGS
+    for metric in content.experiment.metric_infos:
+        metric.name.group = BEST
+    plugin_data.content = content.SerializeToString()
+    return summary
 
 
 def _purge_step(resume_step: int | None) -> int | None:
@@ -196,14 +258,18 @@ def _purge_step(resume_step: int | None) -> int | None:
 
 
 def _charts(run: RunInfo) -> dict[str, dict[str, list[Any]]]:
-    """Charts for the custom-scalars page: metrics with intervals as bands, and their levels; tags are patterns."""
-    bands = {name: ["Margin", [name, f"interval/{name}/low", f"interval/{name}/high"]] for name in run.metrics}
+    """Charts for the custom-scalars page: metrics with intervals as bands, and their levels; tags are patterns.
+
+    TensorBoard shows bands in the reverse order.
+    """
+    shown = reversed(run.metrics)
+    bands = {name: ["Margin", [name, f"interval/{name}/low", f"interval/{name}/high"]] for name in shown}
     beside = {
         f"{name} and {LEVELS_IN_WORDS[kind]}": ["Multiline", [f"^{name}$", f"^{kind}/{name}$"]]
         for kind, levels in run.levels.items()
         for name in levels
     }
-    return {"scores": bands | beside}
+    return {"scores with their 95% intervals": bands, "scores beside their levels": beside}
 
 
 def _shortened(prompt: str) -> str:
@@ -217,8 +283,6 @@ def _table(values: Mapping[str, Any]) -> str:
     return "\n".join(["| key | value |", "|---|---|", *rows])
 
 
-def _hparam(value: Any) -> str | float | None:
+def _hparam(value: Any) -> str | float:
     """A value that torch accepts: it would write a bool as a number, and it rejects lists."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    return None if value is None else str(value)
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)

@@ -53,7 +53,8 @@ class TrackerSink:
         """Log the means and intervals; unmeasured values have no key."""
         self._tracker.log(scalars(evaluation, self._run), step=evaluation.step)
         if evaluation.images and hasattr(self._tracker, "log_images"):
-            image = np.asarray(grid_image(evaluation, images, self._run.columns, self._run.notices))
+            run = self._run
+            image = np.asarray(grid_image(evaluation, images, run.columns, run.notices, run.best_metric))
             found = image if self.name in ONE_IMAGE else [image]
             self._tracker.log_images({"grid": found}, step=evaluation.step)
 

@@ -170,12 +170,13 @@ class WandbSink:
 
     def write(self, evaluation: Evaluation, images: Sequence[Image | None]) -> None:
         """Log one evaluation in one call, so that wandb's own step increases by one."""
-        found: dict[str, Any] = scalars(evaluation, self._run_info)
+        info = self._run_info
+        found: dict[str, Any] = scalars(evaluation, info)
         self._define(found)
         if evaluation.images:
             found["images"] = self._table([evaluation])
         if evaluation.images and self._images:
-            image = grid_image(evaluation, images, self._run_info.columns, self._run_info.notices)
+            image = grid_image(evaluation, images, info.columns, info.notices, info.best_metric)
             found["grid"] = self._wandb.Image(image, file_type="jpg")
         with _inside(self._run_info.output_dir):
             self._run.log({STEP: evaluation.step, **found, **self._pareto(evaluation)})

@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
-from tqdm.auto import tqdm
 
 from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.base.files import open_own, write_atomic
 from finetune_monitor.base.images import SUFFIXES, list_images
 from finetune_monitor.base.locks import try_lock
+from finetune_monitor.base.progress import Progress
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.record.run_directory import LOCK
 from finetune_monitor.rendering.isolation import isolated
@@ -128,13 +128,13 @@ def _render(renderer: Renderer, folder: Path, ends: Callable[[], bool]) -> None:
 
 def _render_share(renderer: Renderer, folder: Path, ends: Callable[[], bool]) -> None:
     todo = list(renderer.grid.cells[distributed.rank() :: distributed.world_size()])
-    bar = tqdm(total=len(todo), desc="class images", unit="image", disable=not distributed.is_main())
-    with isolated(renderer.pipeline), bar:
+    progress = Progress(len(todo), "class images", "image", is_shown=distributed.is_main())
+    with isolated(renderer.pipeline), progress:
         while todo and not ends():
             cells, todo = todo[: renderer.batches.size], todo[renderer.batches.size :]
             for cell, image in zip(cells, renderer.render(cells), strict=True):
                 _save(folder / f"{_stem(cell.seed)}.png", image)
-            bar.update(len(cells))
+            progress.advance(len(cells))
 
 
 def _save(path: Path, image: Image.Image | None) -> None:

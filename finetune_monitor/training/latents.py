@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from finetune_monitor.base import distributed
+from finetune_monitor.base.progress import is_live
 from finetune_monitor.training.data import Batches, Photos
 from finetune_monitor.training.readers import PhotoReader
 
@@ -112,9 +113,8 @@ class CachedLatents:
 def cache_latents(vae: AutoencoderKL, photos: Photos, batch_size: int, label: str = "photos") -> CachedLatents:
     """The cached latents, after encoding every view of every photo once."""
     means, stds = [], []
-    everything, quiet = range(len(photos.paths)), not distributed.is_main()
-    bar = tqdm(everything, desc=f"encoding {label}", unit="image", leave=False, disable=quiet)
-    for index in bar:
+    everything, hidden = range(len(photos.paths)), not (distributed.is_main() and is_live())
+    for index in tqdm(everything, f"encoding {label}", unit="image", leave=False, disable=hidden):
         views = photos.views.all(photos.read(index), [photos.seed, index])
         posteriors = [
             vae.encode(view[None].to(vae.device, vae.dtype)).latent_dist for view in views

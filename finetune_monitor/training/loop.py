@@ -16,12 +16,13 @@ from diffusers import DDPMScheduler, StableDiffusionPipeline
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from tqdm.auto import tqdm  # its stub is generic, but the class takes no type arguments
+from tqdm.auto import tqdm
 from transformers import CLIPTokenizer
 
 from finetune_monitor.base import distributed
 from finetune_monitor.base.files import sha256
 from finetune_monitor.base.interrupts import Interrupt
+from finetune_monitor.base.progress import Progress
 from finetune_monitor.models.export import fingerprint
 from finetune_monitor.models.prediction import target
 from finetune_monitor.monitor.callback import FinetuneMonitor
@@ -150,21 +151,19 @@ class Trainer:
 
     def _run(self, monitor: FinetuneMonitor | None, interrupt: Interrupt) -> StopReason | str:
         total = self.config.train.max_steps
-        bar = tqdm(total=total, initial=self.step, desc="training", unit="step", disable=not distributed.is_main())
         if distributed.is_main() and (finished := self._finished(monitor)):
             logger.warning(finished)
-        with bar:
+        with Progress(total, "training", "step", self.step, distributed.is_main()) as progress:
             if monitor is not None and self.step:
                 monitor.on_step_end(self.step, self.epoch)  # an interrupted run saved this step but did not evaluate it
             while self.step < total and not (monitor and monitor.decision.stop):
                 self.step += 1
                 self._window.append(self.train_step(self.step))
-                bar.update()
                 interrupted = self._polls_signals() and interrupt.asked()
                 if (interrupted or self._due()) and not math.isfinite(self._read_loss()):
                     return StopReason.NOT_FINITE
                 self._forecast(monitor)
-                self._show(bar, monitor)
+                progress.advance(1, self._numbers())
                 stop = monitor is not None and not interrupted and monitor.on_step_end(self.step, self.epoch)
                 if stop and self._window and not math.isfinite(self._read_loss()):  # a person may stop at any step
                     return StopReason.NOT_FINITE
@@ -193,7 +192,7 @@ class Trainer:
         if self._read_at is not None and last < self.step - LOG_EVERY:
             self._told = True
             if distributed.is_main():
-                tqdm.write(monitor.forecast((now - self._read_at) / LOG_EVERY))
+                tqdm.write(monitor.forecast((now - self._read_at) / LOG_EVERY))  # past the bar
         self._read_at = now
 
     @property
@@ -275,13 +274,10 @@ class Trainer:
         """Whether to check for signals now: at intervals, because several processes need a collective for it."""
         return distributed.world_size() == 1 or self.step % LOG_EVERY == 0
 
-    def _show(self, bar: tqdm, monitor: FinetuneMonitor | None) -> None:  # type: ignore[type-arg]
-        """Show loss, learning rate, and the latest scores next to the bar, as far as they are known."""
+    def _numbers(self) -> dict[str, float]:
+        """Loss and learning rate, as far as they are known."""
         numbers = {"loss": self.loss, "lr": self.optimizer.param_groups[0]["lr"]}
-        if monitor is not None and monitor.latest is not None:
-            scores = monitor.latest.scores
-            numbers |= {each.name: scores[each.name].mean for each in monitor.metrics if each.name in scores}
-        bar.set_postfix({name: f"{n:.3g}" for name, n in numbers.items() if math.isfinite(n)}, refresh=False)
+        return {name: number for name, number in numbers.items() if math.isfinite(number)}
 
     def _save(self) -> None:
         """Save a checkpoint, written by the first process while the others wait; all fail if it does."""

@@ -34,6 +34,7 @@ from finetune_monitor.training.own import classes_of, options_in
 from finetune_monitor.training.photos import TrainingPhoto
 from finetune_monitor.training.preflight import RunInputs, check_space, find_inputs
 from finetune_monitor.training.registry import SINKS
+from finetune_monitor.training.start_lines import before_loading, before_training
 from finetune_monitor.training.trainable import (
     PRECISIONS,
     Trainable,
@@ -60,6 +61,8 @@ def run(config: Config) -> int:
         config = _as_begun(config)
         inputs = find_inputs(config, accelerator.device, held, problems)
         _log_changes(config)
+        step = inputs.checkpoint.step if inputs.checkpoint is not None else 0
+        _tell(before_loading(config, len(inputs.photos), accelerator.device, step))
         pipeline = load_pipeline(inputs.model, config.model).to(accelerator.device)
         others = _class_images(config, pipeline, interrupt)
         if interrupt.asked():
@@ -67,6 +70,7 @@ def run(config: Config) -> int:
         _say(lambda: about_class_images(inputs.survey, inputs.faces, others) if inputs.survey else ())
         trainer = make_trainer(config, accelerator, pipeline, inputs, others)
         held.callback(trainer.close)
+        _tell([before_training(config, *_sizes(pipeline, trainer.trainable))])
         if interrupt.asked():
             return interrupt.exit_status
         monitor = make_monitor(config, accelerator, pipeline, trainer, inputs, interrupt)
@@ -214,6 +218,12 @@ def _as_begun(config: Config) -> Config:
             ", ".join(changed),
         )
     return found
+
+
+def _tell(lines: Iterable[str]) -> None:
+    """Print lines on the main process."""
+    if distributed.is_main():
+        print(*lines, sep="\n", flush=True)
 
 
 def _log_changes(config: Config) -> None:

@@ -9,10 +9,13 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.training_utils import EMAModel
+from diffusers.utils import logging as diffusers_logging
 from peft import LoraConfig
 from torch import nn
+from transformers.utils import logging as transformers_logging
 
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.progress import is_live
 from finetune_monitor.training.config import TrainConfig
 
 UNET_LAYERS = {
@@ -37,6 +40,8 @@ def load_pipeline(found: str | Path, model: str) -> StableDiffusionPipeline:
     Raises:
         UserError: the model is not a Stable Diffusion 1.x or 2.x that predicts noise or velocity.
     """
+    if not is_live():
+        _hide_loading()
     pipeline = StableDiffusionPipeline.from_pretrained(
         found, use_safetensors=True, safety_checker=None, requires_safety_checker=False
     )
@@ -51,6 +56,12 @@ def load_pipeline(found: str | Path, model: str) -> StableDiffusionPipeline:
         part.to(memory_format=torch.channels_last)
     pipeline.text_encoder.to(torch.float32)  # transformers keeps the file's precision; diffusers does not
     return pipeline
+
+
+def _hide_loading() -> None:
+    """Turn off the bars with which diffusers and transformers load a model, which would fill a log."""
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
 
 
 @dataclass

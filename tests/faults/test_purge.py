@@ -15,7 +15,7 @@ from finetune_monitor.monitor.callback import FinetuneMonitor
 from finetune_monitor.record.history import read_run
 from finetune_monitor.record.run_directory import CONTACT_SHEET, lock
 from finetune_monitor.report.sink import ReportPage
-from finetune_monitor.sinks.tensorboard import TensorBoardSink
+from finetune_monitor.sinks.tensorboard import TensorBoardSink, event_folder
 from finetune_monitor.sinks.wandb import WandbSink
 from support.runs import write_run
 from support.scripted import GRID, Scripted, add_lora
@@ -56,7 +56,7 @@ def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
     """By TensorBoard's own reader."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    read = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0, "images": 0}).Reload()
+    read = EventAccumulator(str(event_folder(run)), size_guidance={"scalars": 0, "images": 0}).Reload()
     assert not read.Tags()["images"] or any(read.Images(tag) for tag in read.Tags()["images"])
     return {tag: [(event.step, event.value) for event in read.Scalars(tag)] for tag in read.Tags()["scalars"]}
 

@@ -56,7 +56,7 @@ def test_show_prints_some_evaluations_and_names_the_others(run, capsys):
     rows = [line for line in said.splitlines() if line.startswith("│")]
     assert MOST_ROWS <= len(rows) <= MOST_ROWS + 3  # the best one, and the photos
     assert len(said) < 20_000
-    assert "evaluations are not in the table; print all with finetune-monitor show --all" in " ".join(said.split())
+    assert "evaluations; print all with finetune-monitor show --all" in " ".join(said.split())
     steps = [int(cells[1]) for line in rows if (cells := line.split("│"))[1].strip().isdecimal()]
     assert steps[0] == 0
     assert 70 in steps  # the best one

@@ -76,7 +76,7 @@ def test_the_three_lines_of_the_readme_in_a_loop_of_ones_own(pipeline, run_folde
     for evaluation in run.evaluations:
         assert len(evaluation.images) == 4
         assert all((run_folder / image.file).is_file() for image in evaluation.images)
-    assert list((run_folder / "tensorboard").glob("events*"))
+    assert list((run_folder / "tensorboard").rglob("events*"))
     note = json.loads((run_folder / "best/finetune_monitor.json").read_text())
     assert note["step"] == 6
 

@@ -67,7 +67,7 @@ def test_strengths_are_runs_on_one_grid_and_change_the_images_in_their_order(her
     assert (here / "out/page/index.html").exists()
     for run in runs:
         assert main(["show", str(run)]) == 0
-        assert list((run / "tensorboard").glob("events*"))
+        assert list((run / "tensorboard").rglob("events*"))
     assert main(["report", *map(str, runs), "-o", str(here / "both")]) == 0
     assert main(["compare", str(runs[0]), str(runs[2])]) == 0
 

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from finetune_monitor.record.evaluation import RunSummary
 from finetune_monitor.sinks import Sink
 from finetune_monitor.sinks.accelerate import TrackerSink, accelerate_sinks, end, log, start_sinks
-from finetune_monitor.sinks.tensorboard import TensorBoardSink
+from finetune_monitor.sinks.tensorboard import TensorBoardSink, event_folder
 from finetune_monitor.sinks.wandb import WandbSink
 from support.runs import CEILING, NOTICE, evaluation, images, run_info, wait_for_the_next_second
 
@@ -45,9 +45,9 @@ def test_losses_and_scores_stand_in_one_tensorboard_folder(tmp_path):
     run(sinks, accelerator, tmp_path, [0, 300], 0.1)
     accelerator.log({"loss": 0.5}, step=301)
     accelerator.end_training()
-    assert points(tmp_path / "tensorboard", "face_similarity") == [(0, 0.115), (300, 0.115)]
-    assert points(tmp_path / "tensorboard", "loss") == [(0, 0.1), (300, 0.1), (301, 0.5)]
-    assert [path.name for path in (tmp_path / "tensorboard").iterdir() if path.is_dir()] == []
+    assert points(event_folder(tmp_path), "face_similarity") == [(0, 0.115), (300, 0.115)]
+    assert points(event_folder(tmp_path), "loss") == [(0, 0.1), (300, 0.1), (301, 0.5)]
+    assert [path.name for path in event_folder(tmp_path).iterdir() if path.is_dir()] == ["best"]
 
 
 def test_a_resume_hides_losses_and_scores_after_the_checkpoint(tmp_path):
@@ -57,7 +57,7 @@ def test_a_resume_hides_losses_and_scores_after_the_checkpoint(tmp_path):
     second = Accelerator(cpu=True)
     run(start_sinks(second, tmp_path, {TensorBoardSink: {}}, 450), second, tmp_path, [600], 0.2, resume_step=450)
     second.end_training()
-    assert points(tmp_path / "tensorboard", "loss") == [(0, 0.1), (300, 0.1), (600, 0.2)]
+    assert points(event_folder(tmp_path), "loss") == [(0, 0.1), (300, 0.1), (600, 0.2)]
     first.end_training()
 
 

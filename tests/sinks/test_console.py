@@ -46,18 +46,35 @@ def test_a_narrow_terminal_gets_two_lines_an_evaluation(tmp_path):
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_scores_that_do_not_fit_go_into_further_tables(tmp_path, terminal):
-    record = RunRecord(tmp_path, GRID)
-    record.begin(RUN, None, None)
+def test_there_is_one_table_and_it_is_no_wider_than_a_terminal(tmp_path, terminal):
+    many_scores(tmp_path)
+    text = printed(tmp_path, 80, terminal)
+    lines = [line for line in text.splitlines() if "│" in line or "┃" in line]
+    assert all(len(line) <= 80 for line in lines)
+    assert len(re.findall(r"^│\s+300 ", text, re.MULTILINE)) == 1
+    assert f"Not in the table: 21 scores; print all with finetune-monitor show --all {tmp_path}\n" in text
+
+
+def test_the_table_has_the_score_that_decides_and_those_that_sounded_an_alarm(tmp_path):
+    many_scores(tmp_path)
+    text = printed(tmp_path)
+    assert re.findall(r"score \d+", next(line for line in text.splitlines() if line.startswith("┃"))) == [
+        "score 0",
+        "score 7",
+        "score 20",
+    ]
+
+
+def many_scores(folder) -> None:
+    """A run with two evaluations of 24 scores; the eighth decides, and the alarm of another one sounds."""
+    record = RunRecord(folder, GRID)
+    metrics = {f"score_{i}": {"higher_is_better": True, "bounds": (-1.0, 9.0)} for i in range(24)}
+    columns = {"score_20": {"role": "score", "alarm": 9.0, "says": "it is low"}}
+    record.begin({**RUN, "metrics": metrics, "columns": columns, "best_metric": "score_7"}, None, None)
     scores = {f"score_{i}": Estimate(0.1 * i, 0.05 * i, 0.15 * i, 4, 0) for i in range(24)}
     for step in (0, 300):
-        record.append(replace(evaluation(step, 0.4), scores=scores))
+        record.append(replace(evaluation(step, 0.4), scores=scores, alarms=("score_20",) if step else ()))
     record.close()
-    table = printed(tmp_path, 90, terminal).split("The 95% intervals")[0]
-    lines = [line for line in table.splitlines() if "│" in line or "┃" in line]
-    assert all(len(line) <= (90 if terminal else 160) for line in lines)
-    assert all(f"score {i}" in table for i in range(24))
-    assert len(re.findall(r"^│\s+300 ", table, re.MULTILINE)) > 1
 
 
 @pytest.mark.parametrize("reason", list(StopReason))
@@ -144,7 +161,7 @@ def starred_run(folder) -> None:
 
 def test_stars_stand_in_a_column_beside_their_score(tmp_path):
     starred_run(tmp_path)
-    text = printed(tmp_path)
+    text = printed(tmp_path, 160, terminal=True)
     assert re.search(r"step . +face similarity . +stars . +faces found . +aesthetic . +stars ", text)
     assert re.search(r" 300 . 0\.415 \[0\.\d{3}, 0\.\d{3}\] . 3\.50 \[3\.25, 3\.75\] . ", text)
     assert re.search(r"   0 . +- . +- . ", text)

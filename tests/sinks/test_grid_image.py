@@ -10,12 +10,17 @@ from finetune_monitor.record.evaluation import Evaluation, ScoredImage, summariz
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.sinks.grid_image import (
     GRID_WIDTH,
+    LARGE_SHARE,
     LARGEST,
+    MARGIN,
     SMALLEST,
+    TILE,
     Line,
     _caption,
+    _fitting_size,
     _font,
     _headings,
+    _large,
     _shorten,
     _wrap,
     grid_image,
@@ -100,6 +105,29 @@ def test_the_grid_tells_scores_and_stars_in_the_words_of_the_console():
     found = _headings(Evaluation(5, None, 0.0, summarize(images, {}), images), GRADED, [NOTICE])
     assert found == ["step 5", "a 0.500 = 3.50 stars", NOTICE]
     assert _headings(Evaluation(5, None, 0.0, {}, images), GRADED, []) == ["step 5", "nothing measured"]
+
+
+def test_the_score_that_decides_can_be_read_where_tensorboard_shows_the_image_small():
+    cells = PromptGrid(["a"], seeds=tuple(range(6))).cells
+    scores = ({"a": 0.25}, *[{"a": math.nan, "faces_found": 0.0}] * 5)
+    rows = tuple(ScoredImage(cell, None, found) for cell, found in zip(cells, scores, strict=True))
+    columns = {"a": ScoreColumn(), "faces_found": COLUMNS["faces_found"]}
+    captions = [_caption(row, columns, "a") for row in rows]
+    assert captions[0][0] == Line("", "0.25", is_large=True)
+    assert captions[1][0] == Line("", "no face", True, True)
+    width, cell = 6 * (SMALLEST + MARGIN) + MARGIN, SMALLEST
+    size = _fitting_size(captions, _large(width, cell), cell)
+    assert size * TILE / width > 9  # pixels
+    assert _font("no face", size).getlength("no face") <= cell
+
+
+def test_large_text_stays_a_caption_however_many_images_stand_in_a_row():
+    assert _large(40 * SMALLEST, SMALLEST) == SMALLEST // LARGE_SHARE
+
+
+def test_the_grid_begins_with_the_score_that_decides():
+    assert _headings(evaluation(5), COLUMNS, [], "face_similarity")[0] == "step 5: face_similarity 0.515"
+    assert _headings(evaluation(5, faces=0), COLUMNS, [], "face_similarity")[0] == "step 5"
 
 
 @pytest.mark.parametrize("seeds", [1, 4, 40])

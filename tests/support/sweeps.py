@@ -101,11 +101,15 @@ def log(path: Path, name: str) -> str:
     return (path.parent / "sweep/logs" / f"{name}.log").read_text()
 
 
+TRAINS = "\ntraining: "
+"""What a training prints right before its first step."""
+
+
 def begun_at(path: Path, name: str) -> list[int]:
-    """The step at which each attempt at a trial began to train, by its progress bar."""
+    """The step at which each attempt at a trial began to train, by its first lines."""
     attempts = re.split(r"--- \d{4}-\d\d-\d\dT", log(path, name))[1:]  # a killed one leaves half a line
-    found = [re.search(r"training:[^\r]*?(\d+)/\d+ \[00:00<\?", text) for text in attempts]
-    return [int(match[1]) for match in found if match]
+    found = [re.search(r"^output: .*?(?:resuming at step (\d+))?$", text, re.M) for text in attempts if TRAINS in text]
+    return [int(match[1] or 0) for match in found if match]
 
 
 def end(process: subprocess.Popen) -> None:

@@ -23,7 +23,7 @@ TRAININGS = [path for path in sorted(CONFIGS.glob("*.yaml")) if not path.name.st
 @pytest.mark.parametrize("path", TRAININGS, ids=lambda path: path.name)
 def test_the_configs_that_we_ship_are_valid_and_open_with_their_command(path):
     load_config(path)
-    assert path.read_text().startswith(f"# accelerate launch train.py --config configs/{path.name}")
+    assert path.read_text().startswith(f"# finetune-monitor train --config configs/{path.name}")
 
 
 def test_overrides_are_yaml_values_at_dotted_keys():

@@ -18,6 +18,7 @@ from finetune_monitor.base.files import sha256
 from finetune_monitor.metrics.face_similarity import HELD_OUT
 from finetune_monitor.record.history import read_run
 from finetune_monitor.sinks.console import print_summary
+from finetune_monitor.sinks.tensorboard import event_folder
 from finetune_monitor.training.config import DataConfig, load_config
 from finetune_monitor.training.photos import ChosenPhotos, choose_photos
 from finetune_monitor.training.run import run
@@ -204,7 +205,7 @@ def test_a_run_records_shows_and_stops_by_the_held_out_photos(train, five, capfd
     assert all(math.isnan(image.scores[HELD_OUT]) for image in history.evaluations[0].images)
     assert set(history.ceilings) == {"face_similarity", HELD_OUT}
     assert len(list((folder / "references").glob("*.webp"))) == 5
-    [charts] = EventAccumulator(str(folder / "tensorboard")).Reload().Tensors("custom_scalars__config__")
+    [charts] = EventAccumulator(str(event_folder(folder))).Reload().Tensors("custom_scalars__config__")
     assert f"interval/{HELD_OUT}/low".encode() in charts.tensor_proto.string_val[0]
     tables = list(folder.glob("wandb/offline-run-*/files/media/table/*images*.json"))
     assert tables

@@ -1,0 +1,48 @@
+"""What a training says before it starts."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from finetune_monitor.training.config import load_config
+from finetune_monitor.training.start_lines import before_loading, before_training
+from support.places import ROOT
+
+
+def config(*overrides: str):
+    return load_config(ROOT / "configs/demo.yaml", overrides)
+
+
+def test_it_says_on_what_it_trains_and_where_to_look():
+    lines = list(before_loading(config("output_dir=my run"), 6, torch.device("cpu"), 0))
+    assert [line.partition(":")[0].strip() for line in lines[:5]] == ["model", "photos", "device", "output", "watch"]
+    assert lines[1] == "photos:    6 in assets/demo/photos/astronaut, and 24 class images in runs/demo-class-images"
+    assert lines[2].startswith("device:    cpu (")
+    assert lines[2].endswith("), fp32")
+    assert lines[3] == "output:    my run"
+    assert lines[4] == "watch:     tensorboard --logdir 'my run/tensorboard' --samples_per_plugin images=1000"
+    assert lines[5] == f"           {Path('my run/page/index.html')} (after the first evaluation)"
+
+
+def test_a_resumed_run_says_where():
+    lines = list(before_loading(config(), 6, torch.device("cpu"), 150))
+    assert lines[3] == "output:    runs/demo, resuming at step 150"
+
+
+def test_without_the_monitor_there_is_nowhere_to_look():
+    lines = list(before_loading(config("monitor.enabled=false"), 6, torch.device("cpu"), 0))
+    assert len(lines) == 4
+    assert before_training(config("monitor.enabled=false"), 1, 1).endswith("without evaluations")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ((), "LoRA of rank 32 for the UNet: 1,000 of 5,000 parameters; 600 steps of 4 photos, evaluated every 50"),
+        (("train.method=full", "train.text_encoder=true"), "all weights of the UNet and the text encoder: 1,000 of"),
+        (("train.batch_size=1", "train.gradient_accumulation=1", "train.max_steps=3000"), "; 3,000 steps of 1 photo,"),
+    ],
+)
+def test_it_says_what_it_trains_and_for_how_long(overrides, said):
+    assert said in before_training(config(*overrides), 1000, 4000)
