@@ -4,9 +4,10 @@
 
 const CROWDED = 30; // evaluations from which points are small
 
+// The main scores, and every other one on request or if its alarm sounds in the chosen run.
 function chartMetrics() {
   const isWide = choices.get("side") === "1";
-  return page.manifest.metrics.filter((metric) => metric.main || isWide);
+  return page.manifest.metrics.filter((metric) => metric.main || isWide || soundingInWords(chosenRun(), metric) !== "");
 }
 
 function drawCurves() {
