@@ -59,7 +59,7 @@ function runsChart(metric, runs) {
     nothing: own.some((run) => run.scores[metric.name].mean.some(isNumber)) ? "" : "Not measured in any evaluation.",
     layout: {
       xaxis: timeAxis(across, ordered.flatMap(positionsOf)),
-      yaxis: axis(metric.unit.replaceAll("-", "−"), { range: rangeOf(valuesShown(ordered, metric, levels, alarms), endsShown(ordered, metric)) }),
+      yaxis: axis(metric.unit.replaceAll("-", "−"), { nticks: 6, range: rangeOf(valuesShown(ordered, metric, levels, alarms), endsShown(ordered, metric)) }),
       shapes: [...levels.map(([y]) => levelShape(y)), ...alarms.map(alarmShape)],
       annotations: [
         ...levels.map(([y, name]) => levelName(y, `${name} ${number(y, metric)}`)),
