@@ -26,7 +26,7 @@ from finetune_monitor.studies.labeling.ratings import Rating, to_csv
 
 ROOT = Path(__file__).parents[1]
 ASSETS, RUNS = ROOT / "assets", ROOT / "runs"
-DEMO, NO_PRIOR, SWEEP, PAGE = (RUNS / name for name in ("demo", "demo-no-prior", "sweep-photos-demo", "demo-page"))
+DEMO, SWEEP = (RUNS / name for name in ("demo", "sweep-photos-demo"))
 
 PORT = 6123
 CLI = ("-m", "finetune_monitor.cli")
@@ -106,10 +106,10 @@ def take_tensorboard(browser: Any) -> None:
 
 
 def take_page(browser: Any) -> None:
-    """One page of the demo with and without prior preservation."""
-    runs = [trained(DEMO), trained(NO_PRIOR, "train.prior_loss_weight=0")]
-    run(*CLI, "report", *(str(each.relative_to(ROOT)) for each in runs), "-o", str(PAGE))
-    shot(browser, (PAGE / "index.html").as_uri(), RUNS / "page.png", (1375, 1125), "#curves svg")
+    """The top of the demo's page."""
+    page = trained(DEMO) / "page"
+    run(*CLI, "report", str(DEMO.relative_to(ROOT)), "-o", str(page))
+    shot(browser, (page / "index.html").as_uri(), RUNS / "page.png", (1440, 1000), "#peek img")
     Image.open(RUNS / "page.png").convert("RGB").save(ASSETS / "report_page.jpg", quality=88)
 
 

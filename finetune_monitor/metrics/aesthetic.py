@@ -79,7 +79,8 @@ class Aesthetic:
             "clip": self._clip.identity,
             "head": {"id": str(head), "sha256": sha256(file)},
         }
-        self._description = Description(weights=weights, notice=metadata.get("notice", ""))
+        own = {name: type(self).columns[type(self).name]}
+        self._description = Description(own, weights=weights, notice=metadata.get("notice", ""))
 
     @classmethod
     def for_run(cls, options: Options, run: RunContext) -> "Aesthetic":

@@ -166,9 +166,7 @@ class Trainer:
                 self._forecast(monitor)
                 progress.advance(1, self._numbers())
                 stop = monitor is not None and not interrupted and monitor.on_step_end(self.step, self.epoch)
-                if (
-                    stop and self._window and not math.isfinite(self._read_loss(monitor))
-                ):  # a person may stop at any step
+                if stop and self._window and not math.isfinite(self._read_loss(monitor)):  # stopped by a person
                     return StopReason.NOT_FINITE
                 if stop and not (monitor and monitor.decision.stop):  # a signal during a pause
                     interrupted = interrupt.asked()

@@ -194,6 +194,17 @@ def test_axes_start_where_the_data_need_it_and_name_their_unit(chromium, page_of
         assert page.evaluate(side) == "share of images, 0 to 1"
 
 
+def test_the_curve_of_a_supporting_score_is_shown_if_its_alarm_sounds(chromium, page_of_ana):
+    alarm = "{level: 0.5, side: 'below', says: 'no face is left', sounds: {100: 'faces_found is 0.2'}}"
+    with opened(chromium, page_of_ana) as page:
+        assert "Faces found" not in texts(page, "#charts strong")
+        page.evaluate(
+            f"page.manifest.written += ' '; page.manifest.runs[0].alarms = {{faces_found: {alarm}}}; redraw()"
+        )
+        assert "Faces found" in texts(page, "#charts strong")
+        assert "Alarm at step 100: no face is left." in texts(page, "#charts .chart-alarm")
+
+
 def test_intervals_are_explained_by_one_hover_or_key(chromium, page_of_ana):
     with opened(chromium, page_of_ana) as page:
         assert not page.is_visible("#interval-words")

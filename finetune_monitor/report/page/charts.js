@@ -4,7 +4,7 @@
 
 const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", "Liberation Sans", sans-serif';
 const CONFIG = { displayModeBar: false, displaylogo: false, responsive: true, doubleClick: "reset", showTips: false };
-const HEIGHT = 250;
+const HEIGHT = 220;
 const LONGEST_NAME = 24; // letters in a legend
 const LONGEST_TICK = 14;
 const FEW = 5; // up to this many series all have an interval band; with more, only the chosen one

@@ -4,9 +4,10 @@
 
 const CROWDED = 30; // evaluations from which points are small
 
+// The main scores, and every other one on request or if its alarm sounds in the chosen run.
 function chartMetrics() {
   const isWide = choices.get("side") === "1";
-  return page.manifest.metrics.filter((metric) => metric.main || isWide);
+  return page.manifest.metrics.filter((metric) => metric.main || isWide || soundingInWords(chosenRun(), metric) !== "");
 }
 
 function drawCurves() {
@@ -58,7 +59,7 @@ function runsChart(metric, runs) {
     nothing: own.some((run) => run.scores[metric.name].mean.some(isNumber)) ? "" : "Not measured in any evaluation.",
     layout: {
       xaxis: timeAxis(across, ordered.flatMap(positionsOf)),
-      yaxis: axis(metric.unit.replaceAll("-", "−"), { range: rangeOf(valuesShown(ordered, metric, levels, alarms), endsShown(ordered, metric)) }),
+      yaxis: axis(metric.unit.replaceAll("-", "−"), { nticks: 6, range: rangeOf(valuesShown(ordered, metric, levels, alarms), endsShown(ordered, metric)) }),
       shapes: [...levels.map(([y]) => levelShape(y)), ...alarms.map(alarmShape)],
       annotations: [
         ...levels.map(([y, name]) => levelName(y, `${name} ${number(y, metric)}`)),

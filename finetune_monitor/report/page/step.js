@@ -30,14 +30,20 @@ function drawPeek(id) {
 }
 
 function fillPeek(panel, run, place) {
-  const scores = page.manifest.metrics.filter((metric) => metric.main && isNumber(estimateAt(run, metric.name, place).mean));
-  const words = scores.map((metric) => `${spoken(metric.name)} ${estimateInWords(estimateAt(run, metric.name, place), metric)}`);
+  const words = decidingMetrics(run).map((metric) => `${spoken(metric.name)} ${estimateInWords(estimateAt(run, metric.name, place), metric)}`);
   const several = page.manifest.runs.length > 1 ? `${run.name}, ` : "";
   const title = element("p", "step-title", "", element("strong", "", several + (several ? stepInWords(run, place) : capital(stepInWords(run, place)))));
   title.append(element("span", "soft", words.join("; ")));
   const alarms = Object.keys(run.alarms).map((name) => alarmWords(run, name, run.steps[place])).filter(Boolean);
   const said = alarms.map((text) => element("p", "chart-alarm", `Alarm: ${text}.`));
   panel.replaceChildren(title, ...said, element("div", "matrix-box", "", matrix(run, place)), stepLinks(run, place));
+}
+
+// The one or two metrics by which steps are chosen.
+function decidingMetrics(run) {
+  const names = run.pareto?.columns ?? [run.best?.metric];
+  const found = metricsOf(run).filter(({ name }) => names.includes(name));
+  return found.length ? found : metricsOf(run).slice(0, 1);
 }
 
 // Prompts in the order of the grid, each with the positions of its images.
