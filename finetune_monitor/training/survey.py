@@ -67,7 +67,7 @@ class View:
     box: the largest face's box, 0 to 1 of the crop's side; None if no face was found, or none was searched.
     embedding: of that face.
     blur: 0 (sharp) to 1, of the face, or of the entire crop.
-    luminance: a row of length 1, so that the product of two is their correlation.
+    luminance: two rows of length 1, of the photo and of its crop; the product of two photos' rows is their correlation.
     shown: the crop for the contact sheet; None for photos beyond its end.
     """
 
@@ -78,7 +78,7 @@ class View:
     box: tuple[float, float, float, float] | None
     embedding: Row | None
     blur: float
-    luminance: Row
+    luminance: tuple[Row, Row]
     shown: Image | None
 
     @property
@@ -134,9 +134,10 @@ class Survey:
 
     @cached_property
     def same(self) -> list[tuple[int, int]]:
-        """Pairs of indices of photos with the same content, also scaled or encoded differently."""
-        rows = np.stack([view.luminance for view in self.views])
-        return [(int(i), int(j)) for i, j in np.argwhere(np.triu(rows @ rows.T > SAME_PHOTO, k=1))]
+        """Pairs of indices of photos with the same content or crop, also scaled or encoded differently."""
+        photos, crops = (np.stack(rows) for rows in zip(*(view.luminance for view in self.views), strict=True))
+        is_same = np.maximum(photos @ photos.T, crops @ crops.T) > SAME_PHOTO
+        return [(int(i), int(j)) for i, j in np.argwhere(np.triu(is_same, k=1))]
 
     @property
     def has_faces(self) -> bool:
@@ -293,7 +294,7 @@ class Surveyor:
             box,
             self.reader.embed([image], faces[:1])[0] if self.reader is not None and faces else None,
             blur(_part(crop, box).convert("L")),
-            _luminance(image),
+            (_luminance(image), _luminance(crop)),
             _shown(crop) if is_shown else None,
         )
 

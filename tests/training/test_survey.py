@@ -87,6 +87,16 @@ def test_a_wide_shot_is_narrowed_to_its_face(folder, reader, survey):
     assert any("b.png (0%)" in each and "set data.crop=face" in each for each in center.warnings)
 
 
+def test_two_cuts_of_one_photo_are_the_same_once_they_are_cropped(reader, tmp_path):
+    wide = Image.new("RGB", (1500, 900), (90, 120, 160))
+    wide.paste(Image.fromarray(astronaut()), (500, 200))
+    wide.paste("red", (1100, 0, 1500, 900))
+    wide.save(tmp_path / "a.png")
+    wide.crop((200, 100, 1200, 800)).save(tmp_path / "b.png")
+    assert surveyed(tmp_path, reader).same == [(0, 1)]
+    assert surveyed(tmp_path, reader, "center").same == []
+
+
 def test_another_person_is_told_from_the_others(survey):
     rows = np.eye(4)[[0, 0, 0, 0, 1]] * 0.8 + np.eye(4)[[2, 2, 2, 2, 3]] * 0.6
     views = [replace(view, embedding=row) for view, row in zip(survey.views, rows, strict=True)]
