@@ -3,7 +3,7 @@
 import json
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,11 +100,13 @@ class Survey:
 
     has_looked: whether faces were searched.
     crop: `face` or `center`.
+    held_out: the luminance of photos that are held out, by name.
     """
 
     views: Sequence[View]
     has_looked: bool
     crop: str
+    held_out: Mapping[str, Row] = field(default_factory=dict)
 
     @property
     def squares(self) -> dict[Path, Square]:
@@ -192,8 +194,21 @@ class Survey:
         if self.same:
             pairs = [f"{self.views[i].name} = {self.views[j].name}" for i, j in self.same]
             yield f"the same photo twice: {some_of(pairs)}; it counts double and is copied sooner; remove one of each"
+        if shared := self._also_held_out():
+            yield (
+                f"held-out photos that are also trained on, scaled or encoded differently: {some_of(shared)}; scores "
+                "on them are those of training photos; remove one of each"
+            )
         if blurred := [view.name for view in self.views if view.blur > BLURRED]:
             yield f"blurred: {some_of(blurred)}; the model learns the blur, too; use sharp photos, or larger files"
+
+    def _also_held_out(self) -> list[str]:
+        return [
+            f"{name} = {view.name}"
+            for name, row in self.held_out.items()
+            for view in self.views
+            if float(row @ view.luminance[0]) > SAME_PHOTO
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """The content of photos.json; it holds no image."""
@@ -294,7 +309,7 @@ class Surveyor:
             box,
             self.reader.embed([image], faces[:1])[0] if self.reader is not None and faces else None,
             blur(_part(crop, box).convert("L")),
-            (_luminance(image), _luminance(crop)),
+            (luminance(image), luminance(crop)),
             _shown(crop) if is_shown else None,
         )
 
@@ -330,7 +345,8 @@ def _blur_down(pixels: Float[np.ndarray, "h w"]) -> float:
     return 1 - float(np.maximum(0, steps - left).sum()) / total if total else 0.0
 
 
-def _luminance(image: Image) -> Row:
+def luminance(image: Image) -> Row:
+    """Brightness without detail, as a row of length 1."""
     row = np.asarray(image.convert("L").resize((SIDE, SIDE), Resampling.BOX), dtype=np.float64).ravel()
     row = row - row.mean()
     length = float(np.linalg.norm(row))
