@@ -156,7 +156,7 @@ PIPELINE = Layout(
     "diffusers layout",
     "model_index.json",
     _missing_parts,
-    "only a training takes a file; convert it once with StableDiffusionPipeline"
+    "only a training takes a file, so convert it once with StableDiffusionPipeline"
     ".from_single_file(FILE).save_pretrained(FOLDER)",
 )
 

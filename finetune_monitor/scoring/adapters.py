@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.text import first_line
 from finetune_monitor.models.adapters import adapted_layers
-from finetune_monitor.models.diffusers_hub import PIPELINE, resolve_hub_model
+from finetune_monitor.models.diffusers_hub import PIPELINE, resolve_hub_model, variant_of
 from finetune_monitor.models.export import ADAPTABLE
 from finetune_monitor.models.kohya import SD2_WIDTH
 from finetune_monitor.scoring.lora_files import FLUX, PEFT_CONFIG, PEFT_PREFIX, SD1, SD2, SD3, SDXL, Base, LoraFile
@@ -45,6 +45,7 @@ def load_base(model: str, dtype: torch.dtype | None, device: torch.device) -> An
     options: dict[str, Any] = {} if dtype is None else {"torch_dtype": dtype}
     if isinstance(found, Path):
         index = _config(found / PIPELINE.marker)
+        options |= {"variant": variant_of(found)}
         options |= {name: None for name, entry in index.items() if entry == [None, None]}  # SD3 without T5
     try:
         pipeline = DiffusionPipeline.from_pretrained(found, use_safetensors=True, **options)

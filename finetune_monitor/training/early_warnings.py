@@ -110,7 +110,7 @@ def about_class_images(survey: Survey, reader: "FaceReader | None", others: Sequ
     known, usual = [view.embedding for view in survey.views if view.embedding is not None], survey.usual_similarity
     if reader is None or usual is None:
         return
-    found = [faces[0] for image in each_image(others[:CHECKED]) if len(faces := reader.read([image])[0])]
+    found = [faces[0] for image in each_image(others[:CHECKED]) if len(faces := reader.read_largest([image])[0])]
     if not found:
         return
     level = ANOTHER_PERSON * usual

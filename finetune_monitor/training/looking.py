@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from finetune_monitor.record.run_directory import CONTACT_SHEET
 from finetune_monitor.training.config import Config
 from finetune_monitor.training.contact_sheet import write_contact_sheet
 from finetune_monitor.training.photos import ChosenPhotos
-from finetune_monitor.training.survey import Survey, Surveyor, recorded_squares, write_photos
+from finetune_monitor.training.survey import Survey, Surveyor, luminance, recorded_squares, write_photos
 
 if TYPE_CHECKING:
     from finetune_monitor.models.face_reader import FaceReader
@@ -48,8 +48,10 @@ def look(
         survey = surveyor.survey(photos, each_image(chosen.training))
         return Looked(survey, survey.squares)
     references = run.references()
-    survey = surveyor.survey(photos, references.trained.images)
-    return Looked(survey, {**survey.squares, **surveyor.squares(chosen.held_out, references.held_out.images)})
+    others = references.held_out.images
+    rows = {path.name: luminance(image) for path, image in zip(chosen.held_out, others, strict=True)}
+    survey = replace(surveyor.survey(photos, references.trained.images), held_out=rows)
+    return Looked(survey, {**survey.squares, **surveyor.squares(chosen.held_out, others)})
 
 
 def show(output_dir: Path, survey: Survey) -> None:

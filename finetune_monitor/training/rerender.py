@@ -19,7 +19,7 @@ from finetune_monitor.base.images import read_image
 from finetune_monitor.base.paths import Containment
 from finetune_monitor.base.versions import device_name, versions
 from finetune_monitor.models.base_model import BaseModel
-from finetune_monitor.models.diffusers_hub import resolve_hub_model
+from finetune_monitor.models.diffusers_hub import resolve_hub_model, variant_of
 from finetune_monitor.record.grid import Cell, PromptGrid
 from finetune_monitor.record.history import RunHistory, read_run
 from finetune_monitor.record.kept_weights import BEST, LORA_FILE, kept_weights, weights_at
@@ -240,7 +240,9 @@ def _open_others(history: RunHistory, folder: Path | None, notes: tuple[str, ...
             f"{where}: pipeline.name_or_path: found null, expected a folder or a hub id; the pipeline was created in "
             "memory, so the model's location is unknown: add it manually, or choose a step with a complete pipeline"
         )
-    pipeline = kind.from_pretrained(resolve_hub_model(whole or str(name)), use_safetensors=True)
+    found = resolve_hub_model(whole or str(name))
+    variant = variant_of(found) if isinstance(found, Path) else None
+    pipeline = kind.from_pretrained(found, variant=variant, use_safetensors=True)
     pipeline.to(PartialState().device)
     if folder is not None and whole is None:
         _load_lora(pipeline, folder)

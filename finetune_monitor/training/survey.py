@@ -3,7 +3,7 @@
 import json
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +67,7 @@ class View:
     box: the largest face's box, 0 to 1 of the crop's side; None if no face was found, or none was searched.
     embedding: of that face.
     blur: 0 (sharp) to 1, of the face, or of the entire crop.
-    luminance: a row of length 1, so that the product of two is their correlation.
+    luminance: two rows of length 1, of the photo and of its crop; the product of two photos' rows is their correlation.
     shown: the crop for the contact sheet; None for photos beyond its end.
     """
 
@@ -78,7 +78,7 @@ class View:
     box: tuple[float, float, float, float] | None
     embedding: Row | None
     blur: float
-    luminance: Row
+    luminance: tuple[Row, Row]
     shown: Image | None
 
     @property
@@ -100,11 +100,13 @@ class Survey:
 
     has_looked: whether faces were searched.
     crop: `face` or `center`.
+    held_out: the luminance of photos that are held out, by name.
     """
 
     views: Sequence[View]
     has_looked: bool
     crop: str
+    held_out: Mapping[str, Row] = field(default_factory=dict)
 
     @property
     def squares(self) -> dict[Path, Square]:
@@ -134,9 +136,10 @@ class Survey:
 
     @cached_property
     def same(self) -> list[tuple[int, int]]:
-        """Pairs of indices of photos with the same content, also scaled or encoded differently."""
-        rows = np.stack([view.luminance for view in self.views])
-        return [(int(i), int(j)) for i, j in np.argwhere(np.triu(rows @ rows.T > SAME_PHOTO, k=1))]
+        """Pairs of indices of photos with the same content or crop, also scaled or encoded differently."""
+        photos, crops = (np.stack(rows) for rows in zip(*(view.luminance for view in self.views), strict=True))
+        is_same = np.maximum(photos @ photos.T, crops @ crops.T) > SAME_PHOTO
+        return [(int(i), int(j)) for i, j in np.argwhere(np.triu(is_same, k=1))]
 
     @property
     def has_faces(self) -> bool:
@@ -191,8 +194,21 @@ class Survey:
         if self.same:
             pairs = [f"{self.views[i].name} = {self.views[j].name}" for i, j in self.same]
             yield f"the same photo twice: {some_of(pairs)}; it counts double and is copied sooner; remove one of each"
+        if shared := self._also_held_out():
+            yield (
+                f"held-out photos that are also trained on, scaled or encoded differently: {some_of(shared)}; scores "
+                "on them are those of training photos; remove one of each"
+            )
         if blurred := [view.name for view in self.views if view.blur > BLURRED]:
             yield f"blurred: {some_of(blurred)}; the model learns the blur, too; use sharp photos, or larger files"
+
+    def _also_held_out(self) -> list[str]:
+        return [
+            f"{name} = {view.name}"
+            for name, row in self.held_out.items()
+            for view in self.views
+            if float(row @ view.luminance[0]) > SAME_PHOTO
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """The content of photos.json; it holds no image."""
@@ -293,7 +309,7 @@ class Surveyor:
             box,
             self.reader.embed([image], faces[:1])[0] if self.reader is not None and faces else None,
             blur(_part(crop, box).convert("L")),
-            _luminance(image),
+            (luminance(image), luminance(crop)),
             _shown(crop) if is_shown else None,
         )
 
@@ -329,7 +345,8 @@ def _blur_down(pixels: Float[np.ndarray, "h w"]) -> float:
     return 1 - float(np.maximum(0, steps - left).sum()) / total if total else 0.0
 
 
-def _luminance(image: Image) -> Row:
+def luminance(image: Image) -> Row:
+    """Brightness without detail, as a row of length 1."""
     row = np.asarray(image.convert("L").resize((SIDE, SIDE), Resampling.BOX), dtype=np.float64).ravel()
     row = row - row.mean()
     length = float(np.linalg.norm(row))

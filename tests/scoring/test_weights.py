@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from finetune_monitor.cli import main
 from finetune_monitor.models.export import export_weights
 from finetune_monitor.record.history import read_run
+from finetune_monitor.scoring.adapters import load_base
 from support import scoring, tiny
 from support.scoring import score, write_config
 from support.scripted import add_lora, trained
@@ -216,3 +217,8 @@ def test_the_prompts_stay_when_files_with_other_words_appear(here, tiny_model, p
         assert score(*arguments) == 0
     assert read_run(here / "out").grid.prompts == read_run(here / "out/a-1").grid.prompts
     assert read_run(here / "out").grid.prompts[0] == "a photo of b person"
+
+
+def test_a_base_model_with_only_the_fp16_variant_is_loaded(tmp_path):
+    tiny.stable_diffusion().to(torch.float16).save_pretrained(tmp_path / "half", variant="fp16")
+    assert load_base(str(tmp_path / "half"), None, torch.device("cpu")).unet.config.cross_attention_dim == 16

@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.evaluation import RunSummary, StopReason
+from finetune_monitor.record.run_directory import CONTACT_SHEET
 from finetune_monitor.sinks import Sink
 from finetune_monitor.sinks.tensorboard import FIRST_SETTINGS, TensorBoardSink, _shortened, event_folder
 from support.runs import ALARMED, CEILING, GRID, NOTICE, evaluation, images, run_info, wait_for_the_next_second
@@ -93,6 +94,18 @@ def test_one_strip_a_prompt_and_the_whole_grid(tmp_path):
         found = events.Images(tag)
         assert [event.step for event in found] == [0, 300]
         assert Image.open(io.BytesIO(found[1].encoded_image_string)).size == (found[1].width, found[1].height)
+
+
+def test_the_contact_sheet_of_a_new_run_stands_at_its_first_step(tmp_path):
+    Image.new("RGB", (300, 200), "red").save(tmp_path / CONTACT_SHEET)
+    write(TensorBoardSink(), tmp_path, [evaluation(0), evaluation(300)])
+    [sheet] = read(tmp_path / "tensorboard").Images("photos")
+    assert (sheet.step, sheet.width, sheet.height) == (0, 300, 200)
+    resumed = tmp_path / "resumed"
+    resumed.mkdir()
+    (tmp_path / CONTACT_SHEET).rename(resumed / CONTACT_SHEET)
+    write(TensorBoardSink(), resumed, [evaluation(600)], resume_step=300)
+    assert "photos" not in read(resumed / "tensorboard").Tags()["images"]
 
 
 def test_notices_and_config_are_texts_without_secrets(tmp_path):

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 import wandb
+from PIL import Image
 from wandb.proto import wandb_internal_pb2
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.evaluation import Evaluation, RunSummary, StopReason
+from finetune_monitor.record.run_directory import CONTACT_SHEET
 from finetune_monitor.record.run_record import RunRecord
 from finetune_monitor.sinks import Sink
 from finetune_monitor.sinks.wandb import STEP, WandbSink, init_arguments
@@ -107,6 +109,14 @@ def test_an_offline_run_holds_curves_config_summary_and_tables(tmp_path):
     assert round(summary["best/face_similarity"], 3) == 0.415
     run = [record.run for record in records(tmp_path) if record.HasField("run")][-1]
     assert (run.project, run.notes) == ("finetune-monitor", NOTICE)
+
+
+@pytest.mark.parametrize("images", [True, False])
+def test_the_contact_sheet_is_logged_unless_images_stay_out(tmp_path, images):
+    Image.new("RGB", (300, 200), "red").save(tmp_path / CONTACT_SHEET)
+    write(tmp_path, [evaluation(0)], WandbSink(images=images))
+    found = [row for row in history(tmp_path) if any(key.startswith("photos") for key in row)]
+    assert [row[STEP] for row in found] == ([0] if images else [])
 
 
 def test_one_row_an_image_for_each_evaluation_and_all_at_the_end(tmp_path):

@@ -68,7 +68,7 @@ class Faces:
     def __init__(self, row):
         self.row = row
 
-    def read(self, images):
+    def read_largest(self, images):
         return [self.row[None] for _ in images]
 
 

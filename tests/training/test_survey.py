@@ -18,7 +18,7 @@ from finetune_monitor.training.contact_sheet import contact_sheet
 from finetune_monitor.training.crops import SMALL_FACE
 from finetune_monitor.training.looking import show
 from finetune_monitor.training.photos import TrainingPhoto
-from finetune_monitor.training.survey import Survey, Surveyor, blur, recorded_squares
+from finetune_monitor.training.survey import Survey, Surveyor, blur, luminance, recorded_squares
 
 PROMPT = "a photo of sks person"
 
@@ -85,6 +85,22 @@ def test_a_wide_shot_is_narrowed_to_its_face(folder, reader, survey):
     assert center.views[1].square == (350, 0, 700)
     assert "small face" in center.marks(1)
     assert any("b.png (0%)" in each and "set data.crop=face" in each for each in center.warnings)
+
+
+def test_a_held_out_photo_that_is_trained_on_in_another_size_is_said(survey, folder):
+    kept = {"small.jpg": luminance(Image.open(folder / "a.png").convert("RGB").resize((90, 90)))}
+    said = "\n".join(replace(survey, held_out=kept).warnings)
+    assert "held-out photos that are also trained on, scaled or encoded differently: small.jpg = a.png" in said
+
+
+def test_two_cuts_of_one_photo_are_the_same_once_they_are_cropped(reader, tmp_path):
+    wide = Image.new("RGB", (1500, 900), (90, 120, 160))
+    wide.paste(Image.fromarray(astronaut()), (500, 200))
+    wide.paste("red", (1100, 0, 1500, 900))
+    wide.save(tmp_path / "a.png")
+    wide.crop((200, 100, 1200, 800)).save(tmp_path / "b.png")
+    assert surveyed(tmp_path, reader).same == [(0, 1)]
+    assert surveyed(tmp_path, reader, "center").same == []
 
 
 def test_another_person_is_told_from_the_others(survey):
