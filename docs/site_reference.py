@@ -12,7 +12,7 @@ from finetune_monitor.base.sections import Section
 from finetune_monitor.cli import make_parser
 from finetune_monitor.sweep.spec import SweepConfig
 from finetune_monitor.training.config import Config
-from finetune_monitor.training.describe import Key, keys_of, rule_sections
+from finetune_monitor.training.describe import Key, hook_sections, keys_of, rule_sections
 
 REQUIRED = "required"
 
@@ -66,6 +66,14 @@ def rule_keys() -> str:
     )
 
 
+def hook_keys() -> str:
+    """A section for each hook with options."""
+    return "\n\n".join(
+        f"### `{name}`\n\n{_table([key for key in keys_of(section) if key.name != 'hook'])}"
+        for name, section in hook_sections().items()
+    )
+
+
 def sweep_keys() -> str:
     """A section for each part of a sweep."""
     return "\n\n".join(_sections(SweepConfig, "sweep"))
@@ -76,7 +84,7 @@ def commands() -> str:
     return "\n\n".join(_commands(make_parser()))
 
 
-PARTS = {"config": config_keys, "rules": rule_keys, "sweep": sweep_keys, "commands": commands}
+PARTS = {"config": config_keys, "rules": rule_keys, "hooks": hook_keys, "sweep": sweep_keys, "commands": commands}
 
 
 def _sections(section: type[Section], title: str) -> Iterator[str]:

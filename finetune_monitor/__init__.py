@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from finetune_monitor.metrics.thresholds import read_thresholds as read_thresholds
     from finetune_monitor.models.clip import ClipEncoder as ClipEncoder
     from finetune_monitor.monitor.callback import FinetuneMonitor as FinetuneMonitor
+    from finetune_monitor.monitor.hooks.command import RunCommand as RunCommand
+    from finetune_monitor.monitor.hooks.webhook import Webhook as Webhook
     from finetune_monitor.monitor.rules.divergence import Divergence as Divergence
     from finetune_monitor.monitor.rules.guard import Guard as Guard
     from finetune_monitor.monitor.rules.patience import Patience as Patience
@@ -36,6 +38,8 @@ _HOME = {
     "Guard": "monitor.rules.guard",
     "Plateau": "monitor.rules.plateau",
     "Target": "monitor.rules.target",
+    "RunCommand": "monitor.hooks.command",
+    "Webhook": "monitor.hooks.webhook",
     "Patience": "monitor.rules.patience",
     "PromptGrid": "record.grid",
     "ReportPage": "report.sink",

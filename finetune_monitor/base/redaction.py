@@ -27,6 +27,9 @@ _PAIR = re.compile(
 )
 _BEARER = re.compile(r"(\b(?:bearer|basic)\s+)(?=\S*\d)[\w.~+/=-]{8,}", re.I)
 
+_ADDRESS = re.compile(r"(\burl[\"']?\s*[:=]\s*[\"']?https?://[^/\s\"'?#]+[/?#])[^\s\"']+", re.I)
+"""An address, such as that of a webhook, behind its key; whoever knows it may send there."""
+
 _SHAPES = (
     r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]*-----|\Z)",
     r"(?<=://)[^/\s@]+(?=@)",  # user, password or token in an address
@@ -48,13 +51,24 @@ _NOT_USED = frozenset(
 
 def redacted(values: Mapping[str, Any]) -> dict[str, Any]:
     """A copy without anything that looks like a secret by its key (`hub.token`), as `key=value`, or by its shape."""
-    return {key: _blank(value) if _names_secret(str(key)) else _without_secrets(value) for key, value in values.items()}
+    return {key: _redacted_value(str(key), value) for key, value in values.items()}
+
+
+def hidden_address(url: str) -> str:
+    """An address without anything but its host."""
+    return _ADDRESS.sub(rf"\g<1>{REDACTED}", without_secrets(f"url={url}")).removeprefix("url=")
+
+
+def _redacted_value(key: str, value: Any) -> Any:
+    if key.lower() == "url" and isinstance(value, str):
+        return hidden_address(value)
+    return _blank(value) if _names_secret(key) else _without_secrets(value)
 
 
 @lru_cache(256)
 def without_secrets(text: str) -> str:
     """The text without anything that looks like a secret."""
-    for named in (_FLAG, _PAIR, _BEARER):
+    for named in (_FLAG, _PAIR, _BEARER, _ADDRESS):
         text = named.sub(rf"\g<1>{REDACTED}", text)
     for shape in _shapes():
         text = shape.sub(REDACTED, text)

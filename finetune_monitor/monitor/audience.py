@@ -23,13 +23,16 @@ class Audience:
         sinks: those that have been started and have not failed.
     """
 
-    def __init__(self, hooks: Sequence[Hook], code: UserCode, warn: WarnOnce) -> None:
+    def __init__(self, hooks: Sequence[Hook | Sink], code: UserCode, warn: WarnOnce) -> None:
         self.sinks: list[Sink] = []
-        self._hooks, self._code, self._warn = list(hooks), code, warn
+        self._tellers = [hook for hook in hooks if isinstance(hook, Sink)]
+        self._hooks: list[Hook] = [hook for hook in hooks if not isinstance(hook, Sink)]
+        self._code, self._warn = code, warn
 
     def start(self, sinks: Sequence[Sink], run: RunInfo) -> None:
-        self.sinks = list(sinks)
-        for sink in sinks:
+        """Start the sinks, and the hooks with a sink's methods, which come after all sinks."""
+        self.sinks = [*sinks, *self._tellers]
+        for sink in list(self.sinks):
             self._tell(sink, "start", run)
 
     def show(self, evaluation: Evaluation, rendered: Sequence[Image | None]) -> None:
@@ -46,8 +49,9 @@ class Audience:
     def _tell(self, sink: Sink, method: str, *arguments: Any) -> None:
         def failed(why: str) -> None:
             self.sinks = [other for other in self.sinks if other is not sink]
+            kind = "hook" if sink in self._tellers else "sink"
             name = name_of(sink)
-            self._warn(f"sink {name}", f"sink {name} failed and is turned off for the rest of the run: {why}")
+            self._warn(f"{kind} {name}", f"{kind} {name} failed and is turned off for the rest of the run: {why}")
 
         with private():
             self._code.call(lambda: getattr(sink, method)(*arguments), failed)

@@ -86,7 +86,8 @@ class FinetuneMonitor:
             it), "pareto" (those that no other step beats in two scores), or "last N"; what may become the best is
             always kept. "auto": "all" for a LoRA, "best" for a complete pipeline.
         hooks: called on the first process with every evaluation and the decision after it, once both are recorded and
-            shown; return values are ignored, and a hook that fails is turned off with a warning.
+            shown; return values are ignored, and a hook that fails is turned off with a warning. Or objects that are
+            told of alarms, new best steps, and the end, too: `RunCommand` and `Webhook`, or any with a sink's methods.
         autocast: the precision to render in; pass that of the training loop if it uses autocast.
         live_weights: a context manager that swaps in the weights to evaluate (such as an EMA) and restores the others.
         hparams: flat training settings, shown by the trackers.
@@ -124,7 +125,7 @@ class FinetuneMonitor:
         *,
         max_overhead: float | None = None,
         keep: str = AUTO,
-        hooks: Sequence[Hook] = (),
+        hooks: Sequence[Hook | Sink] = (),
         autocast: torch.dtype | None = None,
         live_weights: Callable[[], AbstractContextManager[object]] = nullcontext,
         hparams: Mapping[str, Any] | None = None,
@@ -492,6 +493,7 @@ class FinetuneMonitor:
             resume_step,
             self.best_metric,
             self.evaluations,
+            self.record.repeated,
         )
         self._audience.start(sinks, info)
 

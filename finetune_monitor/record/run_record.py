@@ -33,6 +33,7 @@ FIXED_ON_RESUME = ("metrics", "weights", "pipeline")
 class RunRecord:
     """Writes one run directory; holds its lock from construction to `close`, or to the end of the process.
 
+    repeated: evaluations that were recorded after the step from which the run resumes.
     postponed: evaluations that could not be recorded, as on a full disk; they are recorded with the next one.
 
     A second record of the same directory in this process takes over the lock.
@@ -46,6 +47,7 @@ class RunRecord:
         self.grid = grid
         self._evaluations: list[Evaluation] = []
         self.postponed: tuple[Evaluation, ...] = ()
+        self.repeated: tuple[Evaluation, ...] = ()
         make_private(output_dir)
         self._lock = lock(output_dir, takes_over=True)
 
@@ -156,6 +158,7 @@ class RunRecord:
                 "(resume_step)"
             )
         self._evaluations = [found for found in history if resume_step is not None and found.step <= resume_step]
+        self.repeated = tuple(history[len(self._evaluations) :])
         self._rewrite()
 
     def _rewrite(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from PIL.Image import Image
 
-from finetune_monitor.record.alarms import levels_of
+from finetune_monitor.record.alarms import alarms_by_column, levels_of
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.evaluation import Evaluation, RunSummary
 from finetune_monitor.record.pareto import ParetoFront, pareto_front
@@ -26,6 +26,7 @@ class RunInfo:
     resume_step: the step from which an interrupted run resumes; None for a new run.
     best_metric: the column that determines the best step.
     evaluations: those so far, of a run that resumes.
+    repeated: those that a resumed run repeats, as they were recorded before the interruption.
     """
 
     output_dir: Path
@@ -36,6 +37,7 @@ class RunInfo:
     resume_step: int | None = None
     best_metric: str = ""
     evaluations: tuple[Evaluation, ...] = ()
+    repeated: tuple[Evaluation, ...] = ()
 
     @property
     def metrics(self) -> dict[str, ScoreColumn]:
@@ -46,6 +48,20 @@ class RunInfo:
     def sounding(self) -> tuple[str, ...]:
         """The alarms of the last evaluation so far."""
         return self.evaluations[-1].alarms if self.evaluations else ()
+
+    def new_alarms(self, evaluation: Evaluation, sounding: Sequence[str]) -> dict[str, str]:
+        """The texts, by column, of the alarms that start to sound and were not told before an interruption.
+
+        Args:
+            sounding: the alarms of the evaluation before.
+        """
+        told = {name for each in self.repeated if each.step == evaluation.step for name in each.alarms}
+        found = alarms_by_column(evaluation, self.columns)
+        return {name: words for name, words in found.items() if name not in sounding and name not in told}
+
+    def was_told(self, evaluation: Evaluation) -> bool:
+        """Whether its step was found to be the best before an interruption, too."""
+        return any(each.step == evaluation.step == each.decision.best_step for each in self.repeated)
 
     @property
     def levels(self) -> dict[str, dict[str, float]]:

@@ -16,7 +16,6 @@ from finetune_monitor.base.files import read_regular, write_atomic
 from finetune_monitor.base.paths import Containment
 from finetune_monitor.base.redaction import redacted
 from finetune_monitor.base.text import caption
-from finetune_monitor.record.alarms import alarms_by_column
 from finetune_monitor.record.evaluation import Evaluation, RunSummary, ScoredImage, measured_means
 from finetune_monitor.sinks import RunInfo, front_so_far, scalars
 from finetune_monitor.sinks.contact_sheet import TAG as PHOTOS
@@ -205,11 +204,10 @@ class WandbSink:
             self._run.notes = "\n".join(filter(None, [said, *new]))
 
     def _alert(self, evaluation: Evaluation) -> None:
-        """Send one alert for each alarm that starts to sound."""
-        for name, words in alarms_by_column(evaluation, self._run_info.columns).items():
-            if name not in self._sounding:
-                title = f"alarm at step {evaluation.step}: {name}"[:TITLE_CHARACTERS]
-                self._run.alert(title=title, text=words, level=self._wandb.AlertLevel.WARN)
+        """Send one alert for each alarm that starts to sound, but not again after an interruption."""
+        for name, words in self._run_info.new_alarms(evaluation, self._sounding).items():
+            title = f"alarm at step {evaluation.step}: {name}"[:TITLE_CHARACTERS]
+            self._run.alert(title=title, text=words, level=self._wandb.AlertLevel.WARN)
         self._sounding = evaluation.alarms
 
     def _pareto(self, evaluation: Evaluation) -> dict[str, Any]:

@@ -40,21 +40,23 @@ from finetune_monitor.monitor.stopping import StoppingRule, problems_of_rule
 from finetune_monitor.record.columns import ScoreColumn, stars_of
 from finetune_monitor.record.evaluation import Decision, Evaluation
 from finetune_monitor.record.grid import DEFAULT_SAMPLER, PromptGrid
+from finetune_monitor.sinks import Sink
 from finetune_monitor.training.own import (
+    HOOK,
     RULE,
     Reading,
     Unread,
-    checked_hook,
     classes_of,
     columns_of,
     metric_section,
     options_in,
+    read_hook,
     rule_section,
     sink_section,
     with_reading,
 )
 from finetune_monitor.training.photo_folder import list_photos
-from finetune_monitor.training.registry import METRICS, RULES, SINKS
+from finetune_monitor.training.registry import HOOKS, METRICS, RULES, SINKS
 from finetune_monitor.training.shipped import shipped, with_shipped
 
 DEFAULT_RULE = Plateau.name
@@ -281,9 +283,6 @@ Keep = Annotated[
     str, AfterValidator(checked_keep), WithJsonSchema({"type": "string", "pattern": f"^({KEEP_PATTERN})$"})
 ]
 
-Hook = Annotated[str, AfterValidator(with_reading(checked_hook))]
-
-
 if TYPE_CHECKING:
     from finetune_monitor.models.base_model import BaseModel
 
@@ -297,6 +296,8 @@ if TYPE_CHECKING:
     class RuleConfig(Section, Plateau):
         rule: str
 
+    HookConfig = str | Section
+
 else:
     # The size is data.resolution; models trained here never use flow matching, which has its own sampler.
     GridConfig = section_of_options(
@@ -309,6 +310,7 @@ else:
     MetricsConfig = choices("MetricsConfig", METRICS.classes, with_reading(metric_section), meanings_of)
     SinksConfig = choices("SinksConfig", SINKS.classes, with_reading(sink_section), meanings_of)
     RuleConfig = Annotated[Any, PlainValidator(with_reading(_rule))]
+    HookConfig = Annotated[Any, PlainValidator(with_reading(read_hook))]
 
 
 class MonitorConfig(Section):
@@ -339,9 +341,10 @@ class MonitorConfig(Section):
         SinksConfig(tensorboard={}),
         description="Where evaluations are shown; any tracker of Accelerate is one, too, by its name.",
     )
-    hooks: list[Hook] = Field(
+    hooks: list[HookConfig] = Field(
         [],
-        description="Functions, as module:name, called as on_evaluation(evaluation, decision) after each evaluation.",
+        description="Who is told of events: functions, as module:name, called as on_evaluation(evaluation, decision) "
+        "after each evaluation; commands and webhooks, as sections with hook: command or hook: webhook.",
     )
     evaluation_timeout: float | None = Field(
         None,
@@ -376,9 +379,13 @@ class MonitorConfig(Section):
         return [RULES.find(getattr(section, RULE))(**options_in(section, RULE)) for section in read]
 
     @property
-    def callables(self) -> list[Callable[[Evaluation, Decision], object]]:
-        """The hooks that the config names."""
-        return [imported(place) for place in self.hooks]
+    def made_hooks(self) -> list[Callable[[Evaluation, Decision], object] | Sink]:
+        """The hooks that the config names, except those that were not imported."""
+        read = [hook for hook in self.hooks if not isinstance(hook, Unread)]
+        return [
+            imported(hook) if isinstance(hook, str) else HOOKS[getattr(hook, HOOK)](**options_in(hook, HOOK))
+            for hook in read
+        ]
 
     @property
     def is_read(self) -> bool:

@@ -12,14 +12,17 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from finetune_monitor.base.sections import Section, section_of_options, sections_of
 from finetune_monitor.training.config import DEFAULT_RULE, Config, meanings_of
-from finetune_monitor.training.own import RULE
-from finetune_monitor.training.registry import RULES
+from finetune_monitor.training.own import HOOK, RULE, hook_section
+from finetune_monitor.training.registry import HOOKS, RULES
 
-STOPPING = "monitor.stopping"
+STOPPING, HOOKED = "monitor.stopping", "monitor.hooks"
 
 HEADER = """\
 # Every key of a config with its default, and a comment that explains it. Sections that are off are
 # commented out. Required keys, and keys that they need, have example values."""
+
+HOOK_EXAMPLES = {"run": ["notify-send", "training"], "url": "https://example.org/hook"}
+"""Values of hooks' required keys to start from."""
 
 WIDTH = 100
 """Characters in a line of a comment."""
@@ -100,14 +103,22 @@ def _rule_section(name: str, kind: type) -> type[Section]:
     return section_of_options(kind, meanings=meanings_of(kind), **key)
 
 
+def hook_sections() -> dict[str, type[Section]]:
+    """By hook, the section of one in `monitor.hooks`."""
+    return {name: hook_section(name) for name in HOOKS}
+
+
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of a config; it checks no options of metrics, rules and sinks of the user's own."""
     schema = schema_of(Config, "config")
     rules = {f"Rule{name}": each.model_json_schema(schema_generator=_Schema) for name, each in rule_sections().items()}
     own = {"type": "object", "required": [RULE], "properties": {RULE: {"type": "string", "pattern": ":"}}}
-    choices = [{"$ref": f"#/$defs/{name}"} for name in rules]
-    schema["$defs"] |= rules
-    schema["$defs"]["MonitorConfig"]["properties"]["stopping"]["items"] = {"anyOf": [*choices, own]}
+    hooks = {f"Hook{name}": each.model_json_schema(schema_generator=_Schema) for name, each in hook_sections().items()}
+    place = {"type": "string", "pattern": ":"}
+    schema["$defs"] |= rules | hooks
+    entries = schema["$defs"]["MonitorConfig"]["properties"]
+    entries["stopping"]["items"] = {"anyOf": [*({"$ref": f"#/$defs/{name}"} for name in rules), own]}
+    entries["hooks"]["items"] = {"anyOf": [place, *({"$ref": f"#/$defs/{name}"} for name in hooks)]}
     return schema
 
 
@@ -126,7 +137,8 @@ def commented_config() -> str:
             continue
         if key.is_off:
             off.append(key.name)
-        lines += _lines(key)
+        *comment, value = _lines(key)
+        lines += [*comment, *(_hook_lines() if key.name == HOOKED else []), value]
         if key.name == STOPPING:
             lines += _rule_lines()
     return "\n".join(lines) + "\n"
@@ -153,6 +165,21 @@ def _rule_lines() -> list[str]:
         options = {RULE: name, **{key.name: key.default for key in keys_of(section) if key.name != RULE}}
         found.append(f"    {'' if name == DEFAULT_RULE else '# '}- {_flow(options)}")
     return found
+
+
+def _hook_lines() -> list[str]:
+    """The hooks with options, as comments."""
+    found = []
+    for name, section in hook_sections().items():
+        options = {HOOK: name, **{key.name: _hook_value(key) for key in keys_of(section) if key.name != HOOK}}
+        found.append(f"  # - {_flow(options)}")
+    return found
+
+
+def _hook_value(key: Key) -> Any:
+    if key.is_required:
+        return HOOK_EXAMPLES[key.name]
+    return list(key.default) if isinstance(key.default, tuple) else key.default
 
 
 def _flow(value: Any) -> str:

@@ -14,6 +14,7 @@ from finetune_monitor.base.places import imported, is_place
 from finetune_monitor.base.sections import (
     Choices,
     Section,
+    arguments_of,
     did_you_mean,
     joined,
     nearest,
@@ -26,9 +27,9 @@ from finetune_monitor.base.sections import (
 from finetune_monitor.metrics import Metric, RunContext, said_columns
 from finetune_monitor.metrics.identified import Identified
 from finetune_monitor.record.columns import ScoreColumn
-from finetune_monitor.training.registry import METRICS, RULES, SINKS, Registry
+from finetune_monitor.training.registry import HOOKS, METRICS, RULES, SINKS, Registry
 
-CLASS, RULE = "class", "rule"
+CLASS, RULE, HOOK = "class", "rule", "hook"
 """The keys that name a class."""
 
 METRIC_METHODS, SINK_METHODS, RULE_METHODS = ("score",), ("start", "write", "close"), ("decide",)
@@ -95,6 +96,26 @@ def rule_section(found: Any, reading: Reading, default: str) -> Section:
     section = read_section(_section(kind, RULE, name, RULE), found)
     _try_rule(kind, section)
     return section
+
+
+def read_hook(found: Any, reading: Reading) -> str | Section:
+    """An entry of `monitor.hooks`: the place of a function, or the section of one of the package's hooks."""
+    if isinstance(found, (str, Section)):
+        return found if isinstance(found, Section) else checked_hook(found, reading)
+    if not isinstance(found, Mapping) or found.get(HOOK) not in HOOKS:
+        shown = found.get(HOOK) if isinstance(found, Mapping) else found
+        raise problem(f": found {shown!r}, expected module:name, or a section with hook: {' or '.join(HOOKS)}")
+    if not reading.imports:
+        return Unread.model_validate(found)
+    return read_section(hook_section(found[HOOK]), found)
+
+
+@cache
+def hook_section(name: str) -> type[Section]:
+    """The section of one of the package's hooks."""
+    kind = HOOKS[name]
+    key: dict[str, Any] = {HOOK: (Literal[name], ...)}
+    return section_of_options(kind, meanings=arguments_of(kind), **key)
 
 
 def checked_hook(place: str, reading: Reading) -> str:

@@ -129,6 +129,9 @@ SINKS = Registry(
     {name: AccelerateTracker(name) for name in TRACKERS},
 )
 
+HOOKS = _named("monitor.hooks.command:RunCommand", "monitor.hooks.webhook:Webhook")
+"""Hooks with options; any function of an evaluation and a decision is one, too, by its place."""
+
 RULES = Registry(
     "finetune_monitor.rules",
     _named(

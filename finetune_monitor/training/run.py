@@ -12,7 +12,7 @@ from diffusers import DDPMScheduler, StableDiffusionPipeline
 from finetune_monitor.base import distributed
 from finetune_monitor.base.files import write_atomic
 from finetune_monitor.base.interrupts import Interrupt, watched_signals
-from finetune_monitor.base.redaction import redacted_yaml, without_secrets
+from finetune_monitor.base.redaction import redacted, redacted_yaml, without_secrets
 from finetune_monitor.metrics import Descriptions
 from finetune_monitor.models.export import Label, export_weights
 from finetune_monitor.models.prompts import cut_prompts
@@ -185,7 +185,7 @@ def make_monitor(
         config.monitor.every,
         max_overhead=config.monitor.max_overhead,
         keep=config.monitor.keep,
-        hooks=config.monitor.callables,
+        hooks=config.monitor.made_hooks,
         autocast=PRECISIONS[config.train.mixed_precision],
         live_weights=trainer.trainable.live_weights,
         hparams=config.flat(),
@@ -233,7 +233,7 @@ def _log_changes(config: Config) -> None:
     recorded, unknown = recorded_config(path)
     if unknown:
         logger.warning("%s: ignoring %s, which this version does not know", path, ", ".join(unknown))
-    before, now = recorded.flat(), config.flat()
+    before, now = redacted(recorded.flat()), redacted(config.flat())
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):
             logger.warning("%s: was %s, continuing with %s", key, before.get(key), now.get(key))

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -98,11 +99,13 @@ def test_every_answer_has_the_headers_and_the_page_its_own_policy(client, pages,
 
 def opened(client, identity):
     """The page of a run, once it has been written."""
-    for _ in range(500):
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
         page = client.get(f"/runs/{identity}/", **HERE)
         if b'strip.js" data-written' in page.data:
             return page
         assert b"Writing the page" in page.data
+        time.sleep(0.02)
     raise AssertionError("no page was written")
 
 

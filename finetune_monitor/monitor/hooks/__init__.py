@@ -1,0 +1,1 @@
+"""Hooks that pass events on: to a command, or to an address."""
