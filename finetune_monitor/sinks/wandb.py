@@ -1,5 +1,6 @@
 """Show evaluations in Weights & Biases: curves, the grid, and a table with one row per image."""
 
+import json
 import logging
 import math
 import netrc
@@ -58,6 +59,9 @@ RUN_ID_FILE = Path(FOLDER) / "run-id"
 
 HOST = "api.wandb.ai"
 """The host of W&B's own service, also where wandb calls it by another name."""
+
+ALERTS_FILE = Path(FOLDER) / "alerts.json"
+"""The file in the run directory with the step of the last alert of each alarm."""
 
 MODES: tuple[Mode, ...] = ("online", "offline", "disabled")
 """From the most public to the most private."""
@@ -196,6 +200,7 @@ class WandbSink:
     def start(self, run: RunInfo) -> None:
         """Open the run, or reopen the same run when resuming."""
         self._run_info, self._sounding, self._history = run, run.sounding, run.evaluations
+        self._alerted = {} if run.resume_step is None else _alerted(run.output_dir / ALERTS_FILE)
         self._run = self._given
         if self._run is None:
             with _inside(run.output_dir):
@@ -248,11 +253,13 @@ class WandbSink:
             self._run.notes = "\n".join(filter(None, [said, *new]))
 
     def _alert(self, evaluation: Evaluation) -> None:
-        """Send one alert for each alarm that starts to sound."""
+        """Send one alert for each alarm that starts to sound, but none again for a step that a resumed run repeats."""
         for name, words in alarms_by_column(evaluation, self._run_info.columns).items():
-            if name not in self._sounding:
+            if name not in self._sounding and evaluation.step > self._alerted.get(name, -1):
                 title = f"alarm at step {evaluation.step}: {name}"[:TITLE_CHARACTERS]
                 self._run.alert(title=title, text=words, level=self._wandb.AlertLevel.WARN)
+                self._alerted[name] = evaluation.step
+                write_atomic(self._run_info.output_dir / ALERTS_FILE, json.dumps(self._alerted).encode())
         self._sounding = evaluation.alarms
 
     def _pareto(self, evaluation: Evaluation) -> dict[str, Any]:
@@ -374,6 +381,14 @@ def _is_in_netrc(address: str) -> bool:
         if any(map(found.authenticators, (urlsplit(address).netloc, HOST))):
             return True
     return False
+
+
+def _alerted(file: Path) -> dict[str, int]:
+    """The steps of the last alerts, by alarm; none if the file is missing or damaged."""
+    try:
+        return {str(name): int(step) for name, step in json.loads(read_regular(file)).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def _prompt_key(index: int, prompt: str) -> str:

@@ -350,6 +350,16 @@ def test_a_resume_says_nothing_again_of_an_alarm_that_sounded_before(tmp_path):
     assert alerts(tmp_path) == []
 
 
+@pytest.mark.parametrize(("damaged", "expected"), [(False, [200]), (True, [100, 200])])
+def test_a_step_that_is_repeated_after_a_kill_is_no_alert_again(tmp_path, damaged, expected):
+    write(tmp_path, [sounding(50), sounding(100, "aesthetic")], columns=ALARMED)
+    if damaged:
+        (tmp_path / "wandb/alerts.json").write_text("[")
+    again = [sounding(100, "aesthetic"), sounding(150), sounding(200, "aesthetic")]
+    write(tmp_path, again, columns=ALARMED, evaluations=(sounding(50),), resume_step=50)
+    assert [alert.title for alert in alerts(tmp_path)] == [f"alarm at step {step}: aesthetic" for step in expected]
+
+
 def test_an_alert_has_a_title_that_wandb_takes(tmp_path):
     name = "n" * 80
     columns = {name: ALARMED["aesthetic"]}
