@@ -144,6 +144,11 @@ def stacked(headings: Sequence[tuple[str, int]], strips: Sequence[Image]) -> Ima
     return page
 
 
+def caption_text(scored: ScoredImage, columns: Mapping[str, ScoreColumn]) -> str:
+    """The caption of an image as text: its seed, its marks, and its scores."""
+    return ", ".join(f"{line.left} {line.right}".rstrip() for line in _caption(scored, columns))
+
+
 def _headings(
     evaluation: Evaluation, columns: Mapping[str, ScoreColumn], notices: Sequence[str], metric: str = ""
 ) -> list[str]:

@@ -2,25 +2,29 @@
 
 import logging
 import math
+import netrc
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 from PIL.Image import Image
 
+from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.extras import require
 from finetune_monitor.base.files import read_regular, write_atomic
 from finetune_monitor.base.paths import Containment
-from finetune_monitor.base.redaction import redacted
+from finetune_monitor.base.redaction import redacted, without_secrets
 from finetune_monitor.base.text import caption
 from finetune_monitor.record.evaluation import Evaluation, RunSummary, ScoredImage, measured_means
 from finetune_monitor.sinks import RunInfo, front_so_far, scalars
 from finetune_monitor.sinks.contact_sheet import TAG as PHOTOS
 from finetune_monitor.sinks.contact_sheet import contact_sheet_of
-from finetune_monitor.sinks.grid_image import grid_image
+from finetune_monitor.sinks.grid_image import caption_text, grid_image
 from finetune_monitor.stats.estimate import plain
 
 if TYPE_CHECKING:
@@ -29,6 +33,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Mode = Literal["online", "offline", "disabled"]
+
+LOGINS = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
+"""The variables with which the environment logs in."""
+
+MEDIA = ("grid", "prompts/*")
+"""The keys of images; the panels' sliders have the step that is defined for them."""
+
+LONGEST_KEY = 60
+"""Characters of a prompt in a key."""
 
 STEP = "training_step"
 """The x-axis of every curve; wandb's own step only increases and would drop steps repeated after resuming."""
@@ -41,6 +54,9 @@ FOLDER = "wandb"
 
 RUN_ID_FILE = Path(FOLDER) / "run-id"
 """The file in the run directory with W&B's id, so that resuming continues the same W&B run."""
+
+HOST = "api.wandb.ai"
+"""The host of W&B's own service, also where wandb calls it by another name."""
 
 MODES: tuple[Mode, ...] = ("online", "offline", "disabled")
 """From the most public to the most private."""
@@ -55,7 +71,13 @@ DATA, STAGED = "WANDB_DATA_DIR", "data"
 
 PROJECT = "finetune-monitor"
 
-VARIABLES = {"project": "WANDB_PROJECT", "dir": "WANDB_DIR", "id": "WANDB_RUN_ID", "resume": "WANDB_RESUME"}
+VARIABLES = {
+    "project": "WANDB_PROJECT",
+    "name": "WANDB_NAME",
+    "dir": "WANDB_DIR",
+    "id": "WANDB_RUN_ID",
+    "resume": "WANDB_RESUME",
+}
 """The variables with which the environment sets what is our choice otherwise."""
 
 
@@ -63,19 +85,20 @@ class WandbSink:
     """Writes to its own run in `<output_dir>/wandb`, or to a given run.
 
     Each evaluation logs its scores, `interval/NAME/low` and `high`, `ceiling/NAME`, `alarm/NAME` (the level),
-    `monitor/seconds_*`, `monitor/overhead`, the image `grid`, and the table `images` with its own rows, for W&B's step
-    slider. From the second evaluation on, `pareto` is a scatter plot of two scores, with one point per step; its table
-    names the steps that no other step beats in both. The end logs `all_images`, the rows of all evaluations, so every
-    image is written twice, however long the run, and sets `verdict` in the summary. Unmeasured values have no key. An
-    alarm that did not sound at the previous evaluation is also a W&B alert, which W&B sends by email or Slack according
-    to the user's settings; an offline alert waits for `wandb sync`.
+    `monitor/seconds_*`, `monitor/overhead`, the image `grid`, and the images of each prompt as `prompts/00_PROMPT`,
+    with their scores as captions. The slider of these panels has the training steps. From the second evaluation on,
+    `pareto` is a scatter plot of two scores, with one point per step; its table names the steps that no other step
+    beats in both. The end logs the table `images` with one row per image of all evaluations, so every image is written
+    twice, however long the run, and sets `verdict` in the summary. Unmeasured values have no key. An alarm that did not
+    sound at the previous evaluation is also a W&B alert, which W&B sends by email or Slack according to the user's
+    settings; an offline alert waits for `wandb sync`.
 
     Args:
         mode: "online" sends to W&B, "offline" writes files for `wandb sync`, "disabled" does nothing. WANDB_MODE and
             WANDB_DISABLED in the environment can only make it more private. For arguments that are None, the other
             WANDB_* variables apply.
         project: the W&B project; finetune-monitor if None and WANDB_PROJECT is not set.
-        name: the run's name; wandb generates one if None.
+        name: the run's name; that of the output_dir if None and WANDB_NAME is not set.
         entity: a team or user; the account's default if None.
         images: False keeps every image out of W&B; scores and prompts are still written.
         group: runs with the same group appear together.
@@ -85,7 +108,7 @@ class WandbSink:
         run: a wandb run to write to; it stays open at the end, and the arguments other than `images` are ignored.
 
     Raises:
-        UserError: wandb is not installed.
+        UserError: wandb is not installed, or finds no login for mode "online".
     """
 
     name = "wandb"
@@ -118,6 +141,8 @@ class WandbSink:
         run: Any = None,
     ):
         self._wandb = import_wandb()
+        if run is None:
+            self.check_options({"mode": mode})
         self._options: dict[str, Any] = {"mode": mode, "project": project, "name": name, "entity": entity}
         self._options |= {"group": group, "tags": tags, "job_type": job_type, "notes": notes}
         self._images = images
@@ -132,6 +157,25 @@ class WandbSink:
             UserError: it is not installed.
         """
         import_wandb()
+
+    @staticmethod
+    def check_options(options: Mapping[str, Any]) -> None:
+        """Check that wandb finds a login if something is to be sent; the network is not asked whether it is valid.
+
+        Raises:
+            UserError: it finds none, or the mode is unknown.
+        """
+        wandb, mode = import_wandb(), options.get("mode", WandbSink.Options.mode)
+        if mode not in MODES:
+            raise UserError(f"sink wandb: found mode {mode!r}, expected one of {', '.join(MODES)}")
+        if _in_force(mode) != "online":
+            return
+        settings = wandb.setup().settings
+        if not (settings.api_key or any(map(os.environ.get, LOGINS)) or _is_in_netrc(settings.base_url)):
+            raise UserError(
+                f"sink wandb: mode is online, but found no login for {settings.base_url}; run `wandb login`, set "
+                "WANDB_API_KEY, or set monitor.sinks.wandb.mode=offline and run `wandb sync` later"
+            )
 
     @classmethod
     def tracker(cls, output_dir: Path, options: Mapping[str, Any], resume_step: int | None) -> "WandBTracker":
@@ -159,6 +203,8 @@ class WandbSink:
         self._run.config.update(plain(redacted(run.hparams)), allow_val_change=True)
         self._note(run.notices)
         self._run.define_metric(STEP, hidden=True)
+        for key in MEDIA:
+            self._run.define_metric(key, step_metric=STEP)
         self._log_photos(run)
 
     def _log_photos(self, run: RunInfo) -> None:
@@ -172,12 +218,9 @@ class WandbSink:
         info = self._run_info
         found: dict[str, Any] = scalars(evaluation, info)
         self._define(found)
-        if evaluation.images:
-            found["images"] = self._table([evaluation])
-        if evaluation.images and self._images:
-            image = grid_image(evaluation, images, info.columns, info.notices, info.best_metric)
-            found["grid"] = self._wandb.Image(image, file_type="jpg")
-        with _inside(self._run_info.output_dir):
+        with _inside(info.output_dir):
+            if evaluation.images and self._images:
+                found |= self._media(evaluation, images)
             self._run.log({STEP: evaluation.step, **found, **self._pareto(evaluation)})
         self._alert(evaluation)
 
@@ -185,7 +228,7 @@ class WandbSink:
         """Log the table of all evaluations, and how the run ended."""
         if any(evaluation.images for evaluation in summary.evaluations):
             with _inside(self._run_info.output_dir):
-                self._run.log({"all_images": self._table(summary.evaluations)})
+                self._run.log({"images": self._table(summary.evaluations)})
         best = measured_means(summary.evaluations, summary.best_step)
         ended: dict[str, Any] = {f"best/{name}": best[name] for name in self._run_info.metrics if name in best}
         ended |= {"best/step": summary.best_step, "best/smoothed": summary.best_score}
@@ -239,10 +282,22 @@ class WandbSink:
         ]
         return self._wandb.Table(columns=["step", "cell", "prompt", "seed", *column, *scores], data=rows)
 
-    def _image(self, image: ScoredImage) -> Any:
+    def _media(self, evaluation: Evaluation, images: Sequence[Image | None]) -> dict[str, Any]:
+        """The grid as one image, and the images of each prompt."""
+        info = self._run_info
+        grid = grid_image(evaluation, images, info.columns, info.notices, info.best_metric)
+        rows: dict[str, list[Any]] = {}
+        for image in evaluation.images:
+            row = rows.setdefault(image.cell.prompt, [])
+            if (found := self._image(image, caption_text(image, info.columns))) is not None:
+                row.append(found)
+        prompts = {_prompt_key(index, prompt): row for index, (prompt, row) in enumerate(rows.items()) if row}
+        return {"grid": self._wandb.Image(grid, file_type="jpg"), **prompts}
+
+    def _image(self, image: ScoredImage, text: str | None = None) -> Any:
         """An image by its recorded file, which wandb copies instead of encoding the image again."""
         path = Containment(self._run_info.output_dir).path(image.file)
-        return self._wandb.Image(str(path)) if path is not None and path.exists() else None
+        return self._wandb.Image(str(path), caption=text) if path is not None and path.exists() else None
 
 
 def init_arguments(output_dir: Path, options: Mapping[str, Any], resume_step: int | None) -> dict[str, Any]:
@@ -252,7 +307,8 @@ def init_arguments(output_dir: Path, options: Mapping[str, Any], resume_step: in
         options: those of the sink, without `images`; for None, the environment or wandb chooses.
     """
     mode = _most_private(options.get("mode", WandbSink.Options.mode))
-    ours = {"project": PROJECT, "dir": str(output_dir), **_resumed(output_dir, mode, resume_step)}
+    name = without_secrets(output_dir.resolve().name)
+    ours = {"project": PROJECT, "name": name, "dir": str(output_dir), **_resumed(output_dir, mode, resume_step)}
     ours = {key: value for key, value in ours.items() if VARIABLES[key] not in os.environ}
     given = redacted({key: value for key, value in options.items() if value is not None})
     return {**ours, **given, "mode": mode, "settings": _settings(mode)}
@@ -281,8 +337,10 @@ def _most_private(mode: Mode) -> Mode:
 
     wandb ignores WANDB_DISABLED, and fails if it does not know a WANDB_MODE; here both mean something more private.
     """
-    wanted = _wanted(mode)
-    found = MODES[max(MODES.index(mode), MODES.index(wanted))]
+    wanted, found = _wanted(mode), _in_force(mode)
+    given = os.environ.get("WANDB_MODE", "").strip().lower()
+    if given and given not in NAMES and wanted != "disabled":
+        logger.warning("sink wandb: found WANDB_MODE=%s, expected one of %s; nothing is sent", given, ", ".join(MODES))
     if wanted == "online" != found:
         logger.warning("sink wandb: WANDB_MODE is online, but mode is %s; nothing is sent", mode)
     if os.environ.get("WANDB_MODE"):
@@ -290,16 +348,35 @@ def _most_private(mode: Mode) -> Mode:
     return found
 
 
+def _in_force(mode: Mode) -> Mode:
+    """The more private of a mode and the one that the environment asks for."""
+    return MODES[max(MODES.index(mode), MODES.index(_wanted(mode)))]
+
+
 def _wanted(mode: Mode) -> Mode:
     """The mode that the environment asks for; offline if it is not known."""
     if os.environ.get("WANDB_DISABLED", "").strip().lower() not in NOT_DISABLED:
         return "disabled"
     given = os.environ.get("WANDB_MODE", "").strip().lower()
-    if not given:
-        return mode
-    if given not in NAMES:
-        logger.warning("sink wandb: found WANDB_MODE=%s, expected one of %s; nothing is sent", given, ", ".join(MODES))
-    return NAMES.get(given, "offline")
+    return NAMES.get(given, "offline") if given else mode
+
+
+def _is_in_netrc(address: str) -> bool:
+    """Whether the file of logins in the home folder, where `wandb login` writes, has one for an address."""
+    named = os.environ.get("NETRC")
+    for path in [named] if named else ["~/.netrc", "~/_netrc"]:
+        try:
+            found = netrc.netrc(os.path.expanduser(path))
+        except (OSError, netrc.NetrcParseError):
+            continue
+        if any(map(found.authenticators, (urlsplit(address).netloc, HOST))):
+            return True
+    return False
+
+
+def _prompt_key(index: int, prompt: str) -> str:
+    """The key of a prompt's images: W&B's pages work only with letters, digits, and underscores."""
+    return f"prompts/{index:02d}_{re.sub('[^A-Za-z0-9]+', '_', prompt)[:LONGEST_KEY].strip('_')}".rstrip("_")
 
 
 @contextmanager

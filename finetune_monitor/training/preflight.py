@@ -45,7 +45,7 @@ from finetune_monitor.training.early_warnings import about_captions, about_confi
 from finetune_monitor.training.looking import look, show
 from finetune_monitor.training.loop import CHECKPOINTS, identity
 from finetune_monitor.training.optimizers import STATE_SIZE, check_optimizer
-from finetune_monitor.training.own import classes_of, make_metric
+from finetune_monitor.training.own import classes_of, make_metric, options_in
 from finetune_monitor.training.photo_folder import passed_over_in
 from finetune_monitor.training.photos import ChosenPhotos, TrainingPhoto, choose_photos
 from finetune_monitor.training.registry import METRICS, RULES, SINKS
@@ -130,8 +130,10 @@ def find_inputs(config: Config, device: torch.device, held: ExitStack, problems:
     attempt(lambda: _check_sampler(config))
     if config.monitor.enabled and are_made:
         attempt(lambda: _check_rules(config, metrics))
-    for kind in classes_of(SINKS, config.monitor.sinks).values():
+    for name, kind in classes_of(SINKS, config.monitor.sinks).items():
         attempt(getattr(kind, "check", lambda: None))
+        if hasattr(kind, "check_options"):
+            attempt(partial(kind.check_options, options_in(config.monitor.sinks.chosen[name])))
     attempt(lambda: check_images_fit(len(config.prompt_grid.cells), (config.data.resolution, config.data.resolution)))
     attempt(lambda: check_optimizer(config.train.optimizer, device))
     if config.train.compile:

@@ -20,13 +20,16 @@ from finetune_monitor.record.run_directory import CONTACT_SHEET
 from finetune_monitor.record.run_record import RunRecord
 from finetune_monitor.sinks import Sink
 from finetune_monitor.sinks.wandb import STEP, WandbSink, init_arguments
+from finetune_monitor.training.main import main
+from support.places import ROOT
 from support.runs import ALARMED, GRID, NOTICE, evaluation, images, run_info
 
 
 @pytest.fixture(autouse=True)
 def _alone(tmp_path, monkeypatch):
     """Everything that wandb writes goes to the test's folder."""
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+    ours = [name for name in os.environ if name.startswith("WANDB_") and "SERVICE" not in name]
+    for name in ours:  # the others name wandb's own process, and would name a dead one when they come back
         monkeypatch.delenv(name)
     for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
@@ -108,7 +111,7 @@ def test_an_offline_run_holds_curves_config_summary_and_tables(tmp_path):
     assert (summary["best/step"], summary["stop_reason"]) == (300, "patience")
     assert round(summary["best/face_similarity"], 3) == 0.415
     run = [record.run for record in records(tmp_path) if record.HasField("run")][-1]
-    assert (run.project, run.notes) == ("finetune-monitor", NOTICE)
+    assert (run.project, run.display_name, run.notes) == ("finetune-monitor", tmp_path.name, NOTICE)
 
 
 @pytest.mark.parametrize("images", [True, False])
@@ -119,22 +122,40 @@ def test_the_contact_sheet_is_logged_unless_images_stay_out(tmp_path, images):
     assert [row[STEP] for row in found] == ([0] if images else [])
 
 
-def test_one_row_an_image_for_each_evaluation_and_all_at_the_end(tmp_path):
+def test_one_table_at_the_end_has_a_row_for_each_image(tmp_path):
     write(tmp_path, [evaluation(0, faces=0), evaluation(300, 0.4), evaluation(600, 0.5)])
-    each, [whole] = tables(tmp_path, "images"), tables(tmp_path, "all_images")
+    [whole] = tables(tmp_path, "images")
     columns = ["step", "cell", "prompt", "seed", "image", "face_similarity", "faces_found", "aesthetic"]
     assert whole["columns"] == columns
-    assert [[row[0] for row in table["data"]] for table in each] == [[0] * 4, [300] * 4, [600] * 4]
     assert [row[0] for row in whole["data"]] == [0] * 4 + [300] * 4 + [600] * 4
     assert whole["data"][7][1:4] == ["p01-s7", GRID.prompts[1], 7]
     assert whole["data"][0][5] is None
     assert whole["data"][7][5] == pytest.approx(0.43)
 
 
+def test_panels_of_images_have_one_key_a_prompt_and_the_training_step_on_their_slider(tmp_path):
+    write(tmp_path, [evaluation(0, faces=0), evaluation(300, 0.4)])
+    rows = [row for row in history(tmp_path) if STEP in row]
+    keys = ("prompts/00_a_photo_of_sks_person", "prompts/01_script_alert_x_script")
+    for key in keys:
+        assert [row[f"{key}._type"] for row in rows] == ["images/separated"] * 2
+        assert [row[f"{key}.count"] for row in rows] == [2, 2]
+    assert rows[0][f"{keys[0]}.captions"][0] == "seed 0 no face, face_similarity -, aesthetic 5.000"
+    assert rows[1][f"{keys[0]}.captions"][1] == "seed 7, face_similarity 0.410, aesthetic 5.000"
+    axes = {(each.name or each.glob_name): each.step_metric for each in metrics(tmp_path)}
+    assert axes["grid"] == axes["prompts/*"] == STEP
+
+
+def metrics(folder: Path) -> list:
+    """How curves and panels are defined."""
+    return [record.metric for record in records(folder) if record.HasField("metric")]
+
+
 def test_images_are_written_twice_however_long_the_run(tmp_path):
     write(tmp_path, [evaluation(100 * i) for i in range(6)])
-    staged = [path for path in (tmp_path / "home").rglob("*") if path.is_file() and path.read_bytes()[:4] == b"\x89PNG"]
-    assert len(staged) == 2 * 6 * len(GRID.cells)
+    files = [path for root in ("wandb", "home") for path in (tmp_path / root).rglob("*") if path.is_file()]
+    copies = [path for path in files if path.read_bytes()[:4] == b"\x89PNG"]
+    assert len(copies) == 2 * 6 * len(GRID.cells)
 
 
 def test_missing_is_not_zero(tmp_path):
@@ -271,8 +292,8 @@ def test_the_environment_labels_the_run_where_the_config_does_not(tmp_path, monk
 def test_no_argument_of_ours_takes_the_place_of_a_variable(tmp_path, monkeypatch):
     (tmp_path / "wandb").mkdir()
     (tmp_path / "wandb/run-id").write_text("old")
-    assert init_arguments(tmp_path, {"mode": "online"}, 0).keys() >= {"project", "dir", "id", "resume"}
-    for name in ("PROJECT", "DIR", "RUN_ID", "RESUME", "CONSOLE", "QUIET", "SILENT"):
+    assert init_arguments(tmp_path, {"mode": "online"}, 0).keys() >= {"project", "name", "dir", "id", "resume"}
+    for name in ("PROJECT", "NAME", "DIR", "RUN_ID", "RESUME", "CONSOLE", "QUIET", "SILENT"):
         monkeypatch.setenv(f"WANDB_{name}", "x")
     options = dict.fromkeys(WandbSink.Options.__dataclass_fields__.keys() - {"mode", "images"})
     assert init_arguments(tmp_path, options, 0) == {"mode": "offline", "settings": {"x_disable_meta": True}}
@@ -339,6 +360,13 @@ def test_a_resume_says_nothing_again_of_an_alarm_that_sounded_before(tmp_path):
     assert alerts(tmp_path) == []
 
 
+def test_a_step_that_is_repeated_after_a_kill_is_no_alert_again(tmp_path):
+    again = [sounding(100, "aesthetic"), sounding(150), sounding(200, "aesthetic")]
+    lost = (sounding(100, "aesthetic"),)
+    write(tmp_path, again, columns=ALARMED, evaluations=(sounding(50),), resume_step=50, repeated=lost)
+    assert [alert.title for alert in alerts(tmp_path)] == ["alarm at step 200: aesthetic"]
+
+
 def test_an_alert_has_a_title_that_wandb_takes(tmp_path):
     name = "n" * 80
     columns = {name: ALARMED["aesthetic"]}
@@ -350,3 +378,57 @@ def test_an_alert_has_a_title_that_wandb_takes(tmp_path):
 def test_an_alarm_of_a_disabled_run_goes_nowhere(tmp_path):
     write(tmp_path, [sounding(100, "aesthetic")], WandbSink(mode="disabled"), columns=ALARMED)
     assert not list(tmp_path.glob("wandb/*run-2*"))
+
+
+@pytest.fixture
+def logged_out(tmp_path, monkeypatch, read_anew) -> Path:
+    """A home folder without a login."""
+    monkeypatch.delenv("NETRC", raising=False)
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_MODE", "WANDB_DISABLED"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://wandb.invalid:1234")
+    return tmp_path
+
+
+def test_online_without_a_login_is_refused_before_anything_starts(logged_out):
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"no login for http://wandb.invalid:1234; run `wandb login`.*mode=offline"):
+        WandbSink(mode="online")
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("machine", ["wandb.invalid:1234", "api.wandb.ai"])
+def test_the_login_that_wandb_has_written_is_found(logged_out, machine):
+    (logged_out / ".netrc").write_text(f"machine {machine}\n  login user\n  password {'0' * 40}\n")
+    WandbSink.check_options({"mode": "online"})
+
+
+def test_a_damaged_file_of_logins_is_none(logged_out):
+    (logged_out / ".netrc").write_text("nonsense\n")
+    with pytest.raises(UserError, match="found no login"):
+        WandbSink.check_options({"mode": "online"})
+
+
+def test_a_key_in_the_environment_is_a_login(logged_out, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    WandbSink.check_options({"mode": "online"})
+
+
+@pytest.mark.parametrize(("mode", "environment"), [("offline", ""), ("disabled", ""), ("online", "offline")])
+def test_what_sends_nothing_needs_no_login(logged_out, monkeypatch, mode, environment):
+    monkeypatch.setenv("WANDB_MODE", environment)
+    WandbSink.check_options({"mode": mode})
+
+
+def test_an_unknown_mode_is_refused():
+    with pytest.raises(UserError, match="found mode 'onlin', expected one of online, offline, disabled"):
+        WandbSink.check_options({"mode": "onlin"})
+
+
+def test_a_training_names_the_missing_login_with_its_other_problems(logged_out, capsys):
+    overrides = [f"output_dir={logged_out / 'run'}", "data.instance_images=nowhere", "monitor.sinks.wandb.mode=online"]
+    assert main(ROOT / "configs/demo.yaml", [*overrides, "monitor.enabled=false"]) == 2
+    said = capsys.readouterr().err
+    assert "nowhere" in said
+    assert "sink wandb: mode is online, but found no login for http://wandb.invalid:1234" in said

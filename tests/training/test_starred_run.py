@@ -83,7 +83,7 @@ def test_thresholds_turn_scores_into_stars_in_the_record_and_every_view(starred,
     [charts] = events.Tensors("custom_scalars__config__")
     assert b"interval/face_similarity_stars/low" in charts.tensor_proto.string_val[0]
     tables = [json.loads(path.read_text()) for path in of_run.glob("files/media/table/*images*.json")]
-    assert len(tables) == 4
+    assert len(tables) == 1
     assert all({"aesthetic", "aesthetic_stars"} <= set(table["columns"]) for table in tables)
     capfd.readouterr()
     print_summary(history)
