@@ -127,7 +127,8 @@
     const item = element("li", "");
     item.dataset.address = address;
     const image = element("img", "");
-    image.alt = `Image ${address.split("-").pop().split(".")[0]} of the evaluation in progress`;
+    const [, cell] = address.match(/step-\d+-(.+)\.jpg$/) ?? ["", ""];
+    image.alt = `Image ${cell} of the evaluation in progress`;
     image.src = address;
     item.append(image);
     return item;
