@@ -47,12 +47,18 @@ def launch(folder: Path, *overrides: str, processes: int = 1) -> subprocess.Comp
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory) -> tuple[Path, str]:
-    """Run directory and console output of the demo's first hundred steps."""
+def launched(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
+    """Folder and outcome of the demo's first hundred steps."""
     folder = tmp_path_factory.mktemp("demo")
     done = launch(folder, *FIRST)
     assert done.returncode == 0, done.stderr[-3000:]
-    return folder / "run", done.stdout
+    return folder, done
+
+
+@pytest.fixture(scope="module")
+def demo(launched) -> tuple[Path, str]:
+    """Run directory and console output of the demo's first hundred steps."""
+    return launched[0] / "run", launched[1].stdout
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +102,15 @@ def test_the_console_says_what_was_found_and_where_to_look(demo):
     assert "demo" in out.lower()
     assert f"tensorboard --logdir {folder}/tensorboard" in out
     assert "% of the time since the last" in out
+
+
+def test_a_log_is_short_and_holds_no_bars(launched):
+    _, done = launched
+    assert "\r" not in done.stdout + done.stderr
+    assert len(done.stdout + done.stderr) < 12_000
+    known = ("training: step ", "class images: image ", "warning: ")
+    assert [line for line in done.stderr.splitlines() if not line.startswith(known)] == []
+    assert done.stdout.startswith("model:     assets/demo/stable-diffusion\nphotos:    6 ")
 
 
 def test_tensorboard_reads_scores_and_images_at_every_step(demo, history):

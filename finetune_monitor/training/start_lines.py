@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 
 from finetune_monitor.base import distributed
+from finetune_monitor.base.redaction import without_secrets
 from finetune_monitor.base.text import counted, visible
 from finetune_monitor.base.versions import device_name
 from finetune_monitor.sinks.console import page_of, tensorboard_command
@@ -68,4 +69,4 @@ def _places(config: Config) -> Iterator[str]:
 
 
 def _line(label: str, text: str) -> str:
-    return visible(f"{label:<{WIDTH}}{text}")
+    return visible(without_secrets(f"{label:<{WIDTH}}{text}"))
