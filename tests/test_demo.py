@@ -36,9 +36,13 @@ def options(folder: Path, *overrides: str) -> list[str]:
     return [f"output_dir={folder / 'run'}", f"data.class_images={folder / 'class'}", *overrides]
 
 
+ALONE = ["--quiet", "--cpu", "--num_processes=1", "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"]
+"""As in `make demo`; with fewer, Accelerate lists those that are missing."""
+
+
 def launch(folder: Path, *overrides: str, processes: int = 1) -> subprocess.CompletedProcess:
     launcher = ["torch.distributed.run", "--nproc_per_node", "2"] if processes == 2 else ["accelerate.commands.launch"]
-    single = [] if processes == 2 else ["--quiet", "--cpu", "--num_processes", "1", "--num_machines", "1"]
+    single = [] if processes == 2 else ALONE
     command = [sys.executable, "-m", *launcher, *single, "train.py", "--config", "configs/demo.yaml"]
     command += options(folder, *overrides)
     patient = {"WANDB__SERVICE_WAIT": "300"}  # seconds until wandb gives up on its own process, on a busy machine
