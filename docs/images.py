@@ -41,7 +41,7 @@ JUDGED, PEOPLE, LABELERS = 512, 8, 5
 RATED = 250_000
 """Images in the synthetic AVA."""
 
-CHARTS, GRID = (360, 76, 1070, 956), (360, 134, 745, 830)
+CHARTS, GRID = (360, 76, 1070, 740), (360, 178, 745, 866)
 """Boxes of TensorBoard's charts and of the image grid in a window of 1440 pixels."""
 
 
@@ -102,7 +102,7 @@ def take_tensorboard(browser: Any) -> None:
         shot(browser, f"{address}/#custom_scalars", parts[0], (1440, 1000), "tf-custom-scalar-dashboard")
         shot(browser, f"{address}/#images", parts[1], (1440, 1000), "tf-image-dashboard")
     charts, grid = (Image.open(part).convert("RGB").crop(box) for part, box in zip(parts, (CHARTS, GRID), strict=True))
-    beside(charts, grid).save(ASSETS / "tensorboard.png", optimize=True)
+    beside(charts, grid).quantize().save(ASSETS / "tensorboard.png", optimize=True)
 
 
 def take_page(browser: Any) -> None:

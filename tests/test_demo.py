@@ -36,9 +36,13 @@ def options(folder: Path, *overrides: str) -> list[str]:
     return [f"output_dir={folder / 'run'}", f"data.class_images={folder / 'class'}", *overrides]
 
 
+ALONE = ["--quiet", "--cpu", "--num_processes=1", "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"]
+"""As in `make demo`; with fewer, Accelerate lists those that are missing."""
+
+
 def launch(folder: Path, *overrides: str, processes: int = 1) -> subprocess.CompletedProcess:
     launcher = ["torch.distributed.run", "--nproc_per_node", "2"] if processes == 2 else ["accelerate.commands.launch"]
-    single = [] if processes == 2 else ["--quiet", "--cpu", "--num_processes", "1", "--num_machines", "1"]
+    single = [] if processes == 2 else ALONE
     command = [sys.executable, "-m", *launcher, *single, "train.py", "--config", "configs/demo.yaml"]
     command += options(folder, *overrides)
     patient = {"WANDB__SERVICE_WAIT": "300"}  # seconds until wandb gives up on its own process, on a busy machine
@@ -47,12 +51,18 @@ def launch(folder: Path, *overrides: str, processes: int = 1) -> subprocess.Comp
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory) -> tuple[Path, str]:
-    """Run directory and console output of the demo's first hundred steps."""
+def launched(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
+    """Folder and outcome of the demo's first hundred steps."""
     folder = tmp_path_factory.mktemp("demo")
     done = launch(folder, *FIRST)
     assert done.returncode == 0, done.stderr[-3000:]
-    return folder / "run", done.stdout
+    return folder, done
+
+
+@pytest.fixture(scope="module")
+def demo(launched) -> tuple[Path, str]:
+    """Run directory and console output of the demo's first hundred steps."""
+    return launched[0] / "run", launched[1].stdout
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +106,15 @@ def test_the_console_says_what_was_found_and_where_to_look(demo):
     assert "demo" in out.lower()
     assert f"tensorboard --logdir {folder}/tensorboard" in out
     assert "% of the time since the last" in out
+
+
+def test_a_log_is_short_and_holds_no_bars(launched):
+    _, done = launched
+    assert "\r" not in done.stdout + done.stderr
+    assert len(done.stdout + done.stderr) < 12_000
+    known = ("training: step ", "class images: image ", "warning: ")
+    assert [line for line in done.stderr.splitlines() if not line.startswith(known)] == []
+    assert done.stdout.startswith("model:     assets/demo/stable-diffusion\nphotos:    6 ")
 
 
 def test_tensorboard_reads_scores_and_images_at_every_step(demo, history):

@@ -1,10 +1,12 @@
 """What a training prints before it starts: on what it trains, what it trains, where, and where to look."""
 
+import shlex
 from collections.abc import Iterator
 
 import torch
 
 from finetune_monitor.base import distributed
+from finetune_monitor.base.redaction import without_secrets
 from finetune_monitor.base.text import counted, visible
 from finetune_monitor.base.versions import device_name
 from finetune_monitor.sinks.console import page_of, tensorboard_command
@@ -29,7 +31,7 @@ def before_loading(config: Config, photos: int, device: torch.device, step: int)
     shared = f", {processes} processes" if processes > 1 else ""
     yield _line("device:", f"{device_name(device)}, {PRECISIONS[config.train.mixed_precision]}{shared}")
     yield _line("output:", f"{config.output_dir}{f', resuming at step {step}' if step else ''}")
-    for label, place in zip(("watch:", ""), _places(config), strict=False):
+    for label, place in zip(("watch:", "", ""), _places(config), strict=False):
         yield _line(label, place)
 
 
@@ -61,6 +63,7 @@ def _places(config: Config) -> Iterator[str]:
     if not config.monitor.enabled:
         return
     chosen = config.monitor.sinks.chosen
+    yield f"finetune-monitor watch {shlex.quote(str(config.output_dir))}"
     if "tensorboard" in chosen:
         yield tensorboard_command(config.output_dir)
     if "report" in chosen:
@@ -68,4 +71,4 @@ def _places(config: Config) -> Iterator[str]:
 
 
 def _line(label: str, text: str) -> str:
-    return visible(f"{label:<{WIDTH}}{text}")
+    return visible(without_secrets(f"{label:<{WIDTH}}{text}"))

@@ -21,8 +21,14 @@ def test_it_says_on_what_it_trains_and_where_to_look():
     assert lines[2].startswith("device:    cpu (")
     assert lines[2].endswith("), fp32")
     assert lines[3] == "output:    my run"
-    assert lines[4] == "watch:     tensorboard --logdir 'my run/tensorboard' --samples_per_plugin images=1000"
-    assert lines[5] == f"           {Path('my run/page/index.html')} (after the first evaluation)"
+    assert lines[4] == "watch:     finetune-monitor watch 'my run'"
+    assert lines[5] == "           tensorboard --logdir 'my run/tensorboard' --samples_per_plugin images=1000"
+    assert lines[6] == f"           {Path('my run/page/index.html')} (after the first evaluation)"
+
+
+def test_a_secret_in_a_path_is_not_shown():
+    lines = list(before_loading(config("output_dir=runs/hub_token=abcdef123456"), 6, torch.device("cpu"), 0))
+    assert "abcdef123456" not in "".join(lines)
 
 
 def test_a_resumed_run_says_where():
