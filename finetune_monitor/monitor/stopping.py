@@ -23,10 +23,12 @@ class Stop:
 
     reason: a known reason, or a rule's own text, which is recorded and shown unchanged.
     detail: what the rule saw, with its numbers, as a sentence without its final period.
+    rejected_from: the first of the steps up to this one that crossed a limit, none of which can be the best.
     """
 
     reason: StopReason | str
     detail: str = ""
+    rejected_from: int | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,9 @@ def decide(
     counted = replace(watched, history=scheduled(watched.history))
     stops = (ask(rule, partial(_asked, rule, counted)) for rule in rules)
     stop = next((found for found in stops if found is not None), None)
-    ended = Decision(True, as_reason(stop.reason), detail=stop.detail) if stop else Decision()
+    ended = Decision()
+    if stop is not None:
+        ended = Decision(True, as_reason(stop.reason), detail=stop.detail, rejected_from=stop.rejected_from)
     history = [*watched.history[:-1], *(replace(each, decision=ended) for each in watched.history[-1:])]
     best = best_of(history, metric, watched.sign(metric) > 0)
     step, score = best if best is not None else (None, None)

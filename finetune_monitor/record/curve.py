@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from finetune_monitor.record.evaluation import Evaluation, ScoredImage, StopReason, of_column, seeds, values_of
+from finetune_monitor.record.evaluation import Evaluation, ScoredImage, of_column, seeds, values_of
 from finetune_monitor.stats.estimate import Estimate, FloatArray, shown
 from finetune_monitor.stats.intervals import Draws, Spread, share_of_way, smallest_change, spread, t_interval
 
@@ -57,18 +57,19 @@ def smoothed(found: Sequence[Point]) -> list[float]:
 def best_of(history: Sequence[Evaluation], column: str, higher_is_better: bool = True) -> tuple[int, float] | None:
     """The earliest step at which the smoothed curve is best, and its value there; None if nothing was measured.
 
-    A step at which a guard ended the run crossed a limit, so it is not the best, however good its score.
+    Steps that crossed the limit of the guard that ended the run are not the best, however good their scores.
     """
     return _best(_accepted(history, smoothed_curve(history, column)), higher_is_better)
 
 
-def is_rejected(evaluation: Evaluation) -> bool:
-    """Whether a guard ended the run at this evaluation."""
-    return evaluation.decision.reason == StopReason.GUARD
+def rejected_steps(history: Sequence[Evaluation]) -> list[int]:
+    """The steps that crossed the limit of a guard that ended the run."""
+    ends = [(e.decision.rejected_from, e.step) for e in history if e.decision.rejected_from is not None]
+    return [e.step for e in history if any(first <= e.step <= last for first, last in ends)]
 
 
 def _accepted(history: Sequence[Evaluation], curve: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
-    rejected = {evaluation.step for evaluation in history if is_rejected(evaluation)}
+    rejected = rejected_steps(history)
     return [pair for pair in curve if pair[0] not in rejected]
 
 

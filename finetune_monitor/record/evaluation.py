@@ -61,6 +61,7 @@ class Decision:
     detail: what the stopping rule saw, with its numbers.
     best_step: where the smoothed curve of the first rule's metric is best.
     best_score: the value of the smoothed curve at the best step.
+    rejected_from: the first of the steps up to this one that crossed a limit, none of which can be the best.
     """
 
     stop: bool = False
@@ -68,6 +69,7 @@ class Decision:
     best_step: int | None = None
     detail: str = ""
     best_score: float | None = None
+    rejected_from: int | None = None
 
     @property
     def why(self) -> str:

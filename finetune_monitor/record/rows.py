@@ -97,6 +97,7 @@ def _decision(found: Mapping[str, Any]) -> Decision:
         _if_known(as_whole, found["best_step"]),
         as_text(found.get("detail", "")),
         _if_known(as_number, found.get("best_score")),
+        _if_known(as_whole, found.get("rejected_from")),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from finetune_monitor.record.alarms import alarms_by_column
 from finetune_monitor.record.columns import SIDE
-from finetune_monitor.record.curve import Point, change_between, is_rejected, points, way, way_in_words
+from finetune_monitor.record.curve import Point, change_between, points, rejected_steps, way, way_in_words
 from finetune_monitor.record.evaluation import Evaluation, StopReason
 from finetune_monitor.record.history import RunHistory
 from finetune_monitor.record.pareto import pareto_columns
@@ -119,7 +119,7 @@ class _Judged:
 
     def _without_best(self) -> tuple[str, str]:
         """For a run in which no step is better than the base model."""
-        rejected = {each.step for each in self.history.evaluations if is_rejected(each)}
+        rejected = rejected_steps(self.history.evaluations)
         last = next((point for step, point in reversed(self.points.items()) if step not in rejected), None)
         if last is None or (rejected and not last.step):
             return "unjudged", "The limit was crossed before any step could be the best."
@@ -225,8 +225,9 @@ class _Judged:
         most, reason = self._max_steps(), self.history.reason
         is_early = most > self.last.step and reason not in (None, *NO_RULES)
         yield f"The run ended at step {self.last.step}: {self.history.why}."
-        if is_rejected(self.last):
-            yield f"Because of that, step {self.last.step} cannot be the best."
+        if rejected := rejected_steps(self.history.evaluations):
+            noun = "steps" if len(rejected) > 1 else "step"
+            yield f"Because of that, {noun} {_ranges(rejected, list(self.points))} cannot be the best."
         if is_early:
             yield f"Ending early saved {most - self.last.step} of {most} steps."
 

@@ -109,6 +109,20 @@ def test_guard(rule, means, expected):
     assert stops(rule, *means, half=0.05) is expected
 
 
+@pytest.mark.parametrize(
+    ("rule", "means", "expected"),
+    [
+        (Guard("x", level=0.5), [0.8, 0.7, 0.4], 600),
+        (Guard("x", level=0.5), [0.8, 0.48, 0.47], 300),
+        (Guard("x", level=0.5), [0.8, 0.48, 0.6, 0.4], 900),
+        (Guard("x", fall=0.2), [0.8, 0.7, 0.55, 0.5], 600),
+    ],
+)
+def test_a_guard_rejects_the_steps_since_the_score_was_last_within_its_limit(rule, means, expected):
+    found = rule.decide(Watched(evaluations(*means, half=0.05), {"x": ScoreColumn(True)}))
+    assert found.rejected_from == expected
+
+
 def test_a_guard_fires_at_once_where_the_images_leave_no_doubt():
     for curve, expected in (([0.6, 0.1], True), ([0.6, 0.55], False)):
         found = history(np.random.default_rng(0), curve, GRID)

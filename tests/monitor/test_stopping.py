@@ -26,7 +26,7 @@ def test_the_first_rule_that_stops_gives_the_reason_and_its_numbers():
 
 
 def test_the_step_at_which_a_guard_stops_is_not_the_best():
-    decision = decide(watched(0.1, 0.3, 0.5, 0.9), [Always(Stop(StopReason.GUARD, "copying is 0.25"))], "x")
+    decision = decide(watched(0.1, 0.3, 0.5, 0.9), [Always(Stop(StopReason.GUARD, "copying is 0.25", 900))], "x")
     assert (decision.stop, decision.reason, decision.best_step) == (True, StopReason.GUARD, 600)
 
 

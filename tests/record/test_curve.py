@@ -43,7 +43,9 @@ def test_a_mean_over_few_of_the_images_is_never_the_best():
 
 def test_a_step_that_crossed_a_guards_limit_is_never_the_best():
     *before, last = evaluations(0.1, 0.3, 0.5, 0.9)
-    stopped = [*before, replace(last, decision=Decision(True, StopReason.GUARD))]
+    stopped = [*before, replace(last, decision=Decision(True, StopReason.GUARD, rejected_from=900))]
+    twice = [*before, replace(last, decision=Decision(True, StopReason.GUARD, rejected_from=600))]
+    assert (best_of(twice, "x")[0], contenders(twice, "x")) == (300, [300, 900])
     assert best_of([*before, last], "x")[0] == 900
     assert best_of(stopped, "x") == (600, pytest.approx((0.3 + 1.0 + 0.9) / 4))
     assert 600 in contenders(stopped, "x")

@@ -50,16 +50,21 @@ def history(
     measured: Sequence[int] = (),
     first: int = 0,
     ceiling: Estimate | None = CEILING,
+    crossed: int = 0,
     **run: object,
 ) -> RunHistory:
-    """A run with an evaluation every 300 steps."""
+    """A run with an evaluation every 300 steps.
+
+    Args:
+        crossed: how many evaluations before the last one had crossed the limit of the guard that stopped it.
+    """
     found: list[Evaluation] = []
     for place in range(len(next(iter(curves.values())))):
         means = {name: curve[place] for name, curve in curves.items()}
         each = evaluation(place, first + 300 * place, means, measured[place] if measured else 8)
         found.append(replace(each, alarms=alarms([*found, each], COLUMNS)))
     if reason is StopReason.GUARD:
-        found[-1] = replace(found[-1], decision=Decision(True, reason))
+        found[-1] = replace(found[-1], decision=Decision(True, reason, rejected_from=found[-1].step - 300 * crossed))
     best = best_of(found, "likeness") or (None, None)
     ended = {"reason": str(reason) if reason else None, "detail": "", "best_metric": "likeness", "best_step": best[0]}
     found[-1] = replace(found[-1], decision=replace(found[-1].decision, best_step=best[0])) if found else found[-1]
@@ -104,6 +109,11 @@ CASES = {
             r"The run ended at step 900: a score crossed its limit\.",
             r"Because of that, step 900 cannot be the best\.",
         ],
+    ),
+    "stopped by a guard after a second look": (
+        likeness(0.1, 0.3, 0.5, 0.7, reason=StopReason.GUARD, crossed=1),
+        "better",
+        [r"Step 300 is the best", r"Because of that, steps 600 and 900 cannot be the best\."],
     ),
     "stopped by a guard at once": (
         likeness(0.1, 0.5, reason=StopReason.GUARD),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import ClassVar
 
 from finetune_monitor.monitor.rules.watching import at_least, check_prompts, named
@@ -46,25 +47,31 @@ class Guard:
         trained = [point for point in found if point.step > 0]
         if not trained:
             return None
-        detail = self._below_level(trained, sign) or self._fallen(found, sign)
-        return Stop(StopReason.GUARD, detail) if detail else None
+        return self._below_level(trained, sign) or self._fallen(found, sign)
 
-    def _below_level(self, trained: Sequence[Point], sign: float) -> str:
-        if self.level is None:
-            return ""
-        if not is_worse([point.score for point in trained], self.level, sign):
-            return ""
-        return f"{named(self)} is {shown(trained[-1].score)}, the limit was {self.level:g}"
+    def _below_level(self, trained: Sequence[Point], sign: float) -> Stop | None:
+        if self.level is None or not is_worse([point.score for point in trained], self.level, sign):
+            return None
+        beyond = [sign * (point.score.mean - self.level) < 0 for point in trained]
+        return _stop(trained, beyond, f"{named(self)} is {shown(trained[-1].score)}, the limit was {self.level:g}")
 
-    def _fallen(self, found: Sequence[Point], sign: float) -> str:
+    def _fallen(self, found: Sequence[Point], sign: float) -> Stop | None:
         first, *trained = found
         if self.fall is None or first.step != 0:
-            return ""
+            return None
         beyond = [sign * (first.score.mean - point.score.mean) > self.fall for point in trained]
         change = change_between(first, trained[-1], self.metric)
         if not holds(beyond, sure=worse_end(change, -sign) > 0):
-            return ""
-        return (
+            return None
+        return _stop(
+            trained,
+            beyond,
             f"{named(self)} is {shown(trained[-1].score)}, it was {first.score.mean:.3f} at step 0 and may get worse "
-            f"by at most {self.fall:g}"
+            f"by at most {self.fall:g}",
         )
+
+
+def _stop(trained: Sequence[Point], beyond: Sequence[bool], detail: str) -> Stop:
+    """The decision to stop; the steps since the score was last within its limit cannot be the best."""
+    since = takewhile(lambda pair: pair[1], zip(reversed(trained), reversed(beyond), strict=True))
+    return Stop(StopReason.GUARD, detail, min(point.step for point, _ in since))
