@@ -261,6 +261,21 @@ def test_side_by_side_opens_on_the_base_model_and_the_best_step(chromium, page_o
         assert [page.input_value(f"#{side}-step") for side in "ab"] == ["0", "100"], "nothing is better than the base"
 
 
+def test_scores_of_entire_evaluations_are_not_listed_as_missing_from_each_image(chromium, page_of_ana):
+    remove = """() => {
+      const [id, { version, content }] = [...page.images][0];
+      const aesthetic = content.scores.aesthetic.map((row) => row.map(() => null));
+      page.images.set(id, { version, content: { ...content, scores: { ...content.scores, aesthetic } } });
+      choose({ step: 100 });
+    }"""
+    with opened(chromium, page_of_ana) as page:
+        assert "aesthetic" in page.inner_text("#gallery")
+        page.evaluate(remove)
+        assert "face similarity" in page.inner_text("#gallery")
+        assert "aesthetic" not in page.inner_text("#gallery")
+        assert "aesthetic" not in page.inner_text("#pair-list")
+
+
 def test_the_photos_are_shown_with_what_was_found_out_about_them(chromium, page_of_ana, tmp_path):
     with opened(chromium, page_of_ana) as page:
         page.locator(".sheet").scroll_into_view_if_needed()

@@ -44,14 +44,24 @@ function cellName(run, position) {
   return `${prompt}, seed ${seed}`;
 }
 
+const measured = new WeakMap();
+
+// The metrics that score single images: some describe only an entire evaluation.
+function imageMetrics(run, content) {
+  if (!measured.has(content)) {
+    measured.set(content, new Set(Object.keys(content.scores).filter((name) => content.scores[name].some((row) => row.some(isNumber)))));
+  }
+  return metricsOf(run).filter(({ name }) => measured.get(content).has(name));
+}
+
 // [metric, score] of an image in words, for a list of terms.
 function scorePairs(run, content, place, position) {
-  return metricsOf(run).map((metric) => [spoken(metric.name), number(scoreOf(content, metric.name, place, position), metric)]);
+  return imageMetrics(run, content).map((metric) => [spoken(metric.name), number(scoreOf(content, metric.name, place, position), metric)]);
 }
 
 // The scores shown with an image: the main ones, and the one that the images are ordered by.
 function briefPairs(run, content, place, position, order) {
-  const shown = metricsOf(run).filter((metric) => metric.main || metric.name === order);
+  const shown = imageMetrics(run, content).filter((metric) => metric.main || metric.name === order);
   return shown.map((metric) => [spoken(metric.name), number(scoreOf(content, metric.name, place, position), metric)]);
 }
 

@@ -138,7 +138,8 @@ function pairItem(sides, pair) {
 function pairList(sides, pair) {
   const list = element("dl", "scores");
   const isReady = sides.every(({ content }) => content);
-  termList(list, (isReady ? bothMetrics(sides) : []).filter((metric) => metric.main).map((metric) => {
+  const isMeasured = ({ name }) => pairScores(sides, pair, name).some(isNumber);
+  termList(list, (isReady ? bothMetrics(sides) : []).filter((metric) => metric.main && isMeasured(metric)).map((metric) => {
     const [a, b] = pairScores(sides, pair, metric.name);
     const change = a === null || b === null ? "" : ` (${signed(b - a, metric)})`;
     return [spoken(metric.name), `${number(a, metric)} → ${number(b, metric)}${change}`];
