@@ -66,7 +66,7 @@ class TensorBoardSink:
     (images), `run/verdict` (the verdict in words), `run/alarms` (the alarms that sounded, in words), `run/pareto` (the
     steps that no other step beats in two scores, as a table), and `settings/config`. The step is the training step.
     The scores and intervals of the best step are a second run, `RUN/best`: one point in each chart, and the scores in
-    the table of hyperparameters.
+    the table of hyperparameters. The contact sheet of a training's photos is the image `photos` at step 0.
 
     Args:
         writer: used as is, and stays open at the end; for a resumed run it must have been created with `purge_step`.

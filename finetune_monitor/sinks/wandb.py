@@ -84,6 +84,7 @@ VARIABLES = {
 class WandbSink:
     """Writes to its own run in `<output_dir>/wandb`, or to a given run.
 
+    Before the first evaluation, the contact sheet of a training's photos is logged as `photos`.
     Each evaluation logs its scores, `interval/NAME/low` and `high`, `ceiling/NAME`, `alarm/NAME` (the level),
     `monitor/seconds_*`, `monitor/overhead`, the image `grid`, and the images of each prompt as `prompts/00_PROMPT`,
     with their scores as captions. The slider of these panels has the training steps. From the second evaluation on,

@@ -99,13 +99,13 @@ def test_one_strip_a_prompt_and_the_whole_grid(tmp_path):
 def test_the_contact_sheet_of_a_new_run_stands_at_its_first_step(tmp_path):
     Image.new("RGB", (300, 200), "red").save(tmp_path / CONTACT_SHEET)
     write(TensorBoardSink(), tmp_path, [evaluation(0), evaluation(300)])
-    [sheet] = read(tmp_path / "tensorboard").Images("photos")
+    [sheet] = read(event_folder(tmp_path)).Images("photos")
     assert (sheet.step, sheet.width, sheet.height) == (0, 300, 200)
     resumed = tmp_path / "resumed"
     resumed.mkdir()
     (tmp_path / CONTACT_SHEET).rename(resumed / CONTACT_SHEET)
     write(TensorBoardSink(), resumed, [evaluation(600)], resume_step=300)
-    assert "photos" not in read(resumed / "tensorboard").Tags()["images"]
+    assert "photos" not in read(event_folder(resumed)).Tags()["images"]
 
 
 def test_notices_and_config_are_texts_without_secrets(tmp_path):
