@@ -52,7 +52,7 @@ def test_the_run_is_an_ordinary_one(here, config, photos, capsys):
     assert main(["show", "out"]) == 0
     assert main(["report", "out", "-o", "page"]) == 0
     assert (here / "out/page/index.html").exists()
-    assert list((here / "out/tensorboard").glob("events*"))
+    assert list((here / "out/tensorboard").rglob("events*"))
     assert main(["render", "out", "--step", "100", "--cell", "p00-s0"]) == 2
     assert "its images come from another tool" in capsys.readouterr().err
     run = json.loads((here / "out/run.json").read_text())

@@ -14,6 +14,7 @@ from finetune_monitor.cli import main
 from finetune_monitor.models.export import export_weights
 from finetune_monitor.record.history import read_run
 from finetune_monitor.scoring.adapters import load_base
+from finetune_monitor.sinks.tensorboard import event_folder
 from support import scoring, tiny
 from support.scoring import score, write_config
 from support.scripted import add_lora, trained
@@ -81,7 +82,7 @@ def test_the_floor_of_a_second_run_is_in_its_tensorboard_too(here, tiny_model, c
     paths = (here / "kohya.safetensors", "--base", tiny_model, "--config", config, "--strengths", 0.5, 1)
     assert score(*paths, "-o", "out") == 0
     for strength in ("0.5", "1"):
-        events = EventAccumulator(str(here / f"out/kohya-{strength}/tensorboard")).Reload()
+        events = EventAccumulator(str(event_folder(here / f"out/kohya-{strength}"))).Reload()
         assert [event.step for event in events.Scalars("brightness")] == [0, 1]
 
 
