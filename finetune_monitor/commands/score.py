@@ -18,12 +18,12 @@ def add_score(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         type=Path,
         nargs="+",
         metavar="PATH",
-        help="a folder of images, LoRA files or a folder of them, or a base model (its folder or hub id)",
+        help="a folder of images, LoRA files or a folder of them, or a base model (its folder, file, or hub id)",
     )
     parser.add_argument(
         "--references", type=Path, metavar="FOLDER", help="photos of the subject; required unless --config names them"
     )
-    parser.add_argument("--base", metavar="MODEL", help="base model of the LoRA files: its folder or hub id")
+    parser.add_argument("--base", metavar="MODEL", help="base model of the LoRA files: its folder, file, or hub id")
     parser.add_argument(
         "--strengths", type=_strength, nargs="+", metavar="S", help="strengths of LoRA files; default: 1.0"
     )

@@ -76,7 +76,7 @@ def check_single_file(file: Path, layout: str | None) -> Path:
     refuse_others(file, shapes)
     if layout is not None:
         return layout_folder(layout)
-    width = next((shape[-1] for name, shape in shapes.items() if name.endswith(CROSS_ATTENTION)), 0)
+    width = text_width(shapes)
     if width == 1024:
         raise UserError(
             f"{file}: found Stable Diffusion 2.x, whose file does not say whether it predicts noise or velocity; set "
@@ -88,6 +88,11 @@ def check_single_file(file: Path, layout: str | None) -> Path:
             "folder with its settings in diffusers layout as `layout`"
         )
     return LAYOUTS / WIDTHS[width]
+
+
+def text_width(shapes: Shapes) -> int:
+    """The width of the text embeddings that a UNet takes; 0 if there is no such layer."""
+    return next((shape[-1] for name, shape in shapes.items() if name.endswith(CROSS_ATTENTION)), 0)
 
 
 def layout_folder(layout: str) -> Path:

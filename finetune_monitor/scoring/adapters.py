@@ -14,11 +14,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.paths import user_path
 from finetune_monitor.base.text import first_line
 from finetune_monitor.models.adapters import adapted_layers
+from finetune_monitor.models.base_model import BaseModel
 from finetune_monitor.models.diffusers_hub import PIPELINE, resolve_hub_model, variant_of
 from finetune_monitor.models.export import ADAPTABLE
 from finetune_monitor.models.kohya import SD2_WIDTH
+from finetune_monitor.models.single_file import WIDTHS, is_single_file, read_shapes, refuse_others, text_width
 from finetune_monitor.scoring.lora_files import FLUX, PEFT_CONFIG, PEFT_PREFIX, SD1, SD2, SD3, SDXL, Base, LoraFile
 
 NAME = "scored"
@@ -35,12 +38,31 @@ TEXT_LAYERS = ("text_model.", "encoder.layers.")
 """Beginnings of the names of a text encoder's layers."""
 
 
-def load_base(model: str, dtype: torch.dtype | None, device: torch.device) -> Any:
-    """The pipeline of a base model, from safetensors, with nothing to train.
+def load_base(base: BaseModel, dtype: torch.dtype | None, device: torch.device) -> Any:
+    """The pipeline of a base model, with nothing to train.
 
     Raises:
         UserError: the model is not available or not complete.
     """
+    pipeline = base.open(base.find()) if _has_parts(base) else _load_pipeline(base.name, dtype)
+    pipeline.register_to_config(_name_or_path=base.name)
+    pipeline.to(device)
+    for part in pipeline.components.values():
+        if isinstance(part, nn.Module):
+            part.requires_grad_(False)
+    if dtype is None and hasattr(pipeline, "text_encoder"):
+        pipeline.text_encoder.to(torch.float32)  # transformers keeps the file's precision; diffusers does not
+    elif dtype is not None and _has_parts(base):
+        pipeline.to(dtype)
+    return pipeline
+
+
+def _has_parts(base: BaseModel) -> bool:
+    """Whether it is a file, or more is said of it than its name, as only for Stable Diffusion 1.x and 2.x."""
+    return is_single_file(base.name) or base != BaseModel(base.name)
+
+
+def _load_pipeline(model: str, dtype: torch.dtype | None) -> Any:
     found = resolve_hub_model(model)
     options: dict[str, Any] = {} if dtype is None else {"torch_dtype": dtype}
     if isinstance(found, Path):
@@ -48,23 +70,21 @@ def load_base(model: str, dtype: torch.dtype | None, device: torch.device) -> An
         options |= {"variant": variant_of(found)}
         options |= {name: None for name, entry in index.items() if entry == [None, None]}  # SD3 without T5
     try:
-        pipeline = DiffusionPipeline.from_pretrained(found, use_safetensors=True, **options)
+        return DiffusionPipeline.from_pretrained(found, use_safetensors=True, **options)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
             f"{model}: cannot load the base model ({first_line(str(error))}); restore its folder"
         ) from error
-    pipeline.register_to_config(_name_or_path=model)
-    pipeline.to(device)
-    for part in pipeline.components.values():
-        if isinstance(part, nn.Module):
-            part.requires_grad_(False)
-    if dtype is None and hasattr(pipeline, "text_encoder"):
-        pipeline.text_encoder.to(torch.float32)  # transformers keeps the file's precision; diffusers does not
-    return pipeline
 
 
 def base_of(model: str) -> Base:
-    """What kind of base model a folder or the cache holds, without loading it; unknown for one to be downloaded."""
+    """What kind of base model a file, a folder, or the cache holds, without loading it; unknown for a download."""
+    if is_single_file(model):
+        file = user_path(model)
+        shapes = read_shapes(file)
+        refuse_others(file, shapes)
+        width_in_file = text_width(shapes)
+        return Base({"sd1": SD1, "sd2": SD2}.get(WIDTHS.get(width_in_file, "")), width_in_file)
     found = resolve_hub_model(model)
     if not isinstance(found, Path):
         return Base(None)

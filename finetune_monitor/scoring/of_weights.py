@@ -49,7 +49,7 @@ class WeightScores:
     has_base = True
 
     def __init__(self, options: Options, sources: Sequence[Path], base: str, folder: ScoreFolder) -> None:
-        self._options, self._sources, self._base, self._folder = options, sources, base, folder
+        self._options, self._sources, self._base, self._folder = replace(options, base=base), sources, base, folder
         self._strengths = list(options.strengths or [STRENGTH])
         self._notes = Notes()
         self._kind = base_of(base)
@@ -80,7 +80,7 @@ class WeightScores:
         device = PartialState().device
         self._measured = make_metrics(self._config, device, self._grid.prompts, of_images=False)
         say_metrics(self._measured)
-        self._pipeline = load_base(self._base, PRECISIONS[self._config.train.mixed_precision], device)
+        self._pipeline = load_base(self._config.base_model, PRECISIONS[self._config.train.mixed_precision], device)
         if not options.watch:
             self._check_loading(series)
 

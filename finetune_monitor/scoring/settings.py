@@ -40,11 +40,15 @@ NEED_PROMPTS = ("clip_score",)
 """Metrics that compare an image with the text of its prompt."""
 
 
+OF_MODEL = ("revision", "variant", "layout", "vae", "embeddings")
+"""What a config says of its base model besides the name."""
+
+
 @dataclass(frozen=True)
 class Options:
     """What the command line says.
 
-    base: folder or hub id of the base model; None for images.
+    base: folder, file, or hub id of the base model; None for images.
     references: the folder of photos; None for that of the config.
     prompts: of the grid, or of the trainer whose images are scored; empty for the default.
     config: a training config whose grid, metrics, and sinks count.
@@ -106,7 +110,11 @@ def make_config(options: Options, trigger: str | None) -> Config:
 
 def _fill(content: dict[str, Any], options: Options, trigger: str | None) -> None:
     data, train, monitor = (_section(content, name) for name in ("data", "train", "monitor"))
-    content["model"] = options.base or content.get("model") or "images"
+    named = content.get("model")
+    if options.base is not None and (named is None or options.base != shipped(str(named))):
+        for key in OF_MODEL:  # they belong to the config's own model
+            content.pop(key, None)
+    content["model"] = options.base or named or "images"
     content["output_dir"] = str(options.output_dir)
     if options.references is not None:
         data["instance_images"] = str(options.references)

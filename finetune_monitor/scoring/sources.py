@@ -8,6 +8,7 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.images import SUFFIXES
 from finetune_monitor.base.paths import user_path
 from finetune_monitor.models.diffusers_hub import PIPELINE, is_hub_id, resolve_hub_model
+from finetune_monitor.models.single_file import UNET, is_single_file, read_shapes
 from finetune_monitor.scoring.images import image_files
 from finetune_monitor.scoring.lora_files import PICKLED, SUFFIX, weight_files
 
@@ -58,6 +59,8 @@ def _among_others(path: Path) -> str:
 
 def _check_model(path: Path) -> None:
     """Check that a base model is available; a path that looks like a hub id may also be mistyped."""
+    if path.is_file():
+        return
     try:
         resolve_hub_model(path)
     except UserError as error:
@@ -89,10 +92,18 @@ def _kind(path: Path, has_base: bool, may_be_empty: bool) -> str:
 
 def _kind_of_file(path: Path) -> str:
     if path.suffix.lower() in (SUFFIX, *PICKLED):
-        return "lora"
+        return "base" if _is_model(path) else "lora"
     if path.suffix.lower() in SUFFIXES:
         raise UserError(f"{path}: found a single image, expected a folder of images; name its folder")
     raise UserError(f"{path}: not a LoRA file; expected one that ends in {SUFFIX}, or a folder")
+
+
+def _is_model(file: Path) -> bool:
+    """Whether a file holds a complete model; one that cannot be read is reported as what it was given as."""
+    try:
+        return is_single_file(file) and any(name.startswith(UNET) for name in read_shapes(file))
+    except UserError:
+        return False
 
 
 def _nothing_in(folder: Path) -> str:

@@ -6,16 +6,19 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from finetune_monitor.cli import main
+from finetune_monitor.models.base_model import BaseModel
 from finetune_monitor.models.export import export_weights
 from finetune_monitor.record.history import read_run
 from finetune_monitor.scoring.adapters import load_base
 from finetune_monitor.sinks.tensorboard import event_folder
 from support import scoring, tiny
+from support.original_layout import original
 from support.scoring import score, write_config
 from support.scripted import add_lora, trained
 
@@ -220,6 +223,28 @@ def test_the_prompts_stay_when_files_with_other_words_appear(here, tiny_model, p
     assert read_run(here / "out").grid.prompts[0] == "a photo of b person"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["safetensors", "ckpt"])
+def test_a_base_model_in_one_file_gives_the_scores_of_its_folder(here, tiny_model, config, suffix):
+    file, weights = here / f"model.{suffix}", original(StableDiffusionPipeline.from_pretrained(tiny_model))
+    save_file(weights, file) if suffix == "safetensors" else torch.save({"state_dict": weights}, file)
+    lora = scoring.write_formats(here, scoring.lora(1, size=0.2))["kohya"]
+    assert score(lora, "--base", tiny_model, "--config", config, "-o", "folder") == 0
+    assert score(lora, "--base", file, "--config", config, "--set", f"layout={tiny_model}", "-o", "file") == 0
+    assert score(file, "--config", config, "--set", f"layout={tiny_model}", "-o", "alone") == 0
+    assert np.array_equal(pixels(here / "file", 1), pixels(here / "folder", 1))
+    assert np.array_equal(pixels(here / "alone", 0), pixels(here / "folder", 0))
+
+
+def test_a_lora_for_another_width_than_that_of_the_base_models_file_is_refused(here, tiny_model, config, capsys):
+    weights = original(StableDiffusionPipeline.from_pretrained(tiny_model))
+    wide = {name: torch.zeros(len(value), 24) for name, value in weights.items() if name.endswith("attn2.to_k.weight")}
+    save_file(weights | wide, here / "model.safetensors")
+    lora = scoring.write_formats(here, scoring.lora(1))["kohya"]
+    assert score(lora, "--base", here / "model.safetensors", "--config", config, "-o", "out") == 2
+    assert "found a LoRA for a model with text embeddings of width 16" in capsys.readouterr().err
+
+
 def test_a_base_model_with_only_the_fp16_variant_is_loaded(tmp_path):
     tiny.stable_diffusion().to(torch.float16).save_pretrained(tmp_path / "half", variant="fp16")
-    assert load_base(str(tmp_path / "half"), None, torch.device("cpu")).unet.config.cross_attention_dim == 16
+    assert load_base(BaseModel(str(tmp_path / "half")), None, torch.device("cpu")).unet.config.cross_attention_dim == 16
