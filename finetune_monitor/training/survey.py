@@ -15,6 +15,7 @@ from PIL.Image import Image, Resampling
 from finetune_monitor.base.files import sha256, write_atomic
 from finetune_monitor.base.images import Square, cut
 from finetune_monitor.base.json_files import as_list, as_object, as_text, as_whole, damage_named, read_object
+from finetune_monitor.base.redaction import redacted
 from finetune_monitor.base.text import counted, some_of
 from finetune_monitor.record.run_directory import PHOTOS
 from finetune_monitor.training.crops import SMALL_FACE, center_square, face_square, relative_box
@@ -233,8 +234,8 @@ class Survey:
 
 
 def write_photos(run_dir: Path, survey: Survey) -> None:
-    """Write photos.json into a run directory."""
-    content = json.dumps(survey.to_json(), indent=2, ensure_ascii=False) + "\n"
+    """Write photos.json into a run directory, without what looks like a secret."""
+    content = json.dumps(redacted(survey.to_json()), indent=2, ensure_ascii=False) + "\n"
     write_atomic(run_dir / PHOTOS, content.encode(errors="backslashreplace"))
 
 

@@ -9,6 +9,11 @@ from finetune_monitor.record.evaluation import Decision, Evaluation, StopReason
 from support.runs import ALARMED, CEILING, COLUMNS, evaluation
 
 
+@pytest.fixture(autouse=True)
+def width(monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+
+
 def lines(*history: Evaluation, columns=COLUMNS, best: str = "face_similarity") -> list[str]:
     return list(evaluation_lines(history, columns, {"face_similarity": CEILING}, best, 12.34, 37.66))
 

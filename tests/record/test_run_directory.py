@@ -62,7 +62,8 @@ def test_the_files_keep_the_contract(tmp_path):
     [row] = rows(tmp_path / "evaluations.jsonl")
     assert {"step", "epoch", "wall_time", "scores", "seconds", "decision"} <= row.keys()
     assert row["scores"]["face_similarity"] == {"mean": None, "low": None, "high": None, "n": 0, "missing": 4}
-    assert row["decision"] == {"stop": False, "reason": None, "best_step": None, "detail": "", "best_score": None}
+    no_decision = {"stop": False, "reason": None, "best_step": None, "detail": ""}
+    assert row["decision"] == {**no_decision, "best_score": None, "rejected_from": None}
     image = rows(tmp_path / "images.jsonl")[3]
     assert (image["cell"], image["seed"], image["sampler"], image["steps"]) == ("p01-s7", 7, GRID.sampler, 3)
     assert image["scores"]["face_similarity"] is None
@@ -311,7 +312,7 @@ def test_secrets_are_taken_out(tmp_path, values):
     [
         {"tokenizer": "clip", "max_token_length": 77, "train.rank": 4},
         {"prompts": ["the secret garden: a token of love"], "token": None},
-        {"model": "runs/a", "url": "https://example.org/a@b"},
+        {"model": "runs/a", "homepage": "https://example.org/a@b"},
     ],
 )
 def test_what_is_no_secret_stays(values):

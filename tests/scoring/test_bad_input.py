@@ -111,7 +111,7 @@ BAD_FILES = {
     nothing_matches: ("does not fit the base model",),
     other_shapes: ("does not fit the base model", "size mismatch"),
     no_lora: ("found other weights (the first is emb_params), expected a LoRA",),
-    whole_model: ("found a complete model in a single file, expected a LoRA",),
+    whole_model: ("found a base model among other paths; name it only once, with --base",),
     loha: ("found a LoHa, which diffusers cannot load completely; expected a LoRA",),
     dora: ("found a DoRA in kohya's format, which diffusers cannot load completely; expected a LoRA",),
     truncated: ("incomplete: found", "copy it again"),
