@@ -109,7 +109,7 @@ def take_page(browser: Any) -> None:
     """The top of the demo's page."""
     page = trained(DEMO) / "page"
     run(*CLI, "report", str(DEMO.relative_to(ROOT)), "-o", str(page))
-    shot(browser, (page / "index.html").as_uri(), RUNS / "page.png", (1440, 1000), "#peek img")
+    shot(browser, (page / "index.html").as_uri(), RUNS / "page.png", (1440, 1480), "#peek img")
     Image.open(RUNS / "page.png").convert("RGB").save(ASSETS / "report_page.jpg", quality=88)
 
 
