@@ -75,6 +75,10 @@ def sweep(tmp_path_factory):
     return folder / "page"
 
 
+PAIRED = "!document.querySelector('#pairs-state').textContent.startsWith('Loading')"
+"""The scores of both sides have been loaded."""
+
+
 def until(page, condition):
     """Wait for an expression; Playwright's own way of waiting needs an eval, which the page's policy forbids."""
     end = time.monotonic() + 15
@@ -296,6 +300,7 @@ def test_pairs_compare_shared_cells_only_and_say_so(chromium, pair):
         page.select_option("#a-step", "0")
         page.select_option("#b-run", label=NAME)
         page.select_option("#b-step", "100")
+        until(page, PAIRED)
         assert page.inner_text("#pairs-state").startswith(
             "2 pairs with the same prompt and seed. 2 of A and 4 of B have no counterpart"
         )
@@ -342,6 +347,7 @@ def test_pairs_without_a_score_are_left_out_of_the_difference(chromium, pair):
         assert "0.110 → not measured" in page.inner_text("#pair-list")
         page.select_option("#pairs-prompt", label=PLAIN)
         assert page.locator("#pair-list > li").count() == 2
+        until(page, PAIRED)
         assert "4 pairs with the same prompt and seed. 2 of them are shown" in page.inner_text("#pairs-state")
 
 
@@ -654,6 +660,7 @@ def test_an_unreadable_run_stands_beside_the_others(chromium, tmp_path):
     folders = [write_run(tmp_path / name, STEPS) for name in ("a", "b")]
     write_page(tmp_path / "page", [*folders, tmp_path / "broken"])
     with opened(chromium, tmp_path / "page") as page:
+        until(page, PAIRED)
         assert page.inner_text("#pairs-state") == "4 pairs with the same prompt and seed."
         assert "broken could not be read" in page.inner_text("#remarks")
 
