@@ -26,7 +26,7 @@ UNET, VAE, TEXT_1, TEXT_2 = (
     "model.diffusion_model.",
     "first_stage_model.",
     "cond_stage_model.transformer.",
-    ("cond_stage_model.model."),
+    "cond_stage_model.model.",
 )
 PARTS = {UNET: "UNet", VAE: "VAE"}
 

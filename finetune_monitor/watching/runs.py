@@ -56,6 +56,11 @@ class WatchedRun:
 
     def glance(self) -> dict[str, Any]:
         """What the list and the strip show of the run, as JSON."""
+        found = self._content()
+        state = found["state"]
+        return {**found, "label": "Cannot be read" if state == "unreadable" else state.capitalize()}
+
+    def _content(self) -> dict[str, Any]:
         self.refresh()
         about: dict[str, Any] = {"id": self.id, "folder": visible(str(self.folder))}
         if self.history is None:

@@ -9,7 +9,7 @@ from finetune_monitor.record.references import NAME_LENGTH
 from finetune_monitor.record.sweep_directory import SweepState, TrialRecord, TrialState
 from finetune_monitor.report.page import write_page
 from finetune_monitor.report.sweep_answer.answer import find_answer
-from support.browser import opened_page
+from support.browser import opened_page, until
 from support.copies import COPIED, write_copying_run, write_photos
 from support.page_folders import write_run
 
@@ -40,14 +40,6 @@ def page(chromium, copying):
         yield opened
         opened.wait_for_timeout(50)
         assert seen.complaints == []
-
-
-def until(page, condition):
-    for _ in range(500):
-        if page.evaluate(f"Boolean({condition})"):
-            return
-        page.wait_for_timeout(20)
-    raise AssertionError(condition)
 
 
 def thumbnail_of(photo):

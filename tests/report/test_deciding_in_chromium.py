@@ -10,7 +10,7 @@ from PIL import Image
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.record.run_directory import CONTACT_SHEET, PHOTOS
 from finetune_monitor.report.page import write_page
-from support.browser import opened_page
+from support.browser import opened_page, until
 from support.page_folders import PLAIN, Recording, write_run
 
 pytestmark = pytest.mark.slow
@@ -57,14 +57,6 @@ def opened(browser, folder: Path, choices="", **settings):
         yield page
         page.wait_for_timeout(50)
         assert seen.complaints == []
-
-
-def until(page, condition):
-    for _ in range(500):
-        if page.evaluate(f"Boolean({condition})"):
-            return
-        page.wait_for_timeout(20)
-    raise AssertionError(condition)
 
 
 def texts(page, selector):

@@ -45,6 +45,15 @@ def started_chromium() -> Iterator[Any]:
             browser.close()
 
 
+def until(page: Any, condition: str) -> None:
+    """Wait for an expression; Playwright's own way of waiting needs an eval, which the page's policy forbids."""
+    for _ in range(500):
+        if page.evaluate(f"Boolean({condition})"):
+            return
+        page.wait_for_timeout(20)
+    raise AssertionError(condition)
+
+
 @dataclass
 class Watched:
     """What the pages of a context did: complaints on the console, the addresses asked for, and what came back."""

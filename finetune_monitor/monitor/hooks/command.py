@@ -7,15 +7,12 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
-from PIL.Image import Image
-
 from finetune_monitor.base.redaction import without_secrets
-from finetune_monitor.monitor.hooks.deliveries import Deliveries, DeliveryError, check_timeout
-from finetune_monitor.monitor.hooks.events import USUAL, EventName, Events, check_events
-from finetune_monitor.record.evaluation import Evaluation, RunSummary
+from finetune_monitor.monitor.hooks.deliveries import DeliveryError, EventHook, check_timeout
+from finetune_monitor.monitor.hooks.events import USUAL, EventName, check_events
 from finetune_monitor.sinks import RunInfo
 
 QUOTED = 2000
@@ -23,7 +20,7 @@ QUOTED = 2000
 
 
 @dataclass(eq=False)
-class RunCommand:
+class RunCommand(EventHook):
     """Start a program on an event, with the event as JSON on its standard input.
 
     It runs beside the training, in its own process group, which is killed at the time-out. What it prints is discarded;
@@ -44,7 +41,6 @@ class RunCommand:
     run: Sequence[str]
     events: Sequence[EventName] = USUAL
     timeout: float = 60.0
-    _deliveries: Deliveries | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.run, str) or not self.run:
@@ -55,21 +51,7 @@ class RunCommand:
         check_timeout(self.timeout)
 
     def start(self, run: RunInfo) -> None:
-        self._events = Events(run, self.events)
-        self._deliveries = Deliveries(f"hook command {self.run[0]}", self._deliver, self.timeout + 1)
-
-    def write(self, evaluation: Evaluation, images: Sequence[Image | None]) -> None:
-        """Start the command for the events that this evaluation is."""
-        assert self._deliveries is not None
-        for event in self._events.of_evaluation(evaluation):
-            self._deliveries.give(event)
-
-    def close(self, summary: RunSummary) -> None:
-        """Start the command for the end, and wait for it within the time-out."""
-        assert self._deliveries is not None
-        for event in self._events.of_end(summary):
-            self._deliveries.give(event)
-        self._deliveries.close()
+        self._begin(run, self.events, f"hook command {self.run[0]}", self.timeout + 1)
 
     def _deliver(self, event: bytes) -> None:
         with tempfile.TemporaryFile() as errors:  # not a pipe, which a process left behind could keep open

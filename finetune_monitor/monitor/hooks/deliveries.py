@@ -5,12 +5,18 @@ import logging
 import math
 import queue
 import time
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from threading import Thread
 from typing import Any
 
+from PIL.Image import Image
+
 from finetune_monitor.base.text import shortened
+from finetune_monitor.monitor.hooks.events import Events
+from finetune_monitor.record.evaluation import Evaluation, RunSummary
+from finetune_monitor.sinks import RunInfo
 
 logger = logging.getLogger(__name__)
 
@@ -86,3 +92,34 @@ class Deliveries:
             self._has_failed = True
             words = shortened(why, LONGEST)
             logger.warning("%s: an event was not delivered: %s; training continues", self._name, words)
+
+
+class EventHook(ABC):
+    """A hook that delivers the events of a run; a subclass begins when the run starts, and says how."""
+
+    _events: Events
+    _deliveries: Deliveries
+
+    def _begin(self, run: RunInfo, wanted: Sequence[str], name: str, patience: float) -> None:
+        """Deliver the events with these names; `name` and `patience` are those of `Deliveries`."""
+        self._events = Events(run, wanted)
+        self._deliveries = Deliveries(name, self._deliver, patience)
+
+    def write(self, evaluation: Evaluation, images: Sequence[Image | None]) -> None:
+        """Deliver the events that this evaluation is."""
+        for event in self._events.of_evaluation(evaluation):
+            self._deliveries.give(event)
+
+    def close(self, summary: RunSummary) -> None:
+        """Deliver the end, and wait for it within the time-outs."""
+        for event in self._events.of_end(summary):
+            self._deliveries.give(event)
+        self._deliveries.close()
+
+    @abstractmethod
+    def _deliver(self, event: bytes) -> None:
+        """Deliver the JSON of one event.
+
+        Raises:
+            DeliveryError: it cannot be delivered.
+        """

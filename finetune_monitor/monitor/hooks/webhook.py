@@ -9,13 +9,10 @@ from http.client import HTTPException
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from PIL.Image import Image
-
 from finetune_monitor.base.redaction import REDACTED, hidden_address
 from finetune_monitor.base.version import __version__
-from finetune_monitor.monitor.hooks.deliveries import Deliveries, DeliveryError, check_timeout
-from finetune_monitor.monitor.hooks.events import USUAL, EventName, Events, check_events
-from finetune_monitor.record.evaluation import Evaluation, RunSummary
+from finetune_monitor.monitor.hooks.deliveries import DeliveryError, EventHook, check_timeout
+from finetune_monitor.monitor.hooks.events import USUAL, EventName, check_events
 from finetune_monitor.sinks import RunInfo
 
 PAUSES = (1.0, 5.0)
@@ -33,7 +30,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 @dataclass(eq=False)
-class Webhook:
+class Webhook(EventHook):
     """Send each event as JSON to an address, with POST.
 
     Events hold scores, alarms, and the verdict, but neither images nor prompts. They are sent beside the training. An
@@ -55,7 +52,6 @@ class Webhook:
     url: str = field(repr=False)
     events: Sequence[EventName] = USUAL
     timeout: float = 10.0
-    _deliveries: Deliveries | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if REDACTED in self.url:
@@ -67,22 +63,8 @@ class Webhook:
         check_timeout(self.timeout)
 
     def start(self, run: RunInfo) -> None:
-        self._events = Events(run, self.events)
         patience = self.timeout * (len(PAUSES) + 1) + sum(PAUSES)
-        self._deliveries = Deliveries(f"hook webhook {hidden_address(self.url)}", self._deliver, patience)
-
-    def write(self, evaluation: Evaluation, images: Sequence[Image | None]) -> None:
-        """Send the events that this evaluation is."""
-        assert self._deliveries is not None
-        for event in self._events.of_evaluation(evaluation):
-            self._deliveries.give(event)
-
-    def close(self, summary: RunSummary) -> None:
-        """Send the end, and wait for the answer within the time of all attempts."""
-        assert self._deliveries is not None
-        for event in self._events.of_end(summary):
-            self._deliveries.give(event)
-        self._deliveries.close()
+        self._begin(run, self.events, f"hook webhook {hidden_address(self.url)}", patience)
 
     def _deliver(self, event: bytes) -> None:
         for pause in PAUSES:

@@ -4,16 +4,6 @@
 
 const EVERY = 2000; // milliseconds
 
-const STATES = {
-  training: "Training",
-  evaluating: "Evaluating",
-  paused: "Paused",
-  finished: "Finished",
-  interrupted: "Interrupted",
-  failed: "Failed",
-  unreadable: "Cannot be read",
-};
-
 const at = (id) => document.getElementById(id);
 
 let shown = "";
@@ -55,7 +45,7 @@ function drawnRun(run) {
   const link = element("a", run.name);
   link.href = `/runs/${run.id}/`;
   const item = element("li", [], "run");
-  const state = element("span", STATES[run.state] ?? run.state, `state ${run.state}`);
+  const state = element("span", run.label, `state ${run.state}`);
   item.append(element("div", [element("h2", link), state]));
   if (run.state === "unreadable") {
     item.append(element("p", run.why));

@@ -7,16 +7,6 @@
   const HIDDEN = 10000;
   const RUN = location.pathname.split("/")[2];
 
-  const STATES = {
-    training: "Training",
-    evaluating: "Evaluating",
-    paused: "Paused",
-    finished: "Finished",
-    interrupted: "Interrupted",
-    failed: "Failed",
-    unreadable: "Cannot be read",
-  };
-
   const isWaiting = document.getElementById("waiting") !== null;
 
   let page = Number(document.currentScript.dataset.written ?? 0); // how often the files of the page had been written
@@ -82,7 +72,7 @@
 
   function draw(run) {
     parts.all.hidden = !run.list;
-    write(parts.state, STATES[run.state] ?? run.state);
+    write(parts.state, run.label);
     parts.state.className = `strip-state ${run.state}`;
     if (run.state === "unreadable") {
       write(parts.note, run.why);
