@@ -79,7 +79,7 @@ def _about_prompts(config: Config) -> Iterator[str]:
 
 
 def about_captions(config: Config, photos: Sequence[TrainingPhoto]) -> Iterator[str]:
-    """Captions that name the subject differently from the instance prompt, which the grid's prompts go by."""
+    """Captions that name the subject differently from the instance prompt, whose words the grid's prompts use."""
     names = subject_words(config)
     captioned = [photo for photo in photos if photo.prompt != config.data.instance_prompt]
     without = [photo.path.name for photo in captioned if names and not names & set(_words(photo.prompt))]
