@@ -59,6 +59,7 @@ class Runs:
         return [
             f"monitor.metrics.face_similarity.recognizer={recognizer}",
             f"monitor.metrics.aesthetic={{clip: {clip}, pretrained: null, head: {head}}}",
+            "monitor.metrics.recognized=null",  # it needs class images
             "monitor.grid.steps=2",
         ]
 
