@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 from PIL import Image
 
 from finetune_monitor.base import distributed
@@ -32,7 +32,7 @@ WAIT = 0.1
 
 
 def class_images(
-    pipeline: StableDiffusionPipeline,
+    pipeline: DiffusionPipeline,
     data: DataConfig,
     sampling: PromptGrid,
     autocast: torch.dtype | None,
@@ -57,7 +57,7 @@ def class_images(
 
 
 def _generate(
-    pipeline: StableDiffusionPipeline,
+    pipeline: DiffusionPipeline,
     data: DataConfig,
     sampling: PromptGrid,
     autocast: torch.dtype | None,

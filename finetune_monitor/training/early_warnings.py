@@ -26,6 +26,9 @@ USUAL_WITH_PRODIGY = 1.0
 FAR = 10.0
 """A learning rate is far from the usual one beyond this factor."""
 
+SMALL = 0.75
+"""A resolution is far below the model's own under this share of it."""
+
 ARTICLES = ("a", "an", "the", "of", "in", "on", "at", "with", "and", "his", "her")
 IMAGES = ("photo", "picture", "image", "portrait", "photograph", "style")
 CLASSES = ("face", "person", "man", "woman", "boy", "girl", "child", "dog", "cat")
@@ -42,6 +45,20 @@ def about_config(config: Config) -> Iterator[str]:
     if config.monitor.enabled:
         yield from _about_interval(config)
         yield from _about_prompts(config)
+
+
+def about_resolution(config: Config, native: tuple[int, int]) -> Iterator[str]:
+    """A resolution far below the one that the model was trained at.
+
+    Args:
+        native: height and width in pixels of the images that the model generates by default.
+    """
+    found, usual = config.data.resolution, min(native)
+    if found < SMALL * usual:
+        yield (
+            f"data.resolution is {found}, but the base model generates images of {usual} px; below, they fall apart, "
+            f"and the scores with them; set data.resolution={usual}, or use a model that was trained at {found} px"
+        )
 
 
 def _about_rate(config: Config) -> Iterator[str]:
