@@ -1,4 +1,4 @@
-"""Pipelines under the names of the original Stable Diffusion and SDXL, as `.safetensors` and `.ckpt` files have them."""
+"""Pipelines under the names of the original Stable Diffusion and SDXL, as in `.safetensors` and `.ckpt` files."""
 
 import re
 from collections.abc import Iterable, Mapping
