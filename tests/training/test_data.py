@@ -1,5 +1,6 @@
 """Which photo a step sees, and how it is cut."""
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -91,6 +92,31 @@ def test_photos_by_position_follow_the_same_order(photos):
     sequence = Photos(paths, Views(32), seed=5)
     expected = [one_view(Views(32), read_image(paths[i]), [0]) for i in batch_indices(5, 0, len(paths), 7)]
     assert all(torch.equal(sequence[position].pixels, view) for position, view in enumerate(expected))
+
+
+SQUARE = (60, 10, 100)
+
+
+@pytest.mark.parametrize("square", [None, SQUARE])
+@pytest.mark.parametrize("views", [Views(32), Views(32, flip=True), Views(32, crop=True), Views(32, True, True)])
+def test_sizes_say_where_in_the_photo_a_view_was_cut(tmp_path, views, square):
+    """The pixels themselves say where they come from: red is x, green is y."""
+    x, y = np.meshgrid(np.arange(200, dtype=np.uint8), np.arange(120, dtype=np.uint8))
+    Image.fromarray(np.stack([x, y, 0 * x], axis=-1)).save(tmp_path / "a.png")
+    photos = Photos([tmp_path / "a.png"], views, 7, {} if square is None else {tmp_path / "a.png": square})
+    cached = photos.all_views(0)
+    seen = [(photo.pixels, photo.sizes) for photo in (photos[position] for position in range(6))]
+    for pixels, sizes in [*seen, *zip(cached.pixels, cached.sizes, strict=True)]:
+        height, width, top, left, *target = sizes.tolist()
+        assert (height, width, target) == (120, 200, [32, 32])
+        assert (start(pixels[0].mean(0), width), start(pixels[1].mean(1), None)) == pytest.approx((left, top), abs=1)
+
+
+def start(ramp: torch.Tensor, mirrors_at: float | None) -> float:
+    """Where a view begins, in pixels of the resized photo; from the right if it is mirrored."""
+    places = (ramp.double().numpy() + 1) * 127.5 + 0.5
+    step, first = np.polyfit(np.arange(len(places))[6:-6] + 0.5, places[6:-6], 1)
+    return float((first if step > 0 else mirrors_at - first) / abs(step))
 
 
 def test_all_photos_that_cannot_be_read_are_named(tmp_path):
