@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, ExitStack
 from itertools import chain
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from diffusers import DDPMScheduler, DiffusionPipeline
 
@@ -65,9 +66,9 @@ def run(config: Config) -> int:
         _log_changes(config)
         step = inputs.checkpoint.step if inputs.checkpoint is not None else 0
         _say(before_loading(config, len(inputs.photos), accelerator.device, step))
-        pipeline = load_pipeline(inputs.model, config.base_model).to(accelerator.device)
+        pipeline = load_pipeline(inputs.model, config.base_model)
         _warn(lambda: about_resolution(config, image_size(pipeline)))
-        others = _class_images(config, pipeline, interrupt)
+        others = _class_images(config, accelerator.device, pipeline, interrupt)
         if interrupt.asked():
             return interrupt.exit_status
         _warn(lambda: about_class_images(inputs.survey, inputs.faces, others) if inputs.survey else ())
@@ -107,9 +108,11 @@ def make_trainer(
     prompts = [[photo.prompt for photo in each] for each in photos.values()]
     for warning in cut_prompts(pipeline, chain.from_iterable(prompts)) if distributed.is_main() else ():
         logger.warning(warning)
+    pipeline.vae.to(accelerator.device)
     latents = _open_latents(config, pipeline, photos)
     trainable = make_trainable(pipeline, train, config.seed)
     lower_precision(pipeline, train)
+    pipeline.to(accelerator.device)  # not before: in half precision, it takes half the device's memory
     check_space(config, *_sizes(pipeline, trainable))
     trainable.ema = average(trainable, train.ema_decay)
     optimizer = make_optimizer(trainable, train)
@@ -135,12 +138,16 @@ def make_trainer(
     )
 
 
-def _class_images(config: Config, pipeline: DiffusionPipeline, interrupt: Interrupt) -> list[Path]:
+def _class_images(
+    config: Config, device: torch.device, pipeline: DiffusionPipeline, interrupt: Interrupt
+) -> list[Path]:
     """The class images, generated now if they are missing; none without prior preservation, or after a signal."""
     if not config.prior_preservation:
         return []
     precision = PRECISIONS[config.train.mixed_precision]
-    return class_images(pipeline, config.data, config.prompt_grid, precision, lambda: interrupt.number is not None)
+    return class_images(
+        pipeline, config.data, config.prompt_grid, precision, lambda: interrupt.number is not None, device
+    )
 
 
 def _open_latents(

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from accelerate.state import AcceleratorState
 from diffusers import StableDiffusionXLPipeline
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from skimage.data import astronaut
 
 from finetune_monitor.base.errors import UserError
@@ -30,6 +30,7 @@ from finetune_monitor.training.rerender import Distance, rerender
 from finetune_monitor.training.run import make_trainer, run
 from finetune_monitor.training.trainable import load_pipeline
 from support import tiny
+from support.original_layout import original
 from support.places import ROOT
 from support.trainings import train as train_command
 
@@ -193,6 +194,34 @@ def test_images_in_half_precision_are_made_again_pixel_for_pixel(config, tmp_pat
     assert run(config(*settings)) == 0
     AcceleratorState._reset_state(reset_partial_state=True)
     assert rerender(tmp_path / "run", 6, "p00-s1").distance == Distance(0, 0.0)
+
+
+def test_weights_reach_the_device_in_the_precision_of_the_training(config, monkeypatch):
+    """In float32 first, SDXL would need twice the memory."""
+    moved: list[set[torch.dtype]] = []
+    move = StableDiffusionXLPipeline.to
+
+    def noted(pipeline: StableDiffusionXLPipeline, *arguments: object, **named: object) -> StableDiffusionXLPipeline:
+        moved.append({each.dtype for each in pipeline.unet.parameters() if not each.requires_grad})
+        return move(pipeline, *arguments, **named)
+
+    monkeypatch.setattr(StableDiffusionXLPipeline, "to", noted)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert run(config("monitor.enabled=false", "train.mixed_precision=bf16", "train.max_steps=1")) == 0
+    assert moved == [{torch.bfloat16}]
+
+
+def test_a_file_is_trained_as_its_folder_is(config, model, tmp_path):
+    save_file(original(tiny.sdxl()), tmp_path / "base.safetensors")
+    weights = []
+    for base in ([], [f"model={tmp_path / 'base.safetensors'}", f"layout={model}"]):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        folder = tmp_path / f"run-{len(base)}"
+        settings = ["monitor.enabled=false", "train.max_steps=2", "train.learning_rate=1e-2", f"output_dir={folder}"]
+        assert run(config(*settings, *base)) == 0
+        weights.append(load_file(folder / "last" / LORA))
+    for name, value in weights[0].items():  # not bit for bit: weights from a file lie elsewhere in memory
+        torch.testing.assert_close(weights[1][name], value, rtol=0, atol=1e-4)
 
 
 def test_full_training_is_refused_before_anything_is_loaded(config):
