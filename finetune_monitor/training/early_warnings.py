@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from finetune_monitor.models.face_reader import FaceReader
 
 USUAL_RATES: Mapping[str, float] = {"lora": 1e-4, "full": 2e-6}
-"""Learning rates for Stable Diffusion 1.x, by method."""
+"""Learning rates for Stable Diffusion 1.x and SDXL, by method."""
 
 USUAL_WITH_PRODIGY = 1.0
 
