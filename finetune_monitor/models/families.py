@@ -112,7 +112,7 @@ SDXL = Family(
 
 FAMILIES = (SD, SDXL)
 
-WANTED = "a text-to-image model of Stable Diffusion 1.x or 2.x, or of SDXL"
+WANTED = ", or ".join(family.name for family in FAMILIES)
 
 
 def family_of(pipeline: Any) -> Family | None:

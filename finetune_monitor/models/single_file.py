@@ -34,7 +34,7 @@ SD2_WIDTH = 1024
 """Numbers of a text token's embedding in Stable Diffusion 2.x; 1.x has 768."""
 
 PREDICTS_VELOCITY = "v_pred"
-"""The name of an empty tensor that marks such a file of SDXL."""
+"""The name of a tensor that marks such a file of SDXL; for Stable Diffusion 2.x, the layout says it."""
 
 CHANNELS = {4: "", 9: "an inpainting model", 8: "an image-editing model (InstructPix2Pix)", 7: "an upscaler"}
 """What a UNet of Stable Diffusion is, by the channels of its input."""
@@ -49,10 +49,12 @@ OTHERS = (
     (("double_blocks.",), "Flux"),
     (("joint_blocks.",), "Stable Diffusion 3"),
     (("conditioner.embedders.0.model.",), "the refiner of SDXL"),
+    (("edm_mean",), "Playground v2.5"),
+    (("edm_vpred.",), "CosXL"),
 )
 """Other kinds of files, by parts of the names of their tensors."""
 
-EXPECTED = f"expected {WANTED} as one file, with UNet, VAE, and text encoder"
+EXPECTED = f"expected {WANTED}, as one file, with UNet, VAE, and text encoder"
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -56,8 +56,8 @@ def about_resolution(config: Config, native: tuple[int, int]) -> Iterator[str]:
     found, usual = config.data.resolution, min(native)
     if found < SMALL * usual:
         yield (
-            f"data.resolution is {found}, but the base model generates images of {usual} px; below, they fall apart, "
-            f"and the scores with them; set data.resolution={usual}, or use a model that was trained at {found} px"
+            f"data.resolution is {found}, but the base model generates images of {usual} px; it has not learned such "
+            f"small ones, so images and scores get worse; set data.resolution={usual}, or use a model for {found} px"
         )
 
 

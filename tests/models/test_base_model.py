@@ -134,6 +134,8 @@ FIRST = "model.diffusion_model.input_blocks.0.0.weight"
 
 OTHERS = {
     "the refiner of SDXL": {"conditioner.embedders.0.model.ln_final.bias": 8, FIRST: (8, 4, 3, 3)},
+    "Playground v2.5": {"conditioner.embedders.1.model.ln_final.bias": 8, "edm_mean": 4},
+    "CosXL": {"conditioner.embedders.1.model.ln_final.bias": 8, "edm_vpred.sigma_max": 1},
     "Flux": {"model.diffusion_model.double_blocks.0.img_attn.norm.key_norm.scale": 8},
     "Stable Diffusion 3": {"model.diffusion_model.joint_blocks.0.context_block.attn.qkv.bias": 8},
     "an inpainting model": {FIRST: (8, 9, 3, 3)},
@@ -156,7 +158,7 @@ def test_what_is_no_stable_diffusion_is_refused_by_name(tmp_path, kind, ending):
     save_file(content, path) if ending == "safetensors" else torch.save(content, path)
     with pytest.raises(
         UserError,
-        match=rf"model\.{ending}: found {kind}.*expected a text-to-image model of Stable Diffusion",
+        match=rf"model\.{ending}: found {kind}.*expected Stable Diffusion 1\.x or 2\.x, or SDXL, as one file",
     ):
         BaseModel(str(path)).find()
 

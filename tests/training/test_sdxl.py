@@ -173,17 +173,19 @@ def test_embeddings_from_the_cache_are_those_of_diffusers(trained):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("overrides", [[], ["train.text_encoder=true", "train.ema_decay=0.9"]], ids=["unet", "text"])
-def test_a_resumed_run_ends_with_the_same_weights(config, tmp_path, overrides):
+def test_a_run_that_is_resumed_or_monitored_ends_with_the_same_weights(config, tmp_path, overrides):
     def go(name: str, *more: str) -> dict[str, torch.Tensor]:
         AcceleratorState._reset_state(reset_partial_state=True)  # as a new process would find it
-        assert run(config("monitor.enabled=false", f"output_dir={tmp_path / name}", *overrides, *more)) == 0
+        settings = ["monitor.stopping=[]", "monitor.sinks={}", f"output_dir={tmp_path / name}", *overrides, *more]
+        assert run(config(*settings)) == 0
         return load_file(tmp_path / name / "last" / LORA)
 
-    whole = go("whole")
-    go("cut", "train.max_steps=2")
-    resumed = go("cut")
-    assert whole.keys() == resumed.keys()
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    off = "monitor.enabled=false"
+    whole = go("whole", off)
+    go("cut", off, "train.max_steps=2")
+    for other in (go("cut", off), go("monitored")):
+        assert whole.keys() == other.keys()
+        assert all(torch.equal(whole[name], other[name]) for name in whole)
 
 
 @pytest.mark.slow
