@@ -15,6 +15,8 @@ from finetune_monitor.training.config import Config
 WIDTH = 11
 """Characters of a line before its text."""
 
+ENCODERS = {1: " and the text encoder", 2: " and both text encoders"}
+
 PRECISIONS = {"no": "fp32", "fp16": "fp16", "bf16": "bf16"}
 
 
@@ -35,15 +37,16 @@ def before_loading(config: Config, photos: int, device: torch.device, step: int)
         yield _line(label, place)
 
 
-def before_training(config: Config, trained: int, frozen: int) -> str:
+def before_training(config: Config, trained: int, frozen: int, encoders: int = 1) -> str:
     """The line on what is trained, and for how long.
 
     Args:
         trained: the number of parameters with gradients.
         frozen: the number of the others.
+        encoders: the number of text encoders that the model has.
     """
     train = config.train
-    parts = "the UNet and the text encoder" if train.text_encoder else "the UNet"
+    parts = "the UNet" + (ENCODERS[encoders] if train.text_encoder else "")
     kind = f"LoRA of rank {train.rank} for {parts}" if train.method == "lora" else f"all weights of {parts}"
     images = train.batch_size * train.gradient_accumulation * distributed.world_size()
     steps = f"{train.max_steps:,} steps of {counted(images, 'photo')}"
