@@ -1,5 +1,6 @@
 """Import torch and what is built on it without the garbage collector, which costs a quarter of a short start."""
 
+import atexit
 import gc
 import sys
 from collections.abc import Iterator
@@ -21,3 +22,4 @@ def heavy_imports() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+        atexit.register(gc.unfreeze)  # otherwise triton complains of leaks in the end
