@@ -31,14 +31,14 @@ from finetune_monitor.monitor.stopping import check_rules
 from finetune_monitor.record.columns import stars_of
 from finetune_monitor.record.history import read_run
 from finetune_monitor.record.kept_weights import LAST, WEIGHTS
-from finetune_monitor.record.run_directory import RUN, lock, refuse_links
+from finetune_monitor.record.run_directory import CONFIG, RUN, lock, refuse_links
 from finetune_monitor.record.run_record import check_resume, described_grid
 from finetune_monitor.rendering.schedulers import own_scheduler
 from finetune_monitor.stats.estimate import plain
 from finetune_monitor.training import checkpoints
 from finetune_monitor.training.checkpoints import Checkpoint
-from finetune_monitor.training.compiling import check_compiler
-from finetune_monitor.training.config import Config, DataConfig, MonitorConfig, not_measured
+from finetune_monitor.training.compiling import NOT_ASKED, Compiling, decide
+from finetune_monitor.training.config import Config, DataConfig, MonitorConfig, not_measured, recorded_config
 from finetune_monitor.training.early_warnings import about_captions, about_config
 from finetune_monitor.training.looking import look, show
 from finetune_monitor.training.loop import CHECKPOINTS, identity
@@ -71,6 +71,7 @@ class RunInputs:
     survey: what the model will see of them.
     faces: found and embedded the faces for it; None if none were searched.
     resume_step: the step from which the record resumes; None for a new one.
+    compiling: whether the UNet is compiled.
     """
 
     model: str | Path
@@ -80,6 +81,7 @@ class RunInputs:
     resume_step: int | None
     survey: Survey | None = None
     faces: "FaceReader | None" = None
+    compiling: Compiling = NOT_ASKED
 
 
 @dataclass
@@ -129,19 +131,21 @@ def find_inputs(config: Config, device: torch.device, held: ExitStack, problems:
     if checkpoint is not None and seen is not None:
         attempt(partial(checkpoints.check_identity, checkpoint, identity(config, photos)))
     resume_step = attempt(lambda: _resume_step(config, checkpoint, metrics))
+    compiling = attempt(lambda: _compiling(config, device, checkpoint))
     everyones = dict.fromkeys(problem for found in distributed.gather(attempt.problems) for problem in found)
     all_problems(list(everyones), "the run cannot start:")
     assert model is not None
     assert seen is not None
+    assert compiling is not None
     if distributed.is_main():
         show(config.output_dir, seen.survey)
         for warning in (*about_captions(config, photos), *about_config(config)):
             logger.warning(warning)
-    return RunInputs(model, photos, metrics, checkpoint, resume_step, seen.survey, reader)
+    return RunInputs(model, photos, metrics, checkpoint, resume_step, seen.survey, reader, compiling)
 
 
 def _check_choices(config: Config, metrics: list[Metric], device: torch.device, attempt: Attempts) -> None:
-    """Check what needs no model: sampler, rules, sinks, the grid's memory, optimizer, and compiler.
+    """Check what needs no model: sampler, rules, sinks, the grid's memory, and optimizer.
 
     Args:
         metrics: empty if there are none to check the rules against.
@@ -155,8 +159,18 @@ def _check_choices(config: Config, metrics: list[Metric], device: torch.device, 
             attempt(partial(kind.check_options, options_in(config.monitor.sinks.chosen[name])))
     attempt(lambda: check_images_fit(len(config.prompt_grid.cells), (config.data.resolution, config.data.resolution)))
     attempt(lambda: check_optimizer(config.train.optimizer, device))
-    if config.train.compile:
-        attempt(lambda: check_compiler(device))
+
+
+def _compiling(config: Config, device: torch.device, checkpoint: Checkpoint | None) -> Compiling:
+    """Whether to compile; a resumed run continues as it was begun.
+
+    Raises:
+        UserError: `train.compile` is true, and something is missing.
+    """
+    recorded = config.output_dir / CONFIG
+    begun = recorded_config(recorded)[0].train.compile if checkpoint is not None and recorded.exists() else None
+    steps = config.train.max_steps - (checkpoint.step if checkpoint is not None else 0)
+    return decide(config.train.compile, device, steps, begun if isinstance(begun, bool) else None)
 
 
 def _say_collisions() -> None:

@@ -203,7 +203,7 @@ def _open_trained(config: Config, folder: Path | None) -> _Opened:
         _load_lora(pipeline, folder)
         notes = _unfold_scale(pipeline, config.train)
     lower_precision(pipeline, config.train)
-    if config.train.compile:
+    if config.train.compile is True:
         compile_in_place(pipeline.unet)
     dtype = PRECISIONS[config.train.mixed_precision]
     if dtype is not None:

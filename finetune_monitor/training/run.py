@@ -63,6 +63,7 @@ def run(config: Config) -> int:
         accelerator, problems = make_accelerator(config.train)
         config = _as_begun(config)
         inputs = find_inputs(config, accelerator.device, held, problems)
+        config = config.compiled(inputs.compiling.is_on)
         _log_changes(config)
         step = inputs.checkpoint.step if inputs.checkpoint is not None else 0
         _say(before_loading(config, len(inputs.photos), accelerator.device, step))
@@ -75,7 +76,7 @@ def run(config: Config) -> int:
         trainer = make_trainer(config, accelerator, pipeline, inputs, others)
         held.callback(trainer.close)
         encoders = len(trained_family(pipeline).text_encoders)
-        _say([before_training(config, *_sizes(pipeline, trainer.trainable), encoders)])
+        _say(before_training(config, *_sizes(pipeline, trainer.trainable), inputs.compiling, encoders))
         if interrupt.asked():
             return interrupt.exit_status
         monitor = make_monitor(config, accelerator, pipeline, trainer, inputs, interrupt)
@@ -120,7 +121,7 @@ def make_trainer(
         checkpoints.restore(checkpoint, trainable, optimizer)
         if accelerator.scaler is not None and checkpoint.scaler:
             accelerator.scaler.load_state_dict(dict(checkpoint.scaler))
-    if train.compile:
+    if train.compile is True:
         compile_in_place(pipeline.unet)
     prepared = {name: accelerator.prepare(model.train()) for name, model in trainable.models.items()}
     encoders = [prepared.get(name, getattr(pipeline, name)) for name in trained_family(pipeline).text_encoders]

@@ -10,6 +10,7 @@ from finetune_monitor.base.redaction import without_secrets
 from finetune_monitor.base.text import counted, visible
 from finetune_monitor.base.versions import device_name
 from finetune_monitor.sinks.console import page_of, tensorboard_command
+from finetune_monitor.training.compiling import Compiling
 from finetune_monitor.training.config import Config
 
 WIDTH = 11
@@ -37,8 +38,10 @@ def before_loading(config: Config, photos: int, device: torch.device, step: int)
         yield _line(label, place)
 
 
-def before_training(config: Config, trained: int, frozen: int, encoders: int = 1) -> str:
-    """The line on what is trained, and for how long.
+def before_training(
+    config: Config, trained: int, frozen: int, compiling: Compiling, encoders: int = 1
+) -> Iterator[str]:
+    """The lines on what is trained, and for how long, and on whether it is compiled, if that was left to us.
 
     Args:
         trained: the number of parameters with gradients.
@@ -51,7 +54,9 @@ def before_training(config: Config, trained: int, frozen: int, encoders: int = 1
     images = train.batch_size * train.gradient_accumulation * distributed.world_size()
     steps = f"{train.max_steps:,} steps of {counted(images, 'photo')}"
     evaluations = f", evaluated every {config.monitor.every:,}" if config.monitor.enabled else ", without evaluations"
-    return _line("training:", f"{kind}: {trained:,} of {trained + frozen:,} parameters; {steps}{evaluations}")
+    yield _line("training:", f"{kind}: {trained:,} of {trained + frozen:,} parameters; {steps}{evaluations}")
+    if compiling.why:
+        yield _line("compiled:", f"{'yes' if compiling.is_on else 'no'}: {compiling.why}")
 
 
 def _class_images(config: Config) -> str:

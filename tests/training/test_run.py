@@ -26,10 +26,10 @@ from torch import nn
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.history import read_run
-from finetune_monitor.record.run_directory import lock
+from finetune_monitor.record.run_directory import CONFIG, lock
 from finetune_monitor.record.training_log import read_training
 from finetune_monitor.training import loop
-from finetune_monitor.training.config import load_config
+from finetune_monitor.training.config import load_config, recorded_config
 from finetune_monitor.training.run import run
 from support import needs
 from support.places import DEMO, ROOT
@@ -419,6 +419,14 @@ def test_a_missing_compiler_is_named_before_anything_long(write_config, monkeypa
     monkeypatch.setenv("CC", "no-such-compiler")
     with pytest.raises(UserError, match="needs the compiler no-such-compiler"):
         run(load_config(write_config(), [OFF, "train.compile=true"]))
+
+
+def test_what_is_decided_on_compiling_is_said_recorded_and_kept_on_resume(train, capsys):
+    folder = train("run", "train.compile=auto", "train.max_steps=2")
+    assert "compiled:  no: " in capsys.readouterr().out
+    assert recorded_config(folder / CONFIG)[0].train.compile is False
+    train("run", "train.compile=auto", "train.max_steps=3")
+    assert "compiled:  no: as the run was begun" in capsys.readouterr().out
 
 
 def test_a_monitored_run_records_shows_and_ends(train):

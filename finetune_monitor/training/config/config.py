@@ -159,6 +159,10 @@ class Config(Section):
     def prior_preservation(self) -> bool:
         return self.train.prior_loss_weight > 0
 
+    def compiled(self, is_on: bool) -> "Config":
+        """The config with what `train.compile: auto` has decided."""
+        return self.model_copy(update={"train": self.train.model_copy(update={"compile": is_on})})
+
     def to_yaml(self) -> str:
         """The resolved config, with every default spelled out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -60,7 +60,11 @@ class TrainConfig(Section):
         False, description="Recompute activations to save memory; slows down each step."
     )
     mixed_precision: Precision = Field("no", description="Precision of the forward and backward passes.")
-    compile: bool = Field(False, description="Compile the UNet for training and rendering; needs a compiler.")
+    compile: Literal[True, False, "auto"] = Field(
+        "auto",
+        description="Compile the UNet for training and rendering; needs a compiler. auto: on a GPU, if at least 5,000 "
+        "steps are left.",
+    )
     cache_latents: Caching = Field(
         "auto", description="Encode all photos before the first step; auto: unless the latents exceed 1 GiB."
     )
