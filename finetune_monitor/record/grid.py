@@ -81,9 +81,9 @@ class PromptGrid:
         prompts: at least one, without duplicates; each is one row of the grid.
         seeds: seeds shared by all prompts; None gives each prompt its own. A cell's noise depends only on its seed.
         negative_prompt: what guidance steers away from, in every cell.
-        quality: full, or fast: evaluations take a third of the time, because they are rendered in 8 steps of
-            DPM-Solver++. At the end of a run, the best and the last step are rendered at full quality, too.
-        steps: scheduler steps; None means those of the quality, 25 or 8. A number counts whatever the quality is.
+        quality: how evaluations are rendered. full: in 25 steps. fast: in 8 steps of DPM-Solver++, a third of the work;
+            at the end of a run, the best and the last step are rendered at full quality, too.
+        steps: scheduler steps; None means those of the quality. A number counts whatever the quality is.
         guidance: classifier-free guidance scale; 1 or less turns guidance off.
         sampler: class name of a diffusers scheduler; None means DPM-Solver++ multistep, or the model's own scheduler if
             it was trained with flow matching.
