@@ -101,14 +101,14 @@ def use_timesteps(scheduler: Any, timesteps: list[int]) -> None:
     scheduler.set_timesteps = lambda steps, device=None: own(device=device, timesteps=timesteps)
 
 
-def noise_levels(scheduler: Any) -> Float[Tensor, "timesteps"]:
+def noise_levels(scheduler: Any) -> Float[Tensor, " timesteps"]:
     """The noise level sigma of every timestep of training, in units of the signal."""
     kept: Tensor = scheduler.alphas_cumprod
     return ((1 - kept) / kept).sqrt()
 
 
 @contextmanager
-def guidance_between(unet: nn.Module, sigmas: Float[Tensor, "timesteps"], low: float, high: float) -> Iterator[None]:
+def guidance_between(unet: nn.Module, sigmas: Float[Tensor, " timesteps"], low: float, high: float) -> Iterator[None]:
     """Outside of (low, high], run a UNet on the prompts alone, and return the same for the negative prompts."""
     own = unet.forward
 

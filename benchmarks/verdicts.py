@@ -49,7 +49,7 @@ class Record:
         """Every alarm: its step and its column."""
         return {(found.step, name) for found in self.evaluations for name in found.alarms}
 
-    def curve(self, column: str) -> Float[np.ndarray, "steps"]:
+    def curve(self, column: str) -> Float[np.ndarray, " steps"]:
         """The means over the steps; NaN where there is none."""
         found = [each.scores.get(column) for each in self.evaluations]
         return np.array([np.nan if each is None else each.mean for each in found])

@@ -110,8 +110,7 @@ def find_inputs(config: Config, device: torch.device, held: ExitStack, problems:
     """
     attempt = Attempts(problems)
     if distributed.is_main():
-        for collision in (*METRICS.collisions(), *SINKS.collisions(), *RULES.collisions()):
-            logger.warning(collision)
+        _say_collisions()
         attempt(lambda: held.enter_context(_take(config.output_dir)))
     chosen = attempt(lambda: choose_photos(config.data))
     if chosen and distributed.is_main():
@@ -127,17 +126,7 @@ def find_inputs(config: Config, device: torch.device, held: ExitStack, problems:
     before = len(problems)
     metrics = _metrics(config, run, attempt) if config.monitor.enabled else []
     are_made = seen is not None and len(problems) == before
-    attempt(lambda: _check_sampler(config))
-    if config.monitor.enabled and are_made:
-        attempt(lambda: _check_rules(config, metrics))
-    for name, kind in classes_of(SINKS, config.monitor.sinks).items():
-        attempt(getattr(kind, "check", lambda: None))
-        if hasattr(kind, "check_options"):
-            attempt(partial(kind.check_options, options_in(config.monitor.sinks.chosen[name])))
-    attempt(lambda: check_images_fit(len(config.prompt_grid.cells), (config.data.resolution, config.data.resolution)))
-    attempt(lambda: check_optimizer(config.train.optimizer, device))
-    if config.train.compile:
-        attempt(lambda: check_compiler(device))
+    _check_choices(config, metrics if are_made else [], device, attempt)
     photos = chosen.described(config.data.instance_prompt, squares) if chosen else []
     if checkpoint is not None and seen is not None:
         attempt(partial(checkpoints.check_identity, checkpoint, identity(config, photos)))
@@ -151,6 +140,31 @@ def find_inputs(config: Config, device: torch.device, held: ExitStack, problems:
         for warning in (*about_captions(config, photos), *about_config(config)):
             logger.warning(warning)
     return RunInputs(model, photos, metrics, checkpoint, resume_step, seen.survey, reader)
+
+
+def _check_choices(config: Config, metrics: list[Metric], device: torch.device, attempt: Attempts) -> None:
+    """Check what needs no model: sampler, rules, sinks, the grid's memory, optimizer, and compiler.
+
+    Args:
+        metrics: empty if there are none to check the rules against.
+    """
+    attempt(lambda: _check_sampler(config))
+    if metrics:
+        attempt(lambda: _check_rules(config, metrics))
+    for name, kind in classes_of(SINKS, config.monitor.sinks).items():
+        attempt(getattr(kind, "check", lambda: None))
+        if hasattr(kind, "check_options"):
+            attempt(partial(kind.check_options, options_in(config.monitor.sinks.chosen[name])))
+    attempt(lambda: check_images_fit(len(config.prompt_grid.cells), (config.data.resolution, config.data.resolution)))
+    attempt(lambda: check_optimizer(config.train.optimizer, device))
+    if config.train.compile:
+        attempt(lambda: check_compiler(device))
+
+
+def _say_collisions() -> None:
+    """Say which names of classes elsewhere are those of ours."""
+    for collision in (*METRICS.collisions(), *SINKS.collisions(), *RULES.collisions()):
+        logger.warning(collision)
 
 
 def _say_passed_over(data: DataConfig) -> None:
