@@ -154,7 +154,9 @@ def _sections(text: str) -> dict[str, str]:
 def _command() -> str:
     """The command; paths outside the repository are reduced to their names."""
     words = [re.sub(r"(^|=)/.*/", r"\1", word) for word in sys.argv[1:]]
-    return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])
+    spec = sys.modules["__main__"].__spec__
+    program = f"-m {spec.name}" if spec else f"benchmarks/{Path(sys.argv[0]).name}"
+    return " ".join(["python", program, *words])
 
 
 def machine() -> str:

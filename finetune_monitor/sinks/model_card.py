@@ -109,7 +109,8 @@ def make_card(history: RunHistory, weights: KeptWeights, own: Mapping[str, Any] 
     evaluation = history.at(weights.step)
     if evaluation is None:
         raise UserError(f"{history.output_dir}: has no evaluation at step {weights.step}, expected one to describe")
-    samples = list(_samples(history, evaluation))
+    full = next((found for found in history.full_quality if found.step == weights.step), None)
+    samples = list(_samples(history, full or evaluation))
     front = _front_matter(history, weights, samples)
     front = {**front, **{key: value for key, value in (own or {}).items() if key not in front}}
     text = "\n\n".join([_front_text(front), *_sections(history, weights, evaluation, samples)])
@@ -255,7 +256,9 @@ def _alarms(history: RunHistory, evaluation: Evaluation) -> str:
 
 def _sample_list(history: RunHistory, samples: Sequence[ScoredImage]) -> str:
     """The samples with what made them."""
-    said = f"The first image of each prompt; nothing was selected. Sampling: {sampling_in_words(history.grid)}."
+    in_full = {image.file for found in history.full_quality for image in found.images}
+    grid = history.grid.at_full_quality if any(image.file in in_full for image in samples) else history.grid
+    said = f"The first image of each prompt; nothing was selected. Sampling: {sampling_in_words(grid)}."
     rows = [
         f"- [{name}]({SAMPLES}/{name}): {_code(caption(image.cell.prompt))}, seed {image.cell.seed}"
         for name, image in ((_sample_name(image), image) for image in samples)

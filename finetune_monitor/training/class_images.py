@@ -73,7 +73,7 @@ def _generate(
     grid = PromptGrid(
         [data.class_prompt or ""],
         seeds,
-        steps=sampling.steps,
+        steps=sampling.at_full_quality.steps,
         guidance=sampling.guidance,
         sampler=sampling.sampler,
         karras=sampling.karras,

@@ -9,6 +9,7 @@ from finetune_monitor.base import distributed
 from finetune_monitor.base.redaction import without_secrets
 from finetune_monitor.base.text import counted, visible
 from finetune_monitor.base.versions import device_name
+from finetune_monitor.record.grid import PromptGrid, sampling_in_words
 from finetune_monitor.sinks.console import page_of, tensorboard_command
 from finetune_monitor.training.compiling import Compiling
 from finetune_monitor.training.config import Config
@@ -33,6 +34,8 @@ def before_loading(config: Config, photos: int, device: torch.device, step: int)
     yield _line("photos:", f"{photos} in {data.instance_images}{_class_images(config)}")
     shared = f", {processes} processes" if processes > 1 else ""
     yield _line("device:", f"{device_name(device)}, {PRECISIONS[config.train.mixed_precision]}{shared}")
+    if config.monitor.enabled:
+        yield _line("images:", _images(config.prompt_grid))
     yield _line("output:", f"{config.output_dir}{f', resuming at step {step}' if step else ''}")
     for label, place in zip(("watch:", "", ""), _places(config), strict=False):
         yield _line(label, place)
@@ -57,6 +60,13 @@ def before_training(
     yield _line("training:", f"{kind}: {trained:,} of {trained + frozen:,} parameters; {steps}{evaluations}")
     if compiling.why:
         yield _line("compiled:", f"{'yes' if compiling.is_on else 'no'}: {compiling.why}")
+
+
+def _images(grid: PromptGrid) -> str:
+    """What an evaluation renders, and what is rendered at full quality besides."""
+    full = grid.at_full_quality.steps
+    more = f"; the best and the last step with {full}, too" if full != grid.steps else ""
+    return f"{counted(len(grid.cells), 'image')} an evaluation, {sampling_in_words(grid)}{more}"
 
 
 def _class_images(config: Config) -> str:
