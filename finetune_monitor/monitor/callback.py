@@ -1,10 +1,8 @@
 """FinetuneMonitor: every N steps, render the grid, score it, record it, show it, and decide whether to stop."""
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +20,15 @@ from finetune_monitor.models.prompts import cut_prompts
 from finetune_monitor.monitor.audience import Audience, Hook
 from finetune_monitor.monitor.budget import EVERY, Budget
 from finetune_monitor.monitor.evaluator import Evaluator, FoundImages, check_images_fit
+from finetune_monitor.monitor.full_quality import FullQuality
+from finetune_monitor.monitor.judge import Judge
 from finetune_monitor.monitor.keeping import AUTO, check_measured, checked_keep
 from finetune_monitor.monitor.progress_lines import evaluation_lines, forecast
+from finetune_monitor.monitor.run_output import RunOutput
 from finetune_monitor.monitor.run_weights import RunWeights
 from finetune_monitor.monitor.steering import NOTHING, Asked, Steering
-from finetune_monitor.monitor.stopping import Stop, StoppingRule, Watched, check_rules, decide
+from finetune_monitor.monitor.stopping import StoppingRule, check_rules
 from finetune_monitor.monitor.user_code import UserCode
-from finetune_monitor.record.alarms import alarms
 from finetune_monitor.record.evaluation import (
     Decision,
     Evaluation,
@@ -38,16 +38,13 @@ from finetune_monitor.record.evaluation import (
     summarize,
     summarize_samples,
 )
-from finetune_monitor.record.grid import PromptGrid, trigger_prompt
-from finetune_monitor.record.history import read_run
+from finetune_monitor.record.grid import Cell, PromptGrid, trigger_prompt
 from finetune_monitor.record.live import EVALUATE, PAUSE, STOP
-from finetune_monitor.record.references import keep_references
 from finetune_monitor.record.run_record import RunRecord
 from finetune_monitor.rendering.isolation import isolated
 from finetune_monitor.rendering.renderer import Renderer
 from finetune_monitor.rendering.schedulers import settings_of_scheduler
 from finetune_monitor.sinks import RunInfo, Sink
-from finetune_monitor.sinks.console import print_summary
 
 ON_FAILURE = ("raise", "warn")
 """What to do if nothing can be rendered at the start of a run."""
@@ -135,53 +132,33 @@ class FinetuneMonitor:
         evaluation_timeout: float | None = None,
         interrupted: Callable[[], bool] = never,
     ):
-        if on_failure not in ON_FAILURE:
-            raise ValueError(f"on_failure: found {on_failure!r}, expected one of {', '.join(ON_FAILURE)}")
-        if evaluation_timeout is not None and not evaluation_timeout > 0:
-            raise ValueError(
-                f"evaluation_timeout: found {evaluation_timeout}, expected a number of seconds above 0, or None"
-            )
-        self._on_failure = on_failure
-        self.rules = [stopping] if isinstance(stopping, StoppingRule) else list(stopping)
-        self.metrics, self._budget = list(metrics), Budget(every, max_overhead)
-        self._described = Descriptions.of(self.metrics)
+        _check_options(on_failure, evaluation_timeout)
+        self._on_failure, self._live_weights = on_failure, live_weights
+        self.output_dir, self.metrics = Path(output_dir), list(metrics)
+        self._budget, self._described = Budget(every, max_overhead), Descriptions.of(self.metrics)
         self._columns = self._described.columns
-        self.output_dir = Path(output_dir)
+        self.rules = [stopping] if isinstance(stopping, StoppingRule) else list(stopping)
         self.best_metric = self.rules[0].metric if self.rules else self.metrics[0].name
         check_measured(checked_keep(keep), self._columns, self.best_metric)
         self._renderer = pipeline if isinstance(pipeline, FoundImages) else Renderer(pipeline, grid, autocast)
-        self._pipeline = pipeline = pipeline.pipeline if isinstance(pipeline, FoundImages) else pipeline
+        self._pipeline = pipeline.pipeline if isinstance(pipeline, FoundImages) else pipeline
         self.grid = self._renderer.grid
         check_rules(self.rules, self.grid, self._columns, self._described.ceilings)
         check_images_fit(len(self.grid.cells), self._renderer.size)
         self._code = UserCode(evaluation_timeout)
         self._evaluator = Evaluator(self._renderer, self.metrics, self._columns, self._code)
-        self._steering = Steering(self.output_dir, interrupted, self._evaluator.warn)
+        self._warn = self._evaluator.warn
+        self._full_quality = FullQuality(self.output_dir, self._evaluator)
+        self._judge = Judge(self.rules, self._described, self.best_metric, self._code, self._warn)
+        self._steering = Steering(self.output_dir, interrupted, self._warn)
         if isinstance(self._renderer, Renderer):
-            self._renderer.on_rendered = self._steering.preview
-        self._is_stopped = False
-        self._weights = RunWeights(
-            pipeline,
-            self.scheduler,
-            self.output_dir,
-            self.grid,
-            self._columns,
-            self.best_metric,
-            keep,
-            trigger_prompt(self.grid, hparams or {}),
-            self._evaluator.warn,
-        )
-        self._audience = Audience(hooks, self._code, self._evaluator.warn)
-        self._pipeline_id = identify(pipeline)
-        said = (self._pipeline_id.get("notice"), *(each.notice for each in self._described.by_metric.values()))
-        self._notices = tuple(dict.fromkeys(str(notice) for notice in said if notice))
-        for warning in cut_prompts(pipeline, [*self.grid.prompts, *self.grid.probe_prompts, self.grid.negative_prompt]):
-            self._evaluator.warn(warning, warning)
-        self._live_weights = live_weights
+            self._renderer.on_rendered = self._on_rendered
+        self._output = self._output_of(keep, hooks, hparams or {})
+        texts = [*self.grid.prompts, *self.grid.probe_prompts, self.grid.negative_prompt]
+        for warning in cut_prompts(self._pipeline, texts):
+            self._warn(warning, warning)
         self.evaluations: tuple[Evaluation, ...] = ()
-        self.record: RunRecord | None = None
         self._warm = False
-        self._loss: float | None = None
         self._is_new, self._resumed_at = not resume_step, resume_step
         self._summary: RunSummary | None = None
         try:
@@ -189,6 +166,21 @@ class FinetuneMonitor:
         except BaseException:
             self._let_go()
             raise
+
+    def _output_of(self, keep: str, hooks: Sequence[Hook | Sink], hparams: Mapping[str, Any]) -> RunOutput:
+        """The run's record, weights, sinks, and hooks, none of them started."""
+        weights = RunWeights(
+            self._pipeline,
+            self.scheduler,
+            self.output_dir,
+            self.grid,
+            self._columns,
+            self.best_metric,
+            keep,
+            trigger_prompt(self.grid, hparams),
+            self._warn,
+        )
+        return RunOutput(self.output_dir, self.grid, weights, Audience(hooks, self._code, self._warn), self._warn)
 
     def __enter__(self) -> "FinetuneMonitor":
         return self.start()
@@ -235,7 +227,7 @@ class FinetuneMonitor:
             was told to end during a pause (`interrupted`).
         """
         if loss is not None:
-            self._watch_loss(loss)
+            self._judge.watch_loss(loss, self.evaluations)
             self.log_training(step, loss, learning_rate)
         if self.latest is not None and step == self.latest.step == self._resumed_at:
             self._make_up_weights(self.latest)
@@ -259,8 +251,7 @@ class FinetuneMonitor:
             self._evaluate(step, epoch, on_request=True)
         if STOP in asked:
             self._steering.carry_out(STOP, step, "stopping on request")
-            self._is_stopped = True
-            self.decision = self._decide(self.evaluations)
+            self._judge.stop(self.evaluations)
 
     def _hold(self, step: int, epoch: float | None) -> bool:
         """Wait as long as somebody holds the run; returns whether the loop was told to end meanwhile."""
@@ -278,13 +269,7 @@ class FinetuneMonitor:
 
         What cannot be recorded is warned about once. Nothing is recorded on any process but the first.
         """
-        if self.record is None or not self.record.is_open:
-            return
-        try:
-            self.record.log_training(step, loss, learning_rate)
-        except (OSError, TypeError, ValueError) as error:
-            text = f"{self.output_dir}: cannot record the loss of step {step}: {error}; its curve will have gaps"
-            self._evaluator.warn("training log", text)
+        self._output.log_training(step, loss, learning_rate)
 
     def forecast(self, seconds_a_step: float) -> str:
         """A sentence about the cost of monitoring, at this training speed, and the smallest change it can detect.
@@ -317,21 +302,7 @@ class FinetuneMonitor:
         self._steering.note_evaluation(step, len(self.grid.cells))
         waited, start = self._budget.waited, time.monotonic()
         with self._live_weights(), isolated(self._renderer.pipeline):  # modules are restored before weights are
-            found = self._evaluator.measure(must_render=not self.evaluations and self._on_failure == "raise")
-            scores = summarize(found.images, self._columns) | summarize_samples(found.samples, self._columns)
-            evaluation = Evaluation(
-                step,
-                epoch,
-                time.time(),
-                scores,
-                found.images,
-                found.seconds,
-                samples=found.samples,
-                on_request=on_request,
-            )
-            evaluation = self._judged(evaluation)
-            if distributed.is_main():
-                evaluation = self._publish(evaluation, found.rendered, waited)
+            evaluation = self._measured(step, epoch, on_request, waited)
         self.evaluations = (*self.evaluations, evaluation)
         spent = time.monotonic() - start
         if on_request:
@@ -346,6 +317,25 @@ class FinetuneMonitor:
                 tqdm.write(line)  # past any progress bar
         return evaluation
 
+    def _measured(self, step: int, epoch: float | None, on_request: bool, waited: float) -> Evaluation:
+        """Render, score, judge, record, and show the grid."""
+        found = self._evaluator.measure(must_render=not self.evaluations and self._on_failure == "raise")
+        scores = summarize(found.images, self._columns) | summarize_samples(found.samples, self._columns)
+        seconds, samples = found.seconds, found.samples
+        evaluation = Evaluation(
+            step, epoch, time.time(), scores, found.images, seconds, samples=samples, on_request=on_request
+        )
+        derived = self._evaluator.derive((*self.evaluations, evaluation))
+        evaluation = self._judge.judged(evaluation, self.evaluations, derived)
+        if distributed.is_main():
+            evaluation = self._output.publish(evaluation, self.evaluations, found.rendered, waited)
+        return evaluation
+
+    def _on_rendered(self, cells: Sequence[Cell], images: Sequence[Image | None]) -> None:
+        """Show and begin to encode the images of a batch, before the next one is rendered."""
+        self._output.encode(self._steering.step, cells, images)
+        self._steering.preview(cells, images)
+
     def close(self, reason: StopReason | str | None = None) -> RunSummary:
         """Close the sinks and the record, and print the table; a second call does nothing.
 
@@ -359,30 +349,48 @@ class FinetuneMonitor:
         is_decided = decision.stop and reason != StopReason.NOT_FINITE
         ended, detail = (decision.reason, decision.detail) if is_decided else (reason, "")
         best = decision.best_step, decision.best_score
-        self._summary = summary = RunSummary(self.evaluations, self.best_metric, best[0], ended, detail, best[1])
-        is_ours = self.record is not None and self.record.is_open
+        is_ours = self._output.is_open
+        self._render_full_quality(ended)
+        self._summary = RunSummary(self.evaluations, self.best_metric, best[0], ended, detail, best[1])
+        self._summary = self._output.end(self._summary)
         if is_ours:
-            self._summary = summary = self._note_end(summary)  # first, so that a sink that reads the record finds it
-            self._weights.write_card()
-        self._audience.close(summary)
-        if is_ours:
-            self._say_postponed()
             self._steering.close()
-            self._close_record()
-        return summary
+            self._output.close()
+            self._output.print_summary()
+        return self._summary
+
+    def _render_full_quality(self, ended: StopReason | str | None) -> None:
+        """Record the best and the last step at full quality, if the evaluations were fast."""
+        say = tqdm.write if distributed.is_main() else str
+        try:
+            for found in self._full_quality.of(self.evaluations, self.decision.best_step, ended, say):
+                self._output.add_full_quality(*found)
+        except Exception as error:
+            self._warn("full quality", f"{self.output_dir}: cannot render at full quality: {error!r}")
+        self._code.begin()
 
     def _let_go(self) -> None:
         """Close the sinks and the record of a run that could not start, so that it can be started again."""
         self._summary = RunSummary((), self.best_metric, None, StopReason.FAILED)
-        self._audience.close(self._summary)
-        if self.record is not None and self.record.is_open:
+        self._output.audience.close(self._summary)
+        if self._output.is_open:
             self._steering.close()
-            self.record.close()
+            self._output.close()
+
+    @property
+    def record(self) -> RunRecord | None:
+        """The writer of the run directory; None on every process but the first."""
+        return self._output.record
+
+    @property
+    def decision(self) -> Decision:
+        """The rules' decision on the evaluations so far."""
+        return self._judge.decision
 
     @property
     def sinks(self) -> Sequence[Sink]:
         """The sinks that have not failed."""
-        return self._audience.sinks
+        return self._output.audience.sinks
 
     @property
     def scheduler(self) -> Any:
@@ -399,46 +407,16 @@ class FinetuneMonitor:
         """Steps between evaluations, if the budget allows."""
         return self._budget.every
 
-    def _judged(self, evaluation: Evaluation) -> Evaluation:
-        """The evaluation with the scores that depend on the entire history, the alarms, and the decision."""
-        derived = self._evaluator.derive((*self.evaluations, evaluation))
-        evaluation = replace(evaluation, scores={**evaluation.scores, **derived})
-        evaluation = replace(evaluation, alarms=alarms((*scheduled(self.evaluations), evaluation), self._columns))
-        self.decision = self._decide((*self.evaluations, evaluation))
-        return replace(evaluation, decision=self.decision)
-
-    def _decide(self, history: Sequence[Evaluation]) -> Decision:
-        """The decision of the rules, or of a person; a resumed run uses its current rules."""
-        watched = Watched(history, self._columns, self._described.ceilings, self._loss)
-        decision = distributed.gather(decide(watched, self.rules, self.best_metric, self._ask))[0]
-        return replace(decision, stop=True, reason=StopReason.REQUESTED, detail="") if self._is_stopped else decision
-
-    def _ask(self, rule: StoppingRule, asked: Callable[[], Stop | None]) -> Stop | None:
-        """Ask a rule; if it fails, it is ignored with one warning."""
-        name = type(rule).__name__
-        warn = self._evaluator.warn
-        return self._code.call(
-            asked, lambda why: warn(f"rule {name}", f"stopping rule {name} failed and is ignored: {why}")
-        )
-
-    def _watch_loss(self, loss: float) -> None:
-        """Share one loss among all processes: the first that is not finite, or that of the first process."""
-        found = distributed.gather(loss)
-        self._loss = watched = next((each for each in found if not math.isfinite(each)), found[0])
-        if not math.isfinite(watched):
-            self._code.begin()
-            self.decision = self._decide(self.evaluations)
-
     def _is_due(self, step: int) -> bool:
         """Whether to evaluate this step; a step count that restarts with each epoch is warned about once."""
         if self._is_new and not self.evaluations:
             if step:
                 text = f"the first evaluation is at step {step}, so there is no untouched model to compare with"
-                self._evaluator.warn("start", f"{text}: call start() before the training loop, or use `with`")
+                self._warn("start", f"{text}: call start() before the training loop, or use `with`")
             return True
         if self.latest is not None and step < self.latest.step:
             text = f"step {step} comes after an evaluation at step {self.latest.step} and is skipped"
-            self._evaluator.warn("order", f"{text}: count steps across the entire training run")
+            self._warn("order", f"{text}: count steps across the entire training run")
             return False
         return self._budget.crosses(step)
 
@@ -450,7 +428,7 @@ class FinetuneMonitor:
         if not affordable and distributed.is_main():
             later = self._budget.next_step(step)
             limit = f"{100 * self._budget.max_overhead:.3g}% of the time"
-            self._evaluator.warn(
+            self._warn(
                 f"postponed since {self.latest and self.latest.step}",
                 f"step {step}: evaluation postponed to about step {later}; now it would exceed {limit}",
             )
@@ -469,7 +447,7 @@ class FinetuneMonitor:
         failed, self.evaluations = distributed.gather((failed, self.evaluations))[0]
         if failed is not None:
             raise failed
-        self.decision = self._decide(self.evaluations)
+        self._judge.decide(self.evaluations)
         if self.latest is not None:
             last = (scheduled(self.evaluations) or self.evaluations)[-1]
             self._budget.train_from(resume_step or 0, last.step, sum(last.seconds.values()))
@@ -477,32 +455,29 @@ class FinetuneMonitor:
     def _open_record(
         self, sinks: Sequence[Sink], hparams: Mapping[str, Any], config_yaml: str | None, resume_step: int | None
     ) -> None:
-        run = self._run_json(hparams)
-        self.record = RunRecord(self.output_dir, self.grid)
-        self.record.begin(run, config_yaml, resume_step)
+        pipeline = identify(self._pipeline)
+        run = self._run_json(hparams, pipeline)
+        self.evaluations = self._output.open(run, config_yaml, resume_step, self._described.thumbnails)
         self._steering.open()
-        keep_references(self.output_dir, self._described.thumbnails, self._evaluator.warn)
-        self.evaluations = self.record.evaluations
-        self._weights.begin([evaluation.step for evaluation in self.evaluations])
+        said = (pipeline.get("notice"), *(each.notice for each in self._described.by_metric.values()))
         info = RunInfo(
             self.output_dir,
             hparams,
             self._columns,
             self._described.ceilings,
-            self._notices,
+            tuple(dict.fromkeys(str(notice) for notice in said if notice)),
             resume_step,
             self.best_metric,
             self.evaluations,
-            self.record.repeated,
         )
-        self._audience.start(sinks, info)
+        self._output.start(sinks, info)
 
-    def _run_json(self, hparams: Mapping[str, Any]) -> dict[str, Any]:
+    def _run_json(self, hparams: Mapping[str, Any], pipeline: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "versions": versions(),
             "device": device_name(self._renderer.pipeline._execution_device),
             "processes": distributed.world_size(),
-            "pipeline": self._pipeline_id,
+            "pipeline": pipeline,
             "scheduler": settings_of_scheduler(self.scheduler),
             **self._described.to_json(),
             "baselines": {name: estimate.to_json() for name, estimate in self._described.ceilings.items()},
@@ -512,39 +487,12 @@ class FinetuneMonitor:
             "hparams": dict(hparams),
         }
 
-    def _publish(self, evaluation: Evaluation, rendered: Sequence[Image | None], waited: float) -> Evaluation:
-        """Record the evaluation, keep the weights if there are any, and show both."""
-        evaluation = self._write_record(evaluation, rendered, waited)
-        self._weights.keep(self.evaluations, evaluation, rendered)
-        self._audience.show(evaluation, rendered)
-        return evaluation
-
-    def _write_record(self, evaluation: Evaluation, rendered: Sequence[Image | None], waited: float) -> Evaluation:
-        assert self.record is not None
-        start = time.monotonic()
-        try:
-            files = self.record.write_images(evaluation.step, list(rendered))
-            images = tuple(replace(image, file=file) for image, file in zip(evaluation.images, files, strict=True))
-            seconds = {**evaluation.seconds, "write": time.monotonic() - start}
-            spent = sum(seconds.values())
-            overhead = spent / (spent + waited) if self.evaluations else None
-            evaluation = replace(evaluation, images=images, seconds=seconds, overhead=overhead)
-            self.record.append(evaluation)
-        except OSError as error:
-            self.record.postpone(evaluation)
-            self._evaluator.warn(
-                f"record {evaluation.step}",
-                f"{self.output_dir}: cannot write the record of step {evaluation.step}: {error}; its scores will be "
-                "recorded with the next evaluation",
-            )
-        return evaluation
-
     def _make_up_weights(self, evaluation: Evaluation) -> None:
         """Keep the weights of the step that the run resumes from if their export failed, as on a full disk."""
         self._resumed_at = None
         with self._live_weights():
-            if distributed.is_main() and not self._weights.has(evaluation.step):
-                self._weights.keep(self.evaluations, evaluation, [None] * len(evaluation.images))
+            if distributed.is_main():
+                self._output.make_up_weights(evaluation, self.evaluations)
 
     def _check_open(self) -> None:
         """Check that the record can be written; the first process checks for all."""
@@ -554,27 +502,12 @@ class FinetuneMonitor:
                 "newest one"
             )
 
-    def _say_postponed(self) -> None:
-        assert self.record is not None
-        if steps := ", ".join(str(each.step) for each in self.record.postponed):
-            self._evaluator.warn(
-                "postponed",
-                f"{self.output_dir}: has no record of step {steps}; free some disk space, and resume to repeat it",
-            )
 
-    def _note_end(self, summary: RunSummary) -> RunSummary:
-        """Record how the run ended; returns the summary with the verdict."""
-        assert self.record is not None
-        try:
-            return self.record.end(summary)
-        except (OSError, UserError) as error:
-            self._evaluator.warn("end", f"{self.output_dir}: cannot record how the run ended: {error}")
-            return summary
-
-    def _close_record(self) -> None:
-        assert self.record is not None
-        self.record.close()
-        try:
-            print_summary(read_run(self.output_dir))
-        except (OSError, UserError) as error:
-            self._evaluator.warn("summary", f"{self.output_dir}: cannot read the record: {error}")
+def _check_options(on_failure: str, evaluation_timeout: float | None) -> None:
+    """Check the options that no part of the monitor checks."""
+    if on_failure not in ON_FAILURE:
+        raise ValueError(f"on_failure: found {on_failure!r}, expected one of {', '.join(ON_FAILURE)}")
+    if evaluation_timeout is not None and not evaluation_timeout > 0:
+        raise ValueError(
+            f"evaluation_timeout: found {evaluation_timeout}, expected a number of seconds above 0, or None"
+        )

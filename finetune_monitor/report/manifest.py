@@ -1,11 +1,9 @@
 """The data of a page: the manifest, which it loads first, and the images' scores, which it loads on demand."""
 
-import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,8 @@ from finetune_monitor.record.curve import points, smoothed
 from finetune_monitor.record.evaluation import Evaluation
 from finetune_monitor.record.pareto import pareto_front
 from finetune_monitor.record.sweep_directory import TrialState
-from finetune_monitor.report.page_runs import USED, PageRun, Unreadable, photo_count
+from finetune_monitor.report.comparability import comparability
+from finetune_monitor.report.page_runs import PageRun, Unreadable, photo_count
 from finetune_monitor.report.thumbnails import Presence, Presences
 from finetune_monitor.stats.estimate import MISSING, Estimate
 from finetune_monitor.stats.intervals import WHAT_THEY_KNOW
@@ -25,9 +24,6 @@ FORMAT = 1
 
 NOT_TRAINED = ("output_dir", "monitor.")
 """Settings, or prefixes of settings, that do not affect training."""
-
-RUNS_NAMED = 3
-"""How many runs a sentence names at most."""
 
 
 @dataclass(frozen=True)
@@ -73,21 +69,10 @@ def manifest(
         "unreadable": [{"folder": str(found.folder), "problem": found.problem} for found in unreadable],
         "runs": [
             {
-                **_facts(run, presences[run.id]),
+                **_run(run, presences[run.id], files[run.id]),
                 **_as_trial(run, sweep),
                 "settings": settings[run.id],
-                "way": files[run.id].way,
-                "references": _references(run, files[run.id].photos),
-                "sheet": files[run.id].sheet,
-                "survey": _survey(run),
-                "nearest": [_nearest(run, name) for name in run.nearest],
-                "alarms": _alarms(run),
-                "weights": _weights(run),
-                "reproducible": run.reproducible,
-                "training": _training(run),
-                "pareto": _pareto(run),
                 "cells": [positions[key] for key in cell_keys(run)],
-                **_curves(run),
             }
             for run in runs
         ],
@@ -95,9 +80,39 @@ def manifest(
     }
 
 
-def on_demand(run: PageRun, presences: Presences) -> dict[str, Any]:
-    """What the page loads for a run that it shows: the scores of its images, and what it was made with."""
-    return {**scores_by_image(run, presences), "about": run.about}
+def _run(run: PageRun, presences: Presences, files: RunFiles) -> dict[str, Any]:
+    """What the page knows of a run by itself."""
+    return {
+        **_facts(run, presences),
+        "way": files.way,
+        "references": _references(run, files.photos),
+        "sheet": files.sheet,
+        "survey": _survey(run),
+        "nearest": [_nearest(run, name) for name in run.nearest],
+        "alarms": _alarms(run),
+        "weights": _weights(run),
+        "reproducible": run.reproducible,
+        "training": _training(run),
+        "pareto": _pareto(run),
+        **_curves(run),
+    }
+
+
+def on_demand(run: PageRun, presences: Presences, at_full_quality: Presences) -> dict[str, Any]:
+    """What the page loads for a run that it shows: the scores of its images, and what it was made with.
+
+    Args:
+        at_full_quality: the presences of the images that were rendered at full quality, too.
+    """
+    full = {found.step: _full_quality(run, found, at_full_quality[found.step]) for found in run.full_quality}
+    return {**scores_by_image(run, presences), "full": full, "about": run.about}
+
+
+def _full_quality(run: PageRun, evaluation: Evaluation, presences: Sequence[Presence]) -> dict[str, Any]:
+    """The means of a step at full quality, how it was sampled, and the positions of the cells without an image."""
+    means = {name: asdict(found) for name, found in evaluation.scores.items() if run.columns[name].is_main}
+    absent = [position for position, found in enumerate(presences) if found is not Presence.SHOWN]
+    return {"sampling": run.full_sampling, "scores": means, "absent": absent}
 
 
 def scores_by_image(run: PageRun, presences: Presences) -> dict[str, Any]:
@@ -331,75 +346,3 @@ def _with_ids(sweep: Mapping[str, Any], runs: Sequence[PageRun]) -> dict[str, An
         for trial in sweep["trials"]
     ]
     return {**sweep, "trials": trials}
-
-
-def comparability(runs: Sequence[PageRun]) -> list[str]:
-    """Sentences for the reader of a page with several runs; none if they are fully comparable."""
-    if len(runs) < 2:
-        return []
-    return [*_grids(runs), *_models(runs), *_metrics(runs)]
-
-
-def _grids(runs: Sequence[PageRun]) -> list[str]:
-    cells = [{(cell.prompt, cell.negative_prompt, cell.seed, run.sampling) for cell in run.cells} for run in runs]
-    shared, every = set.intersection(*cells), set.union(*cells)
-    if len(shared) == len(every):
-        return []
-    means = "their means are over different images"
-    if not shared:
-        return [f"the runs have different grids: none of the {len(every)} cells are in all of them, so {means}"]
-    found = f"{len(shared)} of {len(every)} cells are in all of them"
-    return [f"the runs have different grids: {found}; images are compared on shared cells, but {means}"]
-
-
-def _models(runs: Sequence[PageRun]) -> list[str]:
-    groups = _grouped(runs, lambda run: run.model or "an unknown model")
-    return [f"the runs start from different models: {_listed(groups)}"] if len(groups) > 1 else []
-
-
-def _metrics(runs: Sequence[PageRun]) -> list[str]:
-    notes = []
-    for metric in dict.fromkeys(name for run in runs for name, column in run.columns.items() if column.is_main):
-        having = [run for run in runs if metric in run.columns]
-        if len(having) < len(runs):
-            notes.append(f"{metric} was measured in {len(having)} of {len(runs)} runs: {_names(having)}")
-        groups = _grouped(having, partial(_measured_with, metric))
-        if len(groups) > 1:
-            notes.append(
-                f"scores of {metric} are not comparable between runs because they differ in: {_listed(groups)}"
-            )
-    photos = {frozenset(found.sha256 for found in run.references if found.kind == USED) for run in runs}
-    if len(photos) > 1:
-        notes.append("the runs have different reference photos: each run's faces are compared with its own photos")
-    return notes
-
-
-def _measured_with(metric: str, run: PageRun) -> str:
-    """A metric's models, direction, and bounds in words."""
-    column = run.columns[metric]
-    direction = {True: "higher is better", False: "lower is better", None: "no direction"}[column.higher_is_better]
-    models = [_model(key, found) for key, found in run.measured_with.get(metric, {}).items()]
-    return ", ".join([*models, direction, f"from {column.bounds[0]:g} to {column.bounds[1]:g}"])
-
-
-def _model(key: str, found: Any) -> str:
-    if isinstance(found, Mapping) and "id" in found:
-        digest = f" ({str(found['sha256'])[:8]})" if found.get("sha256") else ""
-        return f"{key} {found['id']}{digest}"
-    return f"{key} {found if isinstance(found, str) else json.dumps(found)}"
-
-
-def _grouped(runs: Sequence[PageRun], key: Callable[[PageRun], str]) -> dict[str, list[PageRun]]:
-    groups: dict[str, list[PageRun]] = {}
-    for run in runs:
-        groups.setdefault(key(run), []).append(run)
-    return groups
-
-
-def _listed(groups: Mapping[str, Sequence[PageRun]]) -> str:
-    return "; ".join(f"{words} ({_names(runs)})" for words, runs in groups.items())
-
-
-def _names(runs: Sequence[PageRun]) -> str:
-    named = ", ".join(run.name for run in runs[:RUNS_NAMED])
-    return named if len(runs) <= RUNS_NAMED else f"{named} and {len(runs) - RUNS_NAMED} more"

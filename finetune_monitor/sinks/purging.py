@@ -15,7 +15,7 @@ from finetune_monitor.record.kept_weights import BEST, KOHYA_ENDING, LAST, SAMPL
 from finetune_monitor.record.references import REFERENCES
 from finetune_monitor.record.run_directory import CONTACT_SHEET, IN_PROGRESS, RUN, lock, read_json
 from finetune_monitor.record.sweep_directory import STATE, read_state
-from finetune_monitor.sinks import wandb
+from finetune_monitor.sinks import wandb_opening
 from finetune_monitor.sinks.console import TENSORBOARD
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ def _folders(run_dir: Path) -> Iterator[Path]:
     """The folders that hold nothing but images."""
     yield from (run_dir / name for name in (IMAGES, REFERENCES, PAGE, IN_PROGRESS))
     yield from (folder / SAMPLES for folder in _weights(run_dir))
-    yield from (run_dir / wandb.FOLDER).glob("*run-*/files/media/images")
-    yield run_dir / wandb.FOLDER / wandb.STAGED
+    yield from (run_dir / wandb_opening.FOLDER).glob("*run-*/files/media/images")
+    yield run_dir / wandb_opening.FOLDER / wandb_opening.STAGED
 
 
 def _weights(run_dir: Path) -> list[Path]:

@@ -3,40 +3,39 @@
 import importlib
 import logging
 import math
-import netrc
-import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
 from PIL.Image import Image
 
-from finetune_monitor.base.errors import UserError
-from finetune_monitor.base.extras import require
-from finetune_monitor.base.files import read_regular, write_atomic
+from finetune_monitor.base.files import write_atomic
 from finetune_monitor.base.paths import Containment
-from finetune_monitor.base.redaction import redacted, without_secrets
+from finetune_monitor.base.redaction import redacted
 from finetune_monitor.base.text import caption
 from finetune_monitor.record.evaluation import Evaluation, RunSummary, ScoredImage, measured_means
 from finetune_monitor.sinks import RunInfo, front_so_far, scalars
 from finetune_monitor.sinks.contact_sheet import TAG as PHOTOS
 from finetune_monitor.sinks.contact_sheet import contact_sheet_of
 from finetune_monitor.sinks.grid_image import caption_text, grid_image
+from finetune_monitor.sinks.wandb_opening import (
+    DEFAULT_MODE,
+    RUN_ID_FILE,
+    Mode,
+    check_login,
+    import_wandb,
+    init_arguments,
+    staging_inside,
+)
 from finetune_monitor.stats.estimate import plain
 
 if TYPE_CHECKING:
     from accelerate.tracking import WandBTracker
 
 logger = logging.getLogger(__name__)
-
-Mode = Literal["online", "offline", "disabled"]
-
-LOGINS = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
-"""The variables with which the environment logs in."""
 
 MEDIA = ("grid", "prompts/*")
 """The keys of images; the panels' sliders have the step that is defined for them."""
@@ -49,37 +48,6 @@ STEP = "training_step"
 
 TITLE_CHARACTERS = 63
 """Length of an alert's title, which must be shorter than 64 for W&B."""
-
-FOLDER = "wandb"
-"""The folder in the run directory."""
-
-RUN_ID_FILE = Path(FOLDER) / "run-id"
-"""The file in the run directory with W&B's id, so that resuming continues the same W&B run."""
-
-HOST = "api.wandb.ai"
-"""The host of W&B's own service, also where wandb calls it by another name."""
-
-MODES: tuple[Mode, ...] = ("online", "offline", "disabled")
-"""From the most public to the most private."""
-
-NAMES: Mapping[str, Mode] = {**{mode: mode for mode in MODES}, "dryrun": "offline", "run": "online"}
-"""The values of WANDB_MODE, with former names."""
-
-NOT_DISABLED = ("", "0", "f", "false", "n", "no", "off")
-
-DATA, STAGED = "WANDB_DATA_DIR", "data"
-"""The variable that names wandb's folder for files that wait to be sent, and that folder beside the runs."""
-
-PROJECT = "finetune-monitor"
-
-VARIABLES = {
-    "project": "WANDB_PROJECT",
-    "name": "WANDB_NAME",
-    "dir": "WANDB_DIR",
-    "id": "WANDB_RUN_ID",
-    "resume": "WANDB_RESUME",
-}
-"""The variables with which the environment sets what is our choice otherwise."""
 
 
 class WandbSink:
@@ -119,7 +87,7 @@ class WandbSink:
     class Options:
         """The options that a config can set."""
 
-        mode: Mode = "offline"
+        mode: Mode = DEFAULT_MODE
         project: str | None = None
         entity: str | None = None
         name: str | None = None
@@ -169,17 +137,7 @@ class WandbSink:
         Raises:
             UserError: it finds none, or the mode is unknown.
         """
-        wandb, mode = import_wandb(), options.get("mode", WandbSink.Options.mode)
-        if mode not in MODES:
-            raise UserError(f"sink wandb: found mode {mode!r}, expected one of {', '.join(MODES)}")
-        if _in_force(mode) != "online":
-            return
-        settings = wandb.setup().settings
-        if not (settings.api_key or any(map(os.environ.get, LOGINS)) or _is_in_netrc(settings.base_url)):
-            raise UserError(
-                f"sink wandb: mode is online, but found no login for {settings.base_url}; run `wandb login`, set "
-                "WANDB_API_KEY, or set monitor.sinks.wandb.mode=offline and run `wandb sync` later"
-            )
+        check_login(options.get("mode", DEFAULT_MODE))
 
     @classmethod
     def tracker(cls, output_dir: Path, options: Mapping[str, Any], resume_step: int | None) -> "WandBTracker":
@@ -188,7 +146,7 @@ class WandbSink:
 
         import_wandb()
         arguments = init_arguments(output_dir, {k: v for k, v in options.items() if k != "images"}, resume_step)
-        with _inside(output_dir):
+        with staging_inside(output_dir):
             return WandBTracker(arguments.pop("project", None), **arguments)
 
     @classmethod
@@ -201,7 +159,7 @@ class WandbSink:
         self._run_info, self._sounding, self._history = run, run.sounding, run.evaluations
         self._run = self._given
         if self._run is None:
-            with _inside(run.output_dir):
+            with staging_inside(run.output_dir):
                 self._run = self._wandb.init(**init_arguments(run.output_dir, self._options, run.resume_step))
         write_atomic(run.output_dir / RUN_ID_FILE, self._run.id.encode())
         self._run.config.update(plain(redacted(run.hparams)), allow_val_change=True)
@@ -214,7 +172,7 @@ class WandbSink:
     def _log_photos(self, run: RunInfo) -> None:
         """Log the contact sheet of the photos of a new run."""
         if self._images and run.resume_step is None and (sheet := contact_sheet_of(run.output_dir)) is not None:
-            with _inside(run.output_dir):
+            with staging_inside(run.output_dir):
                 self._run.log({STEP: 0, PHOTOS: self._wandb.Image(sheet, file_type="jpg")})
 
     def write(self, evaluation: Evaluation, images: Sequence[Image | None]) -> None:
@@ -222,7 +180,7 @@ class WandbSink:
         info = self._run_info
         found: dict[str, Any] = scalars(evaluation, info)
         self._define(found)
-        with _inside(info.output_dir):
+        with staging_inside(info.output_dir):
             if evaluation.images and self._images:
                 found |= self._media(evaluation, images)
             self._run.log({STEP: evaluation.step, **found, **self._pareto(evaluation)})
@@ -231,7 +189,7 @@ class WandbSink:
     def close(self, summary: RunSummary) -> None:
         """Log the table of all evaluations, and how the run ended."""
         if any(evaluation.images for evaluation in summary.evaluations):
-            with _inside(self._run_info.output_dir):
+            with staging_inside(self._run_info.output_dir):
                 self._run.log({"images": self._table(summary.evaluations)})
         best = measured_means(summary.evaluations, summary.best_step)
         ended: dict[str, Any] = {f"best/{name}": best[name] for name in self._run_info.metrics if name in best}
@@ -304,105 +262,9 @@ class WandbSink:
         return self._wandb.Image(str(path), caption=text) if path is not None and path.exists() else None
 
 
-def init_arguments(output_dir: Path, options: Mapping[str, Any], resume_step: int | None) -> dict[str, Any]:
-    """The arguments of `wandb.init` for this run directory: the same run id when resuming, and nothing personal.
-
-    Args:
-        options: those of the sink, without `images`; for None, the environment or wandb chooses.
-    """
-    mode = _most_private(options.get("mode", WandbSink.Options.mode))
-    name = without_secrets(output_dir.resolve().name)
-    ours = {"project": PROJECT, "name": name, "dir": str(output_dir), **_resumed(output_dir, mode, resume_step)}
-    ours = {key: value for key, value in ours.items() if VARIABLES[key] not in os.environ}
-    given = redacted({key: value for key, value in options.items() if value is not None})
-    return {**ours, **given, "mode": mode, "settings": _settings(mode)}
-
-
-def _resumed(output_dir: Path, mode: Mode, resume_step: int | None) -> dict[str, str]:
-    """What makes a resumed run go on with its W&B run."""
-    stored = output_dir / RUN_ID_FILE
-    if resume_step is None or not stored.exists():
-        return {}
-    allowed = {"resume": "allow"} if mode == "online" else {}  # offline, `wandb sync` merges files with the same id
-    return {"id": read_regular(stored).decode().strip(), **allowed}
-
-
-def import_wandb() -> Any:
-    """The wandb module.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    return require("wandb", "sink wandb", otherwise="remove the sink from the config")
-
-
-def _most_private(mode: Mode) -> Mode:
-    """The more private of two modes: the environment alone must not make images of faces leave the machine.
-
-    wandb ignores WANDB_DISABLED, and fails if it does not know a WANDB_MODE; here both mean something more private.
-    """
-    wanted, found = _wanted(mode), _in_force(mode)
-    given = os.environ.get("WANDB_MODE", "").strip().lower()
-    if given and given not in NAMES and wanted != "disabled":
-        logger.warning("sink wandb: found WANDB_MODE=%s, expected one of %s; nothing is sent", given, ", ".join(MODES))
-    if wanted == "online" != found:
-        logger.warning("sink wandb: WANDB_MODE is online, but mode is %s; nothing is sent", mode)
-    if os.environ.get("WANDB_MODE"):
-        os.environ["WANDB_MODE"] = found
-    return found
-
-
-def _in_force(mode: Mode) -> Mode:
-    """The more private of a mode and the one that the environment asks for."""
-    return MODES[max(MODES.index(mode), MODES.index(_wanted(mode)))]
-
-
-def _wanted(mode: Mode) -> Mode:
-    """The mode that the environment asks for; offline if it is not known."""
-    if os.environ.get("WANDB_DISABLED", "").strip().lower() not in NOT_DISABLED:
-        return "disabled"
-    given = os.environ.get("WANDB_MODE", "").strip().lower()
-    return NAMES.get(given, "offline") if given else mode
-
-
-def _is_in_netrc(address: str) -> bool:
-    """Whether the file of logins in the home folder, where `wandb login` writes, has one for an address."""
-    named = os.environ.get("NETRC")
-    for path in [named] if named else ["~/.netrc", "~/_netrc"]:
-        try:
-            found = netrc.netrc(os.path.expanduser(path))
-        except (OSError, netrc.NetrcParseError):
-            continue
-        if any(map(found.authenticators, (urlsplit(address).netloc, HOST))):
-            return True
-    return False
-
-
 def _prompt_key(index: int, prompt: str) -> str:
     """The key of a prompt's images: W&B's pages work only with letters, digits, and underscores."""
     return f"prompts/{index:02d}_{re.sub('[^A-Za-z0-9]+', '_', prompt)[:LONGEST_KEY].strip('_')}".rstrip("_")
-
-
-@contextmanager
-def _inside(output_dir: Path) -> Iterator[None]:
-    """Let wandb stage the images of tables in the run directory; otherwise they stay in the home folder."""
-    if DATA in os.environ:
-        yield
-        return
-    os.environ[DATA] = str(output_dir / FOLDER / STAGED)
-    try:
-        yield
-    finally:
-        del os.environ[DATA]
-
-
-def _settings(mode: Mode) -> dict[str, Any]:
-    """Settings for little console output, and metadata without command line, user name, host name, or git remote."""
-    quiet = {"console": "off", "quiet": True, "silent": mode != "online"}
-    return {
-        **{key: value for key, value in quiet.items() if f"WANDB_{key.upper()}" not in os.environ},
-        "x_disable_meta": True,
-    }
 
 
 def _number(value: float) -> float | None:

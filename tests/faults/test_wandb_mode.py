@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_monitor.sinks.wandb import init_arguments
+from finetune_monitor.sinks.wandb_opening import init_arguments
 
 EXPECTED = {
     ("online", "online"): "online",

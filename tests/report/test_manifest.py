@@ -12,7 +12,7 @@ from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.record.kept_weights import LORA_FILE, NOTE, step_folder
 from finetune_monitor.report import manifest as content
-from finetune_monitor.report.manifest import comparability
+from finetune_monitor.report.comparability import comparability
 from finetune_monitor.report.page_runs import PageRun, Reference, Unreadable, read_runs
 from finetune_monitor.report.thumbnails import Presence
 from finetune_monitor.stats.estimate import Estimate

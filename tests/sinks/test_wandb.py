@@ -19,7 +19,8 @@ from finetune_monitor.record.evaluation import Evaluation, RunSummary, StopReaso
 from finetune_monitor.record.run_directory import CONTACT_SHEET
 from finetune_monitor.record.run_record import RunRecord
 from finetune_monitor.sinks import Sink
-from finetune_monitor.sinks.wandb import STEP, WandbSink, init_arguments
+from finetune_monitor.sinks.wandb import STEP, WandbSink
+from finetune_monitor.sinks.wandb_opening import init_arguments
 from finetune_monitor.training.main import main
 from support.places import ROOT
 from support.runs import ALARMED, GRID, NOTICE, evaluation, images, run_info

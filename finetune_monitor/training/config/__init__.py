@@ -1,0 +1,24 @@
+"""The YAML config: its keys, types, and defaults, and one message that lists all problems."""
+
+from finetune_monitor.training.config.config import Config, not_measured
+from finetune_monitor.training.config.data import DataConfig
+from finetune_monitor.training.config.kinds import UserPath, meanings_of
+from finetune_monitor.training.config.monitor import DEFAULT_RULE, MonitorConfig, RuleConfig
+from finetune_monitor.training.config.reading import as_begun, load_config, recorded_config, validated
+from finetune_monitor.training.config.train import TrainConfig
+
+__all__ = [
+    "DEFAULT_RULE",
+    "Config",
+    "DataConfig",
+    "MonitorConfig",
+    "RuleConfig",
+    "TrainConfig",
+    "UserPath",
+    "as_begun",
+    "load_config",
+    "meanings_of",
+    "not_measured",
+    "recorded_config",
+    "validated",
+]
