@@ -34,9 +34,11 @@ def add_render(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _render(chosen: argparse.Namespace) -> int:
+    from finetune_monitor.base.imports import heavy_imports
     from finetune_monitor.models.loading import hide_loading
-    from finetune_monitor.training.rerender import rerender
 
+    with heavy_imports():
+        from finetune_monitor.training.rerender import rerender
     if chosen.output is not None:
         _check_output(chosen.output, chosen.run_dir)
     hide_loading()

@@ -53,9 +53,12 @@ def add_score(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 def _score(chosen: argparse.Namespace) -> int:
     from finetune_monitor.base.errors import UserError
-    from finetune_monitor.scoring.run import score
-    from finetune_monitor.scoring.settings import Options
+    from finetune_monitor.base.imports import heavy_imports
     from finetune_monitor.training.shipped import shipped
+
+    with heavy_imports():
+        from finetune_monitor.scoring.run import score
+        from finetune_monitor.scoring.settings import Options
 
     if chosen.references is None and chosen.config is None:
         raise UserError(

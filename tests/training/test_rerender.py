@@ -36,7 +36,6 @@ TRAININGS = {
     ],
     "full_text": ["train.method=full", "train.text_encoder=true", "train.learning_rate=1e-3"],
     "full_bf16": ["train.method=full", "train.mixed_precision=bf16", "train.learning_rate=1e-3"],
-    "compile": ["train.compile=true", "train.learning_rate=1e-2"],
 }
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partialmethod
 from pathlib import Path
@@ -45,6 +46,18 @@ def weights(folder: Path, step: int) -> dict[str, torch.Tensor]:
 
 def same(first: dict, second: dict) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture
+def write_config(write_config) -> Callable[[], Path]:
+    """The tiny config; only a metric looks for faces, and not the crops, which have tests of their own."""
+
+    def write() -> Path:
+        path = write_config()
+        path.write_text(path.read_text().replace("resolution: 64", "resolution: 64, crop: center"))
+        return path
+
+    return write
 
 
 @pytest.fixture

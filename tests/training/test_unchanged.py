@@ -3,11 +3,13 @@
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from PIL import Image
 from safetensors.torch import load_file
 
 from finetune_monitor.record.history import read_run
 from finetune_monitor.training import loop
 from finetune_monitor.training.config import load_config
+from finetune_monitor.training.rerender import Distance, distance, rerender
 from finetune_monitor.training.run import run
 from support.tiny import tiny_config
 
@@ -22,7 +24,12 @@ TRAININGS = {
     "bf16": ["train.mixed_precision=bf16", "train.lora_dropout=0.3"],
     "uncached": ["train.cache_latents=never", "data.random_crop=true", "data.random_flip=true", "data.workers=0"],
     "prodigy": ["train.optimizer=prodigy", "train.learning_rate=1.0"],
-    "compile": ["train.compile=true", "train.ema_decay=0.9", "train.gradient_checkpointing=true"],
+    "compile": [
+        "train.compile=true",
+        "train.ema_decay=0.9",
+        "train.gradient_checkpointing=true",
+        "train.learning_rate=1e-2",
+    ],
 }
 
 WATCHED = {
@@ -41,6 +48,7 @@ PAIRS = [
     *((training, "broken") for training in ("full", "ema")),
     ("compile", "other_interval"),
 ]
+QUIET = ["monitor.sinks={}", "monitor.stopping=[]"]
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +87,22 @@ def test_losses_and_weights_are_those_of_a_training_that_nobody_watches(trained,
     losses, weights, _ = trained(training, "alone", "monitor.enabled=false")
     if watched == "broken":
         break_half_way(monkeypatch)
-    quiet = ["monitor.sinks={}", "monitor.stopping=[]"]
-    same_losses, same_weights, folder = trained(training, watched, *WATCHED[watched], *quiet)
+    same_losses, same_weights, folder = trained(training, watched, *WATCHED[watched], *QUIET)
     assert torch.equal(losses, same_losses)
     assert len(set(losses.tolist())) == 6
     assert weights.keys() == same_weights.keys()
     assert all(torch.equal(weights[name], same_weights[name]) for name in weights)
     assert len(read_run(folder).evaluations) > 1
+
+
+def test_an_image_of_a_compiled_training_is_made_again_pixel_for_pixel(trained):
+    """As in test_rerender.py, but with the training above: to compile another one takes minutes."""
+    _, _, folder = trained("compile", "other_interval", *WATCHED["other_interval"], *QUIET)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    last = rerender(folder, 6, "p00-s1")
+    assert last.distance == Distance(0, 0.0)
+    with Image.open(folder / "images/step-000000/p00-s1.png") as base:
+        assert distance(base, last.recorded).share > 0.1  # the weights make the image
 
 
 def break_half_way(monkeypatch):
