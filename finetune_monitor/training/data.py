@@ -101,10 +101,10 @@ class Photos(Dataset[Tensor]):
     def __getitem__(self, position: int) -> Float[Tensor, "3 r r"]:
         return self.views.one(self.read(self.indices(position, 1)[0]), [self.seed, position])
 
-    def read(self, index: int) -> Image.Image:
-        """The photo, or its square."""
+    def read(self, index: int, decoded: Image.Image | None = None) -> Image.Image:
+        """The photo, or its square; `decoded` is the photo, if it was read before."""
         path = self.paths[index]
-        image, square = read_image(path), self.squares.get(path)
+        image, square = decoded or read_image(path), self.squares.get(path)
         return image if square is None else cut(image, square)
 
     def indices(self, position: int, count: int) -> list[int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 from diffusers import DDPMScheduler, StableDiffusionPipeline
+from PIL.Image import Image
 
 from finetune_monitor.base import distributed
 from finetune_monitor.base.files import write_atomic
@@ -104,7 +105,8 @@ def make_trainer(
     prompts = [[photo.prompt for photo in each] for each in photos.values()]
     for warning in cut_prompts(pipeline, chain.from_iterable(prompts)) if distributed.is_main() else ():
         logger.warning(warning)
-    latents = _open_latents(config, pipeline, photos)
+    latents = _open_latents(config, pipeline, photos, inputs.decoded)
+    inputs.decoded.clear()
     trainable = make_trainable(pipeline, train, config.seed)
     lower_precision(pipeline, train)
     check_space(config, *_sizes(pipeline, trainable))
@@ -141,14 +143,17 @@ def _class_images(config: Config, pipeline: StableDiffusionPipeline, interrupt: 
 
 
 def _open_latents(
-    config: Config, pipeline: StableDiffusionPipeline, photos: Mapping[str, Sequence[TrainingPhoto]]
+    config: Config,
+    pipeline: StableDiffusionPipeline,
+    photos: Mapping[str, Sequence[TrainingPhoto]],
+    decoded: dict[Path, Image],
 ) -> list[Latents]:
     """Latents of the subject and, with prior preservation, of the class, each in its own order."""
     data, train = config.data, config.train
     views = Views(data.resolution, data.random_crop, data.random_flip)
     sequences = {label: _sequence(found, views, config.seed + i) for i, (label, found) in enumerate(photos.items())}
     return [
-        open_latents(pipeline.vae, sequence, train.batch_size, train.cache_latents, data.workers, label)
+        open_latents(pipeline.vae, sequence, train.batch_size, train.cache_latents, data.workers, label, decoded)
         for label, sequence in sequences.items()
     ]
 
