@@ -1,4 +1,4 @@
-"""Time several sides in turn, compare their medians, and save the results in benchmarks/RESULTS.md."""
+"""Time several sides in turn, compare their medians, and save the results in benchmarks/RESULTS.md or GPU.md."""
 
 import argparse
 import os
@@ -15,14 +15,17 @@ from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).with_name("RESULTS.md")
-PREAMBLE = """# Speed and memory, measured
+RESULTS = "BENCHMARK_RESULTS"
+"""The variable that names another file for the results."""
 
-Each section names the command that wrote it. Run the command again to replace the section. A command runs all methods
-in turn, in an order that changes from round to round. Medians and ranges are over the rounds. *Times as fast* is the
-ratio of the medians. *Paired* is the median of the ratios within each round, so a machine that slows down does not
-distort it.
+ABOUT = """Each section names the command that wrote it. Run the command again to replace the section. A command runs
+all methods in turn, in an order that changes from round to round. Medians and ranges are over the rounds. *Times as
+fast* is the ratio of the medians. *Paired* is the median of the ratios within each round, so a machine that slows down
+does not distort it.
 """
+
+ON_CPU, ON_GPU = ("RESULTS.md", "Speed and memory, measured"), ("GPU.md", "Checks, speed, and memory on a GPU")
+"""File and title of the results."""
 
 TITLES = {"demo": "the demo's models", "sd15": "Stable Diffusion v1.5's size, random weights"}
 
@@ -123,8 +126,15 @@ def _spread(found: Sequence[float], digits: int) -> tuple[str, str]:
 
 
 def publish(title: str, size: str, parts: Sequence[str]) -> None:
-    """Print tables and notes, and replace this benchmark's section of RESULTS.md with them."""
-    publish_section(RESULTS, PREAMBLE, f"{Path(sys.argv[0]).stem} {size}", f"{title}: {TITLES[size]}", parts)
+    """Print tables and notes, and replace this benchmark's section of the results."""
+    publish_result(f"{Path(sys.argv[0]).stem} {size}", f"{title}: {TITLES[size]}", parts)
+
+
+def publish_result(key: str, title: str, parts: Sequence[str]) -> None:
+    """Print tables and notes, and replace a section of RESULTS.md, or of GPU.md on a machine with one."""
+    name, heading = ON_GPU if gpu() else ON_CPU
+    file = Path(os.environ.get(RESULTS) or Path(__file__).with_name(name))
+    publish_section(file, f"# {heading}\n\n{ABOUT}", key, title, parts)
 
 
 def publish_section(file: Path, preamble: str, key: str, title: str, parts: Sequence[str]) -> None:
@@ -144,7 +154,9 @@ def _sections(text: str) -> dict[str, str]:
 def _command() -> str:
     """The command; paths outside the repository are reduced to their names."""
     words = [re.sub(r"(^|=)/.*/", r"\1", word) for word in sys.argv[1:]]
-    return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])
+    spec = sys.modules["__main__"].__spec__
+    program = f"-m {spec.name}" if spec else f"benchmarks/{Path(sys.argv[0]).name}"
+    return " ".join(["python", program, *words])
 
 
 def machine() -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from clocked import Clocked, run_clocked
 from measure import GIB, ROOT, Rounds, alternate, arguments, comparison, gpu, publish
 
-from models import RECOGNIZER, Scale, aesthetic_head, clip_folder, recognizer_cache, scale
+from models import DEMO, RECOGNIZER, Scale, aesthetic_head, clip_folder, recognizer_cache, scale
 
 BYTES_IN_GIB = 2**30
 
@@ -59,6 +59,7 @@ class Runs:
         return [
             f"monitor.metrics.face_similarity.recognizer={recognizer}",
             f"monitor.metrics.aesthetic={{clip: {clip}, pretrained: null, head: {head}}}",
+            "monitor.metrics.recognized=null",  # it needs class images
             "monitor.grid.steps=2",
         ]
 

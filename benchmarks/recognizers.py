@@ -8,7 +8,7 @@ import argparse
 import os
 from functools import partial
 
-from measure import PREAMBLE, RESULTS, Quantity, Rounds, alternate, gpu, listing, publish_section, seconds
+from measure import Quantity, Rounds, alternate, gpu, listing, publish_result, seconds
 
 from finetune_monitor.models.faces import FaceFinder
 from finetune_monitor.models.recognizers import load_recognizer
@@ -38,7 +38,7 @@ def main() -> None:
         "random weights, which are as fast as VGGFace2's."
     )
     parts = [listing(values, MILLISECONDS, "one face, cropped and embedded"), note]
-    publish_section(RESULTS, PREAMBLE, "recognizers", "Recognizers", parts)
+    publish_result("recognizers", "Recognizers", parts)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from finetune_monitor.report.page import INDEX, write_page
 
 sys.path.insert(0, str(ROOT / "tests"))
 
-from browser import opened_page, started_chromium
+from support.browser import opened_page, started_chromium
 
 RESULTS = Path(__file__).with_name("REPORT.md")
 PREAMBLE = """# Pages and sweeps, measured
@@ -191,7 +191,7 @@ DRAWN = """() => new Promise((done) => {
 })"""
 
 WATCH = """(cells) => {
-  const title = () => document.querySelector("#peek .chart-title strong")?.textContent;
+  const title = () => document.querySelector("#peek .step-title strong")?.textContent;
   const before = title();
   const isSeen = ({ top, bottom, left, right }) => bottom > 0 && top < innerHeight && right > 0 && left < innerWidth;
   window.answered = new Promise((done) => addEventListener("mousedown", () => {
@@ -232,9 +232,9 @@ def measure_reading(page: Path, load: Load, rounds: int) -> tuple[Rounds, Rounds
 
 def places_to_click(tab: Any, load: Load) -> list[int]:
     """Evaluations across the run, except the one that is already shown."""
-    shown = tab.locator("#peek .chart-title strong").inner_text()
+    shown = int(tab.locator("#step-slider").input_value())
     spread = dict.fromkeys(int(place) for place in np.linspace(1, load.evaluations - 1, 5))
-    return [place for place in spread if not shown.endswith(f"step {STEP * place}")]
+    return [place for place in spread if place != shown]
 
 
 def click(tab: Any, load: Load, place: int) -> tuple[float, int]:

@@ -19,7 +19,7 @@ from finetune_monitor.training.config import load_config
 from models import Scale, photo_folder, scale
 
 PROMPT = "a photo of sks person"
-SCRIPT, CACHED, OURS, COMPILED = "diffusers' script", "the same, text encoded once", "finetune_monitor", "compiled"
+SCRIPT, CACHED, OURS, COMPILED = "the script", "the script, text encoded once", "finetune_monitor", "compiled"
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def notes(jobs: list[Job], script: Path) -> str:
     lines = [
         f"- {job.chosen.pixels} px, precision {job.chosen.precision}, LoRA of rank {job.rank} on attention, AdamW, no "
         f"class images, no evaluations; {job.steps} steps timed after {job.warmup}.{reduced}",
-        f"- Each value comes from a new process. The script has sha256 {digest}… and runs with its defaults: it "
+        f"- Each value comes from a new process. The script is {script.name} (sha256 {digest}…) with its defaults: it "
         "decodes and encodes photos and prompt in every step, or the prompt only once with "
         "`--pre_compute_text_embeddings`. finetune_monitor encodes each photo and the prompt once, which is part of "
         "the time to the first step.",

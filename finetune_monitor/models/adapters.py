@@ -97,7 +97,7 @@ def lora_layers(model: nn.Module, adapter: str) -> dict[str, LoraLayer]:
     found = {}
     for name, layer in adapted_layers(model):
         if adapter in _parameters(layer):
-            found[_plain_name(name)] = _lora_layer(name, layer, adapter)
+            found[plain_name(name)] = _lora_layer(name, layer, adapter)
     if found:
         _check_names(model, found)
     return found
@@ -118,7 +118,8 @@ def new_model(model: nn.Module) -> nn.Module:
     return found
 
 
-def _plain_name(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A layer's name in the plain model."""
     for wrapper in (*WRAPPERS, BASE_LAYER):
         name = name.replace(wrapper, "")
     return name
@@ -142,7 +143,13 @@ def plain_state(model: nn.Module) -> dict[str, Tensor]:
         for key in cast(nn.Module, layer).state_dict()
         if BASE_LAYER not in key
     }
-    return {_plain_name(key): value for key, value in model.state_dict().items() if key not in inside}
+    return {plain_name(key): value for key, value in model.state_dict().items() if key not in inside}
+
+
+def plain_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """An unwrapped model's own parameters under their own names, without those of adapters."""
+    inside = {id(each) for _, layer in adapted_layers(model) for own in _parameters(layer).values() for each in own}
+    return {plain_name(name): each for name, each in model.named_parameters() if id(each) not in inside}
 
 
 def _lora_layer(name: str, layer: BaseTunerLayer, adapter: str) -> LoraLayer:

@@ -64,10 +64,10 @@ def export_weights(
         ValueError: it cannot be said which adapter was trained, or diffusers cannot load it.
     """
     note = {**note, **_said_of(identify(pipeline))}
-    parts = _modules(pipeline)
+    parts = modules_of(pipeline)
     models = {name: unwrapped(part) for name, part in parts.items()}
-    adaptable = _adaptable(models)
-    adapter = adapter_to_export(adaptable)
+    adapted = adaptable(models)
+    adapter = adapter_to_export(adapted)
     with staged_folder(folder) as staged:
         if adapter is None:
             plain = _plain_pipeline(pipeline, parts, models)
@@ -75,7 +75,7 @@ def export_weights(
                 plain.save_pretrained(staged)
         else:
             _save_lora(
-                pipeline, staged, {name: lora_layers(model, adapter) for name, model in adaptable.items()}, label, note
+                pipeline, staged, {name: lora_layers(model, adapter) for name, model in adapted.items()}, label, note
             )
         (staged / NOTE).write_text(json.dumps(note, indent=2) + "\n")
 
@@ -104,15 +104,17 @@ def exports_lora(pipeline: Pipeline) -> bool:
     Raises:
         ValueError: it cannot be said which adapter was trained.
     """
-    models = {name: unwrapped(part) for name, part in _modules(pipeline).items()}
-    return adapter_to_export(_adaptable(models)) is not None
+    models = {name: unwrapped(part) for name, part in modules_of(pipeline).items()}
+    return adapter_to_export(adaptable(models)) is not None
 
 
-def _modules(pipeline: Pipeline) -> dict[str, nn.Module]:
+def modules_of(pipeline: Pipeline) -> dict[str, nn.Module]:
+    """The networks of a pipeline, by name."""
     return {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
 
 
-def _adaptable(models: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+def adaptable(models: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Those whose LoRA layers diffusers can load."""
     return {name: model for name, model in models.items() if name in ADAPTABLE}
 
 

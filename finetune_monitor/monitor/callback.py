@@ -20,6 +20,7 @@ from finetune_monitor.models.prompts import cut_prompts
 from finetune_monitor.monitor.audience import Audience, Hook
 from finetune_monitor.monitor.budget import EVERY, Budget
 from finetune_monitor.monitor.evaluator import Evaluator, FoundImages, check_images_fit
+from finetune_monitor.monitor.full_quality import FullQuality
 from finetune_monitor.monitor.judge import Judge
 from finetune_monitor.monitor.keeping import AUTO, check_measured, checked_keep
 from finetune_monitor.monitor.progress_lines import evaluation_lines, forecast
@@ -147,6 +148,7 @@ class FinetuneMonitor:
         self._code = UserCode(evaluation_timeout)
         self._evaluator = Evaluator(self._renderer, self.metrics, self._columns, self._code)
         self._warn = self._evaluator.warn
+        self._full_quality = FullQuality(self.output_dir, self._evaluator)
         self._judge = Judge(self.rules, self._described, self.best_metric, self._code, self._warn)
         self._steering = Steering(self.output_dir, interrupted, self._warn)
         if isinstance(self._renderer, Renderer):
@@ -348,6 +350,7 @@ class FinetuneMonitor:
         ended, detail = (decision.reason, decision.detail) if is_decided else (reason, "")
         best = decision.best_step, decision.best_score
         is_ours = self._output.is_open
+        self._render_full_quality(ended)
         self._summary = RunSummary(self.evaluations, self.best_metric, best[0], ended, detail, best[1])
         self._summary = self._output.end(self._summary)
         if is_ours:
@@ -355,6 +358,16 @@ class FinetuneMonitor:
             self._output.close()
             self._output.print_summary()
         return self._summary
+
+    def _render_full_quality(self, ended: StopReason | str | None) -> None:
+        """Record the best and the last step at full quality, if the evaluations were fast."""
+        say = tqdm.write if distributed.is_main() else str
+        try:
+            for found in self._full_quality.of(self.evaluations, self.decision.best_step, ended, say):
+                self._output.add_full_quality(*found)
+        except Exception as error:
+            self._warn("full quality", f"{self.output_dir}: cannot render at full quality: {error!r}")
+        self._code.begin()
 
     def _let_go(self) -> None:
         """Close the sinks and the record of a run that could not start, so that it can be started again."""

@@ -117,6 +117,16 @@ class RunOutput:
             )
         return evaluation
 
+    def add_full_quality(self, evaluation: Evaluation, rendered: Sequence[Image | None]) -> None:
+        """Record what a step's weights give at full quality."""
+        if self.record is None or not self.record.is_open:
+            return
+        try:
+            self.record.add_full_quality(evaluation, rendered)
+        except OSError as error:
+            text = f"{self._output_dir}: cannot record step {evaluation.step} at full quality: {error}"
+            self._warn(f"full quality {evaluation.step}", text)
+
     def make_up_weights(self, evaluation: Evaluation, earlier: Sequence[Evaluation]) -> None:
         """Keep the weights of the step that the run resumes from if their export failed, as on a full disk."""
         if not self._weights.has(evaluation.step):

@@ -14,6 +14,12 @@ CellContent: TypeAlias = tuple[str, str, int]
 DEFAULT_SAMPLER = "DPMSolverMultistepScheduler"
 """DPM-Solver++ (Lu et al. 2022): as good at 20 to 25 steps as older schedulers at 50."""
 
+FULL, FAST = "full", "fast"
+
+STEPS: Mapping[str, int] = {FULL: 25, FAST: 8}
+"""Scheduler steps at each quality. Eight steps of DPM-Solver++ come to the same decisions as fifty, as measured with
+the demo's model in benchmarks/COST.md."""
+
 ELSEWHERE = "another tool"
 """The sampler of images that were not rendered here: how they were sampled is unknown."""
 
@@ -75,7 +81,9 @@ class PromptGrid:
         prompts: at least one, without duplicates; each is one row of the grid.
         seeds: seeds shared by all prompts; None gives each prompt its own. A cell's noise depends only on its seed.
         negative_prompt: what guidance steers away from, in every cell.
-        steps: scheduler steps.
+        quality: how evaluations are rendered. full: in 25 steps. fast: in 8 steps of DPM-Solver++, a third of the work;
+            at the end of a run, the best and the last step are rendered at full quality, too.
+        steps: scheduler steps; None means those of the quality. A number counts whatever the quality is.
         guidance: classifier-free guidance scale; 1 or less turns guidance off.
         sampler: class name of a diffusers scheduler; None means DPM-Solver++ multistep, or the model's own scheduler if
             it was trained with flow matching.
@@ -88,13 +96,13 @@ class PromptGrid:
 
     Raises:
         ValueError: for an empty grid, repeated prompts or seeds, both `seeds` and `images_per_prompt`, fewer than one
-            image or step, or negative guidance.
+            image or step, negative guidance, or a sampler with which nobody has measured what `fast` costs.
     """
 
     prompts: Sequence[str]
     seeds: Sequence[int] | None = None
     negative_prompt: str = ""
-    steps: int = 25
+    steps: int | None = None
     guidance: float = 7.5
     sampler: str | None = None
     karras: bool = False
@@ -102,6 +110,7 @@ class PromptGrid:
     images_per_prompt: int | None = None
     probe_prompts: Sequence[str] = field(default_factory=list)
     images_per_probe: int = IMAGES_PER_PROBE
+    quality: str = FULL
 
     def __post_init__(self) -> None:
         self._keep_list("prompts", self.prompts)
@@ -125,10 +134,29 @@ class PromptGrid:
             raise ValueError(f"PromptGrid.probe_prompts: {shared.pop()!r} is also a prompt of the subject; remove it")
         if not 1 <= self.images_per_probe <= SEEDS_APART:
             raise ValueError(f"PromptGrid.images_per_probe: found {self.images_per_probe}, expected 1 to {SEEDS_APART}")
-        if self.steps < 1:
+        check_quality(self.quality, self.sampler)
+        if self.steps is None:
+            object.__setattr__(self, "steps", STEPS[self.quality])
+        if self.step_count < 1:
             raise ValueError(f"PromptGrid.steps: found {self.steps}, expected 1 or more")
         if not self.guidance >= 0:
             raise ValueError(f"PromptGrid.guidance: found {self.guidance}, expected 0 or more")
+
+    @property
+    def step_count(self) -> int:
+        """Scheduler steps of an image."""
+        assert self.steps is not None
+        return self.steps
+
+    @property
+    def at_full_quality(self) -> "PromptGrid":
+        """The same cells at full quality; the grid itself, except for `quality`, if it has as many steps."""
+        return replace(self, quality=FULL, steps=max(self.step_count, STEPS[FULL] if self.quality == FAST else 0))
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How the images are sampled, as recorded with each of them."""
+        return {"sampler": self.sampler, "steps": self.steps, "guidance": self.guidance}
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -169,6 +197,21 @@ class PromptGrid:
         if len(set(values)) != len(values):
             raise ValueError(f"PromptGrid.{name}: found repeated entries in {list(values)!r}; list each one once")
         object.__setattr__(self, name, tuple(values))
+
+
+def check_quality(quality: str, sampler: str | None) -> None:
+    """Check that there is such a quality, and that it was measured with the sampler.
+
+    Raises:
+        ValueError: it is unknown, or it is fast and the sampler another one than DPM-Solver++.
+    """
+    if quality not in STEPS:
+        raise ValueError(f"PromptGrid.quality: found {quality!r}, expected one of {', '.join(STEPS)}")
+    if quality == FAST and sampler not in (None, DEFAULT_SAMPLER):
+        raise ValueError(
+            f"PromptGrid.quality: found {FAST} with the sampler {sampler}, expected {DEFAULT_SAMPLER}, the only one "
+            f"with which it was measured; set quality to {FULL}, and choose the steps"
+        )
 
 
 def sampling_in_words(grid: PromptGrid) -> str:

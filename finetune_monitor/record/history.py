@@ -13,7 +13,7 @@ from finetune_monitor.base.json_files import as_flag, as_list, as_number, as_obj
 from finetune_monitor.record.columns import SIDE, Role, ScoreColumn
 from finetune_monitor.record.evaluation import Evaluation, StopReason, as_reason, why
 from finetune_monitor.record.grid import PromptGrid
-from finetune_monitor.record.rows import read_evaluations
+from finetune_monitor.record.rows import read_evaluations, read_full_quality
 from finetune_monitor.record.run_directory import RUN, read_json
 from finetune_monitor.stats.estimate import Estimate
 
@@ -27,12 +27,16 @@ T = TypeVar("T")
 class RunHistory:
     """The content of a run directory: `run.json` and the complete evaluations, by step.
 
+    full_quality: of a run whose grid is `fast`, the best and the last step rendered at full quality; never part of a
+        curve, whose scores they would shift.
+
     Properties that read from `run.json` raise UserError if that part of it is damaged.
     """
 
     output_dir: Path
     run: Mapping[str, Any]
     evaluations: tuple[Evaluation, ...]
+    full_quality: tuple[Evaluation, ...] = ()
 
     def at(self, step: int) -> Evaluation | None:
         """The evaluation at a step, if there is one."""
@@ -171,7 +175,8 @@ def read_run(output_dir: Path) -> RunHistory:
     Raises:
         UserError: the folder is missing or not a run directory, or a row before the last is damaged.
     """
-    return RunHistory(output_dir, read_json(output_dir / RUN), tuple(read_evaluations(output_dir)))
+    run, evaluations = read_json(output_dir / RUN), tuple(read_evaluations(output_dir))
+    return RunHistory(output_dir, run, evaluations, tuple(read_full_quality(output_dir)))
 
 
 def read_noting(output_dir: Path) -> tuple[RunHistory, tuple[str, ...]]:
@@ -193,7 +198,7 @@ def _grid(found: Mapping[str, Any]) -> PromptGrid:
     content = {key: value for key, value in found.items() if key in known}
     readers: dict[str, Callable[[Any], Any]] = {
         **dict.fromkeys(("prompts", "probe_prompts"), lambda texts: tuple(map(as_text, as_list(texts)))),
-        **dict.fromkeys(("negative_prompt", "sampler"), as_text),
+        **dict.fromkeys(("negative_prompt", "sampler", "quality"), as_text),
         **dict.fromkeys(("steps", "images_per_prompt", "images_per_probe"), as_whole),
         **dict.fromkeys(("seeds", "size"), lambda numbers: tuple(map(as_whole, as_list(numbers)))),
         "guidance": as_number,

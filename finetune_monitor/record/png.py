@@ -66,10 +66,9 @@ class PngEncoder:
     def _text(self, step: int, cell: Cell) -> PngImagePlugin.PngInfo:
         """PNG metadata that says how the image was made."""
         text = PngImagePlugin.PngInfo()
-        grid = {"sampler": self._grid.sampler, "steps": self._grid.steps, "guidance": self._grid.guidance}
         prompts = {"prompt": caption(cell.prompt), "negative_prompt": caption(cell.negative_prompt)}
         made_by = {"step": step, **prompts, "seed": cell.seed}
-        for key, value in {**made_by, **grid}.items():
+        for key, value in {**made_by, **self._grid.sampling}.items():
             text.add_itxt(f"finetune_monitor.{key}", str(value))
         return text
 

@@ -23,10 +23,13 @@ from finetune_monitor.base.json_files import (
 from finetune_monitor.base.text import shortened
 from finetune_monitor.record.evaluation import Decision, Evaluation, ScoredImage, as_reason
 from finetune_monitor.record.grid import Cell
-from finetune_monitor.record.run_directory import EVALUATIONS, IMAGES
+from finetune_monitor.record.run_directory import EVALUATIONS, FULL_QUALITY, IMAGES
 from finetune_monitor.stats.estimate import Estimate, from_json_number, plain
 
 T = TypeVar("T")
+
+IMAGE_ROWS = "image_rows"
+"""The images of an evaluation at full quality, in the same row."""
 
 
 def read_evaluations(output_dir: Path) -> list[Evaluation]:
@@ -41,6 +44,28 @@ def read_evaluations(output_dir: Path) -> list[Evaluation]:
         else:
             _warn(f"{output_dir}: step {evaluation.step} has only {len(rows)} of {expected} image rows and is ignored")
     return complete
+
+
+def read_full_quality(output_dir: Path) -> list[Evaluation]:
+    """The evaluations at full quality of a run that was evaluated with fewer steps, by step."""
+    path = output_dir / FULL_QUALITY
+    found = {}
+    for number, row in _read_rows(path):
+        evaluation, _ = _evaluation(path, number, row)
+        with_images = [_scored_image(path, number, each)[1] for each in _list_of(path, number, row)]
+        found[evaluation.step] = replace(evaluation, images=_numbered(with_images))
+    return [found[step] for step in sorted(found)]
+
+
+def _list_of(path: Path, number: int, row: Any) -> list[Any]:
+    try:
+        return as_list(row[IMAGE_ROWS])
+    except DAMAGE as error:
+        raise _damaged(path, number, repr(error)) from error
+
+
+def _numbered(images: Sequence[ScoredImage]) -> tuple[ScoredImage, ...]:
+    return tuple(replace(each, cell=replace(each.cell, index=index)) for index, each in enumerate(images))
 
 
 def _read_images(path: Path) -> dict[int, dict[str, ScoredImage]]:

@@ -16,7 +16,7 @@ from finetune_monitor.base.paths import links_in
 
 CONFIG, RUN, EVALUATIONS, IMAGES = "config.yaml", "run.json", "evaluations.jsonl", "images.jsonl"
 PHOTOS, CONTACT_SHEET = "photos.json", "contact_sheet.jpg"
-TRAINING = "training.jsonl"
+TRAINING, FULL_QUALITY = "training.jsonl", "full_quality.jsonl"
 LOCK = ".lock"
 CONTROL, IN_PROGRESS, STATUS, REQUESTS = "control", "in_progress", "status.json", "requests.jsonl"
 

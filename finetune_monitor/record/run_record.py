@@ -15,11 +15,19 @@ from finetune_monitor.base.files import STAGING, make_private, staged_folder, wr
 from finetune_monitor.base.locks import unlock
 from finetune_monitor.base.redaction import redacted, redacted_yaml
 from finetune_monitor.record.evaluation import Evaluation, RunSummary
-from finetune_monitor.record.grid import Cell, PromptGrid
+from finetune_monitor.record.grid import FULL, Cell, PromptGrid
 from finetune_monitor.record.history import RunHistory
 from finetune_monitor.record.png import PngEncoder
-from finetune_monitor.record.rows import append, evaluation_row, lines, pretty, read_evaluations
-from finetune_monitor.record.run_directory import CONFIG, EVALUATIONS, IMAGES, RUN, lock, read_json
+from finetune_monitor.record.rows import (
+    IMAGE_ROWS,
+    append,
+    evaluation_row,
+    lines,
+    pretty,
+    read_evaluations,
+    read_full_quality,
+)
+from finetune_monitor.record.run_directory import CONFIG, EVALUATIONS, FULL_QUALITY, IMAGES, RUN, lock, read_json
 from finetune_monitor.record.scales import content_of
 from finetune_monitor.record.training_log import TrainingLog
 from finetune_monitor.record.verdict import verdict
@@ -85,16 +93,34 @@ class RunRecord:
 
     def write_images(self, step: int, images: Sequence[Image | None]) -> list[str | None]:
         """Save all images of an evaluation or none; returns their names below the run directory."""
-        folder = Path("images") / f"step-{step:06d}"
+        return self._write_images(self._encoder, step, images, f"step-{step:06d}")
+
+    def _write_images(
+        self, encoder: PngEncoder, step: int, images: Sequence[Image | None], name: str
+    ) -> list[str | None]:
+        folder = Path("images") / name
+        files = encoder.finish(step, images)
         names = [
             None if image is None else f"{cell.id}.png" for cell, image in zip(self.grid.cells, images, strict=True)
         ]
-        files = self._encoder.finish(step, images)
         with staged_folder(self.output_dir / folder) as staged:
-            for name, content in zip(names, files, strict=True):
-                if name is not None and content is not None:
-                    (staged / name).write_bytes(content)
-        return [None if name is None else str(folder / name) for name in names]
+            for file, content in zip(names, files, strict=True):
+                if file is not None and content is not None:
+                    (staged / file).write_bytes(content)
+        return [None if file is None else str(folder / file) for file in names]
+
+    def add_full_quality(self, evaluation: Evaluation, images: Sequence[Image | None]) -> None:
+        """Record what a step's weights give at full quality, apart from the evaluations and their curve.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        grid = self.grid.at_full_quality
+        files = self._write_images(PngEncoder(grid), evaluation.step, images, f"step-{evaluation.step:06d}-{FULL}")
+        shown = tuple(replace(image, file=file) for image, file in zip(evaluation.images, files, strict=True))
+        evaluation = replace(evaluation, images=shown)
+        row = {**evaluation_row(evaluation), IMAGE_ROWS: _image_rows(grid, evaluation)}
+        append(self.output_dir / FULL_QUALITY, [row])
 
     def append(self, evaluation: Evaluation) -> None:
         """Write the image rows, then the evaluation row, which makes the evaluation count; postponed ones first.
@@ -107,7 +133,7 @@ class RunRecord:
         if self._evaluations and evaluation.step <= self._evaluations[-1].step:
             raise ValueError(f"step {evaluation.step} comes after step {self._evaluations[-1].step} in the record")
         for found in (*self.postponed, evaluation):
-            append(self.output_dir / IMAGES, self._image_rows(found))
+            append(self.output_dir / IMAGES, _image_rows(self.grid, found))
             append(self.output_dir / EVALUATIONS, [evaluation_row(found)])
             self._evaluations.append(found)
             self.postponed = tuple(each for each in self.postponed if each is not found)
@@ -146,7 +172,8 @@ class RunRecord:
         run = {**read_json(self.output_dir / RUN), "ended": plain(ended)}
         with suppress(OSError):  # the last steps of a curve
             self._training.flush()
-        found = verdict(RunHistory(self.output_dir, run, self.evaluations))
+        full = tuple(read_full_quality(self.output_dir))
+        found = verdict(RunHistory(self.output_dir, run, self.evaluations, full))
         write_atomic(self.output_dir / RUN, pretty({**run, "verdict": found.to_json()}))
         return replace(summary, verdict=found.sentences)
 
@@ -166,31 +193,32 @@ class RunRecord:
 
     def _rewrite(self) -> None:
         """Rewrite the files with exactly the kept evaluations, which rewinds the run and repairs partial rows."""
-        image_rows = [row for evaluation in self._evaluations for row in self._image_rows(evaluation)]
+        image_rows = [row for evaluation in self._evaluations for row in _image_rows(self.grid, evaluation)]
         # Evaluations first: image rows without an evaluation are ignored, but an evaluation without image rows is lost.
         write_atomic(self.output_dir / EVALUATIONS, lines(map(evaluation_row, self._evaluations)))
         write_atomic(self.output_dir / IMAGES, lines(image_rows))
+        (self.output_dir / FULL_QUALITY).unlink(missing_ok=True)
         kept = {f"step-{evaluation.step:06d}" for evaluation in self._evaluations}
         for folder in (self.output_dir / "images").glob("*"):
             if folder.name not in kept and folder.name.startswith(("step-", STAGING)):
                 shutil.rmtree(folder)
 
-    def _image_rows(self, evaluation: Evaluation) -> list[dict[str, Any]]:
-        sampling = {"sampler": self.grid.sampler, "steps": self.grid.steps, "guidance": self.grid.guidance}
-        return [
-            {
-                "step": evaluation.step,
-                "cell": image.cell.id,
-                "prompt": image.cell.prompt,
-                "negative_prompt": image.cell.negative_prompt,
-                "seed": image.cell.seed,
-                **({"probe": True} if image.cell.is_probe else {}),
-                **sampling,
-                "file": image.file,
-                "scores": {name: json_number(value) for name, value in image.scores.items()},
-            }
-            for image in evaluation.images
-        ]
+
+def _image_rows(grid: PromptGrid, evaluation: Evaluation) -> list[dict[str, Any]]:
+    return [
+        {
+            "step": evaluation.step,
+            "cell": image.cell.id,
+            "prompt": image.cell.prompt,
+            "negative_prompt": image.cell.negative_prompt,
+            "seed": image.cell.seed,
+            **({"probe": True} if image.cell.is_probe else {}),
+            **grid.sampling,
+            "file": image.file,
+            "scores": {name: json_number(value) for name, value in image.scores.items()},
+        }
+        for image in evaluation.images
+    ]
 
 
 def described_grid(grid: PromptGrid) -> dict[str, Any]:

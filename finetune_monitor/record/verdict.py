@@ -58,7 +58,7 @@ def verdict(history: RunHistory) -> Verdict:
     """The verdict on a run that has ended, or on what is recorded so far."""
     run = _Judged(history)
     outcome, reached = run.reached()
-    more = [*run.equal_steps(), *run.decline(), *run.alarms(), *run.unmeasured(), *run.ended()]
+    more = [*run.at_full_quality(), *run.equal_steps(), *run.decline(), *run.alarms(), *run.unmeasured(), *run.ended()]
     return Verdict(outcome, (reached, *more, *run.next_steps(outcome)))
 
 
@@ -147,6 +147,18 @@ class _Judged:
         if not math.isnan(share.mean):
             return f"{way_in_words(share)} ({self._score(point)})"
         return f"{self._score(point)}, a change of {shown(change)} from the base model"
+
+    def at_full_quality(self) -> Iterator[str]:
+        """What the best step scores at full quality, and how far that is from its score in a fast evaluation."""
+        found = {point.step: point for point in points(self.history.full_quality, self.metric)}
+        if self.best is None or self.best.step not in found:
+            return
+        full, grid = found[self.best.step], self.history.grid
+        change = change_between(self.best, full, self.metric)
+        yield (
+            f"At full quality ({grid.at_full_quality.steps} steps instead of {grid.steps}), step {full.step} has "
+            f"{self._score(full)}, a difference of {shown(change)}."
+        )
 
     def equal_steps(self) -> Iterator[str]:
         """Which steps do not differ significantly from the best one, and which of them is better by another score."""

@@ -64,7 +64,8 @@ class Renderer:
 
     Raises:
         ValueError: an unsupported pipeline, or one that lacks a component; a sampler that diffusers does not have or
-            that does not suit the model; a size that does not; or a negative prompt for a model that does not use one.
+            that does not suit the model or the quality; a size that does not suit the model; or a negative prompt for a
+            model that does not use one.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Renderer:
         """
         self._fill_memory(len(cells))
         self._embeddings.clear()  # any text encoder may have changed, even a frozen one
-        total, hidden = len(cells) * self.grid.steps, not (distributed.is_main() and is_live())
+        total, hidden = len(cells) * self.grid.step_count, not (distributed.is_main() and is_live())
         bar = tqdm(total=total, desc=f"rendering {len(cells)}", unit="step", leave=False, disable=hidden)
         with self.precision(), bar:
             return self.batches.map(cells, partial(self._render_batch, bar))
@@ -126,12 +127,14 @@ class Renderer:
         encoded = [self._encode(cell) for cell in cells]
 
         def on_step_end(pipeline: object, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-            bar.update(len(cells) if step < self.grid.steps else 0)  # some schedulers evaluate the model twice per step
+            bar.update(
+                len(cells) if step < self.grid.step_count else 0
+            )  # some schedulers evaluate the model twice per step
             return tensors
 
         latents = self.pipeline(
             **{name: torch.cat([row[name] for row in encoded]) for name in encoded[0]},
-            num_inference_steps=self.grid.steps,
+            num_inference_steps=self.grid.step_count,
             guidance_scale=self.grid.guidance,
             generator=[torch.Generator("cpu").manual_seed(cell.seed) for cell in cells],
             height=self.size[0],

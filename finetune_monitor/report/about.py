@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from finetune_monitor.record.grid import sampling_in_words
 from finetune_monitor.record.history import RunHistory
 
 Lines = list[tuple[str, str]]
@@ -43,4 +44,5 @@ def _models(history: RunHistory) -> Lines:
 def _grid(history: RunHistory) -> Lines:
     scheduler = history.run.get("scheduler")
     sampling = [("scheduler", in_words(scheduler))] if scheduler else []
-    return [("fingerprint", history.recorded_fingerprint or "unknown"), *sampling]
+    images = ("images", sampling_in_words(history.grid))
+    return [("fingerprint", history.recorded_fingerprint or "unknown"), images, *sampling]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -98,9 +98,21 @@ def _run(run: PageRun, presences: Presences, files: RunFiles) -> dict[str, Any]:
     }
 
 
-def on_demand(run: PageRun, presences: Presences) -> dict[str, Any]:
-    """What the page loads for a run that it shows: the scores of its images, and what it was made with."""
-    return {**scores_by_image(run, presences), "about": run.about}
+def on_demand(run: PageRun, presences: Presences, at_full_quality: Presences) -> dict[str, Any]:
+    """What the page loads for a run that it shows: the scores of its images, and what it was made with.
+
+    Args:
+        at_full_quality: the presences of the images that were rendered at full quality, too.
+    """
+    full = {found.step: _full_quality(run, found, at_full_quality[found.step]) for found in run.full_quality}
+    return {**scores_by_image(run, presences), "full": full, "about": run.about}
+
+
+def _full_quality(run: PageRun, evaluation: Evaluation, presences: Sequence[Presence]) -> dict[str, Any]:
+    """The means of a step at full quality, how it was sampled, and the positions of the cells without an image."""
+    means = {name: asdict(found) for name, found in evaluation.scores.items() if run.columns[name].is_main}
+    absent = [position for position, found in enumerate(presences) if found is not Presence.SHOWN]
+    return {"sampling": run.full_sampling, "scores": means, "absent": absent}
 
 
 def scores_by_image(run: PageRun, presences: Presences) -> dict[str, Any]:

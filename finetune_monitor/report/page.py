@@ -74,12 +74,16 @@ def write_page(
         make_thumbnails(plans.values(), processes)
         files = {run.id: _files(run, folder) for run in runs}
         presences = {run.id: plans[run.id].presences for run in runs}
+        full = {run.id: part.presences for run in runs if (part := plans[run.id].at_full_quality) is not None}
         for run in runs:
-            _write_changed(folder / "data" / f"{run.id}.js", call("images", run.id, on_demand(run, presences[run.id])))
+            _write_changed(
+                folder / "data" / f"{run.id}.js",
+                call("images", run.id, on_demand(run, presences[run.id], full.get(run.id, {}))),
+            )
         content = manifest(runs, unreadable, presences, files, sweep)
         write_atomic(folder / MANIFEST, call("manifest", content))
         _remove_stale(folder, plans, files)
-    images = sum(len(names) for plan in plans.values() for names in plan.kept.values())
+    images = sum(len(names) for plan in plans.values() for part in plan.parts for names in part.kept.values())
     return Written(len(runs), sum(len(run.evaluations) for run in runs), images, tuple(unreadable))
 
 
@@ -180,7 +184,7 @@ def _remove_stale(folder: Path, plans: Mapping[str, ThumbnailPlan], files: Mappi
             _remove(path)
     for identity, plan in plans.items():
         photos = {Path(photo).name for photo in (*files[identity].photos, files[identity].sheet) if photo}
-        kept = {**plan.kept, REFERENCES: photos}
+        kept = {name: names for part in plan.parts for name, names in part.kept.items()} | {REFERENCES: photos}
         for inner in (folder / "thumbnails" / identity).glob("*"):
             names = kept.get(inner.name, set())
             for path in [path for path in inner.glob("*") if path.name not in names] if names else [inner]:

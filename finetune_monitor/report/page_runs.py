@@ -77,6 +77,7 @@ class PageRun:
     reproducible: the steps whose images can be rendered again.
     survey: what was found out about the training photos.
     about: settings, models, and libraries in words.
+    full_quality: the steps that were rendered at full quality, too; full_sampling: how.
     """
 
     id: str
@@ -102,6 +103,8 @@ class PageRun:
     reproducible: tuple[int, ...] = ()
     survey: PhotoSurvey | None = None
     about: Mapping[str, Lines] = field(default_factory=dict)
+    full_quality: tuple[Evaluation, ...] = ()
+    full_sampling: str = ""
 
 
 @dataclass(frozen=True)
@@ -219,6 +222,8 @@ def _described(
         problems,
         reproducible=reproducible_steps(history, kept),
         about=about(history),
+        full_quality=history.full_quality,
+        full_sampling=sampling_in_words(history.grid.at_full_quality),
     )
 
 

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from multiprocessing import get_context
 from pathlib import Path
@@ -18,6 +18,8 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import make_private, private, sha256, staged_beside
 from finetune_monitor.base.images import read_image, thumbnail
 from finetune_monitor.base.paths import Containment
+from finetune_monitor.record.evaluation import Evaluation
+from finetune_monitor.record.grid import FULL
 from finetune_monitor.record.references import reference_path
 from finetune_monitor.record.run_directory import CONTACT_SHEET
 from finetune_monitor.report.page_runs import PageRun, Reference
@@ -66,20 +68,32 @@ class ThumbnailPlan:
     presences: as far as known without opening files; a failed job changes its entry.
     jobs: by step and position of the cell.
     kept: the names of all thumbnails by folder, existing or to be made.
+    at_full_quality: the same for the steps that were rendered at full quality, too.
     """
 
     presences: dict[int, list[Presence]]
     jobs: dict[tuple[int, int], Job]
     kept: dict[str, set[str]]
+    at_full_quality: "ThumbnailPlan | None" = None
+
+    @property
+    def parts(self) -> "tuple[ThumbnailPlan, ...]":
+        """The plan itself, and that of the images at full quality."""
+        return (self,) if self.at_full_quality is None else (self, self.at_full_quality)
 
 
 def plan_thumbnails(run: PageRun, folder: Path) -> ThumbnailPlan:
     """Compare a run's images with the thumbnails in `folder`."""
+    full = _plan(run, folder, run.full_quality, f"-{FULL}") if run.full_quality else None
+    return replace(_plan(run, folder, run.evaluations), at_full_quality=full)
+
+
+def _plan(run: PageRun, folder: Path, evaluations: Sequence[Evaluation], ending: str = "") -> ThumbnailPlan:
     plan = ThumbnailPlan({}, {}, {})
     inside = Containment(run.folder)
-    for evaluation in run.evaluations:
+    for evaluation in evaluations:
         files = {image.cell.id: image.file for image in evaluation.images}
-        name = step_folder(evaluation.step)
+        name = step_folder(evaluation.step) + ending
         there = _listed(folder / name)
         presences = [Presence.NOT_RENDERED] * len(run.cells)
         for position, cell in enumerate(run.cells):
@@ -112,7 +126,8 @@ def make_thumbnails(plans: Iterable[ThumbnailPlan], processes: int = 1) -> None:
     Raises:
         OSError: the disk is full, or the folder cannot be written.
     """
-    waiting = [(plan, key, job) for plan in plans for key, job in plan.jobs.items()]
+    parts = [part for plan in plans for part in plan.parts]
+    waiting = [(plan, key, job) for plan in parts for key, job in plan.jobs.items()]
     made = _each([job for _, _, job in waiting], processes)
     bar = tqdm(made, "thumbnails", len(waiting), unit="", disable=len(waiting) < MANY, leave=False)
     for (plan, (step, position), job), success in zip(waiting, bar, strict=True):

@@ -26,7 +26,11 @@ from finetune_monitor.stats.intervals import WHAT_THEY_KNOW
 REPOSITORY = "OWNER/NAME"
 """The placeholder for the repository in a card until the weights are pushed."""
 
-TAGS = ("text-to-image", "diffusers", "stable-diffusion", "stable-diffusion-diffusers")
+TAGS = ("text-to-image", "diffusers")
+SD_TAGS = ("stable-diffusion", "stable-diffusion-diffusers")
+TAGS_OF = {"StableDiffusionXLPipeline": ("stable-diffusion-xl", "stable-diffusion-xl-diffusers")}
+"""Those of base models other than Stable Diffusion, by the pipeline's class."""
+
 TRAINED_TAGS = ("diffusers-training",)
 """Tags of diffusers' own training scripts; the last one is only for weights that were trained here."""
 
@@ -105,7 +109,8 @@ def make_card(history: RunHistory, weights: KeptWeights, own: Mapping[str, Any] 
     evaluation = history.at(weights.step)
     if evaluation is None:
         raise UserError(f"{history.output_dir}: has no evaluation at step {weights.step}, expected one to describe")
-    samples = list(_samples(history, evaluation))
+    full = next((found for found in history.full_quality if found.step == weights.step), None)
+    samples = list(_samples(history, full or evaluation))
     front = _front_matter(history, weights, samples)
     front = {**front, **{key: value for key, value in (own or {}).items() if key not in front}}
     text = "\n\n".join([_front_text(front), *_sections(history, weights, evaluation, samples)])
@@ -132,11 +137,12 @@ def _front_matter(history: RunHistory, weights: KeptWeights, samples: Sequence[S
     """The fields that the Hub and diffusers read; without a license, which is the user's choice."""
     base = _base_model(weights)
     trained = () if history.is_score else TRAINED_TAGS
+    family = TAGS_OF.get(history.pipeline.get("class", ""), SD_TAGS)
     return {
         **({"base_model": base} if base else {}),
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
-        "tags": [*TAGS, *trained, *(LORA_TAGS if weights.is_lora else ()), "finetune-monitor"],
+        "tags": [*TAGS, *family, *trained, *(LORA_TAGS if weights.is_lora else ()), "finetune-monitor"],
         "instance_prompt": caption(trigger_prompt(history.grid, history.hparams)),
         "widget": [
             {"text": caption(image.cell.prompt), "output": {"url": f"{SAMPLES}/{_sample_name(image)}"}}
@@ -250,7 +256,9 @@ def _alarms(history: RunHistory, evaluation: Evaluation) -> str:
 
 def _sample_list(history: RunHistory, samples: Sequence[ScoredImage]) -> str:
     """The samples with what made them."""
-    said = f"The first image of each prompt; nothing was selected. Sampling: {sampling_in_words(history.grid)}."
+    in_full = {image.file for found in history.full_quality for image in found.images}
+    grid = history.grid.at_full_quality if any(image.file in in_full for image in samples) else history.grid
+    said = f"The first image of each prompt; nothing was selected. Sampling: {sampling_in_words(grid)}."
     rows = [
         f"- [{name}]({SAMPLES}/{name}): {_code(caption(image.cell.prompt))}, seed {image.cell.seed}"
         for name, image in ((_sample_name(image), image) for image in samples)

@@ -1,6 +1,5 @@
 """Check for everything that could make a run fail, before anything slow starts, and report all problems together."""
 
-import json
 import logging
 import math
 import shutil
@@ -25,7 +24,6 @@ from finetune_monitor.metrics import Descriptions, Metric, RunContext
 from finetune_monitor.metrics.reference_faces import shared_reader
 from finetune_monitor.metrics.starred import Starred
 from finetune_monitor.metrics.thresholds import Thresholds, read_thresholds
-from finetune_monitor.models.base_model import BaseModel
 from finetune_monitor.models.export import notice_of
 from finetune_monitor.models.recognizers import EMBEDDED
 from finetune_monitor.monitor.evaluator import check_images_fit
@@ -120,7 +118,7 @@ def find_inputs(config: Config, device: torch.device, held: ExitStack, problems:
     chosen = attempt(lambda: choose_photos(config.data))
     if chosen and distributed.is_main():
         _say_passed_over(config.data)
-    model = attempt(lambda: _find_model(config.base_model))
+    model = attempt(lambda: _find_model(config))
     problems += config.base_model.find_parts()
     checkpoint = attempt(lambda: checkpoints.find(config.output_dir / CHECKPOINTS, config.train.resume))
     run = _context(config, chosen, device)
@@ -288,20 +286,22 @@ def _take(output_dir: Path) -> IO[str]:
         raise UserError(f"{output_dir}: cannot write to it ({error.strerror}); choose another output_dir") from error
 
 
-def _find_model(base: BaseModel) -> str | Path:
+def _find_model(config: Config) -> str | Path:
+    base, method = config.base_model, config.train.method
     found = base.find()
+    family = base.family(found)
+    if method not in family.methods:
+        raise UserError(
+            f"train.method: found {method}, but {family.name} can only be trained with {' or '.join(family.methods)}: "
+            f"set train.method={family.methods[0]}"
+        )
     if isinstance(found, Path) and found.is_dir():
-        kind = json.loads((found / "model_index.json").read_text()).get("_class_name")
-        if kind != "StableDiffusionPipeline":
-            raise UserError(
-                f"{base.name}: found a {kind}, expected a StableDiffusionPipeline (Stable Diffusion 1.x or 2.x)"
-            )
         notice_of(found)  # every export reads it, so damage is reported before training
     return found
 
 
 def _check_sampler(config: Config) -> None:
-    """Check that the sampler exists and works with Stable Diffusion."""
+    """Check that the sampler exists and works with models that predict noise."""
     try:
         own_scheduler(DDPMScheduler(), str(config.monitor.grid.sampler), config.monitor.grid.karras)
     except ValueError as error:

@@ -9,12 +9,15 @@ from finetune_monitor.base import distributed
 from finetune_monitor.base.redaction import without_secrets
 from finetune_monitor.base.text import counted, visible
 from finetune_monitor.base.versions import device_name
+from finetune_monitor.record.grid import PromptGrid, sampling_in_words
 from finetune_monitor.sinks.console import page_of, tensorboard_command
 from finetune_monitor.training.compiling import Compiling
 from finetune_monitor.training.config import Config
 
 WIDTH = 11
 """Characters of a line before its text."""
+
+ENCODERS = {1: " and the text encoder", 2: " and both text encoders"}
 
 PRECISIONS = {"no": "fp32", "fp16": "fp16", "bf16": "bf16"}
 
@@ -31,20 +34,25 @@ def before_loading(config: Config, photos: int, device: torch.device, step: int)
     yield _line("photos:", f"{photos} in {data.instance_images}{_class_images(config)}")
     shared = f", {processes} processes" if processes > 1 else ""
     yield _line("device:", f"{device_name(device)}, {PRECISIONS[config.train.mixed_precision]}{shared}")
+    if config.monitor.enabled:
+        yield _line("images:", _images(config.prompt_grid))
     yield _line("output:", f"{config.output_dir}{f', resuming at step {step}' if step else ''}")
     for label, place in zip(("watch:", "", ""), _places(config), strict=False):
         yield _line(label, place)
 
 
-def before_training(config: Config, trained: int, frozen: int, compiling: Compiling) -> Iterator[str]:
+def before_training(
+    config: Config, trained: int, frozen: int, compiling: Compiling, encoders: int = 1
+) -> Iterator[str]:
     """The lines on what is trained, and for how long, and on whether it is compiled, if that was left to us.
 
     Args:
         trained: the number of parameters with gradients.
         frozen: the number of the others.
+        encoders: the number of text encoders that the model has.
     """
     train = config.train
-    parts = "the UNet and the text encoder" if train.text_encoder else "the UNet"
+    parts = "the UNet" + (ENCODERS[encoders] if train.text_encoder else "")
     kind = f"LoRA of rank {train.rank} for {parts}" if train.method == "lora" else f"all weights of {parts}"
     images = train.batch_size * train.gradient_accumulation * distributed.world_size()
     steps = f"{train.max_steps:,} steps of {counted(images, 'photo')}"
@@ -52,6 +60,13 @@ def before_training(config: Config, trained: int, frozen: int, compiling: Compil
     yield _line("training:", f"{kind}: {trained:,} of {trained + frozen:,} parameters; {steps}{evaluations}")
     if compiling.why:
         yield _line("compiled:", f"{'yes' if compiling.is_on else 'no'}: {compiling.why}")
+
+
+def _images(grid: PromptGrid) -> str:
+    """What an evaluation renders, and what is rendered at full quality besides."""
+    full = grid.at_full_quality.steps
+    more = f"; the best and the last step with {full}, too" if full != grid.steps else ""
+    return f"{counted(len(grid.cells), 'image')} an evaluation, {sampling_in_words(grid)}{more}"
 
 
 def _class_images(config: Config) -> str:

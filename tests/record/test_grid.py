@@ -44,6 +44,8 @@ def test_the_fingerprint_does_not_depend_on_the_kind_of_sequence():
         ({"prompts": ["a", "a"]}, "repeated"),
         ({"seeds": []}, "seeds"),
         ({"steps": 0}, "steps"),
+        ({"quality": "best"}, "quality"),
+        ({"quality": "fast", "sampler": "DDIMScheduler"}, "quality"),
     ],
 )
 def test_a_grid_that_cannot_be_rendered_is_refused(change, named):
@@ -83,3 +85,19 @@ def test_how_many_images_there_are_is_no_part_of_how_one_is_sampled():
     shared, own = PromptGrid(["a"], [0, 1], steps=3), PromptGrid(["a"], images_per_prompt=2, steps=3)
     assert sampling_in_words(shared) == sampling_in_words(own)
     assert sampling_in_words(own) == "default sampler, 3 steps, guidance 7.5, the model's own size"
+
+
+def test_a_fast_grid_takes_a_third_of_the_steps_unless_it_names_its_own():
+    fast = PromptGrid(["a"], quality="fast")
+    assert (PromptGrid(["a"]).steps, fast.steps, fast.at_full_quality) == (25, 8, PromptGrid(["a"]))
+    chosen = PromptGrid(["a"], quality="fast", steps=12)
+    assert (chosen.steps, chosen.at_full_quality.steps) == (12, 25)
+    assert PromptGrid(["a"], steps=2).at_full_quality.steps == 2
+    assert PromptGrid(["a"], steps=40, quality="fast").at_full_quality.steps == 40
+
+
+def test_quality_is_in_the_fingerprint_and_in_words_where_it_is_not_full():
+    fast, same_steps = PromptGrid(["a"], quality="fast"), PromptGrid(["a"], steps=8)
+    assert fast.fingerprint() != same_steps.fingerprint()
+    assert "quality" in sampling_in_words(fast)
+    assert "quality" not in sampling_in_words(same_steps)

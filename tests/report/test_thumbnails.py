@@ -11,6 +11,7 @@ from PIL import Image
 
 from finetune_monitor.record.run_record import RunRecord
 from finetune_monitor.report import thumbnails
+from finetune_monitor.report.manifest import on_demand
 from finetune_monitor.report.page_runs import PageRun, Reference, read_runs
 from finetune_monitor.report.thumbnails import (
     MANY,
@@ -192,3 +193,23 @@ def test_a_photo_that_is_no_image(run, tmp_path):
     file.write_text("no image")
     sha = hashlib.sha256(file.read_bytes()).hexdigest()
     assert reference_thumbnail(run, Reference("used", str(file), sha), tmp_path / "page") is None
+
+
+def test_images_at_full_quality_have_thumbnails_of_their_own(tmp_path):
+    write_run(tmp_path / "run", {0: 0.1, 50: 0.5})
+    record = RunRecord(tmp_path / "run", GRID)
+    found = evaluation(50, 0.7)
+    record.add_full_quality(found, images())
+    record.close()
+    run = read(tmp_path / "run")
+    plan = written(run, tmp_path / "page")
+    assert plan.at_full_quality is not None
+    assert plan.at_full_quality.presences == {50: [Presence.SHOWN] * 4}
+    for name in ("step-000050", "step-000050-full"):
+        assert {path.stem for path in (tmp_path / "page" / name).iterdir()} == set(CELLS)
+    assert [part.jobs for part in plan_thumbnails(run, tmp_path / "page").parts] == [{}, {}]
+    told = on_demand(run, plan.presences, plan.at_full_quality.presences)["full"][50]
+    assert (told["absent"], told["scores"]["face_similarity"]["mean"]) == (
+        [],
+        pytest.approx(found.scores["face_similarity"].mean),
+    )

@@ -303,15 +303,18 @@ def test_a_finished_run_without_its_checkpoints_is_not_wiped(train):
 
 @pytest.mark.parametrize(
     ("override", "said"),
-    [("monitor.grid.sampler=DPMSolver++", "DPMSolver"), ("model=SDXL", "found a StableDiffusionXLPipeline")],
+    [
+        ("monitor.grid.sampler=DPMSolver++", "DPMSolver"),
+        ("model=OTHER", "found a FluxPipeline, expected a StableDiffusionPipeline"),
+    ],
 )
 def test_what_cannot_be_trained_or_drawn_is_said_at_once(write_config, tmp_path, tiny_model, override, said):
-    other = tmp_path / "sdxl"
+    other = tmp_path / "other"
     shutil.copytree(tiny_model, other)
     index = other / "model_index.json"
-    index.write_text(index.read_text().replace("StableDiffusionPipeline", "StableDiffusionXLPipeline"))
+    index.write_text(index.read_text().replace("StableDiffusionPipeline", "FluxPipeline"))
     with pytest.raises(UserError, match=said):
-        run(load_config(write_config(), [OFF, override.replace("SDXL", str(other))]))
+        run(load_config(write_config(), [OFF, override.replace("OTHER", str(other))]))
 
 
 def test_a_gallery_that_nobody_will_generate_is_said_at_once(write_config, photos, tmp_path):

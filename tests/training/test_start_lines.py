@@ -17,14 +17,24 @@ def config(*overrides: str):
 
 def test_it_says_on_what_it_trains_and_where_to_look():
     lines = list(before_loading(config("output_dir=my run"), 6, torch.device("cpu"), 0))
-    assert [line.partition(":")[0].strip() for line in lines[:5]] == ["model", "photos", "device", "output", "watch"]
+    assert [line.partition(":")[0].strip() for line in lines[:6]] == [
+        "model",
+        "photos",
+        "device",
+        "images",
+        "output",
+        "watch",
+    ]
     assert lines[1] == "photos:    6 in assets/demo/photos/astronaut, and 24 class images in runs/demo-class-images"
     assert lines[2].startswith("device:    cpu (")
     assert lines[2].endswith("), fp32")
-    assert lines[3] == "output:    my run"
-    assert lines[4] == "watch:     finetune-monitor watch 'my run'"
-    assert lines[5] == "           tensorboard --logdir 'my run/tensorboard' --samples_per_plugin images=1000"
-    assert lines[6] == f"           {Path('my run/page/index.html')} (after the first evaluation)"
+    assert lines[3].startswith(
+        "images:    30 images an evaluation, DPMSolverMultistepScheduler, 15 steps, guidance 3, 64 x 64"
+    )
+    assert lines[4] == "output:    my run"
+    assert lines[5] == "watch:     finetune-monitor watch 'my run'"
+    assert lines[6] == "           tensorboard --logdir 'my run/tensorboard' --samples_per_plugin images=1000"
+    assert lines[7] == f"           {Path('my run/page/index.html')} (after the first evaluation)"
 
 
 def test_a_secret_in_a_path_is_not_shown():
@@ -32,9 +42,15 @@ def test_a_secret_in_a_path_is_not_shown():
     assert "abcdef123456" not in "".join(lines)
 
 
+def test_it_says_what_is_rendered_at_full_quality_besides():
+    fast = ("monitor.grid.quality=fast", "monitor.grid.steps=null")
+    images = list(before_loading(config(*fast), 6, torch.device("cpu"), 0))[3]
+    assert images.endswith("8 steps, guidance 3, 64 x 64, quality fast; the best and the last step with 25, too")
+
+
 def test_a_resumed_run_says_where():
     lines = list(before_loading(config(), 6, torch.device("cpu"), 150))
-    assert lines[3] == "output:    runs/demo, resuming at step 150"
+    assert lines[4] == "output:    runs/demo, resuming at step 150"
 
 
 def test_without_the_monitor_there_is_nowhere_to_look():

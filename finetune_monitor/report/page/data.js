@@ -142,8 +142,8 @@ function metricsOf(run) {
   return page.manifest.metrics.filter(({ name }) => run.scores[name]);
 }
 
-function thumbnailOf(run, step, position) {
-  const folder = `step-${String(step).padStart(6, "0")}`;
+function thumbnailOf(run, step, position, ending = "") {
+  const folder = `step-${String(step).padStart(6, "0")}${ending}`;
   const renewed = page.renewed.get(run.id);
   const query = renewed ? `?t=${encodeURIComponent(renewed)}` : "";
   return `thumbnails/${run.id}/${folder}/${encodeURIComponent(run.ids[position])}.webp${query}`;

@@ -25,7 +25,7 @@ function drawPeek(id) {
   const place = chosenPlace(run);
   const content = imagesOf(run);
   const step = run.steps[place];
-  const key = [imagesKey(run), step, run.scores, run.alarms, run.name, run.best, run.weights[step], marksKey(content, place)];
+  const key = [imagesKey(run), step, run.scores, run.alarms, run.name, run.best, run.weights[step], content?.full?.[step], marksKey(content, place)];
   drawOnce(id, key, () => keeping(at(id), () => fillPeek(at(id), run, place)));
 }
 
@@ -36,7 +36,22 @@ function fillPeek(panel, run, place) {
   title.append(element("span", "soft", words.join("; ")));
   const alarms = Object.keys(run.alarms).map((name) => alarmWords(run, name, run.steps[place])).filter(Boolean);
   const said = alarms.map((text) => element("p", "chart-alarm", `Alarm: ${text}.`));
-  panel.replaceChildren(title, ...said, element("div", "matrix-box", "", matrix(run, place)), stepLinks(run, place));
+  panel.replaceChildren(title, ...said, element("div", "matrix-box", "", matrix(run, place)), ...fullQuality(run, place), stepLinks(run, place));
+}
+
+// The images of a step that was rendered at full quality, too; its scores are not part of any curve.
+function fullQuality(run, place) {
+  const step = run.steps[place];
+  const found = imagesOf(run)?.full?.[step];
+  if (!found) {
+    return [];
+  }
+  const means = decidingMetrics(run).filter(({ name }) => found.scores[name]);
+  const words = means.map((metric) => `${spoken(metric.name)} ${estimateInWords(found.scores[metric.name], metric)}`);
+  const title = element("p", "step-title", "", element("strong", "", "At full quality"), element("span", "soft", [...words, found.sampling].join("; ")));
+  const shots = run.ids.map((_, position) => position).filter((position) => !found.absent.includes(position));
+  const images = shots.map((position) => thumbnail(thumbnailOf(run, step, position, "-full"), `${cellName(run, position)}, at full quality`));
+  return [element("div", "full-quality", "", title, element("div", "full-images", "", ...images))];
 }
 
 // The one or two metrics by which steps are chosen.

@@ -14,7 +14,7 @@ from finetune_monitor.monitor.rules.plateau import Plateau
 from finetune_monitor.monitor.stopping import StoppingRule
 from finetune_monitor.record.columns import ScoreColumn, stars_of
 from finetune_monitor.record.evaluation import Decision, Evaluation
-from finetune_monitor.record.grid import DEFAULT_SAMPLER, PromptGrid
+from finetune_monitor.record.grid import DEFAULT_SAMPLER, FULL, STEPS, PromptGrid
 from finetune_monitor.sinks import Sink
 from finetune_monitor.training.config.kinds import UserPath, meanings_of
 from finetune_monitor.training.own import (
@@ -66,6 +66,7 @@ else:
         meanings=meanings_of(PromptGrid),
         prompts=(Annotated[Sequence[str], Field(examples=[["a photo of sks person"]])], ...),
         sampler=(str, DEFAULT_SAMPLER),
+        quality=(Literal[tuple(STEPS)], FULL),
     )
     MetricsConfig = choices("MetricsConfig", METRICS.classes, with_reading(metric_section), meanings_of)
     SinksConfig = choices("SinksConfig", SINKS.classes, with_reading(sink_section), meanings_of)

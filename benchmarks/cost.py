@@ -1,0 +1,207 @@
+"""Measure what an evaluation must cost so that it comes to the same verdict; writes benchmarks/COST.md.
+
+python -m benchmarks.cost        (two trainings; --runs 6 is what COST.md shows)
+
+An interrupted study continues where it was. Other work on the machine changes seconds, but no verdict.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from benchmarks.cheaper import CANDIDATES, OTHERS, REFERENCE, Setting, renderer
+from benchmarks.cost_report import publish
+from benchmarks.verdicts import Record, as_record
+from finetune_monitor.base.files import write_atomic
+from finetune_monitor.monitor.evaluator import Evaluator
+from finetune_monitor.record.evaluation import ScoredImage
+from finetune_monitor.record.kept_weights import step_folder
+from finetune_monitor.rendering.isolation import isolated
+from finetune_monitor.scoring.settings import make_metrics
+from finetune_monitor.stats.estimate import json_number
+from finetune_monitor.training.config import Config, load_config
+from finetune_monitor.training.trainable import load_pipeline
+
+ROOT = Path(__file__).parents[1]
+CONFIG = ROOT / "configs/demo.yaml"
+
+EVERY, LAST = 40, 320
+
+TRAININGS: Mapping[str, Mapping[str, Any]] = {
+    "as in demo.yaml": {},
+    "ten times the learning rate": {"seed": 1, "train.learning_rate": 1e-2},
+    "a fifth of the learning rate": {"seed": 2, "train.learning_rate": 2e-4},
+    "without prior preservation": {"seed": 3, "train.prior_loss_weight": 0},
+    "two photos": {"seed": 4, "data.instance_count": 2},
+    "three times the learning rate": {"seed": 5, "train.learning_rate": 3e-3},
+}
+"""Trainings that rise until they copy, fail, rise slowly, leak, and over-fit."""
+
+ONLY_WEIGHTS = {
+    "train.max_steps": LAST,
+    "train.checkpoint_every": LAST,
+    "monitor.every": EVERY,
+    "monitor.keep": "all",
+    "monitor.stopping": [],
+    "monitor.sinks": {},
+    "monitor.grid.steps": 1,
+    "monitor.grid.images_per_prompt": 1,
+    **{f"monitor.metrics.{name}": "null" for name in ("aesthetic", "clip_score", "leakage", "diversity", "copying")},
+    "monitor.metrics.recognized": "null",
+}
+"""The trainings only leave weights; the study itself renders and scores."""
+
+IMAGES = {"monitor.grid.images_per_prompt": 6, "monitor.grid.images_per_probe": 2}
+"""Those of the demo, and fewer probes."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training of the demo's model.
+
+    folder: of the study.
+    """
+
+    name: str
+    folder: Path
+
+    @property
+    def run_dir(self) -> Path:
+        return self.folder / self.name.replace(" ", "-")
+
+    def train(self) -> None:
+        """Train unless it has been done; an interrupted training is resumed."""
+        if step_folder(self.run_dir, LAST).is_dir():
+            return
+        settings = {"output_dir": self.run_dir, "data.class_images": self.folder / "class-images", **ONLY_WEIGHTS}
+        changes = [f"{key}={value}" for key, value in {**settings, **TRAININGS[self.name]}.items()]
+        command = [sys.executable, str(ROOT / "train.py"), "--config", str(CONFIG), *changes]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if not step_folder(self.run_dir, LAST).is_dir():
+            raise RuntimeError(f"{self.run_dir}: training ended with {done.returncode}\n{done.stderr[-2000:]}")
+
+
+class Study:
+    """Renders and scores weights with every setting, and remembers the results.
+
+    Args:
+        folder: of the trainings and of the results.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        changes = {**IMAGES, "data.class_images": folder / "class-images"}
+        self.config: Config = load_config(CONFIG, [f"{key}={value}" for key, value in changes.items()])
+        self._order = 0
+
+    @cached_property
+    def _pipeline(self) -> Any:
+        return load_pipeline(ROOT / self.config.model, self.config.base_model)
+
+    @cached_property
+    def _base(self) -> dict[str, torch.Tensor]:
+        return {name: each.clone() for name, each in self._pipeline.unet.state_dict().items()}
+
+    @cached_property
+    def metrics(self) -> Sequence[Any]:
+        grid = self.config.prompt_grid
+        found = make_metrics(self.config, torch.device("cpu"), grid.prompts, of_images=False)
+        assert not found.missing, found.missing
+        return found.metrics
+
+    def record(self, training: Training, setting: Setting) -> Record:
+        """The evaluations of a training with a setting, which must have been measured."""
+        steps = range(0, LAST + 1, EVERY)
+        read = {step: json.loads(self._file(training, step, setting).read_text()) for step in steps}
+        cells = self.config.prompt_grid.cells
+        images = {
+            step: [ScoredImage(cell, None, _scores(row)) for cell, row in zip(cells, found["images"], strict=True)]
+            for step, found in read.items()
+        }
+        seconds = {step: found["seconds"] for step, found in read.items()}
+        return as_record(images, seconds, self.metrics, self.config.monitor.rules)
+
+    def measure(self, training: Training, step: int, settings: Sequence[Setting]) -> None:
+        """Measure a step's weights with the settings, in an order that changes from step to step."""
+        self._order += 1
+        first = self._order % len(settings)
+        todo = [
+            each for each in (*settings[first:], *settings[:first]) if not self._file(training, step, each).exists()
+        ]
+        if todo:
+            self._load(step_folder(training.run_dir, step) if step else None)
+        for setting in todo:
+            found = self._measured(setting)
+            file = self._file(training, step, setting)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(file, json.dumps(found).encode())
+
+    def _measured(self, setting: Setting) -> dict[str, Any]:
+        with renderer(self._pipeline, self.config.prompt_grid, setting) as made, isolated(made.pipeline):
+            columns = {name: column for metric in self.metrics for name, column in _columns(metric).items()}
+            found = Evaluator(made, self.metrics, columns).measure()
+        rows = [{name: json_number(value) for name, value in each.scores.items()} for each in found.images]
+        return {"setting": setting.name, "seconds": found.seconds, "images": rows}
+
+    def _load(self, folder: Path | None) -> None:
+        """Give the pipeline a step's weights, merged, so that no setting pays for unmerged layers."""
+        self._pipeline.unet.load_state_dict(self._base)
+        if folder is not None:
+            self._pipeline.load_lora_weights(folder)
+            self._pipeline.fuse_lora()
+            self._pipeline.unload_lora_weights()
+
+    def _file(self, training: Training, step: int, setting: Setting) -> Path:
+        """Step 0 is the same model in all trainings."""
+        depends_on = repr((setting, self.config.prompt_grid.fingerprint()))
+        name = f"{hashlib.sha256(depends_on.encode()).hexdigest()[:12]}.json"
+        return self._folder / "scores" / (f"{training.run_dir.name}/step-{step:06d}" if step else "base") / name
+
+
+def _columns(metric: Any) -> Mapping[str, Any]:
+    from finetune_monitor.metrics import describe
+
+    return describe(metric).columns
+
+
+def _scores(row: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: math.nan if value is None else value for name, value in row.items()}
+
+
+def main() -> None:
+    """Train, render, score, compare, and write COST.md and its plot."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=2, help=f"how many trainings, 1 to {len(TRAININGS)}; default: 2")
+    parser.add_argument(
+        "--others", type=int, default=1, help="trainings with all settings, not only candidates; default: 1"
+    )
+    parser.add_argument("--folder", type=Path, default=ROOT / "runs/cost", help="where everything is kept")
+    options = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+    trainings = [Training(name, options.folder.absolute()) for name in list(TRAININGS)[: options.runs]]
+    study = Study(options.folder.absolute())
+    records: dict[str, dict[Setting, Record]] = {}
+    for place, training in enumerate(tqdm(trainings, desc="trainings")):
+        training.train()
+        settings = (REFERENCE, *CANDIDATES, *(OTHERS if place < options.others else ()))
+        for step in tqdm(range(0, LAST + 1, EVERY), desc=training.name, leave=False):
+            study.measure(training, step, settings)
+        records[training.name] = {setting: study.record(training, setting) for setting in settings}
+    publish(records, study.config, study.metrics)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""Whether cheaper images come to the same verdict: curves, alarms, stops, and best steps, on the same weights."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from finetune_monitor.metrics import Derives, Metric, describe, unwrapped
+from finetune_monitor.monitor.stopping import StoppingRule, Watched, decide
+from finetune_monitor.record.alarms import alarms
+from finetune_monitor.record.columns import ScoreColumn
+from finetune_monitor.record.curve import changes, smoothed_curve
+from finetune_monitor.record.evaluation import Decision, Evaluation, ScoredImage, of_column, summarize
+from finetune_monitor.stats.estimate import Estimate
+from finetune_monitor.stats.intervals import t_interval
+from finetune_monitor.stats.statistics import srcc
+
+SEED = 0
+
+STARTS = (0, 1, 2)
+"""How many evaluations after step 0 are left out of the curve."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """The evaluations of one training with one setting, as the monitor would have recorded them.
+
+    rules: the stopping rules; the metric of the first decides which step is best.
+    """
+
+    evaluations: tuple[Evaluation, ...]
+    columns: Mapping[str, ScoreColumn]
+    rules: Sequence[StoppingRule]
+
+    @property
+    def metric(self) -> str:
+        return self.rules[0].metric
+
+    @cached_property
+    def verdict(self) -> tuple[int | None, int | None]:
+        """The step at which the rules stop the training (None: never), and the best step at that time."""
+        return verdict(self.evaluations, self.columns, self.rules)
+
+    @property
+    def alarms(self) -> set[tuple[int, str]]:
+        """Every alarm: its step and its column."""
+        return {(found.step, name) for found in self.evaluations for name in found.alarms}
+
+    def curve(self, column: str) -> Float[np.ndarray, " steps"]:
+        """The means over the steps; NaN where there is none."""
+        found = [each.scores.get(column) for each in self.evaluations]
+        return np.array([np.nan if each is None else each.mean for each in found])
+
+    def with_images(self, chosen: Sequence[int], first: int = 0) -> "Record":
+        """The same with some of the images, of which some may be there several times, and without the first steps.
+
+        Args:
+            chosen: positions of images.
+            first: how many evaluations after step 0 are left out.
+        """
+        kept = self.evaluations[:1] + self.evaluations[1 + first :]
+        found = []
+        for each in kept:
+            images = tuple(_as_draw(each.images[place], draw) for draw, place in enumerate(chosen))
+            found.append(replace(each, images=images, scores=summarize(images, self.columns)))
+        return Record(tuple(found), self.columns, self.rules)
+
+
+def as_record(
+    images: Mapping[int, Sequence[ScoredImage]],
+    seconds: Mapping[int, Mapping[str, float]],
+    metrics: Sequence[Metric],
+    rules: Sequence[StoppingRule],
+) -> Record:
+    """A record from the scores of images, by step."""
+    columns = {name: column for metric in metrics for name, column in describe(metric).columns.items()}
+    history: list[Evaluation] = []
+    for step, own in images.items():
+        found = Evaluation(step, None, 0.0, summarize(own, columns), tuple(own), seconds[step])
+        derived = {k: v for metric in metrics for k, v in _derived(metric, [*history, found]).items()}
+        found = replace(found, scores={**found.scores, **derived})
+        history.append(replace(found, alarms=alarms([*history, found], columns)))
+    return Record(tuple(history), columns, rules)
+
+
+def _derived(metric: Metric, history: Sequence[Evaluation]) -> Mapping[str, Estimate]:
+    inner: Any = unwrapped(metric)
+    found: Mapping[str, Estimate] = inner.derive(history) if isinstance(inner, Derives) else {}
+    return found
+
+
+def _as_draw(image: ScoredImage, draw: int) -> ScoredImage:
+    """An image as if its noise were a draw of its own, so that it may be there twice."""
+    return replace(image, cell=replace(image.cell, seed=draw))
+
+
+def verdict(
+    history: Sequence[Evaluation], columns: Mapping[str, ScoreColumn], rules: Sequence[StoppingRule]
+) -> tuple[int | None, int | None]:
+    """Where the rules would have stopped, and the best step at that time."""
+    found = Decision()
+    for count in range(2, len(history) + 1):
+        found = decide(Watched(history[:count], columns), rules, rules[0].metric)
+        if found.stop:
+            return history[count - 1].step, found.best_step
+    return None, found.best_step
+
+
+def subject(record: Record) -> list[int]:
+    """The positions of the images of the subject's prompts."""
+    return [place for place, image in enumerate(record.evaluations[0].images) if not image.cell.is_probe]
+
+
+def rank_correlation(found: Record, reference: Record, column: str) -> float:
+    """Spearman's correlation of a score over the steps that both have."""
+    pair = np.stack([found.curve(column), reference.curve(column)])
+    known = pair[:, ~np.isnan(pair).any(axis=0)]
+    return float(srcc(*known)) if known.shape[1] > 2 else np.nan
+
+
+def bias(found: Record, reference: Record, column: str) -> list[float]:
+    """The mean difference from the reference of each image over the steps."""
+    differences = []
+    for own, theirs in zip(found.evaluations, reference.evaluations, strict=True):
+        values, _ = changes(theirs.images, own.images, column)
+        differences.append(values)
+    together = np.stack(differences)
+    return [float(np.nanmean(each)) for each in together.T if not np.isnan(each).all()]
+
+
+def deviation(found: Record, reference: Record, column: str) -> float:
+    """The largest difference between two means at the same step."""
+    return float(np.nanmax(np.abs(found.curve(column) - reference.curve(column))))
+
+
+def noise(reference: Record, column: str) -> float:
+    """Half the median width of the 95% intervals of the means."""
+    widths = [each.scores[column].high - each.scores[column].low for each in reference.evaluations]
+    return float(np.nanmedian(widths)) / 2
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One decision compared with that of the reference.
+
+    same_stop, same_best: whether stop and best step are the same.
+    lost: how much worse the chosen best step is than that of the reference, by the smoothed curve of the reference.
+    """
+
+    same_stop: bool
+    same_best: bool
+    lost: float
+
+
+def compared(found: Record, other: Record, reference: Record) -> Compared:
+    """A record's decisions and those of another one; `reference` says what a wrong best step costs."""
+    (stop, best), (their_stop, their_best) = found.verdict, other.verdict
+    score = dict(smoothed_curve(reference.evaluations, reference.metric))
+    sign = 1.0 if reference.columns[reference.metric].more_is_better else -1.0
+    lost = sign * (score[their_best] - score[best]) if best in score and their_best in score else 0.0
+    return Compared(stop == their_stop, best == their_best, lost)
+
+
+def resampled(found: Record, reference: Record, rounds: int) -> list[Compared]:
+    """Decisions on images drawn with replacement, the same for both records, and with later beginnings of the curve."""
+    rng, places = np.random.default_rng(SEED), subject(reference)
+    draws = [rng.choice(places, len(places)).tolist() for _ in range(rounds)]
+    return [
+        compared(found.with_images(chosen, start), reference.with_images(chosen, start), reference)
+        for chosen in draws
+        for start in STARTS
+    ]
+
+
+def other_seeds(reference: Record, rounds: int) -> list[Compared]:
+    """The same for two draws of images of the reference: how well it agrees with itself."""
+    rng, places = np.random.default_rng(SEED), subject(reference)
+    pairs = [[rng.choice(places, len(places)).tolist() for _ in range(2)] for _ in range(rounds)]
+    return [
+        compared(reference.with_images(one, start), reference.with_images(two, start), reference)
+        for one, two in pairs
+        for start in STARTS
+    ]
+
+
+def interval_of(values: Sequence[float]) -> Estimate:
+    """The mean with its 95% interval over images, whose noise is independent."""
+    return t_interval(np.array(values))
+
+
+def covers(record: Record, column: str) -> bool:
+    """Whether a score is of images, and of those of the subject."""
+    return bool(of_column(record.evaluations[0].images, column)) and record.columns[column].is_main

@@ -1,0 +1,108 @@
+"""A fast run shows its best and its last step at full quality, too, and never mixes the two."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from finetune_monitor import FinetuneMonitor, PromptGrid
+from finetune_monitor.record.evaluation import StopReason
+from finetune_monitor.record.grid import STEPS
+from finetune_monitor.record.history import read_run
+from finetune_monitor.record.kept_weights import LORA_FILE
+from support.scripted import Scripted, add_lora, mark
+
+GRID = PromptGrid(["a photo of sks person"], images_per_prompt=2, quality="fast")
+SCORES = [0.0, 0.5, 0.9, 0.6]
+AT_FULL = [0.85, 0.55]
+
+
+def train(pipeline, folder, grid=GRID, reason=None, scores=(*SCORES, *AT_FULL)):
+    """A run of one step an evaluation, whose best step is 2 and whose last is 3."""
+    monitor = FinetuneMonitor(pipeline, grid, [Scripted(scores)], folder, every=1).start()
+    for step in range(1, len(SCORES)):
+        mark(pipeline, step)
+        monitor.on_step_end(step)
+    monitor.close(reason)
+    return read_run(folder)
+
+
+def pixels(folder, image):
+    return np.asarray(Image.open(folder / image.file), dtype=int)
+
+
+def test_the_best_and_the_last_step_are_rendered_at_full_quality_from_their_own_weights(pipeline, run_folder):
+    run = train(add_lora(pipeline), run_folder)
+    assert [found.step for found in run.full_quality] == [run.best_step, 3] == [2, 3]
+    assert [found.scores["scripted"].mean for found in run.full_quality] == AT_FULL
+    mark(pipeline, 2)
+    slow = FinetuneMonitor(
+        pipeline, PromptGrid(GRID.prompts, images_per_prompt=2), [Scripted([0.0])], run_folder / "again"
+    )
+    expected = slow.evaluate(0)
+    slow.close(StopReason.INTERRUPTED)
+    for image, own in zip(run.full_quality[0].images, expected.images, strict=True):
+        assert np.abs(pixels(run_folder, image) - pixels(run_folder / "again", own)).max() <= 1
+    fast = run.at(2).images[0]
+    assert np.abs(pixels(run_folder, run.full_quality[0].images[0]) - pixels(run_folder, fast)).max() > 1
+
+
+def test_the_curve_is_the_fast_one_alone(pipeline, run_folder):
+    run = train(add_lora(pipeline), run_folder)
+    assert [found.scores["scripted"].mean for found in run.evaluations] == SCORES
+    assert run.grid.steps == STEPS["fast"]
+    assert {Image.open(run_folder / i.file).text["finetune_monitor.steps"] for i in run.at(2).images} == {"8"}
+    at_full = {Image.open(run_folder / i.file).text["finetune_monitor.steps"] for i in run.full_quality[0].images}
+    assert at_full == {"25"}
+    said = " ".join(run.run["verdict"]["sentences"])
+    assert "At full quality (25 steps instead of 8), step 2 has scripted 0.850" in said
+
+
+def test_the_weights_being_trained_are_given_back(pipeline, run_folder):
+    add_lora(pipeline)
+    train(pipeline, run_folder)
+    left = {float(part.detach().max()) for name, part in pipeline.unet.named_parameters() if "lora_B" in name}
+    assert left == {3.0}
+
+
+def test_a_complete_pipeline_is_read_back_too(pipeline, run_folder):
+    run = train(pipeline, run_folder)
+    assert [found.step for found in run.full_quality] == [2, 3]
+    first, last = (pixels(run_folder, found.images[0]) for found in run.full_quality)
+    assert np.abs(first - last).max() > 1
+    assert torch.equal(pipeline.vae.decoder.conv_out.bias, torch.full_like(pipeline.vae.decoder.conv_out.bias, 3))
+
+
+@pytest.mark.parametrize("reason", [StopReason.INTERRUPTED, StopReason.FAILED, StopReason.NOT_FINITE])
+def test_a_run_without_a_result_renders_nothing_more(pipeline, run_folder, reason):
+    assert train(add_lora(pipeline), run_folder, reason=reason, scores=SCORES).full_quality == ()
+
+
+@pytest.mark.parametrize(
+    "grid", [PromptGrid(GRID.prompts, steps=1), PromptGrid(GRID.prompts, steps=30, quality="fast")]
+)
+def test_a_run_at_full_quality_renders_nothing_more(pipeline, run_folder, grid):
+    assert train(add_lora(pipeline), run_folder, grid, scores=SCORES).full_quality == ()
+
+
+def test_a_resumed_run_drops_what_it_showed_of_its_end(pipeline, run_folder):
+    train(add_lora(pipeline), run_folder)
+    monitor = FinetuneMonitor(pipeline, GRID, [Scripted([0.5])], run_folder, every=1, resume_step=3)
+    assert read_run(run_folder).full_quality == ()
+    assert not list((run_folder / "images").glob("*-full"))
+    monitor.close(StopReason.INTERRUPTED)
+
+
+def test_weights_that_are_gone_are_a_warning(pipeline, run_folder, caplog):
+    add_lora(pipeline)
+    monitor = FinetuneMonitor(pipeline, GRID, [Scripted([*SCORES[:2], 0.7])], run_folder, every=1).start()
+    mark(pipeline, 1)
+    monitor.on_step_end(1)
+    (run_folder / "weights/step-000001" / LORA_FILE).write_bytes(b"damaged")
+    (run_folder / "best" / LORA_FILE).unlink(missing_ok=True)
+    with caplog.at_level(logging.WARNING):
+        monitor.close()
+    assert read_run(run_folder).full_quality == ()
+    assert "cannot load its weights" in caplog.text

@@ -1,0 +1,41 @@
+"""The commands that measure run as written, here with hardly any work: they would break unnoticed until needed."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from support.places import ROOT
+
+STAGES = ("gpu_checks", "evaluation", "share", "scoring", "training", "memory")
+
+
+def run(*words, **environment):
+    return subprocess.run(words, env={**os.environ, **environment}, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_all_import_what_there_is():
+    names = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py"))
+    imports = "; ".join(["import sys; sys.path.insert(0, 'benchmarks')", *(f"import {name}" for name in names)])
+    done = run(sys.executable, "-c", imports, PYTHONPATH=".")
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_a_page_is_measured(chromium):
+    done = run(sys.executable, "benchmarks/report.py", "long", "--try", "--rounds", "1", PYTHONPATH=".")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert re.search(r"\| further clicks \| \d+ \|", done.stdout)
+
+
+@pytest.mark.slow
+def test_all_that_is_measured_on_a_gpu_runs(tmp_path):
+    results = tmp_path / "GPU.md"
+    done = run("benchmarks/gpu.sh", REDUCED="1", BENCHMARK_RESULTS=str(results), PYTHON=sys.executable)
+    assert done.returncode == 0, done.stderr[-3000:]
+    sections = re.findall(r"<!-- (\w+) demo -->", results.read_text())
+    assert sorted(sections) == sorted(STAGES)
+    assert "FAILED" not in results.read_text()
+    assert re.search(r"\| training in bf16 \| passed \|", results.read_text())
