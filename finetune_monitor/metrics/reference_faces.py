@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from finetune_monitor.base.errors import all_problems
 from finetune_monitor.metrics import RunContext
 from finetune_monitor.metrics.reference_photos import ReferencePhotos, References
@@ -47,8 +49,8 @@ class ReferenceFaces:
         found = reader.find(everything.images)
         photos = everything.only([bool(faces) for faces in found])
         _say_without_face(everything, photos)
-        largest = _largest_faces(photos.names, [faces for faces in found if faces])
-        rows = reader.embed(photos.images, largest)
+        _say_several(photos.names, [faces for faces in found if faces])
+        rows = np.concatenate(reader.embed_first(photos.images))
         check_outputs(f"recognizer {reader.recognizer.id}", rows)
         return cls(photos, *photos.split(rows))
 
@@ -94,7 +96,8 @@ def _say_without_face(everything: ReferencePhotos, photos: ReferencePhotos) -> N
         )
 
 
-def _largest_faces(names: Sequence[str], found: "Sequence[list[Face]]") -> "list[Face]":
+def _say_several(names: Sequence[str], found: "Sequence[list[Face]]") -> None:
+    """Say which photos show several faces."""
     several = [f"{name} ({len(faces)})" for name, faces in zip(names, found, strict=True) if len(faces) > 1]
     if several:
         warnings.warn(
@@ -102,4 +105,3 @@ def _largest_faces(names: Sequence[str], found: "Sequence[list[Face]]") -> "list
             "the person if that is someone else",
             stacklevel=3,
         )
-    return [faces[0] for faces in found]

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int64
 from PIL.Image import Image
 from PIL.Image import new as new_image
-from torch import Tensor
+from torch import Tensor, nn
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import sha256
@@ -28,6 +28,14 @@ from finetune_monitor.models.weights import undisturbed_rng
 logger = logging.getLogger(__name__)
 
 BATCH = 16
+
+HALVED_FROM = 1024
+"""Width of the image tower (that of ViT-L) from which its MLPs run in bf16 on a CPU that has instructions for it.
+
+Measured on one core with AVX-512 BF16: ViT-L/14 with random weights takes 56% of the time; ratings differ by at most
+0.003, and the cosine of both embeddings of an image is 0.999995. The MLPs of the demo's trained CLIP in bf16 would
+change ratings by at most 0.004 and the cosines between images by 0.0005; with attention in bf16, too, ratings by 0.013.
+"""
 
 TEXT_PARTS = ("transformer", "token_embedding", "text", "text_decoder")
 """The text modules of open_clip's models: 0.5 GB of ViT-L/14 that images do not need."""
@@ -60,6 +68,8 @@ class ClipSource:
 class ClipEncoder:
     """A CLIP model of open_clip in float32; metrics that share one encoder encode each image only once.
 
+    On some CPUs, the MLPs of a large model run in bf16 (`HALVED_FROM`).
+
     `embed` caches the embedding of an image for as long as that image object lives, and assumes that the image does not
     change. Its two steps can also be used on their own, without the cache: `preprocess`, open_clip's own transform,
     turns an RGB image into pixels, 3 x h x w in float32, and can be pickled; `encode` takes a batch. `embed_texts` does
@@ -91,6 +101,7 @@ class ClipEncoder:
                 delattr(self._model, part)
         check_network(self.source.file, self._model)
         self._model.eval().requires_grad_(False).to(self.device)
+        _halve_mlps(self._model.visual, self.device)
         check_outputs(self.source.file, self._forward(self.preprocess(new_image("RGB", (64, 64), "gray"))[None]))
         self._images: WeakValueDictionary[int, Image] = WeakValueDictionary()
         self._rows: dict[int, Tensor] = {}
@@ -146,6 +157,32 @@ class ClipEncoder:
             batch = torch.stack([self.preprocess(image) for image in images[start : start + BATCH]])
             rows += self.encode(batch).unbind()
         return rows
+
+
+class _Halved(nn.Module):
+    """A module that runs in bf16 and returns the precision that it was given."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner.to(torch.bfloat16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.inner(x.to(torch.bfloat16))
+        return found.to(x.dtype)
+
+
+def _halve_mlps(tower: nn.Module, device: torch.device) -> None:
+    """Run the MLPs of a large transformer in bf16 if this CPU is made for it; what they add up stays in float32."""
+    blocks = getattr(getattr(tower, "transformer", None), "resblocks", ())
+    for block in blocks if device.type == "cpu" and has_bf16() else ():
+        if block.mlp.c_fc.in_features >= HALVED_FROM:
+            block.mlp = _Halved(block.mlp)
+
+
+def has_bf16() -> bool:
+    """Whether the CPU has instructions for products in bf16: AVX-512 BF16 or AMX."""
+    asked = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(ask() for ask in asked if ask is not None)
 
 
 @torch.inference_mode()

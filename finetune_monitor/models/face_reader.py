@@ -33,6 +33,7 @@ class FaceReader:
         self._faces: _Kept[list[Face]] = _Kept()
         self._all: _Kept[Embeddings] = _Kept()
         self._largest: _Kept[Embeddings] = _Kept()
+        self._first: _Kept[Embeddings] = _Kept()
         self._reads_all = False
 
     @property
@@ -47,6 +48,10 @@ class FaceReader:
     def embed(self, images: Sequence[Image], faces: Sequence[Face]) -> Embeddings:
         """One L2-normalized row for each pair of RGB image and face in it."""
         return self.recognizer.embed(images, faces)
+
+    def embed_first(self, images: Sequence[Image]) -> list[Embeddings]:
+        """The embedding of the first face that `find` gives for each RGB image, as one row; no rows without a face."""
+        return self._first.get(images, lambda new: self._embedded(new, [faces[:1] for faces in self.find(new)]))
 
     def expect_all(self) -> None:
         """Announce that a metric reads all faces, so that the largest ones are not looked for separately."""

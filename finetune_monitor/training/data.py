@@ -161,17 +161,17 @@ class Photos(Dataset[Seen]):
         window = self.views.window(photo.size, [self.seed, position])
         return Seen(self.views.cut(photo, window), torch.tensor(self._sizes(index, window, size)).float())
 
-    def all_views(self, index: int) -> Seen:
-        """The views of a photo for the cache."""
-        photo, size = self._read(index)
+    def all_views(self, index: int, decoded: Image.Image | None = None) -> Seen:
+        """The views of a photo for the cache; `decoded` is the photo, if it was read before."""
+        photo, size = self._read(index, decoded)
         windows = self.views.windows(photo.size, [self.seed, index])
         pixels = torch.stack([self.views.cut(photo, window) for window in windows])
         return Seen(pixels, torch.tensor([self._sizes(index, window, size) for window in windows]).float())
 
-    def _read(self, index: int) -> tuple[Image.Image, Size]:
+    def _read(self, index: int, decoded: Image.Image | None = None) -> tuple[Image.Image, Size]:
         """The photo, or its square, and the size of the entire photo."""
         path = self.paths[index]
-        image, square = read_image(path), self.squares.get(path)
+        image, square = decoded or read_image(path), self.squares.get(path)
         return image if square is None else cut(image, square), image.size
 
     def _sizes(self, index: int, window: Window, photo: Size) -> list[int]:

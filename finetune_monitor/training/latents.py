@@ -4,11 +4,13 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from diffusers import AutoencoderKL
 from jaxtyping import Float, Int64
+from PIL.Image import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -54,9 +56,19 @@ class Latents(Protocol):
 
 
 def open_latents(
-    vae: AutoencoderKL, photos: Photos, batch_size: int, caching: str, workers: int, label: str = "photos"
+    vae: AutoencoderKL,
+    photos: Photos,
+    batch_size: int,
+    caching: str,
+    workers: int,
+    label: str = "photos",
+    decoded: dict[Path, Image] | None = None,
 ) -> Latents:
-    """Latents according to `train.cache_latents`: cached `always`, `never`, or (`auto`) if they fit `CACHE_LIMIT`."""
+    """Latents according to `train.cache_latents`: cached `always`, `never`, or (`auto`) if they fit `CACHE_LIMIT`.
+
+    Args:
+        decoded: photos that need not be read; each is removed once it is encoded.
+    """
     size = cache_size(vae, photos)
     if caching == "auto" and size > CACHE_LIMIT and distributed.is_main():
         logger.warning(
@@ -69,7 +81,7 @@ def open_latents(
             CACHE_LIMIT / 2**30,
         )
     if caching == "always" or (caching == "auto" and size <= CACHE_LIMIT):
-        return cache_latents(vae, photos, batch_size, label)
+        return cache_latents(vae, photos, batch_size, label, decoded)
     return FreshLatents(vae, photos, batch_size, workers)
 
 
@@ -119,13 +131,20 @@ class CachedLatents:
 
 
 @torch.no_grad()
-def cache_latents(vae: AutoencoderKL, photos: Photos, batch_size: int, label: str = "photos") -> CachedLatents:
+def cache_latents(
+    vae: AutoencoderKL,
+    photos: Photos,
+    batch_size: int,
+    label: str = "photos",
+    decoded: dict[Path, Image] | None = None,
+) -> CachedLatents:
     """The cached latents, after encoding every view of every photo once."""
+    known = {} if decoded is None else decoded
     means, stds, sizes = [], [], []
     hidden = not (distributed.is_main() and is_live())
     everything = range(len(photos.paths))
     for index in tqdm(everything, f"encoding {label}", unit="image", leave=False, disable=hidden):
-        views = photos.all_views(index)
+        views = photos.all_views(index, known.pop(photos.paths[index], None))
         posteriors = [
             vae.encode(view[None].to(vae.device, vae.dtype)).latent_dist for view in views.pixels
         ]  # one at a time, to save memory

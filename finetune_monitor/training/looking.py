@@ -1,10 +1,12 @@
-"""Look at a run's photos before it starts: read each once for survey and metrics, and show what the model will see."""
+"""Look at a run's photos before it starts: decode each once for all who need it, and show what the model will see."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from PIL.Image import Image
 
 from finetune_monitor.base.images import Square, each_image
 from finetune_monitor.metrics import RunContext
@@ -19,13 +21,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+KEPT = 2**29
+"""Bytes of decoded photos that are kept until they are encoded: 14 photos of 12 megapixels. Others are read again."""
+
 
 @dataclass(frozen=True)
 class Looked:
-    """The survey of the training photos, and the crops of all photos that are not cut in the center."""
+    """The survey of the training photos, and the crops of all photos that are not cut in the center.
+
+    decoded: training photos that need not be read again.
+    """
 
     survey: Survey
     squares: Mapping[Path, Square]
+    decoded: dict[Path, Image]
 
 
 def look(
@@ -44,14 +53,26 @@ def look(
     known = recorded_squares(config.output_dir) if is_resumed else {}
     surveyor = Surveyor(data.instance_images, reader, data.crop, data.resolution, known)
     photos = chosen.described(data.instance_prompt)
+    decoded: dict[Path, Image] = {}
     if not config.monitor.enabled:
-        survey = surveyor.survey(photos, each_image(chosen.training))
-        return Looked(survey, survey.squares)
+        survey = surveyor.survey(photos, _kept(chosen.training, each_image(chosen.training), decoded))
+        return Looked(survey, survey.squares, decoded)
     references = run.references()
     others = references.held_out.images
     rows = {path.name: luminance(image) for path, image in zip(chosen.held_out, others, strict=True)}
-    survey = replace(surveyor.survey(photos, references.trained.images), held_out=rows)
-    return Looked(survey, {**survey.squares, **surveyor.squares(chosen.held_out, others)})
+    survey = surveyor.survey(photos, _kept(chosen.training, references.trained.images, decoded))
+    survey = replace(survey, held_out=rows)
+    return Looked(survey, {**survey.squares, **surveyor.squares(chosen.held_out, others)}, decoded)
+
+
+def _kept(paths: Sequence[Path], images: Iterable[Image], decoded: dict[Path, Image]) -> Iterator[Image]:
+    """The images, each kept in `decoded` as long as all that are kept stay within the limit."""
+    room = KEPT
+    for path, image in zip(paths, images, strict=True):
+        room -= len(image.getbands()) * image.width * image.height
+        if room >= 0:
+            decoded[path] = image
+        yield image
 
 
 def show(output_dir: Path, survey: Survey) -> None:

@@ -5,7 +5,7 @@ import math
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, TypeVar
 
 import torch
 from diffusers import DDPMScheduler
+from PIL.Image import Image
 
 from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError, all_problems
@@ -72,6 +73,7 @@ class RunInputs:
     faces: found and embedded the faces for it; None if none were searched.
     resume_step: the step from which the record resumes; None for a new one.
     compiling: whether the UNet is compiled.
+    decoded: training photos that need not be read again.
     """
 
     model: str | Path
@@ -82,6 +84,7 @@ class RunInputs:
     survey: Survey | None = None
     faces: "FaceReader | None" = None
     compiling: Compiling = NOT_ASKED
+    decoded: dict[Path, Image] = field(default_factory=dict)
 
 
 @dataclass
@@ -141,7 +144,7 @@ def find_inputs(config: Config, device: torch.device, held: ExitStack, problems:
         show(config.output_dir, seen.survey)
         for warning in (*about_captions(config, photos), *about_config(config)):
             logger.warning(warning)
-    return RunInputs(model, photos, metrics, checkpoint, resume_step, seen.survey, reader, compiling)
+    return RunInputs(model, photos, metrics, checkpoint, resume_step, seen.survey, reader, compiling, seen.decoded)
 
 
 def _check_choices(config: Config, metrics: list[Metric], device: torch.device, attempt: Attempts) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from diffusers import DDPMScheduler, DiffusionPipeline
+from PIL.Image import Image
 
 from finetune_monitor.base import distributed
 from finetune_monitor.base.files import write_atomic
@@ -110,7 +111,8 @@ def make_trainer(
     for warning in cut_prompts(pipeline, chain.from_iterable(prompts)) if distributed.is_main() else ():
         logger.warning(warning)
     pipeline.vae.to(accelerator.device)
-    latents = _open_latents(config, pipeline, photos)
+    latents = _open_latents(config, pipeline, photos, inputs.decoded)
+    inputs.decoded.clear()
     trainable = make_trainable(pipeline, train, config.seed)
     lower_precision(pipeline, train)
     pipeline.to(accelerator.device)  # not before: in half precision, it takes half the device's memory
@@ -152,14 +154,17 @@ def _class_images(
 
 
 def _open_latents(
-    config: Config, pipeline: DiffusionPipeline, photos: Mapping[str, Sequence[TrainingPhoto]]
+    config: Config,
+    pipeline: DiffusionPipeline,
+    photos: Mapping[str, Sequence[TrainingPhoto]],
+    decoded: dict[Path, Image],
 ) -> list[Latents]:
     """Latents of the subject and, with prior preservation, of the class, each in its own order."""
     data, train = config.data, config.train
     views = Views(data.resolution, data.random_crop, data.random_flip)
     sequences = {label: _sequence(found, views, config.seed + i) for i, (label, found) in enumerate(photos.items())}
     return [
-        open_latents(pipeline.vae, sequence, train.batch_size, train.cache_latents, data.workers, label)
+        open_latents(pipeline.vae, sequence, train.batch_size, train.cache_latents, data.workers, label, decoded)
         for label, sequence in sequences.items()
     ]
 

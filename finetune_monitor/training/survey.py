@@ -308,7 +308,7 @@ class Surveyor:
             sha256(photo.path),
             place,
             box,
-            self.reader.embed([image], faces[:1])[0] if self.reader is not None and faces else None,
+            self.reader.embed_first([image])[0][0] if self.reader is not None and faces else None,
             blur(_part(crop, box).convert("L")),
             (luminance(image), luminance(crop)),
             _shown(crop) if is_shown else None,

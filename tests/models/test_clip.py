@@ -13,6 +13,7 @@ from skimage.data import astronaut
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import sha256
+from finetune_monitor.metrics.aesthetic_head import read_head
 from finetune_monitor.models import clip
 from finetune_monitor.models.clip import ClipEncoder
 from support.heads import write_clip
@@ -38,6 +39,22 @@ def encoded(encoder, monkeypatch) -> list[int]:
 
 def images(count: int) -> list[Image.Image]:
     return [PHOTO.crop((3 * i, 2 * i, 512 - 11 * i, 480 - 7 * i)) for i in range(count)]
+
+
+def test_mlps_of_large_models_run_in_bf16_where_the_cpu_is_made_for_it(encoder, monkeypatch):
+    monkeypatch.setattr(clip, "has_bf16", lambda: True)
+    assert torch.equal(ClipEncoder(str(CLIP)).embed(images(4)), encoder.embed(images(4)))  # it is small
+    monkeypatch.setattr(clip, "HALVED_FROM", 1)
+    halved = ClipEncoder(str(CLIP))
+    shown = images(16)
+    exact, found = encoder.embed(shown), halved.embed(shown)
+    assert found.dtype == torch.float32
+    assert not torch.equal(exact, found)
+    assert (exact @ exact.T - found @ found.T).abs().max() < 1e-3
+    head, _ = read_head(DEMO / "aesthetic_head.safetensors")
+    assert np.abs(head.rate(exact) - head.rate(found)).max() < 0.01
+    monkeypatch.setattr(clip, "has_bf16", lambda: False)
+    assert torch.equal(ClipEncoder(str(CLIP)).embed(shown), exact)
 
 
 @torch.no_grad()

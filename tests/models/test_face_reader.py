@@ -42,6 +42,16 @@ def test_an_image_is_read_once_by_everyone_who_asks_for_the_same(reader, images)
     assert reader.embedded == [2, 1]
 
 
+def test_the_photos_that_several_metrics_compare_with_are_embedded_once(reader, images):
+    first = [reader.embed_first([image])[0] for image in images]  # one at a time, as the survey of the photos does
+    assert [len(rows) for rows in first] == [1, 1, 0]
+    assert reader.embedded == [1, 1, 0]
+    assert all(np.array_equal(a, b) for a, b in zip(first, reader.embed_first(images), strict=True))
+    assert reader.embedded == [1, 1, 0]
+    for one, rows in zip(first, reader.read(images), strict=True):
+        assert np.allclose(one, rows[:1], atol=1e-4)
+
+
 def test_all_faces_are_read_at_once_where_a_metric_needs_them(reader, images):
     reader.expect_all()
     assert [len(rows) for rows in reader.read_largest(images)] == [1, 1, 0]

@@ -20,8 +20,9 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from diffusers import StableDiffusionPipeline
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 from safetensors.torch import load_file
-from skimage.data import chelsea
+from skimage.data import astronaut, chelsea
 from torch import nn
 
 from finetune_monitor.base.errors import UserError
@@ -29,7 +30,7 @@ from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.history import read_run
 from finetune_monitor.record.run_directory import CONFIG, lock
 from finetune_monitor.record.training_log import read_training
-from finetune_monitor.training import loop
+from finetune_monitor.training import looking, loop
 from finetune_monitor.training.config import load_config, recorded_config
 from finetune_monitor.training.run import run
 from support import needs
@@ -440,6 +441,23 @@ def test_what_is_decided_on_compiling_is_said_recorded_and_kept_on_resume(train,
     assert recorded_config(folder / CONFIG)[0].train.compile is False
     train("run", "train.compile=auto", "train.max_steps=3")
     assert "compiled:  no: as the run was begun" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("monitored", [OFF, "monitor.every=2"])
+def test_each_photo_is_decoded_once_and_gives_the_same_weights(train, tmp_path, monkeypatch, monitored):
+    folder, decoded = tmp_path / "phone", []
+    folder.mkdir()
+    for angle in (0, 5):
+        Image.fromarray(astronaut()).rotate(angle).resize((2000, 1500)).save(folder / f"{angle}.jpg")
+    load = JpegImageFile.load_prepare  # called once whenever a file's pixels are decoded
+    monkeypatch.setattr(JpegImageFile, "load_prepare", lambda file: decoded.append(file.size) or load(file))
+    options = (f"data.instance_images={folder}", "data.instance_count=2", "train.max_steps=2", monitored)
+    once = train("once", *options, "train.checkpoint_every=2")
+    assert decoded.count((2000, 1500)) == 2
+    monkeypatch.setattr(looking, "KEPT", 0)
+    again = train("again", *options, "train.checkpoint_every=2")
+    assert decoded.count((2000, 1500)) == 2 + 4
+    assert same(weights(once, 2), weights(again, 2))
 
 
 def test_a_monitored_run_records_shows_and_ends(train):
