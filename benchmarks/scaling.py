@@ -148,10 +148,10 @@ SUBJECTS = {
     "decide after an evaluation": Subject("evaluations", 10, judged),
     "show": Subject("evaluations", 10, shown),
     "compare": Subject("evaluations", 10, compared),
-    "write a page": Subject("evaluations", 10, written),
-    "write it again, nothing new": Subject("evaluations", 10, updated),
-    "agree": Subject("images", 100, agreed),
-    "fit a head, three passes": Subject("images", 5_000, fitted),
+    "write a page": Subject("evaluations", 5, written),
+    "write it again, nothing new": Subject("evaluations", 5, updated),
+    "agree": Subject("images", 20, agreed),
+    "fit a head, three passes": Subject("images", 500, fitted),
 }
 
 
