@@ -8,7 +8,7 @@ from facenet_pytorch import MTCNN
 from PIL import Image
 from skimage.data import astronaut
 
-from finetune_monitor.models.face_detection import Detector, area_pool, pyramid, summed_area_table
+from finetune_monitor.models.face_detection import Detector, area_pool, pyramid, shrunken, summed_area_table
 from support import needs
 from support.places import DEMO, SHARED
 
@@ -124,3 +124,18 @@ def test_boxes_are_pooled_as_torch_pools_them(size):
     for found, index, (left, top, right, bottom) in zip(pooled, which, boxes.tolist(), strict=True):
         crop = noise[index, top:bottom, left:right].permute(2, 0, 1).float()
         assert torch.allclose(found, F.adaptive_avg_pool2d(crop, size), atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(54, 66), (12, 15), (1, 1)])
+def test_entire_images_are_shrunken_as_boxes_are(size):
+    noise = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 90, 110, 3), dtype=np.uint8))
+    table, whole = summed_area_table(noise), torch.tensor([[0, 0, 110, 90]] * 3)
+    assert torch.equal(shrunken(table, size), area_pool(table, torch.arange(3), whole, size))
+
+
+def test_the_table_holds_the_sums_of_all_pixels_above_and_to_the_left():
+    noise = np.random.default_rng(0).integers(0, 256, (2, 9, 7, 3), dtype=np.uint8)
+    table = summed_area_table(torch.from_numpy(noise)).numpy()
+    assert (table[:, 1:, 1:] == noise.astype(np.int64).cumsum(1).cumsum(2)).all()
+    assert not table[:, 0].any()
+    assert not table[:, :, 0].any()
