@@ -1,5 +1,9 @@
-"""Shared fixtures: small random pipelines, photos, and the demo's real models."""
+"""Shared fixtures: small random pipelines, photos, and the demo's real models.
 
+They import what they need: xdist's first process, for which everything else waits, runs no test.
+"""
+
+import atexit
 import gc
 import os
 import signal
@@ -12,21 +16,12 @@ import pytest
 from jaxtyping import install_import_hook
 
 from support import shapes  # noqa: F401  (named in the hook below)
+from support.forked import Child
+from support.skips import skipped
 
 install_import_hook(
     "finetune_monitor", "support.shapes.checked"
 )  # shapes in signatures are checked while the tests run
-
-from diffusers import StableDiffusionPipeline  # noqa: E402
-from PIL import Image  # noqa: E402
-from skimage.data import astronaut  # noqa: E402
-
-from support import needs  # noqa: E402
-from support.browser import started_chromium  # noqa: E402
-from support.forked import Child  # noqa: E402
-from support.heads import write_clip  # noqa: E402
-from support.tiny import stable_diffusion as tiny_pipeline  # noqa: E402
-from support.tiny import tiny_config  # noqa: E402
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a script's background jobs have it, and their children
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -38,19 +33,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
-def pytest_collection_finish() -> None:
-    """What was imported stays: to look through all of it again and again takes a tenth of the time of small runs."""
-    gc.collect()
-    gc.freeze()
-
-
-def pytest_unconfigure() -> None:
-    gc.unfreeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What is imported stays: to look through all of it again and again takes a tenth of the time of small runs."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+        atexit.register(gc.unfreeze)  # otherwise triton complains of leaks in the end
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """A line for each thing that this machine lacks: how many tests need it, and how to get it."""
-    for line in needs.skipped(terminalreporter.stats.get("skipped", [])):
+    for line in skipped(terminalreporter.stats.get("skipped", [])):
         terminalreporter.write_line(line)
 
 
@@ -63,27 +60,37 @@ def own_wandb_process() -> Iterator[None]:
 
 
 @pytest.fixture
-def pipeline() -> StableDiffusionPipeline:
-    return tiny_pipeline()
+def pipeline() -> Any:
+    """The tiny Stable Diffusion."""
+    from support import tiny
+
+    return tiny.stable_diffusion()
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny pipeline as a folder in diffusers layout."""
+    from support import tiny
+
     folder = tmp_path_factory.mktemp("model") / "tiny"
-    tiny_pipeline().save_pretrained(folder)
+    tiny.stable_diffusion().save_pretrained(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny CLIP as a folder in open_clip's layout."""
+    from support.heads import write_clip
+
     return write_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with three crops of the astronaut's photo."""
+    from PIL import Image
+    from skimage.data import astronaut
+
     folder = tmp_path_factory.mktemp("photos")
     face = Image.fromarray(astronaut()).crop((100, 0, 350, 250))
     for index, box in enumerate([(0, 0, 250, 250), (30, 10, 230, 210), (50, 20, 220, 190)]):
@@ -94,6 +101,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def write_config(tmp_path: Path, tiny_model: Path, photos: Path) -> Callable[[], Path]:
     """Writes a config for a few steps on the tiny pipeline."""
+
+    from support.tiny import tiny_config
 
     def write() -> Path:
         path = tmp_path / "config.yaml"
@@ -124,5 +133,7 @@ def forked(tmp_path) -> Iterator[Callable[[Callable[[], int]], Child]]:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """A real browser, shared by the tests of a file."""
+    from support.browser import started_chromium
+
     with started_chromium() as browser:
         yield browser

@@ -4,14 +4,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from support import needs
 from support.browser import REQUIRED, started_chromium
+from support.skips import skipped
 
 
 def test_each_reason_is_a_line_with_its_count():
     reasons = ["needs A: install A", "needs B", "needs A: install A"]
     reports = [SimpleNamespace(longrepr=("tests/test_x.py", 1, f"Skipped: {reason}")) for reason in reasons]
-    assert needs.skipped(reports) == ["2 skipped: needs A: install A", "1 skipped: needs B"]
+    assert skipped(reports) == ["2 skipped: needs A: install A", "1 skipped: needs B"]
 
 
 @pytest.mark.parametrize(("required", "outcome"), [("", pytest.skip.Exception), ("1", pytest.fail.Exception)])

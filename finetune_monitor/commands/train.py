@@ -12,8 +12,8 @@ def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     """Add `train`."""
     parser = commands.add_parser(
         "train",
-        help="fine-tune Stable Diffusion v1.5 with the monitor",
-        description=f"Fine-tune Stable Diffusion v1.5 with the monitor. On several devices, use: `{LAUNCH}`",
+        help="fine-tune Stable Diffusion or SDXL with the monitor",
+        description=f"Fine-tune Stable Diffusion or SDXL with the monitor. On several devices, use: `{LAUNCH}`",
     )
     _add_arguments(parser)
     parser.set_defaults(run=lambda chosen: _train(chosen, "finetune-monitor"))
@@ -23,7 +23,7 @@ def main() -> int:
     """The program train.py."""
     parser = argparse.ArgumentParser(
         "train.py",
-        description="Fine-tune Stable Diffusion v1.5 with the monitor: "
+        description="Fine-tune Stable Diffusion or SDXL with the monitor: "
         "accelerate launch train.py --config configs/X.yaml [key=value ...]",
     )
     _add_arguments(parser)

@@ -1,10 +1,10 @@
 """Denoising loss on photos that are not trained on: it rises again when the training photos are memorized."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from jaxtyping import Int
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # the config imports this file for its options, and importing
     from jaxtyping import Float
     from torch import Tensor
 
+    from finetune_monitor.models.families import Family, Text
     from finetune_monitor.rendering.pipelines import TextToImage
 
 logger = logging.getLogger(__name__)
@@ -44,8 +45,6 @@ PASSES = 16
 
 AT_ONCE = 8
 
-EMBEDDINGS = "prompt_embeds"
-
 
 @dataclass(frozen=True)
 class _Noised:
@@ -60,8 +59,8 @@ class ValidationLoss:
     """Mean squared error of the predicted noise on held-out photos of the subject.
 
     Noise and noise levels are the same in every evaluation, so any change is due to the model; the levels are spread
-    evenly over all levels of the model. The interval of the loss shows how it would vary with other noise; that of the
-    rise pairs each draw with itself.
+    evenly over all levels of the model. SDXL is told that each photo is a whole image of the grid's size. The interval
+    of the loss shows how it would vary with other noise; that of the rise pairs each draw with itself.
 
     Columns:
         validation_loss: one value per evaluation, not per image.
@@ -147,9 +146,10 @@ class ValidationLoss:
         import torch
         from diffusers import DDPMScheduler
 
-        from finetune_monitor.rendering.pipelines import encode
+        from finetune_monitor.models.families import family_of
 
-        if not hasattr(pipeline, "unet"):
+        family = family_of(pipeline)
+        if family is None:
             raise ValueError(
                 f"found {type(pipeline).__name__}, expected a pipeline with a UNet, such as Stable Diffusion 1.x"
             )
@@ -157,11 +157,12 @@ class ValidationLoss:
             self._latents = _encoded(pipeline, self._photos, size)
         scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
         prompts = [self._prompt] if isinstance(self._prompt, str) else self._prompt
-        known = {each: encode(pipeline, each, "", guided=False)[EMBEDDINGS] for each in dict.fromkeys(prompts)}
-        text = torch.cat([known[each] for each in prompts]).expand(len(self._photos), -1, -1)
+        text = _text(pipeline, prompts, len(self._photos))
+        sizes = torch.tensor([[*size, 0, 0, *size]] * len(self._photos), device=self._latents.device).float()
+        given = partial(_given, family, text, sizes)
         levels = scheduler.config.num_train_timesteps
         items = [each for draw in range(DRAWS) for each in _noised(draw, len(self._photos), levels)]
-        losses = self._batches.map(items, partial(_losses, pipeline, scheduler, self._latents, text))
+        losses = self._batches.map(items, partial(_losses, pipeline, scheduler, self._latents, given))
         return {NAME: np.array(losses).reshape(DRAWS, -1).mean(axis=1)}
 
     def derive(self, history: Sequence[Evaluation]) -> Mapping[str, Estimate]:
@@ -203,11 +204,29 @@ def _encoded(
     return torch.cat(rows)
 
 
+def _text(pipeline: "TextToImage", prompts: Sequence[str], photos: int) -> "Text":
+    """The embeddings of each photo's prompt; a single prompt is that of all photos."""
+    import torch
+
+    from finetune_monitor.models.families import Text
+    from finetune_monitor.rendering.pipelines import encode
+
+    known = {each: encode(pipeline, each, "", guided=False) for each in dict.fromkeys(prompts)}
+    rows = {name: torch.cat([known[each][name] for each in prompts]) for name in known[prompts[0]]}
+    text = Text(rows["prompt_embeds"], rows.get("pooled_prompt_embeds"))
+    return text.map(lambda found: found.expand(photos, *found.shape[1:]))
+
+
+def _given(family: "Family", text: "Text", sizes: "Float[Tensor, 'photos 6']", photos: Sequence[int]) -> dict[str, Any]:
+    """The UNet's arguments for some photos, besides latents and timesteps."""
+    return family.condition(text.map(lambda rows: rows[photos]), sizes[photos])
+
+
 def _losses(
     pipeline: "TextToImage",
     scheduler: "DDPMScheduler",
     latents: "Float[Tensor, 'photos 4 h8 w8']",
-    text: "Float[Tensor, 'photos t d']",
+    given: Callable[[Sequence[int]], dict[str, Any]],
     items: Sequence[_Noised],
 ) -> list[float]:
     """The mean squared error of each item's prediction."""
@@ -220,7 +239,7 @@ def _losses(
     noise = torch.stack([_noise(item.seed, clean[0]) for item in items])
     t = torch.tensor([item.t for item in items], device=clean.device)
     noised = scheduler.add_noise(clean, noise, t)
-    predicted = unet(noised.to(unet.dtype), t, text[[item.photo for item in items]]).sample.float()
+    predicted = unet(noised.to(unet.dtype), t, **given([item.photo for item in items])).sample.float()
     wanted = target(scheduler, clean, noise, t)
     losses: list[float] = (predicted - wanted).square().mean(dim=(1, 2, 3)).tolist()
     return losses

@@ -1,6 +1,7 @@
 """A base model with everything that a config may say of it: where it is, its VAE, and words that were added to it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,10 +14,12 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.paths import user_path
 from finetune_monitor.base.text import first_line
 from finetune_monitor.models.diffusers_hub import resolve_hub_model, resolve_hub_vae, variant_of, variant_of_network
+from finetune_monitor.models.families import FAMILIES, WANTED, Family
 from finetune_monitor.models.single_file import (
     check_complete,
     check_single_file,
     copy_from_disk,
+    family_in,
     fits,
     is_single_file,
     load_single_file,
@@ -29,10 +32,17 @@ VAE_MARKS = ("encoder.conv_in.weight", "first_stage_model.encoder.conv_in.weight
 
 EMBEDDING_KEYS = ("emb_params", "string_to_param")
 
+OTHERS = {
+    "StableDiffusionXLImg2ImgPipeline": "the refiner of SDXL, or a model for images to images",
+    "StableDiffusionXLInpaintPipeline": "an inpainting model of SDXL",
+    "StableDiffusionInpaintPipeline": "an inpainting model",
+}
+"""What other pipelines are, by their class in diffusers."""
+
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A base model of Stable Diffusion 1.x or 2.x.
+    """A base model of Stable Diffusion 1.x, 2.x, or SDXL.
 
     name: a hub id, a folder in diffusers layout, or a file.
     revision: of the hub id.
@@ -77,6 +87,47 @@ class BaseModel:
                 problems.append(str(error))
         return problems
 
+    def family(self, found: str | Path) -> Family:
+        """The family that the model belongs to.
+
+        Args:
+            found: the result of `find`.
+
+        Raises:
+            UserError: it belongs to none, lacks a text encoder, or cannot take the embeddings.
+        """
+        if isinstance(found, Path) and found.is_file():
+            family = family_in(read_shapes(found))
+        else:
+            index = self._index(found)
+            family = self._family_of_class(str(index.get("_class_name")))
+            if lacking := [name for name in family.text_encoders if not (index.get(name) or [None])[-1]]:
+                raise UserError(
+                    f"{self.name}: found {family.name} without {' and '.join(lacking)}, such as the refiner of SDXL; "
+                    f"expected {WANTED}"
+                )
+        if self.embeddings and len(family.text_encoders) > 1:
+            raise UserError(
+                f"embeddings: found {self.embeddings[0]}, but {family.name} has {len(family.text_encoders)} text "
+                "encoders, for which embeddings cannot be loaded; leave embeddings out"
+            )
+        return family
+
+    def _index(self, found: str | Path) -> dict[str, Any]:
+        from diffusers import DiffusionPipeline
+
+        with self._loadable():
+            index: dict[str, Any] = DiffusionPipeline.load_config(str(found), revision=self.revision)
+            return index
+
+    def _family_of_class(self, kind: str) -> Family:
+        known = {family.pipeline: family for family in FAMILIES}
+        if kind not in known:
+            expected = " or ".join(f"a {family.pipeline} ({family.name})" for family in FAMILIES)
+            what = f"a {kind}" + (f" ({OTHERS[kind]})" if kind in OTHERS else "")
+            raise UserError(f"{self.name}: found {what}, expected {expected}")
+        return known[kind]
+
     def open(self, found: str | Path) -> Any:
         """The pipeline.
 
@@ -84,7 +135,7 @@ class BaseModel:
             found: the result of `find`.
 
         Raises:
-            UserError: its parts do not fit each other.
+            UserError: its parts do not fit each other, or it belongs to no family.
         """
         pipeline = self._open(found)
         if self.vae is not None:
@@ -94,20 +145,22 @@ class BaseModel:
         return pipeline
 
     def _open(self, found: str | Path) -> Any:
-        from diffusers import StableDiffusionPipeline
+        import diffusers
 
+        family = self.family(found)
         if isinstance(found, Path) and found.is_file():
             return load_single_file(found, check_single_file(found, self.layout))
         variant = self.variant or (variant_of(found) if isinstance(found, Path) else None)
-        try:
-            return StableDiffusionPipeline.from_pretrained(
-                found,
-                revision=self.revision,
-                variant=variant,
-                use_safetensors=True,
-                safety_checker=None,
-                requires_safety_checker=False,
+        with self._loadable():
+            return getattr(diffusers, family.pipeline).from_pretrained(
+                found, revision=self.revision, variant=variant, use_safetensors=True, **family.left_out
             )
+
+    @contextmanager
+    def _loadable(self) -> Iterator[None]:
+        """Name a folder or a hub id that cannot be loaded."""
+        try:
+            yield
         except (OSError, ValueError) as error:
             raise UserError(
                 f"{self.name}: cannot be loaded ({first_line(str(error))}); check the name, revision, and variant, or "

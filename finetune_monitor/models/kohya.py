@@ -4,7 +4,7 @@ import base64
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from torch import Tensor
 
 from finetune_monitor.base.version import __version__
 from finetune_monitor.models.adapters import LoraLayer, unwrapped
+from finetune_monitor.models.original_names import original_name
+from finetune_monitor.models.single_file import SD2_WIDTH
 
 TEXT_MODEL = "text_model."
 """Before every name of CLIP's text encoder; transformers 5 leaves it out."""
@@ -30,11 +32,22 @@ class BaseModel:
     version: `ss_base_model_version`.
     architecture: `modelspec.architecture`, without `/lora`.
     prefixes: of the names in the file, by the component's name in the pipeline.
+    per_block: the UNet's `layers_per_block`, if the names of its layers are those of the original layout; None if they
+        are those of diffusers.
     """
 
     version: str
     architecture: str
     prefixes: Mapping[str, str]
+    per_block: int | None = None
+
+    def name(self, component: str, layer: str) -> str:
+        """A layer's name in the file: the prefix and the layer's name, with underscores for dots."""
+        if component == "unet" and self.per_block is not None:
+            layer = original_name(layer, self.per_block)
+        elif component != "unet" and not layer.startswith(TEXT_MODEL):
+            layer = TEXT_MODEL + layer
+        return f"{self.prefixes[component]}_{layer}".replace(".", "_")
 
 
 UNET = "lora_unet"
@@ -45,30 +58,21 @@ SDXL = BaseModel(
     "sdxl_base_v1-0",
     "stable-diffusion-xl-v1-base",
     {"unet": UNET, "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"},
+    per_block=2,
 )
-
-SD2_WIDTH = 1024
-"""Numbers of a text token's embedding in Stable Diffusion 2.x; 1.x has 768."""
 
 
 def base_model(pipeline: Any) -> BaseModel | None:
     """What kind of model a pipeline's is; None where kohya's names are not known for it (SD3, Flux)."""
     if getattr(pipeline, "unet", None) is None:
         return None
+    unet: Any = unwrapped(pipeline.unet)
     if getattr(pipeline, "text_encoder_2", None) is not None:
-        return SDXL
+        return replace(SDXL, per_block=unet.config.layers_per_block)
     predicts_velocity = pipeline.scheduler.config.get("prediction_type") == "v_prediction"
     if predicts_velocity:
         return SD2_V
-    unet: Any = unwrapped(pipeline.unet)
     return SD2 if unet.config.cross_attention_dim == SD2_WIDTH else SD1
-
-
-def kohya_name(prefix: str, layer: str) -> str:
-    """A layer's name in the file: the prefix and the name in diffusers, with underscores for dots."""
-    if prefix != UNET and not layer.startswith(TEXT_MODEL):
-        layer = TEXT_MODEL + layer
-    return f"{prefix}_{layer}".replace(".", "_")
 
 
 def kohya_state(base: BaseModel, layers: Mapping[str, Mapping[str, LoraLayer]]) -> dict[str, Tensor]:
@@ -80,7 +84,7 @@ def kohya_state(base: BaseModel, layers: Mapping[str, Mapping[str, LoraLayer]]) 
     found: dict[str, Tensor] = {}
     for component, own in layers.items():
         for name, layer in own.items():
-            key = kohya_name(base.prefixes[component], name)
+            key = base.name(component, name)
             found[f"{key}.lora_down.weight"] = layer.down.cpu().contiguous()
             found[f"{key}.lora_up.weight"] = layer.up.cpu().contiguous()
             found[f"{key}.alpha"] = torch.tensor(layer.alpha)

@@ -1,4 +1,4 @@
-"""Base models as one file (`.safetensors`, `.ckpt`) in the original layout of Stable Diffusion 1.x and 2.x."""
+"""Base models as one file (`.safetensors`, `.ckpt`) in the original layout of Stable Diffusion 1.x, 2.x, and SDXL."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.text import first_line
+from finetune_monitor.models.families import SD, SDXL, WANTED, Family, tokenizer_of
 
 SUFFIXES = frozenset({".safetensors", ".ckpt", ".pt", ".pth", ".bin"})
 
@@ -18,22 +19,22 @@ LAYOUTS = Path(__file__).parent / "layouts"
 """The settings of networks and scheduler, which a file does not hold, in diffusers' form."""
 
 TOKENIZER = Path(__file__).parents[1] / "shipped/assets/demo/stable-diffusion/tokenizer"
-"""CLIP's tokenizer, which all versions of Stable Diffusion 1.x and 2.x share."""
+"""CLIP's tokenizer, which all of these models share."""
 
-SD2_PADDING = "!"
+OPEN_CLIP, OPEN_CLIP_PADDING = ".model.", "!"
+"""The end of what open_clip's text encoders have before the names of their weights, and with what they pad prompts."""
 
-UNET, VAE, TEXT_1, TEXT_2 = (
-    "model.diffusion_model.",
-    "first_stage_model.",
-    "cond_stage_model.transformer.",
-    "cond_stage_model.model.",
-)
+UNET, VAE = "model.diffusion_model.", "first_stage_model."
+
 PARTS = {UNET: "UNet", VAE: "VAE"}
 
 FIRST_LAYER, CROSS_ATTENTION = UNET + "input_blocks.0.0.weight", "attn2.to_k.weight"
 
-WIDTHS = {768: "sd1", 1024: "sd2"}
-"""Which version a UNet belongs to, by the width of the text embeddings that it takes."""
+SD2_WIDTH = 1024
+"""Numbers of a text token's embedding in Stable Diffusion 2.x; 1.x has 768."""
+
+PREDICTS_VELOCITY = "v_pred"
+"""The name of a tensor that marks such a file of SDXL; for Stable Diffusion 2.x, the layout says it."""
 
 CHANNELS = {4: "", 9: "an inpainting model", 8: "an image-editing model (InstructPix2Pix)", 7: "an upscaler"}
 """What a UNet of Stable Diffusion is, by the channels of its input."""
@@ -47,12 +48,13 @@ OTHERS = (
     (("control_model.", "controlnet_"), "a ControlNet"),
     (("double_blocks.",), "Flux"),
     (("joint_blocks.",), "Stable Diffusion 3"),
-    (("conditioner.embedders.1.", "text_encoder_2."), "SDXL"),
     (("conditioner.embedders.0.model.",), "the refiner of SDXL"),
+    (("edm_mean",), "Playground v2.5"),
+    (("edm_vpred.",), "CosXL"),
 )
 """Other kinds of files, by parts of the names of their tensors."""
 
-WANTED = "expected Stable Diffusion 1.x or 2.x as one file, with UNet, VAE, and text encoder"
+EXPECTED = f"expected {WANTED}, as one file, with UNet, VAE, and text encoder"
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -74,20 +76,33 @@ def check_single_file(file: Path, layout: str | None) -> Path:
     """
     shapes = read_shapes(file)
     refuse_others(file, shapes)
+    family = family_in(shapes)
     if layout is not None:
-        return layout_folder(layout)
-    width = text_width(shapes)
-    if width == 1024:
+        return layout_folder(layout, family)
+    width, known = text_width(shapes), family.layouts
+    if width == SD2_WIDTH:
         raise UserError(
             f"{file}: found Stable Diffusion 2.x, whose file does not say whether it predicts noise or velocity; set "
             "layout=sd2 (512 px models) or layout=sd2-v (768 px models)"
         )
-    if width not in WIDTHS:
+    if width not in known:
+        widths = " or ".join(map(str, known))
         raise UserError(
-            f"{file}: found a UNet that takes text embeddings with {width} numbers, {WANTED} (768 or 1024); name a "
+            f"{file}: found a UNet that takes text embeddings with {width} numbers, {EXPECTED} ({widths}); name a "
             "folder with its settings in diffusers layout as `layout`"
         )
-    return LAYOUTS / WIDTHS[width]
+    if PREDICTS_VELOCITY in shapes:
+        raise UserError(
+            f"{file}: found {family.name} that predicts velocity, but {known[width]} is for models that "
+            "predict noise; name a folder with its settings in diffusers layout as `layout`"
+        )
+    return LAYOUTS / known[width]
+
+
+def family_in(shapes: Shapes) -> Family:
+    """The family of a file that is not refused, by the names of its text encoders' weights."""
+    is_sdxl = any(_has(shapes, start) for starts in SDXL.in_files.values() for start in starts)
+    return SDXL if is_sdxl else SD
 
 
 def text_width(shapes: Shapes) -> int:
@@ -95,14 +110,15 @@ def text_width(shapes: Shapes) -> int:
     return next((shape[-1] for name, shape in shapes.items() if name.endswith(CROSS_ATTENTION)), 0)
 
 
-def layout_folder(layout: str) -> Path:
-    """The folder of a layout.
+def layout_folder(layout: str, family: Family) -> Path:
+    """The folder of a layout for a family's model.
 
     Raises:
         UserError: there is none, or it lacks settings.
     """
     folder = LAYOUTS / layout if (LAYOUTS / layout).is_dir() and "/" not in layout else Path(layout).expanduser()
-    needed = ("model_index.json", "unet/config.json", "vae/config.json", "text_encoder/config.json")
+    networks = ("unet", "vae", *family.text_encoders)
+    needed = ("model_index.json", *(f"{name}/config.json" for name in networks))
     missing = [name for name in (*needed, "scheduler/scheduler_config.json") if not (folder / name).is_file()]
     if missing:
         known = ", ".join(sorted(path.name for path in LAYOUTS.iterdir()))
@@ -113,17 +129,18 @@ def layout_folder(layout: str) -> Path:
 
 
 def refuse_others(file: Path, shapes: Shapes) -> None:
-    """Check that a file is a Stable Diffusion 1.x or 2.x for text to image.
+    """Check that a file holds a text-to-image model of one of the families.
 
     Raises:
         UserError: names what was found.
     """
     if found := _other_kind(shapes):
-        raise UserError(f"{file}: found {found}; {WANTED}")
+        raise UserError(f"{file}: found {found}; {EXPECTED}")
     missing = [part for prefix, part in PARTS.items() if not _has(shapes, prefix)]
-    missing += ["text encoder"] * (not (_has(shapes, TEXT_1) or _has(shapes, TEXT_2)))
+    for name, starts in family_in(shapes).in_files.items():
+        missing += [name.replace("_", " ")] * (not any(_has(shapes, start) for start in starts))
     if missing:
-        raise UserError(f"{file}: lacks its {' and '.join(missing)}; {WANTED}")
+        raise UserError(f"{file}: lacks its {' and '.join(missing)}; {EXPECTED}")
 
 
 def _other_kind(shapes: Shapes) -> str:
@@ -192,28 +209,39 @@ def load_single_file(file: Path, folder: Path) -> Any:
     Raises:
         UserError: the weights do not fit the settings.
     """
-    from diffusers import StableDiffusionPipeline
-    from transformers import CLIPTokenizer
+    import diffusers
 
-    own = folder / "tokenizer"
-    padding: dict[str, Any] = {} if own.is_dir() or folder.name == "sd1" else {"pad_token": SD2_PADDING}
+    shapes = read_shapes(file)
+    family = family_in(shapes)
     with fits(file, folder):
-        pipeline = StableDiffusionPipeline.from_single_file(
+        pipeline = getattr(diffusers, family.pipeline).from_single_file(
             str(file),
             config=str(folder),
             local_files_only=True,
             torch_dtype=torch.float32,
-            tokenizer=CLIPTokenizer.from_pretrained(own if own.is_dir() else TOKENIZER, **padding),
-            safety_checker=None,
-            requires_safety_checker=False,
             feature_extractor=None,
             image_encoder=None,
+            **{tokenizer_of(name): _tokenizer(folder, name, shapes) for name in family.text_encoders},
+            **family.left_out,
         )
-        parts = {name: getattr(pipeline, name) for name in ("unet", "vae", "text_encoder")}
+        parts = family.networks(pipeline)
         check_complete(parts)
     for part in parts.values():
         copy_from_disk(part)
     return pipeline
+
+
+def _tokenizer(folder: Path, text_encoder: str, shapes: Shapes) -> Any:
+    """The tokenizer in the folder with the settings, or CLIP's, padding as the text encoder was trained."""
+    from transformers import CLIPTokenizer
+
+    own = folder / tokenizer_of(text_encoder)
+    if own.is_dir():
+        return CLIPTokenizer.from_pretrained(own)
+    starts = family_in(shapes).in_files[text_encoder]
+    is_open_clip = any(start.endswith(OPEN_CLIP) and _has(shapes, start) for start in starts)
+    padding: dict[str, Any] = {"pad_token": OPEN_CLIP_PADDING} if is_open_clip else {}
+    return CLIPTokenizer.from_pretrained(TOKENIZER, **padding)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from tqdm.auto import tqdm
 
 from finetune_monitor.base import distributed
@@ -37,7 +38,7 @@ from finetune_monitor.record.evaluation import (
     summarize,
     summarize_samples,
 )
-from finetune_monitor.record.grid import PromptGrid, trigger_prompt
+from finetune_monitor.record.grid import Cell, PromptGrid, trigger_prompt
 from finetune_monitor.record.live import EVALUATE, PAUSE, STOP
 from finetune_monitor.record.run_record import RunRecord
 from finetune_monitor.rendering.isolation import isolated
@@ -151,7 +152,7 @@ class FinetuneMonitor:
         self._judge = Judge(self.rules, self._described, self.best_metric, self._code, self._warn)
         self._steering = Steering(self.output_dir, interrupted, self._warn)
         if isinstance(self._renderer, Renderer):
-            self._renderer.on_rendered = self._steering.preview
+            self._renderer.on_rendered = self._on_rendered
         self._output = self._output_of(keep, hooks, hparams or {})
         texts = [*self.grid.prompts, *self.grid.probe_prompts, self.grid.negative_prompt]
         for warning in cut_prompts(self._pipeline, texts):
@@ -329,6 +330,11 @@ class FinetuneMonitor:
         if distributed.is_main():
             evaluation = self._output.publish(evaluation, self.evaluations, found.rendered, waited)
         return evaluation
+
+    def _on_rendered(self, cells: Sequence[Cell], images: Sequence[Image | None]) -> None:
+        """Show and begin to encode the images of a batch, before the next one is rendered."""
+        self._output.encode(self._steering.step, cells, images)
+        self._steering.preview(cells, images)
 
     def close(self, reason: StopReason | str | None = None) -> RunSummary:
         """Close the sinks and the record, and print the table; a second call does nothing.

@@ -27,8 +27,9 @@ from finetune_monitor.stats.estimate import MISSING, Estimate
 
 GIB = 2**30
 
-COPIES = 4
-"""How many copies of an image are in memory at once: rendered, sent between processes, and gathered for the sinks."""
+COPIES = 5
+"""How many copies of an image are in memory at once: rendered, encoded, sent between processes, and gathered for the
+sinks."""
 
 ROUNDING = 1e-4
 """How far outside its bounds a score may lie, as a share of their distance: cosines of 1 are rounded."""

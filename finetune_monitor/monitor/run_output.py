@@ -13,7 +13,7 @@ from finetune_monitor.monitor.audience import Audience
 from finetune_monitor.monitor.evaluator import WarnOnce
 from finetune_monitor.monitor.run_weights import RunWeights
 from finetune_monitor.record.evaluation import Evaluation, RunSummary
-from finetune_monitor.record.grid import PromptGrid
+from finetune_monitor.record.grid import Cell, PromptGrid
 from finetune_monitor.record.history import read_run
 from finetune_monitor.record.references import keep_references
 from finetune_monitor.record.run_record import RunRecord
@@ -78,6 +78,11 @@ class RunOutput:
         except (OSError, TypeError, ValueError) as error:
             text = f"{self._output_dir}: cannot record the loss of step {step}: {error}; its curve will have gaps"
             self._warn("training log", text)
+
+    def encode(self, step: int, cells: Sequence[Cell], images: Sequence[Image | None]) -> None:
+        """Begin to encode images of the evaluation in progress, so that writing them takes no time later."""
+        if self.is_open and self.record is not None:
+            self.record.encode(step, cells, images)
 
     def publish(
         self, evaluation: Evaluation, earlier: Sequence[Evaluation], rendered: Sequence[Image | None], waited: float

@@ -85,6 +85,11 @@ class Steering:
         self._before = TRAINING
         self._calls, self._noted = 0, -NOTE
 
+    @property
+    def step(self) -> int:
+        """The step of the training, or of the evaluation in progress."""
+        return self._status.step
+
     def open(self) -> None:
         """Make the run known; requests from before it started, or was resumed, are dropped."""
         if stale := live.clear_live(self._output_dir):

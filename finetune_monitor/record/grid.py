@@ -154,6 +154,11 @@ class PromptGrid:
         return replace(self, quality=FULL, steps=max(self.step_count, STEPS[FULL] if self.quality == FAST else 0))
 
     @property
+    def sampling(self) -> dict[str, Any]:
+        """How the images are sampled, as recorded with each of them."""
+        return {"sampler": self.sampler, "steps": self.steps, "guidance": self.guidance}
+
+    @property
     def cells(self) -> tuple[Cell, ...]:
         """All cells, prompt by prompt, with the probes last."""
         own = ((f"p{p:02d}", prompt, seed, False) for p, prompt in enumerate(self.prompts) for seed in self.seeds_of(p))

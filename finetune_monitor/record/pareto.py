@@ -1,12 +1,12 @@
 """The Pareto front of two scores: the steps that no other step beats in both."""
 
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from finetune_monitor.base.text import some_of
 from finetune_monitor.record.columns import ScoreColumn
-from finetune_monitor.record.curve import smoothed_curve
+from finetune_monitor.record.curve import rejected_steps, smoothed_curve
 from finetune_monitor.record.evaluation import Evaluation
 
 Pair = tuple[float, float]
@@ -20,7 +20,8 @@ class ParetoFront:
 
     columns: the score that determines the best step, and the second one.
     points: the values at each step.
-    steps: the front, by step; 0 is the untouched model.
+    steps: the front, by step; 0 is the untouched model. Steps that crossed the limit of the guard that ended the run
+        are not on it.
     """
 
     columns: tuple[str, str]
@@ -58,7 +59,9 @@ def pareto_front(
         return None
     curves = [dict(smoothed_curve(history, name)) for name in pair]
     points = {step: (value, curves[1][step]) for step, value in curves[0].items() if step in curves[1]}
-    return ParetoFront(pair, points, _best_of_both(points, columns, pair)) if points else None
+    if not points:
+        return None
+    return ParetoFront(pair, points, _best_of_both(points, columns, pair, rejected_steps(history)))
 
 
 def pareto_contenders(
@@ -73,15 +76,18 @@ def pareto_contenders(
     if found is None:
         return ()
     newest = {smoothed_curve(history, name)[-1][0] for name in found.columns}
-    final = {step: pair for step, pair in found.points.items() if step not in newest}
-    return tuple(sorted({*_best_of_both(final, columns, found.columns), *newest}))
+    apart = {*newest, *rejected_steps(history)}
+    return tuple(sorted({*_best_of_both(found.points, columns, found.columns, apart), *newest}))
 
 
 def _best_of_both(
-    points: Mapping[int, Pair], columns: Mapping[str, ScoreColumn], pair: tuple[str, str]
+    points: Mapping[int, Pair], columns: Mapping[str, ScoreColumn], pair: tuple[str, str], apart: Collection[int]
 ) -> tuple[int, ...]:
+    """The front of all steps but those that are left apart."""
     signs = [1.0 if columns.get(name, ScoreColumn()).more_is_better else -1.0 for name in pair]
-    signed = {step: (signs[0] * first, signs[1] * second) for step, (first, second) in points.items()}
+    signed = {
+        step: (signs[0] * first, signs[1] * second) for step, (first, second) in points.items() if step not in apart
+    }
     front = _unbeaten(set(signed.values()))
     return tuple(sorted(step for step, own in signed.items() if own in front))
 

@@ -8,17 +8,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import PngImagePlugin
 from PIL.Image import Image
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import STAGING, make_private, staged_folder, write_atomic
 from finetune_monitor.base.locks import unlock
 from finetune_monitor.base.redaction import redacted, redacted_yaml
-from finetune_monitor.base.text import caption
 from finetune_monitor.record.evaluation import Evaluation, RunSummary
 from finetune_monitor.record.grid import FULL, Cell, PromptGrid
 from finetune_monitor.record.history import RunHistory
+from finetune_monitor.record.png import PngEncoder
 from finetune_monitor.record.rows import (
     IMAGE_ROWS,
     append,
@@ -56,6 +55,7 @@ class RunRecord:
         self._evaluations: list[Evaluation] = []
         self.postponed: tuple[Evaluation, ...] = ()
         self.repeated: tuple[Evaluation, ...] = ()
+        self._encoder = PngEncoder(grid)
         make_private(output_dir)
         self._lock = lock(output_dir, takes_over=True)
 
@@ -87,23 +87,27 @@ class RunRecord:
         if config_yaml is not None:
             write_atomic(self.output_dir / CONFIG, redacted_yaml(config_yaml).encode())
 
+    def encode(self, step: int, cells: Sequence[Cell], images: Sequence[Image | None]) -> None:
+        """Begin to encode images that `write_images` will be given, in the background."""
+        self._encoder.begin(step, cells, images)
+
     def write_images(self, step: int, images: Sequence[Image | None]) -> list[str | None]:
         """Save all images of an evaluation or none; returns their names below the run directory."""
-        return self._write_images(step, images, self.grid, f"step-{step:06d}")
+        return self._write_images(self._encoder, step, images, f"step-{step:06d}")
 
-    def _write_images(self, step: int, images: Sequence[Image | None], grid: PromptGrid, name: str) -> list[str | None]:
+    def _write_images(
+        self, encoder: PngEncoder, step: int, images: Sequence[Image | None], name: str
+    ) -> list[str | None]:
         folder = Path("images") / name
-        with staged_folder(self.output_dir / folder) as staged:
-            for cell, image in zip(grid.cells, images, strict=True):
-                if image is not None:
-                    # The default compression level takes 1.7 times as long for files that are 10% smaller.
-                    image.save(
-                        staged / f"{cell.id}.png", pnginfo=_png_text(grid, step, cell.as_recorded), compress_level=1
-                    )
-        return [
-            None if image is None else str(folder / f"{cell.id}.png")
-            for cell, image in zip(grid.cells, images, strict=True)
+        files = encoder.finish(step, images)
+        names = [
+            None if image is None else f"{cell.id}.png" for cell, image in zip(self.grid.cells, images, strict=True)
         ]
+        with staged_folder(self.output_dir / folder) as staged:
+            for file, content in zip(names, files, strict=True):
+                if file is not None and content is not None:
+                    (staged / file).write_bytes(content)
+        return [None if file is None else str(folder / file) for file in names]
 
     def add_full_quality(self, evaluation: Evaluation, images: Sequence[Image | None]) -> None:
         """Record what a step's weights give at full quality, apart from the evaluations and their curve.
@@ -112,7 +116,7 @@ class RunRecord:
             OSError: it could not be written.
         """
         grid = self.grid.at_full_quality
-        files = self._write_images(evaluation.step, images, grid, f"step-{evaluation.step:06d}-{FULL}")
+        files = self._write_images(PngEncoder(grid), evaluation.step, images, f"step-{evaluation.step:06d}-{FULL}")
         shown = tuple(replace(image, file=file) for image, file in zip(evaluation.images, files, strict=True))
         evaluation = replace(evaluation, images=shown)
         row = {**evaluation_row(evaluation), IMAGE_ROWS: _image_rows(grid, evaluation)}
@@ -148,6 +152,7 @@ class RunRecord:
 
     def close(self) -> None:
         """Release the directory's lock."""
+        self._encoder.drop()
         unlock(self._lock)
 
     @property
@@ -208,26 +213,12 @@ def _image_rows(grid: PromptGrid, evaluation: Evaluation) -> list[dict[str, Any]
             "negative_prompt": image.cell.negative_prompt,
             "seed": image.cell.seed,
             **({"probe": True} if image.cell.is_probe else {}),
-            **_sampling(grid),
+            **grid.sampling,
             "file": image.file,
             "scores": {name: json_number(value) for name, value in image.scores.items()},
         }
         for image in evaluation.images
     ]
-
-
-def _sampling(grid: PromptGrid) -> dict[str, Any]:
-    return {"sampler": grid.sampler, "steps": grid.steps, "guidance": grid.guidance}
-
-
-def _png_text(grid: PromptGrid, step: int, cell: Cell) -> PngImagePlugin.PngInfo:
-    """PNG metadata that says how the image was made."""
-    text = PngImagePlugin.PngInfo()
-    prompts = {"prompt": caption(cell.prompt), "negative_prompt": caption(cell.negative_prompt)}
-    made_by = {"step": step, **prompts, "seed": cell.seed}
-    for key, value in {**made_by, **_sampling(grid)}.items():
-        text.add_itxt(f"finetune_monitor.{key}", str(value))
-    return text
 
 
 def described_grid(grid: PromptGrid) -> dict[str, Any]:

@@ -28,11 +28,13 @@ from finetune_monitor.rendering.pipelines import (
     takes_negative_prompts,
     unpacked,
 )
+from finetune_monitor.rendering.room import Room
 from finetune_monitor.rendering.schedulers import default_sampler
 from finetune_monitor.rendering.suitability import remedy
 
 DENOISED_PIXELS = 8 * 512 * 512
-"""Pixels per denoising batch, which sets the initial batch size; it shrinks if memory runs out."""
+"""Pixels per denoising batch, which sets the initial batch size; it shrinks if memory runs out, and grows once into the
+memory that training on a GPU has left reserved."""
 
 DECODED_PIXELS = 2 * 512 * 512
 """The same for the VAE, which needs far more memory per pixel and gains little from batching."""
@@ -84,6 +86,7 @@ class Renderer:
         self._guided = compares and grid.guidance > 1.0
         pixels = self.size[0] * self.size[1]
         self.batches = Batches(DENOISED_PIXELS // pixels, "cells")
+        self._first, self._room = self.batches.size, Room(self.pipeline._execution_device)
         self._decoded = Batches(DECODED_PIXELS // pixels, "images to decode")
         self._tiled = pixels > TILED_PIXELS
         self._embeddings: dict[tuple[str, str], Encoded] = {}
@@ -95,16 +98,25 @@ class Renderer:
         Raises:
             OutOfMemoryError: even a single cell does not fit into memory.
         """
+        self._fill_memory(len(cells))
         self._embeddings.clear()  # any text encoder may have changed, even a frozen one
         total, hidden = len(cells) * self.grid.step_count, not (distributed.is_main() and is_live())
         bar = tqdm(total=total, desc=f"rendering {len(cells)}", unit="step", leave=False, disable=hidden)
         with self.precision(), bar:
             return self.batches.map(cells, partial(self._render_batch, bar))
 
+    def _fill_memory(self, cells: int) -> None:
+        """Use larger batches from now on if they fit, unless the size has changed before or each shape is compiled."""
+        denoiser = self.pipeline.components.get("unet") or self.pipeline.components.get("transformer")
+        if self.batches.size == self._first and getattr(denoiser, "_compiled_call_impl", None) is None:
+            self.batches.size = self._room.batch(self._first, cells)
+
     def _render_batch(self, bar: tqdm, cells: Sequence[Cell]) -> list[Image.Image | None]:  # type: ignore[type-arg]
         before = bar.n
         try:
-            images = self._decode(self._denoise(bar, cells))
+            with self._room.watched(len(cells)):
+                latents = self._denoise(bar, cells)
+            images = self._decode(latents)
         except Exception:
             bar.update(before - bar.n)  # the batch may be retried with a smaller size
             raise

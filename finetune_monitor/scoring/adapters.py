@@ -20,9 +20,19 @@ from finetune_monitor.models.adapters import adapted_layers
 from finetune_monitor.models.base_model import BaseModel
 from finetune_monitor.models.diffusers_hub import PIPELINE, resolve_hub_model, variant_of
 from finetune_monitor.models.export import ADAPTABLE
-from finetune_monitor.models.kohya import SD2_WIDTH
-from finetune_monitor.models.single_file import WIDTHS, is_single_file, read_shapes, refuse_others, text_width
-from finetune_monitor.scoring.lora_files import FLUX, PEFT_CONFIG, PEFT_PREFIX, SD1, SD2, SD3, SDXL, Base, LoraFile
+from finetune_monitor.models.single_file import SD2_WIDTH, is_single_file, read_shapes, refuse_others, text_width
+from finetune_monitor.scoring.lora_files import (
+    FLUX,
+    PEFT_CONFIG,
+    PEFT_PREFIX,
+    SD1,
+    SD2,
+    SD3,
+    SDXL,
+    WIDTHS,
+    Base,
+    LoraFile,
+)
 
 NAME = "scored"
 
@@ -50,15 +60,17 @@ def load_base(base: BaseModel, dtype: torch.dtype | None, device: torch.device) 
     for part in pipeline.components.values():
         if isinstance(part, nn.Module):
             part.requires_grad_(False)
-    if dtype is None and hasattr(pipeline, "text_encoder"):
-        pipeline.text_encoder.to(torch.float32)  # transformers keeps the file's precision; diffusers does not
+    if dtype is None:
+        for name, part in pipeline.components.items():
+            if name.startswith("text_encoder") and part is not None:
+                part.to(torch.float32)  # transformers keeps the file's precision; diffusers does not
     elif dtype is not None and _has_parts(base):
         pipeline.to(dtype)
     return pipeline
 
 
 def _has_parts(base: BaseModel) -> bool:
-    """Whether it is a file, or more is said of it than its name, as only for Stable Diffusion 1.x and 2.x."""
+    """Whether it is a file, or more is said of it than its name, as only for models that can be trained."""
     return is_single_file(base.name) or base != BaseModel(base.name)
 
 
@@ -84,7 +96,7 @@ def base_of(model: str) -> Base:
         shapes = read_shapes(file)
         refuse_others(file, shapes)
         width_in_file = text_width(shapes)
-        return Base({"sd1": SD1, "sd2": SD2}.get(WIDTHS.get(width_in_file, "")), width_in_file)
+        return Base(WIDTHS.get(width_in_file), width_in_file)
     found = resolve_hub_model(model)
     if not isinstance(found, Path):
         return Base(None)

@@ -26,7 +26,11 @@ from finetune_monitor.stats.intervals import WHAT_THEY_KNOW
 REPOSITORY = "OWNER/NAME"
 """The placeholder for the repository in a card until the weights are pushed."""
 
-TAGS = ("text-to-image", "diffusers", "stable-diffusion", "stable-diffusion-diffusers")
+TAGS = ("text-to-image", "diffusers")
+SD_TAGS = ("stable-diffusion", "stable-diffusion-diffusers")
+TAGS_OF = {"StableDiffusionXLPipeline": ("stable-diffusion-xl", "stable-diffusion-xl-diffusers")}
+"""Those of base models other than Stable Diffusion, by the pipeline's class."""
+
 TRAINED_TAGS = ("diffusers-training",)
 """Tags of diffusers' own training scripts; the last one is only for weights that were trained here."""
 
@@ -133,11 +137,12 @@ def _front_matter(history: RunHistory, weights: KeptWeights, samples: Sequence[S
     """The fields that the Hub and diffusers read; without a license, which is the user's choice."""
     base = _base_model(weights)
     trained = () if history.is_score else TRAINED_TAGS
+    family = TAGS_OF.get(history.pipeline.get("class", ""), SD_TAGS)
     return {
         **({"base_model": base} if base else {}),
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
-        "tags": [*TAGS, *trained, *(LORA_TAGS if weights.is_lora else ()), "finetune-monitor"],
+        "tags": [*TAGS, *family, *trained, *(LORA_TAGS if weights.is_lora else ()), "finetune-monitor"],
         "instance_prompt": caption(trigger_prompt(history.grid, history.hparams)),
         "widget": [
             {"text": caption(image.cell.prompt), "output": {"url": f"{SAMPLES}/{_sample_name(image)}"}}

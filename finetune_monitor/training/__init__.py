@@ -1,1 +1,1 @@
-"""DreamBooth and LoRA training of Stable Diffusion v1.5, from config to weights."""
+"""DreamBooth and LoRA training of Stable Diffusion and SDXL, from config to weights."""

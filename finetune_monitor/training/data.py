@@ -5,9 +5,10 @@ Processes that prefetch photos import this and little else, so that they start q
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -19,11 +20,48 @@ from torch.utils.data import Dataset, get_worker_info
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.images import Square, cut, each_image, read_image
 
+Size: TypeAlias = tuple[int, int]
+"""Width and height in pixels."""
+
 CROPS = 8
 """Random crops per photo in the cache: enough that no crop is memorized, and 1 MB per photo at 512 px."""
 
 ZOOM = 9 / 8
 """Maximum enlargement of a random crop: even a square photo leaves room to move, and faces are rarely cut off."""
+
+
+class Seen(NamedTuple):
+    """Views of photos: RGB in [-1, 1], and where each was cut from."""
+
+    pixels: Float[Tensor, "*n 3 r r"]
+    sizes: Float[Tensor, "*n 6"]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A square of a photo: left, top, and side in its pixels, and whether it is mirrored."""
+
+    left: float
+    top: float
+    side: float
+    mirrored: bool = False
+
+    def sizes(self, photo: Size, resolution: int, square: Square | None = None) -> list[int]:
+        """What SDXL is told of a view (Podell et al. 2023, arXiv 2307.01952, section 2.2).
+
+        Returns:
+            Height and width of the photo; top and left of the view, in pixels of the photo as it was resized for it;
+            height and width of the view. A mirrored view is one of the mirrored photo.
+
+        Args:
+            photo: width and height in pixels.
+            square: the part of the photo that the window lies in; without one, all of it.
+        """
+        left, top = self.left + (square[0] if square else 0), self.top + (square[1] if square else 0)
+        if self.mirrored:
+            left = photo[0] - left - self.side
+        scale = resolution / self.side
+        return [photo[1], photo[0], round(top * scale), round(left * scale), resolution, resolution]
 
 
 @dataclass(frozen=True)
@@ -39,20 +77,26 @@ class Views:
         """The number of views per photo in the cache."""
         return CROPS if self.crop else 2 if self.flip else 1
 
-    def all(self, photo: Image.Image, seed: Sequence[int]) -> Float[Tensor, "copies 3 r r"]:
-        """The views for the cache; `flip` mirrors every other one."""
+    def windows(self, photo: Size, seed: Sequence[int]) -> list[Window]:
+        """The windows for the cache; `flip` mirrors every other one."""
         random = np.random.default_rng(seed)
-        views = [self._square(photo, random) for _ in range(self.copies)]
-        return torch.stack([view.flip(-1) if self.flip and i % 2 else view for i, view in enumerate(views)])
+        found = [self._window(photo, random) for _ in range(self.copies)]
+        return [replace(window, mirrored=self.flip and i % 2 == 1) for i, window in enumerate(found)]
 
-    def one(self, photo: Image.Image, seed: Sequence[int]) -> Float[Tensor, "3 r r"]:
-        """The view for a seed."""
+    def window(self, photo: Size, seed: Sequence[int]) -> Window:
+        """The window for a seed."""
         random = np.random.default_rng(seed)
-        square = self._square(photo, random)
-        return square.flip(-1) if self.flip and random.random() < 0.5 else square
+        found = self._window(photo, random)
+        return replace(found, mirrored=self.flip and random.random() < 0.5)
 
-    def _square(self, photo: Image.Image, random: np.random.Generator) -> Float[Tensor, "3 r r"]:
-        return to_tensor(random_square(photo, self.resolution, random) if self.crop else center(photo, self.resolution))
+    def _window(self, photo: Size, random: np.random.Generator) -> Window:
+        return random_window(photo, random) if self.crop else center_window(photo)
+
+    def cut(self, photo: Image.Image, window: Window) -> Float[Tensor, "3 r r"]:
+        """The view in a window."""
+        shown = resized(photo, window, self.resolution) if self.crop else center(photo, self.resolution)
+        pixels = to_tensor(shown)
+        return pixels.flip(-1) if window.mirrored else pixels
 
 
 def checked_photos(paths: list[Path]) -> list[Path]:
@@ -71,12 +115,25 @@ def center(photo: Image.Image, resolution: int) -> Image.Image:
     return ImageOps.fit(photo, (resolution, resolution), Image.Resampling.LANCZOS)
 
 
-def random_square(photo: Image.Image, resolution: int, random: np.random.Generator) -> Image.Image:
-    """A square anywhere in the photo, with a side between 1 / ZOOM and 1 times the photo's shorter side."""
-    side = min(photo.size) / random.uniform(1, ZOOM)
-    left, top = (random.uniform(0, extent - side) for extent in photo.size)
-    right, bottom = min(left + side, photo.width), min(top + side, photo.height)  # never beyond by a rounding error
-    return photo.resize((resolution, resolution), Image.Resampling.LANCZOS, box=(left, top, right, bottom))
+def center_window(photo: Size) -> Window:
+    """The largest square in the center of a photo."""
+    side = min(photo)
+    return Window((photo[0] - side) / 2, (photo[1] - side) / 2, side)
+
+
+def random_window(photo: Size, random: np.random.Generator) -> Window:
+    """A square anywhere in a photo, with a side between 1 / ZOOM and 1 times the photo's shorter side."""
+    side = min(photo) / random.uniform(1, ZOOM)
+    left, top = (random.uniform(0, extent - side) for extent in photo)
+    return Window(left, top, side)
+
+
+def resized(photo: Image.Image, window: Window, resolution: int) -> Image.Image:
+    """The part of a photo in a window."""
+    right = min(window.left + window.side, photo.width)  # never beyond by a rounding error
+    bottom = min(window.top + window.side, photo.height)
+    box = (window.left, window.top, right, bottom)
+    return photo.resize((resolution, resolution), Image.Resampling.LANCZOS, box=box)
 
 
 def to_tensor(square: Image.Image) -> Float[Tensor, "3 r r"]:
@@ -85,7 +142,7 @@ def to_tensor(square: Image.Image) -> Float[Tensor, "3 r r"]:
 
 
 @dataclass(frozen=True)
-class Photos(Dataset[Tensor]):
+class Photos(Dataset[Seen]):
     """An endless sequence of shuffled epochs over photos, by position; photos are read from disk each time.
 
     squares: the part of each photo that is used; without one, all of it.
@@ -98,14 +155,27 @@ class Photos(Dataset[Tensor]):
     squares: Mapping[Path, Square] = field(default_factory=dict)
     repeats: Sequence[int] = ()
 
-    def __getitem__(self, position: int) -> Float[Tensor, "3 r r"]:
-        return self.views.one(self.read(self.indices(position, 1)[0]), [self.seed, position])
+    def __getitem__(self, position: int) -> Seen:
+        index = self.indices(position, 1)[0]
+        photo, size = self._read(index)
+        window = self.views.window(photo.size, [self.seed, position])
+        return Seen(self.views.cut(photo, window), torch.tensor(self._sizes(index, window, size)).float())
 
-    def read(self, index: int) -> Image.Image:
-        """The photo, or its square."""
+    def all_views(self, index: int) -> Seen:
+        """The views of a photo for the cache."""
+        photo, size = self._read(index)
+        windows = self.views.windows(photo.size, [self.seed, index])
+        pixels = torch.stack([self.views.cut(photo, window) for window in windows])
+        return Seen(pixels, torch.tensor([self._sizes(index, window, size) for window in windows]).float())
+
+    def _read(self, index: int) -> tuple[Image.Image, Size]:
+        """The photo, or its square, and the size of the entire photo."""
         path = self.paths[index]
         image, square = read_image(path), self.squares.get(path)
-        return image if square is None else cut(image, square)
+        return image if square is None else cut(image, square), image.size
+
+    def _sizes(self, index: int, window: Window, photo: Size) -> list[int]:
+        return window.sizes(photo, self.views.resolution, self.squares.get(self.paths[index]))
 
     def indices(self, position: int, count: int) -> list[int]:
         """The photos at `count` positions."""
@@ -125,7 +195,7 @@ class Photos(Dataset[Tensor]):
 
 
 @dataclass(frozen=True)
-class Batches(Dataset[Tensor | UserError]):
+class Batches(Dataset[Seen | UserError]):
     """Batches of photos by turn.
 
     A problem that the user can fix is returned, and not raised: torch would bury its message in a traceback.
@@ -137,9 +207,11 @@ class Batches(Dataset[Tensor | UserError]):
     def __len__(self) -> int:
         return self.photos.epoch_length
 
-    def __getitem__(self, turn: int) -> Float[Tensor, "b 3 r r"] | UserError:
+    def __getitem__(self, turn: int) -> Seen | UserError:
         try:
-            return _to_pass_on(torch.stack([self.photos[turn * self.size + i] for i in range(self.size)]))
+            seen = [self.photos[turn * self.size + i] for i in range(self.size)]
+            pixels, sizes = (torch.stack(each) for each in zip(*seen, strict=True))
+            return Seen(_to_pass_on(pixels), sizes)
         except UserError as error:
             return error
 

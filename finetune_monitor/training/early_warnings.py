@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from finetune_monitor.models.face_reader import FaceReader
 
 USUAL_RATES: Mapping[str, float] = {"lora": 1e-4, "full": 2e-6}
-"""Learning rates for Stable Diffusion 1.x, by method."""
+"""Learning rates for Stable Diffusion 1.x and SDXL, by method."""
 
 USUAL_WITH_PRODIGY = 1.0
 
 FAR = 10.0
 """A learning rate is far from the usual one beyond this factor."""
+
+SMALL = 0.75
+"""A resolution is far below the model's own under this share of it."""
 
 ARTICLES = ("a", "an", "the", "of", "in", "on", "at", "with", "and", "his", "her")
 IMAGES = ("photo", "picture", "image", "portrait", "photograph", "style")
@@ -42,6 +45,20 @@ def about_config(config: Config) -> Iterator[str]:
     if config.monitor.enabled:
         yield from _about_interval(config)
         yield from _about_prompts(config)
+
+
+def about_resolution(config: Config, native: tuple[int, int]) -> Iterator[str]:
+    """A resolution far below the one that the model was trained at.
+
+    Args:
+        native: height and width in pixels of the images that the model generates by default.
+    """
+    found, usual = config.data.resolution, min(native)
+    if found < SMALL * usual:
+        yield (
+            f"data.resolution is {found}, but the base model generates images of {usual} px; it has not learned such "
+            f"small ones, so images and scores get worse; set data.resolution={usual}, or use a model for {found} px"
+        )
 
 
 def _about_rate(config: Config) -> Iterator[str]:

@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from diffusers import AutoencoderKL
@@ -23,6 +23,13 @@ CACHE_LIMIT = 2**30
 """Maximum bytes of a cache with `auto`: 8000 views at 512 px. Not a share of free memory, to be the same on resume."""
 
 
+class Drawn(NamedTuple):
+    """A batch: latents, scaled as the UNet expects, and where each view was cut from (`data.Window.sizes`)."""
+
+    latents: Float[Tensor, "b 4 h w"]
+    sizes: Float[Tensor, "b 6"]
+
+
 @runtime_checkable
 class Latents(Protocol):
     """Photos in latent space; `turn` counts the batches of all processes from the start of the training."""
@@ -33,8 +40,8 @@ class Latents(Protocol):
         """The number of photos in an epoch."""
         ...
 
-    def draw(self, turn: int, generator: torch.Generator) -> Float[Tensor, "b 4 h w"]:
-        """Sampled latents of that turn's photos, scaled as the UNet expects; does not wait for the device."""
+    def draw(self, turn: int, generator: torch.Generator) -> Drawn:
+        """Sampled latents of that turn's photos; does not wait for the device."""
         ...
 
     def check(self) -> None:
@@ -83,10 +90,11 @@ def on_device(indices: Sequence[int], device: torch.device) -> Int64[Tensor, "n"
 
 @dataclass
 class CachedLatents:
-    """The mean and deviation of the VAE's posterior for every view of every photo."""
+    """The mean and deviation of the VAE's posterior for every view of every photo, and where it was cut from."""
 
     mean: Float[Tensor, "n copies 4 h w"]
     std: Float[Tensor, "n copies 4 h w"]
+    sizes: Float[Tensor, "n copies 6"]
     scaling: float
     photos: Photos
     batch_size: int
@@ -94,13 +102,14 @@ class CachedLatents:
     def __len__(self) -> int:
         return self.photos.epoch_length
 
-    def draw(self, turn: int, generator: torch.Generator) -> Float[Tensor, "b 4 h w"]:
+    def draw(self, turn: int, generator: torch.Generator) -> Drawn:
         """Sampled latents of the turn's photos, with a random view of each."""
         device = self.mean.device
         indices = self.photos.indices(turn * self.batch_size, self.batch_size)
         rows = on_device(indices, device)
         views = torch.randint(self.mean.shape[1], (len(indices),), generator=generator, device=device)
-        return _sample(self.mean[rows, views], self.std[rows, views], generator) * self.scaling
+        latents = _sample(self.mean[rows, views], self.std[rows, views], generator) * self.scaling
+        return Drawn(latents, self.sizes[rows, views])
 
     def check(self) -> None:
         """Nothing to check."""
@@ -112,17 +121,19 @@ class CachedLatents:
 @torch.no_grad()
 def cache_latents(vae: AutoencoderKL, photos: Photos, batch_size: int, label: str = "photos") -> CachedLatents:
     """The cached latents, after encoding every view of every photo once."""
-    means, stds = [], []
+    means, stds, sizes = [], [], []
     hidden = not (distributed.is_main() and is_live())
     everything = range(len(photos.paths))
     for index in tqdm(everything, f"encoding {label}", unit="image", leave=False, disable=hidden):
-        views = photos.views.all(photos.read(index), [photos.seed, index])
+        views = photos.all_views(index)
         posteriors = [
-            vae.encode(view[None].to(vae.device, vae.dtype)).latent_dist for view in views
+            vae.encode(view[None].to(vae.device, vae.dtype)).latent_dist for view in views.pixels
         ]  # one at a time, to save memory
+        sizes.append(views.sizes.to(vae.device))
         means.append(torch.cat([posterior.mean.float() for posterior in posteriors]))
         stds.append(torch.cat([posterior.std.float() for posterior in posteriors]))
-    return CachedLatents(torch.stack(means), torch.stack(stds), vae.config.scaling_factor, photos, batch_size)
+    mean, std, cut = torch.stack(means), torch.stack(stds), torch.stack(sizes)
+    return CachedLatents(mean, std, cut, vae.config.scaling_factor, photos, batch_size)
 
 
 class FreshLatents:
@@ -139,12 +150,13 @@ class FreshLatents:
         return self.photos.epoch_length
 
     @torch.no_grad()
-    def draw(self, turn: int, generator: torch.Generator) -> Float[Tensor, "b 4 h w"]:
+    def draw(self, turn: int, generator: torch.Generator) -> Drawn:
         """Sampled latents of the turn's photos, encoded now, each in its own view."""
-        pixels = self._reader.read(turn).to(self.vae.device, self.vae.dtype, non_blocking=True)
-        posterior = self.vae.encode(pixels).latent_dist
+        seen, device = self._reader.read(turn), self.vae.device
+        posterior = self.vae.encode(seen.pixels.to(device, self.vae.dtype, non_blocking=True)).latent_dist
         factor: float = self.vae.config.scaling_factor
-        return _sample(posterior.mean.float(), posterior.std.float(), generator) * factor
+        latents = _sample(posterior.mean.float(), posterior.std.float(), generator) * factor
+        return Drawn(latents, seen.sizes.to(device, non_blocking=True))
 
     def check(self) -> None:
         """Raise a `UserError` if a worker process has ended."""

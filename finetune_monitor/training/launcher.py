@@ -66,8 +66,8 @@ def _contradictions(train: TrainConfig) -> Iterator[str]:
         yield _said(PRECISION, precision, "mixed_precision", train.mixed_precision)
     if accumulation not in ("", "1", str(train.gradient_accumulation)):
         yield _said(ACCUMULATION, accumulation, "gradient_accumulation", str(train.gradient_accumulation))
-    if compiler not in ("", "no") and not train.compile:
-        yield _said(COMPILER, compiler, "compile", "false")
+    if compiler not in ("", "no") and train.compile is not True:
+        yield _said(COMPILER, compiler, "compile", str(train.compile).lower())
 
 
 def _said(variable: str, asked: str, key: str, used: str) -> str:

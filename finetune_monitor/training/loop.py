@@ -12,18 +12,18 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from diffusers import DDPMScheduler, StableDiffusionPipeline
+from diffusers import DDPMScheduler, DiffusionPipeline
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm.auto import tqdm
-from transformers import CLIPTokenizer
 
 from finetune_monitor.base import distributed
 from finetune_monitor.base.files import sha256
 from finetune_monitor.base.interrupts import Interrupt
 from finetune_monitor.base.progress import Progress
 from finetune_monitor.models.export import fingerprint
+from finetune_monitor.models.families import Text, tokenizer_of
 from finetune_monitor.models.prediction import target
 from finetune_monitor.monitor.callback import FinetuneMonitor
 from finetune_monitor.record.evaluation import StopReason
@@ -34,7 +34,7 @@ from finetune_monitor.training.data import step_seed
 from finetune_monitor.training.latents import Latents, on_device
 from finetune_monitor.training.optimizers import build
 from finetune_monitor.training.photos import TrainingPhoto
-from finetune_monitor.training.trainable import Trainable
+from finetune_monitor.training.trainable import Trainable, trained_family
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,8 @@ CHECKPOINTS = "checkpoints"
 """The folder of the checkpoints in the run directory."""
 
 ENCODED_AT_ONCE, MOST_CACHED = 16, 1000
-"""Prompts per pass of the text encoder, and the most whose embeddings are kept: 0.24 MB each for SD v1.5."""
+"""Prompts per pass of the text encoders, and the most whose embeddings are kept: 0.24 MB each for SD v1.5, 0.64 MB for
+SDXL."""
 
 LOG_EVERY = 10
 """Steps between two readings of the loss; each reading waits for the device."""
@@ -62,7 +63,7 @@ def make_optimizer(trainable: Trainable, config: TrainConfig) -> Optimizer:
     """The config's optimizer with one parameter group per model; the schedule scales `initial_lr`."""
     groups = []
     for name, model in trainable.models.items():
-        own = config.text_encoder_learning_rate if name == "text_encoder" else None
+        own = config.text_encoder_learning_rate if name != "unet" else None
         rate = own or config.learning_rate
         parameters = [p for p in model.parameters() if p.requires_grad]
         groups.append({"params": parameters, "lr": rate, "initial_lr": rate})
@@ -72,50 +73,70 @@ def make_optimizer(trainable: Trainable, config: TrainConfig) -> Optimizer:
 class Conditioning:
     """Text embeddings of a batch, the subject's prompts first, then the class's.
 
-    They are computed once, or in every step if the text encoder is trained, or if there are more than `MOST_CACHED`.
+    They are computed once, or in every step if a text encoder is trained, or if there are more than `MOST_CACHED`.
 
     Args:
+        encoders: the text encoders, in the order of the family.
         prompts: for each sequence of photos, the prompt of every photo.
-        trained: whether the text encoder is.
+        trained: whether the text encoders are.
     """
 
     def __init__(
         self,
-        pipeline: StableDiffusionPipeline,
-        encoder: nn.Module,
+        pipeline: DiffusionPipeline,
+        encoders: Sequence[nn.Module],
         prompts: Sequence[Sequence[str]],
         trained: bool,
         batch_size: int,
     ):
         texts = list(dict.fromkeys(prompt for each in prompts for prompt in each))
         numbers = {text: number for number, text in enumerate(texts)}
-        self.encoder = encoder
+        self.family = trained_family(pipeline)
+        self.encoders = encoders
         self.batch_size = batch_size
-        known = [pipeline.maybe_convert_prompt(text, pipeline.tokenizer) for text in texts]
-        self.ids = _tokenize(pipeline.tokenizer, known).to(pipeline.unet.device)
+        self.device = pipeline.unet.device
+        self.ids = [_tokenize(pipeline, name, texts).to(self.device) for name in self.family.text_encoders]
         self._numbers = [[numbers[prompt] for prompt in each] for each in prompts]
         self._is_uniform = all(len(set(each)) == 1 for each in prompts) and len(texts) == len(prompts)
         with torch.no_grad():
             self.cached = None if trained or len(texts) > MOST_CACHED else self._encoded_in_parts()
 
-    def __call__(self, shown: Sequence[Sequence[int]]) -> Float[Tensor, "b t d"]:
-        """One row per photo; `shown` has the indices of each sequence's photos."""
+    def __call__(self, shown: Sequence[Sequence[int]], sizes: Float[Tensor, "b 6"]) -> dict[str, Any]:
+        """The UNet's arguments besides latents and timesteps.
+
+        Args:
+            shown: the indices of each sequence's photos.
+            sizes: where their views were cut from.
+        """
+        return self.family.condition(self.text(shown), sizes)
+
+    def text(self, shown: Sequence[Sequence[int]]) -> Text:
+        """One row per photo."""
         if self._is_uniform:  # the gradient of `expand` is the same in every run on a GPU; that of an index is not
-            rows = self.cached if self.cached is not None else self._encode(self.ids)
-            return rows[:, None].expand(-1, self.batch_size, -1, -1).flatten(0, 1)
+            text = self.cached if self.cached is not None else self._encode(self.ids)
+            return text.map(self._each_for_a_batch)
         numbers = [own[index] for own, indices in zip(self._numbers, shown, strict=True) for index in indices]
         if self.cached is not None:
-            return self.cached[on_device(numbers, self.ids.device)]
+            return self._rows(self.cached, numbers)
         used = sorted(set(numbers))
-        rows = self._encode(self.ids[on_device(used, self.ids.device)])
-        return rows[on_device([used.index(number) for number in numbers], self.ids.device)]
+        places = on_device(used, self.device)
+        return self._rows(self._encode([ids[places] for ids in self.ids]), [used.index(number) for number in numbers])
 
-    def _encode(self, ids: Int64[Tensor, "n t"]) -> Float[Tensor, "n t d"]:
-        rows: Tensor = self.encoder(ids)[0]
-        return rows
+    def _each_for_a_batch(self, rows: Tensor) -> Tensor:
+        """Every row as often as a batch has photos."""
+        return rows[:, None].expand(-1, self.batch_size, *rows.shape[1:]).flatten(0, 1)
 
-    def _encoded_in_parts(self) -> Float[Tensor, "n t d"]:
-        return torch.cat([self._encode(part) for part in self.ids.split(ENCODED_AT_ONCE)])
+    def _rows(self, text: Text, numbers: Sequence[int]) -> Text:
+        places = on_device(numbers, self.device)
+        return text.map(lambda rows: rows[places])
+
+    def _encode(self, ids: Sequence[Int64[Tensor, "n t"]]) -> Text:
+        return self.family.encode(self.encoders, ids)
+
+    def _encoded_in_parts(self) -> Text:
+        parts = [self._encode(part) for part in zip(*(ids.split(ENCODED_AT_ONCE) for ids in self.ids), strict=True)]
+        pooled = [part.pooled for part in parts if part.pooled is not None]
+        return Text(torch.cat([part.tokens for part in parts]), torch.cat(pooled) if pooled else None)
 
 
 @dataclass
@@ -231,10 +252,12 @@ class Trainer:
         torch.manual_seed(seed)  # dropout uses the global generator
         generator = torch.Generator(device).manual_seed(seed)
         place = self._place(step, micro)
-        latents = torch.cat([part.draw(place, generator) for part in self.latents])
+        drawn = [part.draw(place, generator) for part in self.latents]
+        latents, sizes = (torch.cat(each) for each in zip(*drawn, strict=True))
         noise = torch.randn(latents.shape, generator=generator, device=device)
         t = objective.random_timesteps(self.noise, len(latents), generator)
-        predicted = self.prepared["unet"](self.noise.add_noise(latents, noise, t), t, self._text(place)).sample
+        given = self.conditioning(self._shown(place), sizes)
+        predicted = self.prepared["unet"](self.noise.add_noise(latents, noise, t), t, **given).sample
         weights = objective.min_snr_weights(self.noise, t, train.snr_gamma) if train.snr_gamma else None
         wanted = target(self.noise, latents, noise, t)
         return objective.denoising_loss(predicted, wanted, weights, train.batch_size, train.prior_loss_weight)
@@ -244,10 +267,10 @@ class Trainer:
         turn = (step - 1) * self.config.train.gradient_accumulation + micro
         return turn * distributed.world_size() + distributed.rank()
 
-    def _text(self, place: int) -> Float[Tensor, "b t d"]:
-        """The text embeddings of a batch, in the order of its latents."""
+    def _shown(self, place: int) -> list[list[int]]:
+        """The indices of a batch's photos, in the order of its latents."""
         size = self.config.train.batch_size
-        return self.conditioning([part.photos.indices(place * size, size) for part in self.latents])
+        return [part.photos.indices(place * size, size) for part in self.latents]
 
     def close(self) -> None:
         """End the processes that read photos."""
@@ -358,9 +381,14 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
-def _tokenize(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Int64[Tensor, "b t"]:
-    """Token ids, padded and truncated to the tokenizer's length, as in Stable Diffusion."""
+def _tokenize(pipeline: Any, text_encoder: str, prompts: Sequence[str]) -> Int64[Tensor, "n t"]:
+    """Token ids for a text encoder, padded and truncated to its tokenizer's length, as in Stable Diffusion."""
+    tokenizer = getattr(pipeline, tokenizer_of(text_encoder))
     ids: Tensor = tokenizer(
-        list(prompts), padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
+        [pipeline.maybe_convert_prompt(prompt, tokenizer) for prompt in prompts],
+        padding="max_length",
+        max_length=tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
     ).input_ids
     return ids

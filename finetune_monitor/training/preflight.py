@@ -1,6 +1,5 @@
 """Check for everything that could make a run fail, before anything slow starts, and report all problems together."""
 
-import json
 import logging
 import math
 import shutil
@@ -24,7 +23,6 @@ from finetune_monitor.metrics import Descriptions, Metric, RunContext
 from finetune_monitor.metrics.reference_faces import shared_reader
 from finetune_monitor.metrics.starred import Starred
 from finetune_monitor.metrics.thresholds import Thresholds, read_thresholds
-from finetune_monitor.models.base_model import BaseModel
 from finetune_monitor.models.export import notice_of
 from finetune_monitor.models.recognizers import EMBEDDED
 from finetune_monitor.monitor.evaluator import check_images_fit
@@ -33,14 +31,14 @@ from finetune_monitor.monitor.stopping import check_rules
 from finetune_monitor.record.columns import stars_of
 from finetune_monitor.record.history import read_run
 from finetune_monitor.record.kept_weights import LAST, WEIGHTS
-from finetune_monitor.record.run_directory import RUN, lock, refuse_links
+from finetune_monitor.record.run_directory import CONFIG, RUN, lock, refuse_links
 from finetune_monitor.record.run_record import check_resume, described_grid
 from finetune_monitor.rendering.schedulers import own_scheduler
 from finetune_monitor.stats.estimate import plain
 from finetune_monitor.training import checkpoints
 from finetune_monitor.training.checkpoints import Checkpoint
-from finetune_monitor.training.compiling import check_compiler
-from finetune_monitor.training.config import Config, DataConfig, MonitorConfig, not_measured
+from finetune_monitor.training.compiling import NOT_ASKED, Compiling, decide
+from finetune_monitor.training.config import Config, DataConfig, MonitorConfig, not_measured, recorded_config
 from finetune_monitor.training.early_warnings import about_captions, about_config
 from finetune_monitor.training.looking import look, show
 from finetune_monitor.training.loop import CHECKPOINTS, identity
@@ -73,6 +71,7 @@ class RunInputs:
     survey: what the model will see of them.
     faces: found and embedded the faces for it; None if none were searched.
     resume_step: the step from which the record resumes; None for a new one.
+    compiling: whether the UNet is compiled.
     """
 
     model: str | Path
@@ -82,6 +81,7 @@ class RunInputs:
     resume_step: int | None
     survey: Survey | None = None
     faces: "FaceReader | None" = None
+    compiling: Compiling = NOT_ASKED
 
 
 @dataclass
@@ -115,7 +115,7 @@ def find_inputs(config: Config, device: torch.device, held: ExitStack, problems:
     chosen = attempt(lambda: choose_photos(config.data))
     if chosen and distributed.is_main():
         _say_passed_over(config.data)
-    model = attempt(lambda: _find_model(config.base_model))
+    model = attempt(lambda: _find_model(config))
     problems += config.base_model.find_parts()
     checkpoint = attempt(lambda: checkpoints.find(config.output_dir / CHECKPOINTS, config.train.resume))
     run = _context(config, chosen, device)
@@ -131,19 +131,21 @@ def find_inputs(config: Config, device: torch.device, held: ExitStack, problems:
     if checkpoint is not None and seen is not None:
         attempt(partial(checkpoints.check_identity, checkpoint, identity(config, photos)))
     resume_step = attempt(lambda: _resume_step(config, checkpoint, metrics))
+    compiling = attempt(lambda: _compiling(config, device, checkpoint))
     everyones = dict.fromkeys(problem for found in distributed.gather(attempt.problems) for problem in found)
     all_problems(list(everyones), "the run cannot start:")
     assert model is not None
     assert seen is not None
+    assert compiling is not None
     if distributed.is_main():
         show(config.output_dir, seen.survey)
         for warning in (*about_captions(config, photos), *about_config(config)):
             logger.warning(warning)
-    return RunInputs(model, photos, metrics, checkpoint, resume_step, seen.survey, reader)
+    return RunInputs(model, photos, metrics, checkpoint, resume_step, seen.survey, reader, compiling)
 
 
 def _check_choices(config: Config, metrics: list[Metric], device: torch.device, attempt: Attempts) -> None:
-    """Check what needs no model: sampler, rules, sinks, the grid's memory, optimizer, and compiler.
+    """Check what needs no model: sampler, rules, sinks, the grid's memory, and optimizer.
 
     Args:
         metrics: empty if there are none to check the rules against.
@@ -157,8 +159,18 @@ def _check_choices(config: Config, metrics: list[Metric], device: torch.device, 
             attempt(partial(kind.check_options, options_in(config.monitor.sinks.chosen[name])))
     attempt(lambda: check_images_fit(len(config.prompt_grid.cells), (config.data.resolution, config.data.resolution)))
     attempt(lambda: check_optimizer(config.train.optimizer, device))
-    if config.train.compile:
-        attempt(lambda: check_compiler(device))
+
+
+def _compiling(config: Config, device: torch.device, checkpoint: Checkpoint | None) -> Compiling:
+    """Whether to compile; a resumed run continues as it was begun.
+
+    Raises:
+        UserError: `train.compile` is true, and something is missing.
+    """
+    recorded = config.output_dir / CONFIG
+    begun = recorded_config(recorded)[0].train.compile if checkpoint is not None and recorded.exists() else None
+    steps = config.train.max_steps - (checkpoint.step if checkpoint is not None else 0)
+    return decide(config.train.compile, device, steps, begun if isinstance(begun, bool) else None)
 
 
 def _say_collisions() -> None:
@@ -271,20 +283,22 @@ def _take(output_dir: Path) -> IO[str]:
         raise UserError(f"{output_dir}: cannot write to it ({error.strerror}); choose another output_dir") from error
 
 
-def _find_model(base: BaseModel) -> str | Path:
+def _find_model(config: Config) -> str | Path:
+    base, method = config.base_model, config.train.method
     found = base.find()
+    family = base.family(found)
+    if method not in family.methods:
+        raise UserError(
+            f"train.method: found {method}, but {family.name} can only be trained with {' or '.join(family.methods)}: "
+            f"set train.method={family.methods[0]}"
+        )
     if isinstance(found, Path) and found.is_dir():
-        kind = json.loads((found / "model_index.json").read_text()).get("_class_name")
-        if kind != "StableDiffusionPipeline":
-            raise UserError(
-                f"{base.name}: found a {kind}, expected a StableDiffusionPipeline (Stable Diffusion 1.x or 2.x)"
-            )
         notice_of(found)  # every export reads it, so damage is reported before training
     return found
 
 
 def _check_sampler(config: Config) -> None:
-    """Check that the sampler exists and works with Stable Diffusion."""
+    """Check that the sampler exists and works with models that predict noise."""
     try:
         own_scheduler(DDPMScheduler(), str(config.monitor.grid.sampler), config.monitor.grid.karras)
     except ValueError as error:

@@ -9,20 +9,18 @@ from multiprocessing.process import BaseProcess
 from threading import Thread
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.training.data import Batches
+from finetune_monitor.training.data import Batches, Seen
 
 PATIENCE = 5.0
 """Seconds that processes have to end by themselves."""
 
 
 class PhotoReader:
-    """Batches of pixels by turn.
+    """Batches of views by turn.
 
     Args:
         workers: processes that read ahead; with 0, photos are read when they are asked for.
@@ -31,12 +29,12 @@ class PhotoReader:
 
     def __init__(self, batches: Batches, workers: int, pinned: bool):
         self._batches, self._workers, self._pinned = batches, workers, pinned
-        self._found: Iterator[Tensor | UserError] = iter(())
+        self._found: Iterator[Seen | UserError] = iter(())
         self._processes: list[BaseProcess] = []
         self._next: int | None = None
 
-    def read(self, turn: int) -> Float[Tensor, "b 3 r r"]:
-        """The pixels of a turn; this process's next turn is read ahead.
+    def read(self, turn: int) -> Seen:
+        """The views of a turn; this process's next turn is read ahead.
 
         Raises:
             UserError: a photo can no longer be read, or shared memory is full.
@@ -92,7 +90,7 @@ class PhotoReader:
         self._processes = [process for process in multiprocessing.active_children() if process not in before]
 
 
-def _started_deaf(loader: DataLoader[Tensor | UserError]) -> Iterator[Tensor | UserError]:
+def _started_deaf(loader: DataLoader[Seen | UserError]) -> Iterator[Seen | UserError]:
     """Start processes that ignore Ctrl-C and SIGTERM: the current step still needs their photos."""
     resource_tracker.ensure_running()  # starting it would lift the mask that the processes inherit
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})

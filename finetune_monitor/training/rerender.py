@@ -2,9 +2,11 @@
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import numpy as np
@@ -29,7 +31,7 @@ from finetune_monitor.rendering.isolation import isolated
 from finetune_monitor.rendering.renderer import Renderer
 from finetune_monitor.training.compiling import compile_in_place
 from finetune_monitor.training.config import Config, TrainConfig, recorded_config
-from finetune_monitor.training.trainable import PRECISIONS, load_pipeline, lower_precision
+from finetune_monitor.training.trainable import PRECISIONS, load_pipeline, lower_precision, trained_family
 
 BASE = "the base model"
 
@@ -194,30 +196,32 @@ def _open_trained(config: Config, folder: Path | None) -> _Opened:
         base = BaseModel(str(folder))  # a complete pipeline, with the parts that it was trained with
     pipeline = load_pipeline(base.find(), base).to(PartialState().device)
     notes: tuple[str, ...] = ()
-    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+    family = trained_family(pipeline)
+    for part in family.networks(pipeline).values():
         part.requires_grad_(False)
     if folder is not None and _is_lora(folder):
         _load_lora(pipeline, folder)
         notes = _unfold_scale(pipeline, config.train)
     lower_precision(pipeline, config.train)
-    if config.train.compile:
+    if config.train.compile is True:
         compile_in_place(pipeline.unet)
     dtype = PRECISIONS[config.train.mixed_precision]
     if dtype is not None:
-        trained = (pipeline.unet, pipeline.text_encoder) if config.train.text_encoder else (pipeline.unet,)
-        for part in trained:
+        for name in ("unet", *(family.text_encoders if config.train.text_encoder else ())):
+            part = getattr(pipeline, name)
             part.forward = convert_outputs_to_fp32(torch.autocast(pipeline.device.type, dtype)(part.forward))
     return _Opened(pipeline, dtype, notes)
 
 
-def _unfold_scale(pipeline: diffusers.StableDiffusionPipeline, train: TrainConfig) -> tuple[str, ...]:
+def _unfold_scale(pipeline: diffusers.DiffusionPipeline, train: TrainConfig) -> tuple[str, ...]:
     """Remove alpha / rank from the exported LoRA layers; a note says if that rounds, visible in half precision."""
     scale = (train.lora_alpha or train.rank) / train.rank
-    for part in (pipeline.unet, pipeline.text_encoder):
-        for layer in part.modules():
-            for adapter in getattr(layer, "lora_B", {}):
-                layer.lora_B[adapter].weight.data /= scale
-                layer.scaling[adapter] *= scale
+    networks = trained_family(pipeline).networks(pipeline).values()
+    layers: Iterator[Any] = chain.from_iterable(part.modules() for part in networks)
+    for layer in layers:
+        for adapter in getattr(layer, "lora_B", {}):
+            layer.lora_B[adapter].weight.data /= scale
+            layer.scaling[adapter] *= scale
     if math.frexp(scale)[0] == 0.5:  # a power of two
         return ()
     return (f"the exported weights are multiplied by lora_alpha / rank = {scale:g}, which rounds their last digits",)

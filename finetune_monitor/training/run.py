@@ -6,8 +6,9 @@ from contextlib import AbstractContextManager, ExitStack
 from itertools import chain
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
-from diffusers import DDPMScheduler, StableDiffusionPipeline
+from diffusers import DDPMScheduler, DiffusionPipeline
 
 from finetune_monitor.base import distributed
 from finetune_monitor.base.files import write_atomic
@@ -20,13 +21,14 @@ from finetune_monitor.monitor.callback import FinetuneMonitor
 from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.kept_weights import LAST
 from finetune_monitor.record.run_directory import CONFIG
+from finetune_monitor.rendering.pipelines import image_size
 from finetune_monitor.sinks import accelerate as trackers
 from finetune_monitor.training import checkpoints
 from finetune_monitor.training.class_images import class_images
 from finetune_monitor.training.compiling import compile_in_place
 from finetune_monitor.training.config import Config, as_begun, recorded_config
 from finetune_monitor.training.data import Photos, Views
-from finetune_monitor.training.early_warnings import about_class_images, about_floor
+from finetune_monitor.training.early_warnings import about_class_images, about_floor, about_resolution
 from finetune_monitor.training.latents import Latents, open_latents
 from finetune_monitor.training.launcher import make_accelerator
 from finetune_monitor.training.loop import CHECKPOINTS, Conditioning, Trainer, identity, make_optimizer
@@ -42,6 +44,7 @@ from finetune_monitor.training.trainable import (
     load_pipeline,
     lower_precision,
     make_trainable,
+    trained_family,
 )
 
 logger = logging.getLogger(__name__)
@@ -60,17 +63,20 @@ def run(config: Config) -> int:
         accelerator, problems = make_accelerator(config.train)
         config = _as_begun(config)
         inputs = find_inputs(config, accelerator.device, held, problems)
+        config = config.compiled(inputs.compiling.is_on)
         _log_changes(config)
         step = inputs.checkpoint.step if inputs.checkpoint is not None else 0
         _say(before_loading(config, len(inputs.photos), accelerator.device, step))
-        pipeline = load_pipeline(inputs.model, config.base_model).to(accelerator.device)
-        others = _class_images(config, pipeline, interrupt)
+        pipeline = load_pipeline(inputs.model, config.base_model)
+        _warn(lambda: about_resolution(config, image_size(pipeline)))
+        others = _class_images(config, accelerator.device, pipeline, interrupt)
         if interrupt.asked():
             return interrupt.exit_status
         _warn(lambda: about_class_images(inputs.survey, inputs.faces, others) if inputs.survey else ())
         trainer = make_trainer(config, accelerator, pipeline, inputs, others)
         held.callback(trainer.close)
-        _say([before_training(config, *_sizes(pipeline, trainer.trainable))])
+        encoders = len(trained_family(pipeline).text_encoders)
+        _say(before_training(config, *_sizes(pipeline, trainer.trainable), inputs.compiling, encoders))
         if interrupt.asked():
             return interrupt.exit_status
         monitor = make_monitor(config, accelerator, pipeline, trainer, inputs, interrupt)
@@ -87,7 +93,7 @@ def run(config: Config) -> int:
 def make_trainer(
     config: Config,
     accelerator: Accelerator,
-    pipeline: StableDiffusionPipeline,
+    pipeline: DiffusionPipeline,
     inputs: RunInputs,
     others: list[Path],
 ) -> Trainer:
@@ -103,9 +109,11 @@ def make_trainer(
     prompts = [[photo.prompt for photo in each] for each in photos.values()]
     for warning in cut_prompts(pipeline, chain.from_iterable(prompts)) if distributed.is_main() else ():
         logger.warning(warning)
+    pipeline.vae.to(accelerator.device)
     latents = _open_latents(config, pipeline, photos)
     trainable = make_trainable(pipeline, train, config.seed)
     lower_precision(pipeline, train)
+    pipeline.to(accelerator.device)  # not before: in half precision, it takes half the device's memory
     check_space(config, *_sizes(pipeline, trainable))
     trainable.ema = average(trainable, train.ema_decay)
     optimizer = make_optimizer(trainable, train)
@@ -113,10 +121,10 @@ def make_trainer(
         checkpoints.restore(checkpoint, trainable, optimizer)
         if accelerator.scaler is not None and checkpoint.scaler:
             accelerator.scaler.load_state_dict(dict(checkpoint.scaler))
-    if train.compile:
+    if train.compile is True:
         compile_in_place(pipeline.unet)
     prepared = {name: accelerator.prepare(model.train()) for name, model in trainable.models.items()}
-    encoder = prepared.get("text_encoder", pipeline.text_encoder)
+    encoders = [prepared.get(name, getattr(pipeline, name)) for name in trained_family(pipeline).text_encoders]
     return Trainer(
         config,
         accelerator,
@@ -124,23 +132,27 @@ def make_trainer(
         prepared,
         accelerator.prepare(optimizer),
         DDPMScheduler.from_config(pipeline.scheduler.config),
-        Conditioning(pipeline, encoder, prompts, "text_encoder" in prepared, train.batch_size),
+        Conditioning(pipeline, encoders, prompts, train.text_encoder, train.batch_size),
         latents,
         identity(config, inputs.photos),
         step=checkpoint.step if checkpoint is not None else 0,
     )
 
 
-def _class_images(config: Config, pipeline: StableDiffusionPipeline, interrupt: Interrupt) -> list[Path]:
+def _class_images(
+    config: Config, device: torch.device, pipeline: DiffusionPipeline, interrupt: Interrupt
+) -> list[Path]:
     """The class images, generated now if they are missing; none without prior preservation, or after a signal."""
     if not config.prior_preservation:
         return []
     precision = PRECISIONS[config.train.mixed_precision]
-    return class_images(pipeline, config.data, config.prompt_grid, precision, lambda: interrupt.number is not None)
+    return class_images(
+        pipeline, config.data, config.prompt_grid, precision, lambda: interrupt.number is not None, device
+    )
 
 
 def _open_latents(
-    config: Config, pipeline: StableDiffusionPipeline, photos: Mapping[str, Sequence[TrainingPhoto]]
+    config: Config, pipeline: DiffusionPipeline, photos: Mapping[str, Sequence[TrainingPhoto]]
 ) -> list[Latents]:
     """Latents of the subject and, with prior preservation, of the class, each in its own order."""
     data, train = config.data, config.train
@@ -160,7 +172,7 @@ def _sequence(photos: Sequence[TrainingPhoto], views: Views, seed: int) -> Photo
 def make_monitor(
     config: Config,
     accelerator: Accelerator,
-    pipeline: StableDiffusionPipeline,
+    pipeline: DiffusionPipeline,
     trainer: Trainer,
     inputs: RunInputs,
     interrupt: Interrupt,
@@ -239,17 +251,17 @@ def _log_changes(config: Config) -> None:
             logger.warning("%s: was %s, continuing with %s", key, before.get(key), now.get(key))
 
 
-def _sizes(pipeline: StableDiffusionPipeline, trainable: Trainable) -> tuple[int, int]:
+def _sizes(pipeline: DiffusionPipeline, trainable: Trainable) -> tuple[int, int]:
     """The numbers of parameters with and without gradients."""
     trained = sum(parameter.numel() for parameter in trainable.parameters.values())
-    parts = (pipeline.unet, pipeline.vae, pipeline.text_encoder)
+    parts = trained_family(pipeline).networks(pipeline).values()
     return trained, sum(parameter.numel() for part in parts for parameter in part.parameters()) - trained
 
 
 def _finish(
     config: Config,
     trainer: Trainer,
-    pipeline: StableDiffusionPipeline,
+    pipeline: DiffusionPipeline,
     monitor: FinetuneMonitor | None,
     reason: StopReason | str,
 ) -> None:

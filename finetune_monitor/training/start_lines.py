@@ -11,10 +11,13 @@ from finetune_monitor.base.text import counted, visible
 from finetune_monitor.base.versions import device_name
 from finetune_monitor.record.grid import PromptGrid, sampling_in_words
 from finetune_monitor.sinks.console import page_of, tensorboard_command
+from finetune_monitor.training.compiling import Compiling
 from finetune_monitor.training.config import Config
 
 WIDTH = 11
 """Characters of a line before its text."""
+
+ENCODERS = {1: " and the text encoder", 2: " and both text encoders"}
 
 PRECISIONS = {"no": "fp32", "fp16": "fp16", "bf16": "bf16"}
 
@@ -38,20 +41,25 @@ def before_loading(config: Config, photos: int, device: torch.device, step: int)
         yield _line(label, place)
 
 
-def before_training(config: Config, trained: int, frozen: int) -> str:
-    """The line on what is trained, and for how long.
+def before_training(
+    config: Config, trained: int, frozen: int, compiling: Compiling, encoders: int = 1
+) -> Iterator[str]:
+    """The lines on what is trained, and for how long, and on whether it is compiled, if that was left to us.
 
     Args:
         trained: the number of parameters with gradients.
         frozen: the number of the others.
+        encoders: the number of text encoders that the model has.
     """
     train = config.train
-    parts = "the UNet and the text encoder" if train.text_encoder else "the UNet"
+    parts = "the UNet" + (ENCODERS[encoders] if train.text_encoder else "")
     kind = f"LoRA of rank {train.rank} for {parts}" if train.method == "lora" else f"all weights of {parts}"
     images = train.batch_size * train.gradient_accumulation * distributed.world_size()
     steps = f"{train.max_steps:,} steps of {counted(images, 'photo')}"
     evaluations = f", evaluated every {config.monitor.every:,}" if config.monitor.enabled else ", without evaluations"
-    return _line("training:", f"{kind}: {trained:,} of {trained + frozen:,} parameters; {steps}{evaluations}")
+    yield _line("training:", f"{kind}: {trained:,} of {trained + frozen:,} parameters; {steps}{evaluations}")
+    if compiling.why:
+        yield _line("compiled:", f"{'yes' if compiling.is_on else 'no'}: {compiling.why}")
 
 
 def _images(grid: PromptGrid) -> str:

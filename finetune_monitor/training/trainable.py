@@ -1,13 +1,14 @@
-"""Load Stable Diffusion, choose what to train (LoRA layers or everything), and keep a moving average of it."""
+"""Load a base model, choose what to train (LoRA layers or everything), and keep a moving average of it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 from diffusers.training_utils import EMAModel
 from diffusers.utils import logging as diffusers_logging
 from peft import LoraConfig
@@ -17,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.progress import is_live
 from finetune_monitor.models.base_model import BaseModel
+from finetune_monitor.models.families import Family, family_of
 from finetune_monitor.training.config import TrainConfig
 
 UNET_LAYERS = {
@@ -28,8 +30,8 @@ TEXT_LAYERS = ["q_proj", "k_proj", "v_proj", "out_proj"]
 PRECISIONS = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def load_pipeline(found: str | Path, base: BaseModel) -> StableDiffusionPipeline:
-    """Stable Diffusion in fp32, without the safety checker, which turns class images black.
+def load_pipeline(found: str | Path, base: BaseModel) -> DiffusionPipeline:
+    """The pipeline in fp32, without a safety checker, which turns class images black.
 
     UNet and VAE are in channels_last, which spares convolutions on tensor cores a conversion; LoRA layers are added
     afterwards and stay contiguous, as in files.
@@ -39,23 +41,36 @@ def load_pipeline(found: str | Path, base: BaseModel) -> StableDiffusionPipeline
         base: what the config says of it; its name is recorded regardless of the cache's path.
 
     Raises:
-        UserError: the model is not a Stable Diffusion 1.x or 2.x that predicts noise or velocity, or its parts do not
-            fit each other.
+        UserError: the model belongs to no family, or does not predict noise or velocity, or its parts do not fit each
+            other.
     """
     if not is_live():
         _hide_loading()
-    pipeline: StableDiffusionPipeline = base.open(found)
+    pipeline: DiffusionPipeline = base.open(found)
     channels, kind = pipeline.unet.config.in_channels, pipeline.scheduler.config.prediction_type
     if channels != 4 or kind not in ("epsilon", "v_prediction"):
         raise UserError(
             f"{base.name}: found a UNet with {channels} input channels that predicts {kind}, expected a text-to-image "
             "model with 4 that predicts epsilon or v_prediction; inpainting models cannot be trained here"
         )
+    if pipeline.vae.config.get("latents_mean") is not None:
+        raise UserError(
+            f"{base.name}: found latents that are normalized per channel, as in Playground v2.5, expected one scaling "
+            "factor; use another base model"
+        )
     pipeline.register_to_config(_name_or_path=base.name)
     for part in (pipeline.unet, pipeline.vae):
         part.to(memory_format=torch.channels_last)
-    pipeline.text_encoder.to(torch.float32)  # transformers keeps the file's precision; diffusers does not
+    for name in trained_family(pipeline).text_encoders:
+        getattr(pipeline, name).to(torch.float32)  # transformers keeps the file's precision; diffusers does not
     return pipeline
+
+
+def trained_family(pipeline: DiffusionPipeline) -> Family:
+    """The family of a pipeline that `load_pipeline` has loaded."""
+    family = family_of(pipeline)
+    assert family is not None
+    return family
 
 
 def _hide_loading() -> None:
@@ -68,7 +83,7 @@ def _hide_loading() -> None:
 class Trainable:
     """The models being trained and their parameters.
 
-    `models` are those with gradients, by name in the pipeline: the UNet, and the text encoder if configured.
+    `models` are those with gradients, by name in the pipeline: the UNet, and the text encoders if configured.
     """
 
     models: dict[str, nn.Module]
@@ -97,25 +112,26 @@ class Trainable:
             self.ema.restore(parameters)
 
 
-def make_trainable(pipeline: StableDiffusionPipeline, config: TrainConfig, seed: int) -> Trainable:
+def make_trainable(pipeline: DiffusionPipeline, config: TrainConfig, seed: int) -> Trainable:
     """Freeze the pipeline except for what `config.method` trains; LoRA's A matrices are initialized from `seed`."""
-    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+    family = trained_family(pipeline)
+    networks = family.networks(pipeline)
+    for part in networks.values():
         part.requires_grad_(False)
-    models: dict[str, nn.Module] = {"unet": pipeline.unet}
-    if config.text_encoder:
-        models["text_encoder"] = pipeline.text_encoder
+    names = ("unet", *(family.text_encoders if config.text_encoder else ()))
+    models = {name: networks[name] for name in names}
     if config.method == "lora":
         torch.manual_seed(seed)
-        _add_lora(models, config)
+        _add_lora(models, config, family)
     else:
         for model in models.values():
             model.requires_grad_(True)
     if config.gradient_checkpointing:
-        _checkpoint_gradients(pipeline, config)
+        _checkpoint_gradients(models)
     return Trainable(models)
 
 
-def _add_lora(models: dict[str, nn.Module], config: TrainConfig) -> None:
+def _add_lora(models: dict[str, nn.Module], config: TrainConfig, family: Family) -> None:
     layers = [layer for kind in config.lora_layers for layer in UNET_LAYERS[kind]]
     for name, model in models.items():
         model.add_adapter(  # type: ignore[operator]
@@ -125,24 +141,31 @@ def _add_lora(models: dict[str, nn.Module], config: TrainConfig) -> None:
                 lora_dropout=config.lora_dropout,
                 init_lora_weights="gaussian",
                 target_modules=layers if name == "unet" else TEXT_LAYERS,
+                layers_to_transform=_read_layers(model, family.unread.get(name)),
             )
         )
 
 
-def _checkpoint_gradients(pipeline: StableDiffusionPipeline, config: TrainConfig) -> None:
-    pipeline.unet.enable_gradient_checkpointing()
-    if config.text_encoder:
-        encoder = pipeline.text_encoder  # transformers 5 renamed this method
-        getattr(encoder, "activation_checkpointing_enable", encoder.gradient_checkpointing_enable)()
+def _read_layers(encoder: Any, unread: int | None) -> list[int] | None:
+    """The layers of a text encoder that the UNet sees; None for all of them."""
+    return list(range(encoder.config.num_hidden_layers - unread)) if unread else None
 
 
-def lower_precision(pipeline: StableDiffusionPipeline, config: TrainConfig) -> None:
+def _checkpoint_gradients(models: dict[str, Any]) -> None:
+    for name, model in models.items():
+        if name == "unet":
+            model.enable_gradient_checkpointing()
+        else:  # transformers 5 renamed this method
+            getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+
+
+def lower_precision(pipeline: DiffusionPipeline, config: TrainConfig) -> None:
     """Keep the weights below the LoRA layers in half precision; everything trained or exported stays in fp32."""
     dtype = PRECISIONS[config.mixed_precision]
     if dtype is None or config.method != "lora":
         return
-    for part in (pipeline.unet, pipeline.text_encoder):
-        for parameter in part.parameters():
+    for name, part in trained_family(pipeline).networks(pipeline).items():
+        for parameter in part.parameters() if name != "vae" else ():
             if not parameter.requires_grad:
                 parameter.data = parameter.data.to(dtype)
 

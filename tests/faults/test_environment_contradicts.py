@@ -29,7 +29,7 @@ CONTRADICTIONS = {
     "accumulation": ({ACCUMULATION: "4"}, {"gradient_accumulation": 2}, "train.gradient_accumulation=2"),
     "accumulation in the launcher alone": ({ACCUMULATION: "4"}, {}, "train.gradient_accumulation=1"),
     "accumulation that is no number": ({ACCUMULATION: "many"}, {}, "train.gradient_accumulation=1"),
-    "compiler": ({COMPILER: "INDUCTOR"}, {}, "train.compile=false"),
+    "compiler": ({COMPILER: "INDUCTOR"}, {}, "train.compile=auto"),
 }
 
 

@@ -109,7 +109,9 @@ def test_the_pareto_front_is_found_in_linear_work():
         if not any(other != own and other[0] >= own[0] and other[1] >= own[1] for other in points.values())
     }
     assert front == expected
-    assert set(pareto._best_of_both(points, columns, ("a", "b"))) == {step for step in points if points[step] in front}
+    assert set(pareto._best_of_both(points, columns, ("a", "b"), ())) == {
+        step for step in points if points[step] in front
+    }
 
 
 def test_lists_of_steps_are_cut():

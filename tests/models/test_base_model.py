@@ -120,7 +120,9 @@ def test_stable_diffusion_1_needs_no_settings_and_2_asks_for_them(tmp_path, weig
 def test_unknown_sizes_and_settings_are_named(file, tmp_path):
     with pytest.raises(UserError, match=r"takes text embeddings with 16 numbers.*as `layout`"):
         check_single_file(file, None)
-    with pytest.raises(UserError, match=r"layout: .*lacks model_index\.json.* expected sd1, sd2, sd2-v, or a folder"):
+    with pytest.raises(
+        UserError, match=r"layout: .*lacks model_index\.json.* expected sd1, sd2, sd2-v, sdxl, or a folder"
+    ):
         check_single_file(file, str(tmp_path))
     with pytest.raises(UserError, match=r"its weights do not fit the settings of .*sd1"):
         opened(BaseModel(str(file), layout="sd1"))
@@ -131,8 +133,9 @@ def test_unknown_sizes_and_settings_are_named(file, tmp_path):
 FIRST = "model.diffusion_model.input_blocks.0.0.weight"
 
 OTHERS = {
-    "SDXL": {"conditioner.embedders.1.model.ln_final.bias": 8, FIRST: (8, 4, 3, 3)},
     "the refiner of SDXL": {"conditioner.embedders.0.model.ln_final.bias": 8, FIRST: (8, 4, 3, 3)},
+    "Playground v2.5": {"conditioner.embedders.1.model.ln_final.bias": 8, "edm_mean": 4},
+    "CosXL": {"conditioner.embedders.1.model.ln_final.bias": 8, "edm_vpred.sigma_max": 1},
     "Flux": {"model.diffusion_model.double_blocks.0.img_attn.norm.key_norm.scale": 8},
     "Stable Diffusion 3": {"model.diffusion_model.joint_blocks.0.context_block.attn.qkv.bias": 8},
     "an inpainting model": {FIRST: (8, 9, 3, 3)},
@@ -153,7 +156,10 @@ def test_what_is_no_stable_diffusion_is_refused_by_name(tmp_path, kind, ending):
     content = {name: torch.zeros(shape) for name, shape in OTHERS[kind].items()}
     path = tmp_path / f"model.{ending}"
     save_file(content, path) if ending == "safetensors" else torch.save(content, path)
-    with pytest.raises(UserError, match=rf"model\.{ending}: found {kind}.*expected Stable Diffusion 1\.x or 2\.x"):
+    with pytest.raises(
+        UserError,
+        match=rf"model\.{ending}: found {kind}.*expected Stable Diffusion 1\.x or 2\.x, or SDXL, as one file",
+    ):
         BaseModel(str(path)).find()
 
 

@@ -27,6 +27,7 @@ from finetune_monitor.monitor.budget import Budget
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.history import read_run
+from finetune_monitor.record.png import PngEncoder
 from finetune_monitor.record.training_log import read_training
 from support import tiny
 
@@ -87,6 +88,24 @@ def test_scores_in_the_record_are_those_of_the_recorded_images(pipeline, run_fol
     for image in read_run(run_folder).evaluations[0].images:
         seen = np.asarray(Image.open(run_folder / image.file)).mean()
         assert image.scores["brightness"] == pytest.approx(seen)
+
+
+def test_each_image_is_encoded_as_soon_as_its_batch_is_rendered(pipeline, run_folder, monkeypatch):
+    monitor = make(pipeline, run_folder)
+    monitor._renderer.batches.size = 1
+    happened = []
+    begin, render = PngEncoder.begin, monitor._renderer._denoise
+    monkeypatch.setattr(
+        PngEncoder,
+        "begin",
+        lambda *given: happened.extend((given[1], cell.index) for cell in given[2]) or begin(*given),
+    )
+    monkeypatch.setattr(monitor._renderer, "_denoise", lambda *given: happened.append("render") or render(*given))
+    monitor.evaluate(2)
+    each = [what for index in range(len(GRID.cells)) for what in ("render", (2, index))]
+    assert happened[: len(each)] == each
+    for cell in monitor.close().evaluations[-1].images:
+        assert Image.open(run_folder / cell.file).text["finetune_monitor.step"] == "2"
 
 
 def test_a_metric_that_fails_is_missing_and_training_goes_on(pipeline, run_folder, caplog):
@@ -420,7 +439,7 @@ def test_what_monitoring_will_cost_is_said_in_words(pipeline, run_folder, monkey
 @pytest.mark.slow
 def test_a_grid_larger_than_memory_is_refused(pipeline, run_folder):
     grid = PromptGrid(["a"], range(400_000), size=(512, 512))
-    with pytest.raises(UserError, match=r"400000 images of 512 x 512 pixels need about 1171.9 GiB"):
+    with pytest.raises(UserError, match=r"400000 images of 512 x 512 pixels need about 1464.8 GiB"):
         make(pipeline, run_folder, grid=grid)
 
 

@@ -1,11 +1,13 @@
 """The Pareto front: the steps that nothing beats in both scores, and those that may still join them."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_monitor.record.columns import ScoreColumn
-from finetune_monitor.record.evaluation import Evaluation
+from finetune_monitor.record.evaluation import Decision, Evaluation
 from finetune_monitor.record.pareto import pareto_columns, pareto_contenders, pareto_front
 from finetune_monitor.stats.estimate import MISSING, Estimate
 
@@ -78,3 +80,12 @@ def test_what_is_on_it_was_kept_all_along(pairs):
         kept = (kept | {last}) & set(pareto_contenders(known, COLUMNS, "face"))
         front = pareto_front(known, COLUMNS, "face")
         assert set(front.steps if front else ()) <= kept
+
+
+def test_steps_that_a_guard_has_rejected_are_not_on_the_front():
+    found = history([(0.1, 0.1), (0.5, 0.4), (0.9, 0.9), (0.8, 0.8)])
+    ended = replace(found[-1], decision=Decision(True, "guard", rejected_from=2))
+    assert pareto_front(found, COLUMNS, "face").steps == (3,)
+    front = pareto_front([*found[:-1], ended], COLUMNS, "face")
+    assert front.steps == (1,)
+    assert set(front.points) == {0, 1, 2, 3}

@@ -253,6 +253,15 @@ def test_side_by_side_opens_on_the_base_model_and_the_best_step(chromium, page_o
         assert [page.input_value(f"#{side}-step") for side in "ab"] == ["0", "100"], "nothing is better than the base"
 
 
+def test_the_best_of_comparable_runs_opens(chromium, tmp_path):
+    runs = [write_run(tmp_path / name, {0: 0.1, 50: score}) for name, score in {"one": 0.3, "two": 0.6}.items()]
+    runs.append(write_run(tmp_path / "other", {0: 0.1, 50: 0.9}, OWN_SEEDS))
+    for place, (name, shown) in enumerate({"two": runs[:2], "one": [runs[0], runs[2]]}.items()):
+        write_page(tmp_path / f"page-{place}", shown)
+        with opened(chromium, tmp_path / f"page-{place}") as page:
+            assert page.evaluate("chosenRun().name") == name
+
+
 def test_scores_of_entire_evaluations_are_not_listed_as_missing_from_each_image(chromium, page_of_ana):
     remove = """() => {
       const [id, { version, content }] = [...page.images][0];

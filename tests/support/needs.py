@@ -2,11 +2,8 @@
 
 import os
 import subprocess
-from collections import Counter
-from collections.abc import Iterable
 from importlib import metadata
 from importlib.util import find_spec
-from typing import Any
 
 import pytest
 import torch
@@ -48,9 +45,3 @@ def shared(name: str) -> pytest.MarkDecorator:
     """For tests that read the file or folder `name` of ../shared/data."""
     reason = "needs ../shared/data beside the checkout, which is not part of the repository"
     return pytest.mark.skipif(not (SHARED / name).exists(), reason=reason)
-
-
-def skipped(reports: Iterable[Any]) -> list[str]:
-    """A line for each reason why tests were skipped, the most frequent first."""
-    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in reports)
-    return [f"{count} skipped: {reason}" for reason, count in reasons.most_common()]

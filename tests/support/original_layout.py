@@ -1,17 +1,20 @@
-"""Pipelines under the names of the original Stable Diffusion, as `.safetensors` and `.ckpt` files have them."""
+"""Pipelines under the names of the original Stable Diffusion and SDXL, as in `.safetensors` and `.ckpt` files."""
 
 import re
 from collections.abc import Iterable, Mapping
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 
 UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer.text_model."
+XL_TEXT, XL_TEXT_2 = "conditioner.embedders.0.transformer.text_model.", "conditioner.embedders.1.model."
 
 OUTER = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
     "conv_in": "input_blocks.0.0",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
@@ -41,12 +44,15 @@ VAE_NAMES = {
 }
 
 
-def original(pipeline: StableDiffusionPipeline) -> dict[str, Tensor]:
-    """All weights of Stable Diffusion 1.x in the original layout."""
+def original(pipeline: DiffusionPipeline) -> dict[str, Tensor]:
+    """All weights of Stable Diffusion 1.x, or of SDXL, in the original layout."""
+    second = getattr(pipeline, "text_encoder_2", None)
+    text = TEXT if second is None else XL_TEXT
     return {
         **unet_weights(pipeline.unet),
         **{VAE + name: value for name, value in vae_weights(pipeline.vae).items()},
-        **{TEXT + name.removeprefix("text_model."): value for name, value in stored(pipeline.text_encoder)},
+        **{text + name.removeprefix("text_model."): value for name, value in stored(pipeline.text_encoder)},
+        **({} if second is None else open_clip_weights(second, XL_TEXT_2)),
     }
 
 
@@ -102,8 +108,8 @@ def _replaced(name: str, names: Mapping[str, str]) -> str:
     return name
 
 
-def open_clip_weights(encoder: torch.nn.Module) -> dict[str, Tensor]:
-    """A text encoder of Stable Diffusion 2.x, which has open_clip's names."""
+def open_clip_weights(encoder: torch.nn.Module, prefix: str = "cond_stage_model.model.") -> dict[str, Tensor]:
+    """A text encoder of Stable Diffusion 2.x, or the second one of SDXL, which have open_clip's names."""
     state = {name.removeprefix("text_model."): value for name, value in stored(encoder)}
     names = {"embeddings.token_embedding.weight": "token_embedding.weight"}
     names |= {"embeddings.position_embedding.weight": "positional_embedding"}
@@ -116,7 +122,9 @@ def open_clip_weights(encoder: torch.nn.Module) -> dict[str, Tensor]:
             found[f"{new}attn.in_proj_{end}"] = torch.cat(parts)
             for own, theirs in OPEN_CLIP.items():
                 found[f"{new}{theirs}.{end}"] = state[f"{old}{own}.{end}"]
-    return {f"cond_stage_model.model.{name}": value for name, value in found.items()}
+    if "text_projection.weight" in state:
+        found["text_projection"] = state["text_projection.weight"].T.contiguous()
+    return {prefix + name: value for name, value in found.items()}
 
 
 OPEN_CLIP = {

@@ -62,7 +62,9 @@ class Recording:
         (folder / f"ana{KOHYA_ENDING}").touch()
 
     def end(self, reason: StopReason = StopReason.PATIENCE) -> None:
-        self.record.end(RunSummary(self.record.evaluations, "face_similarity", self.best, reason))
+        self.record.end(
+            RunSummary(self.record.evaluations, "face_similarity", self.best, reason, "", self.scores[self.best])
+        )
         self.record.close()
 
 

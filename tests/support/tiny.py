@@ -63,20 +63,20 @@ def sdxl(**settings: Any) -> diffusers.StableDiffusionXLPipeline:
     """SDXL: two text encoders, pooled embeddings, sizes as a condition."""
     torch.manual_seed(0)
     unet = diffusers.UNet2DConditionModel(
-        cross_attention_dim=32,
+        cross_attention_dim=16 + 24,
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=16 + 6 * 8,
+        projection_class_embeddings_input_dim=24 + 6 * 8,
         **UNET,
     )
     return diffusers.StableDiffusionXLPipeline(
         vae=autoencoder(),
         text_encoder=CLIPTextModel(clip_config()),
-        text_encoder_2=CLIPTextModelWithProjection(clip_config()),
+        text_encoder_2=CLIPTextModelWithProjection(clip_config(hidden_size=24, projection_dim=24)),
         tokenizer=tokenizer(),
-        tokenizer_2=tokenizer(),
+        tokenizer_2=tokenizer(pad_token="!"),
         unet=unet,
-        scheduler=diffusers.EulerDiscreteScheduler(**BETAS),
+        scheduler=diffusers.EulerDiscreteScheduler(timestep_spacing="leading", steps_offset=1, **BETAS),
         **settings,
     )
 
@@ -148,21 +148,21 @@ def autoencoder(**settings: Any) -> diffusers.AutoencoderKL:
     )
 
 
-def clip_config() -> CLIPTextConfig:
+def clip_config(hidden_size: int = 16, projection_dim: int = 16) -> CLIPTextConfig:
     return CLIPTextConfig(
         vocab_size=VOCABULARY,
         bos_token_id=VOCABULARY - 2,
         eos_token_id=VOCABULARY - 1,
-        hidden_size=16,
+        hidden_size=hidden_size,
         intermediate_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
-        projection_dim=16,
+        projection_dim=projection_dim,
     )
 
 
-def tokenizer() -> CLIPTokenizer:
-    return CLIPTokenizer.from_pretrained(_tokenizer_folder())
+def tokenizer(**settings: Any) -> CLIPTokenizer:
+    return CLIPTokenizer.from_pretrained(_tokenizer_folder(), **settings)
 
 
 @cache

@@ -1,5 +1,6 @@
 """Which photo a step sees, and how it is cut."""
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -33,17 +34,25 @@ def image(width: int, height: int) -> Image.Image:
     return Image.merge("RGB", ramps).resize((width, height))
 
 
+def one_view(views: Views, photo: Image.Image, seed: list[int]) -> torch.Tensor:
+    return views.cut(photo, views.window(photo.size, seed))
+
+
+def all_views(views: Views, photo: Image.Image, seed: list[int]) -> torch.Tensor:
+    return torch.stack([views.cut(photo, window) for window in views.windows(photo.size, seed)])
+
+
 def test_the_center_square_is_kept_and_scaled_to_minus_one_to_one():
     wide = Image.new("RGB", (300, 100), "red")
     wide.paste("white", (100, 0, 200, 100))
-    [square] = Views(64).all(wide, [0])
+    [square] = all_views(Views(64), wide, [0])
     assert square.shape == (3, 64, 64)
     assert square[:, 8:-8, 8:-8].eq(1).all()
 
 
 @pytest.mark.parametrize("size", [(300, 100), (100, 300), (100, 100), (64, 64), (40, 50)])
 def test_random_squares_keep_most_of_the_shorter_side_and_reach_both_ends_of_the_longer(size):
-    views = torch.stack([Views(64, crop=True).one(image(*size), [seed]) for seed in range(60)])
+    views = torch.stack([one_view(Views(64, crop=True), image(*size), [seed]) for seed in range(60)])
     low, high = views[:, :2].amin((2, 3)), views[:, :2].amax((2, 3))  # n 2: where each view begins and ends
     for axis in (0, 1):
         seen = (high - low)[:, axis].mul(size[axis] / min(size))
@@ -64,25 +73,50 @@ def test_random_squares_keep_most_of_the_shorter_side_and_reach_both_ends_of_the
     ],
 )
 def test_the_cache_gets_as_many_views_as_the_augmentation_needs_and_mirrors_half(views, copies, mirrored):
-    found = views.all(image(100, 60), [0, 3])
+    found = all_views(views, image(100, 60), [0, 3])
     assert len(found) == views.copies == copies
     assert sum(view[0, 0, 0].item() > view[0, 0, -1].item() for view in found) == mirrored
     assert len({tuple(view.flatten().tolist()) for view in found}) == copies
-    assert torch.equal(found, views.all(image(100, 60), [0, 3]))
+    assert torch.equal(found, all_views(views, image(100, 60), [0, 3]))
 
 
 def test_fresh_views_are_mirrored_half_of_the_time_and_repeat_with_their_seed():
     views = Views(32, flip=True)
-    found = [views.one(image(60, 60), [seed]) for seed in range(100)]
+    found = [one_view(views, image(60, 60), [seed]) for seed in range(100)]
     assert 30 < sum(view[0, 0, 0].item() > view[0, 0, -1].item() for view in found) < 70
-    assert torch.equal(found[7], views.one(image(60, 60), [7]))
+    assert torch.equal(found[7], one_view(views, image(60, 60), [7]))
 
 
 def test_photos_by_position_follow_the_same_order(photos):
     paths = sorted(photos.iterdir())
     sequence = Photos(paths, Views(32), seed=5)
-    expected = [Views(32).one(read_image(paths[i]), [0]) for i in batch_indices(5, 0, len(paths), 7)]
-    assert all(torch.equal(sequence[position], view) for position, view in enumerate(expected))
+    expected = [one_view(Views(32), read_image(paths[i]), [0]) for i in batch_indices(5, 0, len(paths), 7)]
+    assert all(torch.equal(sequence[position].pixels, view) for position, view in enumerate(expected))
+
+
+SQUARE = (60, 10, 100)
+
+
+@pytest.mark.parametrize("square", [None, SQUARE])
+@pytest.mark.parametrize("views", [Views(32), Views(32, flip=True), Views(32, crop=True), Views(32, True, True)])
+def test_sizes_say_where_in_the_photo_a_view_was_cut(tmp_path, views, square):
+    """The pixels themselves say where they come from: red is x, green is y."""
+    x, y = np.meshgrid(np.arange(200, dtype=np.uint8), np.arange(120, dtype=np.uint8))
+    Image.fromarray(np.stack([x, y, 0 * x], axis=-1)).save(tmp_path / "a.png")
+    photos = Photos([tmp_path / "a.png"], views, 7, {} if square is None else {tmp_path / "a.png": square})
+    cached = photos.all_views(0)
+    seen = [(photo.pixels, photo.sizes) for photo in (photos[position] for position in range(6))]
+    for pixels, sizes in [*seen, *zip(cached.pixels, cached.sizes, strict=True)]:
+        height, width, top, left, *target = sizes.tolist()
+        assert (height, width, target) == (120, 200, [32, 32])
+        assert (start(pixels[0].mean(0), width), start(pixels[1].mean(1), None)) == pytest.approx((left, top), abs=1)
+
+
+def start(ramp: torch.Tensor, mirrors_at: float | None) -> float:
+    """Where a view begins, in pixels of the resized photo; from the right if it is mirrored."""
+    places = (ramp.double().numpy() + 1) * 127.5 + 0.5
+    step, first = np.polyfit(np.arange(len(places))[6:-6] + 0.5, places[6:-6], 1)
+    return float((first if step > 0 else mirrors_at - first) / abs(step))
 
 
 def test_all_photos_that_cannot_be_read_are_named(tmp_path):

@@ -32,10 +32,10 @@ def test_cached_latents_are_what_the_vae_says(vae, tmp_path):
     sequence = Photos([tmp_path / "a.png"], Views(32, flip=True), seed=0)
     cache = cache_latents(vae, sequence, batch_size=1)
     with torch.no_grad():
-        expected = vae.encode(sequence.views.all(Image.open(tmp_path / "a.png").convert("RGB"), [0, 0])).latent_dist
+        expected = vae.encode(sequence.all_views(0).pixels).latent_dist
     torch.testing.assert_close(cache.mean[0], expected.mean)
     assert cache.mean.shape == (1, 2, 4, 16, 16)
-    drawn = torch.stack([cache.draw(0, generator(i))[0] for i in range(200)])
+    drawn = torch.stack([cache.draw(0, generator(i)).latents[0] for i in range(200)])
     middle = cache.mean[0].mean(0) * vae.config.scaling_factor
     assert (drawn.mean(0) - middle).abs().mean() < 0.1 * cache.std.mean()
 
@@ -65,7 +65,7 @@ def test_what_does_not_fit_is_not_cached_and_said(vae, paths, monkeypatch, caplo
 @pytest.mark.parametrize("views", [Views(32), Views(32, crop=True, flip=True)])
 def test_the_same_turn_and_generator_draw_the_same_latents(vae, paths, views):
     for found in (cache_latents(vae, Photos(paths, views, 0), 2), FreshLatents(vae, Photos(paths, views, 0), 2, 0)):
-        first, other, again = (found.draw(turn, generator(5)) for turn in (3, 4, 3))
+        first, other, again = (found.draw(turn, generator(5)).latents for turn in (3, 4, 3))
         assert torch.equal(first, again)
         assert not torch.equal(first, other)
 
@@ -76,9 +76,11 @@ def test_without_augmentation_fresh_latents_are_the_cached_ones(vae, paths):
     for turn in range(4):
         indices = batch_indices(3, 2 * turn, len(paths), 2)
         with torch.no_grad():
-            pixels = torch.stack([sequence[2 * turn + i] for i in range(len(indices))])
+            pixels = torch.stack([sequence[2 * turn + i].pixels for i in range(len(indices))])
             torch.testing.assert_close(cached.mean[indices, 0], vae.encode(pixels).latent_dist.mean)
-        assert fresh.draw(turn, generator()).shape == cached.draw(turn, generator()).shape
+        drawn = [each.draw(turn, generator()) for each in (fresh, cached)]
+        assert drawn[0].latents.shape == drawn[1].latents.shape
+        assert torch.equal(drawn[0].sizes, drawn[1].sizes)
 
 
 @pytest.mark.slow
@@ -87,7 +89,8 @@ def test_workers_change_nothing_and_end_when_told_to(vae, paths):
     alone, helped = (FreshLatents(vae, sequence, 2, workers) for workers in (0, 2))
     torch.manual_seed(0)
     for turn in (5, 6, 7, 2):  # also where a turn is not the next one
-        assert torch.equal(alone.draw(turn, generator(turn)), helped.draw(turn, generator(turn)))
+        pairs = zip(alone.draw(turn, generator(turn)), helped.draw(turn, generator(turn)), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
     assert torch.initial_seed() == 0
     assert torch.equal(torch.rand(3), torch.rand(3, generator=generator(0)))  # the global generator was left alone
     children = multiprocessing.active_children()

@@ -26,10 +26,10 @@ from torch import nn
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.history import read_run
-from finetune_monitor.record.run_directory import lock
+from finetune_monitor.record.run_directory import CONFIG, lock
 from finetune_monitor.record.training_log import read_training
 from finetune_monitor.training import loop
-from finetune_monitor.training.config import load_config
+from finetune_monitor.training.config import load_config, recorded_config
 from finetune_monitor.training.run import run
 from support import needs
 from support.places import DEMO, ROOT
@@ -302,15 +302,18 @@ def test_a_finished_run_without_its_checkpoints_is_not_wiped(train):
 
 @pytest.mark.parametrize(
     ("override", "said"),
-    [("monitor.grid.sampler=DPMSolver++", "DPMSolver"), ("model=SDXL", "found a StableDiffusionXLPipeline")],
+    [
+        ("monitor.grid.sampler=DPMSolver++", "DPMSolver"),
+        ("model=OTHER", "found a FluxPipeline, expected a StableDiffusionPipeline"),
+    ],
 )
 def test_what_cannot_be_trained_or_drawn_is_said_at_once(write_config, tmp_path, tiny_model, override, said):
-    other = tmp_path / "sdxl"
+    other = tmp_path / "other"
     shutil.copytree(tiny_model, other)
     index = other / "model_index.json"
-    index.write_text(index.read_text().replace("StableDiffusionPipeline", "StableDiffusionXLPipeline"))
+    index.write_text(index.read_text().replace("StableDiffusionPipeline", "FluxPipeline"))
     with pytest.raises(UserError, match=said):
-        run(load_config(write_config(), [OFF, override.replace("SDXL", str(other))]))
+        run(load_config(write_config(), [OFF, override.replace("OTHER", str(other))]))
 
 
 def test_a_gallery_that_nobody_will_generate_is_said_at_once(write_config, photos, tmp_path):
@@ -416,6 +419,14 @@ def test_a_missing_compiler_is_named_before_anything_long(write_config, monkeypa
     monkeypatch.setenv("CC", "no-such-compiler")
     with pytest.raises(UserError, match="needs the compiler no-such-compiler"):
         run(load_config(write_config(), [OFF, "train.compile=true"]))
+
+
+def test_what_is_decided_on_compiling_is_said_recorded_and_kept_on_resume(train, capsys):
+    folder = train("run", "train.compile=auto", "train.max_steps=2")
+    assert "compiled:  no: " in capsys.readouterr().out
+    assert recorded_config(folder / CONFIG)[0].train.compile is False
+    train("run", "train.compile=auto", "train.max_steps=3")
+    assert "compiled:  no: as the run was begun" in capsys.readouterr().out
 
 
 def test_a_monitored_run_records_shows_and_ends(train):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from finetune_monitor.training.compiling import Compiling
 from finetune_monitor.training.config import load_config
 from finetune_monitor.training.start_lines import before_loading, before_training
 from support.places import ROOT
@@ -55,7 +56,8 @@ def test_a_resumed_run_says_where():
 def test_without_the_monitor_there_is_nowhere_to_look():
     lines = list(before_loading(config("monitor.enabled=false"), 6, torch.device("cpu"), 0))
     assert len(lines) == 4
-    assert before_training(config("monitor.enabled=false"), 1, 1).endswith("without evaluations")
+    [line] = before_training(config("monitor.enabled=false"), 1, 1, Compiling(False))
+    assert line.endswith("without evaluations")
 
 
 @pytest.mark.parametrize(
@@ -67,4 +69,10 @@ def test_without_the_monitor_there_is_nowhere_to_look():
     ],
 )
 def test_it_says_what_it_trains_and_for_how_long(overrides, said):
-    assert said in before_training(config(*overrides), 1000, 4000)
+    [line] = before_training(config(*overrides), 1000, 4000, Compiling(True))
+    assert said in line
+
+
+def test_it_says_whether_it_compiles_where_that_was_left_to_it():
+    _, line = before_training(config(), 1000, 4000, Compiling(False, "on a CPU, it rarely pays within a run"))
+    assert line == "compiled:  no: on a CPU, it rarely pays within a run"

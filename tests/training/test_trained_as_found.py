@@ -61,8 +61,8 @@ def same(first: Path, second: Path) -> bool:
 
 @pytest.mark.parametrize("trained", [False, True])
 def test_each_photo_is_conditioned_on_its_own_caption(pipeline, trained):
-    conditioning = Conditioning(pipeline, pipeline.text_encoder, [PROMPTS, ["a person"] * 2], trained, batch_size=2)
-    found = conditioning([[1, 0], [1, 1]])
+    conditioning = Conditioning(pipeline, [pipeline.text_encoder], [PROMPTS, ["a person"] * 2], trained, batch_size=2)
+    found = conditioning.text([[1, 0], [1, 1]]).tokens
     texts = [PROMPTS[1], PROMPTS[0], "a person", "a person"]
     expected = [pipeline.encode_prompt(text, "cpu", 1, False)[0] for text in texts]
     assert torch.allclose(found, torch.cat(expected), atol=1e-6)
@@ -70,9 +70,9 @@ def test_each_photo_is_conditioned_on_its_own_caption(pipeline, trained):
 
 
 def test_one_prompt_is_encoded_once(pipeline):
-    conditioning = Conditioning(pipeline, pipeline.text_encoder, [["sks"] * 3], False, batch_size=2)
-    assert conditioning.cached.shape[0] == 1
-    assert torch.equal(conditioning([[0, 2]])[0], conditioning([[1, 1]])[1])
+    conditioning = Conditioning(pipeline, [pipeline.text_encoder], [["sks"] * 3], False, batch_size=2)
+    assert len(conditioning.cached.tokens) == 1
+    assert torch.equal(conditioning.text([[0, 2]]).tokens[0], conditioning.text([[1, 1]]).tokens[1])
 
 
 @pytest.mark.parametrize(("repeats", "epoch"), [((), [1, 1, 1]), ((10, 10, 10), [1, 1, 1]), ((4, 2, 2), [2, 1, 1])])

@@ -40,7 +40,7 @@ function chosenRun(name = "run") {
   return runOf(choices.get(name)) ?? openingRun();
 }
 
-// For a sweep, the best trial opens; otherwise the first run.
+// For a sweep, the best trial opens; otherwise the best of runs that can be compared, or the first one.
 function openingRun() {
   const { sweep, runs } = page.manifest;
   const metric = sweep ? answerMetric() : null;
@@ -48,7 +48,17 @@ function openingRun() {
   const sign = metric?.higher_is_better ? -1 : 1;
   const ordered = points.filter(({ score }) => isNumber(score)).sort((a, b) => sign * (a.score - b.score));
   const found = ordered.map(({ trial }) => runOf(sweep.trials[trial].run)).find(Boolean);
-  return found ?? runs.find((run) => run.steps.length > 0) ?? runs[0];
+  return found ?? bestRun() ?? runs.find((run) => run.steps.length > 0) ?? runs[0];
+}
+
+// The run whose best step has the best score; none if a note says how the runs differ, or the score is not the same.
+function bestRun() {
+  const { runs, notes, metrics } = page.manifest;
+  const scored = runs.filter(({ best }) => isNumber(best.score));
+  const metric = metrics.find(({ name }) => name === scored[0]?.best.metric);
+  if (notes.length > 0 || !metric || scored.some(({ best }) => best.metric !== metric.name)) return null;
+  const sign = metric.higher_is_better === false ? -1 : 1;
+  return scored.reduce((found, run) => (sign * run.best.score > sign * found.best.score ? run : found));
 }
 
 // The step of a run to show if none was chosen: the newest while it is in progress, then the best.

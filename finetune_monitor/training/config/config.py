@@ -31,8 +31,8 @@ NUMBERS = ("no", "one", "two", "three")
 class Config(Section):
     model: str = Field(
         min_length=1,
-        description="Base model, Stable Diffusion 1.x or 2.x: a hub id, a folder in diffusers layout, or a file "
-        "(.safetensors, .ckpt).",
+        description="Base model, Stable Diffusion 1.x or 2.x, or SDXL: a hub id, a folder in diffusers layout, or a "
+        "file (.safetensors, .ckpt).",
         examples=["stable-diffusion-v1-5/stable-diffusion-v1-5"],
     )
     revision: str | None = Field(None, description="Branch, tag, or commit of a hub id; null: the newest.")
@@ -45,12 +45,13 @@ class Config(Section):
     )
     embeddings: list[UserPath] = Field(
         [],
-        description="Files with textual-inversion embeddings; the word for each is its name without the suffix.",
+        description="Files with textual-inversion embeddings; the word for each is its name without the suffix. "
+        "Not for SDXL.",
     )
     layout: str | None = Field(
         None,
-        description="Settings for a model that is one file: sd1, sd2, sd2-v (velocity), or a folder in diffusers "
-        "layout. null: sd1, if the file fits.",
+        description="Settings for a model that is one file: sd1, sd2, sd2-v (velocity), sdxl, or a folder in diffusers "
+        "layout. null: sd1 or sdxl, if the file fits.",
     )
     output_dir: UserPath = Field(
         description="The run directory, for everything that the run writes.", examples=["runs/ana"]
@@ -157,6 +158,10 @@ class Config(Section):
     @property
     def prior_preservation(self) -> bool:
         return self.train.prior_loss_weight > 0
+
+    def compiled(self, is_on: bool) -> "Config":
+        """The config with what `train.compile: auto` has decided."""
+        return self.model_copy(update={"train": self.train.model_copy(update={"compile": is_on})})
 
     def to_yaml(self) -> str:
         """The resolved config, with every default spelled out."""

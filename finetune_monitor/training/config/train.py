@@ -25,7 +25,7 @@ Caching = Annotated[Literal["auto", "always", "never"], BeforeValidator(_caching
 
 class TrainConfig(Section):
     method: Literal["lora", "full"] = Field(
-        "lora", description="lora trains low-rank layers; full trains the entire UNet."
+        "lora", description="lora trains low-rank layers; full trains the entire UNet, but not that of SDXL."
     )
     rank: int = Field(16, ge=1, description="Rank of the LoRA layers; only for method: lora.")
     lora_alpha: float | None = Field(
@@ -35,7 +35,7 @@ class TrainConfig(Section):
     lora_layers: list[Literal["attention", "feed_forward", "convolution"]] = Field(
         ["attention"], min_length=1, description="Layers of the UNet that get LoRA layers."
     )
-    text_encoder: bool = Field(False, description="Train the text encoder, too.")
+    text_encoder: bool = Field(False, description="Train the text encoder, too; both of SDXL's.")
     optimizer: Literal["adamw", "adamw8bit", "prodigy"] = Field(
         "adamw",
         description="adamw8bit needs a GPU and bitsandbytes; prodigy finds the learning rate by itself and needs "
@@ -60,7 +60,11 @@ class TrainConfig(Section):
         False, description="Recompute activations to save memory; slows down each step."
     )
     mixed_precision: Precision = Field("no", description="Precision of the forward and backward passes.")
-    compile: bool = Field(False, description="Compile the UNet for training and rendering; needs a compiler.")
+    compile: Literal[True, False, "auto"] = Field(
+        "auto",
+        description="Compile the UNet for training and rendering; needs a compiler. auto: on a GPU, if at least 5,000 "
+        "steps are left.",
+    )
     cache_latents: Caching = Field(
         "auto", description="Encode all photos before the first step; auto: unless the latents exceed 1 GiB."
     )
