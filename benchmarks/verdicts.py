@@ -147,7 +147,7 @@ class Compared:
     """One decision compared with that of the reference.
 
     same_stop, same_best: whether stop and best step are the same.
-    lost: how much worse the chosen best step is than that of the reference, by the smoothed curve of the reference.
+    lost: how much worse the chosen best step is than that of the reference with all images, by its smoothed curve.
     """
 
     same_stop: bool
@@ -157,10 +157,10 @@ class Compared:
 
 def compared(found: Record, other: Record, reference: Record) -> Compared:
     """A record's decisions and those of another one; `reference` says what a wrong best step costs."""
-    (stop, best), (their_stop, their_best) = found.verdict, other.verdict
+    (stop, best), (their_stop, their_best), right = found.verdict, other.verdict, reference.verdict[1]
     score = dict(smoothed_curve(reference.evaluations, reference.metric))
     sign = 1.0 if reference.columns[reference.metric].more_is_better else -1.0
-    lost = sign * (score[their_best] - score[best]) if best in score and their_best in score else 0.0
+    lost = sign * (score[right] - score[best]) if best in score and right in score else 0.0
     return Compared(stop == their_stop, best == their_best, lost)
 
 

@@ -20,6 +20,7 @@ PAGES = {
     "assets/recognizers/dlib/README.md": "models/dlib",
     ".ci/MATRIX.md": "benchmarks/versions",
     "benchmarks/RESULTS.md": "benchmarks/speed",
+    "benchmarks/COST.md": "benchmarks/cost",
     "benchmarks/SIGNALS.md": "benchmarks/signals",
     "benchmarks/REPORT.md": "benchmarks/pages",
     "benchmarks/AESTHETICS.md": "benchmarks/aesthetics",

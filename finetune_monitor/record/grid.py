@@ -17,8 +17,8 @@ DEFAULT_SAMPLER = "DPMSolverMultistepScheduler"
 FULL, FAST = "full", "fast"
 
 STEPS: Mapping[str, int] = {FULL: 25, FAST: 8}
-"""Scheduler steps at each quality. Eight steps of DPM-Solver++ come to the same decisions as fifty, as measured with
-the demo's model in benchmarks/COST.md."""
+"""Scheduler steps at each quality. With the demo's model, eight steps of DPM-Solver++ order the steps of a training as
+fifty do (benchmarks/COST.md)."""
 
 ELSEWHERE = "another tool"
 """The sampler of images that were not rendered here: how they were sampled is unknown."""

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from finetune_monitor.record.evaluation import Evaluation, ScoredImage, summarize
 from finetune_monitor.report.page import write_page
 from finetune_monitor.stats.intervals import t_interval
 from support.browser import PHONE, opened_page
-from support.page_folders import GRID, HOSTILE, NAME, OTHER_GRID, PLAIN, Recording, sweep_of, write_run
+from support.page_folders import GRID, HOSTILE, NAME, OTHER_GRID, PLAIN, Recording, color, sweep_of, write_run
 
 pytestmark = pytest.mark.slow
 
@@ -701,3 +702,20 @@ def test_fifty_runs_stay_legible_and_quick(chromium, tmp_path):
         until(page, "document.querySelector('#images-state').textContent.startsWith('run30, step 0')")
         loaded = page.evaluate("page.loading.size")
         assert loaded <= 4, "a run's images are loaded when they are needed"
+
+
+def test_images_at_full_quality_stand_below_those_of_their_step(chromium, tmp_path):
+    run = Recording(tmp_path / "ana")
+    for step, score in STEPS.items():
+        run.add(step, score)
+    images = tuple(ScoredImage(cell, None, {"face_similarity": 0.52}) for cell in run.record.grid.cells)
+    full = Evaluation(50, None, 0.0, summarize(images, {}), images)
+    run.record.add_full_quality(full, [color(1, cell.index) for cell in run.record.grid.cells])
+    run.end()
+    write_page(tmp_path / "page", [tmp_path / "ana"])
+    with opened(chromium, tmp_path / "page") as page:
+        shown = page.locator("#peek .full-quality")
+        shown.locator("img").nth(3).wait_for()
+        assert "face similarity 0.520" in shown.inner_text()
+        page.locator("#step-later").click()
+        shown.wait_for(state="detached")
