@@ -31,7 +31,6 @@ class Setting:
     timesteps: instead of the scheduler's own.
     interval: noise levels with guidance; None for all.
     deep_every: how often the deep blocks of the UNet are computed; in between, their last features are reused.
-    share: of each prompt's images, those that count.
     """
 
     name: str
@@ -42,7 +41,6 @@ class Setting:
     interval: tuple[float, float] | None = None
     deep_every: int = 1
     autocast: torch.dtype | None = None
-    share: float = 1.0
 
 
 REFERENCE = Setting("50 steps (reference)", 50)
@@ -67,13 +65,6 @@ OTHERS = (
     Setting("8 steps, bf16", 8, autocast=torch.bfloat16),
 )
 """Settings that are measured in fewer trainings, because they cost more than a candidate that is as good."""
-
-FEWER = tuple(
-    replace(setting, name=f"{setting.name}, {words} of the images", share=share)
-    for setting in (REFERENCE, next(each for each in CANDIDATES if each.name == "8 steps"))
-    for words, share in (("half", 1 / 2), ("two thirds", 2 / 3))
-)
-"""Settings that look at some of the images of another one."""
 
 
 @contextmanager

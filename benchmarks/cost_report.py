@@ -22,7 +22,6 @@ from benchmarks.verdicts import (
     other_seeds,
     rank_correlation,
     resampled,
-    subject,
 )
 from finetune_monitor.base.text import table
 from finetune_monitor.stats.estimate import Estimate, shown
@@ -135,22 +134,6 @@ class Agreement:
     @property
     def decides_alike(self) -> bool:
         return self.keeps_order and all((*self.stops, *self.bests))
-
-
-def fewer_images(records: Records, share: float, of: Setting) -> dict[str, tuple[Record, Record]]:
-    """Records of a share of each prompt's images, with those of the reference on all of them."""
-    found = {}
-    for name, own in records.items():
-        reference, record = own[REFERENCE], own[of]
-        chosen = [place for place in subject(record) if _is_among_first(record, place, share)]
-        found[name] = (record.with_images(chosen), reference)
-    return found
-
-
-def _is_among_first(record: Record, place: int, share: float) -> bool:
-    images = record.evaluations[0].images
-    same = [other for other in subject(record) if images[other].cell.prompt == images[place].cell.prompt]
-    return same.index(place) < share * len(same)
 
 
 def agreements(records: Records) -> list[Agreement]:

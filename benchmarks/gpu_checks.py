@@ -18,14 +18,13 @@ from measure import ROOT, gpu, publish, table
 from PIL import Image
 from safetensors.torch import load_file
 
-from finetune_monitor.base.errors import UserError
 from finetune_monitor.models.base_model import BaseModel
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.record.history import RunHistory, read_run
 from finetune_monitor.record.kept_weights import LORA_FILE, step_folder
 from finetune_monitor.record.training_log import read_training
 from finetune_monitor.rendering.renderer import Renderer
-from finetune_monitor.training.compiling import check_compiler
+from finetune_monitor.training.compiling import missing_for
 from finetune_monitor.training.config import load_config
 from finetune_monitor.training.launcher import make_accelerator
 from finetune_monitor.training.loop import Trainer
@@ -164,10 +163,8 @@ def fused(folder: Path) -> str:
 def compiled(folder: Path) -> str:
     """The compiled UNet has the loss of the plain one."""
     need_gpu()
-    try:
-        check_compiler(DEVICE)
-    except UserError as error:
-        raise NotHereError(str(error)) from error
+    if missing := missing_for(DEVICE):
+        raise NotHereError("needs " + " and ".join(missing))
     plain, fast = trainer(folder / "plain"), trainer(folder / "fast", "train.compile=true")
     start = time.perf_counter()
     losses = [[float(each.train_step(step)) for step in (1, 2)] for each in (plain, fast)]

@@ -20,11 +20,8 @@ from finetune_monitor.stats.resampling import Values, Weights
 Series: TypeAlias = Float[np.ndarray, "samples"]
 Coefficient: TypeAlias = Callable[[Series, Series, Weights], Values]
 
-BLOCK = 512
-"""Rows of the matrix of all pairs in memory at a time."""
-
-MOST_IMAGES_IN_PAIRS = 4000
-"""Images above which a coefficient of all pairs has no interval: a thousand resamples would take minutes."""
+AT_ONCE = 20_000_000
+"""Numbers in memory at a time: rounds times images."""
 
 LEAST_OTHERS = 2
 """The number of evaluators that a sample score without one of them must be based on."""
@@ -50,20 +47,48 @@ def spearman(x: Series, y: Series, weights: Weights) -> Values:
 
 
 def kendall(x: Series, y: Series, weights: Weights) -> Values:
-    """Kendall's tau-b (Kendall 1945), -1..1: concordant minus discordant pairs, corrected for ties in either.
-
-    Takes O(n²) time; with more than `MOST_IMAGES_IN_PAIRS` images, only the first round is measured.
-    """
+    """Kendall's tau-b (Kendall 1945), -1..1: concordant minus discordant pairs, corrected for ties in either."""
     x, y, weights = _both(x, y, weights)
-    if len(x) > MOST_IMAGES_IN_PAIRS and len(weights) > 1:
-        return np.concatenate([kendall(x, y, weights[:1]), np.full(len(weights) - 1, np.nan)])
-    difference = np.zeros(len(weights))
-    for start in range(0, len(x), BLOCK):
-        rows = slice(start, start + BLOCK)
-        signs = np.sign(x[rows, None] - x[None]) * np.sign(y[rows, None] - y[None])
-        difference += np.einsum("rn,rn->r", weights[:, rows] @ signs, weights)
+    rows = max(1, AT_ONCE // max(1, len(x)))
+    return np.concatenate([_tau(x, y, weights[start : start + rows]) for start in range(0, len(weights), rows)])
+
+
+def _tau(x: Series, y: Series, weights: Weights) -> Values:
     untied = _pairs_apart(x, weights) * _pairs_apart(y, weights)
-    return _over(difference / 2, np.sqrt(untied))
+    return _over(_concordance(x, y, weights), np.sqrt(untied))
+
+
+def _concordance(x: Series, y: Series, weights: Weights) -> Values:
+    """Concordant minus discordant pairs of drawn images, in O(n log n).
+
+    A pair is counted at the highest bit in which its ranks in `y`, the series with fewer values, differ. There, the
+    image with that bit set is the higher one in `y`; sums over the images in the order of `x` say how many of the
+    others are below and above it.
+    """
+    ranks = (np.unique(each, return_inverse=True)[1] for each in (x, y))
+    y_rank, x_rank = sorted(ranks, key=lambda rank: int(rank.max(initial=0)))
+    found = np.zeros(len(weights))
+    for bit in range(int(y_rank.max(initial=0)).bit_length()):
+        group = y_rank >> (bit + 1)
+        order = np.lexsort((x_rank, group))
+        is_higher = (y_rank[order] >> bit & 1) == 1
+        drawn = weights[:, order]
+        lower = np.zeros((len(weights), len(x) + 1))
+        np.cumsum(np.where(is_higher, 0, drawn), axis=1, out=lower[:, 1:])
+        first, last = _stretches(group[order])
+        equal, after = _stretches(group[order] * len(x) + x_rank[order])
+        higher = np.flatnonzero(is_higher)
+        below = lower[:, equal[higher]] - lower[:, first[higher]]
+        above = lower[:, last[higher]] - lower[:, after[higher]]
+        found += np.einsum("rn,rn->r", drawn[:, higher], below - above)
+    return found
+
+
+def _stretches(values: Int[np.ndarray, "n"]) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
+    """For each place, where the stretch of equal values around it starts, and the place after its end."""
+    starts = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]])) if len(values) else np.zeros(0, int)
+    lengths = np.diff(np.append(starts, len(values)))
+    return np.repeat(starts, lengths), np.repeat(starts + lengths, lengths)
 
 
 def mae(x: Series, y: Series, weights: Weights) -> Values:

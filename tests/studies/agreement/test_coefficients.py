@@ -8,9 +8,8 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 from sklearn.metrics import cohen_kappa_score
 
+from finetune_monitor.studies.agreement import coefficients
 from finetune_monitor.studies.agreement.coefficients import (
-    BLOCK,
-    MOST_IMAGES_IN_PAIRS,
     alpha,
     confusion,
     exact,
@@ -94,19 +93,35 @@ def test_an_outlier_that_is_not_drawn_takes_no_value_away():
     assert found == pytest.approx(expected, abs=1e-6)
 
 
-def test_of_very_many_images_tau_has_no_interval():
+@pytest.mark.parametrize("n", [1, 2, 3, 700])
+@pytest.mark.parametrize("levels", [2, 5, 1000])
+def test_kendall_counts_pairs_with_ties_in_either(n, levels):
+    random = np.random.default_rng(n + levels)
+    x, y = random.integers(0, levels, (2, n)).astype(float)
+    weights = random.integers(0, 3, (3, n)).astype(float)
+    drawn = [(np.repeat(x, w), np.repeat(y, w)) for w in weights.astype(int)]
+    expected = [stats.kendalltau(*each).statistic if all(map(spread, each)) else NONE for each in drawn]
+    assert kendall(x, y, weights) == pytest.approx(expected, nan_ok=True)
+
+
+def test_kendall_of_very_many_images_has_an_interval():
+    """Twenty thousand would need a matrix of all pairs of 3 GB; here, memory is bounded."""
     random = np.random.default_rng(0)
-    x, y = random.integers(0, 9, (2, MOST_IMAGES_IN_PAIRS + 1)).astype(float)
-    found = kendall(x, y, np.ones((3, MOST_IMAGES_IN_PAIRS + 1)))
-    assert found == pytest.approx([stats.kendalltau(x, y).statistic, NONE, NONE], nan_ok=True)
-
-
-def test_kendall_goes_through_all_blocks():
-    random = np.random.default_rng(1)
-    x, y = random.normal(size=(2, BLOCK + 70))
-    weights = random.integers(0, 3, (2, len(x))).astype(float)
+    x = random.normal(size=20_000)
+    y = np.round(x + random.normal(size=len(x)))
+    weights = random.integers(0, 3, (3, len(x))).astype(float)
+    found = kendall(x, y, weights)
     expected = [stats.kendalltau(np.repeat(x, w), np.repeat(y, w)).statistic for w in weights.astype(int)]
-    assert kendall(x, y, weights) == pytest.approx(expected)
+    assert found == pytest.approx(expected)
+
+
+def test_rounds_beyond_those_in_memory_at_a_time_are_measured_too(monkeypatch):
+    random = np.random.default_rng(1)
+    x, y = random.normal(size=(2, 50))
+    weights = random.integers(0, 3, (5, 50)).astype(float)
+    whole = kendall(x, y, weights)
+    monkeypatch.setattr(coefficients, "AT_ONCE", 100)
+    assert kendall(x, y, weights) == pytest.approx(whole)
 
 
 def test_a_confusion_matrix_counts_labels_against_labels():
