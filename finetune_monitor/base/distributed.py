@@ -29,12 +29,15 @@ def gather(found: T) -> list[T]:
 
 
 def gather_to_main(found: T) -> list[T]:
-    """The objects of all processes, ordered by rank, on the main process; every other process gets only its own."""
+    """The objects of all processes, ordered by rank, on the main process; every other process gets only its own.
+
+    A process's own object is not copied.
+    """
     if not _distributed():
         return [found]
     everyone: list[Any] | None = [None] * world_size() if is_main() else None
     dist.gather_object(found, everyone)
-    return [found] if everyone is None else everyone
+    return [found] if everyone is None else [found, *everyone[1:]]
 
 
 def _distributed() -> bool:

@@ -53,10 +53,10 @@ def _lora_values(
 
 
 def _put_pipeline(models: Mapping[str, nn.Module], kept: KeptWeights) -> None:
-    """Read each component that was trained from the exported pipeline."""
+    """Read all networks from the exported pipeline; those that were trained need not have gradients any more."""
     for name, model in models.items():
         folder = kept.folder / name
-        if folder.is_dir() and any(each.requires_grad for each in model.parameters()):
+        if folder.is_dir():
             stored: nn.Module = cast(Any, type(model)).from_pretrained(folder)
             state = stored.state_dict()
             for key, parameter in plain_parameters(model).items():
@@ -64,5 +64,7 @@ def _put_pipeline(models: Mapping[str, nn.Module], kept: KeptWeights) -> None:
 
 
 def _put(parameter: nn.Parameter, value: Tensor) -> None:
-    """Point a parameter to other memory with these values, in its own type, device, and layout."""
-    parameter.data = torch.empty_like(parameter.data).copy_(value)
+    """Point a parameter to other memory with these values, in its own type, device, and layout, unless it has them."""
+    value = value.to(parameter.device, parameter.dtype)
+    if not torch.equal(parameter.data, value):
+        parameter.data = torch.empty_like(parameter.data).copy_(value)

@@ -148,7 +148,7 @@ class FinetuneMonitor:
         self._code = UserCode(evaluation_timeout)
         self._evaluator = Evaluator(self._renderer, self.metrics, self._columns, self._code)
         self._warn = self._evaluator.warn
-        self._full_quality = FullQuality(self.output_dir, self._evaluator)
+        self._full_quality = FullQuality(self.output_dir, self._evaluator, interrupted)
         self._judge = Judge(self.rules, self._described, self.best_metric, self._code, self._warn)
         self._steering = Steering(self.output_dir, interrupted, self._warn)
         if isinstance(self._renderer, Renderer):
@@ -349,10 +349,19 @@ class FinetuneMonitor:
         is_decided = decision.stop and reason != StopReason.NOT_FINITE
         ended, detail = (decision.reason, decision.detail) if is_decided else (reason, "")
         best = decision.best_step, decision.best_score
+        summary = RunSummary(self.evaluations, self.best_metric, best[0], ended, detail, best[1])
+        try:
+            self._render_full_quality(ended)
+        finally:  # the end is recorded even if Ctrl-C cuts the rendering short
+            summary = self._end(summary)
+        return summary
+
+    def _end(self, summary: RunSummary) -> RunSummary:
+        """Record and show how the run ended; returns the summary with the verdict."""
         is_ours = self._output.is_open
-        self._render_full_quality(ended)
-        self._summary = RunSummary(self.evaluations, self.best_metric, best[0], ended, detail, best[1])
-        self._summary = self._output.end(self._summary)
+        self._code.begin()
+        self._summary = summary
+        self._summary = self._output.end(summary)
         if is_ours:
             self._steering.close()
             self._output.close()
@@ -367,7 +376,6 @@ class FinetuneMonitor:
                 self._output.add_full_quality(*found)
         except Exception as error:
             self._warn("full quality", f"{self.output_dir}: cannot render at full quality: {error!r}")
-        self._code.begin()
 
     def _let_go(self) -> None:
         """Close the sinks and the record of a run that could not start, so that it can be started again."""

@@ -12,7 +12,7 @@ from finetune_monitor.metrics import OfModel, unwrapped
 from finetune_monitor.models.exported import put_weights
 from finetune_monitor.monitor.evaluator import Evaluator, FoundImages
 from finetune_monitor.record.evaluation import Evaluation, StopReason, summarize
-from finetune_monitor.record.kept_weights import kept_weights
+from finetune_monitor.record.kept_weights import kept_weights, weights_at
 from finetune_monitor.rendering.isolation import isolated
 from finetune_monitor.rendering.renderer import Renderer
 
@@ -25,12 +25,15 @@ Found = tuple[Evaluation, Sequence[Image | None]]
 class FullQuality:
     """Measures steps at full quality; its scores are kept apart from those of the run's own evaluations.
 
+    Scores that `metrics.Derives` makes of the history are left out: they compare with evaluations of another quality.
+
     Args:
         evaluator: of the run.
+        interrupted: whether the training loop was told to end; no further step is rendered then.
     """
 
-    def __init__(self, output_dir: Path, evaluator: Evaluator) -> None:
-        self._output_dir, self._evaluator = output_dir, evaluator
+    def __init__(self, output_dir: Path, evaluator: Evaluator, interrupted: Callable[[], bool]) -> None:
+        self._output_dir, self._evaluator, self._interrupted = output_dir, evaluator, interrupted
 
     def of(
         self, history: Sequence[Evaluation], best_step: int | None, reason: object, say: Callable[[str], object]
@@ -51,14 +54,15 @@ class FullQuality:
             return
         renderer = Renderer(fast.pipeline, grid, fast.autocast)
         by_step = {evaluation.step: evaluation for evaluation in history}
-        distributed.gather(None)  # the first process has kept the weights of the last step
         for step in steps:
-            say(f"step {step}: rendering at full quality, {grid.steps} steps instead of {fast.grid.steps}")
-            found = self._measured(renderer, by_step[step])
+            if any(distributed.gather(self._interrupted())):  # also waits until the first process has kept the weights
+                say(f"step {step}: not rendered at full quality, because the run was told to end")
+                return
+            found = self._measured(renderer, by_step[step], say)
             if found is not None:
                 yield found
 
-    def _measured(self, renderer: Renderer, evaluation: Evaluation) -> Found | None:
+    def _measured(self, renderer: Renderer, evaluation: Evaluation, say: Callable[[str], object]) -> Found | None:
         """None if the step's weights are not there, or do not fit the modules."""
         metrics = [metric for metric in self._evaluator.metrics if not isinstance(unwrapped(metric), OfModel)]
         evaluator = replace(self._evaluator, renderer=renderer, metrics=metrics)
@@ -66,16 +70,17 @@ class FullQuality:
         with isolated(renderer.pipeline):
             if not all(distributed.gather(self._put(renderer, evaluation.step))):
                 return None
+            steps = f"{renderer.grid.steps} steps instead of {self._evaluator.renderer.grid.steps}"
+            say(f"step {evaluation.step}: rendering at full quality, {steps}")
             found = evaluator.measure()
         scores = summarize(found.images, evaluator.columns)
-        alone = Evaluation(evaluation.step, evaluation.epoch, time.time(), scores, found.images, found.seconds)
-        return replace(alone, scores={**scores, **evaluator.derive([alone])}), found.rendered
+        step, epoch = evaluation.step, evaluation.epoch
+        return Evaluation(step, epoch, time.time(), scores, found.images, found.seconds), found.rendered
 
     def _put(self, renderer: Renderer, step: int) -> bool:
         """Whether this process could give the modules the weights of a step."""
-        kept = kept_weights(self._output_dir).get(step)
         try:
-            return kept is not None and put_weights(renderer.pipeline, kept)
+            return put_weights(renderer.pipeline, weights_at(self._output_dir, step, kept_weights(self._output_dir)))
         except Exception as error:
             text = f"{self._output_dir}: cannot render step {step} at full quality: cannot load its weights: {error!r}"
             self._evaluator.warn(f"weights {step}", text)

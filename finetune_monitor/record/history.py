@@ -160,7 +160,8 @@ class RunHistory:
         directions = {name: {key: each[key] for key in ("higher_is_better", "bounds")} for name, each in main.items()}
         found = {name: {**each, "role": _minor_role(each)} for name, each in described.items()}
         found |= {name: {**described.get(name, {}), **each} for name, each in directions.items()}
-        names = dict.fromkeys([*main, *found, *(name for each in self.evaluations for name in each.scores)])
+        recorded = (*self.evaluations, *self.full_quality)
+        names = dict.fromkeys([*main, *found, *(name for each in recorded for name in each.scores)])
         columns = {str(name): ScoreColumn.from_json(found[name]) if name in found else SIDE for name in names}
         return {name: replace(column, metric=column.metric or name) for name, column in columns.items()}
 

@@ -64,7 +64,7 @@ def load_base(base: BaseModel, dtype: torch.dtype | None, device: torch.device) 
         for name, part in pipeline.components.items():
             if name.startswith("text_encoder") and part is not None:
                 part.to(torch.float32)  # transformers keeps the file's precision; diffusers does not
-    elif dtype is not None and _has_parts(base):
+    elif _has_parts(base):
         pipeline.to(dtype)
     return pipeline
 

@@ -16,7 +16,7 @@ from torch import nn
 from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError
 
-AUTO = "auto"
+AUTO, AS_BEGUN = "auto", "as the run was begun"
 
 BREAK_EVEN = 5_000
 """Steps from which on compiling pays, with `auto`. Measured with the demo's models on two CPU cores: compiling takes
@@ -56,25 +56,26 @@ def decide(asked: bool | Literal["auto"], device: torch.device, steps: int, begu
     Raises:
         UserError: compiling was asked for, and something is missing.
     """
-    missing = missing_for(device) if asked else []
     if asked == AUTO:
-        return Compiling(begun, "as the run was begun") if begun is not None else _weighed(device, steps, missing)
-    if missing:
+        return _weighed(device, steps, begun)
+    if missing := missing_for(device) if asked else []:
         raise UserError(f"train.compile=true: needs {' and '.join(missing)}; or set it to false")
     return Compiling(bool(asked))
 
 
-def _weighed(device: torch.device, steps: int, missing: list[str]) -> Compiling:
+def _weighed(device: torch.device, steps: int, begun: bool | None) -> Compiling:
     """What `auto` decides; a process that cannot compile decides for all."""
     lengths = f"{steps:,} steps are left, and it pays from {BREAK_EVEN:,} on"
+    missing = missing_for(device)
     reasons = {
-        "on a CPU, it rarely pays within a run": device.type != "cuda",
-        lengths: steps < BREAK_EVEN,
+        AS_BEGUN: begun is False,
+        "on a CPU, it rarely pays within a run": begun is None and device.type != "cuda",
+        lengths: begun is None and steps < BREAK_EVEN,
         f"it needs {' and '.join(missing)}": bool(missing),
     }
     against = next((reason for reason, holds in reasons.items() if holds), "")
     against = next(filter(None, distributed.gather(against)), "")
-    return Compiling(not against, against or lengths)
+    return Compiling(not against, against or (AS_BEGUN if begun else lengths))
 
 
 def missing_for(device: torch.device) -> list[str]:

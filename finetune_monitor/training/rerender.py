@@ -83,7 +83,8 @@ class _Opened:
 def rerender(run_dir: Path, step: int, cell_id: str) -> Rendering:
     """A cell rendered with a step's exported weights, as in the run's evaluation.
 
-    The cells that shared its batch are rendered with it, because rounding in kernels depends on the batch size.
+    The cells that shared its batch in the first evaluation are rendered with it, because rounding in kernels depends on
+    the batch size. On a GPU, later batches may have been larger (`rendering.room`).
 
     Raises:
         UserError: there is no run directory, or it is damaged; or there is no such cell, no weights of that step, or no

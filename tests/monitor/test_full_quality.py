@@ -1,6 +1,7 @@
 """A fast run shows its best and its last step at full quality, too, and never mixes the two."""
 
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.grid import STEPS
 from finetune_monitor.record.history import read_run
 from finetune_monitor.record.kept_weights import LORA_FILE
+from finetune_monitor.report.page import write_page
 from support.scripted import Scripted, add_lora, mark
 
 GRID = PromptGrid(["a photo of sks person"], images_per_prompt=2, quality="fast")
@@ -19,14 +21,55 @@ SCORES = [0.0, 0.5, 0.9, 0.6]
 AT_FULL = [0.85, 0.55]
 
 
-def train(pipeline, folder, grid=GRID, reason=None, scores=(*SCORES, *AT_FULL)):
+def train(pipeline, folder, grid=GRID, reason=None, scores=(*SCORES, *AT_FULL), metric=None, **options):
     """A run of one step an evaluation, whose best step is 2 and whose last is 3."""
-    monitor = FinetuneMonitor(pipeline, grid, [Scripted(scores)], folder, every=1).start()
+    monitor = trained(pipeline, folder, grid, metric or Scripted(scores), **options)
+    monitor.close(reason)
+    return read_run(folder)
+
+
+def trained(pipeline, folder, grid, metric, **options):
+    """Its monitor before it is closed."""
+    monitor = FinetuneMonitor(pipeline, grid, [metric], folder, every=1, **options).start()
     for step in range(1, len(SCORES)):
         mark(pipeline, step)
         monitor.on_step_end(step)
-    monitor.close(reason)
-    return read_run(folder)
+    return monitor
+
+
+class Impatient(Scripted):
+    """Ctrl-C once the scores have run out."""
+
+    def score(self, images, cells):
+        try:
+            return super().score(images, cells)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+
+class Rising(Scripted):
+    """Notes the beginning of each history that it is given."""
+
+    def __init__(self, scores):
+        super().__init__(scores)
+        self.beginnings = set()
+
+    def derive(self, history):
+        self.beginnings.add(history[0].step)
+        return {}
+
+
+class Late(Scripted):
+    """Has a second column, which it does not describe, only after the run's own evaluations."""
+
+    def __init__(self, scores):
+        super().__init__(scores)
+        self.calls = 0
+
+    def score(self, images, cells):
+        self.calls += 1
+        found = super().score(images, cells)
+        return found | ({"late": np.ones(len(images))} if self.calls > len(SCORES) else {})
 
 
 def pixels(folder, image):
@@ -75,6 +118,41 @@ def test_a_complete_pipeline_is_read_back_too(pipeline, run_folder):
     assert torch.equal(pipeline.vae.decoder.conv_out.bias, torch.full_like(pipeline.vae.decoder.conv_out.bias, 3))
 
 
+def test_what_was_frozen_in_the_end_is_read_back_too(pipeline, run_folder):
+    monitor = trained(pipeline, run_folder, GRID, Scripted((*SCORES, *AT_FULL)))
+    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        part.requires_grad_(False)
+    monitor.close()
+    best, last = (pixels(run_folder, found.images[0]) for found in read_run(run_folder).full_quality)
+    assert np.abs(best - last).max() > 1
+
+
+def test_ctrl_c_ends_the_rendering_and_not_the_record(pipeline, run_folder):
+    with pytest.raises(KeyboardInterrupt):
+        train(add_lora(pipeline), run_folder, metric=Impatient(SCORES))
+    run = read_run(run_folder)
+    assert run.full_quality == ()
+    assert run.run["ended"]["best_step"] == 2
+    left = {float(part.detach().max()) for name, part in pipeline.unet.named_parameters() if "lora_B" in name}
+    assert left == {3.0}
+
+
+def test_a_run_that_was_told_to_end_renders_nothing_more(pipeline, run_folder):
+    assert train(add_lora(pipeline), run_folder, scores=SCORES, interrupted=lambda: True).full_quality == ()
+
+
+def test_scores_of_the_history_are_never_made_of_images_at_full_quality(pipeline, run_folder):
+    metric = Rising((*SCORES, *AT_FULL))
+    assert len(train(add_lora(pipeline), run_folder, metric=metric).full_quality) == 2
+    assert metric.beginnings == {0}
+
+
+def test_a_column_that_only_images_at_full_quality_have_is_known(pipeline, run_folder):
+    run = train(add_lora(pipeline), run_folder, metric=Late((*SCORES, *AT_FULL)))
+    assert "late" in run.full_quality[0].scores
+    write_page(run_folder / "page", [run_folder], None, 1)
+
+
 @pytest.mark.parametrize("reason", [StopReason.INTERRUPTED, StopReason.FAILED, StopReason.NOT_FINITE])
 def test_a_run_without_a_result_renders_nothing_more(pipeline, run_folder, reason):
     assert train(add_lora(pipeline), run_folder, reason=reason, scores=SCORES).full_quality == ()
@@ -106,3 +184,13 @@ def test_weights_that_are_gone_are_a_warning(pipeline, run_folder, caplog):
         monitor.close()
     assert read_run(run_folder).full_quality == ()
     assert "cannot load its weights" in caplog.text
+
+
+def test_weights_that_were_deleted_are_a_warning(pipeline, run_folder, caplog):
+    monitor = trained(add_lora(pipeline), run_folder, GRID, Scripted(SCORES))
+    for name in ("weights", "best"):
+        shutil.rmtree(run_folder / name)
+    with caplog.at_level(logging.WARNING):
+        monitor.close()
+    assert read_run(run_folder).full_quality == ()
+    assert "cannot render step 2 at full quality: cannot load its weights: UserError" in caplog.text

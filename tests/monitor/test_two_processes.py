@@ -87,6 +87,14 @@ def test_more_processes_than_cells(launched):
     assert read_run(folder / "one_cell").evaluations[0].scores["brightness"].n == 1
 
 
+def test_all_processes_render_at_full_quality(launched):
+    run = read_run(launched[0] / "fast")
+    [found] = run.full_quality
+    assert found.step == run.evaluations[-1].step
+    assert len(found.images) == len(GRID.cells)
+    assert all((run.output_dir / image.file).is_file() for image in found.images)
+
+
 def test_the_recorded_seconds_are_those_of_the_slowest(launched):
     folder, _ = launched
     assert read_run(folder / "slow").evaluations[0].seconds["score"] >= 1

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -211,6 +212,7 @@ def main():
         "render_fails": watch(folder / "render_fails", Brightness(), pipeline=broken(tiny.stable_diffusion())),
         "one_cell": watch(folder / "one_cell", Brightness(), PromptGrid(["a"], [0], steps=2, size=(32, 32))),
         "slow": watch(folder / "slow", Brightness(slow=1)),
+        "fast": watch(folder / "fast", Brightness(), replace(GRID, quality="fast", steps=None)),
         "clocks": disagree(folder / "clocks"),
         "wrapped": wrapped(folder / "wrapped"),
         "steered": steered(folder / "steered"),

@@ -32,6 +32,12 @@ def test_a_resumed_run_keeps_what_was_decided(begun, monkeypatch):
     assert decide("auto", CPU, 1, begun).is_on is begun
 
 
+def test_a_resumed_run_is_not_compiled_where_it_cannot_be(monkeypatch):
+    monkeypatch.setattr(compiling, "missing_for", lambda device: ["the compiler gcc"])
+    found = decide("auto", GPU, BREAK_EVEN, begun=True)
+    assert (found.is_on, found.why) == (False, "it needs the compiler gcc")
+
+
 def test_what_is_asked_for_is_done_on_any_device(monkeypatch):
     monkeypatch.setattr(compiling, "missing_for", lambda device: [])
     assert decide(True, CPU, 1, begun=False).is_on
