@@ -208,7 +208,7 @@ def measure(rounds: int) -> None:
     notes = [
         "- CPU time of one process: the least of several rounds after a first one. The exponent is the power of the "
         "input with which cost grows from 10 to 100 times; 1 is linear.",
-        f"- These grow faster than their input: {', '.join(faster) or 'none'}.",
+        f"- These grow faster than their input: {'; '.join(faster) or 'none'}.",
     ]
     plot(values)
     picture = "![CPU time against input, one line each, both axes logarithmic](../assets/scaling.png)"

@@ -150,7 +150,7 @@ class PromptGrid:
 
     @property
     def at_full_quality(self) -> "PromptGrid":
-        """The same cells at full quality; the grid itself, except for `quality`, if it has as many steps."""
+        """The same cells at full quality; if the grid has as many steps already, only `quality` changes."""
         return replace(self, quality=FULL, steps=max(self.step_count, STEPS[FULL] if self.quality == FAST else 0))
 
     @property
