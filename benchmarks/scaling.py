@@ -240,7 +240,7 @@ def plot(values: dict[str, list[float]]) -> None:
 
 def recorded() -> dict[str, float]:
     """How many times as long each subject took with 10 times the input."""
-    rows = re.findall(r"^\| ([^|(]+) \([^|]*\) \|(.*)\|$", RESULTS.read_text(encoding="utf-8"), re.MULTILINE)
+    rows = re.findall(r"^\| ([^|(]+) \(\d[^|]*\) \|(.*)\|$", RESULTS.read_text(encoding="utf-8"), re.MULTILINE)
     return {name: float(cells.split("|")[3]) for name, cells in rows}
 
 

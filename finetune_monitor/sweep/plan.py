@@ -254,10 +254,10 @@ def _photo_problems(configs: Mapping[str, Config]) -> list[str]:
 
 def _class_problems(configs: Mapping[str, Config]) -> list[str]:
     """Problems with shared class images: the first trial would generate them for trials with a different source."""
-    found: dict[Path, set[tuple[str, str | None]]] = {}
+    found: dict[Path, set[tuple[str, tuple[str, ...]]]] = {}
     for config in configs.values():
         if config.prior_preservation and config.data.class_images is not None:
-            found.setdefault(config.data.class_images, set()).add((config.model, config.data.class_prompt))
+            found.setdefault(config.data.class_images, set()).add((config.model, config.data.class_prompts))
     return [
         f"data.class_images: found {folder} for {len(sources)} combinations of model and data.class_prompt, expected a "
         "folder for each, because the first trial would generate for all; vary them under people, each with its own "

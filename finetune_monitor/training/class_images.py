@@ -4,7 +4,7 @@ import io
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from finetune_monitor.rendering.isolation import isolated
 from finetune_monitor.rendering.renderer import Renderer, is_black
 from finetune_monitor.training.config import DataConfig
 from finetune_monitor.training.data import checked_photos
+from finetune_monitor.training.photo_folder import CAPTION, read_photos
+from finetune_monitor.training.photos import TrainingPhoto
 
 logger = logging.getLogger(__name__)
 
@@ -70,19 +72,39 @@ def _generate(
     seeds = _missing(data)
     if not seeds:
         return
-    grid = PromptGrid(
-        [data.class_prompt or ""],
+    if device is not None:
+        pipeline.to(device)
+    assert data.class_images is not None
+    prompts = data.class_prompts
+    for place, prompt in enumerate(prompts):
+        own = [seed for seed in seeds if seed % len(prompts) == place]
+        if own:
+            grid = _grid(prompt, own, data.resolution, sampling)
+            _render(Renderer(pipeline, grid, autocast), data.class_images, len(prompts) > 1, ends)
+
+
+def _grid(prompt: str, seeds: Sequence[int], resolution: int, sampling: PromptGrid) -> PromptGrid:
+    return PromptGrid(
+        [prompt],
         seeds,
         steps=sampling.at_full_quality.steps,
         guidance=sampling.guidance,
         sampler=sampling.sampler,
         karras=sampling.karras,
-        size=(data.resolution, data.resolution),
+        size=(resolution, resolution),
     )
-    if device is not None:
-        pipeline.to(device)
+
+
+def with_prompts(paths: Sequence[Path], data: DataConfig) -> list[TrainingPhoto]:
+    """Class images with their captions, or the first class prompt.
+
+    Raises:
+        UserError: lists captions in the folder that cannot be used.
+    """
     assert data.class_images is not None
-    _render(Renderer(pipeline, grid, autocast), data.class_images, ends)
+    photos = read_photos(data.class_images) if data.captions else []
+    captions = {photo.path: photo.caption for photo in photos}
+    return [TrainingPhoto(path, captions.get(path) or data.class_prompts[0]) for path in paths]
 
 
 def _missing(data: DataConfig) -> list[int]:
@@ -121,30 +143,32 @@ def _stem(seed: int) -> str:
     return f"class-{seed:06d}"
 
 
-def _render(renderer: Renderer, folder: Path, ends: Callable[[], bool]) -> None:
+def _render(renderer: Renderer, folder: Path, captioned: bool, ends: Callable[[], bool]) -> None:
     """Generate each process's share of the images; a problem in one process stops them all."""
     problem = None
     try:
-        _render_share(renderer, folder, ends)
+        _render_share(renderer, folder, captioned, ends)
     except Exception as error:
         problem = str(error) if isinstance(error, UserError | OSError) else repr(error)
     all_problems([found for found in distributed.gather(problem) if found], f"{folder}: cannot generate class images:")
 
 
-def _render_share(renderer: Renderer, folder: Path, ends: Callable[[], bool]) -> None:
+def _render_share(renderer: Renderer, folder: Path, captioned: bool, ends: Callable[[], bool]) -> None:
     todo = list(renderer.grid.cells[distributed.rank() :: distributed.world_size()])
     progress = Progress(len(todo), "class images", "image", is_shown=distributed.is_main())
     with isolated(renderer.pipeline), progress:
         while todo and not ends():
             cells, todo = todo[: renderer.batches.size], todo[renderer.batches.size :]
             for cell, image in zip(cells, renderer.render(cells), strict=True):
-                _save(folder / f"{_stem(cell.seed)}.png", image)
+                _save(folder / f"{_stem(cell.seed)}.png", image, cell.prompt if captioned else None)
             progress.advance(len(cells))
 
 
-def _save(path: Path, image: Image.Image | None) -> None:
+def _save(path: Path, image: Image.Image | None, caption: str | None) -> None:
     if image is None or is_black(image):
         raise UserError(f"{path.name}: the model generated a black image; train in bf16 or without mixed precision")
+    if caption is not None:  # first: an image that is there counts as complete
+        write_atomic(path.with_suffix(CAPTION), caption.encode())
     content = io.BytesIO()
     image.save(content, format="PNG")
     write_atomic(path, content.getvalue())

@@ -110,8 +110,8 @@ def about_captions(config: Config, photos: Sequence[TrainingPhoto]) -> Iterator[
 
 def subject_words(config: Config) -> set[str]:
     """The words of the instance prompt that name the subject: those that the class prompt lacks."""
-    words = set(_words(config.data.instance_prompt))
-    return words - set(_words(config.data.class_prompt or "")) - (set() if config.data.class_prompt else ORDINARY)
+    words, others = set(_words(config.data.instance_prompt)), config.data.class_prompts
+    return words - (set(_words(" ".join(others))) if others else ORDINARY)
 
 
 def _words(prompt: str) -> list[str]:

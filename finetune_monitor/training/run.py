@@ -25,7 +25,7 @@ from finetune_monitor.record.run_directory import CONFIG
 from finetune_monitor.rendering.pipelines import image_size
 from finetune_monitor.sinks import accelerate as trackers
 from finetune_monitor.training import checkpoints
-from finetune_monitor.training.class_images import class_images
+from finetune_monitor.training.class_images import class_images, with_prompts
 from finetune_monitor.training.compiling import compile_in_place
 from finetune_monitor.training.config import Config, as_begun, recorded_config
 from finetune_monitor.training.data import Photos, Views
@@ -106,7 +106,7 @@ def make_trainer(
     data, train, checkpoint = config.data, config.train, inputs.checkpoint
     photos = {"photos": inputs.photos}
     if others:
-        photos["class images"] = [TrainingPhoto(path, data.class_prompt or "") for path in others]
+        photos["class images"] = with_prompts(others, data)
     prompts = [[photo.prompt for photo in each] for each in photos.values()]
     for warning in cut_prompts(pipeline, chain.from_iterable(prompts)) if distributed.is_main() else ():
         logger.warning(warning)

@@ -4,10 +4,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from filelock import FileLock
+from pydantic import ValidationError
 
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.rendering.renderer import Renderer
-from finetune_monitor.training.class_images import class_images
+from finetune_monitor.training.class_images import class_images, with_prompts
 from finetune_monitor.training.config import DataConfig
 from support import sweeps
 
@@ -49,3 +50,34 @@ def test_a_run_says_that_it_waits_for_another(images, tmp_path, caplog):
             sweeps.wait_for(lambda: said in caplog.text, 10)
             assert not waiting.done()
         assert len(waiting.result(60)) == 3
+
+
+def test_several_class_prompts_take_turns_and_are_captions(tmp_path, pipeline):
+    data = DataConfig(
+        instance_images=tmp_path,
+        instance_prompt="p",
+        class_images=tmp_path / "class",
+        class_count=3,
+        class_prompt=["q", "q in gray"],
+        resolution=64,
+    )
+    found = class_images(pipeline, data, PromptGrid(["p"], steps=1), None)
+    assert [photo.prompt for photo in with_prompts(found, data)] == ["q", "q in gray", "q"]
+    more = data.model_copy(update={"class_count": 4})
+    assert class_images(pipeline, more, PromptGrid(["p"], steps=1), None)[:3] == found
+    assert (tmp_path / "class/class-000003.txt").read_text() == "q in gray"
+
+
+def test_captions_beside_class_images_are_their_prompts(images, tmp_path):
+    found = images()
+    assert not list((tmp_path / "class").glob("*.txt")), "a single prompt needs no captions"
+    found[1].with_suffix(".txt").write_text("somebody in the rain")
+    data = DataConfig(instance_images=tmp_path, instance_prompt="p", class_images=tmp_path / "class", class_prompt="q")
+    assert [photo.prompt for photo in with_prompts(found, data)] == ["q", "somebody in the rain", "q"]
+    ignored = data.model_copy(update={"captions": False})
+    assert [photo.prompt for photo in with_prompts(found, ignored)] == ["q"] * 3
+
+
+def test_several_class_prompts_without_captions_are_refused(tmp_path):
+    with pytest.raises(ValidationError, match=r"(?s)class_prompt: found 2 prompts.*captions is false"):
+        DataConfig(instance_images=tmp_path, instance_prompt="p", class_prompt=["q", "r"], captions=False)

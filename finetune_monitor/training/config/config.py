@@ -72,7 +72,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _probes_leave_the_subject_out(self) -> "Config":
-        words = set((self.data.class_prompt or "").split())
+        words = set(" ".join(self.data.class_prompts).split())
         tokens = set(self.data.instance_prompt.split()) - words if words else set()
         for prompt in self.probe_prompts:
             if found := tokens & set(prompt.split()):
@@ -146,7 +146,7 @@ class Config(Section):
         kinds = classes_of(METRICS, self.monitor.metrics).values()
         if given or not any(getattr(kind, "needs_probes", False) for kind in kinds):
             return given
-        return list(dict.fromkeys(filter(None, (self.data.class_prompt, *EVERYDAY_PROMPTS))))
+        return list(dict.fromkeys((*self.data.class_prompts[:1], *EVERYDAY_PROMPTS)))
 
     @property
     def base_model(self) -> "BaseModel":

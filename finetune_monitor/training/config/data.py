@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.sections import Section
@@ -38,6 +38,9 @@ def _spared(folder: Path | None, used: int | None) -> int | None:
 HeldOut = Annotated[int | UserPath | None, BeforeValidator(_held_out)]
 
 
+ClassPrompt = str | Annotated[tuple[str, ...], Field(min_length=1)] | None
+
+
 class DataConfig(Section):
     instance_images: UserPath = Field(
         description="Folder with the photos of the subject; 5 to 20 are usual. Or a folder with kohya's folders of "
@@ -70,9 +73,10 @@ class DataConfig(Section):
         "Required if train.prior_loss_weight is above 0.",
         examples=["photos/person"],
     )
-    class_prompt: str | None = Field(
+    class_prompt: ClassPrompt = Field(
         None,
-        description="Prompt of the class images: the instance prompt without the rare token.",
+        description="Prompt of the class images: the instance prompt without the rare token. Or a list of prompts that "
+        "take turns, so that the model keeps their styles, too; the first one is for images without a caption.",
         examples=["a photo of a person"],
     )
     class_count: int = Field(200, ge=1, description="How many class images to use.")
@@ -92,3 +96,19 @@ class DataConfig(Section):
     workers: int = Field(
         2, ge=0, description="Processes that load photos in advance if the latents do not fit in the cache."
     )
+
+    @property
+    def class_prompts(self) -> tuple[str, ...]:
+        """The prompts of the class images; empty without one."""
+        if self.class_prompt is None:
+            return ()
+        return (self.class_prompt,) if isinstance(self.class_prompt, str) else self.class_prompt
+
+    @model_validator(mode="after")
+    def _several_class_prompts_are_captions(self) -> "DataConfig":
+        if len(self.class_prompts) > 1 and not self.captions:
+            raise ValueError(
+                f"class_prompt: found {len(self.class_prompts)} prompts, which are kept as captions beside the class "
+                "images, but captions is false; set it to true, or keep one prompt"
+            )
+        return self
