@@ -1,4 +1,4 @@
-"""Fine-tune Stable Diffusion v1.5: accelerate launch train.py --config configs/X.yaml [key=value ...]"""
+"""Fine-tune Stable Diffusion or SDXL: accelerate launch train.py --config configs/X.yaml [key=value ...]"""
 
 import sys
 

@@ -18,7 +18,7 @@ from finetune_monitor.rendering.renderer import Renderer
 UNIPC = "UniPCMultistepScheduler"
 
 INTERVAL = (0.28, 5.42)
-"""Noise levels with guidance, as Kynkäänniemi et al. 2024 (arXiv 2404.07724) found for SD-XL."""
+"""Noise levels with guidance, as Kynkäänniemi et al. 2024 (arXiv 2404.07724) found for SDXL."""
 
 AYS = tuple(AysSchedules["StableDiffusionTimesteps"])
 """Ten timesteps for Stable Diffusion 1.5 (Sabour et al. 2024, arXiv 2404.14507), as diffusers publishes them."""

@@ -1,8 +1,8 @@
 """Measure what an evaluation must cost so that it comes to the same verdict; writes benchmarks/COST.md.
 
-python -m benchmarks.cost        (two trainings; --runs 6 is what COST.md shows)
+python -m benchmarks.cost        (two trainings; COST.md names the command that wrote it)
 
-An interrupted study continues where it was. Other work on the machine changes seconds, but no verdict.
+Run the same command again to continue an interrupted study. Other work on the machine changes seconds, but no verdict.
 """
 
 import argparse
@@ -47,7 +47,7 @@ TRAININGS: Mapping[str, Mapping[str, Any]] = {
     "two photos": {"seed": 4, "data.instance_count": 2},
     "three times the learning rate": {"seed": 5, "train.learning_rate": 3e-3},
 }
-"""Trainings that rise until they copy, fail, rise slowly, leak, and over-fit."""
+"""Trainings that rise until they copy, fail, rise slowly, leak, and overfit."""
 
 ONLY_WEIGHTS = {
     "train.max_steps": LAST,

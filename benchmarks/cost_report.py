@@ -48,27 +48,29 @@ DECIDED = ["setting", "time", "trainings", "same stop", "same best", "stops, %",
 DECISIONS = f"""**Decisions.** *Time* is that of rendering, as a share of the reference: the median of the ratios for
 the same weights, which were rendered with all settings in turn. *Stops* and *best steps* are shares of resampled
 decisions: {ROUNDS} draws of images with replacement per training, the same for both sides, each with the curve from the
-first, second, and third evaluation on. They are not independent. *Lost* is how much worse the best steps in these are
-than that of the reference with all images, on average, by its smoothed curve. *{OTHER_SEEDS.capitalize()}*, compares
-two such draws of the reference with each other: so much do decisions vary by chance. *Same alarms* are those that sound
-in both, of those that sound in either."""
+first, second, and third evaluation on. They are not independent. *Lost* is by how much the best steps of these draws
+are worse, on average, than that of the reference with all images, by the reference's smoothed curve.
+*{OTHER_SEEDS.capitalize()}* compares two such draws of the reference with each other: this is how much decisions
+vary by chance. *Same alarms* are those that sound in both, of those that sound in either."""
 
 NOTES = """- Rules, smoothing, alarms, and metrics are those of demo.yaml. Weights are merged, and one thread is used.
 - These are results of a small model at 64 px with a real face recognizer. They do not prove the same for Stable
-  Diffusion v1.5, and say nothing about the speed of a GPU.
+  Diffusion v1.5, and they say nothing about the speed of a GPU.
 - More trainings (`--runs`, up to six) and settings (`--others`: 20 and 12 steps, Karras noise levels, UniPC with 8 and
-  5 steps, AYS timesteps, bf16) take more time. The package DeepCache was not used: its last release is of 2023."""
+  5 steps, AYS timesteps, bf16) take more time. The package DeepCache was not used: its last release is from 2023."""
 
-READING = """- None of the first three trainings stops within 320 steps, so that their stops agree proves little. On
-  resampled images, 5 to 10 steps agree with the reference about as often as the reference with itself on other seeds:
-  with 12 images, chance decides more than the steps do. So few trainings cannot show that 95% of decisions agree.
-- Scores tell the settings apart. Eight steps leave `face_similarity` where it is; five lower it. From eight to five
-  steps, the order of `aesthetic` and `clip_score` suffers in the worst training, and so it does where deep features
-  are reused. Guidance on an interval saves little at eight steps, because only the first of them is outside.
-- Hence `fast` is eight steps of DPM-Solver++, and not the default: at the end, the scores of the best and the last
-  step at full quality stand beside the fast ones."""
+READING = """- None of the first three trainings stops within 320 steps, so it proves little that their stops agree. On
+  resampled images, 5 to 10 steps agree with the reference about as often as the reference agrees with itself on other
+  seeds: with 12 images, chance has more influence than the number of steps. But their best steps lose more than those
+  of other seeds. So few trainings cannot show that 95% of decisions agree.
+- Scores tell the settings apart. Eight steps do not change `face_similarity` significantly; five lower it. All
+  settings except UniPC lower `aesthetic` and `clip_score` a little. From eight to five steps, the order of these two
+  gets worse in the worst training, as it does where deep features are reused. Guidance on an interval saves little at
+  eight steps, because only the first of them is outside.
+- Therefore, `fast` is eight steps of DPM-Solver++, and it is not the default. At the end of a run, the best and the
+  last step are scored at full quality, too."""
 
-SCORED = """Spearman's correlation with the reference over the steps, on average and (in the worst training); the mean
+SCORED = """Spearman's correlation with the reference over the steps: the mean and (the worst training); the mean
 difference from the reference with its 95% interval over images; the largest difference of a mean."""
 
 Records = Mapping[str, Mapping[Setting, Record]]
@@ -252,7 +254,7 @@ def conclusion(found: Sequence[Agreement], trainings: int) -> str:
     """Which setting is the cheapest that decides alike, and how certain that is."""
     chosen, known = chosen_of(found), wilson(np.ones(trainings), np.arange(trainings))
     if chosen is None:
-        return f"No setting decides alike in all trainings with a correlation of at least {ENOUGH:g}."
+        return f"No setting decides alike in all trainings and has a correlation of at least {ENOUGH:g} in each."
     return (
         f"**{chosen.name}** is the cheapest setting that stops at the same step with the same best step in all\n"
         f"{trainings} trainings, and whose deciding score has a correlation of at least {ENOUGH:g} with the reference\n"
@@ -263,7 +265,8 @@ def conclusion(found: Sequence[Agreement], trainings: int) -> str:
 
 def score_table(found: Sequence[Agreement], first: Record, column: str) -> str:
     noise_of = (
-        f"The noise of such a mean (half of its 95% interval, in the first training) is {noise(first, column):.3f}."
+        "The noise of such a mean (half the width of its 95% interval, in the first training) is "
+        f"{noise(first, column):.3f}."
     )
     head = ["setting", "Spearman", "difference", "largest"]
     rows = table(head, score_rows(found, column), ["---", *["---:"] * 3])

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Checks and measures everything on this machine's GPU, in under eight minutes on a large one; the results land in
+# Checks and measures everything on this machine's GPU, in under eight minutes on a large one, and writes the results to
 # benchmarks/GPU.md. Needs only this checkout and the installed package:  benchmarks/gpu.sh
-# REDUCED=1 runs the same commands on small models with hardly any work, to find mistakes in them, not to measure.
+# REDUCED=1 runs the same commands on small models with very little work, to find mistakes in them, not to measure.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,7 +10,7 @@ python=${PYTHON:-python}
 usual=benchmarks/usual_training.py
 status=0
 
-measure() {  # measure SECONDS SCRIPT [ARGUMENTS]: goes on with the others if this one fails or takes too long
+measure() {  # measure SECONDS SCRIPT [ARGUMENTS]: if it fails or takes too long, the others still run
     local limit=$1 started=$SECONDS
     shift
     timeout "$limit" "$python" "benchmarks/$1" "${@:2}" || { echo "gpu.sh: $1 ended with $?" >&2; status=1; }

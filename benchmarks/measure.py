@@ -14,6 +14,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from finetune_monitor.base.text import counted
+
 ROOT = Path(__file__).parents[1]
 RESULTS = "BENCHMARK_RESULTS"
 """The variable that names another file for the results."""
@@ -164,7 +166,7 @@ def machine() -> str:
     import torch
 
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers"))
-    threads = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    threads = f"{counted(os.cpu_count() or 1, 'core')}, {counted(torch.get_num_threads(), 'thread')}"
     where = ", ".join(filter(None, [gpu(), _processor(), threads]))
     return f"{where}; Python {platform.python_version()}, {versions}; {date.today()}; load {LOAD:.1f} at the start"
 

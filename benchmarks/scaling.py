@@ -3,7 +3,7 @@
 python benchmarks/scaling.py
 python benchmarks/scaling.py --check
 
-`--check` measures 1 and 10 times only, and fails where the ratio is more than twice the one in SCALING.md.
+`--check` measures only 1 and 10 times the input, and fails if a ratio is more than twice the one in SCALING.md.
 """
 
 import argparse
@@ -46,7 +46,7 @@ Each section names the command that wrote it. Run the command again to replace t
 
 FACTORS = (1, 10, 100)
 SLACK = 2.0
-"""By how much a ratio may exceed the recorded one: times on a shared machine vary by half."""
+"""How many times the recorded ratio is allowed: times on a shared machine vary by half."""
 
 LINEAR = 1.15
 """The largest exponent that counts as growing with the work, given that variation."""
@@ -162,7 +162,7 @@ def quietly(*words: str) -> None:
 
 
 def cpu_seconds(action: Action, rounds: int) -> float:
-    """The least CPU time of some rounds after a first one: other work on the machine adds to it, nothing subtracts."""
+    """The least CPU time of several rounds after a first one, because other work on the machine can only add to it."""
     action()
     found = []
     for _ in range(rounds):
@@ -196,19 +196,19 @@ def measure(rounds: int) -> None:
         (f"{name} ({SUBJECTS[name].base:,} {SUBJECTS[name].unit})", *_cells(found)) for name, found in values.items()
     ]
     header = (
-        "what (input at 1 time)",
+        "what (smallest input)",
         "CPU s",
         "10 times",
         "100 times",
-        "10 times takes",
-        "100 times takes",
+        "ratio at 10 times",
+        "ratio at 100 times",
         "exponent",
     )
     faster = [name for name, found in values.items() if exponent(found) > LINEAR]
     notes = [
-        "- CPU time of one process, the least of some rounds after a first one. The exponent is that of the input, "
-        "from 10 to 100 times: 1 is linear.",
-        f"- Faster than the input grow: {', '.join(faster) or 'none'}.",
+        "- CPU time of one process: the least of several rounds after a first one. The exponent is the power of the "
+        "input with which cost grows from 10 to 100 times; 1 is linear.",
+        f"- These grow faster than their input: {'; '.join(faster) or 'none'}.",
     ]
     plot(values)
     picture = "![CPU time against input, one line each, both axes logarithmic](../assets/scaling.png)"

@@ -13,7 +13,7 @@ from memory import Runs
 from finetune_monitor.training.config import load_config
 from models import scale
 
-AIM = 0.05
+AIM = 0.1
 
 
 def parts(ended: list[float], every: int) -> tuple[list[float], list[float]]:

@@ -42,7 +42,7 @@ def pytest_collection() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
-        atexit.register(gc.unfreeze)  # otherwise triton complains of leaks in the end
+        atexit.register(gc.unfreeze)  # otherwise, triton reports leaks at exit
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -1,4 +1,4 @@
-"""Import torch and what is built on it without the garbage collector, which costs a quarter of a short start."""
+"""Import torch and packages built on it without the garbage collector, which takes a quarter of a short start."""
 
 import atexit
 import gc
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 def heavy_imports() -> Iterator[None]:
     """No garbage is collected inside the block, and later collections skip what was imported, since it stays.
 
-    A process that has torch already is left alone: its objects are not all here to stay.
+    A process that has already imported torch is left alone, because not all of its objects stay.
     """
     if "torch" in sys.modules or not gc.isenabled():
         yield
@@ -22,4 +22,4 @@ def heavy_imports() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
-        atexit.register(gc.unfreeze)  # otherwise triton complains of leaks in the end
+        atexit.register(gc.unfreeze)  # otherwise, triton reports leaks at exit

@@ -59,8 +59,8 @@ class ValidationLoss:
     """Mean squared error of the predicted noise on held-out photos of the subject.
 
     Noise and noise levels are the same in every evaluation, so any change is due to the model; the levels are spread
-    evenly over all levels of the model. SDXL is told that each photo is a whole image of the grid's size. The interval
-    of the loss shows how it would vary with other noise; that of the rise pairs each draw with itself.
+    evenly over all levels of the model. For SDXL, each photo counts as an uncropped image of the grid's size. The
+    interval of the loss shows how it would vary with other noise; that of the rise pairs each draw with itself.
 
     Columns:
         validation_loss: one value per evaluation, not per image.

@@ -33,7 +33,7 @@ VAE_MARKS = ("encoder.conv_in.weight", "first_stage_model.encoder.conv_in.weight
 EMBEDDING_KEYS = ("emb_params", "string_to_param")
 
 OTHERS = {
-    "StableDiffusionXLImg2ImgPipeline": "the refiner of SDXL, or a model for images to images",
+    "StableDiffusionXLImg2ImgPipeline": "the refiner of SDXL, or an image-to-image model",
     "StableDiffusionXLInpaintPipeline": "an inpainting model of SDXL",
     "StableDiffusionInpaintPipeline": "an inpainting model",
 }
@@ -103,7 +103,7 @@ class BaseModel:
             family = self._family_of_class(str(index.get("_class_name")))
             if lacking := [name for name in family.text_encoders if not (index.get(name) or [None])[-1]]:
                 raise UserError(
-                    f"{self.name}: found {family.name} without {' and '.join(lacking)}, such as the refiner of SDXL; "
+                    f"{self.name}: found {family.name} without {' and '.join(lacking)}, as in the refiner of SDXL; "
                     f"expected {WANTED}"
                 )
         if self.embeddings and len(family.text_encoders) > 1:

@@ -160,7 +160,7 @@ class ClipEncoder:
 
 
 class _Halved(nn.Module):
-    """A module that runs in bf16 and returns the precision that it was given."""
+    """A module that runs in bf16 and returns its input's precision."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -172,7 +172,7 @@ class _Halved(nn.Module):
 
 
 def _halve_mlps(tower: nn.Module, device: torch.device) -> None:
-    """Run the MLPs of a large transformer in bf16 if this CPU is made for it; what they add up stays in float32."""
+    """Run the MLPs of a large transformer in bf16 if the CPU supports it; the residual stream stays in float32."""
     blocks = getattr(getattr(tower, "transformer", None), "resblocks", ())
     for block in blocks if device.type == "cpu" and has_bf16() else ():
         if block.mlp.c_fc.in_features >= HALVED_FROM:

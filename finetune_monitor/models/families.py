@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Text:
-    """What the text encoders make of prompts, a row for each.
+    """The output of the text encoders, with one row per prompt.
 
     tokens: an embedding of each token.
     pooled: an embedding of the entire prompt; None if the family has none.
@@ -21,7 +21,7 @@ class Text:
     pooled: Float[Tensor, "n p"] | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Text":
-        """The text with all embeddings changed alike."""
+        """The text with the same change to all embeddings."""
         return Text(change(self.tokens), None if self.pooled is None else change(self.pooled))
 
 
@@ -37,7 +37,7 @@ class Family:
     methods: the values of `train.method` that it can be trained with.
     unread: by text encoder, how many of its last layers the UNet never sees; training them would change nothing.
     left_out: arguments for loading it without what is never used here.
-    encode: the text encoders' reading of token ids.
+    encode: from the text encoders and token ids to embeddings.
     condition: the UNet's arguments besides latents and timesteps, for prompts and the sizes of photos
         (`training.data.Window.sizes`).
     """

@@ -29,7 +29,7 @@ KINDS = {"resnets": "0", "attentions": "1"}
 
 
 def original_name(layer: str, per_block: int) -> str:
-    """The original name of a layer, which diffusers counts by resolution, and the original one after another.
+    """The original name of a layer: diffusers numbers blocks by resolution, and the original layout numbers them all.
 
     Args:
         layer: its name in diffusers, such as `down_blocks.1.attentions.0.proj_in`.
@@ -67,7 +67,7 @@ def _smaller(found: re.Match[str], per_block: int) -> str:
 
 
 def _larger(found: re.Match[str], per_block: int) -> str:
-    """SDXL's blocks that enlarge have attention, so the enlarging layer comes third."""
+    """SDXL's upsampling blocks have attention, so the upsampler comes third."""
     return f"output_blocks.{(int(found[1]) + 1) * (per_block + 1) - 1}.2.conv"
 
 

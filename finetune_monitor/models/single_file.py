@@ -22,7 +22,7 @@ TOKENIZER = Path(__file__).parents[1] / "shipped/assets/demo/stable-diffusion/to
 """CLIP's tokenizer, which all of these models share."""
 
 OPEN_CLIP, OPEN_CLIP_PADDING = ".model.", "!"
-"""The end of what open_clip's text encoders have before the names of their weights, and with what they pad prompts."""
+"""How the prefix of open_clip's text encoders ends in a file, and the token that pads their prompts."""
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 

@@ -17,8 +17,8 @@ DEFAULT_SAMPLER = "DPMSolverMultistepScheduler"
 FULL, FAST = "full", "fast"
 
 STEPS: Mapping[str, int] = {FULL: 25, FAST: 8}
-"""Scheduler steps at each quality. With the demo's model, eight steps of DPM-Solver++ order the steps of a training as
-fifty do (benchmarks/COST.md)."""
+"""Scheduler steps at each quality. With the demo's model, eight steps of DPM-Solver++ leave the face similarity where
+fifty put it (benchmarks/COST.md)."""
 
 ELSEWHERE = "another tool"
 """The sampler of images that were not rendered here: how they were sampled is unknown."""
@@ -83,7 +83,7 @@ class PromptGrid:
         negative_prompt: what guidance steers away from, in every cell.
         quality: how evaluations are rendered. full: in 25 steps. fast: in 8 steps of DPM-Solver++, a third of the work;
             at the end of a run, the best and the last step are rendered at full quality, too.
-        steps: scheduler steps; None means those of the quality. A number counts whatever the quality is.
+        steps: scheduler steps of an evaluation; None means those of the quality. A number takes precedence.
         guidance: classifier-free guidance scale; 1 or less turns guidance off.
         sampler: class name of a diffusers scheduler; None means DPM-Solver++ multistep, or the model's own scheduler if
             it was trained with flow matching.
@@ -96,7 +96,7 @@ class PromptGrid:
 
     Raises:
         ValueError: for an empty grid, repeated prompts or seeds, both `seeds` and `images_per_prompt`, fewer than one
-            image or step, negative guidance, or a sampler with which nobody has measured what `fast` costs.
+            image or step, negative guidance, an unknown quality, or `fast` with a sampler other than DPM-Solver++.
     """
 
     prompts: Sequence[str]
@@ -150,7 +150,7 @@ class PromptGrid:
 
     @property
     def at_full_quality(self) -> "PromptGrid":
-        """The same cells at full quality; the grid itself, except for `quality`, if it has as many steps."""
+        """The same cells at full quality; if the grid has as many steps already, only `quality` changes."""
         return replace(self, quality=FULL, steps=max(self.step_count, STEPS[FULL] if self.quality == FAST else 0))
 
     @property
@@ -200,17 +200,17 @@ class PromptGrid:
 
 
 def check_quality(quality: str, sampler: str | None) -> None:
-    """Check that there is such a quality, and that it was measured with the sampler.
+    """Check that the quality exists, and that it was measured with the sampler.
 
     Raises:
-        ValueError: it is unknown, or it is fast and the sampler another one than DPM-Solver++.
+        ValueError: it is unknown, or it is fast and the sampler is not DPM-Solver++.
     """
     if quality not in STEPS:
         raise ValueError(f"PromptGrid.quality: found {quality!r}, expected one of {', '.join(STEPS)}")
     if quality == FAST and sampler not in (None, DEFAULT_SAMPLER):
         raise ValueError(
             f"PromptGrid.quality: found {FAST} with the sampler {sampler}, expected {DEFAULT_SAMPLER}, the only one "
-            f"with which it was measured; set quality to {FULL}, and choose the steps"
+            f"that it was measured with; set quality to {FULL}, and choose the steps"
         )
 
 

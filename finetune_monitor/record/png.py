@@ -1,4 +1,4 @@
-"""Encode images as PNG: threads begin with each image that is rendered, while others are rendered and scored."""
+"""Encode images as PNG in threads, while others are rendered and scored."""
 
 import io
 import os
@@ -20,8 +20,7 @@ COMPRESSION = 1
 class PngEncoder:
     """Encodes the images of one evaluation at a time, each with a text that says how it was made.
 
-    Pillow releases Python's lock while it encodes, so that a step on a GPU is not kept waiting. No thread is left after
-    `finish`.
+    Pillow releases the GIL while it encodes, so rendering on a GPU does not wait. No thread is left after `finish`.
     """
 
     def __init__(self, grid: PromptGrid) -> None:

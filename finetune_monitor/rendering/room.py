@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 
 SHARE = 0.8
-"""The part of the idle memory that may be filled: it is in pieces, and not every tensor fits into one."""
+"""The part of the idle memory that may be filled: it is fragmented, so not every tensor fits."""
 
 
 class Room:

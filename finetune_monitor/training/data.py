@@ -47,7 +47,7 @@ class Window:
     mirrored: bool = False
 
     def sizes(self, photo: Size, resolution: int, square: Square | None = None) -> list[int]:
-        """What SDXL is told of a view (Podell et al. 2023, arXiv 2307.01952, section 2.2).
+        """SDXL's inputs for the size and crop of a view (Podell et al. 2023, arXiv 2307.01952, section 2.2).
 
         Returns:
             Height and width of the photo; top and left of the view, in pixels of the photo as it was resized for it;

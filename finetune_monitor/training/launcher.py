@@ -37,8 +37,8 @@ def make_accelerator(train: TrainConfig) -> tuple[Accelerator, list[str]]:
     asked = [name for variable, name in UNSUPPORTED.items() if os.environ.get(variable, "").lower() in ("true", "1")]
     if asked:
         raise UserError(
-            f"accelerate launch: found {asked[0]}, expected one GPU or data parallelism, because Stable Diffusion 1.5 "
-            "fits on one GPU; leave the option out, or run `accelerate config` again"
+            f"accelerate launch: found {asked[0]}, expected one GPU or data parallelism, because every model that "
+            "can be trained here fits on one GPU; leave the option out, or run `accelerate config` again"
         )
     precision = train.mixed_precision
     try:

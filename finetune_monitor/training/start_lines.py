@@ -63,10 +63,10 @@ def before_training(
 
 
 def _images(grid: PromptGrid) -> str:
-    """What an evaluation renders, and what is rendered at full quality besides."""
+    """What an evaluation renders, and what is also rendered at full quality."""
     full = grid.at_full_quality.steps
-    more = f"; the best and the last step with {full}, too" if full != grid.steps else ""
-    return f"{counted(len(grid.cells), 'image')} an evaluation, {sampling_in_words(grid)}{more}"
+    more = f"; the best and the last step in {full} steps, too" if full != grid.steps else ""
+    return f"{counted(len(grid.cells), 'image')} per evaluation, {sampling_in_words(grid)}{more}"
 
 
 def _class_images(config: Config) -> str:

@@ -217,7 +217,7 @@ def test_a_refiner_that_names_no_class_of_its_own_is_refused(tmp_path, folder):
     other = shutil.copytree(folder, tmp_path / "other")
     index = other / "model_index.json"
     index.write_text(json.dumps({**json.loads(index.read_text()), "text_encoder": [None, None]}))
-    with pytest.raises(UserError, match="found SDXL without text_encoder, such as the refiner of SDXL"):
+    with pytest.raises(UserError, match="found SDXL without text_encoder, as in the refiner of SDXL"):
         BaseModel(str(other)).family(other)
 
 

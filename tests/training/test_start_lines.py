@@ -29,7 +29,7 @@ def test_it_says_on_what_it_trains_and_where_to_look():
     assert lines[2].startswith("device:    cpu (")
     assert lines[2].endswith("), fp32")
     assert lines[3].startswith(
-        "images:    30 images an evaluation, DPMSolverMultistepScheduler, 15 steps, guidance 3, 64 x 64"
+        "images:    30 images per evaluation, DPMSolverMultistepScheduler, 15 steps, guidance 3, 64 x 64"
     )
     assert lines[4] == "output:    my run"
     assert lines[5] == "watch:     finetune-monitor watch 'my run'"
@@ -42,10 +42,10 @@ def test_a_secret_in_a_path_is_not_shown():
     assert "abcdef123456" not in "".join(lines)
 
 
-def test_it_says_what_is_rendered_at_full_quality_besides():
+def test_it_says_what_is_also_rendered_at_full_quality():
     fast = ("monitor.grid.quality=fast", "monitor.grid.steps=null")
     images = list(before_loading(config(*fast), 6, torch.device("cpu"), 0))[3]
-    assert images.endswith("8 steps, guidance 3, 64 x 64, quality fast; the best and the last step with 25, too")
+    assert images.endswith("8 steps, guidance 3, 64 x 64, quality fast; the best and the last step in 25 steps, too")
 
 
 def test_a_resumed_run_says_where():

@@ -31,7 +31,7 @@ NUMBERS = ("no", "one", "two", "three")
 class Config(Section):
     model: str = Field(
         min_length=1,
-        description="Base model, Stable Diffusion 1.x or 2.x, or SDXL: a hub id, a folder in diffusers layout, or a "
+        description="Base model of Stable Diffusion 1.x, 2.x, or SDXL: a hub id, a folder in diffusers layout, or a "
         "file (.safetensors, .ckpt).",
         examples=["stable-diffusion-v1-5/stable-diffusion-v1-5"],
     )

@@ -25,7 +25,7 @@ Caching = Annotated[Literal["auto", "always", "never"], BeforeValidator(_caching
 
 class TrainConfig(Section):
     method: Literal["lora", "full"] = Field(
-        "lora", description="lora trains low-rank layers; full trains the entire UNet, but not that of SDXL."
+        "lora", description="lora trains low-rank layers; full trains the entire UNet (not for SDXL)."
     )
     rank: int = Field(16, ge=1, description="Rank of the LoRA layers; only for method: lora.")
     lora_alpha: float | None = Field(
@@ -35,7 +35,7 @@ class TrainConfig(Section):
     lora_layers: list[Literal["attention", "feed_forward", "convolution"]] = Field(
         ["attention"], min_length=1, description="Layers of the UNet that get LoRA layers."
     )
-    text_encoder: bool = Field(False, description="Train the text encoder, too; both of SDXL's.")
+    text_encoder: bool = Field(False, description="Train the text encoder, too; for SDXL, both text encoders.")
     optimizer: Literal["adamw", "adamw8bit", "prodigy"] = Field(
         "adamw",
         description="adamw8bit needs a GPU and bitsandbytes; prodigy finds the learning rate by itself and needs "
