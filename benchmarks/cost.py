@@ -50,6 +50,7 @@ TRAININGS: Mapping[str, Mapping[str, Any]] = {
 """Trainings that rise until they copy, fail, rise slowly, leak, and overfit."""
 
 ONLY_WEIGHTS = {
+    "data.class_prompt": "a photo of a person",
     "train.max_steps": LAST,
     "train.checkpoint_every": LAST,
     "monitor.every": EVERY,

@@ -53,7 +53,8 @@ are worse, on average, than that of the reference with all images, by the refere
 *{OTHER_SEEDS.capitalize()}* compares two such draws of the reference with each other: this is how much decisions
 vary by chance. *Same alarms* are those that sound in both, of those that sound in either."""
 
-NOTES = """- Rules, smoothing, alarms, and metrics are those of demo.yaml. Weights are merged, and one thread is used.
+NOTES = """- Rules, smoothing, alarms, and metrics are those of demo.yaml; there is one class prompt. Weights are
+  merged, and one thread is used.
 - These are results of a small model at 64 px with a real face recognizer. They do not prove the same for Stable
   Diffusion v1.5, and they say nothing about the speed of a GPU.
 - More trainings (`--runs`, up to six) and settings (`--others`: 20 and 12 steps, Karras noise levels, UniPC with 8 and

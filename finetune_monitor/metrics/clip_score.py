@@ -87,8 +87,8 @@ class ClipScore:
             needs="monitor.grid.prompts.1",
             alarm=0.0,
             worst_of=MARGIN,
-            says="a prompt is ignored: its images match the grid's other prompts better; stop earlier, or lower "
-            "the learning rate",
+            says="a prompt is ignored: its images match the grid's other prompts better; stop earlier, lower the "
+            "learning rate, or add a class prompt in its style",
         ),
     }
 

@@ -20,7 +20,7 @@ from finetune_monitor.stats.resampling import Values, Weights
 Series: TypeAlias = Float[np.ndarray, "samples"]
 Coefficient: TypeAlias = Callable[[Series, Series, Weights], Values]
 
-AT_ONCE = 20_000_000
+AT_ONCE = 4_000_000
 """Numbers in memory at a time: rounds times images."""
 
 LEAST_OTHERS = 2
