@@ -8,14 +8,22 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from finetune_monitor.base.sections import Section
 from finetune_monitor.base.yaml_files import KeyPath
 
+TEXTS = (str, Path)
+
 
 def holds_text(section: type[Section], path: KeyPath) -> bool:
-    """Whether the value at a path below a section is a text or a file name."""
+    """Whether the value at a path below a section is a text or a file name, or can be one instead of a list of them."""
     kinds: list[Any] = [section]
     for part in path:
         kinds = [inner for kind in kinds for inner in _below(kind, part)]
     found = [kind for kind in _alternatives(kinds) if kind is not NoneType]
-    return bool(found) and all(kind in (str, Path) for kind in found)
+    texts = [kind for kind in found if kind in TEXTS]
+    return bool(texts) and all(kind in TEXTS or _is_list_of_texts(kind) for kind in found)
+
+
+def _is_list_of_texts(kind: Any) -> bool:
+    inside = _in_container(kind, 0)
+    return bool(inside) and all(each in TEXTS for each in inside)
 
 
 def _below(kind: Any, part: str | int) -> list[Any]:

@@ -102,9 +102,10 @@ def parse_yaml(text: str, where: str, is_text: IsText = _nothing_is_text) -> Any
 
 def _as_typed(node: Any, text: str, path: tuple[str | int, ...], is_text: IsText) -> Any:
     """The node of a YAML text with the values of text keys as they are typed; null stays null."""
-    if is_text(path):
+    is_list = isinstance(node, yaml.SequenceNode)
+    if is_text(path) and not (is_list and is_text((*path, 0))):
         return _text_node(node, text)
-    if isinstance(node, yaml.SequenceNode):
+    if is_list:
         node.value = [_as_typed(each, text, (*path, place), is_text) for place, each in enumerate(node.value)]
     elif isinstance(node, yaml.MappingNode):
         node.value = [
@@ -228,7 +229,8 @@ def override(content: dict[str, Any], change: str, is_text: IsText = _nothing_is
 
 def _read_override(value: str, where: str, path: tuple[str, ...], is_text: IsText) -> Any:
     quotes = value[:1] + value[-1:]
-    if not is_text(path) or quotes in ("''", '""') or value in NULLS:
+    is_list = quotes == "[]" and is_text((*path, 0))
+    if not is_text(path) or is_list or quotes in ("''", '""') or value in NULLS:
         return parse_yaml(value, where, lambda below: is_text((*path, *below)))
     _check_length(value, where)
     try:

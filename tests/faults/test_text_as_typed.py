@@ -127,6 +127,24 @@ def test_texts_of_a_sweep_are_taken_as_typed(config, tmp_path):
     assert [keys["data.instance_images"] for keys in found.people.values()] == ["1", "2"]
 
 
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ("2026", "2026"),
+        ("no", "no"),
+        ("[2026, no]", ("2026", "no")),
+        ("\n    - 1e3\n    - a photo", ("1e3", "a photo")),
+    ],
+)
+def test_a_text_or_a_list_of_texts_is_taken_as_typed(typed, read, config):
+    content = yaml.safe_load(config.read_text())
+    content["data"]["class_prompt"] = "PLACE"
+    config.write_text(yaml.safe_dump(content).replace("PLACE", typed))
+    assert load_config(config).data.class_prompt == read
+    if "\n" not in typed:
+        assert load_config(config, [f"data.class_prompt={typed}"]).data.class_prompt == read
+
+
 def test_a_path_into_nothing_holds_no_text():
     assert not holds_text(Config, ())
     assert not holds_text(Config, ("data",))

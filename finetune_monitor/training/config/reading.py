@@ -72,9 +72,11 @@ def recorded_config(path: Path) -> tuple[Config, list[str]]:
 
 
 def is_of_earlier_version(content: Any) -> bool:
-    """Whether a recorded config was written by a version that knew neither crops nor captions."""
+    """Whether a recorded config was written by a version that knew no crops, no captions, and one class prompt."""
     data = content.get("data") if isinstance(content, dict) else None
-    return isinstance(data, dict) and not data.keys() & EARLIER.keys()
+    if not isinstance(data, dict) or isinstance(data.get("class_prompt"), list):
+        return False
+    return not data.keys() & EARLIER.keys()
 
 
 def as_begun(config: Config, path: Path) -> tuple[Config, list[str]]:
