@@ -9,7 +9,6 @@ python benchmarks/scaling.py --check
 import argparse
 import io
 import math
-import os
 import re
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from measure import ROOT, publish_section, table
 
 from finetune_monitor.cli import main as command
@@ -272,5 +272,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
     sys.exit(main())

@@ -78,6 +78,16 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny SDXL as a folder in diffusers layout."""
+    from support import tiny
+
+    folder = tmp_path_factory.mktemp("model") / "sdxl"
+    tiny.sdxl().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny CLIP as a folder in open_clip's layout."""
     from support.heads import write_clip

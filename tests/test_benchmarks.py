@@ -23,6 +23,12 @@ def test_all_import_what_there_is():
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def test_cost_grows_with_its_input_as_recorded():
+    """CPU time with ten times the input over that with one; a slow-down shows as a higher ratio."""
+    done = run(sys.executable, "benchmarks/scaling.py", "--check", PYTHONPATH=".")
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+
+
 @pytest.mark.slow
 def test_a_page_is_measured(chromium):
     done = run(sys.executable, "benchmarks/report.py", "long", "--try", "--rounds", "1", PYTHONPATH=".")

@@ -17,8 +17,7 @@ def holds_text(section: type[Section], path: KeyPath) -> bool:
     for part in path:
         kinds = [inner for kind in kinds for inner in _below(kind, part)]
     found = [kind for kind in _alternatives(kinds) if kind is not NoneType]
-    texts = [kind for kind in found if kind in TEXTS]
-    return bool(texts) and all(kind in TEXTS or _is_list_of_texts(kind) for kind in found)
+    return any(kind in TEXTS for kind in found) and all(kind in TEXTS or _is_list_of_texts(kind) for kind in found)
 
 
 def _is_list_of_texts(kind: Any) -> bool:

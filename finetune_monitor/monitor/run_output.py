@@ -40,7 +40,12 @@ class RunOutput:
     @property
     def is_open(self) -> bool:
         """Whether the record belongs to this monitor, and is not closed."""
-        return self.record is not None and self.record.is_open
+        return self._writable is not None
+
+    @property
+    def _writable(self) -> RunRecord | None:
+        """The record while it is open."""
+        return self.record if self.record is not None and self.record.is_open else None
 
     def open(
         self,
@@ -71,18 +76,18 @@ class RunOutput:
 
     def log_training(self, step: int, loss: float, learning_rate: float | None) -> None:
         """Record the loss of a step."""
-        if self.record is None or not self.record.is_open:
+        if (record := self._writable) is None:
             return
         try:
-            self.record.log_training(step, loss, learning_rate)
+            record.log_training(step, loss, learning_rate)
         except (OSError, TypeError, ValueError) as error:
             text = f"{self._output_dir}: cannot record the loss of step {step}: {error}; its curve will have gaps"
             self._warn("training log", text)
 
     def encode(self, step: int, cells: Sequence[Cell], images: Sequence[Image | None]) -> None:
         """Begin to encode images of the evaluation in progress, so that writing them takes no time later."""
-        if self.is_open and self.record is not None:
-            self.record.encode(step, cells, images)
+        if (record := self._writable) is not None:
+            record.encode(step, cells, images)
 
     def publish(
         self, evaluation: Evaluation, earlier: Sequence[Evaluation], rendered: Sequence[Image | None], waited: float
@@ -119,10 +124,10 @@ class RunOutput:
 
     def add_full_quality(self, evaluation: Evaluation, rendered: Sequence[Image | None]) -> None:
         """Record what a step's weights give at full quality."""
-        if self.record is None or not self.record.is_open:
+        if (record := self._writable) is None:
             return
         try:
-            self.record.add_full_quality(evaluation, rendered)
+            record.add_full_quality(evaluation, rendered)
         except OSError as error:
             text = f"{self._output_dir}: cannot record step {evaluation.step} at full quality: {error}"
             self._warn(f"full quality {evaluation.step}", text)

@@ -36,13 +36,6 @@ FILE = "ana_kohya.safetensors"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("sdxl") / "tiny"
-    tiny.sdxl().save_pretrained(path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def file(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("file") / "sdxl.safetensors"
     save_file(original(tiny.sdxl()), path)
@@ -146,8 +139,8 @@ def test_diffusers_reads_both_files_back_as_they_were(tmp_path, layers, name):
     assert all(key.startswith(("lora_unet_", "lora_te1_", "lora_te2_")) for key in load_file(tmp_path / "best" / FILE))
 
 
-def test_a_file_holds_the_same_model(file, folder):
-    base = BaseModel(str(file), layout=str(folder))
+def test_a_file_holds_the_same_model(file, tiny_sdxl):
+    base = BaseModel(str(file), layout=str(tiny_sdxl))
     found = base.open(base.find())
     assert same(found, tiny.sdxl())
     assert (found.tokenizer.pad_token, found.tokenizer_2.pad_token) == ("<|endoftext|>", "!")
@@ -178,8 +171,8 @@ def test_a_folder_with_only_the_fp16_variant_is_trained_in_full_precision(tmp_pa
 
 
 @pytest.mark.parametrize("form", ["folder", "file"])
-def test_another_vae_must_be_one_of_sdxl(tmp_path, folder, form):
-    model, place = shutil.copytree(folder, tmp_path / "model"), tmp_path / "vae"
+def test_another_vae_must_be_one_of_sdxl(tmp_path, tiny_sdxl, form):
+    model, place = shutil.copytree(tiny_sdxl, tmp_path / "model"), tmp_path / "vae"
     config = json.loads((model / "vae/config.json").read_text())
     (model / "vae/config.json").write_text(json.dumps({**config, "scaling_factor": 0.13025}))
     fixed = tiny.autoencoder(scaling_factor=0.13025, force_upcast=False)
@@ -205,16 +198,16 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_other_pipelines_are_refused_by_name(tmp_path, folder, kind):
-    other = shutil.copytree(folder, tmp_path / "other")
+def test_other_pipelines_are_refused_by_name(tmp_path, tiny_sdxl, kind):
+    other = shutil.copytree(tiny_sdxl, tmp_path / "other")
     index = other / "model_index.json"
     index.write_text(index.read_text().replace("StableDiffusionXLPipeline", kind))
     with pytest.raises(UserError, match=OTHERS[kind]):
         BaseModel(str(other)).family(other)
 
 
-def test_a_refiner_that_names_no_class_of_its_own_is_refused(tmp_path, folder):
-    other = shutil.copytree(folder, tmp_path / "other")
+def test_a_refiner_that_names_no_class_of_its_own_is_refused(tmp_path, tiny_sdxl):
+    other = shutil.copytree(tiny_sdxl, tmp_path / "other")
     index = other / "model_index.json"
     index.write_text(json.dumps({**json.loads(index.read_text()), "text_encoder": [None, None]}))
     with pytest.raises(UserError, match="found SDXL without text_encoder, as in the refiner of SDXL"):
@@ -228,8 +221,8 @@ def test_a_file_without_one_of_its_text_encoders_is_refused(tmp_path, file):
         BaseModel(str(tmp_path / "x.safetensors")).find()
 
 
-def test_embeddings_are_refused_and_not_half_loaded(tmp_path, folder):
+def test_embeddings_are_refused_and_not_half_loaded(tmp_path, tiny_sdxl):
     save_file({"emb_params": torch.zeros(1, 16)}, tmp_path / "word.safetensors")
-    base = BaseModel(str(folder), embeddings=(tmp_path / "word.safetensors",))
+    base = BaseModel(str(tiny_sdxl), embeddings=(tmp_path / "word.safetensors",))
     with pytest.raises(UserError, match=r"embeddings: found .*, but SDXL has 2 text encoders"):
         base.family(base.find())

@@ -13,18 +13,22 @@ from finetune_monitor.training.config import DataConfig
 from support import sweeps
 
 
+def three(folder, prompt="q") -> DataConfig:
+    """Three class images in `folder`/class."""
+    return DataConfig(
+        instance_images=folder,
+        instance_prompt="p",
+        class_images=folder / "class",
+        class_count=3,
+        class_prompt=prompt,
+        resolution=64,
+    )
+
+
 @pytest.fixture
 def images(tmp_path, pipeline):
     """What a run finds or generates in the folder: three class images."""
-    data = DataConfig(
-        instance_images=tmp_path,
-        instance_prompt="p",
-        class_images=tmp_path / "class",
-        class_count=3,
-        class_prompt="q",
-        resolution=64,
-    )
-    return lambda: class_images(pipeline, data, PromptGrid(["p"], steps=2), None)
+    return lambda: class_images(pipeline, three(tmp_path), PromptGrid(["p"], steps=2), None)
 
 
 def test_runs_that_share_a_folder_generate_each_image_once(images, monkeypatch):
@@ -53,14 +57,7 @@ def test_a_run_says_that_it_waits_for_another(images, tmp_path, caplog):
 
 
 def test_several_class_prompts_take_turns_and_are_captions(tmp_path, pipeline):
-    data = DataConfig(
-        instance_images=tmp_path,
-        instance_prompt="p",
-        class_images=tmp_path / "class",
-        class_count=3,
-        class_prompt=["q", "q in gray"],
-        resolution=64,
-    )
+    data = three(tmp_path, ["q", "q in gray"])
     found = class_images(pipeline, data, PromptGrid(["p"], steps=1), None)
     assert [photo.prompt for photo in with_prompts(found, data)] == ["q", "q in gray", "q"]
     more = data.model_copy(update={"class_count": 4})
@@ -72,7 +69,7 @@ def test_captions_beside_class_images_are_their_prompts(images, tmp_path):
     found = images()
     assert not list((tmp_path / "class").glob("*.txt")), "a single prompt needs no captions"
     found[1].with_suffix(".txt").write_text("somebody in the rain")
-    data = DataConfig(instance_images=tmp_path, instance_prompt="p", class_images=tmp_path / "class", class_prompt="q")
+    data = three(tmp_path)
     assert [photo.prompt for photo in with_prompts(found, data)] == ["q", "somebody in the rain", "q"]
     ignored = data.model_copy(update={"captions": False})
     assert [photo.prompt for photo in with_prompts(found, ignored)] == ["q"] * 3

@@ -42,13 +42,6 @@ SIZES = [[500, 900, 32, 240, 64, 64], [500, 900, 0, 26, 64, 64]]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "sdxl"
-    tiny.sdxl().save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def wide(tmp_path_factory) -> Path:
     """Two wide shots."""
     folder = tmp_path_factory.mktemp("wide")
@@ -61,17 +54,17 @@ def wide(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def config(write_config, model, wide):
+def config(write_config, tiny_sdxl, wide):
     """The tiny config on SDXL with overrides."""
 
     def go(*overrides: str):
-        return load_config(write_config(), [f"model={model}", f"data.instance_images={wide}", *overrides])
+        return load_config(write_config(), [f"model={tiny_sdxl}", f"data.instance_images={wide}", *overrides])
 
     return go
 
 
 @pytest.fixture
-def make(config, model, wide):
+def make(config, tiny_sdxl, wide):
     """A trainer on two photos with prompts and crops of their own, and LoRA layers that already have an effect."""
 
     def go(*overrides: str) -> tuple[Trainer, StableDiffusionXLPipeline]:
@@ -79,10 +72,10 @@ def make(config, model, wide):
         settings.output_dir.mkdir(exist_ok=True)
         AcceleratorState._reset_state(reset_partial_state=True)  # as a new process would find it
         accelerator, _ = make_accelerator(settings.train)
-        pipeline = load_pipeline(model, BaseModel(str(model))).to(accelerator.device)
+        pipeline = load_pipeline(tiny_sdxl, BaseModel(str(tiny_sdxl))).to(accelerator.device)
         paths = sorted(wide.iterdir())
         found = [TrainingPhoto(paths[i], PROMPTS[i], square=SQUARES[i]) for i in range(2)]
-        trainer = make_trainer(settings, accelerator, pipeline, RunInputs(model, found, [], None, None), [])
+        trainer = make_trainer(settings, accelerator, pipeline, RunInputs(tiny_sdxl, found, [], None, None), [])
         torch.manual_seed(1)
         for name, parameter in trainer.trainable.parameters.items():
             if "lora_B" in name:
@@ -213,10 +206,10 @@ def test_weights_reach_the_device_in_the_precision_of_the_training(config, monke
     assert moved == [{torch.bfloat16}]
 
 
-def test_a_file_is_trained_as_its_folder_is(config, model, tmp_path):
+def test_a_file_is_trained_as_its_folder_is(config, tiny_sdxl, tmp_path):
     save_file(original(tiny.sdxl()), tmp_path / "base.safetensors")
     weights = []
-    for base in ([], [f"model={tmp_path / 'base.safetensors'}", f"layout={model}"]):
+    for base in ([], [f"model={tmp_path / 'base.safetensors'}", f"layout={tiny_sdxl}"]):
         AcceleratorState._reset_state(reset_partial_state=True)
         folder = tmp_path / f"run-{len(base)}"
         settings = ["monitor.enabled=false", "train.max_steps=2", "train.learning_rate=1e-2", f"output_dir={folder}"]
@@ -238,9 +231,9 @@ def test_a_resolution_below_that_of_the_model_is_said(config, resolution, warned
     assert all("the base model generates images of 1024 px" in each for each in found)
 
 
-def test_a_low_resolution_is_no_error(config, model, tmp_path, caplog):
+def test_a_low_resolution_is_no_error(config, tiny_sdxl, tmp_path, caplog):
     large = tmp_path / "large"
-    pipeline = StableDiffusionXLPipeline.from_pretrained(model)
+    pipeline = StableDiffusionXLPipeline.from_pretrained(tiny_sdxl)
     pipeline.unet.register_to_config(sample_size=64)
     pipeline.save_pretrained(large)
     assert run(config(f"model={large}", "monitor.enabled=false", "train.max_steps=1")) == 0
@@ -253,11 +246,11 @@ METRICS = (
 
 
 @pytest.fixture(scope="module")
-def shipped(tmp_path_factory, model, photos) -> Path:
+def shipped(tmp_path_factory, tiny_sdxl, photos) -> Path:
     """A run of `train.py` with the shipped config for SDXL, at a tiny size."""
     folder = tmp_path_factory.mktemp("shipped")
     overrides = [
-        *(f"model={model}", "variant=null", "vae=null", f"output_dir={folder / 'ana'}"),
+        *(f"model={tiny_sdxl}", "variant=null", "vae=null", f"output_dir={folder / 'ana'}"),
         *(f"data.instance_images={photos}", "data.held_out=1", "data.resolution=64"),
         *(f"data.class_images={folder / 'class'}", "data.class_count=2"),
         *("train.rank=2", "train.learning_rate=1e-2", "train.warmup_steps=0", "train.max_steps=4"),
@@ -284,7 +277,7 @@ def own_image(model: Path, weights: Path, name: str, prompt: str, seed: int) -> 
 
 
 @pytest.mark.slow
-def test_the_shipped_config_trains_and_its_weights_give_diffusers_the_recorded_images(shipped, model):
+def test_the_shipped_config_trains_and_its_weights_give_diffusers_the_recorded_images(shipped, tiny_sdxl):
     history = read_run(shipped)
     assert [each.step for each in history.evaluations] == [0, 2, 4]
     assert all(np.isfinite(each.scores["validation_loss"].mean) for each in history.evaluations)
@@ -295,18 +288,18 @@ def test_the_shipped_config_trains_and_its_weights_give_diffusers_the_recorded_i
     floor = np.asarray(Image.open(shipped / f"images/step-000000/{cell.id}.png"), dtype=np.int16)
     assert np.abs(recorded - floor).max() > 5
     for name in (LORA, "ana_kohya.safetensors"):
-        assert np.abs(own_image(model, shipped / "last", name, cell.prompt, cell.seed) - recorded).max() <= 1
+        assert np.abs(own_image(tiny_sdxl, shipped / "last", name, cell.prompt, cell.seed) - recorded).max() <= 1
 
 
 @pytest.mark.slow
-def test_its_weights_are_exported_scored_and_described(shipped, model, tmp_path, capsys):
+def test_its_weights_are_exported_scored_and_described(shipped, tiny_sdxl, tmp_path, capsys):
     file = tmp_path / "ana.safetensors"
     assert main(["export", str(shipped), "--step", "4", "--to", str(file)]) == 0
     config = tmp_path / "score.yaml"
     config.write_text((shipped / "config.yaml").read_text())
     AcceleratorState._reset_state(reset_partial_state=True)
     out = tmp_path / "scores"
-    assert main(["score", str(file), "--base", str(model), "--config", str(config), "-o", str(out)]) == 0
+    assert main(["score", str(file), "--base", str(tiny_sdxl), "--config", str(config), "-o", str(out)]) == 0
     [scored] = [read_run(path.parent) for path in out.glob("**/run.json")]
     trained = read_run(shipped).at(4).scores["brightness"].mean
     assert scored.evaluations[-1].scores["brightness"].mean == pytest.approx(trained, abs=0.5)
