@@ -18,6 +18,7 @@ from PIL.Image import Image
 from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.metrics import Compares, Derives, Feature, Metric, OfModel, unwrapped
+from finetune_monitor.monitor.shared_images import SharedImages
 from finetune_monitor.monitor.user_code import UserCode
 from finetune_monitor.record.columns import SIDE, ScoreColumn
 from finetune_monitor.record.evaluation import Evaluation, ScoredImage
@@ -122,7 +123,7 @@ class Evaluator:
             kind = "broken" if failure.endswith(NOT_FINITE) else "render"
             self.warn(kind, f"rendering failed; the images are recorded as missing: {failure}")
         after_render = time.monotonic()
-        kept = self._measurable(mine, rendered)
+        kept = SharedImages(self._measurable(mine, rendered))
         scores, features = self._score(mine, kept), self._features(mine, kept)
         samples = self._samples()
         spent = (after_render - start, time.monotonic() - after_render)
@@ -156,17 +157,17 @@ class Evaluator:
             self.warn("black", f"black images are not scored (an overflow in half precision?): {names}")
         return {i: image for i, image in shown.items() if i not in black}
 
-    def _score(self, cells: Sequence[Cell], kept: dict[int, Image]) -> list[dict[str, float]]:
+    def _score(self, cells: Sequence[Cell], kept: SharedImages) -> list[dict[str, float]]:
         """One dict per cell; a metric's main columns are always present, NaN if nothing was measured."""
         main = [name for name, column in self.columns.items() if column.is_main]
         rows = [dict.fromkeys((name for name in main if self._is_of(name, cell)), MISSING) for cell in cells]
-        if not kept:
+        if not kept.places:
             return rows
+        of = [cells[i] for i in kept.places]
         for metric in self.metrics:
-            shown, of = _copies(kept), [cells[i] for i in kept]
-            found = self._guarded(metric, partial(self._columns, metric, metric.score, shown, of))
+            found = self._guarded(metric, partial(self._columns, metric, metric.score, kept.copies(), of))
             for name, values in (found or {}).items():
-                for i, value in zip(kept, values, strict=True):
+                for i, value in zip(kept.places, values, strict=True):
                     if self._is_of(name, cells[i]):
                         rows[i][name] = value
         return rows
@@ -175,14 +176,14 @@ class Evaluator:
         """Whether a column covers images like this one, from the subject's prompts or a probe."""
         return self.columns.get(name, SIDE).over == ("probes" if cell.is_probe else "prompts")
 
-    def _features(self, cells: Sequence[Cell], kept: dict[int, Image]) -> dict[str, dict[int, Feature | None]]:
+    def _features(self, cells: Sequence[Cell], kept: SharedImages) -> dict[str, dict[int, Feature | None]]:
         """The features that comparing metrics need, by metric and cell."""
         found: dict[str, dict[int, Feature | None]] = {}
+        of = [cells[i] for i in kept.places]
         for metric in self.metrics:
             inner = unwrapped(metric)
             if isinstance(inner, Compares):
-                shown, of = _copies(kept), [cells[i] for i in kept]
-                found[metric.name] = self._guarded(metric, partial(_by_cell, inner, shown, of)) or {}
+                found[metric.name] = self._guarded(metric, partial(_by_cell, inner, kept.copies(), of)) or {}
         return found
 
     def _compare(
@@ -317,11 +318,6 @@ def _by_name(found: object) -> Mapping[str, Any]:
     if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
         raise TypeError(f"found {reprlib.repr(found)}, expected a dict with column names as its keys")
     return found
-
-
-def _copies(kept: Mapping[int, Image]) -> list[Image]:
-    """What a metric may close or draw on: the images themselves are recorded."""
-    return [image.copy() for image in kept.values()]
 
 
 def check_images_fit(count: int, size: tuple[int, int]) -> None:
