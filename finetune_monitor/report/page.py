@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from PIL.Image import Image
+
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import make_private, open_own, write_atomic
 from finetune_monitor.base.locks import try_lock
@@ -53,7 +55,11 @@ class Written:
 
 
 def write_page(
-    folder: Path, run_dirs: Sequence[Path], sweep: Mapping[str, Any] | None = None, processes: int = 1
+    folder: Path,
+    run_dirs: Sequence[Path],
+    sweep: Mapping[str, Any] | None = None,
+    processes: int = 1,
+    decoded: Mapping[Path, Image] | None = None,
 ) -> Written:
     """Write the page of these runs, or update the one in `folder`; the runs are not changed.
 
@@ -61,6 +67,7 @@ def write_page(
         run_dirs: run directories, including those of runs in progress; the page lists what cannot be read.
         sweep: the result of `Answer.to_json`; the `folder` of its trials is a path in `run_dirs` as text.
         processes: used to make many thumbnails; with more than one, the caller's main module must be importable.
+        decoded: the content in RGB of recorded images that need not be read.
 
     Raises:
         UserError: none of the runs can be read, or `folder` holds something other than a page.
@@ -71,7 +78,7 @@ def write_page(
     with _locked(folder):
         _write_static(folder)
         plans = {run.id: plan_thumbnails(run, folder / "thumbnails" / run.id) for run in runs}
-        make_thumbnails(plans.values(), processes)
+        make_thumbnails(plans.values(), processes, decoded)
         files = {run.id: _files(run, folder) for run in runs}
         presences = {run.id: plans[run.id].presences for run in runs}
         full = {run.id: part.presences for run in runs if (part := plans[run.id].at_full_quality) is not None}

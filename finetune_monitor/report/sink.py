@@ -1,12 +1,13 @@
 """Show evaluations as a page next to the record, updated after each evaluation so that it can be watched."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL.Image import Image
 
+from finetune_monitor.base.paths import Containment
 from finetune_monitor.record.evaluation import Evaluation, RunSummary
 from finetune_monitor.report.page import write_page
 from finetune_monitor.sinks import RunInfo
@@ -35,17 +36,20 @@ class ReportPage:
         self._write()
 
     def write(self, evaluation: Evaluation, images: Sequence[Image | None]) -> None:
-        """Add one evaluation, as recorded."""
-        self._write()
+        """Add one evaluation, as recorded; its images need not be read again."""
+        inside = Containment(self._output_dir)
+        pairs = zip(evaluation.images, images, strict=True)
+        known = ((inside.path(scored.file), image) for scored, image in pairs if image is not None)
+        self._write({path: image for path, image in known if path is not None and image.mode == "RGB"})
 
     def close(self, summary: RunSummary) -> None:
         """Add why the run ended."""
         self._write()
 
-    def _write(self) -> None:
+    def _write(self, decoded: Mapping[Path, Image] | None = None) -> None:
         run_dir: Path = self._output_dir
         try:
-            write_page(run_dir / FOLDER, [run_dir])
+            write_page(run_dir / FOLDER, [run_dir], decoded=decoded)
         except OSError as error:
             again = f"the next evaluation tries again, or run: finetune-monitor report {run_dir} -o {run_dir / FOLDER}"
             logger.warning("%s: cannot write the page (%s); %s", run_dir / FOLDER, error.strerror, again)

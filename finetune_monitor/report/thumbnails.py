@@ -12,6 +12,7 @@ from enum import Enum
 from multiprocessing import get_context
 from pathlib import Path
 
+from PIL.Image import Image
 from tqdm.auto import tqdm
 
 from finetune_monitor.base.errors import UserError
@@ -53,12 +54,14 @@ class Job:
     """One thumbnail to make; the target gets the source's modification time, which identifies it as up to date.
 
     is_whole: whether it keeps its size.
+    decoded: the source's content in RGB, if it is known.
     """
 
     source: Path
     target: Path
     changed_ns: int
     is_whole: bool = False
+    decoded: Image | None = None
 
 
 @dataclass(frozen=True)
@@ -116,18 +119,24 @@ def step_folder(step: int) -> str:
     return f"step-{step:06d}"
 
 
-def make_thumbnails(plans: Iterable[ThumbnailPlan], processes: int = 1) -> None:
+def make_thumbnails(
+    plans: Iterable[ThumbnailPlan], processes: int = 1, decoded: Mapping[Path, Image] | None = None
+) -> None:
     """Make the missing thumbnails, and record in the plans what cannot be made.
 
     Args:
         processes: used for many thumbnails; threads would not help because Pillow reads PNG while holding Python's
             lock.
+        decoded: the content in RGB of sources that need not be read.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written.
     """
     parts = [part for plan in plans for part in plan.parts]
-    waiting = [(plan, key, job) for plan in parts for key, job in plan.jobs.items()]
+    known = decoded or {}
+    waiting = [
+        (plan, key, replace(job, decoded=known.get(job.source))) for plan in parts for key, job in plan.jobs.items()
+    ]
     made = _each([job for _, _, job in waiting], processes)
     bar = tqdm(made, "thumbnails", len(waiting), unit="", disable=len(waiting) < MANY, leave=False)
     for (plan, (step, position), job), success in zip(waiting, bar, strict=True):
@@ -155,7 +164,7 @@ def _leave_interrupts_to_the_parent() -> None:
 def make_thumbnail(job: Job) -> bool:
     """Make one thumbnail, never larger than its source; False if the source is not an image, or too large for WebP."""
     try:
-        image = read_image(job.source)
+        image = read_image(job.source) if job.decoded is None else job.decoded
     except UserError:
         return False
     made = image.convert("RGB") if job.is_whole else thumbnail(image)

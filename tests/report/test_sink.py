@@ -17,6 +17,7 @@ from PIL import Image
 from finetune_monitor import FinetuneMonitor, PromptGrid
 from finetune_monitor.record.evaluation import RunSummary, StopReason
 from finetune_monitor.record.run_record import RunRecord
+from finetune_monitor.report.page import write_page
 from finetune_monitor.report.sink import ReportPage
 from finetune_monitor.sinks import Sink
 from finetune_monitor.training.config import load_config
@@ -124,3 +125,17 @@ def test_a_folder_of_that_name_that_is_no_page_does_not_end_a_training(pipeline,
     monitor.close()
     assert caplog.text.count("sink report failed and is turned off") == 1
     assert os.listdir(run_folder / "page") == ["thesis.txt"]
+
+
+def test_images_are_not_read_again_and_look_the_same(record, monkeypatch):
+    sink, run_dir = ReportPage(), record.output_dir
+    sink.start(run_info(run_dir))
+    with monkeypatch.context() as patched:
+        patched.setattr("finetune_monitor.report.thumbnails.read_image", lambda path: pytest.fail(f"reads {path}"))
+        add(record, 0)
+        sink.write(evaluation(0), images())
+    thumbnails = sorted((run_dir / "page/thumbnails").rglob("*.webp"))
+    assert len(thumbnails) == sum(image is not None for image in images())
+    write_page(run_dir / "again", [run_dir])
+    again = sorted((run_dir / "again/thumbnails").rglob("*.webp"))
+    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in thumbnails]
