@@ -20,6 +20,8 @@ from finetune_monitor.sinks.console import scores_in_words
 SMALLEST, LARGEST = 128, 512
 """Limits of a cell's longer side in pixels: captions must fit under it, and a strip must not get too large."""
 GRID_LARGEST, GRID_WIDTH = 256, 2048
+REDUCING_GAP = 1.0
+"""Averages whole pixels as far as possible before resampling: halving 512 pixels takes a tenth of the time."""
 MARGIN, TEXT, LEADING = 12, 12, 1.4
 HEADING = TEXT + 2
 MAX_TITLE_LINES, LONGEST_TITLE = 3, 1500
@@ -192,7 +194,7 @@ def _cell_size(images: Sequence[Image | None], largest: int) -> tuple[int, int]:
 
 def _paste(sheet: Image, image: Image | None, corner: tuple[int, int], size: tuple[int, int]) -> None:
     if image is not None:
-        sheet.paste(image.convert("RGB").resize(size, Resampling.LANCZOS), corner)
+        sheet.paste(image.convert("RGB").resize(size, Resampling.LANCZOS, reducing_gap=REDUCING_GAP), corner)
         return
     box = new_image("RGB", size, GRAY)
     middle = (size[0] // 2, size[1] // 2)
@@ -268,6 +270,7 @@ def _fitting(text: str, font: ImageFont.FreeTypeFont, width: float) -> int:
     return max(1, bisect_right(range(1, len(text) + 1), width, key=lambda n: font.getlength(text[:n])))
 
 
+@lru_cache(4096)
 def _font(text: str, size: int) -> ImageFont.FreeTypeFont:
     """The first font with every character of the text, or the one with the fewest missing."""
     return min(_fonts(size), key=lambda font: sum(_lacks(font, character) for character in set(text)))
