@@ -18,12 +18,15 @@ from PIL.Image import Image
 from finetune_monitor.metrics.aesthetic import Aesthetic
 from finetune_monitor.metrics.aesthetic_head import read_head
 from finetune_monitor.metrics.face_similarity import FaceSimilarity
+from finetune_monitor.models.clip import has_bf16
 from finetune_monitor.models.faces import FaceFinder
 from finetune_monitor.models.recognizers import load_recognizer
 from models import RECOGNIZER, RECOGNIZER_FILE, aesthetic_head, astronaut_photos, clip_folder, recognizer_cache
 
 REFERENCES = 6
 CLIPS = {"demo": "the demo's CLIP", "sd15": "ViT-L-14-quickgelu with random weights"}
+
+HALVED = "; finetune_monitor runs CLIP's MLPs in bf16"
 
 
 class OneByOne:
@@ -134,10 +137,12 @@ def main() -> None:
         {"one by one": seconds(lambda: theirs(new(images))), "finetune_monitor": seconds(lambda: ours(new(images)))},
         options.rounds,
     )
+    halves = options.size == "sd15" and device == "cpu" and has_bf16()
+    precision = f"float32{HALVED if halves else ''}"
     notes = [
         "- Both methods use the same networks: MTCNN with its own weights, InceptionResnetV1 with random weights (as "
         f"fast as VGGFace2's), and {CLIPS[options.size]}.",
-        f"- {options.images} crops of one portrait at {options.pixels} px, {device}, float32; {apart}.",
+        f"- {options.images} crops of one portrait at {options.pixels} px, {device}, {precision}; {apart}.",
     ]
     tables = [comparison(values, SECONDS, f"{options.images} images"), "\n".join(notes)]
     tables += [

@@ -37,6 +37,15 @@ def test_a_page_is_measured(chromium):
 
 
 @pytest.mark.slow
+def test_an_evaluation_is_measured_beside_rendering(tmp_path):
+    results = tmp_path / "RESULTS.md"
+    words = ("benchmarks/beside_rendering.py", "--rounds", "1", "--pixels", "64")
+    done = run(sys.executable, *words, PYTHONPATH=".", BENCHMARK_RESULTS=str(results))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert re.search(r"\| embed faces \| \d+\.\d+ \|", results.read_text())
+
+
+@pytest.mark.slow
 def test_all_that_is_measured_on_a_gpu_runs(tmp_path):
     results = tmp_path / "GPU.md"
     done = run("benchmarks/gpu.sh", REDUCED="1", BENCHMARK_RESULTS=str(results), PYTHON=sys.executable)
