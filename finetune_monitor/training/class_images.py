@@ -15,7 +15,7 @@ from PIL import Image
 from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.base.files import open_own, write_atomic
-from finetune_monitor.base.images import SUFFIXES, list_images
+from finetune_monitor.base.images import PNG, SUFFIXES, list_images
 from finetune_monitor.base.locks import try_lock
 from finetune_monitor.base.progress import Progress
 from finetune_monitor.record.grid import PromptGrid
@@ -170,5 +170,5 @@ def _save(path: Path, image: Image.Image | None, caption: str | None) -> None:
     if caption is not None:  # first: an image that is there counts as complete
         write_atomic(path.with_suffix(CAPTION), caption.encode())
     content = io.BytesIO()
-    image.save(content, format="PNG")
+    image.save(content, format="PNG", **PNG)
     write_atomic(path, content.getvalue())
