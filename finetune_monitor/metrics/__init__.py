@@ -45,7 +45,10 @@ class Metric(Protocol):
     bounds: tuple[float, float]
 
     def score(self, images: Sequence[Image], cells: Sequence[Cell]) -> dict[str, FloatArray]:
-        """Columns by name, each with one value per image; NaN if an image cannot be measured."""
+        """Columns by name, each with one value per image; NaN if an image cannot be measured.
+
+        All metrics get the same image objects, which are copies; those that one has changed are replaced for the next.
+        """
         ...
 
 
