@@ -64,7 +64,7 @@ HALF_THE_IMAGES = {
 """Settings of which only half the images are scored; rendering them takes no additional time."""
 
 OTHERS = (
-    *(Setting(f"{steps} steps", steps) for steps in (20, 12)),
+    *(Setting(f"{steps} steps", steps) for steps in (25, 20, 12)),
     *(Setting(f"{steps} steps, Karras", steps, karras=True) for steps in (8, 6)),
     *(Setting(f"{steps} steps, UniPC", steps, UNIPC) for steps in (8, 5)),
     Setting("10 steps, AYS", 10, timesteps=AYS),

@@ -179,7 +179,7 @@ class Study:
         for step in tqdm(range(0, LAST + 1, EVERY), desc=training.name, leave=False):
             self.measure(training, step, settings)
             found = self.records(training, settings, step)
-            if all(each.verdict[0] is not None for each in found.values()):
+            if all(each.verdict.stop is not None for each in found.values()):
                 break
         return found
 
