@@ -14,7 +14,7 @@ from finetune_monitor.record.alarms import alarms
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.curve import change_between, changes, points, smoothed_curve
 from finetune_monitor.record.evaluation import Decision, Evaluation, ScoredImage, StopReason, of_column, summarize
-from finetune_monitor.stats.estimate import Estimate
+from finetune_monitor.stats.estimate import Estimate, FloatArray
 from finetune_monitor.stats.intervals import t_interval
 from finetune_monitor.stats.statistics import srcc
 
@@ -138,14 +138,13 @@ def rank_correlation(found: Record, reference: Record, column: str) -> float:
     return float(srcc(*known)) if known.shape[1] > 2 else np.nan
 
 
-def bias(found: Record, reference: Record, column: str) -> list[float]:
-    """The mean difference from the reference of each image over the steps."""
-    differences = []
-    for own, theirs in zip(found.evaluations, reference.evaluations, strict=True):
-        values, _ = changes(theirs.images, own.images, column)
-        differences.append(values)
-    together = np.stack(differences)
-    return [float(np.nanmean(each)) for each in together.T if not np.isnan(each).all()]
+def bias(found: Record, reference: Record, column: str) -> FloatArray:
+    """The mean difference from the reference of each image over the steps; NaN where it was never measured."""
+    pairs = zip(found.evaluations, reference.evaluations, strict=True)
+    together = np.stack([changes(theirs.images, own.images, column)[0] for own, theirs in pairs])
+    known = (~np.isnan(together)).sum(axis=0)
+    means: FloatArray = np.divide(np.nansum(together, axis=0), known, out=np.full(len(known), np.nan), where=known > 0)
+    return means
 
 
 def deviation(found: Record, reference: Record, column: str) -> float:
@@ -217,9 +216,9 @@ def other_seeds(reference: Record, rounds: int) -> list[Compared]:
     return [compared(reference.with_images(one), reference.with_images(two), reference) for one, two in pairs]
 
 
-def interval_of(values: Sequence[float]) -> Estimate:
-    """The mean with its 95% interval over images, whose noise is independent."""
-    return t_interval(np.array(values))
+def over_trainings(values: Sequence[FloatArray]) -> Estimate:
+    """The mean of images of several trainings, with its interval; an image has the same noise in all of them."""
+    return t_interval(np.concatenate(values), np.concatenate([np.arange(len(each)) for each in values]))
 
 
 def covers(record: Record, column: str) -> bool:
