@@ -3,7 +3,7 @@
 python -m benchmarks.cost        (two trainings; COST.md names the command that wrote it)
 
 `cost_report.CRITERION` says which setting is chosen; it and the trainings were written down before they were measured.
-Run the same command again to continue an interrupted study. Other work on the machine changes seconds, but no verdict.
+Run the same command again to continue an interrupted study.
 """
 
 import argparse
@@ -13,9 +13,10 @@ import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tqdm import tqdm
 
 from benchmarks.cheaper import CANDIDATES, EVERYWHERE, HALF_THE_IMAGES, OTHERS, REFERENCE, Setting, renderer
 from benchmarks.cost_report import publish
+from benchmarks.measure import alternate
 from benchmarks.verdicts import Record, as_record
 from finetune_monitor.base.files import write_atomic
 from finetune_monitor.monitor.evaluator import Evaluator
@@ -39,6 +41,9 @@ ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "configs/demo.yaml"
 
 EVERY, LAST = 40, 320
+
+ROUNDS = 3
+"""How often every setting is timed."""
 
 TRAININGS: Mapping[str, Mapping[str, Any]] = {
     "as in demo.yaml": {},
@@ -160,11 +165,26 @@ class Study:
             step: [ScoredImage(cells[place], None, _scores(found["images"][place])) for place in kept]
             for step, found in read.items()
         }
-        share = len(kept) / len(cells)
-        seconds = {
-            step: {name: share * value for name, value in found["seconds"].items()} for step, found in read.items()
-        }
-        return as_record(images, seconds, self.metrics, self.config.monitor.rules)
+        return as_record(images, self.metrics, self.config.monitor.rules)
+
+    def seconds(self, training: Training, settings: Sequence[Setting]) -> dict[str, list[float]]:
+        """CPU seconds of rendering with the settings in turn, in several rounds, with a training's last weights."""
+        file = self._folder / "seconds.json"
+        found: dict[str, list[float]] = json.loads(file.read_text()) if file.exists() else {}
+        if not {each.name for each in settings} <= found.keys():
+            self._load(step_folder(training.run_dir, LAST))
+            self._rendered_in(settings[-1])
+            found = alternate({each.name: partial(self._rendered_in, each) for each in settings}, ROUNDS)
+            write_atomic(file, json.dumps(found).encode())
+        share = len(self._places(half=True)) / len(self.config.prompt_grid.cells)
+        half = {name: [share * value for value in found[each.name]] for name, each in HALF_THE_IMAGES.items()}
+        return {**found, **half}
+
+    def _rendered_in(self, setting: Setting) -> float:
+        with renderer(self._pipeline, self.config.prompt_grid, setting) as made, isolated(made.pipeline):
+            start = time.process_time()
+            made.render(self.config.prompt_grid.cells)
+            return time.process_time() - start
 
     def _places(self, half: bool) -> list[int]:
         grid = self.config.prompt_grid
@@ -203,7 +223,7 @@ class Study:
             columns = {name: column for metric in self.metrics for name, column in _columns(metric).items()}
             found = Evaluator(made, self.metrics, columns).measure()
         rows = [{name: json_number(value) for name, value in each.scores.items()} for each in found.images]
-        return {"setting": setting.name, "seconds": found.seconds, "images": rows}
+        return {"setting": setting.name, "images": rows}
 
     def _load(self, folder: Path | None) -> None:
         """Give the pipeline a step's weights, merged, so that no setting pays for unmerged layers."""
@@ -253,7 +273,8 @@ def main() -> None:
     records = {}
     for place, training in enumerate(tqdm(trainings, desc="trainings")):
         records[training.name] = study.run(training, settings_of(place, options.others))
-    publish(records, study.config)
+    timed = dict.fromkeys(each for place in range(len(trainings)) for each in settings_of(place, options.others))
+    publish(records, study.seconds(trainings[0], list(timed)), study.config)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import numpy as np
 if TYPE_CHECKING:
     from benchmarks.cost_report import Agreement
 
-MARKED, OTHERS, GRID = "#c4421a", "#3465a4", "#d8d8d8"
+MARKED, EVERYWHERE, ELSEWHERE, GRID = "#c4421a", "#3465a4", "#8f9aa8", "#d8d8d8"
+"""Colors: of the marked setting, of those measured in all trainings, and of those measured in some."""
 
 
 def plot(found: "Sequence[Agreement]", metric: str, marked: str, least: float, file: Path) -> None:
@@ -27,8 +28,9 @@ def plot(found: "Sequence[Agreement]", metric: str, marked: str, least: float, f
     matplotlib.rcParams["svg.hashsalt"] = "cost"
     rows = [each for each in found if not each.is_reference]
     figure, axes = pyplot.subplots(1, 3, figsize=(9.5, 1.3 + 0.3 * len(rows)), sharey=True)
+    most = max(len(each.pairs) for each in rows)
     for place, each in enumerate(reversed(rows)):
-        color = MARKED if each.name == marked else OTHERS
+        color = MARKED if each.name == marked else EVERYWHERE if len(each.pairs) == most else ELSEWHERE
         _time(axes[0], place, each, color)
         _agreement(axes[1], place, each, color)
         _order(axes[2], place, each, metric, color)
@@ -48,7 +50,7 @@ def _agreement(axis: Any, place: int, each: "Agreement", color: str) -> None:
     share = each.agreeing
     axis.plot([share.low, share.high], [place, place], color=color, linewidth=2)
     axis.plot(share.mean, place, "o", color=color)
-    axis.text(1.04, place, f"{round(share.mean * share.n)} of {share.n}", va="center", fontsize=9)
+    axis.text(1.08, place, f"{round(share.mean * share.n)} of {share.n}", va="center", fontsize=9)
 
 
 def _order(axis: Any, place: int, each: "Agreement", metric: str, color: str) -> None:
@@ -71,5 +73,6 @@ def _finish(axes: Any, names: Sequence[str], marked: str, least: float, metric: 
     for label in axes[0].get_yticklabels():
         label.set_fontweight("bold" if label.get_text() == marked else "normal")
     axes[0].set_xlim(0, None)
-    axes[1].set_xlim(0, 1.25)
-    axes[1].set_xticks([0, 0.5, least, 1], ["0", "0.5", "", "1"])
+    axes[1].set_xlim(-0.04, 1.45)
+    axes[1].text(least, -0.9, f"{least:.0%}", ha="right", va="center", fontsize=8, color="gray")
+    axes[1].set_xticks([0, 0.5, 1], ["0", "0.5", "1"])

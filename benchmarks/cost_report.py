@@ -67,8 +67,8 @@ NOTES = """**How it was measured**
 - Rules: `plateau` with a window of two evaluations, the guard of demo.yaml (`copying` above 0.2), and `divergence`. An
   evaluation is due every {every} steps. A training ends when every setting has stopped it, and after {last} steps at
   the latest.
-- *Time* is that of rendering as a share of the reference: the median of the ratios for the same weights, which were
-  rendered with all settings in turn on a machine that did other work, too.
+- *Time* is the CPU time of rendering one evaluation, as a share of the reference: the median of the ratios within each
+  of {timed} rounds, in which the same weights are rendered with all settings in turn.
 - *Strictly*: the same stop and the same best step. *Stop* counts the trainings with the same stop, *±1* those with a
   stop at most one evaluation away. *Lost* is by how much the best step is worse than that of the
   reference, by the reference's smoothed curve: the mean over trainings with its 95% interval. *Alarms* are those that
@@ -91,10 +91,12 @@ class Agreement:
     """How a setting agrees with the reference, over the trainings in which it was measured.
 
     pairs: its record and that of the reference, by training.
+    seconds: its time and that of the reference, by round.
     """
 
     name: str
     pairs: Mapping[str, tuple[Record, Record]]
+    seconds: tuple[Sequence[float], Sequence[float]]
 
     @property
     def is_reference(self) -> bool:
@@ -102,12 +104,8 @@ class Agreement:
 
     @cached_property
     def time(self) -> float:
-        """Seconds of rendering as a share of the reference: the median of the ratios for the same weights."""
-        return median(
-            mine.seconds["render"] / theirs.seconds["render"]
-            for found, reference in self.pairs.values()
-            for mine, theirs in zip(found.evaluations, reference.evaluations, strict=True)
-        )
+        """CPU time of rendering as a share of the reference: the median of the ratios within each round."""
+        return median(mine / theirs for mine, theirs in zip(*self.seconds, strict=True))
 
     def correlations(self, column: str) -> list[float]:
         found = [rank_correlation(*pair, column) for pair in self.pairs.values()]
@@ -149,11 +147,15 @@ def share_of(found: Sequence[bool]) -> Estimate:
     return wilson(np.array(found, dtype=np.float64))
 
 
-def agreements(records: Records) -> list[Agreement]:
+def agreements(records: Records, seconds: Mapping[str, Sequence[float]]) -> list[Agreement]:
     """Every setting, those with the least time last."""
     settings = dict.fromkeys(setting for own in records.values() for setting in own)
     found = [
-        Agreement(each, {name: (own[each], own[REFERENCE.name]) for name, own in records.items() if each in own})
+        Agreement(
+            each,
+            {name: (own[each], own[REFERENCE.name]) for name, own in records.items() if each in own},
+            (seconds[each], seconds[REFERENCE.name]),
+        )
         for each in settings
     ]
     return sorted(found, key=lambda each: -each.time)
@@ -166,9 +168,9 @@ def chosen_of(found: Sequence[Agreement]) -> Agreement | None:
     return min(enough, key=lambda each: each.time, default=None)
 
 
-def publish(records: Records, config: Config) -> None:
+def publish(records: Records, seconds: Mapping[str, Sequence[float]], config: Config) -> None:
     """Write the section of COST.md, and the plot."""
-    found = agreements(records)
+    found = agreements(records, seconds)
     first = next(iter(records.values()))[REFERENCE.name]
     plot(found, first.metric, TODAY, AGREEING, PLOT)
     parts = [
@@ -177,7 +179,7 @@ def publish(records: Records, config: Config) -> None:
         table(DECIDED, decision_rows(found, records)),
         training_table(records, first.metric),
         CRITERION,
-        notes(config, records),
+        notes(config, records, len(seconds[REFERENCE.name])),
         *score_tables(found, first),
     ]
     publish_section(RESULTS, PREAMBLE, "cost", "The same verdict for less: the demo's models", parts)
@@ -279,7 +281,7 @@ def _number(found: float) -> str:
     return "no face" if np.isnan(found) else f"{found:.2f}"
 
 
-def notes(config: Config, records: Records) -> str:
+def notes(config: Config, records: Records, timed: int) -> str:
     grid, steps = config.prompt_grid, sorted({each.step for own in records.values() for each in _of_reference(own)})
     return NOTES.format(
         subjects=sum(not cell.is_probe for cell in grid.cells),
@@ -289,6 +291,7 @@ def notes(config: Config, records: Records) -> str:
         every=steps[1],
         last=steps[-1],
         rounds=ROUNDS,
+        timed=timed,
         again=OTHER_SEEDS.capitalize(),
     )
 

@@ -88,7 +88,6 @@ class Record:
 
 def as_record(
     images: Mapping[int, Sequence[ScoredImage]],
-    seconds: Mapping[int, Mapping[str, float]],
     metrics: Sequence[Metric],
     rules: Sequence[StoppingRule],
 ) -> Record:
@@ -96,7 +95,7 @@ def as_record(
     columns = {name: column for metric in metrics for name, column in describe(metric).columns.items()}
     history: list[Evaluation] = []
     for step, own in images.items():
-        found = Evaluation(step, None, 0.0, summarize(own, columns), tuple(own), seconds[step])
+        found = Evaluation(step, None, 0.0, summarize(own, columns), tuple(own))
         derived = {k: v for metric in metrics for k, v in _derived(metric, [*history, found]).items()}
         found = replace(found, scores={**found.scores, **derived})
         history.append(replace(found, alarms=alarms([*history, found], columns)))

@@ -14,11 +14,17 @@ from finetune_monitor.record.grid import PromptGrid
 METRIC = "face_similarity"
 COLUMNS = {METRIC: ScoreColumn(bounds=(-1, 1))}
 CELLS = PromptGrid(["a photo of sks person"], images_per_prompt=8).cells
+SECONDS = {
+    name: [1 / (1 + place)]
+    for place, name in enumerate([REFERENCE.name, *(each.name for each in CANDIDATES), *HALF_THE_IMAGES])
+}
+"""Each setting is cheaper than the one before."""
+
 NOISE = np.random.default_rng(0).normal(0, 0.08, (9, len(CELLS)))
 RISES = (0.0, 0.2, 0.3, 0.4, 0.5, 0.51, 0.5, 0.3, 0.2)
 
 
-def record(means, noise=NOISE, seconds=1.0):
+def record(means, noise=NOISE):
     """A record whose rule stops where the last two means are no better than the two before."""
     found = []
     for place, mean in enumerate(means):
@@ -26,9 +32,7 @@ def record(means, noise=NOISE, seconds=1.0):
         images = tuple(
             ScoredImage(cell, None, {METRIC: float(value)}) for cell, value in zip(CELLS, values, strict=True)
         )
-        found.append(
-            Evaluation(40 * place, None, 0.0, summarize(images, COLUMNS), images, {"render": seconds * (1 + place)})
-        )
+        found.append(Evaluation(40 * place, None, 0.0, summarize(images, COLUMNS), images))
     return Record(tuple(found), COLUMNS, [Plateau(window=2)])
 
 
@@ -70,24 +74,23 @@ def test_never_to_stop_is_not_near_a_stop_long_before():
 
 @pytest.fixture
 def records():
-    """Two trainings in which all settings decide alike; half the images of the reference are the cheapest of all."""
-    names = [REFERENCE.name, *(each.name for each in CANDIDATES), *HALF_THE_IMAGES]
-    return {training: {name: record(RISES, seconds=1 / (1 + n)) for n, name in enumerate(names)} for training in "ab"}
+    """Two trainings in which all settings decide alike."""
+    return {training: {name: record(RISES) for name in SECONDS} for training in "ab"}
 
 
 def test_the_cheapest_setting_measured_everywhere_is_chosen(records):
-    assert chosen_of(agreements(records)).name == EVERYWHERE[-1].name
+    assert chosen_of(agreements(records, SECONDS)).name == EVERYWHERE[-1].name
 
 
 def test_a_setting_with_one_disagreement_is_not(records):
     records["b"][EVERYWHERE[-1].name] = record([0.0, 0.6, *RISES[2:]])
-    assert chosen_of(agreements(records)).name == EVERYWHERE[-2].name
+    assert chosen_of(agreements(records, SECONDS)).name == EVERYWHERE[-2].name
     for setting in EVERYWHERE:
         records["a"][setting.name] = record(np.linspace(0, 0.8, 9))
-    assert chosen_of(agreements(records)) is None
+    assert chosen_of(agreements(records, SECONDS)) is None
 
 
 def test_shares_have_the_interval_of_so_few_trainings():
-    found = Agreement("8 steps", {str(n): (record(RISES), record(RISES)) for n in range(12)}).agreeing
+    found = Agreement("8 steps", {str(n): (record(RISES), record(RISES)) for n in range(12)}, ([1], [1])).agreeing
     assert (found.mean, found.n, found.high) == (1, 12, 1)
     assert found.low == pytest.approx(12 / (12 + 1.96**2), abs=1e-3)
