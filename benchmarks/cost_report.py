@@ -190,7 +190,7 @@ def publish(records: Records, seconds: Mapping[str, Sequence[float]], config: Co
         f"{answer(found, records)}\n{READING}",
         f"![Time, agreement, and rank correlation of every setting]({PLOT.name})",
         f"Red: {TODAY}, which is `fast`. Blue: measured in all trainings. Gray: measured in some of them.",
-        table(DECIDED, decision_rows(found, records)),
+        *decision_tables(found, records),
         training_table(records, first.metric),
         CRITERION,
         notes(config, records, len(seconds[REFERENCE.name])),
@@ -210,8 +210,8 @@ def answer(found: Sequence[Agreement], records: Records) -> str:
         wrapped(each)
         for each in (
             f"{outcome(chosen)} {TODAY.capitalize()} take {today.time:.0%} of the time of {REFERENCE.steps}, and agree "
-            f"with them in {_count(today.agreeing)} trainings, of which the reference stops {stopped}. The stop is at "
-            f"most one evaluation away in {near}, and the best step as good in {good}. On average, it is worse by "
+            f"with them in {_count(today.agreeing)} trainings. The reference stops "
+            f"{stopped} of the {len(records)}. The stop is at most one evaluation away in {near}, and the best step as good in {good}. On average, it is worse by "
             f"{shown(today.lost, '.3f')}.",
             f"When images are drawn anew, {TODAY} agree with the reference on the same images in "
             f"{_percent(each.agrees for each in today.resampled)}% of the draws, and the reference agrees with itself "
@@ -246,23 +246,37 @@ def _percent(found: Iterable[bool]) -> str:
 DECIDED = ["setting", "time", "agrees", "strictly", "stop", "±1", "best", "lost", "alarms", "resampled, %"]
 
 
-def decision_rows(found: Sequence[Agreement], records: Records) -> list[list[str]]:
-    rows = [
-        [
-            each.name,
-            f"{each.time:.2f}",
-            _count(each.agreeing),
-            _count(share_of([one.strictly for one in each.decisions])),
-            *(f"{sum(getattr(one, name) for one in each.decisions)}" for name in ("same_stop", "near_stop", "as_good")),
-            shown(each.lost, "+.3f"),
-            f"{each.alarms[0]} of {each.alarms[1]}",
-            _percent(one.agrees for one in each.resampled),
-        ]
-        for each in found
-        if not each.is_reference
-    ]
+def decision_tables(found: Sequence[Agreement], records: Records) -> list[str]:
+    """The decisions with the settings measured in all trainings, and with the others: without intervals of so few."""
+    rendered = [each for each in found if not each.is_reference]
+    everywhere = [each for each in rendered if len(each.pairs) == len(records)]
     again = [each.agrees for own in records.values() for each in other_seeds(own[REFERENCE.name], ROUNDS)]
-    return [*rows, [OTHER_SEEDS, "1.00", *[""] * 7, _percent(again)]]
+    rows = [decision_row(each) for each in everywhere]
+    tables = [table(DECIDED, [*rows, [OTHER_SEEDS, "1.00", *[""] * 7, _percent(again)]])]
+    if fewer := [short_row(each) for each in rendered if each not in everywhere]:
+        tables.append(f"Measured in fewer trainings:\n\n{table([*DECIDED[:3], *DECIDED[-2:]], fewer)}")
+    return tables
+
+
+def decision_row(each: Agreement) -> list[str]:
+    return [
+        each.name,
+        f"{each.time:.2f}",
+        _count(each.agreeing),
+        _count(share_of([one.strictly for one in each.decisions])),
+        *(f"{sum(getattr(one, name) for one in each.decisions)}" for name in ("same_stop", "near_stop", "as_good")),
+        shown(each.lost, "+.3f"),
+        *_alarms_and_draws(each),
+    ]
+
+
+def short_row(each: Agreement) -> list[str]:
+    agreeing = sum(one.agrees for one in each.decisions)
+    return [each.name, f"{each.time:.2f}", f"{agreeing} of {len(each.decisions)}", *_alarms_and_draws(each)]
+
+
+def _alarms_and_draws(each: Agreement) -> list[str]:
+    return [f"{each.alarms[0]} of {each.alarms[1]}", _percent(one.agrees for one in each.resampled)]
 
 
 def training_table(records: Records, metric: str) -> str:
