@@ -211,8 +211,8 @@ def answer(found: Sequence[Agreement], records: Records) -> str:
         for each in (
             f"{outcome(chosen)} {TODAY.capitalize()} take {today.time:.0%} of the time of {REFERENCE.steps}, and agree "
             f"with them in {_count(today.agreeing)} trainings. The reference stops "
-            f"{stopped} of the {len(records)}. The stop is at most one evaluation away in {near}, and the best step as good in {good}. On average, it is worse by "
-            f"{shown(today.lost, '.3f')}.",
+            f"{stopped} of the {len(records)}. The stop is at most one evaluation away in {near}, "
+            f"and the best step as good in {good}. On average, it is worse by {shown(today.lost, '.3f')}.",
             f"When images are drawn anew, {TODAY} agree with the reference on the same images in "
             f"{_percent(each.agrees for each in today.resampled)}% of the draws, and the reference agrees with itself "
             f"on other images in {_percent(itself)}%.",
