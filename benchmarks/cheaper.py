@@ -53,8 +53,18 @@ CANDIDATES = (
 )
 """DPM-Solver++ with guidance at every step, in fp32, unless the name says otherwise."""
 
+EVERYWHERE = tuple(each for each in CANDIDATES if each.name in ("10 steps", "8 steps", "6 steps, UniPC"))
+"""The settings that are measured in every training; one of them becomes `fast`."""
+
+HALF_THE_IMAGES = {
+    f"{each.name.removesuffix(' (reference)')}, half the images": each
+    for each in (REFERENCE, *EVERYWHERE)
+    if each.steps in (50, 8)
+}
+"""Settings of which only half the images are scored; rendering them takes no additional time."""
+
 OTHERS = (
-    *(Setting(f"{steps} steps", steps) for steps in (20, 12)),
+    *(Setting(f"{steps} steps", steps) for steps in (25, 20, 12)),
     *(Setting(f"{steps} steps, Karras", steps, karras=True) for steps in (8, 6)),
     *(Setting(f"{steps} steps, UniPC", steps, UNIPC) for steps in (8, 5)),
     Setting("10 steps, AYS", 10, timesteps=AYS),

@@ -2,7 +2,8 @@
 
 python -m benchmarks.cost        (two trainings; COST.md names the command that wrote it)
 
-Run the same command again to continue an interrupted study. Other work on the machine changes seconds, but no verdict.
+`cost_report.CRITERION` says which setting is chosen; it and the trainings were written down before they were measured.
+Run the same command again to continue an interrupted study.
 """
 
 import argparse
@@ -12,17 +13,19 @@ import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from benchmarks.cheaper import CANDIDATES, OTHERS, REFERENCE, Setting, renderer
+from benchmarks.cheaper import CANDIDATES, EVERYWHERE, HALF_THE_IMAGES, OTHERS, REFERENCE, Setting, renderer
 from benchmarks.cost_report import publish
+from benchmarks.measure import alternate
 from benchmarks.verdicts import Record, as_record
 from finetune_monitor.base.files import write_atomic
 from finetune_monitor.monitor.evaluator import Evaluator
@@ -39,15 +42,30 @@ CONFIG = ROOT / "configs/demo.yaml"
 
 EVERY, LAST = 40, 320
 
+ROUNDS = 3
+"""How often every setting is timed."""
+
 TRAININGS: Mapping[str, Mapping[str, Any]] = {
     "as in demo.yaml": {},
     "ten times the learning rate": {"seed": 1, "train.learning_rate": 1e-2},
     "a fifth of the learning rate": {"seed": 2, "train.learning_rate": 2e-4},
-    "without prior preservation": {"seed": 3, "train.prior_loss_weight": 0},
     "two photos": {"seed": 4, "data.instance_count": 2},
     "three times the learning rate": {"seed": 5, "train.learning_rate": 3e-3},
+    "without prior preservation": {"seed": 3, "train.prior_loss_weight": 0},
+    "five times the learning rate": {"seed": 6, "train.learning_rate": 5e-3},
+    "no random crops, twice the rate": {"seed": 7, "train.learning_rate": 2e-3, "data.random_crop": "false"},
+    "one photo, twice the rate": {"seed": 8, "train.learning_rate": 2e-3, "data.instance_count": 1},
+    "half the learning rate": {"seed": 9, "train.learning_rate": 5e-4},
+    "three photos, three times the rate": {"seed": 10, "train.learning_rate": 3e-3, "data.instance_count": 3},
+    "twice the learning rate": {"seed": 11, "train.learning_rate": 2e-3},
+    "rank 4, three times the rate": {"seed": 12, "train.learning_rate": 3e-3, "train.rank": 4},
+    "four photos, no prior preservation": {"seed": 13, "data.instance_count": 4, "train.prior_loss_weight": 0},
+    "batches of two": {"seed": 14, "train.batch_size": 2},
 }
-"""Trainings that rise until they copy, fail, rise slowly, leak, and overfit."""
+"""Trainings that rise until they copy, fail, rise slowly, leak, and overfit, in the order of measuring."""
+
+WITH_CANDIDATES = 3
+"""How many of the trainings are rendered with all candidates; the others only with those in `EVERYWHERE`."""
 
 ONLY_WEIGHTS = {
     "data.class_prompt": "a photo of a person",
@@ -64,8 +82,18 @@ ONLY_WEIGHTS = {
 }
 """The trainings only leave weights; the study itself renders and scores."""
 
-IMAGES = {"monitor.grid.images_per_prompt": 6, "monitor.grid.images_per_probe": 2}
-"""Those of the demo, and fewer probes."""
+RULES = [
+    "{rule: plateau, metric: face_similarity, window: 2}",
+    "{rule: guard, metric: copying, level: 0.2}",
+    "{rule: divergence, metric: face_similarity}",
+]
+
+JUDGED = {
+    "monitor.grid.images_per_prompt": 6,
+    "monitor.grid.images_per_probe": 2,
+    "monitor.stopping": f"[{', '.join(RULES)}]",
+}
+"""The images of the demo with fewer probes; its rules, with a plateau within eight evaluations, and divergence."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +131,7 @@ class Study:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        changes = {**IMAGES, "data.class_images": folder / "class-images"}
+        changes = {**JUDGED, "data.class_images": folder / "class-images"}
         self.config: Config = load_config(CONFIG, [f"{key}={value}" for key, value in changes.items()])
         self._order = 0
 
@@ -122,17 +150,58 @@ class Study:
         assert not found.missing, found.missing
         return found.metrics
 
-    def record(self, training: Training, setting: Setting) -> Record:
-        """The evaluations of a training with a setting, which must have been measured."""
-        steps = range(0, LAST + 1, EVERY)
+    def records(self, training: Training, settings: Sequence[Setting], last: int) -> dict[str, Record]:
+        """The evaluations up to a step with the settings, which must have been measured, and with half the images."""
+        found = {each.name: self._record(training, each, last) for each in settings}
+        fewer = {name: self._record(training, each, last, half=True) for name, each in HALF_THE_IMAGES.items()}
+        return {**found, **fewer}
+
+    def _record(self, training: Training, setting: Setting, last: int, half: bool = False) -> Record:
+        """Half: only the first half of each prompt's images, and all probes."""
+        steps, kept = range(0, last + 1, EVERY), self._places(half)
         read = {step: json.loads(self._file(training, step, setting).read_text()) for step in steps}
         cells = self.config.prompt_grid.cells
         images = {
-            step: [ScoredImage(cell, None, _scores(row)) for cell, row in zip(cells, found["images"], strict=True)]
+            step: [ScoredImage(cells[place], None, _scores(found["images"][place])) for place in kept]
             for step, found in read.items()
         }
-        seconds = {step: found["seconds"] for step, found in read.items()}
-        return as_record(images, seconds, self.metrics, self.config.monitor.rules)
+        return as_record(images, self.metrics, self.config.monitor.rules)
+
+    def seconds(self, training: Training, settings: Sequence[Setting]) -> dict[str, list[float]]:
+        """CPU seconds of rendering with the settings in turn, in several rounds, with a training's last weights."""
+        file = self._folder / "seconds.json"
+        found: dict[str, list[float]] = json.loads(file.read_text()) if file.exists() else {}
+        if not {each.name for each in settings} <= found.keys():
+            self._load(step_folder(training.run_dir, LAST))
+            self._rendered_in(settings[-1])
+            found = alternate({each.name: partial(self._rendered_in, each) for each in settings}, ROUNDS)
+            write_atomic(file, json.dumps(found).encode())
+        share = len(self._places(half=True)) / len(self.config.prompt_grid.cells)
+        half = {name: [share * value for value in found[each.name]] for name, each in HALF_THE_IMAGES.items()}
+        return {**found, **half}
+
+    def _rendered_in(self, setting: Setting) -> float:
+        with renderer(self._pipeline, self.config.prompt_grid, setting) as made, isolated(made.pipeline):
+            start = time.process_time()
+            made.render(self.config.prompt_grid.cells)
+            return time.process_time() - start
+
+    def _places(self, half: bool) -> list[int]:
+        grid = self.config.prompt_grid
+        prompts = [cell.prompt for cell in grid.cells]
+        seen = [prompts[:place].count(prompt) for place, prompt in enumerate(prompts)]
+        enough = grid.images_per_prompt / 2 if half else math.inf
+        return [cell.index for cell in grid.cells if cell.is_probe or seen[cell.index] < enough]
+
+    def run(self, training: Training, settings: Sequence[Setting]) -> dict[str, Record]:
+        """Train, and measure step after step until the rules have ended the training with every setting."""
+        training.train()
+        for step in tqdm(range(0, LAST + 1, EVERY), desc=training.name, leave=False):
+            self.measure(training, step, settings)
+            found = self.records(training, settings, step)
+            if all(each.verdict.stop is not None for each in found.values()):
+                break
+        return found
 
     def measure(self, training: Training, step: int, settings: Sequence[Setting]) -> None:
         """Measure a step's weights with the settings, in an order that changes from step to step."""
@@ -154,7 +223,7 @@ class Study:
             columns = {name: column for metric in self.metrics for name, column in _columns(metric).items()}
             found = Evaluator(made, self.metrics, columns).measure()
         rows = [{name: json_number(value) for name, value in each.scores.items()} for each in found.images]
-        return {"setting": setting.name, "seconds": found.seconds, "images": rows}
+        return {"setting": setting.name, "images": rows}
 
     def _load(self, folder: Path | None) -> None:
         """Give the pipeline a step's weights, merged, so that no setting pays for unmerged layers."""
@@ -181,6 +250,13 @@ def _scores(row: Mapping[str, float | None]) -> dict[str, float]:
     return {name: math.nan if value is None else value for name, value in row.items()}
 
 
+def settings_of(place: int, others: int) -> tuple[Setting, ...]:
+    """The settings with which a training is rendered, by its place in the list."""
+    if place < others:
+        return (REFERENCE, *CANDIDATES, *OTHERS)
+    return (REFERENCE, *(CANDIDATES if place < WITH_CANDIDATES else EVERYWHERE))
+
+
 def main() -> None:
     """Train, render, score, compare, and write COST.md and its plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -194,14 +270,11 @@ def main() -> None:
     torch.set_num_threads(1)
     trainings = [Training(name, options.folder.absolute()) for name in list(TRAININGS)[: options.runs]]
     study = Study(options.folder.absolute())
-    records: dict[str, dict[Setting, Record]] = {}
+    records = {}
     for place, training in enumerate(tqdm(trainings, desc="trainings")):
-        training.train()
-        settings = (REFERENCE, *CANDIDATES, *(OTHERS if place < options.others else ()))
-        for step in tqdm(range(0, LAST + 1, EVERY), desc=training.name, leave=False):
-            study.measure(training, step, settings)
-        records[training.name] = {setting: study.record(training, setting) for setting in settings}
-    publish(records, study.config, study.metrics)
+        records[training.name] = study.run(training, settings_of(place, options.others))
+    timed = dict.fromkeys(each for place in range(len(trainings)) for each in settings_of(place, options.others))
+    publish(records, study.seconds(trainings[0], list(timed)), study.config)
 
 
 if __name__ == "__main__":

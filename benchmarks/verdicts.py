@@ -12,16 +12,26 @@ from finetune_monitor.metrics import Derives, Metric, describe, unwrapped
 from finetune_monitor.monitor.stopping import StoppingRule, Watched, decide
 from finetune_monitor.record.alarms import alarms
 from finetune_monitor.record.columns import ScoreColumn
-from finetune_monitor.record.curve import changes, smoothed_curve
-from finetune_monitor.record.evaluation import Decision, Evaluation, ScoredImage, of_column, summarize
-from finetune_monitor.stats.estimate import Estimate
+from finetune_monitor.record.curve import change_between, changes, points, smoothed_curve
+from finetune_monitor.record.evaluation import Decision, Evaluation, ScoredImage, StopReason, of_column, summarize
+from finetune_monitor.stats.estimate import Estimate, FloatArray
 from finetune_monitor.stats.intervals import t_interval
 from finetune_monitor.stats.statistics import srcc
 
 SEED = 0
 
-STARTS = (0, 1, 2)
-"""How many evaluations after step 0 are left out of the curve."""
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the rules decide.
+
+    stop: the step at which they end the training; None: never.
+    best: the best step at that time.
+    """
+
+    stop: int | None
+    best: int | None
+    reason: StopReason | str | None = None
 
 
 @dataclass(frozen=True)
@@ -40,8 +50,7 @@ class Record:
         return self.rules[0].metric
 
     @cached_property
-    def verdict(self) -> tuple[int | None, int | None]:
-        """The step at which the rules stop the training (None: never), and the best step at that time."""
+    def verdict(self) -> "Verdict":
         return verdict(self.evaluations, self.columns, self.rules)
 
     @property
@@ -54,24 +63,31 @@ class Record:
         found = [each.scores.get(column) for each in self.evaluations]
         return np.array([np.nan if each is None else each.mean for each in found])
 
-    def with_images(self, chosen: Sequence[int], first: int = 0) -> "Record":
-        """The same with some of the images, of which some may be there several times, and without the first steps.
-
-        Args:
-            chosen: positions of images.
-            first: how many evaluations after step 0 are left out.
-        """
-        kept = self.evaluations[:1] + self.evaluations[1 + first :]
+    def with_images(self, chosen: Sequence[int]) -> "Record":
+        """The same with the images at these positions, some of which may be there several times."""
         found = []
-        for each in kept:
+        for each in self.evaluations:
             images = tuple(_as_draw(each.images[place], draw) for draw, place in enumerate(chosen))
             found.append(replace(each, images=images, scores=summarize(images, self.columns)))
         return Record(tuple(found), self.columns, self.rules)
 
+    def is_as_good(self, step: int | None, best: int | None) -> bool:
+        """Whether a step is the best one or its images cannot be told from those of the best: the interval has 0."""
+        by_step = {each.step: each for each in points(self.evaluations, self.metric)}
+        if step == best or step not in by_step or best not in by_step:
+            return step == best
+        change = change_between(by_step[best], by_step[step], self.metric)
+        return change.low <= 0 <= change.high
+
+    def lost(self, step: int | None) -> float:
+        """How much worse a step is than the best one, by the smoothed curve; 0 if either was not measured."""
+        score, best = dict(smoothed_curve(self.evaluations, self.metric)), self.verdict.best
+        sign = 1.0 if self.columns[self.metric].more_is_better else -1.0
+        return sign * (score[best] - score[step]) if best in score and step in score else 0.0
+
 
 def as_record(
     images: Mapping[int, Sequence[ScoredImage]],
-    seconds: Mapping[int, Mapping[str, float]],
     metrics: Sequence[Metric],
     rules: Sequence[StoppingRule],
 ) -> Record:
@@ -79,7 +95,7 @@ def as_record(
     columns = {name: column for metric in metrics for name, column in describe(metric).columns.items()}
     history: list[Evaluation] = []
     for step, own in images.items():
-        found = Evaluation(step, None, 0.0, summarize(own, columns), tuple(own), seconds[step])
+        found = Evaluation(step, None, 0.0, summarize(own, columns), tuple(own))
         derived = {k: v for metric in metrics for k, v in _derived(metric, [*history, found]).items()}
         found = replace(found, scores={**found.scores, **derived})
         history.append(replace(found, alarms=alarms([*history, found], columns)))
@@ -99,14 +115,14 @@ def _as_draw(image: ScoredImage, draw: int) -> ScoredImage:
 
 def verdict(
     history: Sequence[Evaluation], columns: Mapping[str, ScoreColumn], rules: Sequence[StoppingRule]
-) -> tuple[int | None, int | None]:
+) -> Verdict:
     """Where the rules would have stopped, and the best step at that time."""
     found = Decision()
     for count in range(2, len(history) + 1):
         found = decide(Watched(history[:count], columns), rules, rules[0].metric)
         if found.stop:
-            return history[count - 1].step, found.best_step
-    return None, found.best_step
+            return Verdict(history[count - 1].step, found.best_step, found.reason)
+    return Verdict(None, found.best_step)
 
 
 def subject(record: Record) -> list[int]:
@@ -121,14 +137,13 @@ def rank_correlation(found: Record, reference: Record, column: str) -> float:
     return float(srcc(*known)) if known.shape[1] > 2 else np.nan
 
 
-def bias(found: Record, reference: Record, column: str) -> list[float]:
-    """The mean difference from the reference of each image over the steps."""
-    differences = []
-    for own, theirs in zip(found.evaluations, reference.evaluations, strict=True):
-        values, _ = changes(theirs.images, own.images, column)
-        differences.append(values)
-    together = np.stack(differences)
-    return [float(np.nanmean(each)) for each in together.T if not np.isnan(each).all()]
+def bias(found: Record, reference: Record, column: str) -> FloatArray:
+    """The mean difference from the reference of each image over the steps; NaN where it was never measured."""
+    pairs = zip(found.evaluations, reference.evaluations, strict=True)
+    together = np.stack([changes(theirs.images, own.images, column)[0] for own, theirs in pairs])
+    known = (~np.isnan(together)).sum(axis=0)
+    means: FloatArray = np.divide(np.nansum(together, axis=0), known, out=np.full(len(known), np.nan), where=known > 0)
+    return means
 
 
 def deviation(found: Record, reference: Record, column: str) -> float:
@@ -146,49 +161,63 @@ def noise(reference: Record, column: str) -> float:
 class Compared:
     """One decision compared with that of the reference.
 
-    same_stop, same_best: whether stop and best step are the same.
-    lost: how much worse the chosen best step is than that of the reference with all images, by its smoothed curve.
+    same_stop: stopped at the same evaluation, or both never.
+    near_stop: at most one evaluation apart.
+    same_best: the same best step.
+    as_good: a best step that the reference cannot tell from its own.
+    lost: how much worse the best step is than that of the reference, by its smoothed curve.
     """
 
     same_stop: bool
+    near_stop: bool
     same_best: bool
+    as_good: bool
     lost: float
+
+    @property
+    def strictly(self) -> bool:
+        return self.same_stop and self.same_best
+
+    @property
+    def agrees(self) -> bool:
+        return self.same_stop and self.as_good
 
 
 def compared(found: Record, other: Record, reference: Record) -> Compared:
-    """A record's decisions and those of another one; `reference` says what a wrong best step costs."""
-    (stop, best), (their_stop, their_best), right = found.verdict, other.verdict, reference.verdict[1]
-    score = dict(smoothed_curve(reference.evaluations, reference.metric))
-    sign = 1.0 if reference.columns[reference.metric].more_is_better else -1.0
-    lost = sign * (score[right] - score[best]) if best in score and right in score else 0.0
-    return Compared(stop == their_stop, best == their_best, lost)
+    """A record's decisions and those of another one; the reference says what a different best step costs."""
+    mine, theirs = found.verdict, other.verdict
+    return Compared(
+        same_stop=mine.stop == theirs.stop,
+        near_stop=abs(_place(found, mine.stop) - _place(other, theirs.stop)) <= 1,
+        same_best=mine.best == theirs.best,
+        as_good=reference.is_as_good(mine.best, theirs.best),
+        lost=reference.lost(mine.best),
+    )
+
+
+def _place(record: Record, stop: int | None) -> int:
+    """Which evaluation a stop is; without one, that after the last."""
+    steps = [each.step for each in record.evaluations]
+    return len(steps) if stop is None else steps.index(stop)
 
 
 def resampled(found: Record, reference: Record, rounds: int) -> list[Compared]:
-    """Decisions on images drawn with replacement, the same for both records, and with later beginnings of the curve."""
+    """Decisions on images drawn with replacement, the same for both records."""
     rng, places = np.random.default_rng(SEED), subject(reference)
     draws = [rng.choice(places, len(places)).tolist() for _ in range(rounds)]
-    return [
-        compared(found.with_images(chosen, start), reference.with_images(chosen, start), reference)
-        for chosen in draws
-        for start in STARTS
-    ]
+    return [compared(found.with_images(chosen), reference.with_images(chosen), reference) for chosen in draws]
 
 
 def other_seeds(reference: Record, rounds: int) -> list[Compared]:
     """The same for two draws of images of the reference: how well it agrees with itself."""
     rng, places = np.random.default_rng(SEED), subject(reference)
     pairs = [[rng.choice(places, len(places)).tolist() for _ in range(2)] for _ in range(rounds)]
-    return [
-        compared(reference.with_images(one, start), reference.with_images(two, start), reference)
-        for one, two in pairs
-        for start in STARTS
-    ]
+    return [compared(reference.with_images(one), reference.with_images(two), reference) for one, two in pairs]
 
 
-def interval_of(values: Sequence[float]) -> Estimate:
-    """The mean with its 95% interval over images, whose noise is independent."""
-    return t_interval(np.array(values))
+def over_trainings(values: Sequence[FloatArray]) -> Estimate:
+    """The mean of images of several trainings, with its interval; an image has the same noise in all of them."""
+    return t_interval(np.concatenate(values), np.concatenate([np.arange(len(each)) for each in values]))
 
 
 def covers(record: Record, column: str) -> bool:

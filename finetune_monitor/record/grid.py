@@ -17,8 +17,8 @@ DEFAULT_SAMPLER = "DPMSolverMultistepScheduler"
 FULL, FAST = "full", "fast"
 
 STEPS: Mapping[str, int] = {FULL: 25, FAST: 8}
-"""Scheduler steps at each quality. With the demo's model, eight steps of DPM-Solver++ leave the face similarity where
-fifty put it (benchmarks/COST.md)."""
+"""Scheduler steps at each quality. With the demo's model, eight steps of DPM-Solver++ lead to as good a best step as
+fifty, but not always to the same stop (benchmarks/COST.md)."""
 
 ELSEWHERE = "another tool"
 """The sampler of images that were not rendered here: how they were sampled is unknown."""
