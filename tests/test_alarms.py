@@ -15,9 +15,9 @@ from support.places import ROOT
 
 pytestmark = pytest.mark.slow
 
-STEPS = 200
+STEPS = 140
 
-CHEAPER = ["data.class_count=8", "monitor.grid.images_per_prompt=8", "monitor.grid.steps=8"]
+CHEAPER = ["data.class_count=8", "monitor.grid.images_per_prompt=6", "monitor.grid.steps=8"]
 """Fewer images and fewer scheduler steps than the benchmark's."""
 
 
