@@ -38,7 +38,7 @@ def options(folder: Path, *overrides: str) -> list[str]:
 
 
 ALONE = ["--quiet", "--cpu", "--num_processes=1", "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"]
-"""As in `make demo`; with fewer, Accelerate lists those that are missing."""
+"""With fewer options, Accelerate lists those that are missing."""
 
 
 def launch(folder: Path, *overrides: str, processes: int = 1) -> subprocess.CompletedProcess:
