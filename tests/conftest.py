@@ -13,15 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jaxtyping import install_import_hook
 
-from support import shapes  # noqa: F401  (named in the hook below)
 from support.forked import Child
+from support.shapes import check_shapes
 from support.skips import skipped
 
-install_import_hook(
-    "finetune_monitor", "support.shapes.checked"
-)  # shapes in signatures are checked while the tests run
+check_shapes("finetune_monitor")
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a script's background jobs have it, and their children
     signal.signal(signal.SIGINT, signal.default_int_handler)
