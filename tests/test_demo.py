@@ -29,7 +29,10 @@ FEWER = ["data.class_count=8", "monitor.grid.steps=8", "data.class_prompt=a phot
 """What makes the demo cheaper: class images, and scheduler steps of an evaluation. With one class prompt, the style of
 the grid's other prompt is lost, which a score must show."""
 
-FIRST = [f"train.max_steps={STEPS}", f"monitor.every={STEPS}", *FEWER]
+SLOWER = ["train.lora_alpha=32", "train.batch_size=4"]
+"""With these, a hundred steps are enough to lose that style, and not yet to reach the demo's target."""
+
+FIRST = [f"train.max_steps={STEPS}", f"monitor.every={STEPS}", *SLOWER, *FEWER]
 """What makes it the demo's first hundred steps."""
 
 
