@@ -13,8 +13,7 @@ PORT ?= 8000
 .PHONY: demo lint check fast test docs schema lock clean
 
 demo: .venv/ready
-	$(BIN)/accelerate launch --quiet --cpu --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
-		train.py --config configs/demo.yaml
+	$(BIN)/python train.py --config configs/demo.yaml
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +21,13 @@ class Clocked:
     """Observations of a script's process.
 
     started: when it was started; ended: when each optimizer step ended, both in seconds of the same clock.
+    computed: the seconds of CPU time that the process had used when its first step ended.
     resident, gpu: its peak memory in bytes, in RAM and on the GPU (0 without a GPU).
     """
 
     started: float
     ended: Sequence[float]
+    computed: float
     resident: int
     gpu: int
 
@@ -75,11 +77,13 @@ class _Clock:
     def __init__(self, out: Path, steps: int, after: int) -> None:
         self.out, self.steps, self.after = out, steps, after
         self.ended: list[float] = []
+        self.computed = 0.0
 
     def __call__(self, *_: object) -> None:
         if len(self.ended) + 1 in (1, self.after, self.steps):
             wait_for_gpu()
         self.ended.append(time.time())
+        self.computed = self.computed or time.process_time()
         if len(self.ended) == self.steps:
             self.write()
             os._exit(0)  # everything after the last step, mainly exports, is not measured
@@ -88,7 +92,8 @@ class _Clock:
         import torch
 
         gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-        self.out.write_text(json.dumps({"ended": self.ended, "resident": _peak_resident(), "gpu": gpu}))
+        found = {"ended": self.ended, "computed": self.computed, "resident": _peak_resident(), "gpu": gpu}
+        self.out.write_text(json.dumps(found))
 
 
 def _peak_resident() -> int:
@@ -98,14 +103,32 @@ def _peak_resident() -> int:
     return int(kilobytes.group(1)) * 1024
 
 
+def _when_torch_is_there(start: Callable[[], None]) -> Callable[[str, tuple[object, ...]], None]:
+    """An audit hook that calls `start` once, at the first import after the script has imported torch's main parts.
+
+    Importing torch here instead would take longer than the script takes, which may turn off garbage collection first.
+    """
+    waiting = [start]
+
+    def hook(event: str, _: tuple[object, ...]) -> None:
+        if event == "import" and waiting and hasattr(sys.modules.get("torch"), "compile"):
+            waiting.pop()()
+
+    return hook
+
+
+def _start(clock: _Clock) -> None:
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    register_optimizer_step_post_hook(clock)
+    atexit.register(clock.write)
+
+
 def main() -> None:
     """Inside the process: install the clock and run the script."""
     out, steps, after, script, *arguments = sys.argv[1:]
-    from torch.optim.optimizer import register_optimizer_step_post_hook
-
     clock = _Clock(Path(out), int(steps), int(after))
-    register_optimizer_step_post_hook(clock)
-    atexit.register(clock.write)
+    sys.addaudithook(_when_torch_is_there(lambda: _start(clock)))
     sys.argv, sys.path[0] = [script, *arguments], str(Path(script).resolve().parent)
     runpy.run_path(script, run_name="__main__")
 

@@ -66,10 +66,10 @@ class Runs:
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--batch", type=int, help="4 for the demo, 1 for sd15, as the configs have it")
+    parser.add_argument("--batch", type=int, help="3 for the demo, 1 for sd15, as the configs have it")
     parser.add_argument("--steps", type=int, default=4, help="evaluated before the first and after the last")
     options = parser.parse_args()
-    batch = options.batch or (4 if options.size == "demo" else 1)
+    batch = options.batch or (3 if options.size == "demo" else 1)
     runs = Runs(scale(options.size), options.size, batch, options.steps)
     more = {"training alone": ["monitor.enabled=false"], "with evaluations": runs.evaluations()}
     sides = {side: lambda side=side: runs.resident(side, more[side]) for side in more}

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm  # its stub is generic, the class takes no type arguments
 
 from finetune_monitor.base import distributed
@@ -18,6 +18,7 @@ from finetune_monitor.base.batching import Batches, OutOfMemoryError
 from finetune_monitor.base.progress import is_live
 from finetune_monitor.models.pipeline import Pipeline
 from finetune_monitor.record.grid import Cell, PromptGrid
+from finetune_monitor.rendering.merging import merged
 from finetune_monitor.rendering.pipelines import (
     Encoded,
     decode,
@@ -102,13 +103,23 @@ class Renderer:
         self._embeddings.clear()  # any text encoder may have changed, even a frozen one
         total, hidden = len(cells) * self.grid.step_count, not (distributed.is_main() and is_live())
         bar = tqdm(total=total, desc=f"rendering {len(cells)}", unit="step", leave=False, disable=hidden)
-        with self.precision(), bar:
+        with self.precision(), self._merged(), bar:
             return self.batches.map(cells, partial(self._render_batch, bar))
+
+    def _merged(self) -> AbstractContextManager[None]:
+        """LoRA layers merged where that costs no memory on a GPU and no precision."""
+        is_exact = self.pipeline._execution_device.type == "cpu" and self.autocast is None
+        return merged(self._denoiser) if is_exact else nullcontext()
+
+    @property
+    def _denoiser(self) -> nn.Module:
+        """The UNet, or the transformer of newer models."""
+        found: nn.Module = self.pipeline.components.get("unet") or self.pipeline.components["transformer"]
+        return found
 
     def _fill_memory(self, cells: int) -> None:
         """Use larger batches from now on if they fit, unless the size has changed before or each shape is compiled."""
-        denoiser = self.pipeline.components.get("unet") or self.pipeline.components.get("transformer")
-        if self.batches.size == self._first and getattr(denoiser, "_compiled_call_impl", None) is None:
+        if self.batches.size == self._first and getattr(self._denoiser, "_compiled_call_impl", None) is None:
             self.batches.size = self._room.batch(self._first, cells)
 
     def _render_batch(self, bar: tqdm, cells: Sequence[Cell]) -> list[Image.Image | None]:  # type: ignore[type-arg]

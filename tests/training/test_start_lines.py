@@ -25,11 +25,11 @@ def test_it_says_on_what_it_trains_and_where_to_look():
         "output",
         "watch",
     ]
-    assert lines[1] == "photos:    6 in assets/demo/photos/astronaut, and 24 class images in runs/demo-class-images"
+    assert lines[1] == "photos:    6 in assets/demo/photos/astronaut, and 16 class images in runs/demo-class-images"
     assert lines[2].startswith("device:    cpu (")
     assert lines[2].endswith("), fp32")
     assert lines[3].startswith(
-        "images:    30 images per evaluation, DPMSolverMultistepScheduler, 15 steps, guidance 3, 64 x 64"
+        "images:    30 images per evaluation, DPMSolverMultistepScheduler, 8 steps, guidance 3, 64 x 64"
     )
     assert lines[4] == "output:    my run"
     assert lines[5] == "watch:     finetune-monitor watch 'my run'"
@@ -63,7 +63,7 @@ def test_without_the_monitor_there_is_nowhere_to_look():
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        ((), "LoRA of rank 32 for the UNet: 1,000 of 5,000 parameters; 600 steps of 4 photos, evaluated every 50"),
+        ((), "LoRA of rank 32 for the UNet: 1,000 of 5,000 parameters; 400 steps of 3 photos, evaluated every 40"),
         (("train.method=full", "train.text_encoder=true"), "all weights of the UNet and the text encoder: 1,000 of"),
         (("train.batch_size=1", "train.gradient_accumulation=1", "train.max_steps=3000"), "; 3,000 steps of 1 photo,"),
     ],
