@@ -8,12 +8,12 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
 from clocked import Clocked, run_clocked
-from measure import ROOT, SECONDS, alternate, arguments, listing, publish, seconds, shares
+from measure import ROOT, SECONDS, TITLES, alternate, arguments, listing, publish, publish_result, seconds, shares
 
 from models import DEMO, Scale, scale
 
@@ -122,19 +122,17 @@ def main() -> None:
     notes = [
         "- Training is timed from the start of the process to the end of the first optimizer step. "
         + (
-            "The demo config evaluates the untouched model before it; its first start also generates 24 class images."
+            "The demo config evaluates the untouched model before it; its first start also generates its class images."
             if options.size == "demo"
             else f"{chosen.pixels} px, precision {chosen.precision}."
         ),
         f"- Heavy packages imported by `--help`: {heavy_imports(HELP)}; by a config error: "
         f"{heavy_imports(CONFIG_ERROR)} (checked: {', '.join(HEAVY)}).",
     ]
-    publish("Starting", options.size, [listing(values, SECONDS, "command"), "\n".join(notes), _profile(parts)])
-
-
-def _profile(parts: Mapping[str, float]) -> str:
-    about = "CPU time until the first step, without class images and evaluations; imports one after the other:"
-    return f"{about}\n\n{shares(parts, 'part')}"
+    publish("Starting", options.size, [listing(values, SECONDS, "command"), "\n".join(notes)])
+    about = f"- CPU time until the first step, {sum(parts.values()):.2f} s, without class images and evaluations."
+    title = f"Where a start goes: {TITLES[options.size]}"
+    publish_result(f"startup parts {options.size}", title, [shares(parts, "what is imported, in this order"), about])
 
 
 if __name__ == "__main__":
