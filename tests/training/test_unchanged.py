@@ -1,5 +1,7 @@
 """Watching changes nothing: the same losses and the same weights, bit for bit, however a training is watched."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -11,7 +13,7 @@ from finetune_monitor.training import loop
 from finetune_monitor.training.config import load_config
 from finetune_monitor.training.rerender import Distance, distance, rerender
 from finetune_monitor.training.run import run
-from support.tiny import tiny_config
+from support import tiny
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +54,14 @@ QUIET = ["monitor.sinks={}", "monitor.stopping=[]"]
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, tiny_model, photos):
+def one_block(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("one-block")
+    tiny.stable_diffusion(**tiny.ONE_BLOCK).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tiny_model, one_block, photos):
     """Trains once a setting: losses, weights and folder by (training, watched)."""
     found: dict = {}
 
@@ -60,7 +69,8 @@ def trained(tmp_path_factory, tiny_model, photos):
         if (training, watched) not in found:
             folder = tmp_path_factory.mktemp(f"{training}-{watched}")
             path = folder / "config.yaml"
-            path.write_text(tiny_config(folder, tiny_model, photos))
+            model = one_block if training == "compile" else tiny_model
+            path.write_text(tiny.tiny_config(folder, model, photos))
             AcceleratorState._reset_state(reset_partial_state=True)
             found[training, watched] = losses_and_weights(load_config(path, [*TRAININGS[training], *overrides]))
         return found[training, watched]
