@@ -15,9 +15,9 @@ from support.places import ROOT
 
 pytestmark = pytest.mark.slow
 
-STEPS = 160
+STEPS = 200
 
-CHEAPER = ["data.class_count=8", "monitor.grid.images_per_prompt=6", "monitor.grid.steps=8"]
+CHEAPER = ["data.class_count=8", "monitor.grid.images_per_prompt=8", "monitor.grid.steps=8"]
 """Fewer images and fewer scheduler steps than the benchmark's."""
 
 
@@ -55,7 +55,7 @@ def test_images_copy_photos_and_those_of_other_people_do_not(history, folder):
     first, *_, last = history.evaluations
     assert first.scores["copying"].mean == 0
     assert "copying" in last.alarms
-    assert last.scores["copying"].mean >= 0.4
+    assert last.scores["copying"].mean >= 0.5
     photos = ROOT / "assets/demo/photos/astronaut"
     strangers = read_images(list_images(folder / "class-images"))
     assert not Copying(photos).score(strangers, [])["copying"].any()

@@ -45,9 +45,7 @@ ONE_BLOCK = {
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
-def stable_diffusion(
-    seed: int = 0, prediction_type: str = "epsilon", **unet: Any
-) -> diffusers.StableDiffusionPipeline:
+def stable_diffusion(seed: int = 0, prediction_type: str = "epsilon", **unet: Any) -> diffusers.StableDiffusionPipeline:
     """Stable Diffusion 1.x, at 32 px; with velocities it is 2.x."""
     torch.manual_seed(seed)
     unet = diffusers.UNet2DConditionModel(cross_attention_dim=16, **{**UNET, **unet})
