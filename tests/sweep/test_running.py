@@ -209,7 +209,10 @@ def test_a_full_disk_is_told_and_nothing_of_the_session_is_left(command, monkeyp
     monkeypatch.setattr(Ledger, "close", full)
     with pytest.raises(UserError, match=r"sweep.json: cannot write or read it \(No space left"):
         command(full)
-    assert set(threading.enumerate()) - threads <= {tqdm.monitor}  # which the first progress bar starts
+    left = set(threading.enumerate()) - threads - {tqdm.monitor}  # which the first progress bar starts
+    for thread in left:
+        thread.join(5)
+    assert not any(thread.is_alive() for thread in left)
     assert not (tmp_path / "sweep/.ray").exists()
 
 

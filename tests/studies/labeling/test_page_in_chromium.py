@@ -185,7 +185,7 @@ def test_keys_and_buttons_answer_and_the_end_leads_on(page, server, plan):
     until(lambda: page.locator("#finished").is_visible())
     assert Counter(rating.metric for rating in server.wait_for(10)) == {SIMILARITY: 5, AESTHETIC: 5}
     page.locator("#home").click()
-    assert [figure.inner_text() for figure in page.locator(".figures").all()] == ["5 of 5", "5 of 5"]
+    until(lambda: page.locator(".figures").all_inner_texts() == ["5 of 5", "5 of 5"])
 
 
 def test_a_finger_answers_on_a_phone(chromium, server):
@@ -345,7 +345,7 @@ def test_a_name_is_needed_first_and_remembered_after(page, server):
     page.evaluate("history.replaceState(null, '')")
     restart_page(page, server.url)
     assert page.input_value("#name") == "Zoë W"
-    assert page.locator(".figures").first.inner_text() == "1 of 5"
+    until(lambda: page.locator(".figures").first.inner_text() == "1 of 5")
     assert page.locator(".action").all_inner_texts() == ["Continue", "Start"]
 
 
@@ -365,7 +365,7 @@ def test_who_enters_the_name_of_another_is_told(chromium, server, plan):
         assert server.wait_for(2)[-1].labeler == "ann"
         page.locator("#home").click()
         until(lambda: text(page, "#known") == "")  # now they are known here
-        assert page.locator(".figures").first.inner_text() == "2 of 5"
+        until(lambda: page.locator(".figures").first.inner_text() == "2 of 5")
 
 
 def test_a_start_that_fails_is_told_and_tried_again(chromium, server):
@@ -448,7 +448,7 @@ def test_a_closed_tab_sends_its_answers_when_it_is_opened_again(cut_off, mortal)
     page.close()
     mortal.start()
     restart_page(again, mortal.url)
-    assert again.locator(".figures").first.inner_text() == "3 of 5"
+    until(lambda: again.locator(".figures").first.inner_text() == "3 of 5")
     mortal.wait_for(3)
     assert mortal.labels() == given
 
