@@ -1,5 +1,5 @@
 # make demo: the whole job on the embedded models.
-# make check: lint, types, layers and the fast tests, in minutes.   make test: the same with all tests, in about twenty.
+# make check: lint, types, layers and the fast tests, in minutes.   make test: the same with all tests, in about fifteen.
 # make docs: builds the documentation and serves it on localhost.
 # Each sets up .venv by itself; PYTHON names the interpreter to start from (3.11 or newer, for the versions tested here).
 
@@ -7,7 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := study,wandb,onnx,heic,lightning,sweep,docs,dev
 # Byte code is kept even where the environment says otherwise: the tests start a hundred processes.
-PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 PORT ?= 8000
 
 .PHONY: demo lint check fast test docs schema lock clean
