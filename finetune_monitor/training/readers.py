@@ -4,9 +4,10 @@ import itertools
 import multiprocessing
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 
 import torch
 from torch.utils.data import DataLoader
@@ -67,10 +68,11 @@ class PhotoReader:
         found, self._found, self._next = self._found, iter(()), None
         processes, self._processes = self._processes, []
         if processes:
-            end = Thread(target=found._shutdown_workers, daemon=True)  # type: ignore[attr-defined]
-            end.start()
-            end.join(PATIENCE)
-            _kill([process for process in processes if process.is_alive()])
+            with _unwatched():
+                end = Thread(target=found._shutdown_workers, daemon=True)  # type: ignore[attr-defined]
+                end.start()
+                end.join(PATIENCE)
+                _kill([process for process in processes if process.is_alive()])
 
     def _start(self, first: int) -> None:
         turns = itertools.count(first, distributed.world_size())
@@ -101,13 +103,25 @@ def _started_deaf(loader: DataLoader[Seen | UserError]) -> Iterator[Seen | UserE
 
 
 def _kill(processes: list[BaseProcess]) -> None:
-    """Kill what is left, without torch's handler of SIGCHLD, which would raise an error because of it."""
-    if not processes:
+    for process in processes:
+        process.kill()
+        process.join(PATIENCE)
+
+
+@contextmanager
+def _unwatched() -> Iterator[None]:
+    """Without torch's handler of SIGCHLD: whenever a process ends, it raises an error if any has been killed.
+
+    It runs in the main thread, and only there can it be replaced.
+    """
+    if current_thread() is not main_thread():
+        yield
         return
-    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
-        for process in processes:
-            process.kill()
-            process.join(PATIENCE)
+        before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    except RuntimeError:  # raised by that handler, which Python calls before it is replaced
+        before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield
     finally:
         signal.signal(signal.SIGCHLD, before)
