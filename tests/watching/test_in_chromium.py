@@ -27,7 +27,7 @@ def until(is_so: Callable[[], object], seconds: float = 15) -> float:
 def test_a_training_is_watched_held_evaluated_and_stopped(chromium, forked, tmp_path):
     run = tmp_path / "runs/ana"
     write_run(tmp_path / "runs/ben", {0: 0.1, 300: 0.6, 600: 0.5}, StopReason.PLATEAU)
-    training = forked(lambda: slow_training(run, every=100))
+    training = forked(lambda: slow_training(run, seconds_an_image=1.0, every=40))
     training.until(lambda: (status := read_status(run)) and status.step > 0)
     with served(tmp_path / "runs", tmp_path / "pages") as link, opened_page(chromium) as (page, seen):
         page.goto(link)
@@ -41,11 +41,11 @@ def test_a_training_is_watched_held_evaluated_and_stopped(chromium, forked, tmp_
         assert page.evaluate(steps) == [0]
 
         page.wait_for_selector(".strip-images li:nth-child(2) img", timeout=30_000)  # as they are rendered
-        assert "Evaluating step 100: " in page.locator(".strip-evaluation").inner_text()
+        assert "Evaluating step 40: " in page.locator(".strip-evaluation").inner_text()
         is_shown = "all => all.some((each) => each.naturalWidth === 32)"
         until(lambda: page.locator(".strip-images img").evaluate_all(is_shown))
         training.until(lambda: len(read_run(run).evaluations) == 2)
-        assert until(lambda: page.evaluate(steps) == [0, 100]) < 2.5  # two seconds, on a busy machine
+        assert until(lambda: page.evaluate(steps) == [0, 40]) < 2.5  # two seconds, on a busy machine
         until(lambda: page.locator(".strip-evaluation").is_hidden())
 
         page.get_by_role("button", name="Pause").click()
@@ -53,7 +53,7 @@ def test_a_training_is_watched_held_evaluated_and_stopped(chromium, forked, tmp_
         held = read_status(run).step
         assert f"Step {held} of 3000" in page.locator(".strip").inner_text()
         page.get_by_role("button", name="Evaluate now").click()
-        until(lambda: page.evaluate(steps) == [0, 100, held])
+        until(lambda: page.evaluate(steps) == [0, 40, held])
         until(lambda: page.locator(".strip-state").inner_text() == "Paused")
         assert page.get_by_role("button", name="Pause").count() == 0
         page.get_by_role("button", name="Resume").click()
