@@ -19,13 +19,17 @@ def merged(model: nn.Module) -> Iterator[None]:
     Only layers in fp32 are merged: half precision would round away most of what a short training changes. A compiled
     model would be compiled again, so it stays as it is.
     """
-    is_compiled = getattr(model, "_compiled_call_impl", None) is not None
-    layers = [] if is_compiled else list(_mergeable(model))
+    layers = [] if is_compiled(model) else list(_mergeable(model))
     with modules_kept(cast(nn.Module, layer) for layer in layers):
         for layer in layers:
             with suppress(ValueError):  # weights that are not finite: the images show it, merged or not
                 layer.merge(safe_merge=True)
         yield
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Whether a model was compiled in place, so that other shapes or weights would be compiled again."""
+    return getattr(model, "_compiled_call_impl", None) is not None
 
 
 def _mergeable(model: nn.Module) -> Iterator[LoraLayer]:

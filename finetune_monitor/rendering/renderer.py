@@ -18,7 +18,7 @@ from finetune_monitor.base.batching import Batches, OutOfMemoryError
 from finetune_monitor.base.progress import is_live
 from finetune_monitor.models.pipeline import Pipeline
 from finetune_monitor.record.grid import Cell, PromptGrid
-from finetune_monitor.rendering.merging import merged
+from finetune_monitor.rendering.merging import is_compiled, merged
 from finetune_monitor.rendering.pipelines import (
     Encoded,
     decode,
@@ -119,7 +119,7 @@ class Renderer:
 
     def _fill_memory(self, cells: int) -> None:
         """Use larger batches from now on if they fit, unless the size has changed before or each shape is compiled."""
-        if self.batches.size == self._first and getattr(self._denoiser, "_compiled_call_impl", None) is None:
+        if self.batches.size == self._first and not is_compiled(self._denoiser):
             self.batches.size = self._room.batch(self._first, cells)
 
     def _render_batch(self, bar: tqdm, cells: Sequence[Cell]) -> list[Image.Image | None]:  # type: ignore[type-arg]
