@@ -18,6 +18,8 @@ from support.forked import Child
 from support.shapes import check_shapes
 from support.skips import skipped
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the cores are shared by test processes
+
 check_shapes("finetune_monitor")
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a script's background jobs have it, and their children

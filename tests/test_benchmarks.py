@@ -3,10 +3,10 @@
 import os
 import re
 import subprocess
-import sys
 
 import pytest
 
+from support import preloaded
 from support.places import ROOT
 
 STAGES = ("gpu_checks", "evaluation", "share", "scoring", "training", "memory")
@@ -19,19 +19,19 @@ def run(*words, **environment):
 def test_all_import_what_there_is():
     names = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py"))
     imports = "; ".join(["import sys; sys.path.insert(0, 'benchmarks')", *(f"import {name}" for name in names)])
-    done = run(sys.executable, "-c", imports, PYTHONPATH=".")
+    done = run(preloaded.python(), "-c", imports, PYTHONPATH=".")
     assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_cost_grows_with_its_input_as_recorded():
     """CPU time with ten times the input over that with one; a slow-down shows as a higher ratio."""
-    done = run(sys.executable, "benchmarks/scaling.py", "--check", PYTHONPATH=".")
+    done = run(preloaded.python(), "benchmarks/scaling.py", "--check", PYTHONPATH=".")
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
 
 
 @pytest.mark.slow
 def test_a_page_is_measured(chromium):
-    done = run(sys.executable, "benchmarks/report.py", "long", "--try", "--rounds", "1", PYTHONPATH=".")
+    done = run(preloaded.python(), "benchmarks/report.py", "long", "--try", "--rounds", "1", PYTHONPATH=".")
     assert done.returncode == 0, done.stderr[-2000:]
     assert re.search(r"\| further clicks \| \d+ \|", done.stdout)
 
@@ -40,7 +40,7 @@ def test_a_page_is_measured(chromium):
 def test_an_evaluation_is_measured_beside_rendering(tmp_path):
     results = tmp_path / "RESULTS.md"
     words = ("benchmarks/beside_rendering.py", "--rounds", "1", "--pixels", "64")
-    done = run(sys.executable, *words, PYTHONPATH=".", BENCHMARK_RESULTS=str(results))
+    done = run(preloaded.python(), *words, PYTHONPATH=".", BENCHMARK_RESULTS=str(results))
     assert done.returncode == 0, done.stderr[-3000:]
     assert re.search(r"\| embed faces \| \d+\.\d+ \|", results.read_text())
 
@@ -48,7 +48,7 @@ def test_an_evaluation_is_measured_beside_rendering(tmp_path):
 @pytest.mark.slow
 def test_all_that_is_measured_on_a_gpu_runs(tmp_path):
     results = tmp_path / "GPU.md"
-    done = run("benchmarks/gpu.sh", REDUCED="1", BENCHMARK_RESULTS=str(results), PYTHON=sys.executable)
+    done = run("benchmarks/gpu.sh", REDUCED="1", BENCHMARK_RESULTS=str(results), PYTHON=preloaded.python())
     assert done.returncode == 0, done.stderr[-3000:]
     sections = re.findall(r"<!-- (\w+) demo -->", results.read_text())
     assert sorted(sections) == sorted(STAGES)

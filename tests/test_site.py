@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -13,6 +12,7 @@ import finetune_monitor
 from finetune_monitor.cli import make_parser
 from finetune_monitor.training.config import Config
 from finetune_monitor.training.describe import keys_of
+from support import preloaded
 from support.code_blocks import pages
 from support.places import ROOT
 
@@ -42,7 +42,7 @@ def site(tmp_path_factory) -> Path:
     pytest.importorskip("furo", reason='needs the extra docs: pip install -e ".[docs]"')
     folder = tmp_path_factory.mktemp("site")
     options = ["-q", "-W", "-n", "--keep-going", "-b", "html"]
-    command = [sys.executable, "-m", "sphinx", *options, "docs", str(folder)]
+    command = [preloaded.python(), "-m", "sphinx", *options, "docs", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return folder

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -23,7 +22,7 @@ from finetune_monitor.commands.aesthetic import KEPT
 from finetune_monitor.metrics.aesthetic import Aesthetic
 from finetune_monitor.metrics.aesthetic_head import read_head
 from finetune_monitor.studies.aesthetic_head import embedding, scoring
-from support import needs
+from support import needs, preloaded
 from support.heads import DATA as HEADS
 from support.heads import METADATA, write_head
 from support.places import DEMO, ROOT, SHARED
@@ -311,8 +310,10 @@ def embedded_so_far(log: Path) -> int:
 def test_a_reader_that_has_enough_is_no_error(fitted, tmp_path):
     for number in range(40):
         image(number % 8).save(tmp_path / f"{number}.png")
-    command = f"{sys.executable} -m finetune_monitor.cli aesthetic score {fitted}/head.safetensors {tmp_path} | head -1"
-    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=90, check=True)
+    command = f"{preloaded.python()} -m finetune_monitor.cli aesthetic score {fitted}/head.safetensors {tmp_path}"
+    done = subprocess.run(
+        f"{command} | head -1", shell=True, cwd=ROOT, capture_output=True, text=True, timeout=90, check=True
+    )
     assert done.stdout == "image,score\n"
     assert "Traceback" not in done.stderr
     assert "Error" not in done.stderr
@@ -329,7 +330,7 @@ def test_a_report_that_cannot_be_drawn_costs_no_head(ava, tmp_path, monkeypatch)
 
 
 def start(folder: Path, words: list[str], log: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "finetune_monitor.cli", *words]
+    command = [preloaded.python(), "-m", "finetune_monitor.cli", *words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with log.open("w") as file:
         return subprocess.Popen(command, cwd=folder, env=environment, stderr=file, stdout=subprocess.DEVNULL)

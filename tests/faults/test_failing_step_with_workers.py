@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import psutil
@@ -50,6 +51,7 @@ def test_a_photo_that_is_removed_ends_the_run_with_its_name(command, own_photos,
 @pytest.mark.slow
 @needs.mounts
 def test_a_full_dev_shm_ends_the_run_and_says_what_to_do(command, tmp_path):
+    command[0] = sys.executable  # no other Python would see the mount
     small = 'mount -t tmpfs -o size=128k tmpfs /dev/shm && exec "$@"'
     with started(tmp_path / "said", ["unshare", "--mount", "sh", "-c", small, "sh", *command]) as training:
         _ends_in_an_error(training, "no space left in shared memory", "enlarge /dev/shm", "or set it to 0", seconds=60)

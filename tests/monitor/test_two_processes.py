@@ -4,7 +4,6 @@ import json
 import math
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from finetune_monitor.record.history import read_run
+from support import preloaded
 from support.places import ROOT
 from support.processes import GRID, PAIRS, Brightness, watch
 from support.tiny import tiny_config
@@ -25,7 +25,7 @@ def launch(tmp_path_factory, tiny_model, photos) -> tuple[Path, list[dict]]:
     folder = tmp_path_factory.mktemp("processes")
     config = folder / "config.yaml"
     config.write_text(tiny_config(folder, tiny_model, photos))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [preloaded.python(), "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": "tests"}
     command += ["-m", "support.processes", str(folder), str(config)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)

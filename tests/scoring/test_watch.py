@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -13,7 +12,7 @@ from safetensors.torch import save_file
 
 from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.history import read_run
-from support import scoring
+from support import preloaded, scoring
 from support.places import ROOT
 from support.scoring import score, write_config, write_images
 
@@ -24,7 +23,7 @@ class Scoring:
     """`finetune-monitor score` in the folder; its output is in files there."""
 
     def __init__(self, folder, *arguments):
-        command = [sys.executable, "-m", "finetune_monitor.cli", "score", *map(str, arguments)]
+        command = [preloaded.python(), "-m", "finetune_monitor.cli", "score", *map(str, arguments)]
         paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
         self._out, self._err = folder / "stdout.txt", folder / "stderr.txt"
         with self._out.open("w") as out, self._err.open("w") as err:

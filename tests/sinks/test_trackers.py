@@ -17,7 +17,7 @@ from finetune_monitor.sinks import Tracked
 from finetune_monitor.sinks.accelerate import start_sinks
 from finetune_monitor.sinks.trackers import TRACKERS, AccelerateTracker
 from finetune_monitor.training.config import load_config
-from support import needs
+from support import needs, preloaded
 from support.places import ROOT
 
 NOTEBOOK = """
@@ -132,7 +132,7 @@ def test_a_run_with_clearml_and_a_tracker_of_the_users_own(write_config, tmp_pat
     command = [str(ROOT / "train.py"), "--config", str(write_config()), sinks, "train.max_steps=3"]
     environment = {**os.environ, "HOME": str(tmp_path), "CLEARML_OFFLINE_MODE": "1", "CLEARML_CACHE_DIR": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200
+        [preloaded.python(), *command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 0, done.stderr[-3000:]
     steps = [evaluation.step for evaluation in read_run(tmp_path / "run").evaluations]

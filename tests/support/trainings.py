@@ -3,13 +3,13 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from support import preloaded
 from support.places import ROOT
 
 
@@ -17,7 +17,7 @@ from support.places import ROOT
 class Training:
     """A running program and what it has printed to the terminal."""
 
-    process: subprocess.Popen
+    process: subprocess.Popen | preloaded.Program
     output: Path
 
     @property
@@ -45,16 +45,16 @@ class Training:
 @contextmanager
 def started(output: Path, command: Sequence[str], **environment: str) -> Iterator[Training]:
     """The command in a group of its own, which is killed in the end."""
-    with output.open("w") as file:
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-            env={**os.environ, **environment},
-        )
+    variables = {**os.environ, **environment}
+    with output.open("w") as file, open(os.devnull) as nothing:
+        if preloaded.starts(command):
+            process = preloaded.Program(
+                command, [each.fileno() for each in (nothing, file, file)], str(ROOT), variables
+            )
+        else:
+            process = subprocess.Popen(
+                command, cwd=ROOT, stdin=nothing, stdout=file, stderr=file, start_new_session=True, env=variables
+            )
     try:
         yield Training(process, output)
     finally:
@@ -64,7 +64,7 @@ def started(output: Path, command: Sequence[str], **environment: str) -> Iterato
 
 def train(config: Path, *overrides: str) -> list[str]:
     """The command of train.py."""
-    return [sys.executable, "train.py", "--config", str(config), *overrides]
+    return [preloaded.python(), "train.py", "--config", str(config), *overrides]
 
 
 def kill_group(group: int) -> None:

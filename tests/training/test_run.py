@@ -5,9 +5,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partialmethod
@@ -34,9 +31,10 @@ from finetune_monitor.training import looking, loop
 from finetune_monitor.training.config import load_config, recorded_config
 from finetune_monitor.training.run import run
 from support import needs
-from support.places import DEMO, ROOT
+from support.places import DEMO
 from support.tiny import stable_diffusion as tiny_pipeline
-from support.trainings import gone
+from support.trainings import started
+from support.trainings import train as command
 
 OFF = "monitor.enabled=false"
 
@@ -215,17 +213,12 @@ def test_sigterm_saves_a_checkpoint_and_the_same_command_goes_on(train, monkeypa
 def test_ctrl_c_in_a_terminal_ends_the_readers_too_and_the_same_command_goes_on(train, write_config, tmp_path):
     folder = tmp_path / "run"
     never = ["train.cache_latents=never", "train.gradient_accumulation=3", "data.random_crop=true"]
-    command = [sys.executable, "train.py", "--config", str(write_config()), OFF, *never, "train.max_steps=100000"]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    deadline = time.monotonic() + 120
-    while not saved(folder) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)  # what a terminal does: the readers get the signal as well
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert said.count("stopping after this step") == 1
-    assert "Traceback" not in said
-    assert gone(process.pid)
+    with started(tmp_path / "said", command(write_config(), OFF, *never, "train.max_steps=100000")) as training:
+        training.until(lambda: saved(folder))
+        os.killpg(training.process.pid, signal.SIGINT)  # what a terminal does: the readers get the signal as well
+        assert training.ends() == 130
+        assert training.said.count("stopping after this step") == 1
+        assert "Traceback" not in training.said
     newest = saved(folder)[-1]
     train("run", OFF, *never, "data.workers=0", f"train.max_steps={newest + 2}")
     assert saved(folder)[-1] == newest + 2

@@ -5,8 +5,6 @@ import os
 import pkgutil
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -23,7 +21,9 @@ from finetune_monitor.models.clip import ClipEncoder, resolve_clip
 from finetune_monitor.studies.aesthetic_head import embedding as module
 from finetune_monitor.studies.aesthetic_head.embedding import Embedded, embed_images
 from finetune_monitor.studies.aesthetic_head.embedding_store import EmbeddingStore
-from support.places import DEMO, ROOT
+from support import preloaded
+from support.places import DEMO
+from support.trainings import started
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 
@@ -295,43 +295,28 @@ embedding.embed_images(sorted(Path(folder).iterdir()), resolve_clip(clip, None),
 """
 
 
-def interrupt(photos: Path, root: Path, how: signal.Signals, stderr: Path) -> int:
+def interrupt(photos: Path, root: Path, how: signal.Signals, said: Path) -> int:
     """Exit status of a process that embeds slowly and is ended in the sixth batch of ten."""
-    command = [sys.executable, "-c", SLOW, str(DEMO / "clip"), str(photos), str(root)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": stderr.open("w"), "text": True, "start_new_session": True}
-    with pipes["stderr"], subprocess.Popen(command, cwd=ROOT, **pipes) as child:
-        for _ in range(6):
-            assert child.stdout.readline() == "16\n", stderr.read_text()
+    command = [preloaded.python(), "-c", SLOW, str(DEMO / "clip"), str(photos), str(root)]
+    with started(said, command) as embedding:
+        embedding.until(lambda: embedding.said.count("16\n") == 6)
         time.sleep(0.1)
         if how == signal.SIGINT:
-            os.killpg(child.pid, how)  # as a terminal does, to the workers too
+            os.killpg(embedding.process.pid, how)  # as a terminal does, to the workers too
         else:
-            child.send_signal(how)
-        status = child.wait()
-        until = time.monotonic() + 20
-        while is_alive(child.pid) and time.monotonic() < until:
-            time.sleep(0.1)
-        assert not is_alive(child.pid), "its workers live on"
-        return status
-
-
-def is_alive(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
+            embedding.send(how)
+        return embedding.ends()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path, root, encoded, how):
     paths = save_images(tmp_path / "photos", 160)
-    assert interrupt(tmp_path / "photos", root, how, tmp_path / "stderr") == -how
+    assert interrupt(tmp_path / "photos", root, how, tmp_path / "said") == -how
     saved = len(EmbeddingStore(root, CLIP))
     assert saved == 80 if how == signal.SIGINT else saved in range(16, 81, 16)
     if how == signal.SIGINT:
-        said = (tmp_path / "stderr").read_text()
+        said = (tmp_path / "said").read_text()
         assert said.count("Traceback") == said.count("KeyboardInterrupt") == 1
     store, embedded = embed_images(paths, CLIP, root)
     assert sum(encoded) == 160 - saved

@@ -7,7 +7,6 @@ import os
 import shutil
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.models.clip import ClipSource, resolve_clip
 from finetune_monitor.studies.aesthetic_head import embedding_store as module
 from finetune_monitor.studies.aesthetic_head.embedding_store import EmbeddingStore, FileState, Seen
-from support import needs
+from support import needs, preloaded
 from support.mortal import die_at, in_a_child
 from support.places import DEMO, ROOT, SHARED
 
@@ -199,7 +198,7 @@ def test_a_second_writer_is_refused_and_a_reader_is_not(tmp_path):
         add(writer, 0)
         writer.save()
         check(EmbeddingStore(tmp_path, CLIP), [0])
-        command = [sys.executable, "-c", code, str(tmp_path), str(DEMO / "clip")]
+        command = [preloaded.python(), "-c", code, str(tmp_path), str(DEMO / "clip")]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert "UserError" in done.stderr
     assert "another process is embedding into this folder" in done.stderr

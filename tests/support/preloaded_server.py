@@ -1,0 +1,137 @@
+"""Imports torch and the package once, and forks a process for each program that it is asked to run.
+
+python preloaded_server.py SOCKET        (ends with its standard input)
+"""
+
+import atexit
+import gc
+import json
+import os
+import runpy
+import signal
+import socket
+import sys
+import threading
+import traceback
+from types import ModuleType
+
+from support.preloaded import NUMBER
+
+SIZE = 1 << 20
+"""Bytes of the largest request: arguments and environment."""
+
+
+def serve(path: str) -> None:
+    """Answer each request with the process id, and once it has ended, with its exit status."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that wait for programs need not be waited for
+    threading.Thread(target=_end_with_input, daemon=True).start()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        print("listening", flush=True)
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                if os.fork() == 0:
+                    listener.close()
+                    _answer(connection)
+
+
+def _end_with_input() -> None:
+    os.read(0, 1)
+    os._exit(0)
+
+
+def _answer(connection: socket.socket) -> None:
+    """Start the program of one request and wait for it."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    request, streams, *_ = socket.recv_fds(connection, SIZE, 3)
+    if (pid := os.fork()) == 0:
+        connection.close()
+        _run(json.loads(request), streams)
+    connection.sendall(NUMBER.pack(pid))
+    _, status = os.waitpid(pid, 0)
+    connection.sendall(NUMBER.pack(os.waitstatus_to_exitcode(status)))
+    os._exit(0)
+
+
+def _run(request: dict, streams: list[int]) -> None:
+    """Be the program: a session, streams, a folder, and an environment of its own."""
+    os.setsid()
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    sys.executable = request["executable"]
+    sys.path[:0] = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    status = _status_of(request["arguments"])
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _status_of(arguments: list[str]) -> int:
+    """Execute what Python's command line names; the exit status."""
+    try:
+        _execute(*arguments)
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        print(end.code, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        traceback.print_exc()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _execute(what: str, *arguments: str) -> None:
+    if what == "-u":
+        _execute(*arguments)
+    elif what == "-m":
+        module, *rest = arguments
+        sys.path.insert(0, os.getcwd())
+        sys.argv = [module, *rest]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    elif what == "-c":
+        code, *rest = arguments
+        sys.path.insert(0, "")
+        sys.argv, sys.modules["__main__"] = ["-c", *rest], ModuleType("__main__")
+        exec(code, vars(sys.modules["__main__"]))
+    else:
+        sys.path.insert(0, os.path.dirname(os.path.abspath(what)))
+        sys.argv = [what, *arguments]
+        runpy.run_path(what, run_name="__main__")
+
+
+def _import() -> None:
+    """What a training imports, and a command that reads images."""
+    gc.disable()
+    import facenet_pytorch
+    import open_clip
+    import torch.utils.tensorboard
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    import finetune_monitor.cli
+    import finetune_monitor.training.run
+
+    assert all([facenet_pytorch, open_clip, torch, StableDiffusionPipeline, UNet2DConditionModel])
+    assert all([CLIPTextModel, CLIPTokenizer, finetune_monitor])
+    gc.freeze()
+    gc.enable()
+
+
+if __name__ == "__main__":
+    del sys.path[0]  # of this script
+    _import()
+    serve(sys.argv[1])
