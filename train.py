@@ -2,11 +2,13 @@
 
 import sys
 
+from finetune_monitor.base.ending import ends_with, prepare_to_end
 from finetune_monitor.base.interrupts import end_quietly
 
 if __name__ == "__main__":
+    prepare_to_end()
     end_quietly()
 
     from finetune_monitor.commands.train import main
 
-    sys.exit(main())
+    sys.exit(ends_with(main()))

@@ -2,16 +2,18 @@
 
 import sys
 
+from finetune_monitor.base.ending import ends_with, prepare_to_end
 from finetune_monitor.base.interrupts import end_quietly
 
 
 def main() -> int:
     """Run one command; returns the exit status."""
+    prepare_to_end()
     end_quietly()
 
     from finetune_monitor import cli
 
-    return cli.main()
+    return ends_with(cli.main())
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ TRAININGS = {
     "prodigy": ["train.optimizer=prodigy", "train.learning_rate=1.0"],
     "compile": [
         "train.compile=true",
+        "train.lora_layers=[convolution]",
         "train.ema_decay=0.9",
         "train.gradient_checkpointing=true",
         "train.learning_rate=1e-2",

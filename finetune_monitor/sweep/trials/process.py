@@ -6,7 +6,7 @@ import sys
 import threading
 from pathlib import Path
 
-from finetune_monitor.training import main as training
+from finetune_monitor.base.ending import ends_with, prepare_to_end
 
 NAME = "finetune-monitor"
 """The prefix of messages for the user in the log."""
@@ -14,8 +14,12 @@ NAME = "finetune-monitor"
 
 def main() -> int:
     """Run the config; the exit status is that of `train.py`."""
+    prepare_to_end()
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    return training.main(Path(sys.argv[1]), name=NAME)
+
+    from finetune_monitor.training import main as training
+
+    return ends_with(training.main(Path(sys.argv[1]), name=NAME))
 
 
 def _end_with_parent() -> None:
