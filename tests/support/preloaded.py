@@ -34,7 +34,7 @@ be_python(__file__, sys.argv[1:])
 def python() -> str:
     """An executable that takes the arguments of Python: a script, -m, or -c. Of its options it takes -u.
 
-    Its program has a session of its own, and gets the signals for it.
+    Its program has a session of its own, gets the signals for it, and is killed with it.
     """
     folder = Path(tempfile.mkdtemp(prefix="python"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

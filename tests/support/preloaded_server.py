@@ -8,11 +8,13 @@ import gc
 import json
 import os
 import runpy
+import select
 import signal
 import socket
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from types import ModuleType
 
 from support.preloaded import NUMBER
@@ -50,8 +52,12 @@ def _answer(connection: socket.socket) -> None:
         connection.close()
         _run(json.loads(request), streams)
     connection.sendall(NUMBER.pack(pid))
+    program = os.pidfd_open(pid)
+    if program not in select.select([program, connection], [], [])[0]:  # nobody is interested any longer
+        os.killpg(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
-    connection.sendall(NUMBER.pack(os.waitstatus_to_exitcode(status)))
+    with suppress(BrokenPipeError):
+        connection.sendall(NUMBER.pack(os.waitstatus_to_exitcode(status)))
     os._exit(0)
 
 

@@ -14,15 +14,16 @@ from finetune_monitor.sweep.plan import make_plan
 from finetune_monitor.sweep.spec import load_sweep
 from finetune_monitor.sweep.trials.child import PREFIX, USER_ERROR
 from finetune_monitor.sweep.trials.supervisor import STOP, TOKEN, Site, Supervisor, TrialDiedError
-from support import sweeps
+from support import preloaded, sweeps
 from support.places import ROOT
 
 
 @pytest.fixture
-def watch(tmp_path, tiny_model, photos):
+def watch(tmp_path, tiny_model, photos, monkeypatch):
     """A supervisor of one trial, whose config has the given keys."""
     site = Site(str(tmp_path / "sweep"), str(ROOT), "token", 1, ("aesthetic",), 0)
     made = []
+    monkeypatch.setattr(sys, "executable", preloaded.python())
 
     def start(**changes):
         path = sweeps.write_sweep(tmp_path, tiny_model, photos, seeds=[0], set=changes)
