@@ -74,6 +74,7 @@ def test_every_block_has_a_language_that_is_looked_at(page):
     assert {block.language for block in blocks_of(page)} <= LANGUAGES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=name_of)
 def test_python_blocks_run_one_after_another(page, clone):
     write_modules(page, clone)

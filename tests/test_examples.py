@@ -34,6 +34,7 @@ def run_example(monkeypatch, tmp_path, tiny_model):
     return run
 
 
+@pytest.mark.slow
 def test_own_loop(run_example, photos):
     history = run_example("own_loop.py", "--photos", str(photos), "--size", "32", "--steps", "4", "--every", "2")
     assert [evaluation.step for evaluation in history.evaluations] == [0, 2, 4]
@@ -96,6 +97,7 @@ def train(args, unet, vae, text_encoder, unwrap_model, weight_dtype, initial_glo
 """What is around the added lines in diffusers' script."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("every", "steps"), [(2, [0, 2, 4, 6]), (4, [0, 4])])
 def test_the_lines_of_the_patch_watch_a_loop(tmp_path, tiny_model, photos, every, steps):
     setup, epoch, step, end = added(PATCH.read_text())

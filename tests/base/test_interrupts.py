@@ -61,6 +61,7 @@ def test_nohup_stays_nohup():
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.slow
 def test_a_second_signal_of_the_same_kind_ends_at_once_and_a_forwarded_one_does_not():
     program = """
 import sys, time

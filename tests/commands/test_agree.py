@@ -35,6 +35,7 @@ def files(tmp_path: Path) -> list[str]:
     return [str(tmp_path / "ratings.csv"), "--scores", str(tmp_path / "scores.csv")]
 
 
+@pytest.mark.slow
 def test_report_and_thresholds_come_out(files, tmp_path, capsys):
     out = tmp_path / "report"
     assert main(["agree", *files, "--metric", "likeness", "-o", str(out)]) == 0
@@ -76,6 +77,7 @@ def test_nothing_is_overwritten_and_nothing_is_left_of_a_failure(files, tmp_path
     assert (out / "report.html").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_matched_marginals_give_each_star_as_often_as_people_do(files, tmp_path):
     options = ["--metric", "likeness", "--buckets", "marginals", "--power", "2"]
     assert main(["agree", *files, "-o", str(tmp_path / "report"), *options]) == 0

@@ -41,6 +41,7 @@ def image(pipeline: StableDiffusionPipeline) -> np.ndarray:
     return pipeline("a photo", num_inference_steps=2, generator=seeded, output_type="np", height=32, width=32).images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "more", "reader"),
     [
@@ -71,6 +72,7 @@ def test_a_step_is_named_by_its_number_or_as_the_best_or_the_last(lora, tmp_path
     assert json.loads((tmp_path / "new/finetune_monitor.json").read_text())["step"] == found
 
 
+@pytest.mark.slow
 def test_a_complete_pipeline_loads_from_the_new_folder(whole, tmp_path, capsys):
     assert export(whole, tmp_path / "new", "--step", 2) == 0
     assert "DiffusionPipeline.from_pretrained" in capsys.readouterr().out
@@ -108,6 +110,7 @@ def test_what_cannot_be_written_is_said_and_nothing_is_lost(lora, whole, tmp_pat
     assert (tmp_path / "mine.safetensors").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_run_without_a_best_step_or_without_weights_says_so(tmp_path, run_folder, capsys):
     trained(add_lora(stable_diffusion()), run_folder, [0.9, 0.1])
     assert "no step is better than the base model by scripted; choose one with" in refused(

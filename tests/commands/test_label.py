@@ -155,6 +155,7 @@ def test_a_person_and_a_folder_may_have_an_equals_sign_in_their_names(tmp_path, 
 # ---- serve
 
 
+@pytest.mark.slow
 def test_serve_and_plan_count_repeats_in_the_same_words(tmp_path):
     write_small_plan(tmp_path / "plan", images=4, repeats=1)
     with serving(tmp_path / "plan", "--port", "0") as (process, link):
@@ -166,6 +167,7 @@ def test_serve_and_plan_count_repeats_in_the_same_words(tmp_path):
         assert process.first_lines[:2] == [f"asked:  {asked}\n", "so far: 0 ratings by 0 labelers\n"]
 
 
+@pytest.mark.slow
 def test_without_a_port_the_last_one_is_taken_again(folder, capsys):
     assert addresses.last_port(folder, FIRST_PORT) == 8760
     ports = []
@@ -201,6 +203,7 @@ def test_a_damaged_key_is_named(folder, capsys, content):
     assert re.search(r"access\.key: (damaged; remove it|cannot read it)", capsys.readouterr().err)
 
 
+@pytest.mark.slow
 def test_serve_ends_with_ctrl_c_and_says_what_is_saved(rated):
     with serving(rated, "--port", "0") as (process, link):
         assert urllib.request.urlopen(link, timeout=20).status == 200
@@ -212,6 +215,7 @@ def test_serve_ends_with_ctrl_c_and_says_what_is_saved(rated):
     assert err == ""
 
 
+@pytest.mark.slow
 def test_serve_names_all_that_it_leaves_out(folder):
     tasks = read_plan(folder).tasks
     tasks[0].file.unlink()
@@ -225,6 +229,7 @@ def test_serve_names_all_that_it_leaves_out(folder):
     assert str(tasks[1].file) in err
 
 
+@pytest.mark.slow
 def test_elsewhere_the_link_has_a_key_that_stays(folder):
     links = []
     for _ in range(2):
@@ -269,6 +274,7 @@ def test_what_is_bound_is_an_address(host, bound):
         assert listening.getsockname()[0] == bound
 
 
+@pytest.mark.slow
 def test_serve_says_when_the_port_is_taken(folder, capsys):
     with serving(folder, "--port", "0") as (_, link):
         port = link.rstrip("/").rpartition(":")[2]

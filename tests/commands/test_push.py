@@ -44,6 +44,7 @@ def refused(capsys, *arguments: object, **named: str) -> str:
     return capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_weights_card_and_samples_arrive_in_a_private_repository(hub, ana, capsys):
     assert push(ana) == 0
     assert hub.repositories == {"jane/ana": True}
@@ -65,6 +66,7 @@ def test_weights_card_and_samples_arrive_in_a_private_repository(hub, ana, capsy
     assert "license:  not set; add it to the front matter of" in out
 
 
+@pytest.mark.slow
 def test_another_step_goes_to_a_public_repository_where_that_is_asked(hub, ana, capsys):
     assert push(ana, "--step", 1, "--public") == 0
     assert hub.repositories == {"jane/ana": False}
@@ -74,6 +76,7 @@ def test_another_step_goes_to_a_public_repository_where_that_is_asked(hub, ana, 
     assert "pushed:   step 1, public" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_card_that_somebody_edited_is_sent_as_it_is(hub, ana, tmp_path, capsys):
     copy = Path(shutil.copytree(ana, tmp_path / "copy"))
     card = copy / "best/README.md"
@@ -83,6 +86,7 @@ def test_a_card_that_somebody_edited_is_sent_as_it_is(hub, ana, tmp_path, capsys
     assert "license:" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_complete_pipeline_arrives_without_the_names_of_folders(hub, tmp_path):
     place = tmp_path / "jane-private"
     stable_diffusion().save_pretrained(place)
@@ -100,6 +104,7 @@ def test_a_complete_pipeline_arrives_without_the_names_of_folders(hub, tmp_path)
     assert StableDiffusionPipeline.from_pretrained(tmp_path / "loaded").vae.decoder.conv_out.bias[0].item() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("exists", "option", "said"),
     [
@@ -113,6 +118,7 @@ def test_a_repository_that_is_not_as_private_as_asked_gets_nothing(hub, ana, cap
     assert hub.files == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("endpoint", ["/create", "/preupload/main", "/objects/batch", "/lfs/", "/commit/main"])
 def test_a_refusal_is_said(hub, ana, capsys, endpoint):
     hub.refuses = endpoint
@@ -122,6 +128,7 @@ def test_a_refusal_is_said(hub, ana, capsys, endpoint):
     assert hub.files == {}
 
 
+@pytest.mark.slow
 def test_without_a_token_nothing_is_asked(hub, ana, capsys, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", "/nowhere")
@@ -129,6 +136,7 @@ def test_without_a_token_nothing_is_asked(hub, ana, capsys, monkeypatch):
     assert hub.asked == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("repository", ["ana", "jane/ana/x", "jane/a b", "jane/"])
 def test_a_name_that_the_hub_does_not_take_is_said_before_anything_is_asked(hub, ana, capsys, repository):
     assert f"--repo: found {repository!r}, expected a name" in refused(capsys, ana, repository=repository)
@@ -141,6 +149,7 @@ def test_without_a_network_that_is_said(ana, capsys, monkeypatch):
     assert "jane/ana: cannot reach http://127.0.0.1:9 (" in refused(capsys, ana)
 
 
+@pytest.mark.slow
 def test_a_damaged_front_matter_is_named_before_anything_is_asked(hub, ana, tmp_path, capsys):
     copy = Path(shutil.copytree(ana, tmp_path / "copy"))
     (copy / "best/README.md").write_text("---\n: [\n---\n")
@@ -148,5 +157,6 @@ def test_a_damaged_front_matter_is_named_before_anything_is_asked(hub, ana, tmp_
     assert hub.asked == []
 
 
+@pytest.mark.slow
 def test_a_step_that_was_not_kept_is_named(hub, ana, capsys):
     assert "has no weights of step 9, expected 1, 2, 3" in refused(capsys, ana, "--step", 9)

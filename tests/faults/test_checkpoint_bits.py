@@ -60,6 +60,7 @@ def _refused(checkpoint: Path, expected: checkpoints.Checkpoint) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [MANIFEST, checkpoints.WEIGHTS, checkpoints.OPTIMIZER, checkpoints.AVERAGE])
 def test_a_flipped_bit_is_refused_or_without_effect(name, folder):
     expected = checkpoints.read(folder / NEWEST)
@@ -137,6 +138,7 @@ def test_files_of_the_file_system_do_not_matter(folder):
     assert checkpoints.find(folder, "auto").step == 30
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_an_older_one_and_deletes_only_after_loading_it(write_config, tmp_path, monkeypatch, caplog):
     config = load_config(write_config(), [OFF, "train.max_steps=6", "train.keep_checkpoints=3"])
     assert run(config) == 0

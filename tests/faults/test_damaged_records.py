@@ -159,6 +159,7 @@ def _with(value: Any, way: tuple[Any, ...], new: Any) -> Any:
     return changed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strange", STRANGE, ids=lambda value: str(value)[:8])
 def test_no_value_of_run_json_is_trusted(strange, run, tmp_path, capsys):
     content = json.loads((run / RUN).read_text())
@@ -240,6 +241,7 @@ def test_a_sweep_that_is_none_has_one_message(kind, tmp_path, capsys):
     assert str(sweep) in found["report"][1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strange", STRANGE, ids=lambda value: str(value)[:8])
 def test_no_value_of_a_sweep_is_trusted(strange, tmp_path, capsys):
     sweep = tmp_path / "sweep"

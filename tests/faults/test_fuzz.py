@@ -12,6 +12,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("fuzz")
 
 
+@pytest.mark.slow
 def test_nothing_but_messages_comes_out_of_damaged_files(folder):
     found = targets(folder / "files")
     outcomes = [fuzz(target, SEED + number, EACH) for number, target in enumerate(found)]

@@ -46,6 +46,7 @@ def read(link: str) -> str:
         return response.read().decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [150, 600])
 def test_the_server_answers(count, tmp_path):
     write_small_plan(tmp_path / "plan")

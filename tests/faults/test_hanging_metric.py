@@ -76,6 +76,7 @@ def mine(score) -> Brightness:
     return metric
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hang", HANGS)
 def test_a_metric_that_hangs_is_missing_and_the_others_are_not(hang, pipeline, run_folder, caplog):
     began = time.monotonic()
@@ -90,6 +91,7 @@ def test_a_metric_that_hangs_is_missing_and_the_others_are_not(hang, pipeline, r
     assert "took longer than 0.5 s (evaluation_timeout)" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["sinks", "hooks", "stopping"])
 def test_a_sink_a_hook_or_a_rule_that_hangs_is_left_out(place, pipeline, run_folder, caplog):
     hanging = {"sinks": Sink(sleeps), "hooks": sleeps, "stopping": Rule(sleeps)}[place]
@@ -100,6 +102,7 @@ def test_a_sink_a_hook_or_a_rule_that_hangs_is_left_out(place, pipeline, run_fol
     assert "took longer than 0.5 s (evaluation_timeout)" in caplog.text
 
 
+@pytest.mark.slow
 def test_they_share_the_time_of_an_evaluation(pipeline, run_folder, caplog):
     metrics = [mine(lambda images, cells: time.sleep(0.4) or {"mine": [0.5] * len(images)}), Brightness()]
     metrics[1].score = lambda images, cells: time.sleep(0.4) or {"brightness": [0.5] * len(images)}
@@ -109,6 +112,7 @@ def test_they_share_the_time_of_an_evaluation(pipeline, run_folder, caplog):
     assert "metric mine failed" not in caplog.text
 
 
+@pytest.mark.slow
 def test_training_goes_on_bit_for_bit(pipeline, run_folder):
     def hangs(images, cells):
         torch.manual_seed(7)

@@ -102,6 +102,7 @@ def test_damaged_configs_raise_no_foreign_exception(tmp_path):
             _no_foreign_exception(lambda: load_config(path), case)
 
 
+@pytest.mark.slow
 def test_hostile_overrides_raise_no_foreign_exception():
     refused = 0
     for number, key in enumerate(dotted_keys(Config)):

@@ -72,6 +72,7 @@ def test_a_scale_that_is_none_is_not_used(scale):
     assert scale_of({"scale": scale}) == SCALE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", WRONG)
 def test_encoders_with_one_wrong_weight_are_refused(value, tmp_path):
     clip = write_clip(tmp_path)

@@ -72,6 +72,7 @@ def test_a_cell_that_is_run_again_after_an_evaluation_resumes_where_it_is_told_t
     assert second.close().evaluations[-1].step == 4
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Python's own, of the unclosed lock
 def test_a_monitor_that_nobody_holds_any_longer_gives_its_lock_back(run_folder):
     make(run_folder)
@@ -111,6 +112,7 @@ def test_a_loop_that_ends_closes_once_and_keeps_the_reason_that_it_gives(run_fol
         monitor.on_step_end(4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "evaluated"),
     [

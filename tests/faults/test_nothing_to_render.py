@@ -126,6 +126,7 @@ FAILING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", FAILING)
 def test_what_shows_at_the_first_rendering_ends_the_run_before_it_starts(case, run_folder):
     make, said = FAILING[case]

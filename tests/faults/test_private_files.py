@@ -54,6 +54,7 @@ def test_the_check_sees_what_is_open(tmp_path):
     assert len(open_to_others(tmp_path / "folder")) == 2
 
 
+@pytest.mark.slow
 def test_a_run_in_an_own_loop(pipeline, tmp_path):
     sinks = [TensorBoardSink(), WandbSink("offline"), ReportPage()]
     folder = tmp_path / "runs" / "run"

@@ -61,6 +61,7 @@ def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(event.step, event.value) for event in read.Scalars(tag)] for tag in read.Tags()["scalars"]}
 
 
+@pytest.mark.slow
 def test_no_image_is_left_and_every_number_is(run, capsys):
     places = {path.relative_to(run).parts[0] for path in files_with_images(run)}
     assert {"images", "page", "tensorboard", "wandb", "best"} <= places  # so that this test can fail

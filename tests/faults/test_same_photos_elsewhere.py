@@ -37,6 +37,7 @@ def train(write_config, tmp_path, tiny_model, photos):
     return go
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("enabled", ["true", "false"], ids=["monitored", "not monitored"])
 def test_the_same_photos_and_model_elsewhere_resume(train, tmp_path, enabled):
     train(4, f"monitor.enabled={enabled}")
@@ -53,6 +54,7 @@ def test_the_same_photos_and_model_elsewhere_resume(train, tmp_path, enabled):
         assert [found.step for found in read_run(folder).evaluations] == [0, 3, 4, 6]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("enabled", ["true", "false"], ids=["monitored", "not monitored"])
 @pytest.mark.parametrize("change", ["exchanged", "added", "removed"])
 def test_other_photos_are_refused(train, tmp_path, enabled, change):
@@ -68,6 +70,7 @@ def test_other_photos_are_refused(train, tmp_path, enabled, change):
         train(6, f"monitor.enabled={enabled}")
 
 
+@pytest.mark.slow
 def test_another_model_in_the_same_folder_is_refused(train, tmp_path):
     train(4, "monitor.enabled=false")
     weights = next((tmp_path / "model/unet").glob("*.safetensors"))

@@ -50,6 +50,7 @@ def run(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_show_prints_some_evaluations_and_names_the_others(run, capsys):
     assert main(["show", str(run)]) == 0
     said = capsys.readouterr().out
@@ -65,6 +66,7 @@ def test_show_prints_some_evaluations_and_names_the_others(run, capsys):
     assert max(gaps) < 1000
 
 
+@pytest.mark.slow
 def test_show_all_prints_each_evaluation_on_a_line(run, capsys):
     assert main(["show", str(run), "--all"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -120,6 +122,7 @@ def test_lists_of_steps_are_cut():
     assert len(str(front)) < 300
 
 
+@pytest.mark.slow
 def test_a_long_prompt_is_short_in_every_view(pipeline, tmp_path, monkeypatch):
     """Measured by what is drawn and written, not by a clock."""
     drawn: list[int] = []

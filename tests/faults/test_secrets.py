@@ -103,6 +103,7 @@ def test_what_is_no_secret_stays(text):
     }
 
 
+@pytest.mark.slow
 def test_long_texts_take_linear_time():
     """Regular expressions can take the square of the length, which would be minutes here."""
     for unit in ("word ", "a", "token", "-", "https://", "eyJ.", "key=", "A", "sk-", "a.", "eyJ"):
@@ -112,6 +113,7 @@ def test_long_texts_take_linear_time():
         assert time.process_time() - start < 20, unit
 
 
+@pytest.mark.slow
 def test_no_file_of_an_own_loop_holds_one(pipeline, tmp_path, monkeypatch):
     secret = " and ".join(SHAPES.values())
     monkeypatch.setenv("HF_TOKEN", f"hf_{CANARY}")

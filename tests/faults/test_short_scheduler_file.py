@@ -51,6 +51,7 @@ def trained(write_config, tmp_path: Path, tiny_model: Path, sampler: str) -> Pat
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_it_renders_again_and_samples_the_same(trained: Path, sampler: str):
     history = read_run(trained)
     for step in (0, 3, 6):

@@ -54,6 +54,7 @@ def hooked(encoder: Any) -> None:
 CHANGES = [trained_then_frozen, written_in_place, written_behind_autograd, another_tensor, loaded, hooked]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
 @pytest.mark.parametrize("kind", [tiny.stable_diffusion, tiny.sdxl], ids=["sd1", "sdxl"])
 def test_images_are_of_the_live_weights(kind: Callable[[], Any], change: Callable[[Any], None]):

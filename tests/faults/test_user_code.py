@@ -99,6 +99,7 @@ def warned(caplog, text: str) -> int:
     return len(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["start", "write", "close"])
 def test_a_sink_is_turned_off(method, pipeline, run_folder, caplog):
     sinks = [Sink(name=name, **{method: raises(error)}) for name, error in ERRORS.items()]
@@ -157,6 +158,7 @@ def test_what_sinks_and_hooks_return_is_ignored(pipeline, run_folder, caplog):
     assert not caplog.records
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["write", "close", "name"])
 def test_a_sink_may_lose_its_own_attributes(lost, pipeline, run_folder, caplog):
     sink = Sink(name="mine", start=lambda info: setattr(sink, lost, 0), write=raises(RuntimeError()))

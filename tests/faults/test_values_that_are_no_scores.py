@@ -37,6 +37,7 @@ class Unfriendly:
         return "x" * 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrong",
     [math.inf, -math.inf, None, "0.5", b"0.5", 1j, np.complex128(1), object(), Unfriendly(), [0.5, 0.5], 1.5, -0.2],
@@ -57,6 +58,7 @@ def test_what_is_no_score_is_missing_and_named_once(wrong, pipeline, run_folder,
     assert len(warned[0]) < 300
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "values", [[0.5], 0.5, None, np.zeros((2, 3)), lambda: sys.exit(3)], ids=["few", "number", "none", "shape", "exit"]
 )

@@ -52,6 +52,7 @@ def test_a_wrapped_pipeline_renders_and_exports_as_the_plain_one(wrap, tmp_path)
     assert saved.keys() == plain.unet.state_dict().keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"mixed_precision": "bf16"}, {"dynamo_backend": "eager"}], ids=str)
 def test_three_lines_in_a_loop_with_accumulated_gradients(tmp_path, new_state, settings):
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2, **settings)

@@ -75,6 +75,7 @@ def train(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_optimizer_steps_are_evaluated_and_a_resumed_run_goes_on(train, tmp_path):
     first = train(4)
     assert steps_of(first.monitor) == [0, 2, 4]

@@ -56,6 +56,7 @@ def same(first: StableDiffusionPipeline, second: StableDiffusionPipeline) -> boo
     return all(a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a) for a, b in pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["safetensors", "ckpt", "bare.ckpt", "legacy.ckpt"])
 def test_a_file_holds_the_same_model(tmp_path, weights, tiny_model, ending):
     path = tmp_path / f"model.{ending}"

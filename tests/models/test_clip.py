@@ -81,6 +81,7 @@ def test_an_image_is_encoded_once_while_it_lives(encoder, encoded):
     assert encoded == [16, 4, 1]
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_of_images_that_are_gone(encoder):
     for color in ("red", "green", "blue"):  # one after the other, so that Python gives the same id again
         alone = ClipEncoder(str(CLIP)).embed([Image.new("RGB", (64, 64), color)])

@@ -71,6 +71,7 @@ def test_on_a_gpu_an_embedding_is_the_same(photo):
     assert np.allclose(on_cpu, on_gpu, atol=5e-3)
 
 
+@pytest.mark.slow
 @needs.shared("faces")
 @needs.shared("portraits")
 @pytest.mark.parametrize("side", [None, SMALL])

@@ -23,6 +23,7 @@ def image(pipeline: DiffusionPipeline) -> np.ndarray:
     return made.images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [4, 2, 16])
 @pytest.mark.parametrize("with_text", [False, True])
 def test_lora_weights_load_into_a_plain_pipeline(tmp_path, alpha, with_text):
@@ -52,6 +53,7 @@ def test_a_pipeline_without_adapters_is_written_whole(tmp_path):
     assert np.array_equal(image(loaded), image(trained))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [tiny.sdxl, tiny.sd3, tiny.flux])
 def test_lora_weights_of_other_pipelines_load_too(tmp_path, kind):
     """Adapted as diffusers' own scripts do: the denoiser and the first text encoder."""

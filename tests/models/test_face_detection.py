@@ -47,12 +47,14 @@ def images() -> dict[str, Image.Image]:
     return {**sizes, **demo, "crop": crop, "several": several(), **without}
 
 
+@pytest.mark.slow
 def test_an_image_gives_what_the_library_gives(library, detector):
     counts = faces_found(images(), library, detector)
     assert {0, 1} < set(counts)
     assert max(counts) >= 4
 
 
+@pytest.mark.slow
 @needs.shared("faces")
 def test_a_photo_of_people_gives_what_the_library_gives(library, detector):
     people = {file.name: Image.open(file).convert("RGB") for file in PEOPLE.glob("*p*.jpg")}

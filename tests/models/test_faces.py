@@ -132,6 +132,7 @@ def crowd() -> Image.Image:
     return canvas
 
 
+@pytest.mark.slow
 def test_the_largest_face_alone_is_found_where_all_faces_are(finder, photo):
     large = photo.crop((100, 0, 350, 250))
     far = Image.new("RGB", (900, 700))
@@ -152,6 +153,7 @@ def test_the_largest_face_alone_is_found_where_all_faces_are(finder, photo):
     check_largest(finder, images)
 
 
+@pytest.mark.slow
 @needs.shared("faces")
 @pytest.mark.parametrize("side", [64, 300, 900])
 def test_the_largest_face_of_real_photos_is_found_where_all_faces_are(finder, side):

@@ -88,6 +88,7 @@ def test_feed_forward_convolutions_and_the_text_encoder_are_there(names):
     assert text == {name for name in names if name.startswith("lora_te")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [4, 2, 16])
 @pytest.mark.parametrize("options", [{}, {"use_rslora": True}])
 def test_it_renders_the_same_image_and_alpha_and_rank_survive(tmp_path, alpha, options):
@@ -104,6 +105,7 @@ def test_it_renders_the_same_image_and_alpha_and_rank_survive(tmp_path, alpha, o
     assert np.abs(image(plain) - untrained).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_dora_renders_the_same_image_from_either_file(tmp_path):
     trained = adapted(tiny_pipeline(), with_text=False, use_dora=True)
     export_weights(trained, tmp_path / "best", {"step": 3}, Label("ana"))

@@ -113,6 +113,7 @@ def cache_weights(tmp_path: Path, monkeypatch, state: dict[str, torch.Tensor]) -
     return file
 
 
+@pytest.mark.slow
 def test_building_networks_leaves_the_random_state_alone(tmp_path, monkeypatch, network):
     cache_weights(tmp_path, monkeypatch, network.state_dict())
     torch.manual_seed(3)

@@ -99,6 +99,7 @@ def test_every_layer_of_the_real_unet_has_its_original_name(full_size):
     assert [f"{original_name(key.removesuffix('.weight'), 2)}.weight" for key in diffusers] == originals
 
 
+@pytest.mark.slow
 def test_kohyas_names_at_full_size():
     """Eleven blocks with transformers, with 70 transformer blocks in all, as kohya's scripts name them for SDXL."""
     with torch.device("meta"):
@@ -120,6 +121,7 @@ def test_a_strange_layer_has_no_original_name():
         original_name("controlnet_cond_embedding", 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [UNET_LAYERS["attention"], ALL_LAYERS])
 @pytest.mark.parametrize("name", [FILE, "pytorch_lora_weights.safetensors"])
 def test_diffusers_reads_both_files_back_as_they_were(tmp_path, layers, name):

@@ -25,6 +25,7 @@ def weights(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_an_embedding_is_that_of_the_backbone_with_generalized_mean_pooling(weights):
     encoder = SscdEncoder(str(weights))
     network = resnet50(num_classes=512).eval()
@@ -42,6 +43,7 @@ def test_an_embedding_is_that_of_the_backbone_with_generalized_mean_pooling(weig
     assert encoder.rows([]).shape == (0, 512)
 
 
+@pytest.mark.slow
 def test_a_copy_is_found_and_the_weights_stand_in_the_description(weights):
     metric = Copying(PHOTOS, sscd=str(weights))
     assert list(describe(metric).columns)[3:] == [BY_SSCD, SSCD_SIMILARITY, SSCD_PHOTO]

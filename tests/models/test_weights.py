@@ -115,6 +115,7 @@ def test_without_a_network_the_error_comes_at_once_and_says_what_to_do(cache):
         assert part in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_silent_does_not_hold_up(monkeypatch):
     """Such as one whose name is being looked up, for which there is no time limit."""
     over = threading.Event()
@@ -319,6 +320,7 @@ def test_what_is_neither_folder_nor_id_is_refused(tmp_path):
             resolve_hub_model(name)
 
 
+@pytest.mark.slow
 def test_a_token_is_sent_to_the_hub_alone(server, monkeypatch):
     seen = {}
 

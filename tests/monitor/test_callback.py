@@ -55,6 +55,7 @@ def brighten(pipeline) -> None:
         pipeline.vae.decoder.conv_out.bias += 0.1
 
 
+@pytest.mark.slow
 def test_the_three_lines_of_the_readme_in_a_loop_of_ones_own(pipeline, run_folder):
     monitor = FinetuneMonitor(
         pipeline=pipeline,
@@ -377,6 +378,7 @@ def test_the_console_line_says_scores_interval_and_cost(pipeline, run_folder, ca
     assert "% of the time since the last" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "sampler"),
     [

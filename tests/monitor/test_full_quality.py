@@ -76,6 +76,7 @@ def pixels(folder, image):
     return np.asarray(Image.open(folder / image.file), dtype=int)
 
 
+@pytest.mark.slow
 def test_the_best_and_the_last_step_are_rendered_at_full_quality_from_their_own_weights(pipeline, run_folder):
     run = train(add_lora(pipeline), run_folder)
     assert [found.step for found in run.full_quality] == [run.best_step, 3] == [2, 3]
@@ -92,6 +93,7 @@ def test_the_best_and_the_last_step_are_rendered_at_full_quality_from_their_own_
     assert np.abs(pixels(run_folder, run.full_quality[0].images[0]) - pixels(run_folder, fast)).max() > 1
 
 
+@pytest.mark.slow
 def test_the_curve_is_the_fast_one_alone(pipeline, run_folder):
     run = train(add_lora(pipeline), run_folder)
     assert [found.scores["scripted"].mean for found in run.evaluations] == SCORES
@@ -103,6 +105,7 @@ def test_the_curve_is_the_fast_one_alone(pipeline, run_folder):
     assert "At full quality (25 steps instead of 8), step 2 has scripted 0.850" in said
 
 
+@pytest.mark.slow
 def test_the_weights_being_trained_are_given_back(pipeline, run_folder):
     add_lora(pipeline)
     train(pipeline, run_folder)
@@ -110,6 +113,7 @@ def test_the_weights_being_trained_are_given_back(pipeline, run_folder):
     assert left == {3.0}
 
 
+@pytest.mark.slow
 def test_a_complete_pipeline_is_read_back_too(pipeline, run_folder):
     run = train(pipeline, run_folder)
     assert [found.step for found in run.full_quality] == [2, 3]
@@ -118,6 +122,7 @@ def test_a_complete_pipeline_is_read_back_too(pipeline, run_folder):
     assert torch.equal(pipeline.vae.decoder.conv_out.bias, torch.full_like(pipeline.vae.decoder.conv_out.bias, 3))
 
 
+@pytest.mark.slow
 def test_what_was_frozen_in_the_end_is_read_back_too(pipeline, run_folder):
     monitor = trained(pipeline, run_folder, GRID, Scripted((*SCORES, *AT_FULL)))
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
@@ -127,6 +132,7 @@ def test_what_was_frozen_in_the_end_is_read_back_too(pipeline, run_folder):
     assert np.abs(best - last).max() > 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_rendering_and_not_the_record(pipeline, run_folder):
     with pytest.raises(KeyboardInterrupt):
         train(add_lora(pipeline), run_folder, metric=Impatient(SCORES))
@@ -141,23 +147,27 @@ def test_a_run_that_was_told_to_end_renders_nothing_more(pipeline, run_folder):
     assert train(add_lora(pipeline), run_folder, scores=SCORES, interrupted=lambda: True).full_quality == ()
 
 
+@pytest.mark.slow
 def test_scores_of_the_history_are_never_made_of_images_at_full_quality(pipeline, run_folder):
     metric = Rising((*SCORES, *AT_FULL))
     assert len(train(add_lora(pipeline), run_folder, metric=metric).full_quality) == 2
     assert metric.beginnings == {0}
 
 
+@pytest.mark.slow
 def test_a_column_that_only_images_at_full_quality_have_is_known(pipeline, run_folder):
     run = train(add_lora(pipeline), run_folder, metric=Late((*SCORES, *AT_FULL)))
     assert "late" in run.full_quality[0].scores
     write_page(run_folder / "page", [run_folder], None, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reason", [StopReason.INTERRUPTED, StopReason.FAILED, StopReason.NOT_FINITE])
 def test_a_run_without_a_result_renders_nothing_more(pipeline, run_folder, reason):
     assert train(add_lora(pipeline), run_folder, reason=reason, scores=SCORES).full_quality == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "grid", [PromptGrid(GRID.prompts, steps=1), PromptGrid(GRID.prompts, steps=30, quality="fast")]
 )
@@ -165,6 +175,7 @@ def test_a_run_at_full_quality_renders_nothing_more(pipeline, run_folder, grid):
     assert train(add_lora(pipeline), run_folder, grid, scores=SCORES).full_quality == ()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_drops_what_it_showed_of_its_end(pipeline, run_folder):
     train(add_lora(pipeline), run_folder)
     monitor = FinetuneMonitor(pipeline, GRID, [Scripted([0.5])], run_folder, every=1, resume_step=3)
@@ -186,6 +197,7 @@ def test_weights_that_are_gone_are_a_warning(pipeline, run_folder, caplog):
     assert "cannot load its weights" in caplog.text
 
 
+@pytest.mark.slow
 def test_weights_that_were_deleted_are_a_warning(pipeline, run_folder, caplog):
     monitor = trained(add_lora(pipeline), run_folder, GRID, Scripted(SCORES))
     for name in ("weights", "best"):

@@ -78,6 +78,7 @@ def test_what_fails_for_a_moment_is_sent_again(pipeline, run_folder, caplog):
     assert "delivered" not in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "attempts", "said"), [(404, 2, "the answer was 404"), (302, 2, "the answer was 302"), (503, 6, "503")]
 )
@@ -101,6 +102,7 @@ def test_a_closed_port_and_a_name_that_there_is_not_are_said(pipeline, run_folde
     assert "S3CRET" not in caplog.text
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_holds_up_no_step_and_the_end_for_a_moment(pipeline, run_folder, caplog):
     with receiving(None) as server:
         start = time.monotonic()
@@ -112,6 +114,7 @@ def test_a_server_that_hangs_holds_up_no_step_and_the_end_for_a_moment(pipeline,
     assert "5 of 5 events were not delivered" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_command_that_hangs_is_killed_with_its_children(pipeline, run_folder, tmp_path, caplog):
     (tmp_path / "told").mkdir()
     late = f"import time; time.sleep(3); open({str(tmp_path / 'late')!r}, 'w')"

@@ -122,6 +122,7 @@ def test_alarms_do_not_sound_twice_in_a_row_because_somebody_looked_twice(pipeli
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_pause_holds_the_training_until_it_is_withdrawn(made, run_folder, capsys):
     monitor = made()
     request(run_folder, PAUSE)
@@ -149,6 +150,7 @@ def test_a_pause_holds_the_training_until_it_is_withdrawn(made, run_folder, caps
     assert "step 1: the pause has ended after " in said
 
 
+@pytest.mark.slow
 def test_a_held_run_can_be_stopped(made, run_folder):
     monitor = made()
     request(run_folder, PAUSE)
@@ -167,6 +169,7 @@ def test_stop_and_pause_at_once_stop(made, run_folder):
     assert recorded(run_folder) == [("evaluate", 1), ("stop", 1)]
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_pause_in_a_loop_of_ones_own(made, run_folder):
     threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt), made() as monitor:
@@ -177,6 +180,7 @@ def test_ctrl_c_ends_a_pause_in_a_loop_of_ones_own(made, run_folder):
     assert recorded(run_folder)[-1] == ("resume", 1)
 
 
+@pytest.mark.slow
 def test_a_loop_with_its_own_handler_is_asked_whether_it_was_told_to_end(made, run_folder):
     told = []
     monitor = made(interrupted=lambda: bool(told))

@@ -13,6 +13,7 @@ def bias_of(pipeline, folder) -> float:
     return type(pipeline).from_pretrained(folder).vae.decoder.conv_out.bias[0].item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scores", "best"),
     [
@@ -57,6 +58,7 @@ SCORES = [0.0, 0.2, 0.8, 0.8, 0.3, 0.3, 0.3]
 SECOND = [0.9, 0.8, 0.1, 0.1, 0.5, 0.4, 0.4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("keep", "kept"),
     [
@@ -74,11 +76,13 @@ def test_what_is_to_be_kept_of_a_lora_is_kept_with_what_may_become_the_best(pipe
     assert all(step_of(run_folder / f"weights/step-{step:06d}") == step for step in kept)
 
 
+@pytest.mark.slow
 def test_of_a_complete_pipeline_the_best_and_the_newest_are_kept(pipeline, run_folder):
     trained(pipeline, run_folder, SCORES)
     assert list(kept_weights(run_folder)) == [3, 6]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_loses_the_weights_of_the_steps_that_it_repeats(pipeline, run_folder):
     trained(add_lora(pipeline), run_folder, SCORES)
     trained(pipeline, run_folder, [0.9], resume_step=3, start=3)

@@ -166,6 +166,7 @@ def test_resume_without_a_record_is_refused(tmp_path):
         begun(tmp_path, resume_step=300)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*(truncated|image rows):RuntimeWarning")
 @pytest.mark.parametrize("name", ["evaluations.jsonl", "images.jsonl"])
 def test_a_file_cut_at_any_byte_reads_as_the_evaluations_before(tmp_path, name):

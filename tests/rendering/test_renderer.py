@@ -44,6 +44,7 @@ def make_pipeline(request):
     return PIPELINES[request.param]
 
 
+@pytest.mark.slow
 def test_a_cell_is_the_same_image_in_any_batch_and_order(make_pipeline):
     whole = render(Renderer(make_pipeline(), GRID))
     for batch in (1, 2, 5):

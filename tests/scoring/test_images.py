@@ -33,6 +33,7 @@ FOLDERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", FOLDERS)
 def test_folders_of_every_trainer(here, config, photos, tool, capsys):
     names, steps = FOLDERS[tool]
@@ -139,6 +140,7 @@ def test_what_lacks_an_image_is_missing_and_not_zero(here, config, photos):
     assert (last.scores["brightness"].n, last.scores["brightness"].missing) == (1, 1)
 
 
+@pytest.mark.slow
 def test_a_real_face_is_measured_and_the_best_step_named(here, photos, capsys):
     names = [kohya(f"{step:06d}", place, step + place) for step in (100, 200) for place in (0, 1, 2)]
     write_images(here / "samples", {name: place for place, name in enumerate(names)}, photos)

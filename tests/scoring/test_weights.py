@@ -89,6 +89,7 @@ def test_the_floor_of_a_second_run_is_in_its_tensorboard_too(here, tiny_model, c
         assert [event.step for event in events.Scalars("brightness")] == [0, 1]
 
 
+@pytest.mark.slow
 def test_the_model_card_does_not_claim_the_training(here, tiny_model, config):
     scoring.write_formats(here, scoring.lora(1, with_text=False))
     assert score(here / "kohya.safetensors", "--base", tiny_model, "--config", config, "-o", "out") == 0
@@ -113,6 +114,7 @@ def test_a_lora_of_sdxl(here, tmp_path, photos):
     assert np.abs(first - pixels(here / "kohya", 0)).max() > 5
 
 
+@pytest.mark.slow
 def test_other_weights_among_lora_files_are_left_out(here, tiny_model, config, capsys):
     files = scoring.write_formats(here, scoring.lora(1))
     (here / "output/checkpoint-100").mkdir(parents=True)
@@ -188,6 +190,7 @@ def test_the_same_command_goes_on_and_scores_nothing_twice(here, tiny_model, con
     assert "ana-000001.safetensors: changed since it was scored" in said
 
 
+@pytest.mark.slow
 def test_a_config_names_the_base_model_and_the_photos(here, config):
     scoring.write_formats(here, scoring.lora(1))
     assert score(here / "kohya.safetensors", "--config", config, "-o", "out") == 0
@@ -203,6 +206,7 @@ def test_every_run_has_its_own_wandb_run(here, tiny_model, config):
         assert len(list((here / f"out/kohya-{strength}/wandb").glob("offline-run-*"))) == 1
 
 
+@pytest.mark.slow
 def test_the_trigger_of_the_file_is_in_the_prompts(here, tiny_model, photos):
     files = scoring.write_formats(here, scoring.lora(1))
     assert score(files["kohya"], "--base", tiny_model, "--references", photos, "--set", *SETS, "-o", "out") == 0
@@ -211,6 +215,7 @@ def test_the_trigger_of_the_file_is_in_the_prompts(here, tiny_model, photos):
     assert len(grid["prompts"]) == 4
 
 
+@pytest.mark.slow
 def test_the_prompts_stay_when_files_with_other_words_appear(here, tiny_model, photos):
     (here / "loras").mkdir()
     for seed, name in ((1, "b"), (2, "a")):

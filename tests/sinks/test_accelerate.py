@@ -50,6 +50,7 @@ def test_losses_and_scores_stand_in_one_tensorboard_folder(tmp_path):
     assert [path.name for path in event_folder(tmp_path).iterdir() if path.is_dir()] == ["best"]
 
 
+@pytest.mark.slow
 def test_a_resume_hides_losses_and_scores_after_the_checkpoint(tmp_path):
     first = Accelerator(cpu=True)
     run(start_sinks(first, tmp_path, {TensorBoardSink: {}}), first, tmp_path, [0, 300, 600], 0.1)

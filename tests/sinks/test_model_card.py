@@ -81,6 +81,7 @@ def test_nothing_private_is_in_it(ana):
     assert sorted(path.name for path in (ana / "best/images").iterdir()) == ["p00-s0.png"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [None, "/home/jane/models/sd15", "models/sd15"])
 def test_a_base_model_in_a_folder_is_not_named(tmp_path, monkeypatch, name):
     (tmp_path / "models/sd15").mkdir(parents=True)

@@ -147,6 +147,7 @@ def test_the_scores_of_the_best_step_are_a_run_that_adds_no_chart(tmp_path):
         assert set(_band(name)) <= set(best.Tags()["scalars"])
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_again_has_one_best_step(tmp_path):
     write(TensorBoardSink(), tmp_path, [evaluation(0, 0.1), evaluation(300, 0.4)])
     wait_for_the_next_second()
@@ -162,6 +163,7 @@ def test_a_run_is_shown_by_its_name(tmp_path):
     assert event_folder(tmp_path / "renamed") == tmp_path / "renamed/tensorboard/ana"  # where its curves go on
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_goes_on_where_its_curves_are(tmp_path):
     write(TensorBoardSink(SummaryWriter(str(tmp_path / "tensorboard"))), tmp_path, [evaluation(0, 0.1)])
     wait_for_the_next_second()
@@ -195,6 +197,7 @@ def test_the_interval_is_a_band(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_resume_hides_what_was_written_after_the_checkpoint(tmp_path):
     first = TensorBoardSink()
     first.start(run_info(tmp_path))  # killed: never closed

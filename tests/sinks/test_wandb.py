@@ -276,6 +276,7 @@ def read_anew() -> Iterator[None]:
     wandb.teardown()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("read_anew")
 def test_the_environment_labels_the_run_where_the_config_does_not(tmp_path, monkeypatch):
     for name, value in IN_ENVIRONMENT.items():

@@ -106,6 +106,7 @@ def test_a_share_is_covered_where_seeds_decide_whether_there_is_a_face(share, is
     assert 0.91 <= covered / ROUNDS <= 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.2, 0.6, 1.0])
 def test_the_share_of_the_way_is_covered(share):
     rng, covered = np.random.default_rng(7), 0

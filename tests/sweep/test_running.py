@@ -161,6 +161,7 @@ def test_a_new_attempt_tells_the_newest_of_what_was_recorded_and_says_so(watched
         supervisor.next_result()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [-11, 1, 0])
 @pytest.mark.parametrize(("reason", "outcome"), [("patience", "finished"), ("loss_not_finite", "failed")])
 def test_a_run_that_has_ended_has_ended_however_its_process_did(watched, tmp_path, status, reason, outcome):
@@ -170,6 +171,7 @@ def test_a_run_that_has_ended_has_ended_however_its_process_did(watched, tmp_pat
     assert supervisor.next_result()["outcome"] == outcome
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reason", StopReason)
 def test_the_end_of_a_former_attempt_says_nothing_of_this_one(watched, tmp_path, reason):
     write_trial(tmp_path / "sweep/trials/seed=0", reason)
@@ -179,6 +181,7 @@ def test_the_end_of_a_former_attempt_says_nothing_of_this_one(watched, tmp_path,
         supervisor.next_result()
 
 
+@pytest.mark.slow
 def test_an_interrupted_trial_does_not_start_its_process(watched, tmp_path):
     begun = []
     supervisor = watched(None, begun.append)

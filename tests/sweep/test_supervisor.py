@@ -77,6 +77,7 @@ def test_a_machine_without_the_folder_is_told_so(watch, tmp_path):
     assert "storage that all machines of the cluster share" in found["error"]
 
 
+@pytest.mark.slow
 def test_a_process_dies_with_its_parent(tmp_path):
     (tmp_path / "endless.py").write_text("import time\ntime.sleep(600)\n")
     content = yaml.safe_load((ROOT / "configs/demo.yaml").read_text())
@@ -90,6 +91,7 @@ def test_a_process_dies_with_its_parent(tmp_path):
         assert child.wait(20) == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_a_config_that_is_not_valid_is_the_users_error(tmp_path):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"model": "x"}))
     command = [sys.executable, "-m", "finetune_monitor.sweep.trials.process", str(tmp_path / "config.yaml")]

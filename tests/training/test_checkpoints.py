@@ -103,6 +103,7 @@ def test_weights_optimizer_and_average_come_back_bit_for_bit(folder):
     assert checkpoint.scaler == {"scale": 2.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "full"])
 @pytest.mark.parametrize("name", ["adamw", "prodigy", pytest.param("adamw8bit", marks=needs.bitsandbytes), "eight_bit"])
 def test_every_optimizer_goes_on_bit_for_bit(tmp_path, name, method):

@@ -174,6 +174,7 @@ def test_flat_hyperparameters_are_plain_values():
     assert yaml.safe_dump(flat)
 
 
+@pytest.mark.slow
 def test_a_wrong_config_is_told_without_loading_what_measures_and_draws():
     code = (
         "import sys, finetune_monitor.training.config\n"

@@ -222,6 +222,7 @@ def test_a_run_without_held_out_photos_describes_what_it_always_did(train):
     assert run_json["weights"]["face_similarity"].keys() == {"recognizer", "references"}
 
 
+@pytest.mark.slow
 def test_a_checkpoint_refuses_other_training_photos(train):
     train("run", "data.held_out=2", "train.max_steps=2", "monitor.enabled=false")
     with pytest.raises(UserError, match=r"data\.held_out: 2 in the checkpoint, 1 in the config"):

@@ -16,6 +16,7 @@ from support.hooked import receiving
 SECRET = "S3CRET"
 
 
+@pytest.mark.slow
 def test_a_run_tells_its_webhook_and_keeps_its_address_to_itself(write_config, run_folder, capfd, caplog):
     with receiving(200) as server:
         hooks = f"monitor.hooks=[{{hook: webhook, url: {server.url!r}, events: [end]}}]"

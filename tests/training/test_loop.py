@@ -55,6 +55,7 @@ STEPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", STEPS)
 def test_no_step_waits_for_the_device(make, variant):
     trainer = make(*STEPS[variant])

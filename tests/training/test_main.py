@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from support.places import ROOT
 
 UNTIL_TORCH = """
@@ -22,5 +24,6 @@ sys.exit("torch was never imported")
 """
 
 
+@pytest.mark.slow
 def test_wandb_which_reads_all_modules_is_imported_while_they_are_few():
     assert subprocess.run([sys.executable, "-c", UNTIL_TORCH], cwd=ROOT, check=False).returncode == 0

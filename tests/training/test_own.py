@@ -62,6 +62,7 @@ def package(tmp_path, modules, monkeypatch):
     registry.offered.cache_clear()
 
 
+@pytest.mark.slow
 def test_a_run_with_a_metric_a_rule_and_hooks_of_ones_own(config, run_folder, caplog):
     assert run(load_config(config, [METRIC, RULE, HOOKS])) == 0
     history = read_run(run_folder)
@@ -82,6 +83,7 @@ def test_a_run_with_a_metric_a_rule_and_hooks_of_ones_own(config, run_folder, ca
     )
 
 
+@pytest.mark.slow
 def test_scores_of_another_class_or_options_are_not_added_to_a_run(config, run_folder):
     quiet = ["monitor.stopping=[]", "monitor.sinks={}"]
     assert run(load_config(config, [METRIC, *quiet, "train.max_steps=2"])) == 0
@@ -95,6 +97,7 @@ def test_scores_of_another_class_or_options_are_not_added_to_a_run(config, run_f
     assert [each.step for each in read_run(run_folder).evaluations] == [0, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_metric_may_be_made_for_the_run_and_describe_what_it_measures(config, run_folder):
     options = [CONTRAST, "monitor.stopping=[{rule: target, metric: contrast_half, score: 60}]", "train.max_steps=1"]
     assert run(load_config(config, options)) == 0
@@ -171,6 +174,7 @@ def test_all_that_is_wrong_is_said_at_once(config):
         assert said in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -212,6 +216,7 @@ def test_no_module_is_imported_where_a_recorded_config_is_only_looked_at(config,
     assert "my_trap" not in sys.modules
 
 
+@pytest.mark.slow
 def test_train_py_finds_modules_beside_the_config_and_in_the_working_directory(config, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -232,6 +237,7 @@ POINTS = (
 )
 
 
+@pytest.mark.slow
 def test_what_a_package_offers_is_used_by_its_name(package, write_config, run_folder, caplog):
     package(POINTS)
     metrics = "monitor.metrics={grain: {size: 3}, face_similarity: null, aesthetic: null}"
@@ -285,6 +291,7 @@ def test_a_sweep_plans_with_the_modules_beside_its_base(config, tmp_path):
         make_plan(load_sweep(tmp_path / "sweep.yaml", [wrong]), None)
 
 
+@pytest.mark.slow
 def test_a_trial_finds_the_modules_beside_the_sweeps_base(config, tmp_path):
     content = yaml.safe_load(config.read_text())
     content["monitor"]["hooks"] = ["my_module:nothing"]

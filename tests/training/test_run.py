@@ -103,6 +103,7 @@ MUST_NOT_CHANGE += ["train.cache_latents=always", "data.random_crop=true"]
 BY_SPEED = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in VARIANTS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", BY_SPEED)
 def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(train, variant, monkeypatch):
     options = [OFF, *VARIANTS[variant]]
@@ -152,6 +153,7 @@ def test_the_result_loads_into_a_plain_pipeline(train, tiny_model):
     pipeline("a photo", num_inference_steps=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 def test_a_fully_trained_pipeline_runs_in_plain_diffusers(train, precision):
     folder = train("full", OFF, "train.method=full", f"train.mixed_precision={precision}")
@@ -160,6 +162,7 @@ def test_a_fully_trained_pipeline_runs_in_plain_diffusers(train, precision):
     pipeline("a photo", num_inference_steps=1)
 
 
+@pytest.mark.slow
 def test_an_averaged_run_exports_the_average(train):
     plain, averaged = train("plain", OFF), train("ema", OFF, "train.ema_decay=0.9")
     assert same(weights(plain, 6), weights(averaged, 6))
@@ -193,6 +196,7 @@ def saved(folder: Path) -> list[int]:
     return sorted(int(path.parent.name.removeprefix("step-")) for path in found)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_a_checkpoint_and_the_same_command_goes_on(train, monkeypatch):
     step = loop.Trainer.train_step
 
@@ -299,6 +303,7 @@ def test_a_finished_run_that_is_started_again_says_so(train, caplog, overrides, 
     assert caplog.text.count(said) == 1
 
 
+@pytest.mark.slow
 def test_a_finished_run_without_its_checkpoints_is_not_wiped(train):
     folder = train("run", "monitor.sinks={}", "monitor.stopping=[]")
     shutil.rmtree(folder / "checkpoints")
@@ -323,6 +328,7 @@ def test_what_cannot_be_trained_or_drawn_is_said_at_once(write_config, tmp_path,
         run(load_config(write_config(), [OFF, override.replace("OTHER", str(other))]))
 
 
+@pytest.mark.slow
 def test_a_gallery_that_nobody_will_generate_is_said_at_once(write_config, photos, tmp_path):
     settings = ["monitor.metrics.recognized={}", "data.class_prompt=a", f"data.class_images={tmp_path / 'none'}"]
     with pytest.raises(UserError, match=r"recognized\.gallery: found neither a gallery nor class images"):
@@ -339,6 +345,7 @@ def test_a_damaged_notice_of_the_model_is_said_before_training_and_not_after_it(
     assert not list(tmp_path.glob("*/checkpoints/step-*"))
 
 
+@pytest.mark.slow
 def test_changed_settings_that_may_change_are_said(train, caplog):
     train("run", OFF, "train.max_steps=2")
     train("run", OFF, "train.learning_rate=1e-5")
@@ -357,6 +364,7 @@ def test_everything_that_is_missing_is_named_at_once(write_config, tmp_path):
         assert name in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("override", MUST_NOT_CHANGE)
 def test_settings_that_must_not_change_are_refused_on_resume(train, write_config, tmp_path, override):
     train("run", OFF, "train.max_steps=2")
@@ -428,6 +436,7 @@ def test_a_missing_compiler_is_named_before_anything_long(write_config, monkeypa
         run(load_config(write_config(), [OFF, "train.compile=true"]))
 
 
+@pytest.mark.slow
 def test_what_is_decided_on_compiling_is_said_recorded_and_kept_on_resume(train, capsys):
     folder = train("run", "train.compile=auto", "train.max_steps=2")
     assert "compiled:  no: " in capsys.readouterr().out
@@ -436,6 +445,7 @@ def test_what_is_decided_on_compiling_is_said_recorded_and_kept_on_resume(train,
     assert "compiled:  no: as the run was begun" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("monitored", [OFF, "monitor.every=2"])
 def test_each_photo_is_decoded_once_and_gives_the_same_weights(train, tmp_path, monkeypatch, monitored):
     folder, decoded = tmp_path / "phone", []
@@ -453,6 +463,7 @@ def test_each_photo_is_decoded_once_and_gives_the_same_weights(train, tmp_path, 
     assert same(weights(once, 2), weights(again, 2))
 
 
+@pytest.mark.slow
 def test_a_monitored_run_records_shows_and_ends(train):
     folder = train("run", "monitor.sinks={tensorboard: {}}")
     history = read_run(folder)
@@ -462,6 +473,7 @@ def test_a_monitored_run_records_shows_and_ends(train):
     assert np.isnan(history.evaluations[-1].scores["face_similarity"].mean)
 
 
+@pytest.mark.slow
 def test_photos_without_a_face_are_taken_where_no_metric_asks_for_one(train, tmp_path):
     (tmp_path / "cats").mkdir()
     for index in range(3):

@@ -118,6 +118,7 @@ STEPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", STEPS)
 def test_a_step_has_loss_and_gradients_of_a_reference_step(make, variant):
     trainer, pipeline = make(*STEPS[variant])
@@ -137,6 +138,7 @@ def test_the_sizes_matter_to_the_step(make, monkeypatch):
     assert (trainer._loss(1, 0) - reference_loss(trainer, pipeline)).abs() > 1e-6
 
 
+@pytest.mark.slow
 def test_a_few_steps_learn(make):
     trainer, _ = make("train.learning_rate=1e-2")
 
@@ -206,6 +208,7 @@ def test_weights_reach_the_device_in_the_precision_of_the_training(config, monke
     assert moved == [{torch.bfloat16}]
 
 
+@pytest.mark.slow
 def test_a_file_is_trained_as_its_folder_is(config, tiny_sdxl, tmp_path):
     save_file(original(tiny.sdxl()), tmp_path / "base.safetensors")
     weights = []
@@ -231,6 +234,7 @@ def test_a_resolution_below_that_of_the_model_is_said(config, resolution, warned
     assert all("the base model generates images of 1024 px" in each for each in found)
 
 
+@pytest.mark.slow
 def test_a_low_resolution_is_no_error(config, tiny_sdxl, tmp_path, caplog):
     large = tmp_path / "large"
     pipeline = StableDiffusionXLPipeline.from_pretrained(tiny_sdxl)

@@ -55,6 +55,7 @@ def survey(folder, reader) -> Survey:
     return surveyed(folder, reader)
 
 
+@pytest.mark.slow
 def test_each_photo_is_marked_with_what_is_wrong_with_it(survey):
     marks = {view.name: survey.marks(index) for index, view in enumerate(survey.views)}
     assert marks == {
@@ -93,6 +94,7 @@ def test_a_held_out_photo_that_is_trained_on_in_another_size_is_said(survey, fol
     assert "held-out photos that are also trained on, scaled or encoded differently: small.jpg = a.png" in said
 
 
+@pytest.mark.slow
 def test_two_cuts_of_one_photo_are_the_same_once_they_are_cropped(reader, tmp_path):
     wide = Image.new("RGB", (1500, 900), (90, 120, 160))
     wide.paste(Image.fromarray(astronaut()), (500, 200))

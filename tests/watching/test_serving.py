@@ -148,6 +148,7 @@ def test_a_run_that_has_ended_takes_no_requests_and_says_so(client, runs):
     assert not (runs / "ana/control").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sent", "headers", "status"),
     [

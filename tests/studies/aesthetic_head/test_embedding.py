@@ -67,6 +67,7 @@ def check(store: EmbeddingStore, embedded: Embedded, paths: list[Path]) -> None:
     assert (np.abs(found - expected) <= 1e-6 + np.abs(expected) * 2**-11).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_embeddings_are_those_of_the_encoder(tmp_path, root, encoded, workers):
     paths = save_images(tmp_path / "photos", 70)
@@ -152,6 +153,7 @@ def unusable(tmp_path) -> dict[Path, str]:
     return {tmp_path / name: word for name, word in said.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_what_cannot_be_used_is_said_and_the_rest_is_embedded(tmp_path, root, unusable, encoded, workers):
     paths = save_images(tmp_path / "photos", 34)

@@ -61,6 +61,7 @@ def test_it_learns_what_people_say(world, loss, balance):
     assert fitted.head.grades == (tuple(GRADES) if loss == "histogram" else None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("balance", ["lds", "resample"])
 def test_balancing_errs_less_where_ratings_are_rare(world, balance):
     _, targets, train, validation, test = world
@@ -129,6 +130,7 @@ def test_no_hidden_layer_gives_a_linear_head_near_the_least_squares_solution(wor
     assert np.abs(scores - design[test] @ solution).max() < 0.15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [3, 5, 20])
 def test_a_handful_of_images_can_be_fitted(count):
     means = np.linspace(3, 7, count)
@@ -136,6 +138,7 @@ def test_a_handful_of_images_can_be_fitted(count):
     assert np.isfinite(predict(fitted.head, embeddings(means))).all()
 
 
+@pytest.mark.slow
 def test_images_that_are_all_alike_or_rated_alike_give_that_rating():
     means, same = np.full(30, 4.5), np.repeat(embeddings(np.zeros(1)), 30, axis=0)
     for x in (embeddings(np.random.default_rng(0).normal(size=30)), same):

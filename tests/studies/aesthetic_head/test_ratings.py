@@ -276,6 +276,7 @@ TABLES = st.lists(st.tuples(st.sampled_from("abcde"), NUMBERS, NUMBERS), max_siz
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=400)
 @given(st.one_of(st.binary(max_size=200), st.text(max_size=200).map(str.encode), mutated(), TABLES))
 def test_any_file_gives_sound_ratings_or_one_error(content):

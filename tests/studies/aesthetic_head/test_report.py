@@ -105,6 +105,7 @@ def test_a_rating_that_is_a_decimal_edge_is_in_the_bin_above():
     assert [b.low for b in measure(labeled).error_by_rating["head"]] == [1.2, 1.4, 1.6, 3.6, 4.8]
 
 
+@pytest.mark.slow
 def test_the_page_has_every_number_with_its_interval_and_count(written):
     page = (written / "report.md").read_text()
     agreement = measure(drawn()).overall["balanced"]
@@ -178,6 +179,7 @@ def test_the_csv_reads_back(tmp_path):
     assert rows[1] == ["`rm`.jpg", "2.0000", "", "2.0000"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "predictions",
     [
@@ -200,6 +202,7 @@ def test_small_samples_make_a_report(tmp_path, predictions):
     assert found["images"] == len(predictions.names)
 
 
+@pytest.mark.slow
 def test_missing_scores_are_counted_and_outermost_bins_are_open(tmp_path):
     predictions = small([1, 3, 5, 5], head=[-4, 3, 30, NAN])
     write_report(tmp_path, "t", predictions, measure(predictions), {}, None)

@@ -43,6 +43,7 @@ def test_agreement_beyond_chance_is_what_was_put_in(people, model):
         assert own[MODEL]["mae"].mean == pytest.approx(1.6 * (1 - of_model), abs=0.08)
 
 
+@pytest.mark.slow
 def test_people_model_constant_and_shuffle_stand_in_their_order():
     found = guessing_world(0.3, 0.1)
     grade = {name: row["corrected"] for name, row in found.mean.against_others.items()}
@@ -72,6 +73,7 @@ def test_a_model_that_knows_nothing_is_seen_through():
         assert not each.alternative.passes(0.2)
 
 
+@pytest.mark.slow
 def test_each_kind_of_labeler_is_told_apart():
     """Good, bad, biased, constant and random labelers, against the mean of the others."""
     random = np.random.default_rng(0)
@@ -102,6 +104,7 @@ def test_each_kind_of_labeler_is_told_apart():
     assert mean == pytest.approx(np.mean([order[name]["spearman"].mean for name in names if name != "constant"]))
 
 
+@pytest.mark.slow
 def test_a_model_that_memorized_persons_is_graded_too_high_by_the_naive_fold_alone():
     """It knows whom an image shows, and what is thought of them; each person is thought of alike."""
     random = np.random.default_rng(0)
@@ -139,6 +142,7 @@ def test_a_score_that_never_changes_gets_no_stars():
     assert "the same" in found.refused
 
 
+@pytest.mark.slow
 def test_only_the_order_of_the_scores_counts():
     random, level = np.random.default_rng(0), truth()
     labels = np.stack([guesses(level, 0.3, random) for _ in range(4)])

@@ -60,6 +60,7 @@ def numbers(content: Any) -> Iterator[float]:
         yield content
 
 
+@pytest.mark.slow
 def test_the_table_of_folds_holds_the_study_and_never_g_alone():
     base = found("alike")
     table = folds_table(base)

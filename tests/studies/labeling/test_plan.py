@@ -217,6 +217,7 @@ draw_plan([Path(name) for name in sys.argv[2:]], Path(sys.argv[1]), 11, 0.3)
 """
 
 
+@pytest.mark.slow
 def test_the_draw_is_the_same_in_every_process(tmp_path, run, photos):
     """Nothing hangs on the order of a set, which Python changes from one process to the next."""
     other = write_run(tmp_path / "runs/b", list_images(photos), model="same")

@@ -253,6 +253,7 @@ DAMAGE = [b'"', b",", b"\n", b"\r", b"\0", b"\xff", b"[", b"{", b"9" * 5000]
 EDITS = st.tuples(st.floats(0, 1), st.integers(0, 8), st.one_of(st.binary(max_size=4), st.sampled_from(DAMAGE)))
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from([TASKS, PLAN]), edits=st.lists(EDITS, min_size=1, max_size=4))
 def test_altered_bytes_are_read_or_refused(written, name, edits):
