@@ -26,10 +26,23 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a script's backgroun
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONGEST = {
+    "test_alarms.py",
+    "test_benchmarks.py",
+    "test_cluster.py",
+    "test_demo.py",
+    "test_driver.py",
+    "test_failing_step_with_workers.py",
+    "test_interrupts.py",
+    "test_page_in_chromium.py",
+    "test_run.py",
+    "test_unchanged.py",
+}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first, so that no worker is left alone with one of them in the end."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    """Files that take more than half a minute come first, so that no worker is left alone with one in the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.hookimpl(wrapper=True)
