@@ -21,6 +21,7 @@ PAGES = {
     ".ci/MATRIX.md": "benchmarks/versions",
     "benchmarks/RESULTS.md": "benchmarks/speed",
     "benchmarks/COST.md": "benchmarks/cost",
+    "benchmarks/SCALING.md": "benchmarks/scaling",
     "benchmarks/SIGNALS.md": "benchmarks/signals",
     "benchmarks/REPORT.md": "benchmarks/pages",
     "benchmarks/AESTHETICS.md": "benchmarks/aesthetics",

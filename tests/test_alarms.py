@@ -15,10 +15,18 @@ from support.places import ROOT
 
 pytestmark = pytest.mark.slow
 
-STEPS = 200
+STEPS = 140
 
-CHEAPER = ["data.class_count=8", "monitor.grid.images_per_prompt=8", "monitor.grid.steps=8"]
+CHEAPER = [
+    "data.class_count=8",
+    "monitor.grid.images_per_prompt=8",
+    "monitor.grid.images_per_probe=4",
+    "monitor.grid.steps=8",
+]
 """Fewer images and fewer scheduler steps than the benchmark's."""
+
+FASTER = "train.learning_rate=1.5e-3"
+"""All alarms of the last evaluation sound with this and the seeds 0, 1, and 2."""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +42,7 @@ def history(folder) -> RunHistory:
     training = Run("off", 0, folder / "off")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        shorter = [f"train.max_steps={STEPS}", f"monitor.every={STEPS // 2}", *CHEAPER]
+        shorter = [f"train.max_steps={STEPS}", f"monitor.every={STEPS // 2}", FASTER, *CHEAPER]
         assert run(load_config(CONFIG, [*training.overrides, *shorter])) == 0
     return read_run(training.folder)
 
