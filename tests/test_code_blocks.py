@@ -118,6 +118,7 @@ def joined(whole: dict, part: dict) -> dict:
     return whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=name_of)
 def test_shell_commands_are_right_and_cheap_ones_run(page, clone, capsys):
     for run in ("ana", "ana-rank64", "ben"):

@@ -47,6 +47,7 @@ def test_all_that_is_registered_happens_and_nothing_is_freed(tmp_path):
     assert ended(tmp_path, "sys.exit(ends_with(3))") == (3, ["thread", "registered"], "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "before", "status"),
     [

@@ -123,6 +123,7 @@ def test_a_decompression_bomb_is_refused_before_decoding(tmp_path, side):
         read_image(tmp_path / "bomb.png")
 
 
+@pytest.mark.slow
 def test_a_large_camera_image_is_no_bomb(tmp_path):
     path = save(tmp_path / "large.png", Image.new("1", (12_000, 9_000)), compress_level=1)
     assert read_image(path).size == (12_000, 9_000)

@@ -41,6 +41,7 @@ def test_statuses_of_the_parser(arguments, status, capsys):
     assert status == 2 or __version__ in capsys.readouterr().out or arguments == ["--help"]
 
 
+@pytest.mark.slow
 def test_neither_help_nor_show_loads_torch():
     code = (
         "import sys, finetune_monitor.cli, finetune_monitor.sinks.console\n"

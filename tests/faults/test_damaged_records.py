@@ -111,6 +111,7 @@ BESIDE = (CONFIG, TRAINING, PHOTOS, CONTACT_SHEET, *WEIGHTS, "images", BEST)
 """What a run directory holds besides its record."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", [RUN, EVALUATIONS, IMAGES])
 def test_every_command_has_one_message_for_what_is_no_record(name, kind, run, tmp_path, capsys):
@@ -129,6 +130,7 @@ def test_nesting_without_end_is_damage(name, run, tmp_path, capsys):
         assert str(run / name) in said, command
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", BESIDE)
 def test_no_command_hangs_at_what_lies_beside_a_record(name, kind, run, tmp_path, capsys):
@@ -170,6 +172,7 @@ def test_no_value_of_run_json_is_trusted(strange, run, tmp_path, capsys):
         _outcomes({named: commands[named]}, capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strange", STRANGE, ids=lambda value: str(value)[:8])
 @pytest.mark.parametrize("name", [EVALUATIONS, IMAGES])
 def test_no_value_of_a_row_is_trusted(name, strange, run, tmp_path, capsys):

@@ -60,6 +60,7 @@ def test_the_server_answers(count, tmp_path):
             assert '"questions"' in read(f"{link}api/questions?labeler=ana")
 
 
+@pytest.mark.slow
 def test_a_labeler_with_a_key_of_their_own_rates_under_that_name_only(tmp_path):
     write_small_plan(tmp_path / "plan")
     store = RatingStore(tmp_path / "plan" / RATINGS)

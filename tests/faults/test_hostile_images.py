@@ -59,6 +59,7 @@ def test_postscript_named_jpg_never_starts_ghostscript(reader, starts, tmp_path)
 Image.init()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(set(Image.SAVE) - OURS - {"IM", "PDF", "PALM", "WMF", "HDF5", "GRIB", "BUFR"}))
 def test_other_decoders_are_never_used(kind, tmp_path):
     mode = {"BLP": "P", "XBM": "1", "MSP": "1"}.get(kind, "RGB")
@@ -122,6 +123,7 @@ def test_what_is_passed_over_is_said_in_one_line(tmp_path):
         assert len(ReferencePhotos.read(tmp_path).names) == 1
 
 
+@pytest.mark.slow
 def test_a_jpeg_of_200_megapixels_is_scaled_at_decoding(tmp_path):
     (tmp_path / "phone.jpg").write_bytes(content(Image.new("L", (16_320, 12_240), 77), "JPEG"))
     found = read_image(tmp_path / "phone.jpg")

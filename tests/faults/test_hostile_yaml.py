@@ -40,6 +40,7 @@ COSTLY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", COSTLY.values(), ids=COSTLY.keys())
 @pytest.mark.parametrize("load", [load_config, load_sweep])
 def test_one_short_message_in_seconds(load, text, tmp_path):
@@ -93,6 +94,7 @@ def _no_foreign_exception(read, case):
     return 0
 
 
+@pytest.mark.slow
 def test_damaged_configs_raise_no_foreign_exception(tmp_path):
     path = tmp_path / "config.yaml"
     texts = [DEMO.read_text(), load_config(DEMO).to_yaml()]

@@ -47,6 +47,7 @@ def test_the_monitor_says_it_once_and_diffusers_not_in_every_evaluation(pipeline
     assert "truncated" not in caplog.text
 
 
+@pytest.mark.slow
 def test_a_training_says_it_of_its_own_prompts(write_config, tmp_path, caplog):
     changes = [f"data.instance_prompt={LONG}", "monitor.enabled=false", "train.max_steps=1"]
     assert run(load_config(write_config(), [f"output_dir={tmp_path / 'long'}", *changes])) == 0

@@ -100,6 +100,7 @@ def _is_secret(content: bytes) -> bool:
     return max(abs(a - b) for a, b in zip(color, CANARY, strict=True)) < 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_no_command_shows_what_a_run_names_outside(way, tmp_path, capsys):
     run = _foreign_run(tmp_path, way)

@@ -138,6 +138,7 @@ def test_what_shows_at_the_first_rendering_ends_the_run_before_it_starts(case, r
     assert monitor.close().evaluations[0].scores["brightness"].n == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", FAILING)
 def test_who_wants_to_go_on_is_warned_once(case, run_folder, caplog):
     monitor = FinetuneMonitor(FAILING[case][0](), GRID, [Brightness()], run_folder, every=1, on_failure="warn")

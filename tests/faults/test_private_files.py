@@ -137,6 +137,7 @@ def test_two_threads_give_the_umask_back():
     assert os.umask(former) == 0o022
 
 
+@pytest.mark.slow
 def test_no_image_that_is_written_has_exif(pipeline, tmp_path):
     exif = Image.Exif()
     exif[0x010E] = "CANARY"

@@ -157,6 +157,7 @@ def test_the_search_finds_a_canary(tmp_path):
     assert holds_canary(tmp_path) == ["file"]
 
 
+@pytest.mark.slow
 def test_a_run_with_a_secret_in_a_prompt_resumes_and_says_why_it_cannot_be_rendered(pipeline, tmp_path, capsys):
     grid = PromptGrid([f"a photo {SHAPES['hf_']}"], seeds=(0,), steps=1, size=(32, 32))
     FinetuneMonitor(pipeline, grid, [Scripted([0.1])], tmp_path / "run", every=1).start().close()

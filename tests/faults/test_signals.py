@@ -90,6 +90,7 @@ def test_a_second_signal_ends_at_once(phase, training, forked, tmp_path):
     assert "Traceback" not in child.output.read_text()
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_at_once_during_a_long_call_of_a_library(forked, tmp_path):
     def action() -> int:
         with watched_signals("ending", forwarded=True):

@@ -142,6 +142,7 @@ def test_what_a_rule_returns_is_no_decision(pipeline, run_folder, caplog):
     assert failed == [1] * len(wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("found", ["enough", Stop("enough"), Stop("enough", "really")])
 def test_a_rule_that_asks_for_the_end_gets_it(found, pipeline, run_folder):
     monitor = FinetuneMonitor(
@@ -185,6 +186,7 @@ def test_what_they_change_changes_nothing(pipeline, run_folder):
     assert seen == [(1, 3)] * 3
 
 
+@pytest.mark.slow
 def test_a_metric_that_closes_its_images_closes_no_others(pipeline, run_folder):
     class Closing(Brightness):
         name = "mine"

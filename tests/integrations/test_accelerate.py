@@ -40,6 +40,7 @@ WRAPPED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
 def test_a_wrapped_pipeline_renders_and_exports_as_the_plain_one(wrap, tmp_path):

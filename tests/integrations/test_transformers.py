@@ -50,12 +50,14 @@ def test_optimizer_steps_are_evaluated_and_a_resumed_run_goes_on(train, tmp_path
     assert found.evaluations[:3] == first.monitor.evaluations
 
 
+@pytest.mark.slow
 def test_a_rule_ends_the_training(train, tmp_path):
     callback = train(8, stopping=AtStep(2))
     assert steps_of(callback.monitor) == [0, 2]
     assert read_run(tmp_path / "run").reason == "it is time"
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_it_too(train):
     callback = train(8, rate=1e30, stopping=Divergence("brightness"))
     assert callback.monitor.decision.reason == StopReason.DIVERGENCE
@@ -69,6 +71,7 @@ class Ends(TrainerCallback):
         control.should_training_stop = True
 
 
+@pytest.mark.slow
 def test_a_training_that_another_callback_ends_did_not_reach_its_last_step(train, tmp_path):
     train(8, others=[Ends()])
     assert read_run(tmp_path / "run").reason is None

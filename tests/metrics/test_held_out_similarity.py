@@ -27,6 +27,7 @@ def metric() -> FaceSimilarity:
     return FaceSimilarity([PHOTO], RECOGNIZER, held_out=[TURNED, MIRRORED])
 
 
+@pytest.mark.slow
 def test_the_column_is_the_mean_cosine_to_the_held_out_photos_alone(metric):
     found = metric.score(IMAGES, CELLS[:3])
     to_used, to_held_out = (

@@ -142,6 +142,7 @@ PLACES = [(), ("format",), ("metrics",), ("metrics", "face_similarity")]
 PLACES += [("metrics", "face_similarity", key) for key in ("thresholds", "empty_below", "cost", "labels", "weights")]
 
 
+@pytest.mark.slow
 @MAY_STAY
 @given(st.sampled_from(PLACES), VALUES)
 def test_any_value_anywhere_is_read_or_is_an_error_in_words(tmp_path, place, value):

@@ -41,6 +41,7 @@ def evaluation(step: int, samples: np.ndarray) -> Evaluation:
     return Evaluation(step, None, 0.0, summarize_samples(found, ValidationLoss.columns), samples=found)
 
 
+@pytest.mark.slow
 def test_the_same_model_has_the_same_loss_whatever_was_drawn_before(pipeline):
     first = metric()
     before = measured(pipeline, first)

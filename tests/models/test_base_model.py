@@ -221,6 +221,7 @@ def other() -> AutoencoderKL:
     return stable_diffusion(seed=1).vae
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["folder", "half", "file", "prefixed"])
 def test_another_vae_takes_the_place_of_the_models_own(tmp_path, tiny_model, file, other, form):
     place = tmp_path / "vae"

@@ -123,6 +123,7 @@ def test_a_folded_convolution_does_what_both_layers_did():
     assert torch.allclose(folded(x), plain(x) * gamma[:, None, None] + beta[:, None, None], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_whole_file_fills_the_whole_network():
     shapes = [m.weight.shape for m in DlibResnet().modules() if isinstance(m, nn.Conv2d)]
     content = b""

@@ -78,6 +78,7 @@ def faces_found(images: dict[str, Image.Image], library: MTCNN, detector: Detect
     return counts
 
 
+@pytest.mark.slow
 def test_company_changes_nothing(detector):
     around = [PHOTO, PHOTO.rotate(15), Image.new("RGB", (512, 512)), several().resize((512, 512)), PHOTO.rotate(-20)]
     together = detector.detect([np.asarray(image) for image in around])

@@ -69,6 +69,7 @@ def names(sd15) -> set[str]:
     return modules(kohya_state(SD1, found))
 
 
+@pytest.mark.slow
 def test_all_attention_layers_of_stable_diffusion_1_5_are_named_by_the_rule(names):
     """Sixteen transformers, two attentions each, four projections; as kohya's scripts name them."""
     blocks = [f"down_blocks_{i}_attentions_{j}" for i in range(3) for j in range(2)] + ["mid_block_attentions_0"]

@@ -172,6 +172,7 @@ def test_a_folder_with_only_the_fp16_variant_is_trained_in_full_precision(tmp_pa
     assert {parameter.dtype for name in NETWORKS for parameter in getattr(found, name).parameters()} == {torch.float32}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["folder", "file"])
 def test_another_vae_must_be_one_of_sdxl(tmp_path, tiny_sdxl, form):
     model, place = shutil.copytree(tiny_sdxl, tmp_path / "model"), tmp_path / "vae"

@@ -386,6 +386,7 @@ def test_a_wrong_or_missing_clip_is_refused(clip, tag, reason):
         resolve_clip(clip, tag)
 
 
+@pytest.mark.slow
 def test_a_clip_folder(tmp_path):
     (tmp_path / "open_clip_config.json").touch()
     with pytest.raises(UserError, match=r"missing: open_clip_model\.safetensors"):

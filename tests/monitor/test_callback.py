@@ -155,6 +155,7 @@ def test_black_images_are_named_and_not_scored(pipeline, run_folder, caplog):
     assert "black" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_sink_that_fails_is_off_and_the_others_go_on(pipeline, run_folder, caplog):
     class BrokenSink:
         name = "broken"
@@ -225,6 +226,7 @@ def test_where_training_never_helps_the_best_is_the_base_model_and_nothing_is_ex
     assert not (run_folder / "best").exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_with_its_history_and_drops_what_came_after_the_checkpoint(pipeline, run_folder):
     monitor = make(pipeline, run_folder)
     for step in range(1, 7):
@@ -533,6 +535,7 @@ class Careless:
         return self._found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [Careless(), Careless(3), Careless(True)], ids=["fails", "a number", "a truth value"])
 def test_a_rule_that_fails_is_warned_about_once_and_ends_nothing(pipeline, run_folder, caplog, rule):
     monitor = make(pipeline, run_folder, stopping=[rule, AtFive()])

@@ -143,6 +143,7 @@ def test_ctrl_c_ends_the_rendering_and_not_the_record(pipeline, run_folder):
     assert left == {3.0}
 
 
+@pytest.mark.slow
 def test_a_run_that_was_told_to_end_renders_nothing_more(pipeline, run_folder):
     assert train(add_lora(pipeline), run_folder, scores=SCORES, interrupted=lambda: True).full_quality == ()
 

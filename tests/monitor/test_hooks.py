@@ -47,6 +47,7 @@ def kept(folder: Path) -> list[dict]:
     return sorted((json.loads(path.read_text()) for path in folder.iterdir()), key=lambda event: event["time"])
 
 
+@pytest.mark.slow
 def test_a_command_is_told_of_each_event_as_json(pipeline, run_folder, tmp_path):
     (tmp_path / "told").mkdir()
     watched(pipeline, run_folder, RunCommand(writing(tmp_path / "told"), EVENTS))
@@ -93,6 +94,7 @@ def test_what_is_refused_is_said_once_without_the_secret(pipeline, run_folder, c
     assert "S3CRET" not in caplog.text
 
 
+@pytest.mark.slow
 def test_a_closed_port_and_a_name_that_there_is_not_are_said(pipeline, run_folder, caplog):
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
@@ -169,6 +171,7 @@ def test_what_was_told_before_an_interruption_is_not_told_again(tmp_path):
     assert told == [("best", 30), ("alarm", 40)]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_does_not_repeat_what_it_told(pipeline, run_folder):
     with receiving(200) as server:
         watched(pipeline, run_folder, Webhook(server.url, ["best"]), scores=(0.1, 0.5, 0.6))

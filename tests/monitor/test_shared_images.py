@@ -71,6 +71,7 @@ class Found:
         return nullcontext()
 
 
+@pytest.mark.slow
 def test_the_face_metrics_of_a_run_read_each_image_once(tmp_path, monkeypatch):
     grid = PromptGrid(["sks person", "sks person smiling"], (0, 1), probe_prompts=("a person",), images_per_probe=2)
     photos(1)[0].transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "other.png")

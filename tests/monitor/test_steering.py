@@ -65,6 +65,7 @@ def test_a_stopped_run_that_is_resumed_goes_on(made, run_folder):
     assert read_run(run_folder).reason == StopReason.MAX_STEPS
 
 
+@pytest.mark.slow
 def test_an_evaluation_on_request_changes_neither_the_schedule_nor_what_rules_count(made, run_folder):
     def steps(scores, asked, **settings):
         monitor = made(scores=scores, stopping=Patience("scripted", patience=2), **settings)
@@ -209,6 +210,7 @@ def test_nothing_of_a_run_in_progress_is_left_when_it_has_ended(made, run_folder
     assert not {"control", "in_progress", "status.json"} & {path.name for path in run_folder.iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plant", [lambda path: path.mkdir(), lambda path: os.mkfifo(path), lambda path: path.touch()])
 def test_a_request_by_hand_may_be_any_file_and_is_carried_out_once(plant, made, run_folder):
     monitor = made()

@@ -38,6 +38,7 @@ def test_the_files_are_linked_not_copied(pipeline, run_folder):
     assert (run_folder / "best" / weights).samefile(run_folder / "weights/step-000002" / weights)
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_can_return_to_a_step_from_before(pipeline, run_folder):
     trained(pipeline, run_folder, [0.0, 0.5, 0.7, 0.65])
     summary = trained(pipeline, run_folder, [0.1, 0.1], resume_step=3, start=3)
@@ -45,6 +46,7 @@ def test_a_run_that_goes_on_can_return_to_a_step_from_before(pipeline, run_folde
     assert bias_of(pipeline, run_folder / "best") == 2
 
 
+@pytest.mark.slow
 def test_the_file_for_other_tools_has_the_runs_name_its_trigger_and_the_best_image(pipeline, run_folder):
     trained(add_lora(pipeline), run_folder, [0.0, 0.2, 0.4])
     with safe_open(run_folder / f"best/{run_folder.name}_kohya.safetensors", "pt") as file:

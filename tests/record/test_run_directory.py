@@ -254,6 +254,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.slow
 def test_the_second_run_in_a_directory_names_the_first_and_a_killed_one_frees_it(tmp_path):
     with subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path], stdout=subprocess.PIPE) as holder:
         assert holder.stdout.readline() == b"held\n"

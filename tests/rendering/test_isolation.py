@@ -79,6 +79,7 @@ def hook(pipeline, denoiser):
     denoiser.remembered = torch.ones(3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("meddle", [convert, reformat, unadapt, forget, hook])
 @pytest.mark.parametrize("kind", [tiny.stable_diffusion, tiny.flux])
 @pytest.mark.parametrize("fails", [False, True])
@@ -93,6 +94,7 @@ def test_modules_are_given_back_whatever_was_done_to_them(meddle, kind, fails):
     assert state(pipeline) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [tiny.stable_diffusion, tiny.sdxl, tiny.sd3, tiny.flux])
 def test_rendering_leaves_no_trace_and_training_goes_on(kind):
     pipeline, _ = training(kind)

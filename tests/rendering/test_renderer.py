@@ -54,6 +54,7 @@ def test_a_cell_is_the_same_image_in_any_batch_and_order(make_pipeline):
         assert np.abs(whole - backwards).max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("negative", ["", "blurred"])
 def test_the_image_is_the_one_that_plain_diffusers_makes(make_pipeline, negative):
     plain = make_pipeline()
@@ -109,6 +110,7 @@ def test_dropout_is_off_while_rendering():
     assert np.array_equal(render(renderer), render(renderer))
 
 
+@pytest.mark.slow
 def test_out_of_memory_halves_the_batch_and_is_remembered(pipeline, monkeypatch, caplog):
     renderer = Renderer(pipeline, GRID)
     tried, call = [], type(pipeline).__call__
@@ -127,6 +129,7 @@ def test_out_of_memory_halves_the_batch_and_is_remembered(pipeline, monkeypatch,
     assert "out of memory with 6 cells" in caplog.text
 
 
+@pytest.mark.slow
 def test_images_too_large_to_decode_whole_are_decoded_in_tiles(pipeline, monkeypatch, caplog):
     renderer = Renderer(pipeline, replace(GRID, size=(64, 64)))
     whole = render(renderer)
@@ -220,6 +223,7 @@ def test_pipelines_that_are_not_known_or_have_no_vae_are_refused(pipeline):
         Renderer(pipeline, GRID)
 
 
+@pytest.mark.slow
 def test_the_adapter_of_a_text_encoder_counts_from_one_rendering_to_the_next():
     """A loop that judges LoRA files exchanges adapters that nothing trains."""
     pipeline, adapted = tiny_pipeline(), with_text_adapter(tiny_pipeline())

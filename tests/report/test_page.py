@@ -91,6 +91,7 @@ def test_plotly_is_the_installed_one_with_placeholders_for_its_styles(ana, page)
     assert b"plotly placeholders" not in index
 
 
+@pytest.mark.slow
 def test_plotly_is_not_imported():
     code = "import sys, finetune_monitor.report.page as p; p.finished(b''); print('plotly' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -135,6 +135,7 @@ def test_names_that_are_no_files(run, tmp_path, file):
     assert Presence.SHOWN not in plan.presences[0]
 
 
+@pytest.mark.slow
 def test_several_processes_make_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(thumbnails, "MANY", 1)
     write_run(tmp_path / "run", {0: 0.1})

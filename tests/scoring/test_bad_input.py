@@ -122,6 +122,7 @@ BAD_FILES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", BAD_FILES, ids=lambda make: make.__name__)
 def test_files(world, capsys, make):
     make(world)
@@ -242,6 +243,7 @@ def without_face(world):
         Image.new("RGB", (64, 64), "gray").save(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BAD_ARGUMENTS)
 def test_arguments(world, capsys, case, monkeypatch):
     make, arguments, message = BAD_ARGUMENTS[case]
@@ -258,6 +260,7 @@ def test_arguments(world, capsys, case, monkeypatch):
     assert not (world / "out/run.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strength", ["0", "nan", "much"])
 def test_strengths_are_numbers(world, capsys, strength):
     with pytest.raises(SystemExit) as error:
@@ -291,6 +294,7 @@ def test_weights_of_a_network_that_cannot_be_had(world, capsys, monkeypatch):
     assert "--set monitor.metrics.face_similarity.KEY=VALUE" in found
 
 
+@pytest.mark.slow
 def test_a_metric_that_cannot_be_made_is_named_with_the_reason(world, capsys):
     sets = "monitor.metrics={face_similarity: {recognizer: dlib}, recognized: {}, leakage: {}, aesthetic: null}"
     assert score("samples", "--references", "photos", "--set", sets, "-o", "out") == 0

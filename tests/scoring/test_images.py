@@ -111,6 +111,7 @@ def test_the_lora_in_comfyuis_graph_says_the_step_and_the_prompt(here, config, p
     assert history.grid.prompts == ("a photo of sks person",)
 
 
+@pytest.mark.slow
 def test_the_same_command_adds_new_steps(here, config, photos, capsys):
     def write(*steps, places=(0, 1)):
         names = [kohya(f"{step:06d}", place) for step in steps for place in places]

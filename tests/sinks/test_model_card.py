@@ -45,6 +45,7 @@ def ana(tmp_path_factory) -> Path:
     return run(tmp_path_factory.mktemp("card") / "ana")
 
 
+@pytest.mark.slow
 def test_the_hub_finds_its_fields_in_the_card(ana):
     card = ModelCard.load(ana / "best/README.md")
     assert (card.data.base_model, card.data.library_name, card.data.pipeline_tag) == (
@@ -100,6 +101,7 @@ def test_a_complete_pipeline_is_loaded_from_the_repository_alone(tmp_path):
     assert "template:sd-lora" not in text
 
 
+@pytest.mark.slow
 def test_fields_that_somebody_set_stay_when_the_best_changes_and_when_the_run_ends(tmp_path):
     pipeline = add_lora(stable_diffusion())
     folder = tmp_path / "run"

@@ -191,6 +191,7 @@ def test_curves_have_the_training_step_as_their_axis(tmp_path):
     assert axes["face_similarity"] == axes["interval/face_similarity/low"] == STEP
 
 
+@pytest.mark.slow
 def test_a_resume_goes_on_with_the_same_run_and_keeps_repeated_steps(tmp_path):
     write(tmp_path, [evaluation(0), evaluation(300, 0.1)])
     first = records(tmp_path)
@@ -301,6 +302,7 @@ def test_no_argument_of_ours_takes_the_place_of_a_variable(tmp_path, monkeypatch
     assert init_arguments(tmp_path, options, 0) == {"mode": "offline", "settings": {"x_disable_meta": True}}
 
 
+@pytest.mark.slow
 def test_a_given_run_is_left_open(tmp_path):
     with wandb.init(mode="offline", dir=tmp_path, project="mine", settings={"silent": True, "console": "off"}) as run:
         write(tmp_path, [evaluation(0, 0.1)], WandbSink(run=run))
@@ -400,6 +402,7 @@ def test_online_without_a_login_is_refused_before_anything_starts(logged_out):
     assert time.monotonic() - began < 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("machine", ["wandb.invalid:1234", "api.wandb.ai"])
 def test_the_login_that_wandb_has_written_is_found(logged_out, machine):
     (logged_out / ".netrc").write_text(f"machine {machine}\n  login user\n  password {'0' * 40}\n")

@@ -24,6 +24,7 @@ ROUNDS = 1500
 DESIGNS = [(2, 4), (4, 4), (8, 8)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_crossed", [False, True], ids=["own seeds", "crossed seeds"])
 @pytest.mark.parametrize("design", DESIGNS, ids=str)
 @pytest.mark.parametrize(("shape", "least"), [(normal, 0.93), (skewed, 0.89)], ids=["normal", "skewed"])
@@ -63,6 +64,7 @@ def test_fewer_than_two_draws_give_no_interval(values):
     assert (found.n, found.missing) == (sum(v == v for v in values), sum(v != v for v in values))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [4, 6, 10, 20])
 @pytest.mark.parametrize("shape", [normal, skewed], ids=["normal", "skewed"])
 def test_the_interval_of_the_ceiling_covers_with_few_photos(count, shape):
@@ -93,6 +95,7 @@ def test_a_share_has_the_interval_of_wilson(hits, n):
     assert (found.mean, found.low, found.high) == pytest.approx((hits / n, expected.low, expected.high), abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.5, 0.9])
 @pytest.mark.parametrize("is_crossed", [False, True], ids=["own seeds", "crossed seeds"])
 def test_a_share_is_covered_where_seeds_decide_whether_there_is_a_face(share, is_crossed):

@@ -110,6 +110,7 @@ def test_a_lower_level_gives_a_narrower_interval():
     assert wide.low < narrow.low < narrow.high < wide.high
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("statistic", "truth"), [(plcc, 0.6), (srcc, 6 / np.pi * np.arcsin(0.3))])
 def test_intervals_of_correlations_cover_the_truth_about_as_often_as_they_say(statistic, truth):
     """The rank correlation of a binormal pair: Kruskal 1958."""

@@ -30,6 +30,7 @@ def test_an_address_where_nothing_answers_leaves_no_folder(environment, tmp_path
     assert not (tmp_path / "sweep").exists()
 
 
+@pytest.mark.slow
 def test_a_local_session_has_a_token_of_its_own(environment):
     ray_session.prepare_ray(None)
     assert os.environ["RAY_AUTH_MODE"] == "token"

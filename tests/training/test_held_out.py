@@ -130,6 +130,7 @@ def eight(five) -> Path:
     return five
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "kept"),
     [

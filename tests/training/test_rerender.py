@@ -128,6 +128,7 @@ def test_what_is_not_here_as_in_the_run_is_said_where_they_differ(copied, capsys
     assert out.count("note:") == 2
 
 
+@pytest.mark.slow
 def test_without_a_recorded_image_of_this_size_nothing_is_equal(copied, capsys, tmp_path):
     recorded(copied, 6, "p00-s1").unlink()
     assert command(copied, 6, "p00-s1", "-o", tmp_path / "x.png") == 1
@@ -211,6 +212,7 @@ def own_loop(pipeline: StableDiffusionPipeline, folder: Path) -> None:
     monitor.close()
 
 
+@pytest.mark.slow
 def test_a_run_of_a_loop_of_ones_own_is_made_again_by_what_its_record_names(tiny_model, run_folder):
     own_loop(StableDiffusionPipeline.from_pretrained(tiny_model), run_folder)
     base, best = (rerender(run_folder, step, "p00-s1") for step in (0, 1))

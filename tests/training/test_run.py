@@ -137,6 +137,7 @@ def test_class_images_are_drawn_once_and_used(train, tmp_path):
     assert not same(weights(first, 6), weights(without, 6))
 
 
+@pytest.mark.slow
 def test_a_folder_with_enough_class_images_is_only_read(train, tmp_path):
     folder = tmp_path / "class"
     folder.mkdir()
@@ -146,6 +147,7 @@ def test_a_folder_with_enough_class_images_is_only_read(train, tmp_path):
     assert [path.name for path in folder.iterdir()] == ["photo.png"]
 
 
+@pytest.mark.slow
 def test_the_result_loads_into_a_plain_pipeline(train, tiny_model):
     folder = train("lora", OFF)
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_model)

@@ -193,6 +193,7 @@ def test_images_in_half_precision_are_made_again_pixel_for_pixel(config, tmp_pat
     assert rerender(tmp_path / "run", 6, "p00-s1").distance == Distance(0, 0.0)
 
 
+@pytest.mark.slow
 def test_weights_reach_the_device_in_the_precision_of_the_training(config, monkeypatch):
     """In float32 first, SDXL would need twice the memory."""
     moved: list[set[torch.dtype]] = []

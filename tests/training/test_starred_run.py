@@ -116,6 +116,7 @@ def misfit(folder: Path, **changes: object) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -139,6 +140,7 @@ def test_thresholds_that_do_not_fit_are_named_beside_everything_else(write_confi
     assert re.search(said, str(caught.value), re.DOTALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fitted", "said"), [({"face_similarity": FACE}, 1), ({"face_similarity": FACE, "aesthetic": LOOKS}, 0)]
 )

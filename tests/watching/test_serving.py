@@ -109,6 +109,7 @@ def opened(client, identity):
     raise AssertionError("no page was written")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path", ["../../x", "..%2f..%2fx", "data/../../x", ".lock/x", "nothing.js", "/etc/passwd", "index.html"]
 )
@@ -187,6 +188,7 @@ def test_a_folder_without_runs_is_said_to_have_none(name, tmp_path):
         Watched(tmp_path / name)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
 def test_somebody_who_may_only_read_a_run_watches_it_without_buttons(pipeline):
     with tempfile.TemporaryDirectory() as folder:

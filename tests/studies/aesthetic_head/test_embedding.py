@@ -170,6 +170,7 @@ def test_what_cannot_be_used_is_said_and_the_rest_is_embedded(tmp_path, root, un
     assert tmp_path / "cut.jpg" not in embed_images(mixed, CLIP, root)[1].problems
 
 
+@pytest.mark.slow
 def test_only_unusable_files_or_none(root, unusable):
     store, embedded = embed_images(list(unusable), CLIP, root)
     assert embedded.digests == [None] * len(unusable)
@@ -212,6 +213,7 @@ def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_time(tmp_path
     check(*embed_images(paths, CLIP, root), paths)
 
 
+@pytest.mark.slow
 def test_batches_halve_when_memory_runs_out(tmp_path, root, monkeypatch, caplog):
     paths = save_images(tmp_path / "photos", 40)
     plain, sizes = ClipEncoder.encode, []
@@ -231,6 +233,7 @@ def test_batches_halve_when_memory_runs_out(tmp_path, root, monkeypatch, caplog)
     check(store, embedded, paths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_random_state_is_left_alone(tmp_path, root, workers):
     paths = save_images(tmp_path / "photos", 40)

@@ -70,6 +70,7 @@ def test_the_same_numbers_give_the_same_file_and_others_another():
         assert png(first[name]) != png(other[name])
 
 
+@pytest.mark.slow
 def test_nothing_global_is_touched():
     before = dict(matplotlib.rcParams)
     for figure in all_figures().values():
@@ -77,6 +78,7 @@ def test_nothing_global_is_touched():
     assert dict(matplotlib.rcParams) == before
 
 
+@pytest.mark.slow
 def test_figures_can_be_drawn_beside_the_main_thread():
     drawn = []
     thread = threading.Thread(target=lambda: drawn.append(png(all_figures()["errors"])))

@@ -168,6 +168,7 @@ def test_the_json_has_the_same_numbers(written):
     ]
 
 
+@pytest.mark.slow
 def test_the_csv_reads_back(tmp_path):
     predictions = small([1, 2, 3, 4, 4.56789], head=[1.5, NAN, 3, 4, 5], other=[1, 2, 3, 4, 5])
     write_report(tmp_path, "t", predictions, measure(predictions), {}, None)
@@ -213,6 +214,7 @@ def test_missing_scores_are_counted_and_outermost_bins_are_open(tmp_path):
     assert any(row.startswith("| 4.8 or more | 1 | 5.000 | 25.000 |") for row in rows)
 
 
+@pytest.mark.slow
 def test_images_become_a_contact_sheet(tmp_path):
     paths = [tmp_path / f"{index}.png" for index in range(3)]
     for path in paths[:2]:

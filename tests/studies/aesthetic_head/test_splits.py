@@ -34,6 +34,7 @@ NAMES = [f"{index}" for index in range(2000)]
 SETS = st.lists(st.text(max_size=5), unique=True, min_size=3, max_size=60)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(SETS, st.randoms(use_true_random=False))
 def test_parts_are_disjoint_complete_and_independent_of_the_order(names, random):

@@ -85,6 +85,7 @@ def test_everyone_stands_side_by_side():
     assert against_others.rows[3][3].mean > 0.5  # and its G
 
 
+@pytest.mark.slow
 def test_refused_stars_leave_people_and_correlations():
     base = found("reversed")
     assert [column.name for column in folds_table(base).columns] == ["held out", "labels", "Spearman", "G*", "G"]
@@ -161,6 +162,7 @@ def test_deviations_are_the_plain_computation():
     np.testing.assert_allclose(deviations(labels), [1, np.std([5, 5, 2]), NAN, NAN])
 
 
+@pytest.mark.slow
 def test_images_with_one_label_are_no_disagreement():
     labels = people(0.25)
     labels[1:, 0] = NAN

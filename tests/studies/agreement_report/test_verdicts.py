@@ -41,6 +41,7 @@ POSITIVE, ZERO, NEGATIVE = (0.5, 0.4, 0.6), (0.1, -0.1, 0.3), (-0.3, -0.4, -0.2)
 """Kappas of the model."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kappa", "over_people", "over_constant", "tone", "headline", "said"),
     [

@@ -100,6 +100,7 @@ def refused(*arguments, **options) -> str:
 # --- the draw
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_person", [2, 3, 7, 12, 17])
 def test_every_step_gives_its_share_to_both_halves(tmp_path, run, photos, per_person):
     other = write_run(tmp_path / "runs/b", list_images(photos)[:5])

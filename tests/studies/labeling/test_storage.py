@@ -122,6 +122,7 @@ def test_many_threads_write_at_once(store):
     assert len({each.image_id for each in store.all()}) == 160
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("acknowledged", [1, 7, 15])
 def test_two_killed_writers_lose_no_acknowledged_rating(store, acknowledged):
     command = [sys.executable, "-c", WRITER, str(store.file)]
