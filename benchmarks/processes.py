@@ -11,25 +11,25 @@ import sys
 import tempfile
 from pathlib import Path
 
+from measure import RESULTS as OTHER_FILE
 from measure import ROOT, SECONDS, Rounds, alternate, comparison, publish_section
 from scaling import PREAMBLE, RESULTS
 
-IMAGES = 32
 PARTS = ("render", "score")
 
 
-def evaluated(processes: int) -> dict[str, float]:
+def evaluated(processes: int, images: int) -> dict[str, float]:
     """Wall-clock seconds of the second evaluation, by its parts; the slowest process counts."""
     with tempfile.TemporaryDirectory() as folder:
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-        command = [*launcher, __file__, "--into", folder]
+        command = [*launcher, __file__, "--images", str(images), "--into", folder]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
         subprocess.run(command, env=environment, check=True, capture_output=True)
         found: dict[str, float] = json.loads((Path(folder) / "seconds.json").read_text())
         return found
 
 
-def evaluate(folder: Path) -> None:
+def evaluate(images: int, folder: Path) -> None:
     """Evaluate twice, as one of the processes."""
     from accelerate import PartialState
 
@@ -38,7 +38,7 @@ def evaluate(folder: Path) -> None:
     from models import DEMO, live_pipeline, scale
 
     state = PartialState(cpu=True)
-    grid = PromptGrid(["a photo of sks person"], range(IMAGES), steps=8, guidance=3.0)
+    grid = PromptGrid(["a photo of sks person"], range(images), steps=8, guidance=3.0)
     metric = FaceSimilarity(DEMO / "photos/astronaut", recognizer="dlib")
     with FinetuneMonitor(live_pipeline(scale("demo"), "cpu"), grid, [metric], folder / "run", every=1) as monitor:
         monitor.on_step_end(1)
@@ -47,11 +47,11 @@ def evaluate(folder: Path) -> None:
         (folder / "seconds.json").write_text(json.dumps(found))
 
 
-def measure(processes: list[int], rounds: int) -> None:
+def measure(processes: list[int], images: int, rounds: int) -> None:
     parts: dict[str, Rounds] = {part: {} for part in PARTS}
 
     def side(count: int) -> float:
-        found = evaluated(count)
+        found = evaluated(count, images)
         for part in PARTS:
             parts[part].setdefault(name(count), []).append(found[part])
         return sum(found[part] for part in PARTS)
@@ -59,10 +59,10 @@ def measure(processes: list[int], rounds: int) -> None:
     total = alternate({name(count): lambda count=count: side(count) for count in processes}, rounds)
     tables = {"rendering and scoring": total, "rendering": parts["render"], "scoring": parts["score"]}
     publish_section(
-        RESULTS,
+        Path(os.environ.get(OTHER_FILE) or RESULTS),
         PREAMBLE,
         "processes",
-        f"{IMAGES} images and more processes",
+        f"{images} images and more processes",
         [
             *(
                 comparison({name(count): found[name(count)] for count in processes}, SECONDS, label)
@@ -80,13 +80,14 @@ def name(processes: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="numbers of processes to compare")
+    parser.add_argument("--images", type=int, default=32, help="images of an evaluation")
     parser.add_argument("--rounds", type=int, default=5, help="how often every number is measured")
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.into:
-        evaluate(options.into)
+        evaluate(options.images, options.into)
     else:
-        measure(options.processes, options.rounds)
+        measure(options.processes, options.images, options.rounds)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,15 @@ def test_an_evaluation_is_measured_beside_rendering(tmp_path):
 
 
 @pytest.mark.slow
+def test_an_evaluation_that_processes_share_is_measured(tmp_path):
+    results = tmp_path / "SCALING.md"
+    words = ("benchmarks/processes.py", "--rounds", "1", "--processes", "2", "--images", "2")
+    done = run(preloaded.python(), *words, PYTHONPATH=".", BENCHMARK_RESULTS=str(results))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert re.search(r"\| 2 processes \| \d+\.\d+ \|", results.read_text())
+
+
+@pytest.mark.slow
 def test_all_that_is_measured_on_a_gpu_runs(tmp_path):
     results = tmp_path / "GPU.md"
     done = run("benchmarks/gpu.sh", REDUCED="1", BENCHMARK_RESULTS=str(results), PYTHON=preloaded.python())
