@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from support.forked import Child
-from support.shapes import check_shapes
+from support.shapes import begin_test, check_shapes
 from support.skips import skipped
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the cores are shared by test processes
@@ -56,6 +56,10 @@ def pytest_collection() -> Iterator[None]:
         gc.set_threshold(20_000, 20, 20)  # with Python's own, it takes an eighth of the time
         gc.enable()
         atexit.register(gc.unfreeze)  # otherwise, triton reports leaks at exit
+
+
+def pytest_runtest_setup() -> None:
+    begin_test()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

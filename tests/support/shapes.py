@@ -1,9 +1,12 @@
 """The check of shapes while the tests run: of all functions and dataclasses whose annotations name an array.
 
-The others are left alone, because mypy checks them; to check them again would take a fifth of the suite's time.
+The others are left alone, because mypy checks them; to check them again would take a fifth of the suite's time. In each
+test, the first calls of a function stand for all, because some are called a hundred thousand times.
 """
 
+import functools
 import inspect
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -13,7 +16,11 @@ from beartype import BeartypeConf, beartype
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
 """An int may stand for a float, as in PEP 484."""
 
+FIRST = 100
+"""The number of calls per test that are checked."""
+
 _check = jaxtyping.jaxtyped
+_calls: Counter[Callable[..., Any]] = Counter()
 
 
 def check_shapes(package: str) -> None:
@@ -22,8 +29,28 @@ def check_shapes(package: str) -> None:
     jaxtyping.install_import_hook(package, "support.shapes.checked")
 
 
+def begin_test() -> None:
+    """Check the first calls again."""
+    _calls.clear()
+
+
 def _check_arrays(**settings: Any) -> Callable[[Any], Any]:
-    return lambda target: _check(target, **settings) if _names_an_array(target) else target
+    def checking(target: Any) -> Any:
+        if not _names_an_array(target):
+            return target
+        checked = _check(target, **settings)
+        return _at_first(checked, target) if inspect.isfunction(target) else checked
+
+    return checking
+
+
+def _at_first(checked: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(plain)
+    def call(*arguments: Any, **named: Any) -> Any:
+        _calls[plain] += 1
+        return (checked if _calls[plain] <= FIRST else plain)(*arguments, **named)
+
+    return call
 
 
 def _names_an_array(target: Any) -> bool:
