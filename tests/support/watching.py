@@ -4,11 +4,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
 from unittest.mock import patch
 
 import torch
-from waitress import create_server
 
 from finetune_monitor.monitor.callback import FinetuneMonitor
 from finetune_monitor.record.evaluation import StopReason
@@ -20,6 +18,7 @@ from finetune_monitor.watching.runs import Watched
 from finetune_monitor.watching.serving import make_app
 from support import tiny
 from support.loops import Brightness
+from support.served import served_app
 
 KEY = "k" * 32
 
@@ -28,14 +27,8 @@ KEY = "k" * 32
 def served(place: Path, folder: Path) -> Iterator[str]:
     """The link to the live view of a folder; pages are written in `folder`."""
     app = make_app(Watched(place), LivePages(folder), Access(("localhost", "127.0.0.1"), KEY), 0)
-    server = create_server(app, host="127.0.0.1", port=0, threads=8)
-    thread = Thread(target=server.run, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.effective_port}/?key={KEY}"
-    finally:
-        server.close()
-        thread.join(5)
+    with served_app(app) as port:
+        yield f"http://127.0.0.1:{port}/?key={KEY}"
 
 
 def slow_training(run: Path, seconds_an_image: float = 0.4, every: int = 1000) -> int:

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections import Counter
@@ -21,7 +20,6 @@ from urllib.request import url2pathname
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from skimage.data import astronaut
-from waitress import create_server
 
 from finetune_monitor.base.csv_files import plain_cell
 from finetune_monitor.base.files import sha256
@@ -35,6 +33,7 @@ from finetune_monitor.studies.labeling.storage import RATINGS, RatingStore
 from finetune_monitor.studies.labeling.tasks import LabelingPlan, Task, write_plan
 from support.browser import PHONE, opened_page
 from support.label_plans import AESTHETIC, SECRETS, SIMILARITY, opaque, write_small_plan
+from support.served import served_app
 
 pytestmark = pytest.mark.slow
 
@@ -80,17 +79,13 @@ class Server(Ratings):
 
 @contextmanager
 def serving(folder):
-    """The real server in a thread, which is up sooner than a process; it is not to be killed."""
+    """The real server, which is not to be killed."""
     ratings = Ratings(folder)
     ratings.store.create()
     app = make_app(open_gallery(folder), ratings.store, Access(("127.0.0.1",)))
-    server = create_server(app, host="127.0.0.1", port=0, threads=8)
-    ratings.url = f"http://127.0.0.1:{server.effective_port}/"
-    threading.Thread(target=server.run, daemon=True).start()
-    try:
+    with served_app(app) as port:
+        ratings.url = f"http://127.0.0.1:{port}/"
         yield ratings
-    finally:
-        server.close()
 
 
 @pytest.fixture

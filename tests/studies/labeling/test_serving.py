@@ -3,11 +3,11 @@
 import io
 import json
 import re
-import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.stats import spearmanr
-from waitress import create_server
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.images import read_image
@@ -29,6 +28,7 @@ from finetune_monitor.studies.labeling.serving import BODY, make_app
 from finetune_monitor.studies.labeling.storage import RATINGS, RatingStore
 from finetune_monitor.studies.labeling.tasks import Task, write_plan
 from support.label_plans import AESTHETIC, SECRETS, SIMILARITY, full_disk, write_small_plan
+from support.served import served_app
 
 HERE, KEY = ("localhost", "127.0.0.1"), "k" * 20
 
@@ -312,11 +312,8 @@ def test_a_full_disk_is_status_507(client, store, rating, monkeypatch):
 
 
 def test_many_labelers_at_once_over_real_sockets(gallery, store, plan):
-    server = create_server(make_app(gallery, store, Access(HERE)), host="127.0.0.1", port=0, threads=8)
-    threading.Thread(target=server.run, daemon=True).start()
-
-    def rate(labeler):
-        connection = HTTPConnection("127.0.0.1", server.effective_port, timeout=30)
+    def rate(port, labeler):
+        connection = HTTPConnection("127.0.0.1", port, timeout=30)
         for number, task in enumerate(plan.tasks):
             about = {
                 "plan": gallery.key,
@@ -332,11 +329,8 @@ def test_many_labelers_at_once_over_real_sockets(gallery, store, plan):
             assert response.status == 204
         connection.close()
 
-    try:
-        with ThreadPoolExecutor(6) as pool:
-            list(pool.map(rate, [f"labeler-{number}" for number in range(6)]))
-    finally:
-        server.close()
+    with served_app(make_app(gallery, store, Access(HERE))) as port, ThreadPoolExecutor(6) as pool:
+        list(pool.map(partial(rate, port), [f"labeler-{number}" for number in range(6)]))
     assert len(store.all()) == 6 * len(plan.tasks)
 
 
