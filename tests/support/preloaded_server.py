@@ -26,22 +26,16 @@ SIZE = 1 << 20
 def serve(path: str) -> None:
     """Answer each request with the process id, and once it has ended, with its exit status."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that wait for programs need not be waited for
-    threading.Thread(target=_end_with_input, daemon=True).start()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen()
         print("listening", flush=True)
-        while True:
+        while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
             connection, _ = listener.accept()
             with connection:
                 if os.fork() == 0:
                     listener.close()
                     _answer(connection)
-
-
-def _end_with_input() -> None:
-    os.read(0, 1)
-    os._exit(0)
 
 
 def _answer(connection: socket.socket) -> None:
@@ -54,7 +48,8 @@ def _answer(connection: socket.socket) -> None:
     connection.sendall(NUMBER.pack(pid))
     program = os.pidfd_open(pid)
     if program not in select.select([program, connection], [], [])[0]:  # nobody is interested any longer
-        os.killpg(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     with suppress(BrokenPipeError):
         connection.sendall(NUMBER.pack(os.waitstatus_to_exitcode(status)))
