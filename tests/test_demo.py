@@ -18,6 +18,7 @@ from finetune_monitor.metrics.clip_score import ClipScore
 from finetune_monitor.record.history import RunHistory, read_run
 from finetune_monitor.sinks.tensorboard import event_folder
 from finetune_monitor.training.main import main
+from support import preloaded
 from support.places import ROOT
 
 pytestmark = pytest.mark.slow
@@ -47,7 +48,8 @@ ALONE = ["--quiet", "--cpu", "--num_processes=1", "--num_machines=1", "--mixed_p
 def launch(folder: Path, *overrides: str, processes: int = 1) -> subprocess.CompletedProcess:
     launcher = ["torch.distributed.run", "--nproc_per_node", "2"] if processes == 2 else ["accelerate.commands.launch"]
     single = [] if processes == 2 else ALONE
-    command = [sys.executable, "-m", *launcher, *single, "train.py", "--config", "configs/demo.yaml"]
+    python = preloaded.python() if processes == 2 else sys.executable  # one start as a user's is enough
+    command = [python, "-m", *launcher, *single, "train.py", "--config", "configs/demo.yaml"]
     command += options(folder, *overrides)
     patient = {"WANDB__SERVICE_WAIT": "300"}  # seconds until wandb gives up on its own process, on a busy machine
     environment = {**os.environ, **patient, "ACCELERATE_USE_CPU": "true", "COLUMNS": "200"}
