@@ -64,10 +64,7 @@ def measure(processes: list[int], images: int, rounds: int) -> None:
         "processes",
         f"{images} images and more processes",
         [
-            *(
-                comparison({name(count): found[name(count)] for count in processes}, SECONDS, label)
-                for label, found in tables.items()
-            ),
+            *(comparison(found, SECONDS, label) for label, found in tables.items()),
             "- Wall-clock seconds of the slowest process, of the second evaluation of a run; one thread per process.",
         ],
     )

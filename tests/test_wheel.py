@@ -42,7 +42,7 @@ def installed(wheel, tmp_path_factory) -> Path:
 
 def run(installed: Path, folder: Path, *command: str) -> str:
     """What a command prints that runs in an empty folder."""
-    environment = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    environment = {**os.environ, "PYTHONPATH": str(installed), "COLUMNS": "200"}
     done = subprocess.run(
         [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=200
     )

@@ -26,7 +26,7 @@ def launch(tmp_path_factory, tiny_model, photos) -> tuple[Path, list[dict]]:
     config = folder / "config.yaml"
     config.write_text(tiny_config(folder, tiny_model, photos))
     command = [preloaded.python(), "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": "tests"}
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "PYTHONPATH": "tests"}
     command += ["-m", "support.processes", str(folder), str(config)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-3000:]

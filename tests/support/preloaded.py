@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -92,8 +93,8 @@ class Program:
 
     def poll(self) -> int | None:
         """The exit status; None while it runs."""
-        if self._status is None and select.select([self._connection], [], [], 0)[0]:
-            self._end()
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(0)
         return self._status
 
     def wait(self, seconds: float | None = None) -> int:
@@ -101,13 +102,9 @@ class Program:
         if self._status is None:
             if not select.select([self._connection], [], [], seconds)[0]:
                 raise subprocess.TimeoutExpired("the program", seconds or 0)
-            self._end()
-        assert self._status is not None
+            self._status = self._number()
+            self._connection.close()
         return self._status
-
-    def _end(self) -> None:
-        self._status = self._number()
-        self._connection.close()
 
 
 def be_python(executable: str, arguments: Sequence[str]) -> None:

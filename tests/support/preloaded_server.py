@@ -4,7 +4,6 @@ python preloaded_server.py SOCKET        (ends with its standard input)
 """
 
 import atexit
-import gc
 import json
 import os
 import runpy
@@ -15,9 +14,21 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
+from importlib import import_module
 from types import ModuleType
 
+from finetune_monitor.base.imports import heavy_imports
 from support.preloaded import NUMBER
+
+MODULES = (
+    "facenet_pytorch",
+    "open_clip",
+    "torch.utils.tensorboard",
+    "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
+    "finetune_monitor.cli",
+    "finetune_monitor.training.run",
+)
+"""What trainings and commands that read images import."""
 
 SIZE = 1 << 20
 """Bytes of the largest request: arguments and environment."""
@@ -114,25 +125,9 @@ def _execute(what: str, *arguments: str) -> None:
         runpy.run_path(what, run_name="__main__")
 
 
-def _import() -> None:
-    """What a training imports, and a command that reads images."""
-    gc.disable()
-    import facenet_pytorch
-    import open_clip
-    import torch.utils.tensorboard
-    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
-
-    import finetune_monitor.cli
-    import finetune_monitor.training.run
-
-    assert all([facenet_pytorch, open_clip, torch, StableDiffusionPipeline, UNet2DConditionModel])
-    assert all([CLIPTextModel, CLIPTokenizer, finetune_monitor])
-    gc.freeze()
-    gc.enable()
-
-
 if __name__ == "__main__":
     del sys.path[0]  # of this script
-    _import()
+    with heavy_imports():
+        for name in MODULES:
+            import_module(name)
     serve(sys.argv[1])
