@@ -9,7 +9,7 @@ from finetune_monitor.record.references import NAME_LENGTH
 from finetune_monitor.record.sweep_directory import SweepState, TrialRecord, TrialState
 from finetune_monitor.report.page import write_page
 from finetune_monitor.report.sweep_answer.answer import find_answer
-from support.browser import opened_page, until
+from support.browser import until, used_page
 from support.copies import COPIED, write_copying_run, write_photos
 from support.page_folders import write_run
 
@@ -34,7 +34,7 @@ def copying(tmp_path_factory, photos):
 
 @pytest.fixture
 def page(chromium, copying):
-    with opened_page(chromium, viewport={"width": 1280, "height": 900}) as (opened, seen):
+    with used_page(chromium, viewport={"width": 1280, "height": 900}) as (opened, seen):
         opened.goto((copying / "index.html").as_uri())
         until(opened, READY)
         yield opened
@@ -119,7 +119,7 @@ def test_a_record_from_before_shows_no_photo_and_no_alarm(chromium, tmp_path, ph
     del content["columns"]["copying"]["alarm"]
     (old / "run.json").write_text(json.dumps(content))
     write_page(tmp_path / "page", [old, write_run(tmp_path / "ana", {0: 0.1, 50: 0.6})])
-    with opened_page(chromium, viewport={"width": 1280, "height": 900}) as (page, seen):
+    with used_page(chromium, viewport={"width": 1280, "height": 900}) as (page, seen):
         page.goto((tmp_path / "page" / "index.html").as_uri())
         until(page, READY)
         page.locator("#gallery .shot").first.click()
@@ -130,7 +130,7 @@ def test_a_record_from_before_shows_no_photo_and_no_alarm(chromium, tmp_path, ph
 
 
 def test_photos_and_alarms_are_no_wider_than_a_phone(chromium, copying):
-    with opened_page(chromium, viewport={"width": 320, "height": 640}) as (page, _):
+    with used_page(chromium, viewport={"width": 320, "height": 640}) as (page, _):
         page.goto((copying / "index.html").as_uri())
         until(page, READY)
         page.locator("#gallery .shot").first.click()
@@ -146,7 +146,7 @@ def test_the_answer_of_a_sweep_names_the_alarms_of_its_trials(chromium, tmp_path
     shares = ({0: 0.0, 100: 0.05}, COPIED)
     runs = [write_copying_run(state.run_dir(trial), photos, each) for trial, each in zip(trials, shares, strict=True)]
     write_page(tmp_path / "page", runs, find_answer(state).to_json())
-    with opened_page(chromium, viewport={"width": 1280, "height": 900}) as (page, seen):
+    with used_page(chromium, viewport={"width": 1280, "height": 900}) as (page, seen):
         page.goto((tmp_path / "page" / "index.html").as_uri())
         until(page, READY)
         assert "but alarms sound where it is best (rank 8): copying" in page.inner_text("#verdicts")

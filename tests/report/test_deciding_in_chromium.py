@@ -10,7 +10,7 @@ from PIL import Image
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.record.run_directory import CONTACT_SHEET, PHOTOS
 from finetune_monitor.report.page import write_page
-from support.browser import opened_page, until
+from support.browser import until, used_page
 from support.page_folders import PLAIN, Recording, write_run
 
 pytestmark = pytest.mark.slow
@@ -51,7 +51,7 @@ def page_of_ana(tmp_path_factory):
 
 @contextmanager
 def opened(browser, folder: Path, choices="", **settings):
-    with opened_page(browser, **{**LAPTOP, **settings}) as (page, seen):
+    with used_page(browser, **{**LAPTOP, **settings}) as (page, seen):
         page.goto(f"{(folder / 'index.html').as_uri()}{choices}")
         until(page, "page.charts && imagesOf(chosenRun()) !== null")
         yield page

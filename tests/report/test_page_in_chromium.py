@@ -12,7 +12,7 @@ import pytest
 from finetune_monitor.record.evaluation import Evaluation, ScoredImage, summarize
 from finetune_monitor.report.page import write_page
 from finetune_monitor.stats.intervals import t_interval
-from support.browser import PHONE, opened_page
+from support.browser import PHONE, used_page
 from support.page_folders import GRID, HOSTILE, NAME, OTHER_GRID, PLAIN, Recording, color, sweep_of, write_run
 
 pytestmark = pytest.mark.slow
@@ -92,7 +92,7 @@ def until(page, condition):
 def opened(browser, folder: Path, choices="", **settings):
     """The page with its charts drawn; it must complain of nothing and ask for nothing outside its folder."""
     settings = {"viewport": {"width": 1280, "height": 900}, **settings}
-    with opened_page(browser, **settings) as (page, seen):
+    with used_page(browser, **settings) as (page, seen):
         page.goto(f"{(folder / 'index.html').as_uri()}{choices}")
         until(page, "page.charts && !document.querySelector('#gallery .no-image:empty')")
         yield page
@@ -325,7 +325,7 @@ def test_pairs_compare_shared_cells_only_and_say_so(chromium, pair):
 
 
 def test_the_page_gives_the_interval_that_the_command_gives(chromium, pair):
-    with opened_page(chromium) as (page, _):
+    with used_page(chromium) as (page, _):
         page.goto((pair / "index.html").as_uri())
         for count, is_own in itertools.product((2, 3, 6, 7, 12, 64), (True, False)):
             values = np.random.default_rng(count).normal(0.1, 0.3, count)
@@ -629,7 +629,7 @@ def test_a_run_s_data_that_is_missing_is_said(chromium, tmp_path):
     for path in (tmp_path / "page" / "data").glob("*.js"):
         if path.name != "runs.js":
             path.unlink()
-    with opened_page(chromium) as (page, _):
+    with used_page(chromium) as (page, _):
         page.goto((tmp_path / "page" / "index.html").as_uri())
         until(page, "page.charts")
         until(page, "document.querySelector('#images-state').textContent.includes('Cannot load')")
@@ -639,7 +639,7 @@ def test_a_run_s_data_that_is_missing_is_said(chromium, tmp_path):
 def test_without_its_manifest_the_page_says_what_is_missing(chromium, tmp_path):
     write_page(tmp_path / "page", [write_run(tmp_path / "ana", STEPS)])
     (tmp_path / "page" / "data" / "runs.js").unlink()
-    with opened_page(chromium) as (page, _):
+    with used_page(chromium) as (page, _):
         page.goto((tmp_path / "page" / "index.html").as_uri())
         page.wait_for_selector("#trouble:not([hidden])")
         assert "data/runs.js is missing" in page.inner_text("#trouble")
@@ -648,7 +648,7 @@ def test_without_its_manifest_the_page_says_what_is_missing(chromium, tmp_path):
 def test_without_the_charts_the_numbers_remain(chromium, tmp_path):
     write_page(tmp_path / "page", [write_run(tmp_path / "ana", STEPS)])
     (tmp_path / "page" / "plotly.min.js").unlink()
-    with opened_page(chromium) as (page, _):
+    with used_page(chromium) as (page, _):
         page.goto((tmp_path / "page" / "index.html").as_uri())
         until(page, "document.querySelector('#charts').textContent.includes('Cannot draw')")
         assert "0.615" in page.inner_text("#charts tbody")

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import psutil
 import yaml
 
 from finetune_monitor.record.sweep_directory import SweepState, TrialRecord, read_state
+from support import preloaded
 from support.places import DEMO, ROOT
 from support.tiny import tiny_config
 
@@ -37,9 +37,13 @@ def write_sweep(folder: Path, model: Path, photos: Path, **keys: Any) -> Path:
     return path
 
 
-def start(path: Path, *overrides: str) -> subprocess.Popen:
-    """The command, in a process group of its own as a shell would start it; its output in `path`'s folder."""
-    command = [sys.executable, "-m", "finetune_monitor.cli", "sweep", str(path), *overrides]
+def start(path: Path, *overrides: str, python: str | None = None) -> subprocess.Popen:
+    """The command, in a process group of its own as a shell would start it; its output in `path`'s folder.
+
+    Args:
+        python: for the command, Ray's workers, and trials; None: the preloaded one, which has a group of its own.
+    """
+    command = [python or preloaded.python(), "-m", "finetune_monitor.cli", "sweep", str(path), *overrides]
     with (path.parent / "output.txt").open("w") as output:
         return subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, start_new_session=True)
 

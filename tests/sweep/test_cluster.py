@@ -4,14 +4,13 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 from contextlib import ExitStack
 
 import pytest
 
 from finetune_monitor.record.sweep_directory import TrialState
-from support import sweeps
+from support import preloaded, sweeps
 from support.places import ROOT
 
 pytestmark = pytest.mark.slow
@@ -56,7 +55,8 @@ def cluster(tmp_path):
         folder = tempfile.mkdtemp(prefix="two-", dir="/tmp")  # the names of Ray's sockets must be short
         environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": folder}  # it need not have /tmp/ray
         with log.open("w") as errors:
-            nodes = subprocess.Popen([sys.executable, TWO_NODES], text=True, env=environment, stderr=errors, **pipes)
+            command = [preloaded.python(), str(TWO_NODES)]
+            nodes = subprocess.Popen(command, text=True, env=environment, stderr=errors, **pipes)
         with nodes:
             address = next((line.strip() for line in nodes.stdout if ":" in line), None)
             if address is not None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 import pytest
 
@@ -13,7 +14,7 @@ def test_ctrl_c_a_killed_driver_and_the_same_command(tmp_path, tiny_model, photo
     changes = {"train.max_steps": 200, "train.checkpoint_every": 20, "monitor.every": 100}
     alone = {"cpus": max(1, (os.cpu_count() or 1) - 0.5)}  # what is left is too little for another trial
     path = sweeps.write_sweep(tmp_path, tiny_model, photos, set=changes, axes={"train.rank": [1, 2]}, resources=alone)
-    driver = sweeps.start(path)
+    driver = sweeps.start(path, python=sys.executable)
     try:
         sweeps.wait_for(lambda: sweeps.has_checkpoint(path, "rank=1"))
         os.killpg(driver.pid, signal.SIGINT)  # a terminal tells the whole group
