@@ -209,9 +209,10 @@ def _text(pipeline: "TextToImage", prompts: Sequence[str], photos: int) -> "Text
     import torch
 
     from finetune_monitor.models.families import Text
-    from finetune_monitor.rendering.pipelines import encode
+    from finetune_monitor.rendering.pipelines import device_of, encode
 
-    known = {each: encode(pipeline, each, "", guided=False) for each in dict.fromkeys(prompts)}
+    device = device_of(pipeline)
+    known = {each: encode(pipeline, each, "", False, device) for each in dict.fromkeys(prompts)}
     rows = {name: torch.cat([known[each][name] for each in prompts]) for name in known[prompts[0]]}
     text = Text(rows["prompt_embeds"], rows.get("pooled_prompt_embeds"))
     return text.map(lambda found: found.expand(photos, *found.shape[1:]))

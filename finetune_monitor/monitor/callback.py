@@ -42,6 +42,7 @@ from finetune_monitor.record.grid import Cell, PromptGrid, trigger_prompt
 from finetune_monitor.record.live import EVALUATE, PAUSE, STOP
 from finetune_monitor.record.run_record import RunRecord
 from finetune_monitor.rendering.isolation import isolated
+from finetune_monitor.rendering.pipelines import device_of
 from finetune_monitor.rendering.renderer import Renderer
 from finetune_monitor.rendering.schedulers import settings_of_scheduler
 from finetune_monitor.sinks import RunInfo, Sink
@@ -483,7 +484,7 @@ class FinetuneMonitor:
     def _run_json(self, hparams: Mapping[str, Any], pipeline: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "versions": versions(),
-            "device": device_name(self._renderer.pipeline._execution_device),
+            "device": device_name(device_of(self._renderer.pipeline)),
             "processes": distributed.world_size(),
             "pipeline": pipeline,
             "scheduler": settings_of_scheduler(self.scheduler),

@@ -42,9 +42,6 @@ class TextToImage(Pipeline, Protocol):
     image_processor: Any
     encode_prompt: Callable[..., Any]
 
-    @property
-    def _execution_device(self) -> torch.device: ...
-
     def set_progress_bar_config(self, **settings: Any) -> None: ...
 
     def __call__(self, **arguments: Any) -> Any: ...
@@ -93,13 +90,19 @@ def takes_negative_prompts(pipeline: Pipeline) -> bool:
     return "negative_prompt_embeds" in embedding_names(pipeline)
 
 
-def encode(pipeline: TextToImage, prompt: str, negative_prompt: str, guided: bool) -> Encoded:
+def device_of(pipeline: Any) -> torch.device:
+    """The device that a pipeline runs on; diffusers looks through all modules for it."""
+    found: torch.device = pipeline._execution_device
+    return found
+
+
+def encode(pipeline: TextToImage, prompt: str, negative_prompt: str, guided: bool, device: torch.device) -> Encoded:
     """The embeddings of one prompt, and of the negative prompt if guidance uses it."""
     wanted = {
         "prompt": prompt,
         "prompt_2": None,  # every text encoder gets the first prompt
         "prompt_3": None,
-        "device": pipeline._execution_device,
+        "device": device,
         "num_images_per_prompt": 1,
         "do_classifier_free_guidance": guided,
         "negative_prompt": negative_prompt or None,

@@ -22,6 +22,7 @@ from finetune_monitor.rendering.merging import is_compiled, merged
 from finetune_monitor.rendering.pipelines import (
     Encoded,
     decode,
+    device_of,
     encode,
     image_size,
     own_pipeline,
@@ -33,9 +34,10 @@ from finetune_monitor.rendering.room import Room
 from finetune_monitor.rendering.schedulers import default_sampler
 from finetune_monitor.rendering.suitability import remedy
 
-DENOISED_PIXELS = 8 * 512 * 512
+DENOISED_PIXELS_ON_CPU, DENOISED_PIXELS = 8 * 128 * 128, 8 * 512 * 512
 """Pixels per denoising batch, which sets the initial batch size; it shrinks if memory runs out, and grows once into the
-memory that training on a GPU has left reserved."""
+memory that training on a GPU has left reserved. Larger batches do not fit into a CPU's caches (benchmarks/RESULTS.md).
+"""
 
 DECODED_PIXELS = 2 * 512 * 512
 """The same for the VAE, which needs far more memory per pixel and gains little from batching."""
@@ -86,12 +88,17 @@ class Renderer:
         check_size(self.size, size_multiple(self.pipeline))
         self._guided = compares and grid.guidance > 1.0
         pixels = self.size[0] * self.size[1]
-        self.batches = Batches(DENOISED_PIXELS // pixels, "cells")
-        self._first, self._room = self.batches.size, Room(self.pipeline._execution_device)
+        self._begin_on(device_of(self.pipeline))
         self._decoded = Batches(DECODED_PIXELS // pixels, "images to decode")
         self._tiled = pixels > TILED_PIXELS
         self._embeddings: dict[tuple[str, str], Encoded] = {}
         self.on_rendered = on_rendered
+
+    def _begin_on(self, device: torch.device) -> None:
+        """Choose the first batch size for a device."""
+        pixels = DENOISED_PIXELS_ON_CPU if device.type == "cpu" else DENOISED_PIXELS
+        self.batches = Batches(pixels // (self.size[0] * self.size[1]), "cells")
+        self._device, self._first, self._room = device, self.batches.size, Room(device)
 
     def render(self, cells: Sequence[Cell]) -> list[Image.Image | None]:
         """One RGB image per cell, in the order of `cells`; None if the model's output was not finite.
@@ -99,6 +106,8 @@ class Renderer:
         Raises:
             OutOfMemoryError: even a single cell does not fit into memory.
         """
+        if (device := device_of(self.pipeline)) != self._device:
+            self._begin_on(device)  # the model has been moved
         self._fill_memory(len(cells))
         self._embeddings.clear()  # any text encoder may have changed, even a frozen one
         total, hidden = len(cells) * self.grid.step_count, not (distributed.is_main() and is_live())
@@ -108,7 +117,7 @@ class Renderer:
 
     def _merged(self) -> AbstractContextManager[None]:
         """LoRA layers merged where that costs no memory on a GPU and no precision."""
-        is_exact = self.pipeline._execution_device.type == "cpu" and self.autocast is None
+        is_exact = self._device.type == "cpu" and self.autocast is None
         return merged(self._denoiser) if is_exact else nullcontext()
 
     @property
@@ -171,7 +180,7 @@ class Renderer:
     def _encode(self, cell: Cell) -> Encoded:
         key = (cell.prompt, cell.negative_prompt)
         if key not in self._embeddings:
-            self._embeddings[key] = encode(self.pipeline, *key, self._guided)
+            self._embeddings[key] = encode(self.pipeline, *key, self._guided, self._device)
         return self._embeddings[key]
 
     def remedy(self, error: BaseException) -> str:
@@ -182,7 +191,7 @@ class Renderer:
         """The training's autocast, or none."""
         if self.autocast is None:
             return nullcontext()
-        return torch.autocast(self.pipeline._execution_device.type, self.autocast)
+        return torch.autocast(device_of(self.pipeline).type, self.autocast)
 
 
 def check_size(size: tuple[int, int], multiple: int) -> None:

@@ -1,12 +1,14 @@
 """Larger batches where training has left memory reserved, and only there."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from finetune_monitor import PromptGrid
+from finetune_monitor.rendering import renderer as renderer_module
 from finetune_monitor.rendering.isolation import isolated
 from finetune_monitor.rendering.renderer import Renderer
 from finetune_monitor.rendering.room import Room, filling
@@ -87,3 +89,15 @@ def test_a_batch_that_was_halved_does_not_grow_again(monkeypatch):
 
 def test_on_the_cpu_nothing_changes():
     assert Room(torch.device("cpu")).batch(8, 16) == 8
+
+
+def test_batches_are_small_on_a_cpu_and_follow_a_model_that_is_moved(monkeypatch):
+    grid = PromptGrid(["a photo of sks person"], [0], steps=1, size=(32, 32))
+    with monkeypatch.context() as patch:
+        patch.setattr(renderer_module, "device_of", lambda _: torch.device("cuda"))
+        renderer = Renderer(tiny.stable_diffusion(), grid)
+    assert renderer.batches.size == 8 * 512**2 // 32**2
+    with isolated(renderer.pipeline):
+        renderer.render(grid.cells)
+    assert renderer.batches.size == 8 * 128**2 // 32**2
+    assert Renderer(tiny.stable_diffusion(), replace(grid, size=(512, 512))).batches.size == 1
