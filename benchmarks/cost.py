@@ -93,11 +93,13 @@ RULES = [
 ]
 
 JUDGED = {
+    "monitor.grid.steps": 15,
     "monitor.grid.images_per_prompt": 6,
     "monitor.grid.images_per_probe": 2,
     "monitor.stopping": f"[{', '.join(RULES)}]",
 }
-"""The images of the demo with fewer probes; its rules, with a plateau within eight evaluations, and divergence."""
+"""The images of the demo with fewer probes; its rules, with a plateau within eight evaluations, and divergence. Every
+setting has steps of its own; these only name the files with scores."""
 
 
 @dataclass(frozen=True)

@@ -49,8 +49,7 @@ READING = """- Most stops that differ are one evaluation apart. `plateau` compar
   best and the last step are scored at full quality, too.
 - 25, 20, and 12 steps, Karras, AYS, and bf16 were measured in the first training only, which the reference never stops.
   There, 25 steps (`full`) decide like 50 on all draws of images, and 8 steps score alike in bf16 and fp32.
-- Guidance on an interval hardly saves time at eight steps, because only the first of them is outside.
-- Four more trainings of the list were not measured for lack of time (`--runs 15` measures them)."""
+- Guidance on an interval hardly saves time at eight steps, because only the first of them is outside."""
 
 CRITERION = """**Rule, written before all but the first three trainings were measured.** A setting *agrees* with
 the reference in a training if the rules stop it at the same evaluation and its best step is as good: the same, or one

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from finetune_monitor.base.errors import UserError, disk_problem
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status or 0
 
 
+@cache
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = argparse.ArgumentParser(

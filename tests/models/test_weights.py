@@ -54,7 +54,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        threading.Thread(target=listening.serve_forever, args=(0.02,), daemon=True).start()
         yield f"http://127.0.0.1:{listening.server_address[1]}"
         listening.shutdown()
 
@@ -338,7 +338,7 @@ def test_a_token_is_sent_to_the_hub_alone(server, monkeypatch):
         lambda handler: (seen.update(other=handler.headers.get("Authorization")), original(handler))[1],
     )
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Recording) as hub:
-        threading.Thread(target=hub.serve_forever, daemon=True).start()
+        threading.Thread(target=hub.serve_forever, args=(0.02,), daemon=True).start()
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{hub.server_address[1]}")
         monkeypatch.setattr(huggingface_hub, "get_token", lambda: "secret")
         resolve_hub_model("owner/moved")
