@@ -1,6 +1,6 @@
 """Find faces with the MTCNN cascade (Zhang et al. 2016), in batches of images and candidates."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,45 +74,54 @@ class Detector:
         on_cpu = self._device.type == "cpu"
         self._pixels, self._crops = (PIXELS_ON_CPU, CROPS_ON_CPU) if on_cpu else (PIXELS, CROPS)
 
-    def detect(self, images: Sequence[UInt8[np.ndarray, "h w 3"]], smallest: float = 0.0) -> list[Detections]:
-        """The faces of each RGB image; all images have the same size. The arrays are empty if there are no faces.
+    def detect(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> list[Detections]:
+        """The faces of each RGB image; all images have the same size. The arrays are empty if there are no faces."""
+        searches = self.searches(images)
+        return [found for search in searches for found in search.detect(range(search.count))]
 
-        Args:
-            smallest: faces below this share of the shorter side may be missed; the larger it is, the faster.
-        """
-        found: list[Detections] = []
+    def searches(self, images: Sequence[UInt8[np.ndarray, "h w 3"]]) -> Iterator["Search"]:
+        """One search for each batch of RGB images, which all have the same size."""
         step = max(1, self._pixels // (images[0].shape[0] * images[0].shape[1])) if images else 1
         for start in range(0, len(images), step):
-            found += self._detect_batch(np.stack(images[start : start + step]), smallest)
-        return found
+            yield Search(self, np.stack(images[start : start + step]))
 
     @torch.inference_mode()
-    def _detect_batch(self, images: UInt8[np.ndarray, "n h w 3"], smallest: float) -> list[Detections]:
-        table = summed_area_table(torch.from_numpy(images).to(self._device))
-        found = self._propose(table, smallest)
+    def table_of(self, images: UInt8[np.ndarray, "b h w 3"]) -> Int[Tensor, "b h1 w1 3"]:
+        """The summed-area table of images of the same size, on the detector's device."""
+        return summed_area_table(torch.from_numpy(images).to(self._device))
+
+    def scales(self, short_side: int) -> list[float]:
+        """The scales of an image, the one with the largest faces first."""
+        return pyramid(short_side, self._smallest_face, self._factor)[::-1]
+
+    def slide(self, table: Int[Tensor, "b h w 3"], images: Int[Tensor, "n"], scale: float) -> "_Level":
+        """What P-Net, sliding over the shrunken images, takes for faces."""
+        height, width = table.shape[1] - 1, table.shape[2] - 1
+        shrunk = shrunken(table, images, (int(height * scale + 1), int(width * scale + 1)))
+        shifts, probabilities = _slide(self._pnet, _normalized(shrunk))
+        cells, of_cells = _cells(shifts, probabilities, scale, self._thresholds[0])
+        return _Level(_Candidates(cells.boxes, cells.scores, images[cells.images]), of_cells)
+
+    @torch.inference_mode()
+    def judge(
+        self, table: Int[Tensor, "b h w 3"], levels: Sequence["_Level"]
+    ) -> tuple[_Candidates, Float[Tensor, "n 5 2"]]:
+        """The faces among the candidates of a pyramid's levels, and their landmarks."""
+        found, landmarks = self._proposed(table, levels), torch.zeros(0, 5, 2)
         if len(found):
             found = self._refine(table, found)
-        landmarks = torch.zeros(0, 5, 2)
         if len(found):
             found, landmarks = self._locate(table, found)
-        return _by_image(found, landmarks, len(images))
+        return found, landmarks
 
-    def _propose(self, table: Int[Tensor, "b h w 3"], smallest: float) -> _Candidates:
-        """The squares that P-Net, sliding over every level of a pyramid, classifies as faces."""
-        count, height, width = table.shape[0], table.shape[1] - 1, table.shape[2] - 1
+    def _proposed(self, table: Int[Tensor, "b h w 3"], levels: Sequence["_Level"]) -> _Candidates:
+        """The candidates as squares, without those that overlap a more likely one."""
         nobody = _none(self._device)
-        levels, offsets, groups = [nobody], [nobody.boxes], [nobody.images]
-        short = min(height, width)
-        for level, scale in enumerate(_coarse(pyramid(short, self._smallest_face, self._factor), smallest * short)):
-            shrunk = shrunken(table, (int(height * scale + 1), int(width * scale + 1)))
-            shifts, probabilities = _slide(self._pnet, _normalized(shrunk))
-            cells, of_cells = _cells(shifts, probabilities, scale, self._thresholds[0])
-            levels.append(cells)
-            offsets.append(of_cells)
-            groups.append(cells.images + level * count)
-        found = _concatenated(levels)
-        kept = batched_nms(found.boxes, found.scores, torch.cat(groups), LEVEL_OVERLAP)
-        found, shift = found[kept], torch.cat(offsets)[kept]
+        found = _concatenated([nobody, *(level.candidates for level in levels)])
+        shift = torch.cat([nobody.boxes, *(level.shifts for level in levels)])
+        groups = [level.candidates.images + place * len(table) for place, level in enumerate(levels)]
+        kept = batched_nms(found.boxes, found.scores, torch.cat([nobody.images, *groups]), LEVEL_OVERLAP)
+        found, shift = found[kept], shift[kept]
         kept = batched_nms(found.boxes, found.scores, found.images, OVERLAP)
         found, shift = found[kept], shift[kept]
         return _within(_Candidates(_square(_shifted(found.boxes, shift, 0)), found.scores, found.images), table)
@@ -147,6 +156,59 @@ class Detector:
         return [torch.cat(output) for output in zip(*outputs, strict=True)]
 
 
+@dataclass(frozen=True)
+class _Level:
+    """The candidates of one level of a pyramid, and P-Net's shift of each."""
+
+    candidates: _Candidates
+    shifts: Float[Tensor, "n 4"]
+
+    def of(self, images: Int[Tensor, "n"]) -> "_Level":
+        """Only those of some images."""
+        chosen = torch.isin(self.candidates.images, images)
+        return _Level(self.candidates[chosen], self.shifts[chosen])
+
+
+class Search:
+    """A search for faces in images of the same size, from large faces to small ones.
+
+    An image is looked through only once at each level of its pyramid.
+
+    Attributes:
+        count: of the images.
+    """
+
+    def __init__(self, detector: Detector, images: UInt8[np.ndarray, "b h w 3"]) -> None:
+        self.count = len(images)
+        self._detector, self._table = detector, detector.table_of(images)
+        self._short_side = min(images.shape[1:3])
+        self._scales = detector.scales(self._short_side)
+        self._levels: list[_Level] = []
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no smaller faces can be found."""
+        return len(self._levels) == len(self._scales)
+
+    @torch.inference_mode()
+    def detect(self, chosen: Sequence[int], smallest: float = 0.0) -> list[Detections]:
+        """The faces of some of the images, by their index; in later calls, only of images of the call before.
+
+        Args:
+            smallest: faces below this share of the shorter side may be missed; the larger it is, the faster.
+        """
+        images = torch.tensor(chosen, dtype=torch.long, device=self._table.device)
+        for scale in self._scales[len(self._levels) : _levels_for(self._scales, smallest * self._short_side)]:
+            self._levels.append(self._detector.slide(self._table, images, scale))
+        found, landmarks = self._detector.judge(self._table, [level.of(images) for level in reversed(self._levels)])
+        return _by_image(found, landmarks, chosen)
+
+
+def _levels_for(scales: list[float], smallest: float) -> int:
+    """How many levels, from the one with the largest faces on, it takes to find faces from so many pixels up."""
+    return min(sum(CELL / scale > smallest for scale in scales) + 1, len(scales))
+
+
 def pyramid(short_side: int, smallest_face: int, factor: float) -> list[float]:
     """Scales at which faces from `smallest_face` pixels up to the short side fill one cell of P-Net."""
     scales, scale = [], CELL / smallest_face
@@ -154,12 +216,6 @@ def pyramid(short_side: int, smallest_face: int, factor: float) -> list[float]:
         scales.append(scale)
         scale *= factor
     return scales
-
-
-def _coarse(scales: list[float], smallest: float) -> list[float]:
-    """The part of a pyramid that finds faces from so many pixels up."""
-    fine = sum(CELL / scale <= smallest for scale in scales) - 1
-    return scales[max(fine, 0) :]
 
 
 def summed_area_table(images: UInt8[Tensor, "b h w 3"]) -> Int[Tensor, "b h+1 w+1 3"]:
@@ -182,14 +238,17 @@ def _add_up(image: UInt8[np.ndarray, "h w 3"], sums: Int[np.ndarray, "h w 3"]) -
         sums[row] += sums[row - 1]
 
 
-def shrunken(table: Int[Tensor, "b h w 3"], size: tuple[int, int]) -> Float[Tensor, "b 3 rows columns"]:
+def shrunken(
+    table: Int[Tensor, "b h w 3"], images: Int[Tensor, "n"], size: tuple[int, int]
+) -> Float[Tensor, "n 3 rows columns"]:
     """Entire images resampled to a smaller size, as by `area_pool`; all share their edges, which saves lookups."""
     corner = torch.tensor([[0, 0, table.shape[2] - 1, table.shape[1] - 1]], device=table.device)
     top, bottom = (edge[0] for edge in _edges(corner[:, 1], corner[:, 3], size[0]))
     left, right = (edge[0] for edge in _edges(corner[:, 0], corner[:, 2], size[1]))
     pixels = ((bottom - top)[:, None] * (right - left))[..., None]
-    found = torch.empty(len(table), *size, table.shape[3], device=table.device)
-    for sums, out in zip(table, found, strict=True):
+    found = torch.empty(len(images), *size, table.shape[3], device=table.device)
+    for image, out in zip(images.tolist(), found, strict=True):
+        sums = table[image]
         rows = _taken(sums, bottom, 0).sub_(_taken(sums, top, 0))
         torch.div(_taken(rows, right, 1).sub_(_taken(rows, left, 1)), pixels, out=out)
     return found.permute(0, 3, 1, 2)
@@ -333,9 +392,9 @@ def _not_nested(found: _Candidates) -> Tensor:
     return torch.tensor(kept, dtype=torch.long, device=found.boxes.device)
 
 
-def _by_image(found: _Candidates, landmarks: Float[Tensor, "n 5 2"], count: int) -> list[Detections]:
+def _by_image(found: _Candidates, landmarks: Float[Tensor, "n 5 2"], chosen: Sequence[int]) -> list[Detections]:
     images, boxes, scores, points = (
         tensor.cpu().numpy() for tensor in (found.images, found.boxes, found.scores, landmarks)
     )
-    rows = [images == index for index in range(count)]
+    rows = [images == index for index in chosen]
     return [Detections(boxes[row], scores[row], points[row]) for row in rows]

@@ -115,7 +115,7 @@ def test_sigterm_is_obeyed_after_the_batch_of_class_images(training, forked, tmp
     render = renderer.Renderer.render
 
     def action() -> int:
-        renderer.DENOISED_PIXELS = 64 * 64  # one image a batch
+        renderer.DENOISED_PIXELS_ON_CPU = 64 * 64  # one image a batch
 
         def terminated(self, cells):
             if not rendered.exists():  # a second one would end it at once

@@ -133,7 +133,7 @@ def test_boxes_are_pooled_as_torch_pools_them(size):
 def test_entire_images_are_shrunken_as_boxes_are(size):
     noise = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 90, 110, 3), dtype=np.uint8))
     table, whole = summed_area_table(noise), torch.tensor([[0, 0, 110, 90]] * 3)
-    assert torch.equal(shrunken(table, size), area_pool(table, torch.arange(3), whole, size))
+    assert torch.equal(shrunken(table, torch.arange(3), size), area_pool(table, torch.arange(3), whole, size))
 
 
 def test_the_table_holds_the_sums_of_all_pixels_above_and_to_the_left():

@@ -8,10 +8,12 @@ from PIL import Image
 from skimage.data import astronaut
 from skimage.transform import SimilarityTransform, warp
 
+from finetune_monitor.models.face_detection import Detector, pyramid
 from finetune_monitor.models.faces import (
     ARCFACE_TEMPLATE,
     DLIB_TEMPLATE,
     Face,
+    FaceFinder,
     arcface_crop,
     detection_size,
     dlib_crop,
@@ -161,6 +163,26 @@ def test_the_largest_face_of_real_photos_is_found_where_all_faces_are(finder, si
     for image in photos:
         image.thumbnail((side, side))
     check_largest(finder, photos)
+
+
+def test_only_images_without_a_large_face_are_looked_through_for_smaller_ones(photo, monkeypatch):
+    finder, looked = FaceFinder(), []
+    slide = Detector.slide
+
+    def noting(self, table, images, scale):
+        looked.append(len(images))
+        return slide(self, table, images, scale)
+
+    monkeypatch.setattr(Detector, "slide", noting)
+    canvas = Image.new("RGB", (512, 512))
+    portrait, middle, far = photo.crop((130, 0, 330, 200)).resize((512, 512)), canvas.copy(), canvas.copy()
+    middle.paste(portrait.resize((220, 220)), (100, 200))
+    far.paste(portrait.resize((90, 90)), (300, 300))
+    faces = [found[0].short_side / 512 for found in finder.find_largest([far, portrait, middle])]
+    assert faces[1] > 1 / 4 > faces[2] > 3 / 20 > faces[0]
+    assert looked == sorted(looked, reverse=True), "from large faces to small ones, none of them twice"
+    assert set(looked) == {3, 2, 1}
+    assert len(looked) == len(pyramid(512, 20, 0.709))
 
 
 def check_largest(finder, images) -> None:
