@@ -85,7 +85,6 @@ class Detector:
         for start in range(0, len(images), step):
             yield Search(self, np.stack(images[start : start + step]))
 
-    @torch.inference_mode()
     def table_of(self, images: UInt8[np.ndarray, "b h w 3"]) -> Int[Tensor, "b h1 w1 3"]:
         """The summed-area table of images of the same size, on the detector's device."""
         return summed_area_table(torch.from_numpy(images).to(self._device))
@@ -102,7 +101,6 @@ class Detector:
         cells, of_cells = _cells(shifts, probabilities, scale, self._thresholds[0])
         return _Level(_Candidates(cells.boxes, cells.scores, images[cells.images]), of_cells)
 
-    @torch.inference_mode()
     def judge(
         self, table: Int[Tensor, "b h w 3"], levels: Sequence["_Level"]
     ) -> tuple[_Candidates, Float[Tensor, "n 5 2"]]:

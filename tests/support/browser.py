@@ -92,6 +92,7 @@ def used_page(browser: Any, **settings: Any) -> Iterator[tuple[Any, Watched]]:
     page = used[key]
     page.goto("about:blank")
     page.mouse.move(0, 0)
+    page.emulate_media(color_scheme=settings.get("color_scheme", "light"))
     if "viewport" in settings:
         page.set_viewport_size(settings["viewport"])
     with watching(page.context) as watched:
