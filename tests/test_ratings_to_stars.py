@@ -62,7 +62,7 @@ def rate_all(page, address: str, name: str, label_of: dict[str, int]) -> None:
         page.wait_for_timeout(200)  # an answer in less is not taken
         page.keyboard.press(str(label_of[shown.rsplit("/", 1)[-1]]))
     page.get_by_role("heading", name="Thank you").wait_for()
-    page.get_by_text("saved", exact=False).first.wait_for()
+    page.locator("#saved", has_text=re.compile("^Saved$")).wait_for()
 
 
 @pytest.mark.slow

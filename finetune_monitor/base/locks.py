@@ -47,6 +47,16 @@ def is_locked(path: Path) -> bool:
     return False
 
 
+def is_only_looked_at(file: IO[Any]) -> bool:
+    """Whether nobody keeps the lock of a file that `try_lock` could not acquire: others look whether it is held."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    fcntl.flock(file, fcntl.LOCK_UN)
+    return True
+
+
 def unlock(file: IO[Any]) -> None:
     """Release a lock, even if a process that was forked meanwhile still has the file open."""
     if not file.closed:

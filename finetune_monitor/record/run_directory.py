@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import open_own
 from finetune_monitor.base.json_files import read_object
-from finetune_monitor.base.locks import try_lock, unlock
+from finetune_monitor.base.locks import is_only_looked_at, try_lock, unlock
 from finetune_monitor.base.paths import links_in
 
 CONFIG, RUN, EVALUATIONS, IMAGES = "config.yaml", "run.json", "evaluations.jsonl", "images.jsonl"
@@ -20,8 +20,8 @@ TRAINING, FULL_QUALITY = "training.jsonl", "full_quality.jsonl"
 LOCK = ".lock"
 CONTROL, IN_PROGRESS, STATUS, REQUESTS = "control", "in_progress", "status.json", "requests.jsonl"
 
-LOOKS, LOOK = 3, 0.05
-"""How often, and for how many seconds, to wait for somebody who only looks whether the lock is held."""
+LOOK, LONGEST_LOOK = 0.01, 10.0
+"""How often to try, and for how long at most, while somebody only looks whether the lock is held; in seconds."""
 
 logger = logging.getLogger(__name__)
 
@@ -82,12 +82,11 @@ def lock(output_dir: Path, takes_over: bool = False) -> IO[str]:
 
 
 def _soon_locked(file: IO[str]) -> bool:
-    """Acquire the lock, although somebody who looks whether it is held (`is_locked`) may hold it for a moment."""
-    for _ in range(LOOKS):
-        if try_lock(file):
-            return True
+    """Acquire the lock, although whoever looks whether it is held (`is_locked`) shares it for a moment."""
+    latest = time.monotonic() + LONGEST_LOOK
+    while not (is_acquired := try_lock(file)) and is_only_looked_at(file) and time.monotonic() < latest:
         time.sleep(LOOK)
-    return try_lock(file)
+    return is_acquired
 
 
 def _key(file: IO[str]) -> tuple[int, int, int]:

@@ -1,5 +1,6 @@
 """Requests to a run in progress: carried out at the next step, recorded, and without effect on schedule or rules."""
 
+import fcntl
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from finetune_monitor import FinetuneMonitor, Patience
+from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.locks import is_locked
 from finetune_monitor.monitor.evaluator import Evaluator, WarnOnce
 from finetune_monitor.monitor.steering import Inbox
@@ -306,3 +308,15 @@ def test_whoever_looks_whether_a_lock_is_held_never_keeps_a_run_from_starting(tm
         each.join()
     assert not is_locked(tmp_path / LOCK)
     assert not is_locked(tmp_path / "none")
+
+
+def test_a_look_that_takes_long_is_waited_for_and_a_run_is_not(tmp_path):
+    with (tmp_path / LOCK).open("w") as looked_at:
+        fcntl.flock(looked_at, fcntl.LOCK_SH)
+        end = threading.Timer(0.5, fcntl.flock, (looked_at, fcntl.LOCK_UN))
+        end.start()
+        held = lock(tmp_path)
+        end.join()
+    with pytest.raises(UserError, match=f"in use by the run with PID {os.getpid()}"):
+        lock(tmp_path)
+    held.close()

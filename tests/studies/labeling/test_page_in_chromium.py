@@ -504,6 +504,23 @@ def test_what_a_stranger_answers_is_no_receipt(chromium, server):
         assert not page.locator("#notice").is_visible()
 
 
+def test_at_the_end_saved_is_only_said_when_all_is_saved(chromium, server):
+    with opened_page(chromium) as (page, _):
+        begin(page, server.url)
+        given = rate(page, 1, 2, 3, 4)
+        until(lambda: text(page, "#saved") == "Saved")
+        ready(page)
+        given.append((current(page), 5))
+        sent = []
+        page.context.route("**/api/ratings", lambda route: sent.append(route), times=1)
+        said = page.evaluate("[answer(5, 0), document.body.dataset.screen, at('saved').textContent]")
+        assert said[1:] == ["finished", "Saving"]
+        until(lambda: sent)
+        sent[0].continue_()
+        until(lambda: text(page, "#saved") == "Saved")
+        assert server.labels() == given
+
+
 def test_a_refused_answer_is_asked_again_and_holds_up_no_other(chromium, server):
     with opened_page(chromium) as (page, _):
         begin(page, server.url)

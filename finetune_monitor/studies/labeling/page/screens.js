@@ -44,11 +44,12 @@ function show(screen) {
   showState();
 }
 
-// The state of the answers: saved, being sent, or waiting.
+// The state of the answers: saved, being sent, or waiting. Sending is shown when it takes long, but at once at the end,
+// where people leave as soon as they read that all is saved.
 function showState(isLate = false) {
   const { text, isTrouble, isMoment, notice } = page.source.state();
   clearTimeout(showState.timer);
-  if (isMoment && !isLate) {
+  if (isMoment && !isLate && document.body.dataset.screen !== "finished") {
     showState.timer = setTimeout(showState, PATIENCE, true);
   } else {
     write("saved", text);
