@@ -33,6 +33,7 @@ LONGEST = {
     "test_demo.py",
     "test_driver.py",
     "test_failing_step_with_workers.py",
+    "test_in_chromium.py",
     "test_interrupts.py",
     "test_page_in_chromium.py",
     "test_run.py",

@@ -26,16 +26,16 @@ def _is_list_of_texts(kind: Any) -> bool:
 
 
 def _below(kind: Any, part: str | int) -> list[Any]:
-    """The types at a key or a place of a type."""
+    """The types at a key or a place of a type; in Python 3.10, `list[int]` counts as a class, too."""
     return [
         inner
         for each in _alternatives([kind])
-        for inner in (_in_section(each, part) if isinstance(each, type) else _in_container(each, part))
+        for inner in (_in_container(each, part) if get_args(each) else _in_section(each, part))
     ]
 
 
-def _in_section(kind: type, part: str | int) -> list[Any]:
-    fields = kind.model_fields if issubclass(kind, Section) else {}
+def _in_section(kind: Any, part: str | int) -> list[Any]:
+    fields = kind.model_fields if isinstance(kind, type) and issubclass(kind, Section) else {}
     return [fields[str(part)].annotation] if part in fields else []
 
 

@@ -202,7 +202,8 @@ def _onnx_session(file: Path, device: torch.device) -> Any:
     try:
         return onnxruntime.InferenceSession(str(file), providers=[*providers, "CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no other common base
-        raise UserError(f"{file}: cannot load it as an ONNX model ({error}); {IS_IT_ONE}") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"{file}: cannot load it as an ONNX model ({reason}); {IS_IT_ONE}") from error
 
 
 def _onnx_input(file: Path, session: Any) -> tuple[str, int, bool]:

@@ -75,7 +75,15 @@ def test_an_opened_image_of_another_kind_is_refused_before_it_is_decoded(tmp_pat
         ReferencePhotos.read([opened])
 
 
-@pytest.mark.parametrize("name", ["photo.jfif", "photo.JPE", "photo.avif", pytest.param("a.heic", marks=needs.heic)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "photo.jfif",
+        "photo.JPE",
+        pytest.param("photo.avif", marks=needs.avif),
+        pytest.param("a.heic", marks=needs.heic),
+    ],
+)
 def test_what_cameras_write_is_read(name, tmp_path):
     kind = {".avif": "AVIF", ".heic": "HEIF"}.get(Path(name).suffix, "JPEG")
     if kind == "HEIF":

@@ -8,12 +8,14 @@ from importlib.util import find_spec
 import pytest
 import torch
 
+from finetune_monitor.base.images import READS_AVIF
 from support.places import SHARED
 
 CHROMIUM = "needs Chromium: apt install chromium"
 DIFFUSERS = "DIFFUSERS_REPOSITORY"
 """The environment variable that names a clone of diffusers, whose examples are in no package."""
 
+avif = pytest.mark.skipif(not READS_AVIF, reason="needs Pillow 11.3 or newer, which reads AVIF")
 bitsandbytes = pytest.mark.skipif(
     find_spec("bitsandbytes") is None or not torch.cuda.is_available(),
     reason="needs a GPU and bitsandbytes: pip install bitsandbytes",

@@ -23,6 +23,9 @@ TESTS = Path(__file__).parents[1]
 NUMBER = struct.Struct("i")
 """The server's answers: a process id, and in the end an exit status, below 0 for a signal."""
 
+READY = b"listening\n"
+"""The server's line when it takes requests."""
+
 CLIENT = """#!{python} -IS
 import sys
 sys.path.insert(0, {tests!r})
@@ -50,7 +53,7 @@ def python() -> str:
     )
     atexit.register(server.kill)
     assert server.stdout is not None
-    assert server.stdout.readline(), "the server has ended; it says why above"
+    assert READY in server.stdout, "the server has ended; it says why above"  # what is imported may print, too
     return str(client)
 
 

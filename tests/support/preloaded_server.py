@@ -18,7 +18,7 @@ from importlib import import_module
 from types import ModuleType
 
 from finetune_monitor.base.imports import heavy_imports
-from support.preloaded import NUMBER
+from support.preloaded import NUMBER, READY
 
 MODULES = (
     "facenet_pytorch",
@@ -40,7 +40,7 @@ def serve(path: str) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen()
-        print("listening", flush=True)
+        os.write(sys.stdout.fileno(), READY)
         while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
             connection, _ = listener.accept()
             with connection:

@@ -171,7 +171,7 @@ def test_keys_and_buttons_answer_and_the_end_leads_on(page, server, plan):
         given.append((current(page), label))
         page.locator(".anchor").nth(label - 1).click()
     assert text(page, "#thanks") == "Thank you"
-    assert text(page, "#saved") == "Saved"
+    until(lambda: text(page, "#saved") == "Saved")
     server.wait_for(5)
     assert server.labels() == given
     assert {image_id for image_id, _ in given} == {task.image_id for task in plan.tasks if task.metric == SIMILARITY}
