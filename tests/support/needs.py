@@ -11,6 +11,11 @@ import torch
 from finetune_monitor.base.images import READS_AVIF
 from support.places import SHARED
 
+
+def _noise(dtype: torch.dtype) -> torch.Tensor:
+    return torch.randn(64, generator=torch.Generator().manual_seed(0), dtype=dtype).float()
+
+
 CHROMIUM = "needs Chromium: apt install chromium"
 DIFFUSERS = "DIFFUSERS_REPOSITORY"
 """The environment variable that names a clone of diffusers, whose examples are in no package."""
@@ -41,6 +46,10 @@ mounts = pytest.mark.skipif(
 )
 ordinary_user = pytest.mark.skipif(os.geteuid() == 0, reason="needs a user other than root")
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA GPU")
+same_noise = pytest.mark.skipif(
+    not torch.allclose(_noise(torch.float16), _noise(torch.float32), atol=0.01),
+    reason="needs a newer torch: 2.4 draws other noise in half precision on a CPU",
+)
 
 
 def shared(name: str) -> pytest.MarkDecorator:

@@ -20,6 +20,7 @@ from finetune_monitor.record.kept_weights import kept_weights
 from finetune_monitor.training.config import load_config
 from finetune_monitor.training.rerender import Distance, _same_batch, distance, rerender
 from finetune_monitor.training.run import run
+from support import needs
 from support.tiny import tiny_config
 
 SAME = Distance(0, 0.0)
@@ -249,6 +250,7 @@ def test_weights_that_are_damaged_are_named(copied):
         rerender(copied, 6, "p00-s0")
 
 
+@needs.same_noise
 def test_a_precision_that_this_machine_would_not_train_in_is_rendered_all_the_same(copied):
     config = copied / "config.yaml"
     config.write_text(config.read_text().replace("mixed_precision: 'no'", "mixed_precision: fp16"))
