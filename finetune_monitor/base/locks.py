@@ -39,22 +39,19 @@ def is_locked(path: Path) -> bool:
     """
     try:
         with open_regular(path) as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+            return is_kept(file)
     except OSError as error:
         return error.errno in UNSUPPORTED
-    return False
 
 
-def is_only_looked_at(file: IO[Any]) -> bool:
-    """Whether nobody keeps the lock of a file that `try_lock` could not acquire: others look whether it is held."""
+def is_kept(file: IO[Any]) -> bool:
+    """Whether a process holds the lock of a file, and does not only look whether it is held, as this does."""
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
+        return True
     fcntl.flock(file, fcntl.LOCK_UN)
-    return True
+    return False
 
 
 def unlock(file: IO[Any]) -> None:

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import open_own
 from finetune_monitor.base.json_files import read_object
-from finetune_monitor.base.locks import is_only_looked_at, try_lock, unlock
+from finetune_monitor.base.locks import is_kept, try_lock, unlock
 from finetune_monitor.base.paths import links_in
 
 CONFIG, RUN, EVALUATIONS, IMAGES = "config.yaml", "run.json", "evaluations.jsonl", "images.jsonl"
@@ -84,7 +84,7 @@ def lock(output_dir: Path, takes_over: bool = False) -> IO[str]:
 def _soon_locked(file: IO[str]) -> bool:
     """Acquire the lock, although whoever looks whether it is held (`is_locked`) shares it for a moment."""
     latest = time.monotonic() + LONGEST_LOOK
-    while not (is_acquired := try_lock(file)) and is_only_looked_at(file) and time.monotonic() < latest:
+    while not (is_acquired := try_lock(file)) and not is_kept(file) and time.monotonic() < latest:
         time.sleep(LOOK)
     return is_acquired
 
