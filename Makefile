@@ -7,7 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := study,wandb,onnx,heic,lightning,sweep,docs,dev
 # Byte code is kept even where the environment says otherwise: the tests start a hundred processes.
-PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 PORT ?= 8000
 
 .PHONY: demo lint check fast test docs schema lock clean

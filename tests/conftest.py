@@ -17,6 +17,7 @@ import pytest
 from support.forked import Child
 from support.shapes import begin_test, check_shapes
 from support.skips import skipped
+from support.streams import Streams, order
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the cores are shared by test processes
 
@@ -26,24 +27,16 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a script's backgroun
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-LONGEST = {
-    "test_alarms.py",
-    "test_benchmarks.py",
-    "test_cluster.py",
-    "test_demo.py",
-    "test_driver.py",
-    "test_failing_step_with_workers.py",
-    "test_in_chromium.py",
-    "test_interrupts.py",
-    "test_page_in_chromium.py",
-    "test_run.py",
-    "test_unchanged.py",
-}
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take more than half a minute come first, so that no worker is left alone with one in the end."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    items.sort(key=lambda item: order(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Files stay together with `--dist loadfile`, and so do all files that mostly wait."""
+    if config.getvalue("dist") == "loadfile":
+        return Streams(config, log)
+    return None
 
 
 @pytest.hookimpl(wrapper=True)

@@ -238,14 +238,14 @@ def check_resume(output_dir: Path, recorded: Mapping[str, Any], new: Mapping[str
         raise UserError(
             f"{output_dir}: prompt grid is {str(old_grid.get('fingerprint'))[:4]}…, the config says "
             f"{new_grid['fingerprint'][:4]}… (different: {', '.join(changed)}); "
-            "restore the grid or choose a new output_dir"
+            "restore the grid, choose a new output_dir, or delete this one"
         )
     for key in (key for key in FIXED_ON_RESUME if key in new):
         changes = _differences(recorded.get(key), new[key], key)
         if changes:
             raise UserError(
                 f"{output_dir}: the run was recorded with a different setup: {'; '.join(changes)}; "
-                "restore it or choose a new output_dir"
+                "restore it, choose a new output_dir, or delete this one"
             )
 
 

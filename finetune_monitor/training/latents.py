@@ -46,10 +46,6 @@ class Latents(Protocol):
         """Sampled latents of that turn's photos; does not wait for the device."""
         ...
 
-    def check(self) -> None:
-        """Raise a `UserError` if a worker process has ended."""
-        ...
-
     def close(self) -> None:
         """End the worker processes, if there are any."""
         ...
@@ -123,9 +119,6 @@ class CachedLatents:
         latents = _sample(self.mean[rows, views], self.std[rows, views], generator) * self.scaling
         return Drawn(latents, self.sizes[rows, views])
 
-    def check(self) -> None:
-        """Nothing to check."""
-
     def close(self) -> None:
         """Nothing to close."""
 
@@ -176,10 +169,6 @@ class FreshLatents:
         factor: float = self.vae.config.scaling_factor
         latents = _sample(posterior.mean.float(), posterior.std.float(), generator) * factor
         return Drawn(latents, seen.sizes.to(device, non_blocking=True))
-
-    def check(self) -> None:
-        """Raise a `UserError` if a worker process has ended."""
-        self._reader.check()
 
     def close(self) -> None:
         """End the worker processes."""

@@ -164,14 +164,6 @@ class Trainer:
         Raises:
             UserError: a photo can no longer be read, or a process that reads photos has ended.
         """
-        try:
-            return self._run(monitor, interrupt)
-        except RuntimeError:  # torch raises it wherever training is when such a process ends
-            for part in self.latents:
-                part.check()
-            raise
-
-    def _run(self, monitor: FinetuneMonitor | None, interrupt: Interrupt) -> StopReason | str:
         total = self.config.train.max_steps
         if distributed.is_main() and (finished := self._finished(monitor)):
             logger.warning(finished)

@@ -15,7 +15,7 @@ from support.watching import served, slow_training
 pytestmark = pytest.mark.slow
 
 
-def until(is_so: Callable[[], object], seconds: float = 15) -> float:
+def until(is_so: Callable[[], object], seconds: float = 30) -> float:
     """Wait for something; the seconds that it took."""
     start = time.monotonic()
     while not is_so():

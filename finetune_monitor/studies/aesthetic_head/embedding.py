@@ -1,11 +1,11 @@
 """Embed every image only once, regardless of its name and of interruptions."""
 
 import os
-import signal
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -22,6 +22,7 @@ from finetune_monitor.base.batching import Batches
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import sha256
 from finetune_monitor.base.images import read_image
+from finetune_monitor.base.workers import Workers
 from finetune_monitor.models.clip import ClipEncoder, ClipSource
 from finetune_monitor.studies.aesthetic_head.embedding_store import (
     EmbeddingStore,
@@ -126,7 +127,8 @@ def embed_images(
         workers: processes that read the files; 0 reads them in this process.
 
     Raises:
-        UserError: another process is embedding into the store, or the disk cannot be written.
+        UserError: another process is embedding into the store, the disk cannot be written, or a process that reads
+            files has ended.
     """
     store = EmbeddingStore(root, clip)
     states, seen = _look(paths)
@@ -177,15 +179,15 @@ def _embed(
     def encode(batch: Sequence[np.ndarray]) -> list[np.ndarray]:
         return list(encoder.encode(torch.from_numpy(np.stack(batch))).cpu().numpy())
 
-    images = _read_all(ImageFiles(paths, encoder.preprocess, store.known()), workers)
-    while group := list(islice(images, first)):
-        new = _new(group, store)
-        writer.add(list(new), batches.map(list(new.values()), encode))
-        for image in group:
-            if image.state is not None:
-                writer.note(image.path, image.state, image.seen)
-        writer.save_if_due()
-        yield {image.path: image.seen for image in group}
+    with closing(_read_all(ImageFiles(paths, encoder.preprocess, store.known()), workers)) as images:
+        while group := list(islice(images, first)):
+            new = _new(group, store)
+            writer.add(list(new), batches.map(list(new.values()), encode))
+            for image in group:
+                if image.state is not None:
+                    writer.note(image.path, image.state, image.seen)
+            writer.save_if_due()
+            yield {image.path: image.seen for image in group}
 
 
 def _new(group: Sequence[ImageToEmbed], store: EmbeddingStore) -> dict[str, np.ndarray]:
@@ -207,8 +209,8 @@ def _not_too_narrow(path: Path, image: Image) -> Image:
     return image
 
 
-def _read_all(images: ImageFiles, workers: int) -> Iterator[ImageToEmbed]:
-    """The files in order, prefetched by other processes unless there are too few.
+def _read_all(images: ImageFiles, workers: int) -> Generator[ImageToEmbed, None, None]:
+    """The files in order, read ahead by other processes unless there are too few.
 
     Pixels are NumPy arrays sent through pipes: tensors would need shared memory, of which a container has only 64 MB.
     """
@@ -220,15 +222,18 @@ def _read_all(images: ImageFiles, workers: int) -> Iterator[ImageToEmbed]:
         worker_init_fn=_follow_the_parent,
         generator=torch.Generator(),  # not torch's default generator, whose state it would change
     )
-    return chain.from_iterable(loader)
+    if loader.num_workers:
+        with Workers[list[ImageToEmbed]](loader, "--workers") as groups:
+            yield from chain.from_iterable(groups)
+    else:
+        yield from chain.from_iterable(loader)
 
 
 def _follow_the_parent(worker: int) -> None:
-    """Make a worker ignore Ctrl-C, which is for the parent, and exit when the parent is gone.
+    """Make a worker exit when the parent is gone.
 
     DataLoader's own check for a killed parent does not stop a worker that is blocked on a full pipe.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_after, args=(os.getppid(),), daemon=True).start()
 
 

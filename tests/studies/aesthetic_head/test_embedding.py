@@ -1,6 +1,7 @@
 """Every image is embedded once, as CLIP itself would, however the work is interrupted and the files are moved."""
 
 import logging
+import multiprocessing
 import os
 import pkgutil
 import shutil
@@ -311,6 +312,25 @@ def interrupt(photos: Path, root: Path, how: signal.Signals, said: Path) -> int:
         else:
             embedding.send(how)
         return embedding.ends()
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_named_and_what_was_embedded_is_kept(tmp_path, root, monkeypatch):
+    paths, plain = save_images(tmp_path / "photos", 160), ClipEncoder.encode
+
+    def encode(encoder, pixels):
+        for process in multiprocessing.active_children():
+            process.kill()
+        return plain(encoder, pixels)
+
+    monkeypatch.setattr(ClipEncoder, "encode", encode)
+    with pytest.raises(UserError, match=r"^--workers: a process that reads images has ended \(SIGKILL\), .* again$"):
+        embed_images(paths, CLIP, root, "cpu", 2)
+    kept = len(EmbeddingStore(root, CLIP))
+    assert 0 < kept < 160
+    monkeypatch.undo()
+    store, embedded = embed_images(paths, CLIP, root, "cpu", 0)
+    check(store, embedded, paths)
 
 
 @pytest.mark.slow
