@@ -16,7 +16,7 @@ from beartype import BeartypeConf, beartype
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
 """An int may stand for a float, as in PEP 484."""
 
-FIRST = 20
+FIRST = 5
 """The number of calls per test that are checked."""
 
 _check = jaxtyping.jaxtyped
