@@ -6,6 +6,7 @@ WAITING = {
     "tests/faults/test_failing_step_with_workers.py",
     "tests/faults/test_hanging_metric.py",
     "tests/faults/test_private_files.py",
+    "tests/monitor/test_two_processes.py",
     "tests/report/test_alarms_in_chromium.py",
     "tests/report/test_deciding_in_chromium.py",
     "tests/report/test_page_in_chromium.py",
@@ -21,7 +22,6 @@ WAITING = {
 
 LONG = {
     "tests/commands/test_aesthetic.py",
-    "tests/monitor/test_two_processes.py",
     "tests/scoring/test_weights.py",
     "tests/test_alarms.py",
     "tests/test_benchmarks.py",
