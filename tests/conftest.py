@@ -115,7 +115,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("photos")
     face = Image.fromarray(astronaut()).crop((100, 0, 350, 250))
     for index, box in enumerate([(0, 0, 250, 250), (30, 10, 230, 210), (50, 20, 220, 190)]):
-        face.crop(box).save(folder / f"{index}.png")
+        face.crop(box).reduce(2).save(folder / f"{index}.png")
     return folder
 
 
