@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -49,11 +50,10 @@ def started_chromium() -> Iterator[Any]:
 
 def until(page: Any, condition: str) -> None:
     """Wait for an expression; Playwright's own way of waiting needs an eval, which the page's policy forbids."""
-    for _ in range(500):
-        if page.evaluate(f"Boolean({condition})"):
-            return
+    end = time.monotonic() + 30
+    while not page.evaluate(f"Boolean({condition})"):
+        assert time.monotonic() < end, condition
         page.wait_for_timeout(20)
-    raise AssertionError(condition)
 
 
 @dataclass
