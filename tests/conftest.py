@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from support import in_memory
 from support.forked import Child
 from support.shapes import begin_test, check_shapes
 from support.skips import skipped
@@ -25,6 +26,12 @@ check_shapes("finetune_monitor")
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a script's background jobs have it, and their children
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Several workers keep their files in memory if there is room: flushing and deleting them takes its time."""
+    if getattr(config.option, "numprocesses", None) and in_memory.has_room():
+        config.add_cleanup(in_memory.use())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -52,8 +53,10 @@ def test_a_photo_that_is_removed_ends_the_run_with_its_name(command, own_photos,
 @needs.mounts
 def test_a_full_dev_shm_ends_the_run_and_says_what_to_do(command, tmp_path):
     command[0] = sys.executable  # no other Python would see the mount
-    small = 'mount -t tmpfs -o size=128k tmpfs /dev/shm && exec "$@"'
-    with started(tmp_path / "said", ["unshare", "--mount", "sh", "-c", small, "sh", *command]) as training:
+    keep, give_back = 'mount --bind "$TMPDIR" /mnt', 'mkdir -p "$TMPDIR" && mount --bind /mnt "$TMPDIR"'
+    small = f'{keep} && mount -t tmpfs -o size=128k tmpfs /dev/shm && {give_back} && exec "$@"'
+    words = ["unshare", "--mount", "sh", "-c", small, "sh", *command]
+    with started(tmp_path / "said", words, TMPDIR=tempfile.gettempdir()) as training:
         _ends_in_an_error(training, "no space left in shared memory", "enlarge /dev/shm", "or set it to 0", seconds=60)
 
 
