@@ -23,5 +23,6 @@ def has_room() -> bool:
 def use() -> Callable[[], None]:
     """Let this process and those it starts keep temporary files there; returns what removes them all."""
     folder = tempfile.mkdtemp(prefix="tests-", dir=MEMORY)
+    Path(folder).chmod(0o755)  # some tests become another user
     os.environ["TMPDIR"] = tempfile.tempdir = folder
     return lambda: shutil.rmtree(folder, ignore_errors=True)
