@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from support import in_memory
+from support import in_memory, preloaded
 from support.forked import Child
 from support.shapes import begin_test, check_shapes
 from support.skips import skipped
@@ -29,9 +29,11 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a script's backgroun
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Several workers keep their files in memory if there is room: flushing and deleting them takes its time."""
-    if getattr(config.option, "numprocesses", None) and in_memory.has_room():
-        config.add_cleanup(in_memory.use())
+    """Several workers share a preloaded Python, and keep their files in memory if there is room."""
+    if getattr(config.option, "numprocesses", None):
+        if in_memory.has_room():
+            config.add_cleanup(in_memory.use())
+        preloaded.share()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

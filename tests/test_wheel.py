@@ -35,7 +35,15 @@ def wheel(tmp_path_factory) -> Path:
 def installed(wheel, tmp_path_factory) -> Path:
     """The folder that the wheel is installed in."""
     folder = tmp_path_factory.mktemp("site")
-    options = ["--target", str(folder), "--no-deps", "--no-index", "--quiet", "--disable-pip-version-check"]
+    options = [
+        "--target",
+        str(folder),
+        "--no-compile",
+        "--no-deps",
+        "--no-index",
+        "--quiet",
+        "--disable-pip-version-check",
+    ]
     subprocess.run([sys.executable, "-m", "pip", "install", *options, str(wheel)], check=True)
     return folder
 

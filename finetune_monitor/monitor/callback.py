@@ -65,8 +65,8 @@ class FinetuneMonitor:
     warning says so, the record marks what is missing, and training continues. It is an error only if no image can be
     rendered at the start.
 
-    With several processes (torch.distributed), create it on every process: each renders its share, the first one
-    writes, and all get the same decision.
+    With several processes (torch.distributed), create it on every process, and call every method there, too, without
+    `if accelerator.is_main_process`: each renders its share, the first one writes, and all get the same decision.
 
     Args:
         pipeline: a text-to-image pipeline of diffusers (Stable Diffusion 1.x, 2.x, 3.x, SDXL, Flux) with the modules

@@ -15,6 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.workers import Workers
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+
 KILLED = r"^--readers: a process that reads images has ended \(SIGKILL\), perhaps because .* or set it to 0, and run"
 
 
@@ -35,7 +37,9 @@ class Slow(Dataset):
 
 
 def started(data: Slow, workers: int = 2) -> Workers[torch.Tensor]:
-    loader = DataLoader(data, batch_size=None, num_workers=workers, generator=torch.Generator())
+    loader = DataLoader(
+        data, batch_size=None, num_workers=workers, multiprocessing_context="fork", generator=torch.Generator()
+    )
     return Workers(loader, "--readers")
 
 

@@ -104,9 +104,9 @@ def test_a_sink_a_hook_or_a_rule_that_hangs_is_left_out(place, pipeline, run_fol
 
 @pytest.mark.slow
 def test_they_share_the_time_of_an_evaluation(pipeline, run_folder, caplog):
-    metrics = [mine(lambda images, cells: time.sleep(0.4) or {"mine": [0.5] * len(images)}), Brightness()]
-    metrics[1].score = lambda images, cells: time.sleep(0.4) or {"brightness": [0.5] * len(images)}
-    with FinetuneMonitor(pipeline, GRID, metrics, run_folder, every=1, evaluation_timeout=0.6):
+    metrics = [mine(lambda images, cells: time.sleep(0.8) or {"mine": [0.5] * len(images)}), Brightness()]
+    metrics[1].score = lambda images, cells: time.sleep(0.8) or {"brightness": [0.5] * len(images)}
+    with FinetuneMonitor(pipeline, GRID, metrics, run_folder, every=1, evaluation_timeout=1.2):
         pass
     assert "metric brightness failed" in caplog.text
     assert "metric mine failed" not in caplog.text

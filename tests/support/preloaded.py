@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -23,9 +24,6 @@ TESTS = Path(__file__).parents[1]
 NUMBER = struct.Struct("i")
 """The server's answers: a process id, and in the end an exit status, below 0 for a signal."""
 
-READY = b"listening\n"
-"""The server's line when it takes requests."""
-
 CLIENT = """#!{python} -IS
 import sys
 sys.path.insert(0, {tests!r})
@@ -34,12 +32,34 @@ be_python(__file__, sys.argv[1:])
 """
 
 
+SHARED = "PRELOADED_PYTHON"
+"""The environment variable that names the one of the process that started this one."""
+
+PATIENCE = 120
+"""Seconds until a server must have imported everything."""
+
+
 @cache
 def python() -> str:
     """An executable that takes the arguments of Python: a script, -m, or -c. Of its options it takes -u.
 
     Its program has a session of its own, gets the signals for it, and is killed with it.
     """
+    client = os.environ.get(SHARED) or _start()
+    end = time.monotonic() + PATIENCE
+    while not starts([client]):
+        assert time.monotonic() < end, "the server has ended; it says why above"
+        time.sleep(0.05)
+    return client
+
+
+def share() -> None:
+    """Start a server for the processes that this one starts."""
+    os.environ[SHARED] = _start()
+
+
+def _start() -> str:
+    """Start a server; returns its client, which can be used as soon as the server has imported everything."""
     folder = Path(tempfile.mkdtemp(prefix="python"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     client = folder / "python"
@@ -48,12 +68,10 @@ def python() -> str:
     server = subprocess.Popen(
         [sys.executable, Path(__file__).with_name("preloaded_server.py"), _socket(str(client))],
         stdin=subprocess.PIPE,  # the server ends with it
-        stdout=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,  # some imports print
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (TESTS.parent, TESTS)))},
     )
     atexit.register(server.kill)
-    assert server.stdout is not None
-    assert READY in server.stdout, "the server has ended; it says why above"  # what is imported may print, too
     return str(client)
 
 

@@ -18,7 +18,7 @@ from importlib import import_module
 from types import ModuleType
 
 from finetune_monitor.base.imports import heavy_imports
-from support.preloaded import NUMBER, READY
+from support.preloaded import NUMBER
 
 MODULES = (
     "facenet_pytorch",
@@ -38,9 +38,9 @@ def serve(path: str) -> None:
     """Answer each request with the process id, and once it has ended, with its exit status."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that wait for programs need not be waited for
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
+        listener.bind(f"{path}.new")
         listener.listen()
-        os.write(sys.stdout.fileno(), READY)
+        os.rename(f"{path}.new", path)  # now it can be connected to
         while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
             connection, _ = listener.accept()
             with connection:

@@ -28,10 +28,10 @@ from support.manifests import as_of_an_earlier_version
 @pytest.fixture
 def five(tmp_path: Path) -> Path:
     """Five crops of the astronaut's photo, each of its own, with a face in each."""
-    face = Image.fromarray(astronaut()).crop((100, 0, 350, 250))
+    face = Image.fromarray(astronaut()).crop((100, 0, 350, 250)).reduce(2)
     (tmp_path / "five").mkdir()
     for index in range(5):
-        face.crop((6 * index, 4 * index, 250 - 6 * index, 250 - 4 * index)).save(tmp_path / f"five/{index}.png")
+        face.crop((3 * index, 2 * index, 125 - 3 * index, 125 - 2 * index)).save(tmp_path / f"five/{index}.png")
     return tmp_path / "five"
 
 
