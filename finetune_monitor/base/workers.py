@@ -67,7 +67,7 @@ class Workers(Generic[T]):
 
     def close(self) -> None:
         """End the processes, even those that hang; they ignore the signals that multiprocessing sends at exit."""
-        if not any(process.exitcode for process in self._processes):
+        if not self._failed():
             end = Thread(target=self._items._shutdown_workers, daemon=True)  # type: ignore[attr-defined]
             end.start()
             end.join(PATIENCE)
@@ -90,10 +90,9 @@ class Workers(Generic[T]):
 
     def _on_end(self, number: int, frame: FrameType | None) -> None:
         """Stop waiting for a process that has ended, or for one that hangs beside it."""
-        if self._is_awaited:
-            self._is_awaited = False
+        if self._is_awaited and self._failed():
+            self._is_awaited = False  # from now on, nothing is interrupted
             self._check()
-            self._is_awaited = True
 
     def _await_end(self, seconds: float) -> None:
         ready = connection.wait([process.sentinel for process in self._processes], seconds)
@@ -101,10 +100,13 @@ class Workers(Generic[T]):
             if process.sentinel in ready:
                 process.join(seconds)  # its exit status comes a moment later
 
+    def _failed(self) -> list[int]:
+        """The exit statuses of processes that have failed, below 0 for a signal."""
+        return [process.exitcode for process in self._processes if process.exitcode]
+
     def _check(self) -> None:
-        ended = [process.exitcode for process in self._processes if process.exitcode]
-        if ended:
-            how = signal.Signals(-ended[0]).name if ended[0] < 0 else f"exit status {ended[0]}"
+        if failed := self._failed():
+            how = signal.Signals(-failed[0]).name if failed[0] < 0 else f"exit status {failed[0]}"
             raise UserError(
                 f"{self._option}: a process that reads images has ended ({how}), perhaps because memory or /dev/shm "
                 f"is full; enlarge it, lower {self._option}, or set it to 0, and run the same command again"

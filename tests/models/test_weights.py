@@ -110,7 +110,7 @@ def test_without_a_network_the_error_comes_at_once_and_says_what_to_do(cache):
     began = time.monotonic()
     with pytest.raises(UserError) as caught:
         find_weights(source(f"{NOWHERE}/some.pt"))
-    assert time.monotonic() - began < weights.PROBE_SECONDS + 10
+    assert time.monotonic() - began < weights.PROBE_SECONDS + 1
     for part in ("the weights of the test", f"{NOWHERE}/some.pt", f"put it at: {cache / 'some.pt'}", DIGEST):
         assert part in str(caught.value)
 
@@ -129,7 +129,7 @@ def test_a_server_that_is_silent_does_not_hold_up(monkeypatch):
     began = time.monotonic()
     with pytest.raises(UserError, match=r"no answer within 0\.5 s"):
         find_weights(source("http://silent.invalid/some.pt"))
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 2
     over.set()
 
 
@@ -310,7 +310,7 @@ def test_an_unreachable_hub_is_an_error_in_seconds():
     began = time.monotonic()
     with pytest.raises(UserError, match=r"owner/model: the model is required(?s:.*)hf download owner/model"):
         resolve_hub_model("owner/model")
-    assert time.monotonic() - began < weights.PROBE_SECONDS + 10
+    assert time.monotonic() - began < weights.PROBE_SECONDS + 1
 
 
 def test_what_is_neither_folder_nor_id_is_refused(tmp_path):

@@ -110,8 +110,8 @@ def test_a_server_that_hangs_holds_up_no_step_and_the_end_for_a_moment(pipeline,
         start = time.monotonic()
         seconds = watched(pipeline, run_folder, Webhook(server.url, EVENTS, timeout=0.4))
         spent = time.monotonic() - start
-    assert max(seconds) < 15
-    assert spent < 30
+    assert max(seconds) < 1.5
+    assert spent < 6
     assert "no answer (timed out)" in caplog.text
     assert "5 of 5 events were not delivered" in caplog.text
 
@@ -123,7 +123,7 @@ def test_a_command_that_hangs_is_killed_with_its_children(pipeline, run_folder, 
     then = f"import subprocess, time; subprocess.Popen([sys.executable, '-c', {late!r}]); time.sleep(60)"
     start = time.monotonic()
     watched(pipeline, run_folder, RunCommand(writing(tmp_path / "told", then=then), ["end"], timeout=1.5))
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 8
     assert "it took longer than 1.5 s and was killed" in caplog.text
     time.sleep(2.5)
     assert not (tmp_path / "late").exists()

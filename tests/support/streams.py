@@ -33,14 +33,9 @@ LONG = {
 """Files that take more than a third of a minute: begun early, so that no worker is left alone with one in the end."""
 
 
-def file_of(test: str) -> str:
-    """The file of a test, of which its id begins with the path."""
-    return test.partition("::")[0]
-
-
 def order(test: str) -> int:
-    """By what tests are sorted."""
-    file = file_of(test)
+    """By what tests are sorted; an id begins with the file."""
+    file = test.partition("::")[0]
     return 0 if file in WAITING else 1 if file in LONG else 2
 
 
@@ -48,5 +43,5 @@ class Streams(LoadFileScheduling):
     """A file is run by one worker, and so are all that wait."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = file_of(nodeid)
+        file = super()._split_scope(nodeid)
         return "waiting" if file in WAITING else file

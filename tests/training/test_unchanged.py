@@ -30,6 +30,7 @@ TRAININGS = {
         "train.compile=true",
         "train.lora_layers=[convolution]",
         "train.ema_decay=0.9",
+        "train.gradient_checkpointing=true",
         "train.learning_rate=1e-2",
     ],
 }
