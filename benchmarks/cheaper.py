@@ -45,16 +45,20 @@ class Setting:
 
 REFERENCE = Setting("50 steps (reference)", 50)
 
-CANDIDATES = (
-    *(Setting(f"{steps} steps", steps) for steps in (10, 8, 6, 5)),
+EVERYWHERE = (
+    *(Setting(f"{steps} steps", steps) for steps in (25, 20, 16, 12, 10, 8)),
     Setting("6 steps, UniPC", 6, UNIPC),
+)
+"""The settings that are measured in every training; one of them becomes `fast`. DPM-Solver++ with guidance at every
+step, in fp32, unless the name says otherwise."""
+
+CANDIDATES = (
+    *EVERYWHERE,
+    *(Setting(f"{steps} steps", steps) for steps in (6, 5)),
     Setting("8 steps, guidance on an interval", 8, interval=INTERVAL),
     Setting("10 steps, deep features reused once", 10, deep_every=2),
 )
-"""DPM-Solver++ with guidance at every step, in fp32, unless the name says otherwise."""
-
-EVERYWHERE = tuple(each for each in CANDIDATES if each.name in ("10 steps", "8 steps", "6 steps, UniPC"))
-"""The settings that are measured in every training; one of them becomes `fast`."""
+"""The settings that are measured in the first trainings."""
 
 HALF_THE_IMAGES = {
     f"{each.name.removesuffix(' (reference)')}, half the images": each
@@ -64,7 +68,6 @@ HALF_THE_IMAGES = {
 """Settings of which only half the images are scored; rendering them takes no additional time."""
 
 OTHERS = (
-    *(Setting(f"{steps} steps", steps) for steps in (25, 20, 12)),
     *(Setting(f"{steps} steps, Karras", steps, karras=True) for steps in (8, 6)),
     *(Setting(f"{steps} steps, UniPC", steps, UNIPC) for steps in (8, 5)),
     Setting("10 steps, AYS", 10, timesteps=AYS),

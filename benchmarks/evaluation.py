@@ -123,8 +123,7 @@ def notes(chosen: Scale, grid: PromptGrid, usual: Usual, ours: Ours, values: dic
     return [
         f"- {len(grid.cells)} cells at {chosen.pixels} px, {grid.steps} steps of DPM-Solver++, guidance "
         f"{grid.guidance}, precision {chosen.precision}, live UNet with LoRA layers in train mode.{reduced}",
-        "- Each method runs one evaluation before the first round. In that evaluation, finetune_monitor encodes its "
-        "prompts for the entire run.",
+        "- Each method runs one evaluation before the first round.",
         f"- Of this time, diffusers' scripts spend {median(usual.building):.2f} s on building the pipeline.",
         f"- The images of the two methods differ by {difference(ours.images, usual.images)}.",
         f"- {flops / len(grid.cells) / 1e12:.3f} TFLOP per image: " + "; ".join(f"{n}: {r}" for n, r in found.items()),

@@ -13,9 +13,11 @@ import re
 import sys
 import tempfile
 import time
+import timeit
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,9 @@ Each section names the command that wrote it. Run the command again to replace t
 """
 
 FACTORS = (1, 10, 100)
+ROUND = 0.02
+"""CPU seconds that a round takes at least: the clock cannot tell shorter times apart."""
+
 SLACK = 2.0
 """How many times the recorded ratio is allowed: times on a shared machine vary by half."""
 
@@ -162,14 +167,11 @@ def quietly(*words: str) -> None:
 
 
 def cpu_seconds(action: Action, rounds: int) -> float:
-    """The least CPU time of several rounds after a first one, because other work on the machine can only add to it."""
+    """CPU seconds of a call: the least of several rounds after a first call, because other work can only add to it."""
     action()
-    found = []
-    for _ in range(rounds):
-        start = time.process_time()
-        action()
-        found.append(time.process_time() - start)
-    return min(found)
+    timed = partial(timeit.timeit, action, timer=time.process_time)
+    calls = math.ceil(ROUND / max(timed(number=1), 1e-6))
+    return min(timed(number=calls) / calls for _ in range(rounds))
 
 
 def growth(subject: Subject, factors: tuple[int, ...], rounds: int) -> list[float]:
@@ -191,13 +193,13 @@ def measure(rounds: int) -> None:
     values = {}
     for name, subject in SUBJECTS.items():
         values[name] = growth(subject, FACTORS, rounds)
-        print(f"{name}: {', '.join(f'{each:.3f}' for each in values[name])} s", file=sys.stderr, flush=True)
+        print(f"{name}: {', '.join(f'{1000 * each:,.2f}' for each in values[name])} ms", file=sys.stderr, flush=True)
     rows = [
         (f"{name} ({SUBJECTS[name].base:,} {SUBJECTS[name].unit})", *_cells(found)) for name, found in values.items()
     ]
     header = (
         "what (smallest input)",
-        "CPU s",
+        "CPU ms",
         "10 times",
         "100 times",
         "ratio at 10 times",
@@ -219,7 +221,7 @@ def measure(rounds: int) -> None:
 
 def _cells(found: list[float]) -> list[str]:
     ratios = [f"{each / found[0]:.1f}" for each in found[1:]]
-    return [*(f"{each:.3f}" for each in found), *ratios, f"{exponent(found):.2f}"]
+    return [*(f"{1000 * each:,.2f}" for each in found), *ratios, f"{exponent(found):.2f}"]
 
 
 def plot(values: dict[str, list[float]]) -> None:

@@ -8,7 +8,11 @@ from finetune_monitor.base.version import __version__ as __version__
 if TYPE_CHECKING:
     from finetune_monitor.metrics.aesthetic import Aesthetic as Aesthetic
     from finetune_monitor.metrics.clip_score import ClipScore as ClipScore
+    from finetune_monitor.metrics.copying import Copying as Copying
+    from finetune_monitor.metrics.diversity import Diversity as Diversity
     from finetune_monitor.metrics.face_similarity import FaceSimilarity as FaceSimilarity
+    from finetune_monitor.metrics.leakage import Leakage as Leakage
+    from finetune_monitor.metrics.recognized import Recognized as Recognized
     from finetune_monitor.metrics.starred import Starred as Starred
     from finetune_monitor.metrics.subject_similarity import SubjectSimilarity as SubjectSimilarity
     from finetune_monitor.metrics.thresholds import read_thresholds as read_thresholds
@@ -32,8 +36,12 @@ _HOME = {
     "Cell": "record.grid",
     "ClipEncoder": "models.clip",
     "ClipScore": "metrics.clip_score",
+    "Copying": "metrics.copying",
+    "Diversity": "metrics.diversity",
     "FaceSimilarity": "metrics.face_similarity",
     "FinetuneMonitor": "monitor.callback",
+    "Leakage": "metrics.leakage",
+    "Recognized": "metrics.recognized",
     "Divergence": "monitor.rules.divergence",
     "Guard": "monitor.rules.guard",
     "Plateau": "monitor.rules.plateau",

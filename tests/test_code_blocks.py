@@ -44,7 +44,8 @@ def clone(tmp_path, photos, monkeypatch) -> Path:
     for name in ("assets", "configs", "examples"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "photos").mkdir()
-    (tmp_path / "photos/ana").symlink_to(photos)
+    for name in ("ana", "others"):
+        (tmp_path / "photos" / name).symlink_to(photos)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setitem(sys.modules, "my_module", sys)  # whatever a block imports under this name goes in the end

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.errors import UserError, all_problems
 
 
 def add_purge(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -38,6 +38,7 @@ def _purge(chosen: argparse.Namespace) -> int:
     print(f"removed:   {counted(found.removed, 'file')}")
     print(f"rewritten: {counted(found.rewritten, 'file')}, without images")
     print(f"kept:      scores, curves, prompts, and weights; finetune-monitor show {folder}")
+    all_problems(list(found.problems), f"{folder}: images may be left")
     return 0
 
 

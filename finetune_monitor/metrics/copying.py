@@ -70,9 +70,8 @@ class Copying:
 
     Similarity is the correlation of luminance at 32 x 32 pixels and, if its weights are given, the cosine of SSCD
     embeddings. The level is the highest similarity between two of the photos themselves: near duplicates among them
-    blind the metric, and with only two photos it means little. With the demo's models, without prior preservation,
-    luminance finds copies in 0, 31, 75, and 88% of 16 images at steps 0, 100, 200, and 300. CLIP on entire images and
-    the nearest face never detect copies there, as they are designed to ignore composition.
+    blind the metric, and with only two photos it means little. (CLIP's embeddings and those of faces cannot replace it,
+    because they are designed to ignore composition.)
 
     Columns:
         copying: 1 if the highest correlation exceeds that of any two photos, otherwise 0.

@@ -36,9 +36,8 @@ TOLD_FROM_CHANCE = 2.0
 class Leakage:
     """Rise of the probe images' similarity to the subject since step 0, as a share of the rise of the subject's images.
 
-    0: other people keep their identity. 1: every person becomes the subject. Measured with the demo's models, without
-        prior preservation: 1.1 to 1.2 at steps 100 to 300. The similarity of the subject's images comes from
-        `FaceSimilarity` with the same recognizer, which must also be measured.
+    0: other people keep their identity. 1: every person becomes the subject. The similarity of the subject's images
+    comes from `FaceSimilarity` with the same recognizer, which must also be measured.
 
     Columns:
         leakage: one value per evaluation, not per image; undefined until the subject's rise exceeds two standard

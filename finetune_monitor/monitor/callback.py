@@ -106,9 +106,10 @@ class FinetuneMonitor:
     Raises:
         UserError: `output_dir` is in use by another process, holds another run, or was recorded with a different grid
             or different metrics; or the grid's images do not fit into memory.
-        ValueError: there is no metric, or several with the same name; `every` is below 1 or `max_overhead` not between
-            0 and 1; `keep` or `on_failure` is not one of the choices, or `keep` needs a second score; a rule does not
-            work with the grid or the metrics; or `Renderer` rejects the pipeline, sampler, size, or negative prompt.
+        ValueError: there is no metric, or several with the same name; `every` is below 1, `max_overhead` not between
+            0 and 1, or `evaluation_timeout` not above 0; `keep` or `on_failure` is not one of the choices, or `keep`
+            needs a second score; a rule does not work with the grid or the metrics; or `Renderer` rejects the pipeline,
+            sampler, size, or negative prompt.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """Alarms: scores beyond a level that indicates a problem with the training, whatever the curve looks like."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from finetune_monitor.base.text import shortened, visible
@@ -37,8 +37,19 @@ def levels_of(columns: Mapping[str, ScoreColumn]) -> dict[str, float]:
 def alarm_in_words(name: str, evaluation: Evaluation, column: ScoreColumn) -> str:
     """The text of an alarm, with its numbers, and the prompt if the score is that of a single one."""
     score, prompt = evaluation.scores[name], _worst_prompt(evaluation, name, column)
-    of_prompt = f' for "{visible(shortened(" ".join(prompt.split()), LONGEST_PROMPT))}"' if prompt else ""
-    return f"{name} is {shown(score)}{of_prompt}, {side_of_alarm(column)} {column.alarm:g}: {column.says}"
+    about = _about(prompt) if prompt else ""
+    return f"{name} is {shown(score)}{about}, {side_of_alarm(column)} {column.alarm:g}: {column.says}"
+
+
+def _about(prompt: str) -> str:
+    return f' for "{visible(shortened(" ".join(prompt.split()), LONGEST_PROMPT))}"'
+
+
+def without_prompts(text: str, evaluations: Iterable[Evaluation]) -> str:
+    """A text with alarms of these evaluations, without the prompts that the alarms name."""
+    for prompt in {image.cell.prompt for evaluation in evaluations for image in evaluation.images}:
+        text = text.replace(_about(prompt), "")
+    return text
 
 
 def without_advice(alarm: str, column: ScoreColumn) -> str:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import fsync, open_regular, private, staged_beside
 from finetune_monitor.base.paths import Containment, links_in
 from finetune_monitor.record.kept_weights import BEST, KOHYA_ENDING, LAST, SAMPLES, WEIGHTS
@@ -34,15 +33,20 @@ HELD = ("checkpoints",)
 """Folders whose lock a training holds, besides that of the run."""
 
 
+RECORD = 16
+"""Bytes of TensorBoard's around each record in a file: its length and two checksums."""
+
+
 @dataclass(frozen=True)
 class Purged:
-    """How many files were removed, and how many were rewritten without their images."""
+    """How many files were removed, how many were rewritten without their images, and what may still hold some."""
 
     removed: int
     rewritten: int
+    problems: tuple[str, ...] = ()
 
     def __add__(self, other: "Purged") -> "Purged":
-        return Purged(self.removed + other.removed, self.rewritten + other.rewritten)
+        return Purged(self.removed + other.removed, self.rewritten + other.rewritten, (*self.problems, *other.problems))
 
 
 def purge_folder(folder: Path) -> Purged:
@@ -78,9 +82,8 @@ def purge_run(run_dir: Path) -> Purged:
     try:
         removed = sum(_remove(run_dir, folder) for folder in _folders(run_dir))
         removed += _remove_file(run_dir / CONTACT_SHEET)
-        rewritten = sum(map(_without_thumbnail, _lora_files(run_dir)))
-        rewritten += sum(map(_without_images, _files_below(run_dir / TENSORBOARD, "*tfevents*")))
-        return Purged(removed, rewritten)
+        rewritten = sum(map(_without_images, _files_below(run_dir / TENSORBOARD, "*tfevents*")))
+        return Purged(removed, rewritten) + sum(map(_without_thumbnail, _lora_files(run_dir)), Purged(0, 0))
     finally:
         for held in locks:
             held.close()
@@ -129,43 +132,49 @@ def _remove_file(file: Path) -> int:
     return int(found)
 
 
-def _without_thumbnail(file: Path) -> int:
-    """Empty the thumbnail in the header of a safetensors file; the tensors keep their places."""
+def _without_thumbnail(file: Path) -> Purged:
+    """Rewrite a safetensors file without the thumbnail in its header."""
     with open_regular(file) as source:
         size = int.from_bytes(source.read(8), "little")
-        header = source.read(min(size, LARGEST_HEADER))
-    content = json.loads(header)
-    if THUMBNAIL not in content.get("__metadata__", {}):
-        return 0
-    del content["__metadata__"][THUMBNAIL]
-    emptied = json.dumps(content, ensure_ascii=False).encode()
-    if len(emptied) > size:
-        raise UserError(f"{file}: its header cannot be rewritten in place; export the weights and delete the file")
-    staged = staged_beside(file)
-    with private():
-        shutil.copyfile(file, staged)
-    with staged.open("r+b") as target:
-        target.seek(8)
-        target.write(emptied.ljust(size))
+        try:
+            content = json.loads(source.read(min(size, LARGEST_HEADER)))
+            about = content.get("__metadata__", {})
+            has_thumbnail = THUMBNAIL in about
+        except (ValueError, AttributeError, TypeError) as error:
+            damaged = f"{file}: its header is damaged ({error}), and may hold an image; delete the file"
+            return Purged(0, 0, (damaged,))
+        if not has_thumbnail:
+            return Purged(0, 0)
+        del about[THUMBNAIL]
+        header = json.dumps(content, ensure_ascii=False).encode()
+        header += b" " * (-len(header) % 8)  # tensors begin at a multiple of 8
+        staged = staged_beside(file)
+        with private(), staged.open("xb") as target:
+            target.write(len(header).to_bytes(8, "little") + header)
+            shutil.copyfileobj(source, target)
     _replace(staged, file)
-    return 1
+    return Purged(0, 1)
 
 
 def _without_images(file: Path) -> int:
-    """Rewrite a file of TensorBoard's without its images; returns 1 if it had any."""
+    """Rewrite a file of TensorBoard's without its images; returns 1 if it had any.
+
+    TensorBoard reads up to the first damaged record. What is behind that may hold images, and is left out, too.
+    """
     from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.summary.writer.record_writer import RecordWriter
 
-    staged, found = staged_beside(file), 0
+    staged, found, read = staged_beside(file), 0, 0
     with private(), staged.open("xb") as target:
         writer = RecordWriter(target)
         for record in RawEventFileLoader(str(file)).Load():
             event = Event.FromString(record)
             found += _drop_images(event)
+            read += len(record) + RECORD
             writer.write(event.SerializeToString())
         writer.flush()
-    if not found:
+    if not found and read == file.stat().st_size:
         staged.unlink()
         return 0
     _replace(staged, file)

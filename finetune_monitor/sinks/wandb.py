@@ -24,6 +24,7 @@ from finetune_monitor.sinks.grid_image import caption_text, grid_image
 from finetune_monitor.sinks.wandb_opening import (
     DEFAULT_MODE,
     RUN_ID_FILE,
+    STEP,
     Mode,
     check_login,
     import_wandb,
@@ -42,9 +43,6 @@ MEDIA = ("grid", "prompts/*")
 
 LONGEST_KEY = 60
 """Characters of a prompt in a key."""
-
-STEP = "training_step"
-"""The x-axis of every curve; wandb's own step only increases and would drop steps repeated after resuming."""
 
 TITLE_CHARACTERS = 63
 """Length of an alert's title, which must be shorter than 64 for W&B."""
@@ -142,12 +140,12 @@ class WandbSink:
     @classmethod
     def tracker(cls, output_dir: Path, options: Mapping[str, Any], resume_step: int | None) -> "WandBTracker":
         """A tracker with the run that the sink would open."""
-        from accelerate.tracking import WandBTracker
+        from finetune_monitor.sinks.wandb_tracker import StepTracker
 
         import_wandb()
         arguments = init_arguments(output_dir, {k: v for k, v in options.items() if k != "images"}, resume_step)
         with staging_inside(output_dir):
-            return WandBTracker(arguments.pop("project", None), **arguments)
+            return StepTracker(arguments.pop("project", None), **arguments)
 
     @classmethod
     def on_tracker(cls, tracker: "WandBTracker", options: Mapping[str, Any]) -> "WandbSink":

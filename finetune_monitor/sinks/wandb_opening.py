@@ -45,6 +45,9 @@ DATA, STAGED = "WANDB_DATA_DIR", "data"
 
 PROJECT = "finetune-monitor"
 
+STEP = "training_step"
+"""The x-axis of every curve; wandb's own step only increases and would drop steps repeated after resuming."""
+
 VARIABLES = {
     "project": "WANDB_PROJECT",
     "name": "WANDB_NAME",

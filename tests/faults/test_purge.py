@@ -5,9 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from finetune_monitor.base.files import sha256
 from finetune_monitor.cli import main
@@ -99,6 +100,37 @@ def test_a_second_purge_finds_nothing(run, capsys):
     assert main(["purge", str(run), "--yes"]) == 0
     assert "removed:   0 files" in capsys.readouterr().out
     assert {path: sha256(path) for path in run.rglob("*") if path.is_file() and path.name != ".lock"} == digests
+
+
+def test_a_thumbnail_much_smaller_than_the_rest_of_its_header_is_removed(tmp_path):
+    write_run(tmp_path / "run", {0: 0.2})
+    weights = tmp_path / "run/best/run_kohya.safetensors"
+    weights.parent.mkdir()
+    tensors = {f"layer{index}": torch.full((3,), float(index)) for index in range(400)}
+    save_file(tensors, weights, {"modelspec.thumbnail": "data:image/jpeg;base64,AAAA", "modelspec.title": "é"})
+    assert main(["purge", str(tmp_path / "run"), "--yes"]) == 0
+    with safe_open(weights, framework="pt") as opened:
+        assert opened.metadata() == {"modelspec.title": "é"}
+        assert all(bool((opened.get_tensor(name) == tensor).all()) for name, tensor in tensors.items())
+
+
+@pytest.mark.parametrize("header", [b"", b"no JSON", b"[]", b'{"__metadata__": 5}', b"\xff\xfe"])
+def test_a_damaged_header_is_named_and_everything_else_is_purged(header, run, capsys):
+    [weights] = (run / "best").glob("*_kohya.safetensors")
+    weights.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert main(["purge", str(run), "--yes"]) == 2
+    assert f"{weights}: its header is damaged" in capsys.readouterr().err
+    assert files_with_images(run) == []
+
+
+def test_images_behind_a_damaged_record_of_tensorboard_are_left_out(run):
+    [events, *_] = sorted(event_folder(run).glob("*tfevents*"))
+    content = bytearray(events.read_bytes())
+    content[200] ^= 255
+    events.write_bytes(content)
+    assert events in files_with_images(run)
+    assert main(["purge", str(run), "--yes"]) == 0
+    assert files_with_images(run) == []
 
 
 @pytest.mark.parametrize(("answer", "status"), [("y", 0), ("yes", 0), ("", 1), ("n", 1), ("why?", 1)])

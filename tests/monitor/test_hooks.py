@@ -7,13 +7,17 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from finetune_monitor import FinetuneMonitor, RunCommand, Webhook
+from finetune_monitor import FinetuneMonitor, PromptGrid, RunCommand, Webhook
 from finetune_monitor.monitor.hooks import webhook
 from finetune_monitor.monitor.hooks.deliveries import MOST, Deliveries
 from finetune_monitor.monitor.hooks.events import EVENTS, Events, check_events
-from finetune_monitor.record.evaluation import Decision, RunSummary, StopReason
+from finetune_monitor.record.alarms import alarms_of
+from finetune_monitor.record.columns import ScoreColumn
+from finetune_monitor.record.evaluation import Decision, Evaluation, RunSummary, ScoredImage, StopReason
+from finetune_monitor.stats.intervals import t_interval
 from support.hooked import receiving
 from support.runs import ALARMED, evaluation, run_info
 from support.scripted import GRID, Scripted
@@ -169,6 +173,34 @@ def test_what_was_told_before_an_interruption_is_not_told_again(tmp_path):
     later = [*first[1:], at(30, ("aesthetic",), 30), at(40, ("faces_found",), 30)]
     told = [(event["event"], event["step"]) for each in later for event in again.of_evaluation(each)]
     assert told == [("best", 30), ("alarm", 40)]
+
+
+def test_no_event_holds_a_prompt_even_if_an_alarm_is_about_one(tmp_path):
+    column = ScoreColumn(True, over="run", alarm=0.0, says="a prompt is ignored", worst_of="margin")
+    grid = PromptGrid(["photo of Ana,\n'at sea'", f"photo {'of Ana ' * 30}", "photo --token hunter2"], seeds=[0])
+    worst = [t_interval(np.array([-0.5, -0.4])), t_interval(np.array([-0.6, -0.4])), t_interval(np.array([-0.7, -0.4]))]
+    history = [
+        Evaluation(
+            10 * (place + 1),
+            None,
+            0.0,
+            {"worst": score},
+            tuple(
+                ScoredImage(cell, None, {"margin": score.mean if cell.index == place else 0.0}) for cell in grid.cells
+            ),
+            alarms=("worst",),
+        )
+        for place, score in enumerate(worst)
+    ]
+    events = Events(run_info(tmp_path, columns={"worst": column}, best_metric="worst"), EVENTS)
+    words = tuple(f"Alarm at step {each.step}: {alarms_of(each, {'worst': column})[0]}." for each in history)
+    assert all('for "photo' in each for each in words)  # so that this test can fail
+    told = [event for each in history for event in events.of_evaluation(each)]
+    told += events.of_end(RunSummary(tuple(history), "worst", 10, None, verdict=words))
+    assert {event["event"] for event in told} == {"evaluation", "alarm", "end"}
+    assert told[0]["alarms"] == {"worst": "worst is -0.450 [-1.085, 0.185], below 0: a prompt is ignored"}
+    for each in ("photo", "Ana", "hunter2"):
+        assert each not in json.dumps(told)
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import wandb
+from accelerate import Accelerator
 from PIL import Image
 from wandb.proto import wandb_internal_pb2
 
@@ -19,8 +20,9 @@ from finetune_monitor.record.evaluation import Evaluation, RunSummary, StopReaso
 from finetune_monitor.record.run_directory import CONTACT_SHEET
 from finetune_monitor.record.run_record import RunRecord
 from finetune_monitor.sinks import Sink
-from finetune_monitor.sinks.wandb import STEP, WandbSink
-from finetune_monitor.sinks.wandb_opening import init_arguments
+from finetune_monitor.sinks.accelerate import end, log, start_sinks
+from finetune_monitor.sinks.wandb import WandbSink
+from finetune_monitor.sinks.wandb_opening import STEP, init_arguments
 from finetune_monitor.training.main import main
 from support.places import ROOT
 from support.runs import ALARMED, GRID, NOTICE, evaluation, images, run_info
@@ -189,6 +191,23 @@ def test_curves_have_the_training_step_as_their_axis(tmp_path):
     write(tmp_path, [evaluation(0)])
     axes = {record.metric.name: record.metric.step_metric for record in records(tmp_path) if record.HasField("metric")}
     assert axes["face_similarity"] == axes["interval/face_similarity/low"] == STEP
+
+
+def test_losses_between_evaluations_at_every_step_are_all_there(tmp_path):
+    """With wandb's own step, which every evaluation moves on, each loss would come too late."""
+    Image.new("RGB", (300, 200), "red").save(tmp_path / CONTACT_SHEET)
+    accelerator = Accelerator(cpu=True)
+    [sink] = start_sinks(accelerator, tmp_path, {WandbSink: {}})
+    sink.start(run_info(tmp_path))
+    for step in range(4):
+        log(accelerator, {"train/loss": 0.5 - step / 10}, step)
+        sink.write(evaluation(step), images())
+    sink.close(RunSummary((evaluation(3),), "face_similarity", 3, None))
+    end(accelerator)
+    losses = [(row[STEP], row["train/loss"]) for row in history(tmp_path) if "train/loss" in row]
+    assert losses == [(0, 0.5), (1, 0.4), (2, 0.3), (3, 0.2)]
+    axes = {record.metric.name: record.metric.step_metric for record in records(tmp_path) if record.HasField("metric")}
+    assert axes["train/loss"] == axes["face_similarity"] == STEP
 
 
 @pytest.mark.slow

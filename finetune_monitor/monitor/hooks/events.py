@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from finetune_monitor.base.redaction import redacted
-from finetune_monitor.record.alarms import alarms_by_column
+from finetune_monitor.record.alarms import alarms_by_column, without_prompts
 from finetune_monitor.record.evaluation import Evaluation, RunSummary
 from finetune_monitor.sinks import RunInfo
 from finetune_monitor.stats.estimate import Estimate, json_number, shown
@@ -29,7 +29,7 @@ def check_events(events: Sequence[str]) -> None:
 
 
 class Events:
-    """The events of a run; what was told before an interruption is not told again.
+    """The events of a run, without its prompts; what was told before an interruption is not told again.
 
     Args:
         wanted: the names of the events.
@@ -42,8 +42,9 @@ class Events:
     def of_evaluation(self, evaluation: Evaluation) -> Iterator[dict[str, Any]]:
         """The events that an evaluation is."""
         step, decision = evaluation.step, evaluation.decision
-        said = alarms_by_column(evaluation, self._run.columns)
-        new = self._run.new_alarms(evaluation, self._sounding)
+        found = alarms_by_column(evaluation, self._run.columns)
+        said = {name: without_prompts(words, [evaluation]) for name, words in found.items()}
+        new = {name: said[name] for name in self._run.new_alarms(evaluation, self._sounding)}
         self._sounding = evaluation.alarms
         about = {
             "step": step,
@@ -62,14 +63,15 @@ class Events:
     def of_end(self, summary: RunSummary) -> Iterator[dict[str, Any]]:
         """The event that the end of the run is."""
         last = summary.evaluations[-1].step if summary.evaluations else None
+        verdict = [without_prompts(sentence, summary.evaluations) for sentence in summary.verdict]
         about = {
             "step": last,
             "reason": None if summary.reason is None else str(summary.reason),
             "why": summary.why,
-            "verdict": list(summary.verdict),
+            "verdict": verdict,
             "best": {"metric": summary.best_metric, "step": summary.best_step, "score": summary.best_score},
         }
-        yield from self._event("end", " ".join(summary.verdict) or f"the run ended: {summary.why}", about)
+        yield from self._event("end", " ".join(verdict) or f"the run ended: {summary.why}", about)
 
     def _event(self, name: str, words: str, about: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         if name in self._wanted:

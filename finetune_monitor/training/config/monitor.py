@@ -100,7 +100,8 @@ class MonitorConfig(Section):
     )
     sinks: SinksConfig = Field(
         SinksConfig(tensorboard={}),
-        description="Where evaluations are shown; any tracker of Accelerate is one, too, by its name.",
+        description="Where evaluations are shown; TensorBoard only unless others are named. Any tracker of Accelerate "
+        "is a sink, too, by its name.",
     )
     hooks: list[HookConfig] = Field(
         [],
