@@ -26,6 +26,12 @@ def user_path(path: str | Path) -> Path:
     return found
 
 
+def as_typed(path: Path) -> Path:
+    """An absolute path as it would be typed in the working directory: relative if it is below."""
+    here = Path.cwd()
+    return path.relative_to(here) if here in path.parents else path
+
+
 def _unfit(path: Path) -> str:
     """Why no file can have this path; "" if one can."""
     if "\0" in str(path):

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from tqdm.auto import tqdm
 
 from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.paths import user_path
 from finetune_monitor.base.versions import device_name, versions
 from finetune_monitor.metrics import Descriptions, Metric
 from finetune_monitor.models.export import identify
 from finetune_monitor.models.pipeline import Pipeline
 from finetune_monitor.models.prompts import cut_prompts
+from finetune_monitor.monitor.arguments import finite_or_none, number_of, step_of
 from finetune_monitor.monitor.audience import Audience, Hook
 from finetune_monitor.monitor.budget import EVERY, Budget
 from finetune_monitor.monitor.evaluator import Evaluator, FoundImages, check_images_fit
@@ -74,7 +77,8 @@ class FinetuneMonitor:
         grid: prompts, each with its seeds.
         metrics: what to measure, including `Starred` metrics; the metric of the first stopping rule (or the first
             metric) determines the best step.
-        output_dir: the run directory; it must not hold another run unless `resume_step` is given.
+        output_dir: the run directory, also after the working directory has changed; it must not hold another run
+            unless `resume_step` is given.
         sinks: where evaluations are shown in addition to the record.
         stopping: one or more rules; the first one that fires stops the run.
         every: steps between evaluations.
@@ -106,10 +110,11 @@ class FinetuneMonitor:
     Raises:
         UserError: `output_dir` is in use by another process, holds another run, or was recorded with a different grid
             or different metrics; or the grid's images do not fit into memory.
+        TypeError: `resume_step` is no whole number.
         ValueError: there is no metric, or several with the same name; `every` is below 1, `max_overhead` not between
-            0 and 1, or `evaluation_timeout` not above 0; `keep` or `on_failure` is not one of the choices, or `keep`
-            needs a second score; a rule does not work with the grid or the metrics; or `Renderer` rejects the pipeline,
-            sampler, size, or negative prompt.
+            0 and 1, `evaluation_timeout` not above 0, or `resume_step` below 0; `keep` or `on_failure` is not one of
+            the choices, or `keep` needs a second score; a rule does not work with the grid or the metrics, or watches
+            what no metric describes; or `Renderer` rejects the pipeline, sampler, size, or negative prompt.
     """
 
     def __init__(
@@ -135,8 +140,9 @@ class FinetuneMonitor:
         interrupted: Callable[[], bool] = never,
     ):
         _check_options(on_failure, evaluation_timeout)
+        resume_step = None if resume_step is None else step_of(resume_step, "resume_step")
         self._on_failure, self._live_weights = on_failure, live_weights
-        self.output_dir, self.metrics = Path(output_dir), list(metrics)
+        self.output_dir, self.metrics = user_path(output_dir).absolute(), list(metrics)
         self._budget, self._described = Budget(every, max_overhead), Descriptions.of(self.metrics)
         self._columns = self._described.columns
         self.rules = [stopping] if isinstance(stopping, StoppingRule) else list(stopping)
@@ -228,7 +234,9 @@ class FinetuneMonitor:
             True if training should end: a stopping rule has decided to stop, a person has asked for it, or the loop
             was told to end during a pause (`interrupted`).
         """
+        step = step_of(step)
         if loss is not None:
+            loss = number_of(loss, "loss")
             self._judge.watch_loss(loss, self.evaluations)
             self.log_training(step, loss, learning_rate)
         if self.latest is not None and step == self.latest.step == self._resumed_at:
@@ -271,7 +279,8 @@ class FinetuneMonitor:
 
         What cannot be recorded is warned about once. Nothing is recorded on any process but the first.
         """
-        self._output.log_training(step, loss, learning_rate)
+        rate = None if learning_rate is None else number_of(learning_rate, "learning_rate")
+        self._output.log_training(step_of(step), number_of(loss, "loss"), rate)
 
     def forecast(self, seconds_a_step: float) -> str:
         """A sentence about the cost of monitoring, at this training speed, and the smallest change it can detect.
@@ -288,10 +297,11 @@ class FinetuneMonitor:
             ValueError: a later step has already been evaluated; the record cannot go back.
             UserError: the monitor was closed, or another one has taken over its directory.
         """
-        return self._evaluate(step, epoch)
+        return self._evaluate(step_of(step), epoch)
 
     def _evaluate(self, step: int, epoch: float | None, on_request: bool = False) -> Evaluation:
         """`evaluate`; on request, neither the schedule nor a stopping rule takes notice."""
+        epoch = None if epoch is None else finite_or_none(number_of(epoch, "epoch"))
         if self.latest is not None and self.latest.step == step:
             return self.latest
         if self.latest is not None and self.latest.step > step:
@@ -303,7 +313,7 @@ class FinetuneMonitor:
         self._code.begin()
         self._steering.note_evaluation(step, len(self.grid.cells))
         waited, start = self._budget.waited, time.monotonic()
-        with self._live_weights(), isolated(self._renderer.pipeline):  # modules are restored before weights are
+        with self._live_weights(), self._isolated():  # modules are restored before weights are
             evaluation = self._measured(step, epoch, on_request, waited)
         self.evaluations = (*self.evaluations, evaluation)
         spent = time.monotonic() - start
@@ -319,6 +329,12 @@ class FinetuneMonitor:
                 tqdm.write(line)  # past any progress bar
         return evaluation
 
+    def _isolated(self) -> AbstractContextManager[None]:
+        """Render with the modules that the pipeline has now; all are as before on exit."""
+        if isinstance(self._renderer, Renderer):
+            self._renderer.follow(self._pipeline)
+        return isolated(self._renderer.pipeline)
+
     def _measured(self, step: int, epoch: float | None, on_request: bool, waited: float) -> Evaluation:
         """Render, score, judge, record, and show the grid."""
         found = self._evaluator.measure(must_render=not self.evaluations and self._on_failure == "raise")
@@ -328,6 +344,7 @@ class FinetuneMonitor:
             step, epoch, time.time(), scores, found.images, seconds, samples=samples, on_request=on_request
         )
         derived = self._evaluator.derive((*self.evaluations, evaluation))
+        evaluation = replace(evaluation, failed=self._evaluator.failed())
         evaluation = self._judge.judged(evaluation, self.evaluations, derived)
         if distributed.is_main():
             evaluation = self._output.publish(evaluation, self.evaluations, found.rendered, waited)
@@ -374,6 +391,8 @@ class FinetuneMonitor:
         """Record the best and the last step at full quality, if the evaluations were fast."""
         say = tqdm.write if distributed.is_main() else str
         try:
+            if isinstance(self._renderer, Renderer):
+                self._renderer.follow(self._pipeline)
             for found in self._full_quality.of(self.evaluations, self.decision.best_step, ended, say):
                 self._output.add_full_quality(*found)
         except Exception as error:

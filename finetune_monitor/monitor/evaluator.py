@@ -106,6 +106,12 @@ class Evaluator:
     columns: Mapping[str, ScoreColumn]
     code: UserCode = field(default_factory=UserCode)
     warn: WarnOnce = field(default_factory=WarnOnce)
+    _failed: set[str] = field(default_factory=set, init=False)
+
+    def failed(self) -> tuple[str, ...]:
+        """The metrics that have failed on any process since `measure` was called; all if rendering has."""
+        found = {name for each in distributed.gather(self._failed) for name in each}
+        return tuple(metric.name for metric in self.metrics if metric.name in found)
 
     def measure(self, must_render: bool = False) -> Measurement:
         """Measure the grid: each process takes every world-size-th cell, and all get the result for the entire grid.
@@ -113,6 +119,7 @@ class Evaluator:
         Raises:
             UserError: `must_render`, but no process could render any image; says why.
         """
+        self._failed.clear()
         cells = self.renderer.grid.cells
         mine = cells[distributed.rank() :: distributed.world_size()]
         start = time.monotonic()
@@ -143,6 +150,7 @@ class Evaluator:
         try:
             images = self.renderer.render(cells)
         except Exception as error:
+            self._failed.update(metric.name for metric in self.metrics)
             return [None] * len(cells), "; ".join(filter(None, [repr(error), self.renderer.remedy(error)]))
         broken = [c.id for c, p in zip(cells, images, strict=True) if p is None]
         is_failure = broken and not isinstance(self.renderer, FoundImages)
@@ -249,12 +257,11 @@ class Evaluator:
         return [MISSING if number is None else number for number in numbers]
 
     def _guarded(self, metric: Metric, action: Callable[[], T]) -> T | None:
-        return self.code.call(
-            action,
-            lambda why: self.warn(
-                metric.name, f"metric {metric.name} failed; its scores are recorded as missing: {why}"
-            ),
-        )
+        def fail(why: str) -> None:
+            self._failed.add(metric.name)
+            self.warn(metric.name, f"metric {metric.name} failed; its scores are recorded as missing: {why}")
+
+        return self.code.call(action, fail)
 
 
 def score_of(value: object, bounds: tuple[float, float]) -> float | None:

@@ -9,6 +9,7 @@ from typing import Any
 from PIL.Image import Image
 
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.paths import as_typed
 from finetune_monitor.monitor.audience import Audience
 from finetune_monitor.monitor.evaluator import WarnOnce
 from finetune_monitor.monitor.run_weights import RunWeights
@@ -16,7 +17,7 @@ from finetune_monitor.record.evaluation import Evaluation, RunSummary
 from finetune_monitor.record.grid import Cell, PromptGrid
 from finetune_monitor.record.history import read_run
 from finetune_monitor.record.references import keep_references
-from finetune_monitor.record.run_record import RunRecord
+from finetune_monitor.record.run_record import RunRecord, content_of_run, recorded
 from finetune_monitor.sinks import RunInfo, Sink
 from finetune_monitor.sinks.console import print_summary
 
@@ -63,6 +64,7 @@ class RunOutput:
         Raises:
             UserError: the directory cannot be used, or holds another run.
         """
+        recorded(self._output_dir, content_of_run(run, self._grid), resume_step)  # before it takes over from another
         self.record = RunRecord(self._output_dir, self._grid)
         self.record.begin(run, config_yaml, resume_step)
         keep_references(self._output_dir, thumbnails, self._warn)
@@ -156,7 +158,7 @@ class RunOutput:
     def print_summary(self) -> None:
         """Print the recorded run as a table."""
         try:
-            print_summary(read_run(self._output_dir))
+            print_summary(read_run(as_typed(self._output_dir)))
         except (OSError, UserError) as error:
             self._warn("summary", f"{self._output_dir}: cannot read the record: {error}")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol, runtime_checkable
 
+from finetune_monitor.base.sections import did_you_mean
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.curve import Point, best_of, points
 from finetune_monitor.record.evaluation import Decision, Evaluation, StopReason, as_reason, scheduled
@@ -116,7 +117,7 @@ def check_rules(
     columns: Mapping[str, ScoreColumn],
     ceilings: Mapping[str, Estimate] | None = None,
 ) -> None:
-    """Check that every rule works with the grid and the metrics.
+    """Check that every rule watches a column that a metric describes, and works with the grid and the metrics.
 
     Args:
         ceilings: None if not known yet.
@@ -127,10 +128,14 @@ def check_rules(
     found = [
         f"stopping.{index}.{problem}"
         for index, rule in enumerate(rules)
-        for problem in problems_of_rule(rule, grid, columns, ceilings)
+        for problem in _unmeasured(rule, columns) or problems_of_rule(rule, grid, columns, ceilings)
     ]
     if found:
         raise ValueError("; ".join(found))
+
+
+def _unmeasured(rule: StoppingRule, columns: Mapping[str, ScoreColumn]) -> list[str]:
+    return [] if rule.metric in columns else [f"metric: {not_measured(rule.metric, list(columns))}"]
 
 
 def problems_of_rule(
@@ -160,6 +165,11 @@ def problems_of_rule(
         names = ", ".join(_known(ceilings)) or "no metric"
         problems.append(f"share: {rule.metric} has no ceiling ({names} has one); set score instead")
     return problems
+
+
+def not_measured(column: str, given: Sequence[str]) -> str:
+    """The message that a rule watches a column that no metric describes."""
+    return f"found {column!r}, expected one of {', '.join(given)}{did_you_mean(column, given)}"
 
 
 def _known(ceilings: Mapping[str, Estimate]) -> list[str]:

@@ -91,6 +91,8 @@ class Evaluation:
     """One evaluation: `scores` are means over the grid; `images` are in the grid's order.
 
     on_request: asked for by a person between two scheduled evaluations; stopping rules do not count it.
+    failed: the metrics that failed, or all of them if rendering did; what they did not measure says nothing about the
+        training.
     samples: for each score that averages draws of noise instead of images, the values of the draws.
     alarms: the columns whose alarm sounds (`record.alarms`).
     overhead: share of the wall time since the previous evaluation that rendering, scoring, and writing took; None for
@@ -108,6 +110,7 @@ class Evaluation:
     alarms: tuple[str, ...] = ()
     samples: Mapping[str, Sequence[float]] = field(default_factory=dict)
     on_request: bool = False
+    failed: tuple[str, ...] = ()
 
     @cached_property
     def by_cell(self) -> Mapping[str, ScoredImage]:
@@ -118,6 +121,11 @@ class Evaluation:
     def by_content(self) -> Mapping[CellContent, ScoredImage]:
         """The images by the content of their cell, which identifies it in other runs with the same sampling."""
         return {image.cell.content: image for image in self.images}
+
+
+def has_failed(evaluation: Evaluation, column: str, columns: Mapping[str, ScoreColumn]) -> bool:
+    """Whether the metric of a column failed, so that a missing score says nothing about the training."""
+    return (columns.get(column, SIDE).metric or column) in evaluation.failed
 
 
 def scheduled(history: Sequence[Evaluation]) -> tuple[Evaluation, ...]:

@@ -34,8 +34,7 @@ IMAGE_ROWS = "image_rows"
 
 def read_evaluations(output_dir: Path) -> list[Evaluation]:
     """The evaluations with complete image rows, by step."""
-    found = [_evaluation(output_dir / EVALUATIONS, *row) for row in _read_rows(output_dir / EVALUATIONS)]
-    images = _read_images(output_dir / IMAGES)
+    found, images = _evaluations(output_dir), _read_images(output_dir / IMAGES)
     complete = []
     for evaluation, expected in sorted(found, key=lambda pair: pair[0].step):
         rows = tuple(images.get(evaluation.step, {}).values())
@@ -44,6 +43,24 @@ def read_evaluations(output_dir: Path) -> list[Evaluation]:
         else:
             _warn(f"{output_dir}: step {evaluation.step} has only {len(rows)} of {expected} image rows and is ignored")
     return complete
+
+
+def lost_steps(output_dir: Path, last: int) -> list[int]:
+    """Steps up to `last` whose evaluation or images are missing in the record, although the other one is there.
+
+    A crash can cut the rows of the newest step: they are not lost, but repeated. The untouched model, step 0, is not.
+    """
+    expected = {evaluation.step: images for evaluation, images in _evaluations(output_dir)}
+    found = {step: len(images) for step, images in _read_images(output_dir / IMAGES).items()}
+    newest = max([*expected, *found], default=0)
+    lost = {step for step in expected.keys() | found.keys() if expected.get(step, -1) != found.get(step, 0)}
+    cut = {newest} if newest or not expected else set()
+    return sorted(step for step in lost - cut if step <= last)
+
+
+def _evaluations(output_dir: Path) -> list[tuple[Evaluation, int]]:
+    """The evaluations without their images, and how many each must have."""
+    return [_evaluation(output_dir / EVALUATIONS, *row) for row in _read_rows(output_dir / EVALUATIONS)]
 
 
 def read_full_quality(output_dir: Path) -> list[Evaluation]:
@@ -109,6 +126,7 @@ def _evaluation(path: Path, number: int, row: Any) -> tuple[Evaluation, int]:
             alarms=tuple(map(as_text, as_list(row.get("alarms", [])))),
             samples={name: tuple(map(from_json_number, values)) for name, values in row.get("samples", {}).items()},
             on_request=as_flag(row.get("on_request", False)),
+            failed=tuple(map(as_text, as_list(row.get("failed", [])))),
         )
         return evaluation, as_whole(row["images"])
     except DAMAGE as error:
@@ -164,6 +182,7 @@ def evaluation_row(evaluation: Evaluation) -> dict[str, Any]:
         "decision": plain(asdict(evaluation.decision)),
         **({"alarms": list(evaluation.alarms)} if evaluation.alarms else {}),
         **({"on_request": True} if evaluation.on_request else {}),
+        **({"failed": list(evaluation.failed)} if evaluation.failed else {}),
         "images": len(evaluation.images),
     }
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL.Image import Image
 
-from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.errors import EXAMPLES_NAMED, UserError
 from finetune_monitor.base.files import STAGING, make_private, staged_folder, write_atomic
 from finetune_monitor.base.locks import unlock
 from finetune_monitor.base.redaction import redacted, redacted_yaml
@@ -23,6 +23,7 @@ from finetune_monitor.record.rows import (
     append,
     evaluation_row,
     lines,
+    lost_steps,
     pretty,
     read_evaluations,
     read_full_quality,
@@ -76,7 +77,7 @@ class RunRecord:
             UserError: a new run finds an old one; a resumed run finds none, or one with a different grid or different
                 metrics; or a row before the last is damaged. The lock is released.
         """
-        content = plain({**redacted(run), "grid": described_grid(self.grid)})
+        content = content_of_run(run, self.grid)
         try:
             self._load(content, resume_step)
         except BaseException:
@@ -178,15 +179,7 @@ class RunRecord:
         return replace(summary, verdict=found.sentences)
 
     def _load(self, content: Mapping[str, Any], resume_step: int | None) -> None:
-        history = read_evaluations(self.output_dir)
-        if resume_step is not None:
-            check_resume(self.output_dir, read_json(self.output_dir / RUN), content)
-        elif history:
-            raise UserError(
-                f"{self.output_dir}: holds a run with {len(history)} evaluations (the last at step "
-                f"{history[-1].step}), expected an empty directory; choose another output_dir, or resume it "
-                "(resume_step)"
-            )
+        history = recorded(self.output_dir, content, resume_step)
         self._evaluations = [found for found in history if resume_step is not None and found.step <= resume_step]
         self.repeated = tuple(history[len(self._evaluations) :])
         self._rewrite()
@@ -204,6 +197,37 @@ class RunRecord:
                 shutil.rmtree(folder)
 
 
+def recorded(output_dir: Path, new: Mapping[str, Any], resume_step: int | None) -> list[Evaluation]:
+    """The evaluations in a directory, after checking that a run may begin there, or resume from a step.
+
+    Args:
+        new: the content of run.json.
+
+    Raises:
+        UserError: a new run finds an old one; a resumed run finds none, one with a different grid or different
+            metrics, or one with steps whose rows are missing.
+    """
+    if resume_step is not None:
+        check_resume(output_dir, read_json(output_dir / RUN), new)
+        if lost := lost_steps(output_dir, resume_step):
+            raise UserError(
+                f"{output_dir}: {EVALUATIONS} and {IMAGES} do not match: {_steps(lost)} is not in both, and resuming "
+                "would drop it; restore the missing file, or choose a new output_dir"
+            )
+        return read_evaluations(output_dir)
+    if history := read_evaluations(output_dir):
+        raise UserError(
+            f"{output_dir}: holds a run with {len(history)} evaluations (the last at step {history[-1].step}), "
+            "expected an empty directory; choose another output_dir, or resume it (resume_step)"
+        )
+    return []
+
+
+def _steps(steps: Sequence[int]) -> str:
+    named = ", ".join(map(str, steps[:EXAMPLES_NAMED]))
+    return f"step {named}" + (f" (and {len(steps) - EXAMPLES_NAMED} more)" if len(steps) > EXAMPLES_NAMED else "")
+
+
 def _image_rows(grid: PromptGrid, evaluation: Evaluation) -> list[dict[str, Any]]:
     return [
         {
@@ -219,6 +243,12 @@ def _image_rows(grid: PromptGrid, evaluation: Evaluation) -> list[dict[str, Any]
         }
         for image in evaluation.images
     ]
+
+
+def content_of_run(run: Mapping[str, Any], grid: PromptGrid) -> dict[str, Any]:
+    """The content of run.json: without secrets, and with the grid."""
+    found: dict[str, Any] = plain({**redacted(run), "grid": described_grid(grid)})
+    return found
 
 
 def described_grid(grid: PromptGrid) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from finetune_monitor.record.alarms import alarms_by_column
 from finetune_monitor.record.columns import SIDE
 from finetune_monitor.record.curve import Point, change_between, points, rejected_steps, way, way_in_words
-from finetune_monitor.record.evaluation import Evaluation, StopReason
+from finetune_monitor.record.evaluation import Evaluation, StopReason, has_failed
 from finetune_monitor.record.history import RunHistory
 from finetune_monitor.record.pareto import pareto_columns
 from finetune_monitor.stats.estimate import NO_ESTIMATE, Estimate, direction, shown
@@ -89,12 +89,18 @@ class _Judged:
     def last(self) -> Evaluation:
         return self.history.evaluations[-1]
 
+    @cached_property
+    def tried(self) -> list[Evaluation]:
+        """The evaluations in which the metric did not fail."""
+        return [each for each in self.history.evaluations if not has_failed(each, self.metric, self.history.columns)]
+
     def reached(self) -> tuple[str, str]:
         """The outcome, and a sentence on what the best step has reached."""
         if not self.history.evaluations:
             return "unjudged", "No evaluation has been recorded yet, so there is nothing to judge."
         if not self.points:
-            return "unmeasured", f"{self.metric} could not be measured in any evaluation, so there is no best step."
+            how = "could not be measured in any" if self.tried else "failed in every"
+            return "unmeasured", f"{self.metric} {how} evaluation, so there is no best step."
         if not any(self.points) and self.last.step == 0:
             return "unjudged", "Only the base model has been evaluated, so there is nothing to judge yet."
         if 0 not in self.points:
@@ -215,17 +221,17 @@ class _Judged:
 
     def unmeasured(self) -> Iterator[str]:
         """How many images could not be measured, if most of them could not be at the last step, or in no evaluation."""
-        if not self.history.evaluations:
-            return
-        first, last = self.history.evaluations[0], self.last
-        if not self.points or self._lost_its_subject():
+        if self.tried and (not self.points or self._lost_its_subject()):
+            first, last = self.tried[0], self.tried[-1]
             before = f", and in {_share(first, self.metric)} at step {first.step}" if first is not last else ""
             yield f"{self.metric} could be measured in {_share(last, self.metric)} images at step {last.step}{before}."
+        steps, tried = [each.step for each in self.history.evaluations], {each.step for each in self.tried}
+        if tried and (failed := [step for step in steps if step not in tried]):
+            yield f"At {_named(failed, steps)}, {self.metric} failed: the log says why."
 
     def _lost_its_subject(self) -> bool:
         """Whether most images could be measured at the first evaluation, and can no longer be at the last."""
-        first, last = self.history.evaluations[0], self.last
-        return first.step in self.points and last.step not in self.points
+        return bool(self.tried) and self.tried[0].step in self.points and self.tried[-1].step not in self.points
 
     def ended(self) -> Iterator[str]:
         """Why the run ended, and how many steps that saved."""
@@ -238,8 +244,7 @@ class _Judged:
         is_early = most > self.last.step and reason not in (None, *NO_RULES)
         yield f"The run ended at step {self.last.step}: {self.history.why}."
         if rejected := rejected_steps(self.history.evaluations):
-            noun = "steps" if len(rejected) > 1 else "step"
-            yield f"Because of that, {noun} {_ranges(rejected, list(self.points))} cannot be the best."
+            yield f"Because of that, {_named(rejected, list(self.points))} cannot be the best."
         if is_early:
             yield f"Ending early saved {most - self.last.step} of {most} steps."
 
@@ -250,7 +255,9 @@ class _Judged:
     def next_steps(self, outcome: str) -> Iterator[str]:
         """What to do next."""
         reason = self.history.reason
-        if outcome == "unmeasured":
+        if not self.tried and self.history.evaluations:
+            yield f"Repair what the log names, and run again: without {self.metric}, there is nothing to judge by."
+        elif outcome == "unmeasured":
             yield "Look at the images, and check that the prompts ask for what is measured, such as a large face."
         elif outcome == "worse":
             yield "Lower the learning rate, and check that the photos show one subject, large and sharp."
@@ -276,6 +283,10 @@ def _share(evaluation: Evaluation, column: str) -> str:
     """How many images could be measured, such as `7 of 8`."""
     found = evaluation.scores.get(column, NO_ESTIMATE)
     return f"{found.n} of {found.n + found.missing}"
+
+
+def _named(steps: Sequence[int], known: Sequence[int]) -> str:
+    return f"{'steps' if len(steps) > 1 else 'step'} {_ranges(steps, known)}"
 
 
 def _ranges(steps: Sequence[int], known: Sequence[int]) -> str:

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm  # its stub is generic, the class takes no type argum
 from finetune_monitor.base import distributed
 from finetune_monitor.base.batching import Batches, OutOfMemoryError
 from finetune_monitor.base.progress import is_live
+from finetune_monitor.models.adapters import unwrapped
 from finetune_monitor.models.pipeline import Pipeline
 from finetune_monitor.record.grid import Cell, PromptGrid
 from finetune_monitor.rendering.merging import is_compiled, merged
@@ -93,6 +94,13 @@ class Renderer:
         self._tiled = pixels > TILED_PIXELS
         self._embeddings: dict[tuple[str, str], Encoded] = {}
         self.on_rendered = on_rendered
+
+    def follow(self, pipeline: Pipeline) -> None:
+        """Use the modules that the training's pipeline has now: the loop, or its EMA, may have put others there."""
+        own = self.pipeline.components
+        live = {name: unwrapped(part) for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
+        for name in [name for name, part in live.items() if own.get(name) not in (None, part)]:
+            setattr(self.pipeline, name, live[name])
 
     def _begin_on(self, device: torch.device) -> None:
         """Choose the first batch size for a device."""

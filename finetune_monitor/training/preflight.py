@@ -28,7 +28,7 @@ from finetune_monitor.models.export import notice_of
 from finetune_monitor.models.recognizers import EMBEDDED
 from finetune_monitor.monitor.evaluator import check_images_fit
 from finetune_monitor.monitor.keeping import check_measured, most_kept, resolved_keep
-from finetune_monitor.monitor.stopping import check_rules
+from finetune_monitor.monitor.stopping import check_rules, not_measured
 from finetune_monitor.record.columns import stars_of
 from finetune_monitor.record.history import read_run
 from finetune_monitor.record.kept_weights import LAST, WEIGHTS
@@ -39,7 +39,7 @@ from finetune_monitor.stats.estimate import plain
 from finetune_monitor.training import checkpoints
 from finetune_monitor.training.checkpoints import Checkpoint
 from finetune_monitor.training.compiling import NOT_ASKED, Compiling, decide
-from finetune_monitor.training.config import Config, DataConfig, MonitorConfig, not_measured, recorded_config
+from finetune_monitor.training.config import Config, DataConfig, MonitorConfig, recorded_config
 from finetune_monitor.training.early_warnings import about_captions, about_config
 from finetune_monitor.training.looking import look, show
 from finetune_monitor.training.loop import CHECKPOINTS, identity

@@ -61,6 +61,19 @@ def test_a_cell_that_is_run_again_takes_over_and_the_old_monitor_writes_nothing_
     assert steps_of(second) == [found.step for found in read_run(run_folder).evaluations] == [0, 2]
 
 
+def test_a_cell_that_may_not_begin_leaves_the_running_monitor_alone(run_folder, caplog):
+    running = make(run_folder).start()
+    with pytest.raises(UserError, match="holds a run"):
+        make(run_folder)
+    with pytest.raises(UserError, match="prompt grid is"):
+        other = PromptGrid(["a photo of another person"], [0, 1], steps=1, size=(32, 32))
+        FinetuneMonitor(tiny.stable_diffusion(), other, [Brightness()], run_folder, resume_step=0)
+    running.on_step_end(2)
+    running.close()
+    assert "takes over" not in caplog.text
+    assert [found.step for found in read_run(run_folder).evaluations] == [0, 2]
+
+
 def test_a_cell_that_is_run_again_after_an_evaluation_resumes_where_it_is_told_to(run_folder):
     first = make(run_folder).start()
     first.on_step_end(2)

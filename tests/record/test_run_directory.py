@@ -195,6 +195,21 @@ def test_a_cut_file_is_repaired_on_resume(tmp_path, name, missing):
     assert [row["step"] for row in rows(tmp_path / "images.jsonl")] == [step for step in kept for _ in range(4)]
 
 
+@pytest.mark.filterwarnings("ignore:.*image rows:RuntimeWarning")
+@pytest.mark.parametrize("steps", [(0,), (0, 300, 600)])
+@pytest.mark.parametrize("name", ["evaluations.jsonl", "images.jsonl"])
+def test_a_record_without_one_of_its_files_is_not_resumed(tmp_path, name, steps):
+    write_run(tmp_path, dict.fromkeys(steps, 0.2))
+    (tmp_path / name).unlink()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    if name == "evaluations.jsonl" and steps == (0,):  # as a crash during the first evaluation leaves it
+        begun(tmp_path, resume_step=0).close()
+        return
+    with pytest.raises(UserError, match=r"evaluations\.jsonl and images\.jsonl do not match: step 0"):
+        begun(tmp_path, resume_step=steps[-1])
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 def test_a_torn_line_is_said(tmp_path):
     write_run(tmp_path, {0: 0.1, 300: 0.2})
     path = tmp_path / "evaluations.jsonl"

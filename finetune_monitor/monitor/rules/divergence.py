@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from finetune_monitor.monitor.rules.watching import at_least
 from finetune_monitor.monitor.stopping import Stop, Watched
-from finetune_monitor.record.evaluation import Evaluation, StopReason
+from finetune_monitor.record.evaluation import Evaluation, StopReason, has_failed
 
 
 @dataclass(frozen=True)
@@ -15,8 +15,8 @@ class Divergence:
 
     Args:
         evaluations: stop after this many evaluations in a row in which the score cannot be measured on any image,
-            although it was measured before. The loss is checked at every step for which the loop passes it
-            (`on_step_end(step, loss=...)`; train.py always does).
+            although it was measured before; those in which its metric or rendering failed do not count. The loss is
+            checked at every step for which the loop passes it (`on_step_end(step, loss=...)`; train.py always does).
 
     Raises:
         ValueError: `evaluations` is below 1.
@@ -33,7 +33,8 @@ class Divergence:
     def decide(self, watched: Watched) -> Stop | None:
         if watched.loss is not None and not math.isfinite(watched.loss):
             return Stop(StopReason.DIVERGENCE, f"the loss is {watched.loss}")
-        measured = [self._is_measured(evaluation) for evaluation in watched.history]
+        tried = [each for each in watched.history if not has_failed(each, self.metric, watched.columns)]
+        measured = [self._is_measured(evaluation) for evaluation in tried]
         if len(measured) <= self.evaluations or not any(measured) or any(measured[-self.evaluations :]):
             return None
         return Stop(

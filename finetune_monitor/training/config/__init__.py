@@ -1,6 +1,6 @@
 """The YAML config: its keys, types, and defaults, and one message that lists all problems."""
 
-from finetune_monitor.training.config.config import Config, not_measured
+from finetune_monitor.training.config.config import Config
 from finetune_monitor.training.config.data import DataConfig
 from finetune_monitor.training.config.kinds import UserPath, meanings_of
 from finetune_monitor.training.config.monitor import DEFAULT_RULE, MonitorConfig, RuleConfig
@@ -18,7 +18,6 @@ __all__ = [
     "as_begun",
     "load_config",
     "meanings_of",
-    "not_measured",
     "recorded_config",
     "validated",
 ]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import Field, model_validator
 
-from finetune_monitor.base.sections import Section, did_you_mean, flat
-from finetune_monitor.monitor.stopping import StoppingRule, problems_of_rule
+from finetune_monitor.base.sections import Section, flat
+from finetune_monitor.monitor.stopping import StoppingRule, not_measured, problems_of_rule
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.training.config.data import DataConfig
@@ -171,11 +171,6 @@ class Config(Section):
         """Dotted keys with plain values for the trackers' tables; values that trackers do not accept become text."""
         values = flat(self.model_dump(mode="json"))
         return {key: each if isinstance(each, (str, int, float, bool)) else str(each) for key, each in values.items()}
-
-
-def not_measured(column: str, given: Sequence[str]) -> str:
-    """The message that a rule watches a column that no metric has."""
-    return f"found {column!r}, expected one of {', '.join(given)}{did_you_mean(column, given)}"
 
 
 def _part(found: Any, key: str) -> Any:

@@ -1,0 +1,47 @@
+"""What a training loop passes: steps and numbers of any numeric type, such as numpy's or a tensor's."""
+
+import math
+import operator
+import reprlib
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+
+def step_of(value: Any, name: str = "step") -> int:
+    """A number of optimizer steps.
+
+    Raises:
+        TypeError: it is no whole number.
+        ValueError: it is below 0.
+    """
+    try:
+        found = int(value) if isinstance(value, float) and value.is_integer() else operator.index(value)
+    except TypeError:
+        found = None
+    if found is None or isinstance(value, bool):
+        raise TypeError(f"{name}: found {reprlib.repr(value)}, expected a whole number of optimizer steps")
+    if found < 0:
+        raise ValueError(f"{name}: found {found}, expected 0 or more")
+    return found
+
+
+def number_of(value: Any, name: str) -> float:
+    """A number; also the only one in a list, as a scheduler's `get_last_lr()` has it.
+
+    Raises:
+        TypeError: it is no number, or several.
+    """
+    found = value[0] if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 1 else value
+    try:
+        found = found.item() if hasattr(found, "item") else found
+    except (ValueError, RuntimeError):  # numpy's and torch's answers for several numbers
+        found = None
+    if isinstance(found, bool) or not isinstance(found, Real):
+        raise TypeError(f"{name}: found {reprlib.repr(value)}, expected one number")
+    return float(found)
+
+
+def finite_or_none(number: float) -> float | None:
+    """The number; None, for unknown, instead of one that is not finite."""
+    return number if math.isfinite(number) else None

@@ -1,0 +1,96 @@
+"""What loops pass to the monitor: numbers of other libraries are taken, and anything else is named."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from finetune_monitor import FinetuneMonitor, Plateau
+from finetune_monitor.monitor.arguments import finite_or_none, number_of, step_of
+from finetune_monitor.record.history import read_run
+from finetune_monitor.record.training_log import read_training
+from support.scripted import GRID, Scripted
+
+
+@pytest.mark.parametrize("step", [3, 3.0, np.int64(3), np.uint8(3), np.float64(3), torch.tensor(3), np.array(3)])
+def test_a_step_of_any_type_is_taken(step):
+    assert step_of(step) == 3
+    assert type(step_of(step)) is int
+
+
+@pytest.mark.parametrize("step", [3.5, "3", True, None, [3], torch.tensor([1, 2]), float("nan"), np.float32(0.5)])
+def test_what_is_no_step_is_named(step):
+    with pytest.raises(TypeError, match=r"step: found .*, expected a whole number of optimizer steps"):
+        step_of(step)
+
+
+@pytest.mark.parametrize(
+    "number", [0.5, np.float32(0.5), np.array(0.5), np.array([0.5]), torch.tensor([[0.5]]), torch.tensor(0.5), [0.5]]
+)
+def test_a_number_of_any_type_is_taken(number):
+    assert number_of(number, "loss") == 0.5
+    assert type(number_of(number, "loss")) is float
+
+
+@pytest.mark.parametrize("number", ["0.5", True, None, [], [1, 2], torch.zeros(2), np.zeros((2, 2)), 1j, {}])
+def test_what_is_no_number_is_named(number):
+    with pytest.raises(TypeError, match=r"loss: found .*, expected one number"):
+        number_of(number, "loss")
+
+
+def test_an_epoch_that_is_not_finite_is_unknown():
+    assert [finite_or_none(value) for value in (0.5, float("nan"), float("inf"))] == [0.5, None, None]
+
+
+@pytest.mark.slow
+def test_a_loop_may_pass_numbers_of_numpy_and_torch(pipeline, run_folder):
+    with FinetuneMonitor(pipeline, GRID, [Scripted([0.1, 0.2, 0.3])], run_folder, every=1) as monitor:
+        monitor.on_step_end(np.int64(1), epoch=np.float32(0.5), loss=torch.tensor([0.25]), learning_rate=[1e-4])
+        monitor.on_step_end(torch.tensor(2), epoch=float("nan"), loss=np.float16(0.5))
+    history = read_run(run_folder)
+    assert [(each.step, each.epoch) for each in history.evaluations] == [(0, None), (1, 0.5), (2, None)]
+    assert [point.loss for point in read_training(run_folder)] == [0.375]
+
+
+@pytest.mark.parametrize(("resume_step", "error"), [(-1, ValueError), (True, TypeError), ("2", TypeError)])
+@pytest.mark.slow
+def test_a_step_to_resume_from_that_is_none_leaves_the_record_as_it_is(pipeline, run_folder, resume_step, error):
+    with FinetuneMonitor(pipeline, GRID, [Scripted([0.1, 0.2])], run_folder, every=1) as monitor:
+        monitor.on_step_end(1)
+    before = {path: path.read_bytes() for path in run_folder.rglob("*") if path.is_file()}
+    with pytest.raises(error, match="resume_step: found"):
+        FinetuneMonitor(pipeline, GRID, [Scripted([])], run_folder, resume_step=resume_step)
+    assert {path: path.read_bytes() for path in run_folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.slow
+def test_the_run_stays_in_one_place_when_the_working_directory_changes(pipeline, tmp_path, monkeypatch, capsys):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with FinetuneMonitor(pipeline, GRID, [Scripted([0.1, 0.2])], "runs/ana", every=1) as monitor:
+        os.chdir("elsewhere")
+        monitor.on_step_end(1)
+        os.chdir("..")
+    assert [each.step for each in read_run(tmp_path / "runs/ana").evaluations] == [0, 1]
+    assert (tmp_path / "runs/ana/best").is_dir()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert "runs/ana: mean [95% interval]" in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.slow
+def test_a_home_folder_is_expanded(pipeline, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    with FinetuneMonitor(pipeline, GRID, [Scripted([0.1])], "~/runs/ana") as monitor:
+        assert monitor.output_dir == tmp_path / "home/runs/ana"
+    assert not Path("~").exists()
+
+
+@pytest.mark.parametrize("rule", [Plateau("mm"), Plateau()])
+def test_a_rule_that_watches_what_no_metric_describes_is_refused(pipeline, run_folder, rule):
+    expected = rf"stopping\.0\.metric: found '{rule.metric}', expected one of scripted"
+    with pytest.raises(ValueError, match=expected):
+        FinetuneMonitor(pipeline, GRID, [Scripted([])], run_folder, stopping=rule)
+    assert not run_folder.exists()
