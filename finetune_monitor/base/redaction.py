@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from finetune_monitor.base.warnings_in_words import warnings_as_they_are
 from finetune_monitor.base.yaml_files import parse_yaml
 
 REDACTED = "<redacted>"
@@ -108,8 +109,9 @@ def _without_secrets(value: Any) -> Any:
 @cache
 def _shapes() -> tuple[re.Pattern[str], ...]:
     """Every shape of a secret, read when first needed: importing detect-secrets takes a third of a second."""
-    from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
-    from detect_secrets.plugins.base import RegexBasedDetector
+    with warnings_as_they_are():
+        from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
+        from detect_secrets.plugins.base import RegexBasedDetector
 
     own = [re.compile(shape, re.S) for shape in _SHAPES]
     kinds: Iterable[Any] = get_mapping_from_secret_type_to_class().values()

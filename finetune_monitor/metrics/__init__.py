@@ -186,7 +186,7 @@ class Descriptions:
     """The descriptions of all metrics of a run, in order.
 
     Raises:
-        ValueError: there is no metric, or two metrics have a main column of the same name.
+        ValueError: there is no metric with a score, or two metrics have the same name or a column of the same name.
     """
 
     by_metric: Mapping[str, Description]
@@ -194,9 +194,13 @@ class Descriptions:
     @classmethod
     def of(cls, metrics: Sequence[Metric]) -> "Descriptions":
         found = [(metric.name, describe(metric)) for metric in metrics]
-        names = [name for _, description in found for name, column in description.columns.items() if column.is_main]
-        if not names or len(set(names)) != len(names):
-            raise ValueError(f"metrics: found {names}, expected at least one metric and no duplicate names")
+        names = [name for name, _ in found]
+        has_score = any(column.is_main for _, each in found for column in each.columns.values())
+        if not has_score or len(set(names)) != len(names):
+            raise ValueError(
+                f"metrics: found {names}, expected at least one metric with a score and no duplicate names"
+            )
+        _check_owners(found)
         return cls(dict(found))
 
     @property
@@ -221,6 +225,18 @@ class Descriptions:
             "weights": {name: found for name, found in weights.items() if found},
             "columns": {name: column.to_json() for name, column in self.columns.items()},
         }
+
+
+def _check_owners(described: Sequence[tuple[str, Description]]) -> None:
+    """Check that every column belongs to one metric: a second one would overwrite it."""
+    owners: dict[str, str] = {}
+    for metric, description in described:
+        for name in description.columns:
+            if (owner := owners.setdefault(name, metric)) != metric:
+                raise ValueError(
+                    f"metrics: {owner} and {metric} both have a column {name}, expected one metric for each column; "
+                    "rename it in one of them"
+                )
 
 
 def describe(metric: Metric) -> Description:

@@ -1,5 +1,6 @@
 """Finds the LoRA adapter that was trained, whatever wraps the model and whatever other adapters it has."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -85,6 +86,34 @@ def adapter_to_export(models: Mapping[str, nn.Module]) -> str | None:
         state = "have gradients" if trained else "are active"
         raise ValueError(f"the adapters {', '.join(candidates)} {state}, expected one; freeze or unload the others")
     return candidates[0] if candidates else None
+
+
+def other_adapters(models: Mapping[str, nn.Module], exported: str | None) -> dict[str, list[float]]:
+    """The weights of each active adapter but the exported one: those of its layers, without repeats and in order.
+
+    They are 1 unless `pipeline.set_adapters` was given others, and empty for an adapter that has none. An adapter whose
+    weights are all 0 is as good as inactive.
+
+    Args:
+        models: unwrapped, by their name in the pipeline.
+        exported: what `adapter_to_export` has found.
+    """
+    found: dict[str, set[float]] = {}
+    for layer in (layer for model in models.values() for _, layer in adapted_layers(model)):
+        active = [] if layer.disable_adapters else layer.active_adapters
+        for name in (name for name in active if name != exported and name in _parameters(layer)):
+            found.setdefault(name, set()).update(_weights_of(layer, name))
+    return {name: sorted(weights) for name, weights in found.items() if weights != {0.0}}
+
+
+def _weights_of(layer: Any, adapter: str) -> list[float]:
+    """What a layer multiplies an adapter by besides the adapter's own scale, to three decimals; empty if unknown."""
+    known = [getattr(layer, name, {}) for name in ("scaling", "lora_alpha", "r")]
+    if not all(isinstance(each, Mapping) and each.get(adapter) for each in known[1:]) or adapter not in known[0]:
+        return []
+    scaling, alpha, rank = (float(each[adapter]) for each in known)
+    is_stabilized = getattr(layer, "use_rslora", {}).get(adapter, False)
+    return [round(scaling * (math.sqrt(rank) if is_stabilized else rank) / alpha, 3)]
 
 
 def lora_layers(model: nn.Module, adapter: str) -> dict[str, LoraLayer]:

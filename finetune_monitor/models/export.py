@@ -18,13 +18,14 @@ from finetune_monitor.models.adapters import (
     adapter_to_export,
     lora_layers,
     new_model,
+    other_adapters,
     plain_state,
     unwrapped,
 )
 from finetune_monitor.models.diffusers_hub import is_hub_id
 from finetune_monitor.models.kohya import base_model, write_kohya
 from finetune_monitor.models.pipeline import Pipeline, settings_of
-from finetune_monitor.record.kept_weights import KOHYA_ENDING, NOTE
+from finetune_monitor.record.kept_weights import KOHYA_ENDING, NOTE, OTHER_ADAPTERS
 
 SAMPLED = 2**20
 """Bytes at each end of a file with weights that identify it; several gigabytes would take as many seconds."""
@@ -54,7 +55,8 @@ def export_weights(
 
     A LoRA is written twice: for `pipe.load_lora_weights(folder)`, and under kohya's names for ComfyUI and others. The
     folder appears only once it is complete. `finetune_monitor.json` next to the weights holds `note`, the base model's
-    hub id, if it has one, and the notice of the pipeline's own folder, if there is one.
+    hub id, if it has one, the notice of the pipeline's own folder, if there is one, and the other adapters that are
+    active, if there are any: the images have them, but what is written has not.
 
     Args:
         scheduler: what a complete pipeline is written with, so that it samples as its images were scored, whatever
@@ -68,6 +70,8 @@ def export_weights(
     models = {name: unwrapped(part) for name, part in parts.items()}
     adapted = adaptable(models)
     adapter = adapter_to_export(adapted)
+    if others := other_adapters(adapted, adapter):
+        note = {**note, OTHER_ADAPTERS: others}
     with staged_folder(folder) as staged:
         if adapter is None:
             plain = _plain_pipeline(pipeline, parts, models)
@@ -104,8 +108,21 @@ def exports_lora(pipeline: Pipeline) -> bool:
     Raises:
         ValueError: it cannot be said which adapter was trained.
     """
-    models = {name: unwrapped(part) for name, part in modules_of(pipeline).items()}
-    return adapter_to_export(adaptable(models)) is not None
+    return adapter_to_export(_adapted(pipeline)) is not None
+
+
+def not_exported(pipeline: Pipeline) -> dict[str, list[float]]:
+    """The active adapters that images are made with, but that `export_weights` leaves out, with their weights.
+
+    Raises:
+        ValueError: it cannot be said which adapter was trained.
+    """
+    models = _adapted(pipeline)
+    return other_adapters(models, adapter_to_export(models))
+
+
+def _adapted(pipeline: Pipeline) -> dict[str, nn.Module]:
+    return adaptable({name: unwrapped(part) for name, part in modules_of(pipeline).items()})
 
 
 def modules_of(pipeline: Pipeline) -> dict[str, nn.Module]:

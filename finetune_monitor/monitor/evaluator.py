@@ -99,13 +99,17 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Renders and scores a grid with all processes."""
+    """Renders and scores a grid with all processes.
+
+    owners: of columns that no metric describes: the first metric that returned each.
+    """
 
     renderer: Renderer | FoundImages
     metrics: Sequence[Metric]
     columns: Mapping[str, ScoreColumn]
     code: UserCode = field(default_factory=UserCode)
     warn: WarnOnce = field(default_factory=WarnOnce)
+    owners: dict[str, str] = field(default_factory=dict)
     _failed: set[str] = field(default_factory=set, init=False)
 
     def failed(self) -> tuple[str, ...]:
@@ -218,7 +222,7 @@ class Evaluator:
             inner = unwrapped(metric)
             if isinstance(inner, OfModel):
                 with self.renderer.precision():
-                    found |= self._guarded(metric, partial(_draws, inner, self.renderer)) or {}
+                    found |= self._owned(metric, self._guarded(metric, partial(_draws, inner, self.renderer)) or {})
         return found
 
     def derive(self, history: Sequence[Evaluation]) -> dict[str, Estimate]:
@@ -227,7 +231,7 @@ class Evaluator:
         for metric in self.metrics:
             inner = unwrapped(metric)
             if isinstance(inner, Derives):
-                found |= self._guarded(metric, partial(_estimates, inner, history)) or {}
+                found |= self._owned(metric, self._guarded(metric, partial(_estimates, inner, history)) or {})
         return found
 
     def _columns(
@@ -238,10 +242,25 @@ class Evaluator:
         cells: Sequence[Cell],
     ) -> dict[str, list[float]]:
         """The columns of a metric for images or their features, with one number each."""
-        columns = _by_name(measure(of_images, cells))
+        columns = self._owned(metric, _by_name(measure(of_images, cells)))
         if wrong := [name for name, values in columns.items() if len(values) != len(of_images)]:
             raise ValueError(f"columns {', '.join(wrong)}: expected {len(of_images)} values each")
         return {name: self._numbers(metric, name, list(values), cells) for name, values in columns.items()}
+
+    def _owned(self, metric: Metric, found: Mapping[str, T]) -> dict[str, T]:
+        """A metric's columns without those of other metrics, with a warning about each that is left out."""
+        owned = {}
+        for name, values in found.items():
+            owner = self.columns.get(name, SIDE).metric or self.owners.setdefault(name, metric.name)
+            if owner == metric.name:
+                owned[name] = values
+            else:
+                self.warn(
+                    f"column {name} of {metric.name}",
+                    f"metric {metric.name}: its column {name} is left out, because {owner} has a column of that name; "
+                    "rename one of them",
+                )
+        return owned
 
     def _numbers(self, metric: Metric, name: str, values: Sequence[object], cells: Sequence[Cell]) -> list[float]:
         """A column's values; those that are not scores are missing, with a warning that names the first."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL.Image import Image
 
-from finetune_monitor.models.export import Label, exports_lora
+from finetune_monitor.models.export import Label, exports_lora, not_exported
 from finetune_monitor.models.pipeline import Pipeline
 from finetune_monitor.monitor.evaluator import WarnOnce
 from finetune_monitor.monitor.keeping import resolved_keep, steps_to_keep
@@ -16,6 +16,7 @@ from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.evaluation import Evaluation
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.record.history import read_run
+from finetune_monitor.record.kept_weights import adapters_in_words
 from finetune_monitor.sinks.model_card import own_fields, write_card
 from finetune_monitor.stats.estimate import MISSING, json_number
 
@@ -64,6 +65,7 @@ class RunWeights:
         history = [*(each for each in earlier if each.step < evaluation.step), evaluation]
         try:
             label = Label(self._output_dir.resolve().name, self._trigger, self._best_image(evaluation, rendered))
+            self._warn_of_others()
             keep = resolved_keep(self._chosen, exports_lora(self._pipeline))
             steps = steps_to_keep(keep, history, self._columns, self._best_metric)
             self._keeper.keep(evaluation.step, steps, self._note(evaluation), label)
@@ -72,6 +74,16 @@ class RunWeights:
                 self._write_card(own)
         except Exception as error:
             self._warn("weights", f"{self._output_dir}: cannot keep the weights: {error!r}")
+
+    def _warn_of_others(self) -> None:
+        """Warn that the images have adapters that are not among the weights."""
+        if others := not_exported(self._pipeline):
+            self._warn(
+                "other adapters",
+                f"{self._output_dir}: images and scores are made with other active adapters, too, but the kept weights "
+                f"are only those that are trained; found {adapters_in_words(others)}; load these beside the kept "
+                "weights to get the same images, or activate only what is trained (pipeline.set_adapters)",
+            )
 
     def write_card(self) -> None:
         """Write the model card of the best weights again, with the fields that somebody has set in it."""

@@ -3,7 +3,8 @@
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import current_thread, main_thread
 from types import FrameType
 from typing import Any, TypeVar
@@ -14,6 +15,9 @@ T = TypeVar("T")
 
 TICK = 1.0
 """Seconds after which code that has swallowed the interruption is interrupted again."""
+
+AT_ONCE = 1e-6
+"""Seconds until a timer rings that is due: 0 would turn it off."""
 
 LONGEST = 500
 """Characters of an error that a warning quotes."""
@@ -29,7 +33,8 @@ class UserCode:
     A limit is enforced by an alarm in the main thread, which interrupts Python code between two instructions, and waits
     of the system, such as for a network. So the code never runs beside the training, no kernel on a GPU is cut short,
     and the caller restores models and random generators as after any other error. A call into a library that never
-    returns to Python is not interrupted.
+    returns to Python is not interrupted. An alarm that the training has set itself rings when it is due, or right after
+    the call, and what its handler raises gets through.
 
     Args:
         seconds: that all calls after a `begin` may take together; None: no limit.
@@ -45,33 +50,39 @@ class UserCode:
 
     def call(self, action: Callable[[], T], failed: Callable[[str], None]) -> T | None:
         """The result; None after calling `failed` with what went wrong. Only Ctrl-C gets through."""
-        began = time.monotonic()
-        try:
-            return self._limited(action)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            failed(self._in_words(error))
-            return None
-        finally:
-            self._left -= time.monotonic() - began
+        with self._alarm():
+            began = time.monotonic()
+            try:
+                return self._limited(action)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
+                failed(self._in_words(error))
+                return None
+            finally:
+                self._left -= time.monotonic() - began
+
+    def _alarm(self) -> AbstractContextManager[None]:
+        is_needed = self._has_limit() and self._left > 0
+        return _borrowed_alarm(self._ring) if is_needed else nullcontext()
+
+    def _has_limit(self) -> bool:
+        """Whether there is a limit that can be enforced: in the main thread, and where no library has the alarm."""
+        if math.isinf(self._left) or current_thread() is not main_thread():
+            return False
+        return signal.getsignal(signal.SIGALRM) is not None
 
     def _limited(self, action: Callable[[], T]) -> T:
-        if math.isinf(self._left) or current_thread() is not main_thread():
+        if not self._has_limit():
             return action()
         if self._left <= 0:
             raise TimedOut
-        before = signal.signal(signal.SIGALRM, self._ring)
         try:
             self._is_armed = True
             signal.setitimer(signal.ITIMER_REAL, self._left, TICK)
-            try:
-                return action()
-            finally:
-                self._is_armed = False
+            return action()
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+            self._is_armed = False
 
     def _ring(self, number: int, frame: FrameType | None) -> None:
         if self._is_armed:
@@ -81,6 +92,22 @@ class UserCode:
         if isinstance(error, TimedOut):
             return f"metrics, rules, sinks, and hooks took longer than {self._seconds:g} s (evaluation_timeout)"
         return in_words(error)
+
+
+@contextmanager
+def _borrowed_alarm(ring: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Let SIGALRM ring here, and give it back on exit with the time that its own timer has left."""
+    (left, interval), began = signal.setitimer(signal.ITIMER_REAL, 0), time.monotonic()
+    try:
+        before = signal.signal(signal.SIGALRM, ring)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+    finally:
+        if left:
+            signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - began), AT_ONCE), interval)
 
 
 def in_words(error: Any) -> str:

@@ -2,11 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import math
+import operator
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass, field, fields, replace
+from numbers import Real
 from typing import Any, TypeAlias
 
+from finetune_monitor.base.json_files import GREATEST
 from finetune_monitor.base.redaction import without_secrets
+from finetune_monitor.base.text import shortened
 
 CellContent: TypeAlias = tuple[str, str, int]
 """Prompt, negative prompt and seed."""
@@ -96,7 +101,8 @@ class PromptGrid:
 
     Raises:
         ValueError: for an empty grid, repeated prompts or seeds, both `seeds` and `images_per_prompt`, fewer than one
-            image or step, negative guidance, an unknown quality, or `fast` with a sampler other than DPM-Solver++.
+            image or step, negative guidance, an unknown quality, `fast` with a sampler other than DPM-Solver++, or a
+            value of the wrong type.
     """
 
     prompts: Sequence[str]
@@ -113,34 +119,47 @@ class PromptGrid:
     quality: str = FULL
 
     def __post_init__(self) -> None:
-        self._keep_list("prompts", self.prompts)
-        if self.seeds is not None:
-            self._keep_list("seeds", self.seeds)
+        self._keep_texts()
+        self._keep_lists()
+        self._keep_counts()
+        self._keep_sampling()
+
+    def _keep_texts(self) -> None:
+        for name in ("negative_prompt", "sampler", "quality"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and not (name == "sampler" and value is None):
+                what = "the class name of a diffusers scheduler" if name == "sampler" else "text"
+                raise ValueError(f"PromptGrid.{name}: found {_quoted(value)}, expected {what}")
+        check_quality(self.quality, self.sampler)
+
+    def _keep_lists(self) -> None:
+        self._keep("prompts", _texts("prompts", self.prompts))
+        self._keep("seeds", None if self.seeds is None else _seeds(self.seeds))
+        has_probes = not isinstance(self.probe_prompts, Sized) or len(self.probe_prompts) > 0
+        self._keep("probe_prompts", _texts("probe_prompts", self.probe_prompts) if has_probes else ())
+        if shared := set(self.prompts) & set(self.probe_prompts):
+            raise ValueError(f"PromptGrid.probe_prompts: {shared.pop()!r} is also a prompt of the subject; remove it")
+
+    def _keep_counts(self) -> None:
         if self.seeds is not None and self.images_per_prompt is not None:
             raise ValueError(
                 f"PromptGrid.images_per_prompt: found {self.images_per_prompt} and a list of seeds; set only "
                 "one of them and leave the other out or null"
             )
-        if self.seeds is None and self.images_per_prompt is None:
-            object.__setattr__(self, "images_per_prompt", IMAGES_PER_PROMPT)
-        if self.images_per_prompt is not None and not 1 <= self.images_per_prompt <= SEEDS_APART:
-            raise ValueError(
-                f"PromptGrid.images_per_prompt: found {self.images_per_prompt}, expected 1 to {SEEDS_APART}"
-            )
-        if self.probe_prompts:
-            self._keep_list("probe_prompts", self.probe_prompts)
-        object.__setattr__(self, "probe_prompts", tuple(self.probe_prompts))
-        if shared := set(self.prompts) & set(self.probe_prompts):
-            raise ValueError(f"PromptGrid.probe_prompts: {shared.pop()!r} is also a prompt of the subject; remove it")
-        if not 1 <= self.images_per_probe <= SEEDS_APART:
-            raise ValueError(f"PromptGrid.images_per_probe: found {self.images_per_probe}, expected 1 to {SEEDS_APART}")
-        check_quality(self.quality, self.sampler)
-        if self.steps is None:
-            object.__setattr__(self, "steps", STEPS[self.quality])
-        if self.step_count < 1:
-            raise ValueError(f"PromptGrid.steps: found {self.steps}, expected 1 or more")
-        if not self.guidance >= 0:
-            raise ValueError(f"PromptGrid.guidance: found {self.guidance}, expected 0 or more")
+        if self.seeds is None:
+            given = IMAGES_PER_PROMPT if self.images_per_prompt is None else self.images_per_prompt
+            self._keep("images_per_prompt", _whole("images_per_prompt", given, SEEDS_APART))
+        self._keep("images_per_probe", _whole("images_per_probe", self.images_per_probe, SEEDS_APART))
+        self._keep("steps", _whole("steps", STEPS[self.quality] if self.steps is None else self.steps))
+
+    def _keep_sampling(self) -> None:
+        self._keep("guidance", _guidance(self.guidance))
+        self._keep("size", None if self.size is None else _size(self.size))
+        if not isinstance(self.karras, bool):
+            raise ValueError(f"PromptGrid.karras: found {_quoted(self.karras)}, expected True or False")
+
+    def _keep(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
 
     @property
     def step_count(self) -> int:
@@ -190,13 +209,79 @@ class PromptGrid:
             content.pop("images_per_probe", None)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    def _keep_list(self, name: str, values: Sequence[object]) -> None:
-        """Store a list: a range, for example, could not be recorded."""
-        if isinstance(values, str) or not values:
-            raise ValueError(f"PromptGrid.{name}: found {values!r}, expected a list with at least one entry")
-        if len(set(values)) != len(values):
-            raise ValueError(f"PromptGrid.{name}: found repeated entries in {list(values)!r}; list each one once")
-        object.__setattr__(self, name, tuple(values))
+
+def _listed(name: str, values: Any, of: str) -> tuple[Any, ...]:
+    """The entries of any kind of list, such as a range or an array."""
+    try:
+        found = () if isinstance(values, str | bytes | Mapping) else tuple(values)
+    except TypeError:
+        found = ()
+    if not found:
+        raise ValueError(f"PromptGrid.{name}: found {_quoted(values)}, expected a list with at least one entry: {of}")
+    return found
+
+
+def _texts(name: str, values: Any) -> tuple[str, ...]:
+    found = _listed(name, values, "texts")
+    if wrong := [each for each in found if not isinstance(each, str)]:
+        raise ValueError(f"PromptGrid.{name}: found the entry {_quoted(wrong[0])}, expected text")
+    return _distinct(name, found)
+
+
+def _seeds(values: Any) -> tuple[int, ...]:
+    return _distinct("seeds", tuple(map(_seed, _listed("seeds", values, "whole numbers"))))
+
+
+def _seed(value: Any) -> int:
+    found = _index(value)
+    if found is None or abs(found) >= GREATEST:
+        raise ValueError(
+            f"PromptGrid.seeds: found the entry {_quoted(value)}, expected a whole number between -2**63 and 2**63"
+        )
+    return found
+
+
+def _distinct(name: str, found: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(found)) != len(found):
+        raise ValueError(f"PromptGrid.{name}: found repeated entries in {list(found)!r}; list each one once")
+    return found
+
+
+def _whole(name: str, value: object, most: int | None = None) -> int:
+    found = _index(value)
+    if found is None:
+        raise ValueError(f"PromptGrid.{name}: found {_quoted(value)}, expected a whole number")
+    if found < 1 or (most is not None and found > most):
+        raise ValueError(f"PromptGrid.{name}: found {found}, expected 1 {'or more' if most is None else f'to {most}'}")
+    return found
+
+
+def _guidance(value: Any) -> float:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise ValueError(f"PromptGrid.guidance: found {_quoted(value)}, expected a number")
+    found = value if isinstance(value, int | float) else float(value)
+    if not 0 <= found < math.inf:
+        raise ValueError(f"PromptGrid.guidance: found {value}, expected 0 or more")
+    return found
+
+
+def _size(value: Any) -> tuple[int, int]:
+    match [_index(each) for each in value] if isinstance(value, Iterable) else []:
+        case [int(height), int(width)] if height > 0 and width > 0:
+            return height, width
+    raise ValueError(f"PromptGrid.size: found {_quoted(value)}, expected (height, width) in pixels, such as (512, 512)")
+
+
+def _index(value: Any) -> int | None:
+    """A whole number of any library's type; None if it is none."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
+
+
+def _quoted(value: object) -> str:
+    return shortened(repr(value))
 
 
 def check_quality(quality: str, sampler: str | None) -> None:

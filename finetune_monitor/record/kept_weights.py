@@ -15,6 +15,9 @@ BEST, LAST, WEIGHTS = "best", "last", "weights"
 NOTE = "finetune_monitor.json"
 """File next to weights: the step they belong to, or a notice that applies to everything made with them."""
 
+OTHER_ADAPTERS = "other_adapters"
+"""The key in that file for the active adapters that are not among these weights: their own weights, by name."""
+
 LARGEST_NOTE = 1_000_000
 """Bytes of that file; a larger one is not ours."""
 
@@ -66,6 +69,14 @@ def step_of(folder: Path) -> int | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return step if type(step) is int else None
+
+
+def adapters_in_words(found: Mapping[str, Sequence[float]]) -> str:
+    """Adapters with their weights, such as `style (weight 0.8)`."""
+    weights = {name: ", ".join(f"{each:g}" for each in own) for name, own in found.items()}
+    return ", ".join(
+        f"{name} (weight{'s' if len(found[name]) > 1 else ''} {own})" if own else name for name, own in weights.items()
+    )
 
 
 def kept_weights(run_dir: Path, patterns: Sequence[str] = (f"{WEIGHTS}/step-*", BEST, LAST)) -> dict[int, KeptWeights]:

@@ -13,6 +13,7 @@ from PIL.Image import Image
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.image_names import files_below
 from finetune_monitor.base.images import SUFFIXES, read_image
+from finetune_monitor.base.json_files import GREATEST
 from finetune_monitor.record.grid import ELSEWHERE, SEEDS_APART, Cell, PromptGrid
 from finetune_monitor.record.run_directory import RUN
 from finetune_monitor.scoring.image_metadata import Said, read_metadata
@@ -127,7 +128,8 @@ def grid_of(groups: Sequence[Group]) -> PromptGrid:
     options: dict[str, Any] = {"images_per_prompt": most}
     if known and len(labels) > 1 and all(len(set(step)) == 1 for step in seeds):
         same = {step[0] for step in seeds}
-        options = {"seeds": next(iter(same)) if len(same) == 1 else tuple(range(most))}
+        is_known = len(same) == 1 and all(seed is not None and abs(seed) < GREATEST for seed in next(iter(same)))
+        options = {"seeds": next(iter(same)) if is_known else tuple(range(most))}
     return PromptGrid(tuple(labels), steps=1, guidance=0.0, sampler=ELSEWHERE, **options)
 
 

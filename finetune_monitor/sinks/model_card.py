@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import read_regular, sha256, staged_folder, write_atomic
-from finetune_monitor.base.json_files import read_object
+from finetune_monitor.base.json_files import DAMAGE, as_number, read_object
 from finetune_monitor.base.redaction import redacted
 from finetune_monitor.base.text import caption, encoded, escaped, table
 from finetune_monitor.base.version import __version__
@@ -18,7 +18,15 @@ from finetune_monitor.record.alarms import alarms_of, levels_of
 from finetune_monitor.record.evaluation import Evaluation, ScoredImage
 from finetune_monitor.record.grid import sampling_in_words, trigger_prompt
 from finetune_monitor.record.history import RunHistory
-from finetune_monitor.record.kept_weights import CARD, NOTE, SAMPLES, KeptWeights, step_of
+from finetune_monitor.record.kept_weights import (
+    CARD,
+    NOTE,
+    OTHER_ADAPTERS,
+    SAMPLES,
+    KeptWeights,
+    adapters_in_words,
+    step_of,
+)
 from finetune_monitor.record.pareto import ParetoFront, pareto_front
 from finetune_monitor.stats.estimate import Estimate, shown
 from finetune_monitor.stats.intervals import WHAT_THEY_KNOW
@@ -157,6 +165,15 @@ def _base_model(weights: KeptWeights) -> str | None:
     return str(found) if found else None
 
 
+def _other_adapters(weights: KeptWeights) -> str:
+    """The adapters that made the images together with these weights, in words; empty if there are none."""
+    found = read_object(weights.folder / NOTE, "weights").get(OTHER_ADAPTERS) or {}
+    try:
+        return adapters_in_words({str(name): [as_number(each) for each in own] for name, own in found.items()})
+    except DAMAGE:  # somebody else's file
+        return ""
+
+
 def _front_text(front: Mapping[str, Any]) -> str:
     from huggingface_hub import ModelCardData
 
@@ -189,7 +206,15 @@ def _what_it_is(history: RunHistory, weights: KeptWeights) -> str:
     origin = f"[{base}](https://huggingface.co/{base})" if base else "a model in a local folder"
     best = f", the best one by {escaped(history.best_metric or '')}" if weights.step == history.best_step else ""
     trigger = _code(caption(trigger_prompt(history.grid, history.hparams)))
-    return f"{kind} {origin}: the weights of step {weights.step}{best}.\n\nTrigger prompt: {trigger}"
+    others = _other_adapters(weights)
+    said = (
+        "\n\nThe images and scores are made with other adapters, too, which are not among these files: "
+        f"{escaped(others)}. To get such images, load them as well."
+    )
+    return (
+        f"{kind} {origin}: the weights of step {weights.step}{best}.{said if others else ''}\n\n"
+        f"Trigger prompt: {trigger}"
+    )
 
 
 def _use(history: RunHistory, weights: KeptWeights) -> str:

@@ -1,7 +1,8 @@
 """Estimates with intervals, and how numbers are written as text and as JSON, including missing ones."""
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal
@@ -74,9 +75,22 @@ def from_json_number(value: float | None) -> float:
 
 
 def shown(estimate: Estimate, form: str = ".3f", unit: str = "") -> str:
-    """A value with its interval, if it has one."""
-    value, low, high = (number(each, form) for each in (estimate.mean, estimate.low, estimate.high))
+    """A value with its interval, if it has one; with more decimals than `form` has where it would leave only zeros."""
+    numbers = estimate.mean, estimate.low, estimate.high
+    value, low, high = (number(each, _fine_enough(form, numbers)) for each in numbers)
     return value + unit if low == "—" else f"{value}{unit} [{low}, {high}]"
+
+
+def _fine_enough(form: str, numbers: Iterable[float]) -> str:
+    """The form, with two significant digits of the greatest number where that is below the last decimal.
+
+    The page does the same (`decimalsOf` in words.js).
+    """
+    decimals = re.fullmatch(r"(.*\.)(\d+)f", form)
+    greatest = max((abs(each) for each in numbers if not math.isnan(each)), default=0.0)
+    if decimals is None or not ROUNDING < greatest < 10.0 ** -int(decimals[2]):
+        return form
+    return f"{decimals[1]}{1 - math.floor(math.log10(greatest))}f"
 
 
 def number(value: float, form: str = ".2f") -> str:

@@ -1,5 +1,6 @@
 """The runs below a folder, and each at a glance: its state, its best step, its alarms, its evaluation in progress."""
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from finetune_monitor.record.run_directory import CONTROL, EVALUATIONS, RUN
 from finetune_monitor.record.run_state import RunState, state_of
 from finetune_monitor.record.verdict import MAX_STEPS
 from finetune_monitor.report.page_runs import distinct_tails, run_id
-from finetune_monitor.stats.estimate import json_number
+from finetune_monitor.stats.estimate import shown
 
 DEPTH, MOST = 6, 1000
 """How many folders below the watched one a run may be, and how many runs are listed."""
@@ -155,14 +156,13 @@ def _glance(history: RunHistory) -> dict[str, Any]:
 
 
 def _best(history: RunHistory) -> dict[str, Any] | None:
-    """The best step, with the mean score there."""
+    """The best step, with the score there as text; "" if it is missing."""
     metric, step = history.best_metric, history.best_step
     evaluation = history.at(step) if step is not None else None
     if metric is None or evaluation is None or metric not in evaluation.scores:
         return None
     score = evaluation.scores[metric]
-    found = {"mean": score.mean, "low": score.low, "high": score.high}
-    return {"metric": visible(metric), "step": step, **{name: json_number(value) for name, value in found.items()}}
+    return {"metric": visible(metric), "step": step, "score": "" if math.isnan(score.mean) else shown(score)}
 
 
 def why_not_steered(history: RunHistory, state: RunState) -> str:

@@ -139,6 +139,63 @@ def test_the_alarm_of_others_is_left_alone():
         signal.signal(signal.SIGALRM, before)
 
 
+class Watchdog(BaseException):
+    """What a training raises by its own alarm."""
+
+
+@pytest.fixture
+def watchdog():
+    """A training's own alarm: the times at which it has rung."""
+    rung = []
+    before = signal.signal(signal.SIGALRM, lambda *arguments: rung.append(time.monotonic()))
+    yield rung
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_the_timer_of_others_goes_on_with_the_time_it_has_left(watchdog):
+    signal.setitimer(signal.ITIMER_REAL, 500, 70)
+    UserCode(30).call(lambda: time.sleep(0.3), pytest.fail)
+    UserCode(0.2).call(sleeps, lambda why: None)
+    left, interval = signal.getitimer(signal.ITIMER_REAL)
+    assert 440 < left <= 499.5
+    assert interval == 70
+    assert watchdog == []
+
+
+@pytest.mark.slow
+def test_the_timer_of_others_outlives_an_evaluation(pipeline, run_folder, watchdog):
+    signal.setitimer(signal.ITIMER_REAL, 5000)
+    with FinetuneMonitor(pipeline, GRID, [Brightness()], run_folder, every=1, evaluation_timeout=60) as monitor:
+        monitor.on_step_end(1)
+    assert 4000 < signal.getitimer(signal.ITIMER_REAL)[0] < 5000
+
+
+def test_a_timer_of_others_that_is_due_meanwhile_rings_right_after(watchdog):
+    signal.setitimer(signal.ITIMER_REAL, 0.1, 300)
+    ended = UserCode(30).call(lambda: time.sleep(0.3) or time.monotonic(), pytest.fail)
+    until = time.monotonic() + 10
+    while not watchdog and time.monotonic() < until:
+        time.sleep(0.01)
+    [rung] = watchdog
+    assert rung >= ended
+    assert 200 < signal.getitimer(signal.ITIMER_REAL)[0] <= 300
+
+
+def test_what_the_alarm_of_others_raises_is_no_failure_of_a_metric(watchdog):
+    def raises(*arguments):
+        raise Watchdog
+
+    def train():
+        UserCode(30).call(lambda: time.sleep(0.2), pytest.fail)
+        time.sleep(10)
+
+    signal.signal(signal.SIGALRM, raises)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    with pytest.raises(Watchdog):
+        train()
+
+
 def test_ctrl_c_ends_a_metric_that_hangs(pipeline, run_folder):
     def hangs(images, cells):
         threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()

@@ -160,7 +160,7 @@ def test_a_name_that_is_the_stars_of_another_is_refused(pipeline, run_folder):
     class Other(Bare):
         name = "brightness_stars"
 
-    with pytest.raises(ValueError, match="no duplicate names"):
+    with pytest.raises(ValueError, match="brightness and brightness_stars both have a column brightness_stars"):
         FinetuneMonitor(pipeline, PromptGrid(["a"]), [Starred(Brightness(), thresholds()), Other()], run_folder)
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from peft import LoHaConfig, LoKrConfig, LoraConfig, get_peft_model
+from safetensors import safe_open
 
-from finetune_monitor.models.export import export_weights
+from finetune_monitor.models.export import export_weights, not_exported
 from finetune_monitor.record.kept_weights import LORA_FILE
 from support import tiny
 from support.tiny import stable_diffusion as tiny_pipeline
@@ -117,6 +118,63 @@ def test_a_frozen_adapter_that_is_active_too_is_left_out(tmp_path, style):
     export_weights(trained, tmp_path / "best", NOTE)
     trained.set_adapters("ana")
     assert same_as_saved(trained, tmp_path / "best")
+
+
+def with_style(style, weights):
+    """A pipeline where somebody else's LoRA is active, too, and only `ana` has gradients."""
+    pipeline = tiny_pipeline()
+    pipeline.load_lora_weights(style, adapter_name="style")
+    lora(pipeline.unet, "ana")
+    pipeline.set_adapters(["style", "ana"], list(weights))
+    for name, parameter in pipeline.unet.named_parameters():
+        parameter.requires_grad_(".ana." in name)
+    return pipeline
+
+
+@TWO_ADAPTERS
+@pytest.mark.parametrize(("weights", "noted"), [((1.0, 1.0), [1.0]), ((0.7, 0.4), [0.7]), ((0.0, 1.0), None)])
+def test_other_active_adapters_are_noted_with_their_weights(tmp_path, style, weights, noted):
+    export_weights(with_style(style, weights), tmp_path / "best", NOTE)
+    found = json.loads((tmp_path / "best/finetune_monitor.json").read_text())
+    assert found == {**NOTE, **({"other_adapters": {"style": noted}} if noted else {})}
+    with safe_open(tmp_path / "best/lora_kohya.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["finetune_monitor"]) == found
+
+
+@TWO_ADAPTERS
+def test_what_the_note_says_gives_the_images_that_were_judged(tmp_path, style):
+    judged = with_style(style, (0.7, 1.0))
+    export_weights(judged, tmp_path / "best", NOTE)
+    [(name, [weight])] = json.loads((tmp_path / "best/finetune_monitor.json").read_text())["other_adapters"].items()
+    plain = tiny_pipeline()
+    plain.load_lora_weights(style, adapter_name=name)
+    plain.load_lora_weights(tmp_path / "best", adapter_name="ana")
+    plain.set_adapters([name, "ana"], [weight, 1.0])
+    assert np.abs(image(plain) - image(judged)).max() < 1e-4
+
+
+@TWO_ADAPTERS
+@pytest.mark.parametrize("stabilized", [False, True])
+def test_the_weights_of_other_adapters_leave_out_their_own_scale(tmp_path, stabilized):
+    trained = tiny_pipeline()
+    lora(trained.unet, "style", lora_alpha=16, use_rslora=stabilized)
+    lora(trained.unet, "ana")
+    blocks = {"unet": {"down": 0.3, "mid": 1.0, "up": 0.5}}
+    trained.set_adapters(["style", "ana"], [blocks, 1.0])
+    for name, parameter in trained.unet.named_parameters():
+        parameter.requires_grad_(".ana." in name)
+    assert not_exported(trained) == {"style": [0.3, 0.5, 1.0]}
+
+
+@TWO_ADAPTERS
+def test_an_adapter_beside_weights_that_are_trained_whole_is_noted_too(tmp_path, style):
+    trained = tiny_pipeline()
+    trained.load_lora_weights(style, adapter_name="style")
+    for name, parameter in trained.unet.named_parameters():
+        parameter.requires_grad_("lora_" not in name)
+    export_weights(trained, tmp_path / "best", NOTE)
+    note = json.loads((tmp_path / "best/finetune_monitor.json").read_text())
+    assert note["other_adapters"] == {"style": [1.0]}
 
 
 @TWO_ADAPTERS

@@ -1,8 +1,12 @@
 """The grid's cells, its fingerprint, and what it refuses."""
 
+import math
+import re
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
+import torch
 
 from finetune_monitor import PromptGrid
 from finetune_monitor.record.grid import sampling_in_words
@@ -51,6 +55,57 @@ def test_the_fingerprint_does_not_depend_on_the_kind_of_sequence():
 def test_a_grid_that_cannot_be_rendered_is_refused(change, named):
     with pytest.raises(ValueError, match=named):
         replace(GRID, **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"prompts": [7]}, "prompts: found the entry 7, expected text"),
+        ({"prompts": None}, "prompts: found None, expected a list with at least one entry: texts"),
+        ({"probe_prompts": "a man"}, "probe_prompts: found 'a man', expected a list with at least one entry: texts"),
+        ({"seeds": 3}, "seeds: found 3, expected a list with at least one entry: whole numbers"),
+        ({"seeds": [0, 1.5]}, "seeds: found the entry 1.5, expected a whole number between -2**63 and 2**63"),
+        ({"seeds": [True]}, "seeds: found the entry True, expected a whole number"),
+        ({"seeds": [2**63]}, "seeds: found the entry 9223372036854775808, expected a whole number"),
+        ({"seeds": [-(2**63)]}, "seeds: found the entry -9223372036854775808, expected a whole number"),
+        ({"seeds": np.array([1, 1])}, "seeds: found repeated entries in [1, 1]"),
+        ({"steps": "8"}, "steps: found '8', expected a whole number"),
+        ({"steps": 8.5}, "steps: found 8.5, expected a whole number"),
+        ({"steps": -1}, "steps: found -1, expected 1 or more"),
+        ({"seeds": None, "images_per_prompt": "4"}, "images_per_prompt: found '4', expected a whole number"),
+        ({"images_per_probe": None}, "images_per_probe: found None, expected a whole number"),
+        ({"guidance": "7"}, "guidance: found '7', expected a number"),
+        ({"guidance": None}, "guidance: found None, expected a number"),
+        ({"guidance": math.nan}, "guidance: found nan, expected 0 or more"),
+        ({"guidance": math.inf}, "guidance: found inf, expected 0 or more"),
+        ({"karras": "no"}, "karras: found 'no', expected True or False"),
+        ({"size": 512}, "size: found 512, expected (height, width) in pixels, such as (512, 512)"),
+        ({"size": "512"}, "size: found '512', expected (height, width)"),
+        ({"size": (512,)}, "size: found (512,), expected (height, width)"),
+        ({"size": (512, 0)}, "size: found (512, 0), expected (height, width)"),
+        ({"size": ("a", 8)}, "size: found ('a', 8), expected (height, width)"),
+        ({"sampler": dict}, "sampler: found <class 'dict'>, expected the class name of a diffusers scheduler"),
+        ({"negative_prompt": None}, "negative_prompt: found None, expected text"),
+        ({"quality": ["fast"]}, "quality: found ['fast'], expected text"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_named_with_what_is_expected(change, said):
+    with pytest.raises(ValueError, match=re.escape(f"PromptGrid.{said}")):
+        replace(GRID, **change)
+
+
+def test_numbers_of_other_libraries_are_kept_as_pythons_own():
+    found = PromptGrid(["a"], np.arange(2), steps=np.int64(3), guidance=np.float32(2), size=np.array([32, 64]))
+    assert found == PromptGrid(["a"], [0, 1], steps=3, guidance=2.0, size=(32, 64))
+    assert found.fingerprint() == PromptGrid(["a"], [0, 1], steps=3, guidance=2.0, size=(32, 64)).fingerprint()
+    assert {type(value) for value in (*found.seeds, *found.size, found.steps)} == {int}
+    assert PromptGrid(["a"], torch.arange(2)).seeds == (0, 1)
+
+
+@pytest.mark.parametrize("seed", [2**63 - 1, -(2**63) + 1])
+def test_every_seed_that_is_allowed_makes_noise(seed):
+    grid = PromptGrid(["a"], [seed])
+    assert torch.Generator().manual_seed(grid.cells[0].seed).initial_seed() == seed % 2**64
 
 
 RECORDED = {

@@ -11,6 +11,7 @@ import pytest
 
 from finetune_monitor.record.evaluation import Evaluation, ScoredImage, summarize
 from finetune_monitor.report.page import write_page
+from finetune_monitor.stats.estimate import Estimate, shown
 from finetune_monitor.stats.intervals import t_interval
 from support.browser import PHONE, until, used_page
 from support.page_folders import GRID, HOSTILE, NAME, OTHER_GRID, PLAIN, Recording, color, sweep_of, write_run
@@ -327,6 +328,16 @@ def test_the_page_gives_the_interval_that_the_command_gives(chromium, pair):
             assert [found["mean"], found["low"], found["high"]] == pytest.approx(
                 [expected.mean, expected.low, expected.high], abs=5e-5 * (expected.high - expected.low)
             )
+
+
+def test_the_page_shows_as_many_decimals_as_the_command(chromium, pair):
+    with used_page(chromium) as (page, _):
+        page.goto((pair / "index.html").as_uri())
+        for scale in (1e-10, 2e-9, 3e-6, 1e-4, 4e-4, 9.9e-4, 1e-3, 1.6e-3, 0.02, 0.5):
+            mean, low, high = (scale * share for share in (-0.3, -1, 0.4))
+            found = page.evaluate(f"withInterval({{ mean: {mean!r}, low: {low!r}, high: {high!r} }}, null)")
+            assert found.replace("\u2212", "-") == shown(Estimate(mean, low, high, 8, 0))
+        assert page.evaluate("withInterval({ mean: 0.0004, low: null, high: null }, null, signed)") == "+0.00040"
 
 
 def test_pairs_without_a_score_are_left_out_of_the_difference(chromium, pair):

@@ -77,6 +77,13 @@ def test_images_that_share_a_seed_are_one_draw_of_noise(here, config, photos):
     assert len(grid.cells) == 3
 
 
+def test_a_shared_seed_that_no_record_can_hold_is_numbered_anew(here, config, photos):
+    names = [kohya(f"{step:06d}", place, 2**64 - 1) for step in (100, 200) for place in (0, 1)]
+    write_images(here / "samples", {name: place for place, name in enumerate(names)}, photos)
+    assert score(here / "samples", "--config", config, "-o", "out") == 0
+    assert read_run(here / "out").grid.seeds == (0,)
+
+
 def test_seeds_that_change_with_the_step_keep_their_cells(here, config, photos):
     names = [kohya(f"{step:06d}", place, 7 * step + place) for step in (100, 200) for place in (0, 1)]
     write_images(here / "samples", {name: place for place, name in enumerate(names)}, photos)

@@ -1,6 +1,7 @@
 """The card of the best weights: what the hub reads, what people read, and what nobody may read."""
 
 import hashlib
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from peft import LoraConfig
 from PIL import Image
 
 from finetune_monitor.record.history import read_run
@@ -99,6 +101,28 @@ def test_a_complete_pipeline_is_loaded_from_the_repository_alone(tmp_path):
     assert 'DiffusionPipeline.from_pretrained("OWNER/NAME")' in text
     assert "load_lora_weights" not in text
     assert "template:sd-lora" not in text
+
+
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config`")  # PEFT's, where a second one is added
+def test_other_active_adapters_are_in_the_card_and_warned_about_once(tmp_path, caplog):
+    pipeline = add_lora(stable_diffusion())
+    pipeline.unet.add_adapter(LoraConfig(r=2, init_lora_weights=False, target_modules=["to_k"]), "style")
+    pipeline.set_adapters(["default", "style"], [1.0, 0.8])
+    for name, parameter in pipeline.unet.named_parameters():
+        parameter.requires_grad_(".default." in name)
+    trained(pipeline, tmp_path / "run", [0.0, 0.3, 0.6])
+    card = (tmp_path / "run/best/README.md").read_text()
+    assert "made with other adapters, too, which are not among these files: style (weight 0.8)." in card
+    [warned] = [record.message for record in caplog.records if "other active adapters" in record.message]
+    assert "found style (weight 0.8); load these beside the kept weights" in warned
+
+
+@pytest.mark.parametrize("damaged", ["style", ["style"], {"style": 1}, {"style": ["much"]}])
+def test_what_is_no_list_of_adapters_is_left_out_of_the_card(ana, tmp_path, damaged):
+    copy = Path(shutil.copytree(ana, tmp_path / "copy"))
+    note = json.loads((copy / "best/finetune_monitor.json").read_text())
+    (copy / "best/finetune_monitor.json").write_text(json.dumps({**note, "other_adapters": damaged}))
+    assert "other adapters" not in make_card(read_run(copy), KeptWeights(3, copy / "best")).text
 
 
 @pytest.mark.slow

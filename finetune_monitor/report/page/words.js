@@ -4,6 +4,7 @@
 
 const MISSING = "not measured";
 const WIDE = 5; // scores on a scale longer than this get two decimals, otherwise three
+const ROUNDING = 1e-9; // smaller numbers are rounding errors
 
 // "face_similarity_held_out" in plain words.
 function spoken(name) {
@@ -26,18 +27,28 @@ function digitsOf(metric) {
   return metric?.bounds && metric.bounds[1] - metric.bounds[0] > WIDE ? 2 : 3;
 }
 
-function number(value, metric) {
-  return isNumber(value) ? value.toFixed(digitsOf(metric)).replace("-", "−") : MISSING;
+// Two significant digits of the greatest number where that is below the last of the usual decimals; as the commands do it.
+function decimalsOf(numbers, metric) {
+  const [usual, greatest] = [digitsOf(metric), Math.max(0, ...numbers.filter(isNumber).map(Math.abs))];
+  const isSmall = greatest > ROUNDING && greatest < 10 ** -usual;
+  return isSmall ? 1 - Math.floor(Math.log10(greatest)) : usual;
 }
 
-function signed(value, metric) {
-  return isNumber(value) && value > 0 ? `+${number(value, metric)}` : number(value, metric);
+// Never a negative zero.
+function number(value, metric, decimals = digitsOf(metric)) {
+  const text = isNumber(value) ? value.toFixed(decimals) : MISSING;
+  return text.replace("-", /[1-9]/.test(text) ? "−" : "");
+}
+
+function signed(value, metric, decimals = digitsOf(metric)) {
+  return isNumber(value) && value > 0 ? `+${number(value, metric, decimals)}` : number(value, metric, decimals);
 }
 
 // "0.52 [0.48, 0.56]"; without the brackets if there is no interval.
 function withInterval({ mean, low, high }, metric, write = number) {
-  const has = isNumber(mean) && isNumber(low) && isNumber(high);
-  return has ? `${write(mean, metric)} [${write(low, metric)}, ${write(high, metric)}]` : write(mean, metric);
+  const decimals = decimalsOf([mean, low, high], metric);
+  const [middle, ...ends] = [mean, low, high].map((value) => write(value, metric, decimals));
+  return [mean, low, high].every(isNumber) ? `${middle} [${ends.join(", ")}]` : middle;
 }
 
 // The mean, its interval, and the number of measured images if some are missing.

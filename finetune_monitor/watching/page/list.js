@@ -29,9 +29,7 @@ function bestOf({ best, evaluated }) {
   if (!best) {
     return evaluated.length > 0 ? "No best step yet" : "Not evaluated yet";
   }
-  const interval = best.low === null ? "" : ` [${best.low.toFixed(3)}, ${best.high.toFixed(3)}]`;
-  const score = best.mean === null ? "" : `: ${best.metric} ${best.mean.toFixed(3)}${interval}`;
-  return `Best: step ${best.step}${score}`;
+  return `Best: step ${best.step}${best.score && `: ${best.metric} ${best.score}`}`;
 }
 
 function ago(seconds) {
