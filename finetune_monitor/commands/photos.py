@@ -34,19 +34,21 @@ def add_photos(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _photos(chosen: argparse.Namespace) -> None:
+    from finetune_monitor.base.files import check_named, write_named
     from finetune_monitor.base.images import each_image
     from finetune_monitor.base.text import printable
     from finetune_monitor.models.face_reader import FaceReader
     from finetune_monitor.models.recognizers import EMBEDDED
-    from finetune_monitor.training.contact_sheet import write_contact_sheet
+    from finetune_monitor.training.contact_sheet import contact_sheet_file
     from finetune_monitor.training.photo_folder import passed_over_in, read_photos
     from finetune_monitor.training.photos import TrainingPhoto
     from finetune_monitor.training.survey import Surveyor
 
+    check_named(chosen.to)
     photos = [TrainingPhoto(found.path, found.caption or "", found.repeats) for found in read_photos(chosen.folder)]
     surveyor = Surveyor(chosen.folder, FaceReader(EMBEDDED), chosen.crop, chosen.resolution, {})
     survey = surveyor.survey(photos, each_image([photo.path for photo in photos]))
-    write_contact_sheet(chosen.to, survey)
+    write_named(chosen.to, contact_sheet_file(survey))
     print(printable(_table(survey)))
     for sentence in (*survey.warnings, *passed_over_in(chosen.folder)):
         print(printable(f"warning: {sentence}"))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeAlias
 
+from finetune_monitor.base.json_files import GREATEST
 from finetune_monitor.base.redaction import without_secrets
 
 CellContent: TypeAlias = tuple[str, str, int]
@@ -95,8 +96,9 @@ class PromptGrid:
         images_per_probe: images of each probe prompt, each with its own seed.
 
     Raises:
-        ValueError: for an empty grid, repeated prompts or seeds, both `seeds` and `images_per_prompt`, fewer than one
-            image or step, negative guidance, an unknown quality, or `fast` with a sampler other than DPM-Solver++.
+        ValueError: for an empty grid, repeated prompts or seeds, seeds beyond 63 bits, both `seeds` and
+            `images_per_prompt`, fewer than one image or step, negative guidance, an unknown quality, or `fast` with a
+            sampler other than DPM-Solver++.
     """
 
     prompts: Sequence[str]
@@ -116,6 +118,7 @@ class PromptGrid:
         self._keep_list("prompts", self.prompts)
         if self.seeds is not None:
             self._keep_list("seeds", self.seeds)
+            check_seeds(self.seeds)
         if self.seeds is not None and self.images_per_prompt is not None:
             raise ValueError(
                 f"PromptGrid.images_per_prompt: found {self.images_per_prompt} and a list of seeds; set only "
@@ -197,6 +200,16 @@ class PromptGrid:
         if len(set(values)) != len(values):
             raise ValueError(f"PromptGrid.{name}: found repeated entries in {list(values)!r}; list each one once")
         object.__setattr__(self, name, tuple(values))
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Check that torch and the records can have these seeds.
+
+    Raises:
+        ValueError: a seed is too large, in either direction.
+    """
+    if unfit := next((seed for seed in seeds if abs(seed) >= GREATEST), None):
+        raise ValueError(f"PromptGrid.seeds: found {unfit}, expected whole numbers up to {GREATEST - 1}; choose others")
 
 
 def check_quality(quality: str, sampler: str | None) -> None:

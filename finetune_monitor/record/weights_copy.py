@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.base.files import staged_folder, write_atomic
+from finetune_monitor.base.files import staged_folder, write_named
 from finetune_monitor.record.history import RunHistory, read_run
 from finetune_monitor.record.kept_weights import (
     BEST,
@@ -70,7 +70,7 @@ def copy_weights(found: KeptWeights, run_dir: Path, target: Path, wanted: str | 
         if is_file:
             source = found.kohya_file if chosen == KOHYA else found.place
             assert source is not None
-            write_atomic(target, source.read_bytes())
+            write_named(target, source.read_bytes())
         else:
             _copy_folder(found, target)
     except OSError as error:

@@ -35,3 +35,10 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path, capsys):
 def test_a_resolution_that_no_model_has_is_refused(tmp_path, size):
     with pytest.raises(SystemExit):
         main(["photos", str(tmp_path), f"--resolution={size}"])
+
+
+def test_a_sheet_that_cannot_be_written_is_told_before_the_work(photos, tmp_path, capsys):
+    assert main(["photos", str(photos), "--to", str(tmp_path)]) == 2
+    found = capsys.readouterr()
+    assert found.err == f"finetune-monitor: {tmp_path}: is a folder, expected a file; name a file in it\n"
+    assert found.out == ""
