@@ -4,14 +4,17 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+ESCAPES = "backslashreplace"
 
 
 def print_any_text() -> None:
     """From now on, a character that the terminal's encoding lacks is printed as an escape."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper) and stream.errors != ESCAPES:
+            with suppress(OSError):  # where the stream has become a pipe after Python opened it
+                stream.reconfigure(errors=ESCAPES)
 
 
 @contextmanager
