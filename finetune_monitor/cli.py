@@ -1,7 +1,6 @@
 """The command `finetune-monitor`; each subcommand is a file in commands/."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from finetune_monitor.base.errors import UserError, disk_problem
 from finetune_monitor.base.interrupts import end_quietly, interruptible_work
+from finetune_monitor.base.output import output_may_be_closed, print_any_text
 from finetune_monitor.base.version import __version__
 from finetune_monitor.base.warnings_in_words import plain_warnings
 from finetune_monitor.commands.aesthetic import add_aesthetic
@@ -32,16 +32,15 @@ from finetune_monitor.commands.watch import add_watch
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status, 2 for a problem that the user can fix."""
+    print_any_text()
     chosen = make_parser().parse_args(arguments)
+    status = None
     try:
-        with plain_warnings(), interruptible_work():
+        with plain_warnings(), interruptible_work(), output_may_be_closed():
             status = chosen.run(chosen)
     except UserError as error:
         print(f"finetune-monitor: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader of our output, such as `head`, has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
         if (problem := disk_problem(error)) is None:
             raise

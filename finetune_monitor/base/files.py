@@ -166,6 +166,41 @@ def write_atomic(path: Path, content: bytes) -> None:
     fsync(path.parent)
 
 
+def check_named(path: Path) -> None:
+    """Check, before the work, that a file that the user named can be written.
+
+    Raises:
+        UserError: it is a folder or a device, or its folder cannot be written to or, if there is none, created.
+    """
+    try:
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder, expected a file; name a file in it")
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: is not a regular file, expected one or a new name; choose another place")
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            number = errno.EACCES if folder.is_dir() else errno.ENOTDIR
+            raise OSError(number, os.strerror(number))
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def write_named(path: Path, content: bytes) -> None:
+    """Write a file that the user named.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        write_atomic(path, content)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path}: cannot write it ({error.strerror}); choose another place")
+
+
 def write_unflushed(path: Path, content: bytes) -> None:
     """Replace `path` for every reader at once, without waiting for the disk: a crash of the system may lose it.
 

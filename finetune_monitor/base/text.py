@@ -17,6 +17,11 @@ def visible(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text)
 
 
+def on_one_line(text: str) -> str:
+    """Text on one line, with a replacement character for every invisible one."""
+    return visible(text).replace("\n", "\ufffd")
+
+
 def printable(text: str) -> str:
     """Text that a terminal can print: file names may contain bytes that are not valid text."""
     return text.encode(errors="backslashreplace").decode()

@@ -223,9 +223,12 @@ def _rated(store: "RatingStore") -> str:
 
 
 def _export(chosen: argparse.Namespace) -> None:
+    from finetune_monitor.base.files import check_named
+
     output = chosen.output
     if os.path.lexists(output):
         raise UserError(f"{output}: already exists; choose another name or remove it")
+    check_named(output)
     if output.suffix.lower() == ".csv":
         _export_ratings(chosen.folder, output, chosen.metric)
     elif output.suffix.lower() == ".html":
@@ -235,7 +238,7 @@ def _export(chosen: argparse.Namespace) -> None:
 
 
 def _export_ratings(folder: Path, output: Path, metric: str | None) -> None:
-    from finetune_monitor.base.files import write_atomic
+    from finetune_monitor.base.files import write_named
     from finetune_monitor.studies.labeling.ratings import to_csv
     from finetune_monitor.studies.labeling.storage import RATINGS, RatingStore
     from finetune_monitor.studies.labeling.tasks import read_plan
@@ -244,10 +247,7 @@ def _export_ratings(folder: Path, output: Path, metric: str | None) -> None:
     ratings = [rating for rating in RatingStore(folder / RATINGS).all() if rating.metric in metrics]
     if not ratings:
         raise UserError(f"{folder}: found no ratings yet; run `finetune-monitor label serve` and rate some images")
-    try:
-        write_atomic(output, to_csv(ratings).encode())
-    except OSError as error:
-        raise UserError(f"{output}: cannot write it ({error.strerror}); choose another place") from error
+    write_named(output, to_csv(ratings).encode())
     print(f"wrote:  {output}, {counted(len(ratings), 'rating')}")
 
 

@@ -34,38 +34,40 @@ def add_photos(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _photos(chosen: argparse.Namespace) -> None:
+    from finetune_monitor.base.files import check_named, write_named
     from finetune_monitor.base.images import each_image
-    from finetune_monitor.base.text import printable
+    from finetune_monitor.base.text import on_one_line
     from finetune_monitor.models.face_reader import FaceReader
     from finetune_monitor.models.recognizers import EMBEDDED
-    from finetune_monitor.training.contact_sheet import write_contact_sheet
+    from finetune_monitor.training.contact_sheet import contact_sheet_file
     from finetune_monitor.training.photo_folder import passed_over_in, read_photos
     from finetune_monitor.training.photos import TrainingPhoto
     from finetune_monitor.training.survey import Surveyor
 
+    check_named(chosen.to)
     photos = [TrainingPhoto(found.path, found.caption or "", found.repeats) for found in read_photos(chosen.folder)]
     surveyor = Surveyor(chosen.folder, FaceReader(EMBEDDED), chosen.crop, chosen.resolution, {})
     survey = surveyor.survey(photos, each_image([photo.path for photo in photos]))
-    write_contact_sheet(chosen.to, survey)
-    print(printable(_table(survey)))
+    write_named(chosen.to, contact_sheet_file(survey))
+    print(_table(survey))
     for sentence in (*survey.warnings, *passed_over_in(chosen.folder)):
-        print(printable(f"warning: {sentence}"))
-    print(printable(f"contact sheet: {chosen.to}"))
+        print(on_one_line(f"warning: {sentence}"))
+    print(on_one_line(f"contact sheet: {chosen.to}"))
 
 
 def _table(survey: "Survey") -> str:
     """One line per photo: its face, its similarity to the others, and what is wrong with it."""
-    from finetune_monitor.base.text import shortened, visible
+    from finetune_monitor.base.text import on_one_line, shortened
 
     rows = [("photo", "face", "similarity", "")]
     for index, view in enumerate(survey.views):
         share, found = view.face_share, survey.similarities[index]
         rows.append(
             (
-                shortened(visible(view.name), LONGEST_NAME),
+                shortened(on_one_line(view.name), LONGEST_NAME),
                 "-" if share is None else f"{share:.0%}",
                 "-" if found is None else f"{found:.2f}",
-                visible(", ".join(survey.marks(index))),
+                on_one_line(", ".join(survey.marks(index))),
             )
         )
     width = max(len(row[0]) for row in rows)

@@ -53,25 +53,25 @@ def _check_output(path: Path, run_dir: Path) -> None:
     """Check the output path before minutes of rendering.
 
     Raises:
-        UserError: the name does not end in .png, or it is one of the run's own images.
+        UserError: the name does not end in .png, it is one of the run's own images, or it cannot be written.
     """
+    from finetune_monitor.base.files import check_named
+
     if path.suffix.lower() != ".png":
         raise UserError(f"{path}: expected a name that ends in .png, which preserves every pixel")
     if path.resolve().is_relative_to(run_dir.resolve() / "images"):
         raise UserError(f"{path}: is among the run's recorded images, which must not change; choose another place")
+    check_named(path)
 
 
 def _write(path: Path, found: "Rendering") -> None:
     import io
 
-    from finetune_monitor.base.files import write_atomic
+    from finetune_monitor.base.files import write_named
 
     content = io.BytesIO()
     found.image.save(content, "PNG")
-    try:
-        write_atomic(path, content.getvalue())
-    except OSError as error:
-        raise UserError(f"{path}: cannot write it ({error.strerror}); choose another file") from error
+    write_named(path, content.getvalue())
     print(f"written:  {path}")
 
 

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from finetune_monitor.base.output import print_any_text
 from finetune_monitor.base.warnings_in_words import plain_warnings
 
 LAUNCH = "accelerate launch -m finetune_monitor.cli train --config configs/X.yaml [key=value ...]"
@@ -27,6 +28,7 @@ def main() -> int:
         "accelerate launch train.py --config configs/X.yaml [key=value ...]",
     )
     _add_arguments(parser)
+    print_any_text()
     with plain_warnings():
         return _train(parser.parse_args(), "train.py")
 

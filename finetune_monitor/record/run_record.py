@@ -14,6 +14,7 @@ from finetune_monitor.base.errors import EXAMPLES_NAMED, UserError
 from finetune_monitor.base.files import STAGING, make_private, staged_folder, write_atomic
 from finetune_monitor.base.locks import unlock
 from finetune_monitor.base.redaction import redacted, redacted_yaml
+from finetune_monitor.base.text import counted, some_of, visible
 from finetune_monitor.record.evaluation import Evaluation, RunSummary
 from finetune_monitor.record.grid import FULL, Cell, PromptGrid
 from finetune_monitor.record.history import RunHistory
@@ -288,4 +289,17 @@ def _differences(old: Any, new: Any, path: str = "") -> list[str]:
         keys = [key for key in {**old, **new} if key not in {"notice", *unknown}]
         found = (_differences(old.get(key), new.get(key), f"{path}.{key}".lstrip(".")) for key in keys)
         return [difference for inner in found for difference in inner]
+    if _are_files(old) and _are_files(new):
+        return [f"{path} is {_files(old, new)}, the config says {_files(new, old)}"]
     return [f"{path} is {json.dumps(old)}, the config says {json.dumps(new)}"]
+
+
+def _are_files(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, Mapping) and "file" in each for each in value)
+
+
+def _files(files: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> str:
+    """How many files these are, and the names of those whose content is not among the others."""
+    known = {str(content_of(each)) for each in others}
+    own = [Path(str(each["file"])).name for each in files if str(content_of(each)) not in known]
+    return counted(len(files), "file") + (f" with {visible(some_of(own, EXAMPLES_NAMED))}" if own else "")

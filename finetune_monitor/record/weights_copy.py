@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.base.files import staged_folder, write_atomic
+from finetune_monitor.base.files import staged_folder, write_named
 from finetune_monitor.record.history import RunHistory, read_run
 from finetune_monitor.record.kept_weights import (
     BEST,
@@ -21,6 +21,9 @@ from finetune_monitor.record.kept_weights import (
 )
 
 FILE_ENDING = ".safetensors"
+
+OTHER_ENDINGS = (".bin", ".ckpt", ".gguf", ".onnx", ".pkl", ".pt", ".pth", ".sft", ".zip")
+"""Endings of files with weights that no folder should have."""
 
 
 def chosen_weights(run_dir: Path, step: int | str) -> KeptWeights:
@@ -60,9 +63,11 @@ def copy_weights(found: KeptWeights, run_dir: Path, target: Path, wanted: str | 
         The format.
 
     Raises:
-        UserError: the target exists or cannot be written, or the weights do not exist in this format.
+        UserError: the target has the ending of another kind of file, it exists or cannot be written, or the weights do
+            not exist in this format.
     """
-    is_file = target.suffix == FILE_ENDING
+    is_file = target.suffix.lower() == FILE_ENDING
+    _check_ending(target)
     chosen = wanted or _format_of(target, found)
     _check_target(target, run_dir, found.step)
     _check_format(found, target, chosen, is_file)
@@ -70,7 +75,7 @@ def copy_weights(found: KeptWeights, run_dir: Path, target: Path, wanted: str | 
         if is_file:
             source = found.kohya_file if chosen == KOHYA else found.place
             assert source is not None
-            write_atomic(target, source.read_bytes())
+            write_named(target, source.read_bytes())
         else:
             _copy_folder(found, target)
     except OSError as error:
@@ -78,8 +83,16 @@ def copy_weights(found: KeptWeights, run_dir: Path, target: Path, wanted: str | 
     return chosen
 
 
+def _check_ending(target: Path) -> None:
+    if target.suffix.lower() in OTHER_ENDINGS:
+        raise UserError(
+            f"{target}: found the ending of a kind of file that is not written, expected a file *{FILE_ENDING} or a "
+            "folder; choose another name"
+        )
+
+
 def _format_of(target: Path, found: KeptWeights) -> str:
-    is_for_others = target.suffix == FILE_ENDING and target.name != LORA_FILE and found.kohya_file is not None
+    is_for_others = target.suffix.lower() == FILE_ENDING and target.name != LORA_FILE and found.kohya_file is not None
     return KOHYA if is_for_others else DIFFUSERS
 
 

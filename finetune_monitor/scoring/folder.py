@@ -33,7 +33,7 @@ class ScoreFolder:
         self.folder = folder
         asked = {"paths": [os.path.realpath(path) for path in paths], "base": base}
         self._hashed: dict[str, tuple[tuple[int, int], str]] = {}
-        self._state: dict[str, Any] = {**asked, "runs": {}, "files": {}}
+        self._state: dict[str, Any] = {**asked, "runs": {}, "files": {}, "layouts": {}}
         if (folder / STATE).exists():
             self._state = _checked(folder, read_json(folder / STATE), asked)
         elif folder.exists():
@@ -97,6 +97,15 @@ class ScoreFolder:
         self._state["files"].setdefault(name, {})[str(step)] = entries
         self._write()
 
+    def layout(self, name: str) -> object:
+        """What `keep_layout` noted for a run; None if nothing was."""
+        return self._state.get("layouts", {}).get(name)
+
+    def keep_layout(self, name: str, layout: Mapping[str, Any]) -> None:
+        """Note which images the cells of a new run are for."""
+        self._state.setdefault("layouts", {})[name] = layout
+        self._write()
+
     def _entries(self, name: str) -> Mapping[str, Any]:
         found: Mapping[str, Any] = self._state["files"].get(name, {})
         return found
@@ -128,6 +137,7 @@ def _is_whole(folder: Path, state: Mapping[str, Any]) -> bool:
         entries = [(step, each) for steps in state["files"].values() for step, each in steps.items()]
         files = [file for step, each in entries for file in each if int(step) >= 0]
         named = all(isinstance(file["file"], str) for file in files)
+        named = named and isinstance(state.get("layouts", {}), dict)
         return named and all(inside.path(place) is not None for place in state["runs"].values())
     except (KeyError, TypeError, ValueError, AttributeError):
         return False

@@ -1,4 +1,4 @@
-"""Images that another trainer has rendered: which step, prompt, and seed each belongs to, and the grid they form."""
+"""Images that another trainer has rendered: which step, prompt, and seed each belongs to."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,8 +13,7 @@ from PIL.Image import Image
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.image_names import files_below
 from finetune_monitor.base.images import SUFFIXES, read_image
-from finetune_monitor.base.json_files import GREATEST
-from finetune_monitor.record.grid import ELSEWHERE, SEEDS_APART, Cell, PromptGrid
+from finetune_monitor.record.grid import Cell, PromptGrid
 from finetune_monitor.record.run_directory import RUN
 from finetune_monitor.scoring.image_metadata import Said, read_metadata
 from finetune_monitor.scoring.patterns import IMAGES, Named, read_name
@@ -109,39 +108,6 @@ def grouped(images: Sequence[FoundImage]) -> tuple[list[Group], list[FoundImage]
     return [Group(step, found[0].epoch, tuple(found)) for step, found in sorted(by_step.items())], left_out
 
 
-def grid_of(groups: Sequence[Group]) -> PromptGrid:
-    """The grid that the images of all steps form: a row for each prompt, with as many images as a step has of it.
-
-    Where the prompts of a step share their seeds, they share them in the grid, so that images of one noise count as one
-    draw. Otherwise, every image counts as its own.
-
-    Raises:
-        UserError: a step has too many images of one prompt.
-    """
-    rows = [_rows(group.images) for group in groups]
-    labels = dict.fromkeys(label for row in rows for label in row)
-    most = max(len(images) for row in rows for images in row.values())
-    seeds = [[tuple(image.seed for image in images) for images in row.values()] for row in rows]
-    known = all(None not in each and len(set(each)) == len(each) for step in seeds for each in step)
-    if most > SEEDS_APART:
-        raise UserError(f"found {most} images of one prompt in a step, expected at most {SEEDS_APART}; score fewer")
-    options: dict[str, Any] = {"images_per_prompt": most}
-    if known and len(labels) > 1 and all(len(set(step)) == 1 for step in seeds):
-        same = {step[0] for step in seeds}
-        is_known = len(same) == 1 and all(seed is not None and abs(seed) < GREATEST for seed in next(iter(same)))
-        options = {"seeds": next(iter(same)) if is_known else tuple(range(most))}
-    return PromptGrid(tuple(labels), steps=1, guidance=0.0, sampler=ELSEWHERE, **options)
-
-
-def _rows(images: Sequence[FoundImage]) -> dict[str, list[FoundImage]]:
-    """The images of a step by prompt, in the trainer's order; in a row, those with the same place belong together."""
-    first = sorted(images, key=lambda image: (image.index is None, image.index or 0))
-    rows: dict[str, list[FoundImage]] = {image.label: [] for image in first}
-    for image in sorted(images, key=lambda image: (image.seed is None, image.seed or 0, image.path.as_posix())):
-        rows[image.label].append(image)
-    return rows
-
-
 class UnknownSampler:
     """The sampler of another tool."""
 
@@ -164,31 +130,21 @@ class ImagesOfSteps:
     """A `monitor.evaluator.FoundImages`: returns the images of one step at a time.
 
     Args:
-        grid: from `grid_of`, or as recorded earlier.
         size: height and width of the largest image in pixels.
     """
 
     def __init__(self, grid: PromptGrid, size: tuple[int, int]) -> None:
         self.grid, self.size, self.pipeline = grid, size, OtherTool()
         self.found_step: int | None = None
-        self._files: dict[int, Path] = {}
+        self._images: Mapping[int, FoundImage] = {}
 
-    def show(self, group: Group) -> list[FoundImage]:
-        """Choose the step whose images `render` returns; the result is those images that the grid has no cell for."""
-        rows, extra = _rows(group.images), []
-        self.found_step, self._files = group.step, {}
-        cells: dict[str, list[Cell]] = {}
-        for cell in self.grid.cells:
-            cells.setdefault(cell.prompt, []).append(cell)
-        for label, images in rows.items():
-            places = cells.get(label, [])
-            self._files |= {cell.index: image.path for cell, image in zip(places, images, strict=False)}
-            extra += images[len(places) :]
-        return extra
+    def show(self, step: int, images: Mapping[int, FoundImage]) -> None:
+        """Choose what `render` returns: the images of a step, by the index of their cell."""
+        self.found_step, self._images = step, images
 
     def render(self, cells: Sequence[Cell]) -> list[Image | None]:
         """The image of each cell; None where the step has none."""
-        return [read_image(self._files[cell.index]) if cell.index in self._files else None for cell in cells]
+        return [read_image(self._images[cell.index].path) if cell.index in self._images else None for cell in cells]
 
     def remedy(self, error: BaseException) -> str:
         return ""

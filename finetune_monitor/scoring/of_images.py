@@ -8,24 +8,25 @@ from pathlib import Path
 from accelerate import PartialState
 from PIL import Image
 
-from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.errors import EXAMPLES_NAMED, UserError
 from finetune_monitor.base.images import each_image, read_image
 from finetune_monitor.base.interrupts import Interrupt
-from finetune_monitor.base.text import counted
+from finetune_monitor.base.json_files import damage_named
+from finetune_monitor.base.text import counted, some_of
 from finetune_monitor.record.grid import PromptGrid
-from finetune_monitor.record.history import SCORE
-from finetune_monitor.scoring.folder import ScoreFolder
+from finetune_monitor.record.history import SCORE, RunHistory
+from finetune_monitor.scoring.folder import STATE, ScoreFolder
 from finetune_monitor.scoring.images import (
     FoundImage,
     Group,
     ImagesOfSteps,
     find_image,
-    grid_of,
     grouped,
     image_files,
     known_prompts,
     without_steps,
 )
+from finetune_monitor.scoring.layout import Layout, keyed, layout_of, recorded_layout, seeds_in
 from finetune_monitor.scoring.notes import Notes, say_metrics
 from finetune_monitor.scoring.records import Subject, opened
 from finetune_monitor.scoring.settings import NEED_PROMPTS, Measured, Options, make_config, make_metrics
@@ -85,12 +86,37 @@ class ImageScores:
                 f"left out step {steps}: it appeared after step {recorded[-1]} was scored; choose a new folder"
             )
         todo = [group for group in todo if group not in late]
-        grid = history.grid if history else grid_of(groups) if groups else None
-        complete = self._complete(todo, grid)
-        if complete and grid is not None:
+        layout = self._layout(name, history, groups)
+        if layout is None:
+            return
+        complete = [group for group in self._complete(todo, layout.grid) if self._has_cells(group, layout, groups)]
+        if complete:
             if history is None:
                 self._say_what_is_known(groups)
-            self._score(name, complete, self._metrics(groups, grid), grid, interrupt)
+                self._folder.keep_layout(name, layout.to_json())
+            self._score(name, complete, self._metrics(groups, layout.grid), layout, interrupt)
+
+    def _layout(self, name: str, history: RunHistory | None, groups: Sequence[Group]) -> Layout | None:
+        """The layout of a record, or else of the images; None if there are none.
+
+        Raises:
+            UserError: the folder of the scores does not say which images the cells of its record are for.
+        """
+        if history is None:
+            return layout_of(groups) if groups else None
+        with damage_named(self._folder.folder / STATE, "choose another folder with -o"):
+            return recorded_layout(history.grid, self._folder.layout(name))
+
+    def _has_cells(self, group: Group, layout: Layout, groups: Sequence[Group]) -> bool:
+        """Whether a step can be scored beside the steps before; otherwise, a note says why not."""
+        why = ""
+        if not layout.place(group):
+            why = f"the grid has cells for other seeds or prompts than those of {group.images[0].path.name}"
+        elif layout.changing and (other := _step_of_same_seed(group, groups)) is not None:
+            why = f"it has a seed of step {other}, but the steps before have different ones"
+        if why:
+            self._notes.say(f"left out step {group.step}: {why}; score all images in a new folder")
+        return not why
 
     def _images(self) -> list[FoundImage]:
         """The images that can be read; in a watched folder, others may still be incomplete."""
@@ -119,9 +145,10 @@ class ImageScores:
                 )
 
     def _score(
-        self, name: str, todo: Sequence[Group], measured: Measured, grid: PromptGrid, interrupt: Interrupt
+        self, name: str, todo: Sequence[Group], measured: Measured, layout: Layout, interrupt: Interrupt
     ) -> None:
         self._folder.start()
+        grid = layout.grid
         images = ImagesOfSteps(grid, _largest(todo))
         hparams = {f"{SCORE}images": str(self._source), "data.instance_prompt": grid.prompts[0]}
         subject = Subject(images, grid, measured.metrics, self._config)
@@ -129,10 +156,19 @@ class ImageScores:
             for group in todo:
                 if interrupt.asked():
                     return
-                if extra := images.show(group):
-                    self._notes.say(f"step {group.step}: left out {extra[0].path.name}: the grid has no cell for it")
+                placed = layout.place(group)
+                images.show(group.step, placed)
+                self._say_extra(group, placed)
                 self._folder.note(name, group.step, [image.path for image in group.images], with_hash=False)
                 monitor.evaluate(group.step, group.epoch)
+
+    def _say_extra(self, group: Group, placed: Mapping[int, FoundImage]) -> None:
+        found = set(placed.values())
+        if extra := [image.path.name for image in group.images if image not in found]:
+            self._notes.say(
+                f"step {group.step}: left out {some_of(extra, EXAMPLES_NAMED)}: the grid, which the steps scored first "
+                "determine, has no cell of this prompt and seed; score all images in a new folder"
+            )
 
     def _metrics(self, groups: Sequence[Group], grid: PromptGrid) -> Measured:
         if self._measured is None:
@@ -159,6 +195,13 @@ class ImageScores:
             )
         if any(image.seed is None for image in images):
             print("note:     not all seeds are known: the intervals assume that every image has its own noise")
+
+
+def _step_of_same_seed(group: Group, groups: Sequence[Group]) -> int | None:
+    """Another step that has an image of the same prompt and seed."""
+    own = seeds_in(keyed(group.images))
+    others = (each for each in groups if each.step != group.step)
+    return next((each.step for each in others if own & seeds_in(keyed(each.images))), None)
 
 
 def _largest(groups: Sequence[Group]) -> tuple[int, int]:

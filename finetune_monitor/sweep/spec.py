@@ -13,7 +13,7 @@ from finetune_monitor.base.redaction import redacted
 from finetune_monitor.base.sections import Section, dotted_keys, nearest, problems_of
 from finetune_monitor.base.text_keys import holds_text
 from finetune_monitor.base.yaml_files import KeyPath, override, read_yaml
-from finetune_monitor.training.config import Config, UserPath
+from finetune_monitor.training.config import Config, Seed, UserPath
 from finetune_monitor.training.shipped import shipped, with_shipped
 
 ONE_FOR_ALL = {
@@ -89,9 +89,7 @@ class SweepConfig(Section):
     people: dict[str, dict[str, Any]] = Field(
         {}, description="By person's name, the dotted keys that differ between people."
     )
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(
-        [], description="Training seeds; every combination runs with each."
-    )
+    seeds: list[Seed] = Field([], description="Training seeds; every combination runs with each.")
     search: SearchConfig | None = Field(None, description="A search with Optuna's TPE, instead of axes.")
     early_termination: Annotated[AshaConfig | None, BeforeValidator(_rule)] = Field(
         None,

@@ -1,12 +1,10 @@
 """Draw the contact sheet: every photo as the model will see it, with its face's box and what is wrong with it."""
 
 import io
-from pathlib import Path
 
 from PIL import ImageDraw
 from PIL.Image import Image
 
-from finetune_monitor.base.files import write_atomic
 from finetune_monitor.base.text import counted
 from finetune_monitor.sinks.grid_image import AMBER, HEADING, Line, stacked, strip
 from finetune_monitor.training.survey import SHOWN, Survey
@@ -23,11 +21,11 @@ QUALITY = 88
 """Of the JPEG."""
 
 
-def write_contact_sheet(file: Path, survey: Survey) -> None:
-    """Write the contact sheet as JPEG."""
+def contact_sheet_file(survey: Survey) -> bytes:
+    """The contact sheet as JPEG."""
     content = io.BytesIO()
     contact_sheet(survey).save(content, "JPEG", quality=QUALITY)
-    write_atomic(file, content.getvalue())
+    return content.getvalue()
 
 
 def contact_sheet(survey: Survey) -> Image:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from PIL.Image import Image
 
+from finetune_monitor.base.files import write_atomic
 from finetune_monitor.base.images import Square, each_image
 from finetune_monitor.metrics import RunContext
 from finetune_monitor.record.run_directory import CONTACT_SHEET
 from finetune_monitor.training.config import Config
-from finetune_monitor.training.contact_sheet import write_contact_sheet
+from finetune_monitor.training.contact_sheet import contact_sheet_file
 from finetune_monitor.training.photos import ChosenPhotos
 from finetune_monitor.training.survey import Survey, Surveyor, luminance, recorded_squares, write_photos
 
@@ -81,6 +82,6 @@ def show(output_dir: Path, survey: Survey) -> None:
         logger.warning("photos: %s", warning)
     try:
         write_photos(output_dir, survey)
-        write_contact_sheet(output_dir / CONTACT_SHEET, survey)
+        write_atomic(output_dir / CONTACT_SHEET, contact_sheet_file(survey))
     except OSError as error:
         logger.warning("%s: the contact sheet cannot be written (%s)", output_dir, error.strerror or error)

@@ -3,6 +3,7 @@
 import difflib
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -18,10 +19,10 @@ from safetensors import SafetensorError
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.images import read_image
-from finetune_monitor.base.paths import Containment
+from finetune_monitor.base.paths import Containment, user_path
 from finetune_monitor.base.versions import device_name, versions
 from finetune_monitor.models.base_model import BaseModel
-from finetune_monitor.models.diffusers_hub import resolve_hub_model, variant_of
+from finetune_monitor.models.diffusers_hub import is_hub_id, resolve_hub_model, variant_of
 from finetune_monitor.record.grid import Cell, PromptGrid
 from finetune_monitor.record.history import RunHistory, read_run
 from finetune_monitor.record.kept_weights import BEST, LORA_FILE, kept_weights, weights_at
@@ -195,7 +196,7 @@ def _open_trained(config: Config, folder: Path | None) -> _Opened:
     base = config.base_model
     if folder is not None and not _is_lora(folder):
         base = BaseModel(str(folder))  # a complete pipeline, with the parts that it was trained with
-    pipeline = load_pipeline(base.find(), base).to(PartialState().device)
+    pipeline = load_pipeline(_found(base), base).to(PartialState().device)
     notes: tuple[str, ...] = ()
     family = trained_family(pipeline)
     for part in family.networks(pipeline).values():
@@ -212,6 +213,25 @@ def _open_trained(config: Config, folder: Path | None) -> _Opened:
             part = getattr(pipeline, name)
             part.forward = convert_outputs_to_fp32(torch.autocast(pipeline.device.type, dtype)(part.forward))
     return _Opened(pipeline, dtype, notes)
+
+
+def _found(base: BaseModel) -> str | Path:
+    """The base model; a folder that is missing may be elsewhere."""
+    with _paths_of_a_run(base.name):
+        return base.find()
+
+
+@contextmanager
+def _paths_of_a_run(model: str) -> Iterator[None]:
+    """Say in an error that the path of a model, if it is relative, is that in the folder where the training ran."""
+    try:
+        yield
+    except UserError as error:
+        if is_hub_id(model) or user_path(model).is_absolute() or user_path(model).exists():
+            raise
+        raise UserError(
+            f"{error}; the path is relative to the folder in which the training ran: run the command there"
+        ) from error
 
 
 def _unfold_scale(pipeline: diffusers.DiffusionPipeline, train: TrainConfig) -> tuple[str, ...]:
@@ -245,7 +265,8 @@ def _open_others(history: RunHistory, folder: Path | None, notes: tuple[str, ...
             f"{where}: pipeline.name_or_path: found null, expected a folder or a hub id; the pipeline was created in "
             "memory, so the model's location is unknown: add it manually, or choose a step with a complete pipeline"
         )
-    found = resolve_hub_model(whole or str(name))
+    with _paths_of_a_run(str(whole or name)):
+        found = resolve_hub_model(whole or str(name))
     variant = variant_of(found) if isinstance(found, Path) else None
     pipeline = kind.from_pretrained(found, variant=variant, use_safetensors=True)
     pipeline.to(PartialState().device)

@@ -65,8 +65,9 @@ def run(config: Config) -> int:
         config = _as_begun(config)
         inputs = find_inputs(config, accelerator.device, held, problems)
         config = config.compiled(inputs.compiling.is_on)
-        _log_changes(config)
         step = inputs.checkpoint.step if inputs.checkpoint is not None else 0
+        if _finished(config, step) is None:
+            _log_changes(config)
         _say(before_loading(config, len(inputs.photos), accelerator.device, step))
         pipeline = load_pipeline(inputs.model, config.base_model)
         _warn(lambda: about_resolution(config, image_size(pipeline)))
@@ -186,10 +187,11 @@ def make_monitor(
     options = config.monitor.sinks.chosen
     chosen = {kind: options_in(options[name]) for name, kind in classes_of(SINKS, config.monitor.sinks).items()}
     sinks = trackers.start_sinks(accelerator, config.output_dir, chosen, inputs.resume_step)
+    finished = _finished(config, trainer.step)
     if distributed.is_main():
         checkpoints.drop_after(config.output_dir / CHECKPOINTS, trainer.step)
     if not config.monitor.enabled:
-        if distributed.is_main():
+        if distributed.is_main() and finished is None:
             write_atomic(config.output_dir / CONFIG, redacted_yaml(config.to_yaml()).encode())
         return None
     return FinetuneMonitor(
@@ -205,8 +207,8 @@ def make_monitor(
         hooks=config.monitor.made_hooks,
         autocast=PRECISIONS[config.train.mixed_precision],
         live_weights=trainer.trainable.live_weights,
-        hparams=config.flat(),
-        config_yaml=config.to_yaml(),
+        hparams=(finished or config).flat(),
+        config_yaml=None if finished else config.to_yaml(),
         resume_step=inputs.resume_step,
         on_failure=config.monitor.on_failure,
         evaluation_timeout=config.monitor.evaluation_timeout,
@@ -240,6 +242,15 @@ def _as_begun(config: Config) -> Config:
             ", ".join(changed),
         )
     return found
+
+
+def _finished(config: Config, step: int) -> Config | None:
+    """The recorded config of a run that has trained as many steps as it and the new config say; None for any other."""
+    path = config.output_dir / CONFIG
+    if step < config.train.max_steps or not path.exists():
+        return None
+    recorded, _ = recorded_config(path)
+    return recorded if step >= recorded.train.max_steps else None
 
 
 def _log_changes(config: Config) -> None:

@@ -1,5 +1,6 @@
 """The command line: its answers, its errors and its exit statuses."""
 
+import os
 import subprocess
 import sys
 
@@ -48,3 +49,30 @@ def test_neither_help_nor_show_loads_torch():
         "sys.exit('torch' in sys.modules or 'wandb' in sys.modules or 'tensorboard' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def printed(arguments, stdout=subprocess.PIPE, **environment):
+    command = [sys.executable, "-m", "finetune_monitor", *map(str, arguments)]
+    environment = {**os.environ, **environment}
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, env=environment, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_every_command_can_print_what_the_terminal_cannot_show(tmp_path, encoding):
+    run = tmp_path / "ana — second try"
+    write_run(run, {0: 0.1, 300: 0.4})
+    done = printed(["compare", run, run, "--step", "0", "300"], PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"\\u2014" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [["show"], ["show", "--all"], ["config"]])
+def test_a_reader_that_is_gone_is_no_error(tmp_path, arguments):
+    write_run(tmp_path, dict.fromkeys(range(100), 0.1))
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = printed([*arguments, *[tmp_path] * (arguments[0] == "show")], writer)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -50,6 +50,7 @@ def image(pipeline: StableDiffusionPipeline) -> np.ndarray:
         (LORA_FILE, (), "diffusers"),
         ("ana.safetensors", ("--format", "diffusers"), "diffusers"),
         ("ana.safetensors", ("--format", "kohya"), "ComfyUI"),
+        ("ana.SAFETENSORS", (), "ComfyUI"),
     ],
 )
 def test_either_format_renders_the_image_of_the_step(lora, tmp_path, capsys, name, more, reader):
@@ -96,6 +97,8 @@ def test_what_cannot_be_written_is_said_and_nothing_is_lost(lora, whole, tmp_pat
         ): "mine.safetensors: exists, and would be overwritten; choose another name",
         (lora, lora / "weights/mine"): "is in the run directory, where the run may delete it",
         (lora, tmp_path / "new", "--format", "kohya"): "found a folder for kohya's format, expected a file; add .safe",
+        (lora, tmp_path / "new.CKPT"): "a kind of file that is not written, expected a file *.safetensors or a folder",
+        (whole, tmp_path / "new.bin"): "a kind of file that is not written, expected a file *.safetensors or a folder",
         (lora, tmp_path / "new", "--step", 7): "has no weights of step 7, expected 1, 2, 3; monitor.keep decides",
         (lora, tmp_path / "new", "--step", 0): "step 0 is the base model, of which a run has no copy",
         (whole, tmp_path / "new.safetensors"): "is a complete pipeline, not a LoRA; expected --format diffusers and a",

@@ -1,5 +1,6 @@
 """A run resumes if the photos and the model are the same, wherever they are, and not if they were replaced."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -66,8 +67,16 @@ def test_other_photos_are_refused(train, tmp_path, enabled, change):
         pixels = np.asarray(Image.open(photo).convert("RGB"))
         target = photo if change == "exchanged" else photo.with_name("zz.png")
         Image.fromarray(np.ascontiguousarray(pixels[:, ::-1])).save(target)
-    with pytest.raises(UserError, match=r"data\.photos: '\d+ with the SHA-256 .*' in the checkpoint"):
+    before = len(list((tmp_path / "ana").iterdir())) - {"exchanged": 0, "added": 1, "removed": -1}[change]
+    with pytest.raises(UserError, match=r"data\.photos: '\d+ with the SHA-256 .*' in the checkpoint") as caught:
         train(6, f"monitor.enabled={enabled}")
+    if enabled == "true":
+        old, new = {"exchanged": (True, True), "added": (False, True), "removed": (True, False)}[change]
+        names = [f" with {photo.name}" * old, f" with {'zz.png' if change == 'added' else photo.name}" * new]
+        after = before + {"exchanged": 0, "added": 1, "removed": -1}[change]
+        said = f"references is {before} files{names[0]}, the config says {after} files{names[1]}"
+        assert said in str(caught.value)
+        assert not re.search("[0-9a-f]{64}", str(caught.value))
 
 
 @pytest.mark.slow

@@ -156,3 +156,10 @@ def test_quality_is_in_the_fingerprint_and_in_words_where_it_is_not_full():
     assert fast.fingerprint() != same_steps.fingerprint()
     assert "quality" in sampling_in_words(fast)
     assert "quality" not in sampling_in_words(same_steps)
+
+
+@pytest.mark.parametrize("seed", [2**63, -(2**63), 10**20])
+def test_seeds_that_torch_or_a_record_cannot_have_are_refused(seed):
+    with pytest.raises(ValueError, match=f"found the entry {seed}, expected a whole number"):
+        PromptGrid(["a"], [1, seed])
+    assert PromptGrid(["a"], [2**63 - 1]).cells[0].seed == 2**63 - 1

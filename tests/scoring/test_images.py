@@ -92,6 +92,98 @@ def test_seeds_that_change_with_the_step_keep_their_cells(here, config, photos):
     assert [[image.cell.id for image in each.images] for each in history.evaluations] == [["p00-s0", "p01-s1000"]] * 2
 
 
+def seeds_by_step(folder):
+    """For each step, the recorded cell of each image, and the seed in the name of the image that it holds."""
+    history = read_run(folder)
+    pixels = {path.name: Image.open(path).tobytes() for path in (folder.parent / "samples").iterdir()}
+    found = {}
+    for each in history.evaluations:
+        held = [(image.cell.id, image.file) for image in each.images if image.file is not None]
+        contents = {cell: Image.open(folder / file).tobytes() for cell, file in held}
+        found[each.step] = {
+            cell: {name.rpartition("_")[2].removesuffix(".png") for name in pixels if pixels[name] == content}
+            for cell, content in contents.items()
+        }
+    return found
+
+
+def write_seeds(folder, seeds_by_step, seed_of=lambda place, seed: seed):
+    """Two prompts; every seed has its own image, the same one in every step."""
+    for step, seeds in seeds_by_step.items():
+        for place in (0, 1):
+            for seed in seeds:
+                path = folder / kohya(f"e{step:06d}", place, seed_of(place, seed))
+                path.parent.mkdir(exist_ok=True)
+                Image.new("RGB", (32, 32), (seed, 100 + place, seed_of(place, seed) % 256)).save(path)
+
+
+@pytest.mark.parametrize("seed_of", [lambda place, seed: seed, lambda place, seed: 100 * place + seed])
+def test_images_keep_the_cells_of_their_seeds_when_one_step_lacks_an_image(here, config, seed_of, capsys):
+    write_seeds(here / "samples", {1: [40, 41, 42], 2: [40, 42], 3: [40, 41, 42]}, seed_of)
+    assert score(here / "samples", "--config", config, "-o", "out") == 0
+    found = seeds_by_step(here / "out")
+    assert len(found[1]) == 6
+    assert found[3] == found[1]
+    assert found[2] == {cell: seeds for cell, seeds in found[1].items() if not {"41", "141"} & seeds}
+    assert all(len(seeds) == 1 for seeds in found[1].values())
+    assert "0.000 [0.000, 0.000], is not significant" in " ".join(capsys.readouterr().out.split())
+
+
+def test_known_seeds_are_recorded(here, config):
+    write_seeds(here / "samples", {1: [40, 42], 2: [40, 41]})
+    assert score(here / "samples", "--config", config, "-o", "out") == 0
+    assert read_run(here / "out").grid.seeds == (40, 41, 42)
+
+
+@pytest.mark.parametrize("seed_of", [lambda place, seed: seed, lambda place, seed: 100 * place + seed])
+def test_a_later_step_is_placed_by_seed_too(here, config, seed_of, capsys):
+    arguments = (here / "samples", "--config", config, "-o", "out")
+    write_seeds(here / "samples", {1: [40, 41, 42]}, seed_of)
+    assert score(*arguments) == 0
+    write_seeds(here / "samples", {2: [41, 42, 43]}, seed_of)
+    write_seeds(here / "samples", {3: [50]}, seed_of)
+    capsys.readouterr()
+    assert score(*arguments) == 0
+    found = seeds_by_step(here / "out")
+    assert list(found) == [1, 2]
+    assert found[2] == {cell: seeds for cell, seeds in found[1].items() if not {"40", "140"} & seeds}
+    assert len(found[2]) == 4
+    said = capsys.readouterr().out
+    assert f"step 2: left out {kohya('e000002', 0, seed_of(0, 43))}, {kohya('e000002', 1, seed_of(1, 43))}: the" in said
+    assert "left out step 3: the grid has cells for other seeds" in said
+
+
+def test_a_seed_that_returns_is_not_compared_with_others(here, config, capsys):
+    arguments = (here / "samples", "--config", config, "-o", "out")
+    write_seeds(here / "samples", {1: [40, 41], 2: [50, 51]})
+    assert score(*arguments) == 0
+    write_seeds(here / "samples", {3: [41, 60], 4: [70]})
+    assert score(*arguments) == 0
+    assert [each.step for each in read_run(here / "out").evaluations] == [1, 2, 4]
+    assert "left out step 3: it has a seed of step 1" in capsys.readouterr().out
+
+
+def test_images_without_seeds_do_not_take_the_cells_of_others(here, config, photos):
+    write_images(here / "samples", {kohya("e000001", 0, seed): seed for seed in (40, 41)}, photos)
+    write_images(here / "samples", {kohya("e000002", 0, seed): seed or 0 for seed in (None, 41)}, photos)
+    assert score(here / "samples", "--config", config, "-o", "out") == 0
+    assert [[image.file is None for image in each.images] for each in read_run(here / "out").evaluations] == [
+        [False, False, True],
+        [True, False, False],
+    ]
+
+
+def test_a_damaged_layout_is_named(here, config, capsys):
+    write_seeds(here / "samples", {1: [40]})
+    assert score(here / "samples", "--config", config, "-o", "out") == 0
+    state = json.loads((here / "out/score.json").read_text())
+    [name] = state["layouts"]
+    state["layouts"][name]["rows"] = [["x"]]
+    (here / "out/score.json").write_text(json.dumps(state))
+    assert score(here / "samples", "--config", config, "-o", "out") == 2
+    assert "score.json: damaged" in capsys.readouterr().err
+
+
 def test_images_without_a_step_are_one_evaluation(here, config, photos, capsys):
     write_images(here / "samples", {f"ComfyUI_{place:05d}_.png": place for place in (1, 2, 3)}, photos)
     assert score(here / "samples", "--config", config, "-o", "out") == 0

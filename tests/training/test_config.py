@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from pydantic import ValidationError, create_model
 
@@ -225,3 +226,11 @@ def test_with_several_rules_each_has_its_own_keys(monkeypatch):
     with pytest.raises(ValidationError) as caught:
         model.model_validate({"stopping": [{"rule": "sharpness", "leest": 2}]})
     assert problems_of(caught.value, model) == ["stopping.0.leest: unknown key (did you mean least?)"]
+
+
+def test_the_seed_is_one_that_torch_and_the_records_can_have():
+    largest = load_config(DEMO, [f"seed={2**63 - 1}"]).seed
+    torch.manual_seed(largest)
+    for wrong, said in ((10**20, f"less than {2**63}"), (-1, "greater than or equal to 0")):
+        with pytest.raises(UserError, match=f"seed: found {wrong}; it should be {said}"):
+            load_config(DEMO, [f"seed={wrong}"])

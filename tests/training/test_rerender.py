@@ -263,5 +263,11 @@ def test_a_model_that_is_gone_is_named(copied):
     config = copied / "config.yaml"
     lines = ["model: nowhere/at/all" if line.startswith("model:") else line for line in config.read_text().splitlines()]
     config.write_text("\n".join(lines))
-    with pytest.raises(UserError, match="nowhere/at/all: no such folder"):
+    with pytest.raises(
+        UserError, match=r"nowhere/at/all: no such folder.*relative to the folder in which the training"
+    ):
         rerender(copied, 0, "p00-s0")
+    config.write_text("\n".join(lines).replace("nowhere/at/all", "/nowhere/at/all"))
+    with pytest.raises(UserError, match="/nowhere/at/all: no such folder") as caught:
+        rerender(copied, 0, "p00-s0")
+    assert "relative" not in str(caught.value)

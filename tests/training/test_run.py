@@ -505,3 +505,16 @@ def test_a_rule_ends_the_run_with_a_checkpoint_and_the_last_weights(train):
     assert history.run["ended"]["reason"] == StopReason.PATIENCE.value
     assert (folder / "checkpoints/step-000001").is_dir()
     assert (folder / "last/pytorch_lora_weights.safetensors").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [["monitor.sinks={}", "monitor.stopping=[]"], [OFF]])
+def test_a_finished_run_keeps_its_recorded_config(train, changes, caplog):
+    folder = train("run", *changes)
+    config = (folder / "config.yaml").read_bytes()
+    train("run", *changes, "train.max_steps=4")
+    assert (folder / "config.yaml").read_bytes() == config
+    assert "already finished at step 6" in caplog.text
+    assert "continuing with" not in caplog.text
+    if OFF not in changes:
+        assert read_run(folder).hparams["train.max_steps"] == 6

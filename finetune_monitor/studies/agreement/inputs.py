@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from finetune_monitor.base.errors import UserError, all_problems
+from finetune_monitor.base.text import counted
 from finetune_monitor.studies.agreement.label_matrix import LabelTable, label_tables, listed, table_notes
 from finetune_monitor.studies.agreement.model_scores import (
     ModelScores,
@@ -151,7 +152,7 @@ def _scores(table: LabelTable, tasks: Mapping[str, Task], inputs: StudyInputs) -
 def _check_size(table: LabelTable, scored: int) -> None:
     if len(table.labelers) < LEAST_LABELERS:
         raise UserError(
-            f"{table.metric}: found {len(table.labelers)} labelers ({', '.join(table.labelers)}), expected "
+            f"{table.metric}: found {counted(len(table.labelers), 'labeler')} ({', '.join(table.labelers)}), expected "
             f"{LEAST_LABELERS} or more: each is compared with the mean of at least two others"
         )
     if scored < LEAST_IMAGES:

@@ -63,7 +63,7 @@ class LabelTable:
         kept = self.coverage >= coverage
         if not kept.any():
             raise UserError(
-                f"{self.metric}: none of its {len(self.labelers)} labelers labeled {coverage:.0%} of the "
+                f"{self.metric}: none of its {counted(len(self.labelers), 'labeler')} labeled {coverage:.0%} of the "
                 f"{len(self.images)} images; the maximum is {self.coverage.max():.1%}; require less"
             )
         return self.only(kept, ~np.isnan(self.labels[kept]).all(axis=0))

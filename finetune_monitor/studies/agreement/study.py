@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from tqdm import tqdm
 
+from finetune_monitor.base.text import counted
 from finetune_monitor.metrics.thresholds import STEPS, Buckets
 from finetune_monitor.stats.estimate import Estimate, shown
 from finetune_monitor.stats.resampling import ROUNDS, estimate, resamples
@@ -207,7 +208,7 @@ def study(sample: Sample, settings: StudySettings = DEFAULTS, rounds: int = ROUN
     """
     labels, scores = sample.labels, sample.scores[sample.scored]
     if len(labels) < 2:
-        raise ValueError(f"found the labels of {len(labels)} labelers, expected at least two")
+        raise ValueError(f"found the labels of {counted(len(labels), 'labeler')}, expected at least two")
     lineup = _lineup(sample, settings, rounds)
     unscored = int((~sample.scored).sum())
     overall = _estimates(lineup.correlations(scores, sample_scores(lineup.shared)), len(scores), unscored)

@@ -10,8 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from finetune_monitor.base.errors import UserError
-from finetune_monitor.base.files import write_atomic
+from finetune_monitor.base.files import write_named
 from finetune_monitor.studies.labeling import PAGE
 from finetune_monitor.studies.labeling.images import Gallery, image_jpeg
 from finetune_monitor.studies.labeling.questions import question_of
@@ -29,10 +28,7 @@ def write_standalone(file: Path, gallery: Gallery, metrics: Sequence[str]) -> in
         UserError: an image can no longer be read, or the file cannot be written.
     """
     content = _page(gallery, metrics).encode()
-    try:
-        write_atomic(file, content)
-    except OSError as error:
-        raise UserError(f"{file}: cannot write it ({error.strerror}); choose another place") from error
+    write_named(file, content)
     return len(content)
 
 

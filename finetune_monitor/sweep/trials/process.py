@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 from finetune_monitor.base.ending import ends_with, prepare_to_end
+from finetune_monitor.base.output import print_any_text
 
 NAME = "finetune-monitor"
 """The prefix of messages for the user in the log."""
@@ -15,6 +16,7 @@ NAME = "finetune-monitor"
 def main() -> int:
     """Run the config; the exit status is that of `train.py`."""
     prepare_to_end()
+    print_any_text()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
     from finetune_monitor.training import main as training

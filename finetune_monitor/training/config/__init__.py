@@ -2,7 +2,7 @@
 
 from finetune_monitor.training.config.config import Config
 from finetune_monitor.training.config.data import DataConfig
-from finetune_monitor.training.config.kinds import UserPath, meanings_of
+from finetune_monitor.training.config.kinds import Seed, UserPath, meanings_of
 from finetune_monitor.training.config.monitor import DEFAULT_RULE, MonitorConfig, RuleConfig
 from finetune_monitor.training.config.reading import as_begun, load_config, recorded_config, validated
 from finetune_monitor.training.config.train import TrainConfig
@@ -13,6 +13,7 @@ __all__ = [
     "DataConfig",
     "MonitorConfig",
     "RuleConfig",
+    "Seed",
     "TrainConfig",
     "UserPath",
     "as_begun",

@@ -12,7 +12,7 @@ from finetune_monitor.monitor.stopping import StoppingRule, not_measured, proble
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.training.config.data import DataConfig
-from finetune_monitor.training.config.kinds import UserPath
+from finetune_monitor.training.config.kinds import Seed, UserPath
 from finetune_monitor.training.config.monitor import MonitorConfig
 from finetune_monitor.training.config.train import TrainConfig
 from finetune_monitor.training.own import classes_of
@@ -56,7 +56,7 @@ class Config(Section):
     output_dir: UserPath = Field(
         description="The run directory, for everything that the run writes.", examples=["runs/ana"]
     )
-    seed: int = Field(0, ge=0, description="Seed of the training.")
+    seed: Seed = Field(0, description="Seed of the training.")
     data: DataConfig = Field(description="Photos and prompts.")
     train: TrainConfig = Field(TrainConfig(), description="How the weights are trained.")
     monitor: MonitorConfig = Field(description="What is rendered, measured, and shown, and when to stop.")

@@ -4,9 +4,10 @@ import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.json_files import GREATEST
 from finetune_monitor.base.paths import user_path
 from finetune_monitor.base.sections import arguments_of
 
@@ -19,6 +20,9 @@ def _user_path(found: Path) -> Path:
 
 
 UserPath = Annotated[Path, AfterValidator(_user_path)]
+
+Seed = Annotated[int, Field(ge=0, lt=GREATEST)]
+"""Of numpy, which takes none below 0, of torch, which takes 64 bits, and of the records."""
 
 
 MEANINGS = {

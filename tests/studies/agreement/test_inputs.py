@@ -161,6 +161,7 @@ def test_of_one_run_the_cells_belong_together(tmp_path):
 @pytest.mark.parametrize(
     ("ratings", "scores", "message"),
     [
+        (1, "file", "found 1 labeler .e0., expected 3 or more"),
         (2, "file", "found 2 labelers .e0, e1., expected 3 or more"),
         (3, None, "appeal: no run has recorded scores for these images; give a CSV file with --scores"),
         (3, "short", "found 9 images with both labels and a score, expected 10 or more"),
