@@ -93,8 +93,8 @@ def layout_of(groups: Sequence[Group]) -> Layout:
     options: dict[str, Any] = {"images_per_prompt": most}
     if changing and len(rows) > 1 and all(map(_share_seeds, steps)):
         options = {"seeds": tuple(range(most))}
-    elif _are_seeds(every) and len(every) == most:
-        options, rows = {"seeds": [seed for seed, _ in every]}, dict.fromkeys(rows, every)
+    elif _are_known(every) and len(every) == most:
+        options, rows = {"seeds": _recordable([seed for seed, _ in every])}, dict.fromkeys(rows, every)
     grid = PromptGrid(tuple(rows), steps=1, guidance=0.0, sampler=ELSEWHERE, **options)
     return Layout(grid, rows, changing)
 
@@ -126,15 +126,21 @@ def _ordered(rows: Iterable[Iterable[Key]]) -> tuple[Key, ...]:
     return tuple(sorted({key for row in rows for key in row}, key=lambda key: (key[0] is None, key[0] or 0, key[1])))
 
 
-def _are_seeds(keys: Sequence[Key]) -> bool:
-    """Whether a record can have these keys as seeds."""
-    return all(seed is not None and abs(seed) < GREATEST and number == 0 for seed, number in keys)
+def _are_known(keys: Sequence[Key]) -> bool:
+    """Whether each key is a seed of its own."""
+    return all(seed is not None and number == 0 for seed, number in keys)
+
+
+def _recordable(seeds: Sequence[int | None]) -> Sequence[int]:
+    """The seeds, or others in their place if a record cannot hold them all."""
+    found = [seed for seed in seeds if seed is not None and abs(seed) < GREATEST]
+    return found if len(found) == len(seeds) else range(len(seeds))
 
 
 def _share_seeds(rows: Rows) -> bool:
     """Whether the rows of a step have the same seeds, of which some may be missing."""
     every = _ordered(rows.values())
-    return _are_seeds(every) and len(every) == max(map(len, rows.values()))
+    return _are_known(every) and len(every) == max(map(len, rows.values()))
 
 
 def _ranked(rows: Rows) -> dict[str, dict[Key, FoundImage]]:
