@@ -76,7 +76,7 @@ class Record:
         by_step = {each.step: each for each in points(self.evaluations, self.metric)}
         if step == best or step not in by_step or best not in by_step:
             return step == best
-        change = change_between(by_step[best], by_step[step], self.metric)
+        change = change_between(by_step[best], by_step[step], self.metric, self.columns[self.metric])
         return change.low <= 0 <= change.high
 
     def lost(self, step: int | None) -> float:

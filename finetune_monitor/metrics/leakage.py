@@ -18,7 +18,7 @@ from finetune_monitor.record.curve import changes
 from finetune_monitor.record.evaluation import Evaluation
 from finetune_monitor.record.grid import Cell
 from finetune_monitor.stats.estimate import MISSING, Estimate, FloatArray
-from finetune_monitor.stats.intervals import ratio_of_spreads, spread
+from finetune_monitor.stats.intervals import change_spread, ratio_of_spreads
 
 if TYPE_CHECKING:  # the config imports this file for its options, and importing torch takes seconds
     import torch
@@ -115,12 +115,12 @@ class Leakage:
         first, last = history[0], history[-1]
         if first.step != 0 or last.step == 0:
             return {}
-        own = spread(*changes(first.images, last.images, SUBJECT))
+        own = change_spread(*changes(first.images, last.images, SUBJECT))
         probes, draws = changes(first.images, last.images, PROBE_SIMILARITY)
         if not own.freedom or not own.mean > TOLD_FROM_CHANCE * own.error:
             return {}
         measured = int((~np.isnan(probes)).sum())
-        return {self.name: ratio_of_spreads(spread(probes, draws), own, measured, len(probes) - measured)}
+        return {self.name: ratio_of_spreads(change_spread(probes, draws), own, measured, len(probes) - measured)}
 
     def describe(self) -> Description:
         """The recognizer and the photos, each with its SHA-256, and the alarm."""

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from finetune_monitor.base.sections import did_you_mean
 from finetune_monitor.record.columns import ScoreColumn
-from finetune_monitor.record.curve import Point, best_of, points
+from finetune_monitor.record.curve import Point, best_of, points, points_of_prompts
 from finetune_monitor.record.evaluation import Decision, Evaluation, StopReason, as_reason, scheduled
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.stats.estimate import Estimate
@@ -48,11 +48,17 @@ class Watched:
 
     def points(self, metric: str, prompts: Sequence[int] | None = None) -> list[Point]:
         """The evaluations of a score that count, over the entire grid or some of its prompts."""
-        return points(self.history, metric, prompts)
+        if prompts is None:
+            return points(self.history, metric)
+        return points_of_prompts(self.history, metric, self.column(metric), prompts)
 
     def sign(self, metric: str) -> float:
         """1 if more is better, -1 if less is; 1 if the column has no description."""
-        return 1.0 if self.columns.get(metric, ScoreColumn()).more_is_better else -1.0
+        return 1.0 if self.column(metric).more_is_better else -1.0
+
+    def column(self, metric: str) -> ScoreColumn:
+        """The description of a score column."""
+        return self.columns.get(metric, ScoreColumn())
 
 
 @runtime_checkable

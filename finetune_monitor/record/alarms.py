@@ -5,28 +5,42 @@ from typing import Literal
 
 from finetune_monitor.base.text import shortened, visible
 from finetune_monitor.record.columns import ScoreColumn
-from finetune_monitor.record.curve import is_worse
+from finetune_monitor.record.curve import counts, is_worse
 from finetune_monitor.record.evaluation import Evaluation, by_prompt
-from finetune_monitor.stats.estimate import ROUNDING, shown
+from finetune_monitor.stats.estimate import ROUNDING, Estimate, shown
 
 LONGEST_PROMPT = 80
 """Characters of a prompt in the text of an alarm."""
+
+ENOUGH_IMAGES = 4
+"""So many measured images can sound an alarm even if most show nothing to measure, such as a second face: four are the
+fewest of which the entire interval of a share can be above 0.5."""
 
 
 def alarms(history: Sequence[Evaluation], columns: Mapping[str, ScoreColumn]) -> tuple[str, ...]:
     """The columns whose alarm sounds at the last evaluation.
 
     An alarm sounds if the entire interval is beyond the level, or if the means of two consecutive evaluations are, so
-    that chance alone does not trigger it. Step 0, the untouched model, never sounds an alarm.
+    that chance alone does not trigger it. Step 0, the untouched model, never sounds an alarm, nor does an evaluation of
+    which too few images were measured (`is_enough`).
     """
     trained = [evaluation.scores for evaluation in history if evaluation.step > 0]
     if not trained:
         return ()
     levels = levels_of(columns)
     signs = {name: 1.0 if columns[name].more_is_better else -1.0 for name in levels}
-    return tuple(
-        name for name, level in levels.items() if is_worse([found.get(name) for found in trained], level, signs[name])
-    )
+    known = {name: [_known(found.get(name), columns[name]) for found in trained] for name in levels}
+    return tuple(name for name, level in levels.items() if is_worse(known[name], level, signs[name]))
+
+
+def is_enough(score: Estimate, column: ScoreColumn) -> bool:
+    """Whether enough images were measured for an alarm: at least half of them, or four, and never a single one."""
+    is_single = column.over != "run" and score.n == 1
+    return not is_single and (counts(score) or score.n >= ENOUGH_IMAGES)
+
+
+def _known(score: Estimate | None, column: ScoreColumn) -> Estimate | None:
+    return score if score is not None and is_enough(score, column) else None
 
 
 def levels_of(columns: Mapping[str, ScoreColumn]) -> dict[str, float]:

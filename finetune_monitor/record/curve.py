@@ -1,15 +1,32 @@
 """A score over the steps: which points count, the smoothed curve, its best step, and the smallest detectable change."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from finetune_monitor.record.evaluation import Evaluation, ScoredImage, of_column, seeds, values_of
+from finetune_monitor.record.columns import ScoreColumn
+from finetune_monitor.record.evaluation import (
+    Evaluation,
+    ScoredImage,
+    estimate_change,
+    estimate_mean,
+    of_column,
+    seeds,
+    values_of,
+)
 from finetune_monitor.stats.estimate import Estimate, FloatArray, shown
-from finetune_monitor.stats.intervals import Draws, Spread, share_of_way, smallest_change, spread, t_interval
+from finetune_monitor.stats.intervals import (
+    Draws,
+    Spread,
+    change_spread,
+    share_of_way,
+    smallest_change,
+    spread,
+    t_change,
+)
 
 MEASURED_SHARE = 0.5
 """An evaluation counts only if at least this share of its images could be measured: one lucky face is not a score."""
@@ -28,9 +45,19 @@ class Point:
     samples: Sequence[float] = ()
 
 
-def points(history: Sequence[Evaluation], column: str, prompts: Sequence[int] | None = None) -> list[Point]:
-    """The evaluations that count, over the entire grid or over the prompts with these indices."""
-    found = [_point(evaluation, column, prompts) for evaluation in history]
+def points(history: Sequence[Evaluation], column: str) -> list[Point]:
+    """The evaluations that count, over the entire grid."""
+    return _counted(_point(evaluation, column) for evaluation in history)
+
+
+def points_of_prompts(
+    history: Sequence[Evaluation], name: str, column: ScoreColumn, prompts: Sequence[int]
+) -> list[Point]:
+    """The evaluations that count over the prompts with these indices."""
+    return _counted(_point_of_prompts(evaluation, name, column, prompts) for evaluation in history)
+
+
+def _counted(found: Iterable[Point | None]) -> list[Point]:
     return [point for point in found if point is not None and counts(point.score)]
 
 
@@ -106,11 +133,11 @@ def worse_end(score: Estimate, sign: float) -> float:
     return -math.inf if math.isnan(end) else sign * end
 
 
-def change_between(first: Point, second: Point, column: str) -> Estimate:
+def change_between(first: Point, second: Point, name: str, column: ScoreColumn) -> Estimate:
     """The mean of second minus first, with its interval, over the cells or draws measured in both."""
     if first.samples and len(first.samples) == len(second.samples):
-        return t_interval(np.subtract(second.samples, first.samples))
-    return t_interval(*changes(first.images, second.images, column))
+        return t_change(np.subtract(second.samples, first.samples))
+    return estimate_change(*changes(first.images, second.images, name), column)
 
 
 def way(floor: Evaluation, reached: Evaluation, column: str, ceiling: Estimate) -> Estimate:
@@ -202,18 +229,20 @@ def _deviation(first: Point, second: Point | None, column: str) -> float:
     if second is None:
         found = spread(values_of(first.images, column), seeds(first.images))
         return found.error * math.sqrt(2 * (found.freedom + 1))
-    found = spread(*changes(first.images, second.images, column))
+    found = change_spread(*changes(first.images, second.images, column))
     return found.error * math.sqrt(found.freedom + 1)
 
 
-def _point(evaluation: Evaluation, column: str, prompts: Sequence[int] | None) -> Point | None:
-    if prompts is None:
-        score = evaluation.scores.get(column)
-        images, samples = tuple(of_column(evaluation.images, column)), evaluation.samples.get(column, ())
-        return None if score is None else Point(evaluation.step, score, images, samples)
+def _point(evaluation: Evaluation, column: str) -> Point | None:
+    score = evaluation.scores.get(column)
+    images, samples = tuple(of_column(evaluation.images, column)), evaluation.samples.get(column, ())
+    return None if score is None else Point(evaluation.step, score, images, samples)
+
+
+def _point_of_prompts(evaluation: Evaluation, name: str, column: ScoreColumn, prompts: Sequence[int]) -> Point | None:
     order = list(dict.fromkeys(image.cell.prompt for image in evaluation.images if not image.cell.is_probe))
     wanted = {order[place] for place in prompts if place < len(order)}
     images = tuple(image for image in evaluation.images if image.cell.prompt in wanted)
-    if not any(column in image.scores for image in images):
+    if not any(name in image.scores for image in images):
         return None
-    return Point(evaluation.step, t_interval(values_of(images, column), seeds(images)), images)
+    return Point(evaluation.step, estimate_mean(images, name, column), images)

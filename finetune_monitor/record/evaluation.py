@@ -11,7 +11,7 @@ import numpy as np
 from finetune_monitor.record.columns import SIDE, ScoreColumn
 from finetune_monitor.record.grid import Cell, CellContent
 from finetune_monitor.stats.estimate import MISSING, Estimate, FloatArray
-from finetune_monitor.stats.intervals import Draws, t_interval, wilson
+from finetune_monitor.stats.intervals import Draws, share_change, t_change, t_interval, wilson
 
 
 class StopReason(str, Enum):
@@ -155,7 +155,7 @@ def summarize(images: Sequence[ScoredImage], columns: Mapping[str, ScoreColumn])
     """One estimate per column over its images in an evaluation; images that share a seed are one draw of noise."""
     names = dict.fromkeys(name for image in images for name in image.scores)
     known = {name: columns.get(name, SIDE) for name in names}
-    return {name: _estimate(images, name, column) for name, column in known.items() if column.role != "note"}
+    return {name: estimate_mean(images, name, column) for name, column in known.items() if column.role != "note"}
 
 
 def summarize_samples(
@@ -193,10 +193,16 @@ def seeds(images: Sequence[ScoredImage]) -> Draws:
     return np.array([places.setdefault(image.cell.seed, len(places)) for image in images], dtype=np.int64)
 
 
-def _estimate(images: Sequence[ScoredImage], name: str, column: ScoreColumn) -> Estimate:
+def estimate_mean(images: Sequence[ScoredImage], name: str, column: ScoreColumn) -> Estimate:
+    """The mean of a column over its images, with its interval: that of a share where it is one."""
     own = of_column(images, name)
     values, draws = values_of(own, name), seeds(own)
     return wilson(values, draws) if column.is_share else t_interval(values, draws, column.bounds)
+
+
+def estimate_change(differences: FloatArray, draws: Draws, column: ScoreColumn) -> Estimate:
+    """The mean paired difference of a column's images, with its interval: that of a share where it is one."""
+    return share_change(differences, draws) if column.is_share else t_change(differences, draws)
 
 
 def measured_means(evaluations: Sequence[Evaluation], step: int | None) -> dict[str, float]:

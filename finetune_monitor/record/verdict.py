@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from finetune_monitor.record.alarms import alarms_by_column
-from finetune_monitor.record.columns import SIDE
+from finetune_monitor.record.columns import SIDE, ScoreColumn
 from finetune_monitor.record.curve import Point, change_between, points, rejected_steps, way, way_in_words
 from finetune_monitor.record.evaluation import Evaluation, StopReason, has_failed
 from finetune_monitor.record.history import RunHistory
@@ -74,7 +74,7 @@ class _Judged:
 
     @property
     def sign(self) -> float:
-        return 1.0 if self.history.columns.get(self.metric, SIDE).more_is_better else -1.0
+        return 1.0 if self._column.more_is_better else -1.0
 
     @cached_property
     def points(self) -> dict[int, Point]:
@@ -141,7 +141,14 @@ class _Judged:
         return "equal", f"By {self.metric}, no step is better than the base model{said}."
 
     def _change_from_base(self, point: Point) -> Estimate:
-        return change_between(self.points[0], point, self.metric)
+        return self._change(self.points[0], point)
+
+    def _change(self, first: Point, second: Point) -> Estimate:
+        return change_between(first, second, self.metric, self._column)
+
+    @property
+    def _column(self) -> ScoreColumn:
+        return self.history.columns.get(self.metric, SIDE)
 
     def _score(self, point: Point) -> str:
         return f"{self.metric} {shown(point.score)}"
@@ -160,7 +167,7 @@ class _Judged:
         if self.best is None or self.best.step not in found:
             return
         full, grid = found[self.best.step], self.history.grid
-        change = change_between(self.best, full, self.metric)
+        change = self._change(self.best, full)
         yield (
             f"At full quality ({grid.at_full_quality.steps} steps instead of {grid.steps}), step {full.step} has "
             f"{self._score(full)}, a difference of {shown(change)}."
@@ -179,29 +186,30 @@ class _Judged:
         yield f"{noun} {_ranges(equal, trained)} {verb} not differ significantly from it{also}."
 
     def _differs(self, point: Point, other: Point) -> bool:
-        return direction(change_between(point, other, self.metric)) in (1, -1)
+        return direction(self._change(point, other)) in (1, -1)
 
     def _better_by_another(self, best: Point, equal: Sequence[int]) -> str:
         """The equal step that is best by a second score, if it is significantly better there than the best step."""
         pair = pareto_columns(self.history.columns, self.metric)
         if pair is None:
             return ""
-        second, column = {point.step: point for point in points(self.history.evaluations, pair[1])}, pair[1]
-        sign = 1.0 if self.history.columns[column].more_is_better else -1.0
+        second, name = {point.step: point for point in points(self.history.evaluations, pair[1])}, pair[1]
+        column = self.history.columns[name]
+        sign = 1.0 if column.more_is_better else -1.0
         known = [step for step in equal if step in second] if best.step in second else []
-        changes = {step: change_between(second[best.step], second[step], column) for step in known}
+        changes = {step: change_between(second[best.step], second[step], name, column) for step in known}
         better = {step: change for step, change in changes.items() if direction(change) == sign}
         if not better:
             return ""
         step = max(better, key=lambda each: sign * better[each].mean)
-        return f"; of these, step {step} has a better {column}, by {shown(_size(better[step]))}"
+        return f"; of these, step {step} has a better {name}, by {shown(_size(better[step]))}"
 
     def decline(self) -> Iterator[str]:
         """Whether the last step is worse than the best one."""
         last = next(reversed(self.points.values()), None)
         if self.best is None or last is None or last.step <= self.best.step:
             return
-        change = change_between(self.best, last, self.metric)
+        change = self._change(self.best, last)
         if direction(change) == -self.sign:
             fall = f"{self._worsened_by(change)} until step {last.step}"
             yield f"After step {self.best.step}, {fall}: later weights are worse."
@@ -266,7 +274,7 @@ class _Judged:
             yield f"The best step is the last one, so more steps may help: {more}."
         if reason in (StopReason.DIVERGENCE, StopReason.NOT_FINITE):
             yield "Lower the learning rate before you resume."
-        photos = self.history.weights.get(self.history.columns.get(self.metric, SIDE).metric, {}).get("references")
+        photos = self.history.weights.get(self._column.metric, {}).get("references")
         if isinstance(photos, list) and len(photos) < FEW_PHOTOS and outcome in ("equal", "worse"):
             count = f"{len(photos)} photo{'s' * (len(photos) > 1)}"
             yield f"The scores compare images with only {count} of the subject; use 5 to 20."

@@ -7,13 +7,12 @@ import numpy as np
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.alarms import alarms_of
-from finetune_monitor.record.columns import SIDE
-from finetune_monitor.record.evaluation import Evaluation, ScoredImage, of_column, seeds, values_of
+from finetune_monitor.record.columns import SIDE, ScoreColumn
+from finetune_monitor.record.evaluation import Evaluation, ScoredImage, estimate_change, of_column, seeds, values_of
 from finetune_monitor.record.grid import WHICH_CELLS
 from finetune_monitor.record.history import RunHistory
 from finetune_monitor.record.scales import scale
 from finetune_monitor.stats.estimate import MISSING, Estimate, direction, shown
-from finetune_monitor.stats.intervals import t_interval
 
 PHOTOS_IN_WORDS = {"references": "reference photos", "held_out": "held-out photos"}
 
@@ -44,6 +43,7 @@ class Difference:
     change: the mean of second minus first per image, with its interval; `missing` counts shared cells without a pair.
     higher_is_better: None for side columns, and if the runs disagree.
     caution: why the two are not on the same scale; None if they are.
+    is_same: whether every image scored the same at both moments.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Difference:
     change: Estimate
     higher_is_better: bool | None
     caution: str | None = None
+    is_same: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,12 +105,13 @@ def verdict(found: Difference) -> str:
     change = found.change
     if change.n == 0:
         return "no image was measured in both"
-    if change.mean == 0 and (change.n == 1 or change.low == change.high == 0):
+    if found.is_same:
         return "the same in every image"
     sign = "higher" if change.mean > 0 else "lower"
     by = f"{sign} by {shown(_turned(change))}"
-    if change.n == 1:
-        return f"{by} in the only image that was measured in both, which may be chance"
+    if direction(change) is None:
+        these = "the only image that was measured in both" if change.n == 1 else f"these {change.n} images"
+        return f"{by} in {these}, which may be chance"
     if not direction(change):
         return f"no significant difference in these {change.n} images: {shown(change)} is compatible with none"
     return f"the second is {by}{_for_better(found)}"
@@ -138,16 +140,23 @@ def _difference(name: str, first: Moment, second: Moment, pairs: list[tuple[Scor
     kept = {image.cell.content for image in of_column([after for _, after in pairs], name)}
     pairs = [pair for pair in pairs if pair[1].cell.content in kept]
     values = np.stack([values_of([pair[side] for pair in pairs], name) for side in (0, 1)], axis=1)
-    measured = values[~np.isnan(values).any(axis=1)]
+    draws, measured = seeds([after for _, after in pairs]), values[~np.isnan(values).any(axis=1)]
     means = measured.mean(axis=0) if len(measured) else (MISSING, MISSING)
     return Difference(
         name,
         float(means[0]),
         float(means[1]),
-        t_interval(values[:, 1] - values[:, 0], seeds([after for _, after in pairs])),
+        estimate_change(values[:, 1] - values[:, 0], draws, _column(name, first, second)),
         _direction(name, first.history, second.history),
         _caution(name, first.history, second.history),
+        len(measured) > 0 and np.array_equal(measured[:, 0], measured[:, 1]),
     )
+
+
+def _column(name: str, first: Moment, second: Moment) -> ScoreColumn:
+    """The description of a column: one of a share only if both runs say so."""
+    described = [moment.history.columns.get(name, SIDE) for moment in (first, second)]
+    return min(described, key=lambda column: column.is_share)
 
 
 def _other_sampling(first: RunHistory, second: RunHistory) -> list[str]:

@@ -157,6 +157,7 @@ def _column(name: str, column: ScoreColumn) -> dict[str, Any]:
         "main": column.is_main,
         "zero": column.zero,
         "unit": column.unit_in_words,
+        "is_share": column.is_share,
     }
 
 

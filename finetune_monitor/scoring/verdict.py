@@ -81,12 +81,13 @@ def _candidates(runs: Sequence[tuple[RunHistory, Mapping[int, str]]], metric: st
 
 
 def _change(found: Sequence[Candidate], metric: str) -> Change:
-    return lambda first, last: change_between(found[first].point, found[last].point, metric)
+    column = found[0].columns.get(metric, ScoreColumn())
+    return lambda first, last: change_between(found[first].point, found[last].point, metric, column)
 
 
 def _lead(other: Candidate, best: Candidate, metric: str, sign: float) -> Estimate:
     """How much better the best one is, on the images that both have."""
-    change = change_between(other.point, best.point, metric)
+    change = change_between(other.point, best.point, metric, best.columns.get(metric, ScoreColumn()))
     low, high = sorted((sign * change.low, sign * change.high))
     return Estimate(sign * change.mean, low, high, change.n, change.missing)
 

@@ -6,17 +6,21 @@ the sample size is the number of draws, not of images. If every prompt has its o
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import ndtri, stdtrit
 
-from finetune_monitor.stats.estimate import MISSING, Estimate, FloatArray
+from finetune_monitor.stats.estimate import MISSING, ROUNDING, Estimate, FloatArray
 
 LEVEL, POWER = 0.95, 0.8
 
 UNBOUNDED = (-math.inf, math.inf)
+
+FEWEST_EQUAL = 6
+"""The fewest equal draws with an interval. The range of n draws misses their median with a probability of 2 / 2^n
+(Thompson 1936): 3% for six, but 6% for five."""
 
 WHAT_THEY_KNOW = (
     "The 95% intervals show where a mean would lie with other seeds for these prompts. They do not cover other "
@@ -66,10 +70,17 @@ def t_interval(
     """The mean of the non-missing values, with Student's t interval over the draws of noise.
 
     If each value is its own draw: mean ± t(n - 1) s / √n. If draws are shared and each has all its values: the same
-    over the means of the draws (see `spread`). With fewer than two draws there is no interval.
+    over the means of the draws (see `spread`). There is no interval with fewer than two draws, or with fewer than six
+    if they are all equal.
     """
     n = int((~np.isnan(values)).sum())
     return spread(values, draws).interval(n, len(values) - n, bounds)
+
+
+def t_change(differences: Float[np.ndarray, "n"], draws: Draws | None = None) -> Estimate:
+    """The mean paired difference with the interval of `t_interval`; [0, 0] if all differences are exactly 0."""
+    n = int((~np.isnan(differences)).sum())
+    return change_spread(differences, draws).interval(n, len(differences) - n)
 
 
 def spread(values: Float[np.ndarray, "n"], draws: Draws | None = None) -> Spread:
@@ -78,7 +89,22 @@ def spread(values: Float[np.ndarray, "n"], draws: Draws | None = None) -> Spread
     With C draws and the sum e of each one's deviations from the mean, the error is √(C / (C - 1) Σ e²) / n, with C - 1
     degrees of freedom: s / √n if each value is its own draw, and the error of the mean of the draws' means if all draws
     have the same number of values.
+
+    Draws that are equal, up to rounding, do not show how much others would vary. If there are fewer than six, the error
+    is unknown; otherwise it is 0, because then their range is an interval of the median (`FEWEST_EQUAL`).
     """
+    found = _spread(values, draws)
+    if not found.error < ROUNDING:
+        return found
+    return replace(found, error=0.0) if found.freedom + 1 >= FEWEST_EQUAL else Spread(found.mean, MISSING, 0)
+
+
+def change_spread(differences: Float[np.ndarray, "n"], draws: Draws | None = None) -> Spread:
+    """`spread` of paired differences; the error is 0 if all are exactly 0, because then both sides are the same."""
+    return spread(differences, draws) if np.nan_to_num(differences).any() else _spread(differences, draws)
+
+
+def _spread(values: Float[np.ndarray, "n"], draws: Draws | None = None) -> Spread:
     there = ~np.isnan(values)
     n = int(there.sum())
     if not n:
@@ -95,31 +121,52 @@ def wilson(values: Float[np.ndarray, "n"], draws: Draws | None = None) -> Estima
     """A share of images, from values 0 and 1, with the score interval (Wilson 1927).
 
     Unlike an interval around the mean, it remains valid if all values are 0 or all are 1. If draws are shared, the
-    number of images is divided by the design effect (Kish 1965): the variance over draws relative to that of
-    independent images. It is at least 1, and if all images agree it takes its maximum, so that the draws are counted.
+    number of images is divided by the design effect (see `_design_effect`).
     """
     there = ~np.isnan(values)
     n, missing = int(there.sum()), int((~there).sum())
     if not n:
         return Estimate(MISSING, MISSING, MISSING, 0, missing)
     share = float(values[there].mean())
-    count = n / _design_effect(values, draws, share, n)
-    z = float(ndtri((1 + LEVEL) / 2))
+    count, z = n / _design_effect(values, draws), float(ndtri((1 + LEVEL) / 2))
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
     low, high = min(middle - half, share), max(middle + half, share)  # rounding must not leave the share outside
     return Estimate(share, max(low, 0.0), min(high, 1.0), n, missing)
 
 
-def _design_effect(values: Float[np.ndarray, "n"], draws: Draws | None, share: float, n: int) -> float:
+def share_change(differences: Float[np.ndarray, "n"], draws: Draws | None = None) -> Estimate:
+    """The change of a share of images, from paired differences 1, 0, and -1, with the adjusted Wald interval.
+
+    With the numbers r of images that rise to 1 and f of those that fall to 0, plus one each, as shares of n + 2 images:
+    (r - f) ± z √((r + f - (r - f)²) / (n + 2)) (Bonett and Price 2012, J. Educ. Behav. Stat. 37:479). Unlike Student's
+    t, it remains valid if all images change, or none does. If draws are shared, all numbers are divided by the design
+    effect (see `_design_effect`). With fewer than two draws there is no interval.
+    """
+    known = differences[~np.isnan(differences)]
+    n, missing = len(known), len(differences) - len(known)
+    found = _spread(differences, draws)
+    if not found.freedom:
+        return Estimate(found.mean, MISSING, MISSING, n, missing)
+    effect, z = _design_effect(differences, draws), float(ndtri((1 + LEVEL) / 2))
+    count = n / effect + 2
+    rise, fall = ((float(np.maximum(side * known, 0.0).sum()) / effect + 1) / count for side in (1, -1))
+    half = z * math.sqrt((rise + fall - (rise - fall) ** 2) / count)
+    return Estimate(found.mean, max(rise - fall - half, -1.0), min(rise - fall + half, 1.0), n, missing)
+
+
+def _design_effect(values: Float[np.ndarray, "n"], draws: Draws | None) -> float:
+    """The variance of the mean over draws relative to that over independent images (Kish 1965), at least 1.
+
+    The maximum, the number of images per draw, makes the draws the sample. It also applies if all images agree.
+    """
     if draws is None:
         return 1.0
-    most = n / len(np.unique(draws[~np.isnan(values)]))
-    if share in (0.0, 1.0):
-        return most
-    found = spread(values, draws)
-    independent = share * (1 - share) / (n - 1)
-    return float(np.clip(found.error**2 / independent, 1.0, most)) if found.freedom else most
+    there = ~np.isnan(values)
+    most = float(there.sum()) / len(np.unique(draws[there]))
+    found, independent = _spread(values, draws), _spread(values)
+    is_known = found.freedom > 0 and independent.error > 0
+    return float(np.clip((found.error / independent.error) ** 2, 1.0, most)) if is_known else most
 
 
 def jackknife(statistic: Callable[[Sequence[int]], float], n: int) -> Spread:
@@ -163,7 +210,9 @@ def share_of_way(scores: FloatArray, floors: FloatArray, draws: Draws, ceiling: 
     if not (known and way > math.hypot(floor.half_width, ceiling.half_width)):
         return nothing
     share = (float(scores[pairs].mean()) - floor.mean) / way
-    images = spread(np.where(pairs, scores - (1 - share) * floors, MISSING), draws)
+    images = change_spread(np.where(pairs, scores - (1 - share) * floors, MISSING), draws)
+    if not images.freedom:
+        return replace(nothing, mean=share)
     parts = np.array([images.error, share * ceiling.error])
     error = float(np.hypot(*parts)) / way
     half = quantile(_welch(parts, [images.freedom, ceiling.freedom])) * error if error else 0.0
@@ -180,7 +229,7 @@ def ratio(numerators: FloatArray, denominators: FloatArray, draws: Draws) -> Est
     if not (below.freedom and abs(below.mean) > below.half_width):
         return Estimate(MISSING, MISSING, MISSING, n, missing)
     found = float(numerators[pairs].mean()) / below.mean
-    rest = spread(np.where(pairs, numerators - found * denominators, MISSING), draws)
+    rest = change_spread(np.where(pairs, numerators - found * denominators, MISSING), draws)
     return Spread(found, rest.error / abs(below.mean), rest.freedom).interval(n, missing)
 
 

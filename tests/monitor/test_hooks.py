@@ -59,8 +59,8 @@ def test_a_command_is_told_of_each_event_as_json(pipeline, run_folder, tmp_path)
     expected = [("evaluation", 0), ("evaluation", 1), ("best", 1), ("evaluation", 2), ("end", 2)]
     assert [(event["event"], event["step"]) for event in told] == expected
     best, end = told[2], told[-1]
-    assert best["text"] == "run: step 1 is the best so far: scripted 0.500 [0.500, 0.500]"
-    assert best["scores"]["scripted"] == {"mean": 0.5, "low": 0.5, "high": 0.5, "n": 2, "missing": 0}
+    assert best["text"] == "run: step 1 is the best so far: scripted 0.500"
+    assert best["scores"]["scripted"] == {"mean": 0.5, "low": None, "high": None, "n": 2, "missing": 0}
     assert best["output_dir"] == str(run_folder)
     assert (end["reason"], end["why"]) == ("max_steps", "the last step was reached")
     assert end["text"] == "run: " + " ".join(end["verdict"])

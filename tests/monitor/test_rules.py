@@ -10,7 +10,7 @@ from benchmarks.signals import CURVES, GRID, rates
 from finetune_monitor import Divergence, Guard, Patience, Plateau, PromptGrid, Target
 from finetune_monitor.monitor.stopping import Watched, check_rules
 from finetune_monitor.record.columns import ScoreColumn
-from finetune_monitor.record.evaluation import Evaluation, StopReason
+from finetune_monitor.record.evaluation import Evaluation, ScoredImage, StopReason, summarize
 from finetune_monitor.stats.estimate import MISSING, Estimate
 
 NAN = MISSING
@@ -86,6 +86,28 @@ def test_plateau_waits_for_its_first_step_and_knows_which_way_is_better():
 )
 def test_target(rule, means, half, expected):
     assert stops(rule, *means, half=half, ceiling=0.9) is expected
+
+
+def measured(column: ScoreColumn, *scores: float) -> Evaluation:
+    """An evaluation at step 300 with a score per image."""
+    cells = PromptGrid(["a"], images_per_prompt=len(scores)).cells
+    images = tuple(ScoredImage(cell, None, {"x": score}) for cell, score in zip(cells, scores, strict=True))
+    return Evaluation(300, None, 0.0, summarize(images, {"x": column}), images)
+
+
+def test_two_equal_images_of_four_do_not_reach_a_target_at_once():
+    rule, column = Target("x", score=0.5), ScoreColumn()
+    lucky = measured(column, 0.9, 0.9, NAN, NAN)
+    assert rule.decide(Watched([lucky], {"x": column})) is None
+    assert rule.decide(Watched([lucky, lucky], {"x": column})) is not None
+    assert rule.decide(Watched([measured(column, 0.9, 0.91, 0.89, 0.9)], {"x": column})) is not None
+
+
+def test_the_share_of_a_few_images_of_a_prompt_does_not_reach_a_target_at_once():
+    column = ScoreColumn(bounds=(0.0, 1.0), is_share=True)
+    found = Watched([measured(column, 1.0, 1.0)], {"x": column})
+    assert Target("x", score=0.9, prompts=[0]).decide(found) is None
+    assert Target("x", score=0.3, prompts=[0]).decide(found) is not None
 
 
 def test_a_share_of_the_way_to_no_ceiling_is_never_reached():

@@ -7,7 +7,7 @@ import pytest
 
 from finetune_monitor.record.alarms import alarms, alarms_by_column, alarms_of, side_of_alarm
 from finetune_monitor.record.columns import ScoreColumn
-from finetune_monitor.record.evaluation import Evaluation, ScoredImage
+from finetune_monitor.record.evaluation import Evaluation, ScoredImage, summarize
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.stats.estimate import MISSING, Estimate
 from finetune_monitor.stats.intervals import t_interval
@@ -37,6 +37,42 @@ def history(name: str, *scores: tuple[float, float]) -> list[Evaluation]:
 )
 def test_above_is_wrong_where_lower_is_better(scores, sounds):
     assert alarms(history("leakage", *scores), LEAKS) == (("leakage",) if sounds else ())
+
+
+COPIES = {"copies": ScoreColumn(False, (0.0, 1.0), is_share=True, alarm=0.2, says="it copies")}
+
+
+def copies(*measured: list[float], images: int = 8) -> list[Evaluation]:
+    """Step 0, and evaluations of a share; the remaining images could not be measured."""
+    cells = PromptGrid(["a"], images_per_prompt=images).cells
+    rows = [[0.0] * images, *([*row, *[MISSING] * (images - len(row))] for row in measured)]
+    scored = [
+        tuple(ScoredImage(cell, None, {"copies": score}) for cell, score in zip(cells, row, strict=True))
+        for row in rows
+    ]
+    return [Evaluation(100 * i, None, 0.0, summarize(own, COPIES), own) for i, own in enumerate(scored)]
+
+
+@pytest.mark.parametrize(
+    ("measured", "images", "sounds"),
+    [
+        ([[1.0]], 8, False),  # one lucky image of eight
+        ([[1.0], [1.0]], 8, False),
+        ([[1.0]], 1, False),
+        ([[1.0] * 3], 8, False),
+        ([[1.0] * 3], 6, True),  # half of them
+        ([[1.0] * 4], 64, True),  # where only some have something to measure
+        ([[1.0] * 8], 8, True),
+        ([[1.0] * 8, [1.0]], 8, False),
+    ],
+)
+def test_an_alarm_needs_enough_measured_images(measured, images, sounds):
+    assert alarms(copies(*measured, images=images), COPIES) == (("copies",) if sounds else ())
+
+
+def test_a_score_of_the_run_that_is_one_value_can_sound():
+    value = {"leakage": Estimate(0.9, 0.8, 1.0, 1, 0)}
+    assert alarms([Evaluation(100, None, 0.0, value)], LEAKS) == ("leakage",)
 
 
 def test_below_is_wrong_where_higher_is_better():

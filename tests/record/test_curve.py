@@ -6,8 +6,19 @@ import numpy as np
 import pytest
 
 from benchmarks.noise import METRIC, history
-from finetune_monitor.record.curve import best_of, change_between, contenders, points, resolution, smoothed, way, ways
-from finetune_monitor.record.evaluation import Decision, Evaluation, StopReason
+from finetune_monitor.record.columns import SIDE, ScoreColumn
+from finetune_monitor.record.curve import (
+    best_of,
+    change_between,
+    contenders,
+    points,
+    points_of_prompts,
+    resolution,
+    smoothed,
+    way,
+    ways,
+)
+from finetune_monitor.record.evaluation import Decision, Evaluation, ScoredImage, StopReason, summarize
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.stats.estimate import MISSING, Estimate
 
@@ -70,14 +81,49 @@ def test_the_weights_that_must_be_kept_are_those_of_two_steps_whatever_comes():
 def test_a_change_is_over_the_cells_that_both_have():
     first, second = history(np.random.default_rng(1), [0.1, 0.5], GRID)
     pair = points([first, second], METRIC)
-    change = change_between(*pair, METRIC)
+    change = change_between(*pair, METRIC, SIDE)
     assert change.mean == pytest.approx(pair[1].score.mean - pair[0].score.mean)
     assert change.low < 0.4 < change.high
 
 
+SHARE = ScoreColumn(True, (0.0, 1.0), is_share=True)
+
+
+def measured(column: ScoreColumn, *rows: list[float]) -> list[Evaluation]:
+    """Evaluations with these scores of each image; each image has its own seed."""
+    cells = PromptGrid(["a"], images_per_prompt=len(rows[0])).cells
+    images = [
+        tuple(ScoredImage(cell, None, {"x": score}) for cell, score in zip(cells, row, strict=True)) for row in rows
+    ]
+    return [Evaluation(300 * i, None, 0.0, summarize(own, {"x": column}), own) for i, own in enumerate(images)]
+
+
+def test_a_share_that_changes_in_every_image_is_not_certain():
+    found = change_between(*points(measured(SHARE, [0.0] * 12, [1.0] * 12), "x"), "x", SHARE)
+    assert (found.mean, found.low, found.high) == pytest.approx((1.0, 0.587, 1.0), abs=5e-4)
+
+
+def test_the_change_of_a_share_is_over_the_images_measured_in_both():
+    found = change_between(*points(measured(SHARE, [0.0, NAN, 0.0, 1.0], [1.0, 1.0, NAN, 1.0]), "x"), "x", SHARE)
+    assert (found.mean, found.n, found.missing) == (0.5, 2, 2)
+    assert found.low < 0 < found.high <= 1
+
+
+def test_the_share_of_some_prompts_is_not_certain_if_all_their_images_agree():
+    [found] = points_of_prompts(measured(SHARE, [1.0] * 4), "x", SHARE, [0])
+    assert 0.5 < found.score.low < 0.6
+
+
+def test_what_differs_by_rounding_alone_does_not_vary():
+    history = measured(SIDE, [0.7, 0.6], [0.9, 0.8])  # 0.9 - 0.7 and 0.8 - 0.6 differ by 1e-16
+    assert resolution(history, "x") is None
+    change = change_between(*points(history, "x"), "x", SIDE)
+    assert (change.mean, change.low, change.high) == pytest.approx((0.2, NAN, NAN), nan_ok=True)
+
+
 def test_some_prompts_alone_can_be_watched():
     found = history(np.random.default_rng(0), [0.1, 0.5], GRID)
-    second = points(found, METRIC, prompts=[1])[1]
+    second = points_of_prompts(found, METRIC, SIDE, [1])[1]
     assert {image.cell.prompt for image in second.images} == {"b"}
     assert second.score.mean == pytest.approx(np.mean([image.scores[METRIC] for image in found[1].images[4:]]))
     assert second.score.n == 4

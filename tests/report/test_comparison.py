@@ -59,6 +59,11 @@ def write(folder: Path, scores: dict[int, dict[str, list[float]]], grid: PromptG
     return folder
 
 
+def around(score: float) -> list[float]:
+    """Scores of all cells that differ so little that three digits do not show it."""
+    return [score - 1e-5, score + 1e-5] * 4
+
+
 def last(folder: Path):
     history = read_run(folder)
     return at_step(history, history.evaluations[-1].step)
@@ -147,8 +152,10 @@ def change(mean: float, low: float, high: float, n: int = 8, better: bool | None
             change(0.2, math.nan, math.nan, n=1),
             "higher by 0.200 in the only image that was measured in both, which may be chance",
         ),
-        (change(0.0, 0.0, 0.0), "the same in every image"),
-        (change(0.0, math.nan, math.nan, n=1), "the same in every image"),
+        (change(0.2, math.nan, math.nan, n=4), "higher by 0.200 in these 4 images, which may be chance"),
+        (replace(change(0.0, 0.0, 0.0), is_same=True), "the same in every image"),
+        (replace(change(0.0, -0.3, 0.3), is_same=True), "the same in every image"),
+        (replace(change(0.0, math.nan, math.nan, n=1), is_same=True), "the same in every image"),
         (replace(change(0.2, 0.1, 0.3), caution="other photos"), "the second is higher by 0.200 [0.100, 0.300]"),
         (change(0.2, 0.2, 0.2), "the second is higher by 0.200 [0.200, 0.200], which is better"),
     ],
@@ -207,7 +214,7 @@ def test_a_run_that_goes_on_has_the_best_step_of_its_last_decision(tmp_path):
 
 def test_the_command_compares_the_best_and_the_last_steps(tmp_path, capsys):
     first = write(tmp_path / "a", {0: {"noise": [0.0] * 8, "x": [1.0] * 8}, 50: {"noise": [0.5] * 8}})
-    second = write(tmp_path / "b", {0: {"noise": [1.0] * 8}, 70: {"noise": [2.0] * 8}})
+    second = write(tmp_path / "b", {0: {"noise": [1.0] * 8}, 70: {"noise": around(2.0)}})
     assert main(["compare", str(first), str(second)]) == 0
     out = capsys.readouterr().out
     assert out.count("At each run's") == 1
@@ -229,7 +236,7 @@ def test_the_command_compares_the_best_and_the_last_steps(tmp_path, capsys):
 
 
 def test_two_steps_of_one_run_and_a_caution_on_the_command_line(tmp_path, capsys):
-    run = write(tmp_path / "a", {0: {"noise": [0.5] * 8}, 50: {"noise": [0.25] * 8}})
+    run = write(tmp_path / "a", {0: {"noise": [0.5] * 8}, 50: {"noise": around(0.25)}})
     assert main(["compare", str(run), str(run), "--step", "0", "50"]) == 0
     assert "noise: the second is lower by 0.250 [0.250, 0.250], which is better" in capsys.readouterr().out
     other = write(tmp_path / "b", {0: COLUMNS}, weights={})
@@ -281,7 +288,7 @@ def test_the_command_prints_the_alarms_of_both_and_compares_no_note(tmp_path, ca
         "noise": ScoreColumn(False, alarm=0.2, says="it is noise", metric="noise").to_json(),
         "place": ScoreColumn(None, role="note", metric="noise").to_json(),
     }
-    scores = {"noise": [0.5] * 8, "place": [1.0] * 8}
+    scores = {"noise": around(0.5), "place": [1.0] * 8}
     first, second = (write(tmp_path / name, {50: scores}, columns=columns) for name in "ab")
     rows = [json.loads(line) for line in (second / "evaluations.jsonl").read_text().splitlines()]
     (second / "evaluations.jsonl").write_text(json.dumps({**rows[0], "alarms": ["noise"]}) + "\n")
@@ -291,3 +298,17 @@ def test_the_command_prints_the_alarms_of_both_and_compares_no_note(tmp_path, ca
     assert line == "         ALARM: noise is 0.500 [0.500, 0.500], above 0.2: it is noise"
     assert out.index("second:") < out.index(line)
     assert "place" not in out
+
+
+def test_a_share_that_changes_in_every_image_has_an_interval(tmp_path):
+    columns = {"recognized": ScoreColumn(True, (0.0, 1.0), metric="recognized", is_share=True).to_json()}
+    told = {"columns": columns, "metrics": {"recognized": {"higher_is_better": True, "bounds": [0, 1]}}}
+    grid = replace(GRID, prompts=PROMPTS[:1], seeds=tuple(range(12)))
+    none, all_ = (
+        write(tmp_path / name, {0: {"recognized": [score] * 12}}, grid, **told) for name, score in (("a", 0), ("b", 1))
+    )
+    found = differences(none, all_)["recognized"]
+    assert verdict(found) == "the second is higher by 1.000 [0.587, 1.000], which is better"
+    same = differences(all_, write(tmp_path / "c", {0: {"recognized": [1] * 12}}, grid, **told))["recognized"]
+    assert (same.change.low, same.change.high) == pytest.approx((-0.198, 0.198), abs=5e-4)
+    assert verdict(same) == "the same in every image"

@@ -46,6 +46,7 @@ def test_one_run(ana):
             "main": True,
             "zero": "",
             "unit": "-1 to 1",
+            "is_share": False,
         },
         {
             "name": "aesthetic",
@@ -54,6 +55,7 @@ def test_one_run(ana):
             "main": True,
             "zero": "",
             "unit": "1 to 10",
+            "is_share": False,
         },
         {
             "name": "faces_found",
@@ -62,6 +64,7 @@ def test_one_run(ana):
             "main": False,
             "zero": "no face",
             "unit": "share of images, 0 to 1",
+            "is_share": True,
         },
     ]
     assert found["cells"][1] == {
@@ -197,6 +200,7 @@ def test_a_column_of_which_nothing_is_said_has_no_direction(ana):
         "main": False,
         "zero": "",
         "unit": "",
+        "is_share": False,
     }
 
 

@@ -1,6 +1,7 @@
 """The report page in a real Chromium: points, steps, pairs, filters, keys, phones, hostile names, live runs."""
 
 import itertools
+import math
 import shutil
 import time
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import pytest
 from finetune_monitor.record.evaluation import Evaluation, ScoredImage, summarize
 from finetune_monitor.report.page import write_page
 from finetune_monitor.stats.estimate import Estimate, shown
-from finetune_monitor.stats.intervals import t_interval
+from finetune_monitor.stats.intervals import share_change, t_change
 from support.browser import PHONE, until, used_page
 from support.page_folders import GRID, HOSTILE, NAME, OTHER_GRID, PLAIN, Recording, color, sweep_of, write_run
 
@@ -323,11 +324,19 @@ def test_the_page_gives_the_interval_that_the_command_gives(chromium, pair):
         for count, is_own in itertools.product((2, 3, 6, 7, 12, 64), (True, False)):
             values = np.random.default_rng(count).normal(0.1, 0.3, count)
             seeds = np.arange(count) if is_own else np.arange(count) % 2
-            found = page.evaluate(f"meanInterval({values.tolist()}, {seeds.tolist()})")
-            expected = t_interval(values, seeds)
-            assert [found["mean"], found["low"], found["high"]] == pytest.approx(
-                [expected.mean, expected.low, expected.high], abs=5e-5 * (expected.high - expected.low)
-            )
+            assert_same_interval(page, values, seeds, t_change(values, seeds), is_share=False)
+            for shares in (np.sign(values), np.ones(count), np.zeros(count)):
+                assert_same_interval(page, shares, seeds, share_change(shares, seeds), is_share=True)
+        for values in (np.full(5, 0.2), np.full(6, 0.2), np.array([0.9 - 0.7, 0.8 - 0.6]), np.zeros(2), np.zeros(1)):
+            seeds = np.arange(len(values))
+            assert_same_interval(page, values, seeds, t_change(values, seeds), is_share=False)
+
+
+def assert_same_interval(page, values, seeds, expected, is_share):
+    found = page.evaluate(f"changeInterval({values.tolist()}, {seeds.tolist()}, {str(is_share).lower()})")
+    width = 0.0 if math.isnan(expected.low) else expected.high - expected.low
+    ends = [math.nan if found[key] is None else found[key] for key in ("mean", "low", "high")]
+    assert ends == pytest.approx([expected.mean, expected.low, expected.high], abs=5e-5 * width + 1e-12, nan_ok=True)
 
 
 def test_the_page_shows_as_many_decimals_as_the_command(chromium, pair):

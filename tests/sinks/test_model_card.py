@@ -71,7 +71,7 @@ def test_people_find_the_trigger_the_scores_by_step_and_the_files(ana):
     text = (ana / "best/README.md").read_text()
     assert "Trigger prompt: `a photo of sks person`" in text
     assert "the weights of step 3, the best one by scripted" in text
-    assert "| 2 | 0.600 \\[0.600, 0.600\\] | 0.300 \\[0.300, 0.300\\] | on the Pareto front |" in text
+    assert "| 2 | 0.600 | 0.300 | on the Pareto front |" in text
     assert "best, these weights" in text
     digest = hashlib.sha256((ana / "best/ana_kohya.safetensors").read_bytes()).hexdigest()
     assert f"| `ana_kohya.safetensors` | `{digest}` |" in text

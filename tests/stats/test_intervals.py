@@ -1,6 +1,7 @@
 """Intervals cover as often as they say: for either design of the grid, few photos, shares, ratios and differences."""
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ from finetune_monitor.stats.estimate import MISSING
 from finetune_monitor.stats.intervals import (
     Spread,
     jackknife,
+    ratio,
+    share_change,
     share_of_way,
     smallest_change,
     spread,
+    t_change,
     t_interval,
     wilson,
 )
@@ -64,6 +68,38 @@ def test_fewer_than_two_draws_give_no_interval(values):
     assert (found.n, found.missing) == (sum(v == v for v in values), sum(v != v for v in values))
 
 
+@pytest.mark.parametrize("values", [[0.9] * 2, [0.9, 0.9, MISSING, MISSING], [0.1 + 0.2, 0.3], [0.0] * 5])
+def test_fewer_than_six_equal_values_give_no_interval(values):
+    found = t_interval(np.array(values))
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+
+
+def test_six_equal_values_are_their_own_interval_but_images_of_five_seeds_are_not():
+    found = t_interval(np.array([0.9] * 6))
+    assert (found.low, found.high) == (found.mean, found.mean) == pytest.approx((0.9, 0.9))
+    assert math.isnan(t_interval(np.full(10, 0.9), np.arange(10) % 5).low)
+
+
+def test_six_equal_draws_cover_their_median_and_five_do_not():
+    """The range of n draws misses the median if all are on one side of it."""
+    assert 2 * 0.5**6 <= 0.05 < 2 * 0.5**5
+
+
+def test_a_change_of_exactly_0_in_every_image_is_known_and_an_equal_one_is_not():
+    none, equal = t_change(np.zeros(2)), t_change(np.full(2, 0.2))
+    assert (none.mean, none.low, none.high) == (0.0, 0.0, 0.0)
+    assert equal.mean == pytest.approx(0.2)
+    assert math.isnan(equal.low)
+    assert math.isnan(t_change(np.zeros(1)).low)
+
+
+def test_equal_images_have_a_ratio_of_exactly_1():
+    values = np.array([0.3, 0.2, 0.25, 0.31])
+    found = ratio(values, values, np.arange(4))
+    assert (found.mean, found.low, found.high) == (1.0, 1.0, 1.0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [4, 6, 10, 20])
 @pytest.mark.parametrize("shape", [normal, skewed], ids=["normal", "skewed"])
@@ -107,6 +143,62 @@ def test_a_share_is_covered_where_seeds_decide_whether_there_is_a_face(share, is
         found = wilson(values, np.tile(np.arange(8), 4) if is_crossed else np.arange(32))
         covered += found.low <= share <= found.high
     assert 0.91 <= covered / ROUNDS <= 0.99
+
+
+PAIRS = [(0.05, 0.95), (0.02, 0.98), (0.1, 0.9), (0.0, 0.05), (0.9, 0.97), (0.3, 0.6), (0.5, 0.5), (0.8, 1.0)]
+"""Shares of images at two steps."""
+
+
+@pytest.mark.parametrize("n", [2, 4, 8, 16])
+def test_the_change_of_a_share_is_covered(n):
+    """Exactly: over all numbers of images that rise, fall, and stay, with independent and with related steps."""
+    tables = [(rise, fall) for rise, fall in product(range(n + 1), repeat=2) if rise + fall <= n]
+    found = [share_change(np.repeat([1.0, -1.0, 0.0], [rise, fall, n - rise - fall])) for rise, fall in tables]
+    rows = [[rise, fall, n - rise - fall] for rise, fall in tables]
+    assert min(each.high - each.low for each in found) > 0.1
+    for (first, second), related in product(PAIRS, [0.0, 0.5]):
+        both = first * second + related * math.sqrt(first * (1 - first) * second * (1 - second))
+        both = min(both, first, second)
+        chances = stats.multinomial.pmf(rows, n, [second - both, first - both, 1 - first - second + 2 * both])
+        covers = [each.low <= second - first <= each.high for each in found]
+        assert chances[covers].sum() >= 0.93
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shares", [(0.05, 0.95), (0.3, 0.6), (0.5, 0.5)], ids=str)
+@pytest.mark.parametrize("is_crossed", [False, True], ids=["own seeds", "crossed seeds"])
+def test_the_change_of_a_share_is_covered_where_seeds_decide_it(shares, is_crossed):
+    rng, covered = np.random.default_rng(10), 0
+    draws = np.tile(np.arange(8), 4) if is_crossed else np.arange(32)
+    levels = stats.norm.ppf(shares)
+    for _ in range(ROUNDS):
+        of_seed, *at_step = (rng.normal(size=draws.max() + 1)[draws] for _ in range(3))
+        first, second = (
+            0.6 * of_seed + 0.6 * own + math.sqrt(0.28) * rng.normal(size=32) < level
+            for own, level in zip(at_step, levels, strict=True)
+        )
+        found = share_change(second.astype(float) - first.astype(float), draws)
+        covered += found.low <= shares[1] - shares[0] <= found.high
+    assert 0.93 <= covered / ROUNDS <= 0.995
+
+
+def test_the_change_of_a_share_by_hand():
+    found = share_change(np.array([1.0] * 5 + [-1.0] + [0.0] * 4 + [MISSING]))
+    rise, fall = 6 / 12, 2 / 12
+    half = stats.norm.ppf(0.975) * math.sqrt((rise + fall - (rise - fall) ** 2) / 12)
+    assert (found.mean, found.n, found.missing) == (0.4, 10, 1)
+    assert (found.low, found.high) == pytest.approx((rise - fall - half, rise - fall + half))
+
+
+def test_two_changes_of_a_share_may_be_chance_and_one_seed_says_nothing():
+    assert share_change(np.ones(2)).low < 0
+    assert math.isnan(share_change(np.ones(8), np.zeros(8, dtype=int)).low)
+
+
+def test_images_of_shared_seeds_that_all_agree_count_as_one_each():
+    shared = share_change(np.ones(12), np.arange(12) % 4)
+    alone = share_change(np.ones(4))
+    assert (shared.low, shared.high) == pytest.approx((alone.low, alone.high))
 
 
 @pytest.mark.slow

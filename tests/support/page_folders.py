@@ -12,7 +12,7 @@ from finetune_monitor.record.evaluation import Decision, Evaluation, RunSummary,
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.record.kept_weights import KOHYA_ENDING, LORA_FILE, NOTE, step_folder
 from finetune_monitor.record.run_record import RunRecord
-from support.runs import RUN
+from support.runs import RUN, UNEVEN
 
 HOSTILE = '<img src=x onerror="alert(1)"> </script> <b>\'&amp; %{x}'
 NAME = "<img src=x onerror=alert(1)> &lt;b"
@@ -73,7 +73,8 @@ def scores(
 ) -> dict[str, float]:
     if position in missing:
         return dict.fromkeys(("face_similarity", "faces_found", "aesthetic"), math.nan)
-    similarity = math.nan if position in faceless else score + 0.01 * position
+    uneven = UNEVEN * score * position**2
+    similarity = math.nan if position in faceless else score + 0.01 * position + uneven
     return {
         "face_similarity": similarity,
         "faces_found": float(position not in faceless),

@@ -17,6 +17,8 @@ from finetune_monitor.stats.estimate import Estimate
 
 GRID = PromptGrid(["a photo of sks person", "<script>alert('x')</script> 写真"], seeds=(0, 7), steps=3)
 NOTICE = "demo scores: toy models"
+UNEVEN = 1e-6
+"""So much do scores vary that are shown as equal: without any variation, they would have no interval."""
 CEILING = Estimate(0.9, 0.85, 0.95, 6, 0)
 COLUMNS = {
     "face_similarity": ScoreColumn(True, (-1.0, 1.0), metric="face_similarity"),
@@ -54,7 +56,7 @@ def evaluation(step: int, score: float = 0.5, faces: int = 4) -> Evaluation:
             {
                 "face_similarity": score + 0.01 * cell.index if cell.index < faces else math.nan,
                 "faces_found": float(cell.index < faces),
-                "aesthetic": 5.0,
+                "aesthetic": 5.0 + UNEVEN * (-1) ** cell.index,
             },
         )
         for cell in GRID.cells

@@ -67,8 +67,8 @@ def write_trial(
 
 
 def evaluation(step: int, score: float, spread: float) -> Evaluation:
-    """Four images whose mean similarity is the score."""
-    offsets = spread * np.linspace(-1, 1, len(runs.GRID.cells))
+    """Four images whose mean similarity is the score, and which do not all change alike."""
+    offsets = spread * (1 + score) * np.linspace(-1, 1, len(runs.GRID.cells))
     made = runs.evaluation(step)
     images = tuple(
         replace(image, scores={**image.scores, "face_similarity": score + float(offset)})

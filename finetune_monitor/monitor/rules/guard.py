@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from finetune_monitor.monitor.rules.watching import at_least, check_prompts, named
 from finetune_monitor.monitor.stopping import Stop, Watched
+from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.curve import Point, change_between, holds, is_worse, worse_end
 from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.stats.estimate import shown
@@ -47,7 +48,7 @@ class Guard:
         trained = [point for point in found if point.step > 0]
         if not trained:
             return None
-        return self._below_level(trained, sign) or self._fallen(found, sign)
+        return self._below_level(trained, sign) or self._fallen(found, sign, watched.column(self.metric))
 
     def _below_level(self, trained: Sequence[Point], sign: float) -> Stop | None:
         if self.level is None or not is_worse([point.score for point in trained], self.level, sign):
@@ -55,12 +56,12 @@ class Guard:
         beyond = [sign * (point.score.mean - self.level) < 0 for point in trained]
         return _stop(trained, beyond, f"{named(self)} is {shown(trained[-1].score)}, the limit was {self.level:g}")
 
-    def _fallen(self, found: Sequence[Point], sign: float) -> Stop | None:
+    def _fallen(self, found: Sequence[Point], sign: float, column: ScoreColumn) -> Stop | None:
         first, *trained = found
         if self.fall is None or first.step != 0:
             return None
         beyond = [sign * (first.score.mean - point.score.mean) > self.fall for point in trained]
-        change = change_between(first, trained[-1], self.metric)
+        change = change_between(first, trained[-1], self.metric, column)
         if not holds(beyond, sure=worse_end(change, -sign) > 0):
             return None
         return _stop(

@@ -1,6 +1,6 @@
 "use strict";
 
-// The mean of paired differences with its uncertainty: Student's t interval, 95% (Student 1908).
+// The mean of paired differences with its 95% interval, by the same formulas as the command (stats/intervals.py).
 
 const NORMAL = 1.959964;
 
@@ -22,16 +22,55 @@ function mean(values) {
   return values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
 }
 
-// {mean, low, high} over the draws of noise, that is, the seeds: values with one seed are one draw (Cochran 1977, 6.3).
-// No interval for fewer than two draws, and nothing without values.
-function meanInterval(values, seeds) {
+// {error, draws}: the standard error over the draws of noise, that is, the seeds: values with one seed are one draw
+// (Cochran 1977, 6.3).
+function spread(values, seeds) {
   const middle = mean(values);
   const sums = new Map();
   values.forEach((value, index) => sums.set(seeds[index], (sums.get(seeds[index]) ?? 0) + value - middle));
-  if (sums.size < 2) {
+  const squares = [...sums.values()].reduce((sum, deviation) => sum + deviation ** 2, 0);
+  return { error: Math.sqrt((sums.size / (sums.size - 1)) * squares) / values.length, draws: sums.size };
+}
+
+// {mean, low, high} of paired differences of a score, or of a share of images. No interval for fewer than two draws, and
+// nothing without values.
+function changeInterval(differences, seeds, isShare) {
+  const middle = mean(differences);
+  if (new Set(seeds).size < 2) {
     return { mean: middle, low: null, high: null };
   }
-  const squares = [...sums.values()].reduce((sum, deviation) => sum + deviation ** 2, 0);
-  const half = reach(sums.size - 1) * Math.sqrt((sums.size / (sums.size - 1)) * squares) / values.length;
-  return { mean: middle, low: middle - half, high: middle + half };
+  return { mean: middle, ...(isShare ? shareEnds : scoreEnds)(differences, seeds) };
+}
+
+// Fewer equal draws than these have no interval, unless nothing has changed (Thompson 1936).
+const FEWEST_EQUAL = 6;
+
+const ROUNDING = 1e-9;
+
+// Student's t interval (Student 1908).
+function scoreEnds(differences, seeds) {
+  const middle = mean(differences);
+  const { error, draws } = spread(differences, seeds);
+  if (error < ROUNDING && draws < FEWEST_EQUAL && differences.some((value) => value !== 0)) {
+    return { low: null, high: null };
+  }
+  const half = error < ROUNDING ? 0 : reach(draws - 1) * error;
+  return { low: middle - half, high: middle + half };
+}
+
+// The adjusted Wald interval (Bonett and Price 2012), with the numbers of images divided by the design effect.
+function shareEnds(differences, seeds) {
+  const effect = designEffect(differences, seeds);
+  const total = differences.length / effect + 2;
+  const [rise, fall] = [1, -1].map((side) => (differences.reduce((sum, value) => sum + Math.max(side * value, 0), 0) / effect + 1) / total);
+  const half = NORMAL * Math.sqrt((rise + fall - (rise - fall) ** 2) / total);
+  return { low: Math.max(rise - fall - half, -1), high: Math.min(rise - fall + half, 1) };
+}
+
+// The variance over draws relative to that over independent images, from 1 to the number of images per draw (Kish 1965).
+function designEffect(values, seeds) {
+  const { error, draws } = spread(values, seeds);
+  const most = values.length / draws;
+  const independent = spread(values, values.map((_, index) => index)).error;
+  return independent > 0 ? Math.min(Math.max((error / independent) ** 2, 1), most) : most;
 }

@@ -82,7 +82,7 @@ function differencesTable(sides, pairs) {
     const measured = pairs.filter((pair) => !pairScores(sides, pair, metric.name).includes(null));
     const scores = measured.map((pair) => pairScores(sides, pair, metric.name));
     const seeds = measured.map(({ cell }) => page.manifest.cells[cell].seed);
-    const difference = meanInterval(scores.map(([a, b]) => b - a), seeds);
+    const difference = changeInterval(scores.map(([a, b]) => b - a), seeds, metric.is_share);
     return [
       metricName(sides, metric),
       ...[0, 1].map((index) => number(mean(scores.map((both) => both[index])), metric)),

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.curve import changes
-from finetune_monitor.record.evaluation import Evaluation
+from finetune_monitor.record.evaluation import Evaluation, estimate_change
 from finetune_monitor.report.sweep_answer.results import NOTHING, At, Result, Results, Setting, Unit, counted
 from finetune_monitor.stats.estimate import Estimate, FloatArray
-from finetune_monitor.stats.intervals import t_interval
+from finetune_monitor.stats.intervals import t_change, t_interval
 
 Replicate = tuple[str | None, int | None]
 """Person and seed of a trial."""
@@ -89,9 +90,10 @@ def change(results: Results, first: Setting, second: Setting, metric: str, at: A
     one, other = (_replicates(results, setting, metric, at) for setting in (first, second))
     common = [key for key in one if key in other]
     if results.unit == "image":
-        return _over_cells(one[common[0]], other[common[0]], metric) if common else NOTHING
+        column = results.metrics[metric]
+        return _over_cells(one[common[0]], other[common[0]], metric, column) if common else NOTHING
     differences = {key: other[key].scores[metric].mean - one[key].scores[metric].mean for key in common}
-    return t_interval(_by_unit(differences, results.unit))
+    return t_change(_by_unit(differences, results.unit))
 
 
 def _replicates(results: Results, setting: Setting, metric: str, at: At) -> dict[Replicate, Evaluation]:
@@ -103,8 +105,8 @@ def _replicate(result: Result) -> Replicate:
     return result.trial.person, result.trial.seed
 
 
-def _over_cells(first: Evaluation, second: Evaluation, metric: str) -> Estimate:
-    return t_interval(*changes(first.images, second.images, metric))
+def _over_cells(first: Evaluation, second: Evaluation, metric: str, column: ScoreColumn) -> Estimate:
+    return estimate_change(*changes(first.images, second.images, metric), column)
 
 
 def _whole(scored: Mapping[Result, Estimate], unit: Unit, bounds: tuple[float, float]) -> Estimate:

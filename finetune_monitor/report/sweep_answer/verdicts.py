@@ -168,7 +168,7 @@ def _unsure(change: Estimate) -> str:
     if math.isnan(change.mean):
         return "there is nothing in common to compare"
     direction = "higher" if change.mean >= 0 else "lower"
-    return f"it is {number(abs(change.mean), '.3f')} {direction}, but the uncertainty of a single comparison is unknown"
+    return f"it is {number(abs(change.mean), '.3f')} {direction}, but has no interval and may be chance"
 
 
 def _turned(change: Estimate, sign: float) -> Estimate:

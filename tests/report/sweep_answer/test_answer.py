@@ -90,7 +90,8 @@ def test_units_are_persons_first_and_their_seeds_are_averaged(tmp_path):
     level = {"ana": 0.2, "ben": 0.5}
 
     def by_person(value, person, seed, step):
-        return level[person] + 0.1 * value + (0.05 if seed else -0.05)
+        slope = 0.1001 if person == "ana" else 0.0999
+        return level[person] + slope * value + (0.05 if seed else -0.05)
 
     state = write_sweep(tmp_path / "s", by_person, values=[1, 2], people=["ana", "ben"], seeds=[0, 1], spread=0)
     answer = find_answer(state)
@@ -99,14 +100,14 @@ def test_units_are_persons_first_and_their_seeds_are_averaged(tmp_path):
     assert entry.mean == pytest.approx(0.45)
     assert entry.high == 1.0  # two people: the interval is cut at the metric's bound
     # A person is compared with itself: that ana and ben lie apart does not hide the rise.
-    assert "it rises by 0.100 [0.100, 0.100]" in verdict(answer).text
+    assert "it rises by 0.100 [0.099, 0.101]" in verdict(answer).text
 
 
 def test_a_seed_that_only_one_setting_has_is_not_compared(tmp_path):
-    state = write_sweep(tmp_path / "s", lambda v, p, s, t: 0.1 * v + 0.2 * s, values=[1, 2], spread=0)
+    state = write_sweep(tmp_path / "s", lambda v, p, s, t: (0.1 + 0.0002 * s) * v + 0.2 * s, values=[1, 2], spread=0)
     state = with_trial(state, "2-2", state=TrialState.FAILED, error="out of memory")
     answer = find_answer(state)
-    assert "it rises by 0.100 [0.100, 0.100]" in verdict(answer, "last").text
+    assert "it rises by 0.100 [0.099, 0.101]" in verdict(answer, "last").text
     assert [entry.units for entry in answer.curves["face_similarity"].last] == [3, 2]
     assert "2-2 failed: out of memory" in answer.notes
 
@@ -133,7 +134,7 @@ def test_trials_that_go_on_are_in_the_curves_alone(tmp_path):
     assert answer.curves["face_similarity"].steps[2].units == (2, 2, 2)
     assert strict_json(answer.to_json())["curves"]["face_similarity"]["best"][2]["low"] is None
     assert any(note.startswith("2 of 9 trials have not ended") for note in answer.notes)
-    assert "a single comparison" in verdict(answer).text
+    assert "it is 0.001 lower, but has no interval" in verdict(answer).text
 
 
 def test_units_that_have_nothing_yet_are_not_counted(tmp_path):
@@ -240,7 +241,7 @@ def test_further_axes_make_groups(tmp_path):
                 name = f"{count}-{rank}-{seed}"
                 settings = {"data.instance_count": count, "train.rank": rank}
                 trials.append(TrialRecord(name, settings, None, seed, TrialState.FINISHED))
-                write_trial(folder / "trials" / name, {0: 0.1, 50: 0.1 * count if rank == 8 else 0.2})
+                write_trial(folder / "trials" / name, {0: 0.1, 50: (0.1 + seed / 1000) * count if rank == 8 else 0.2})
     axes = {"data.instance_count": [1, 2], "train.rank": [4, 8]}
     answer = find_answer(SweepState(folder, {"axes": axes}, tuple(trials)))
     assert answer.groups == ("train.rank=4", "train.rank=8")
@@ -254,12 +255,12 @@ def test_further_axes_make_groups(tmp_path):
 
 
 def test_a_search_names_the_best_setting_and_what_may_be_as_good(tmp_path):
-    rates = {"a": (1e-4, 0.5), "b": (3e-4, 0.7), "c": (5e-4, 0.699)}
+    rates = {"a": (1e-4, 0.5, 0.01), "b": (3e-4, 0.7, 0.02), "c": (5e-4, 0.699, -0.02)}
     trials = []
-    for name, (rate, found) in rates.items():
+    for name, (rate, found, spread) in rates.items():
         settings = {"train.learning_rate": rate, "train.rank": 8}
         trials.append(TrialRecord(name, settings, None, None, TrialState.FINISHED))
-        write_trial(tmp_path / "trials" / name, {0: 0.1, 50: found}, spread=0.02 if name != "c" else -0.02)
+        write_trial(tmp_path / "trials" / name, {0: 0.1, 50: found}, spread=spread)
     space = {"train.learning_rate": {"low": 1e-5, "high": 1e-3, "log": True}, "train.rank": [4, 8]}
     answer = find_answer(SweepState(tmp_path, {"search": {"space": space}}, tuple(trials)))
     assert (answer.axis.key, answer.axis.scale, answer.groups, answer.unit) == (

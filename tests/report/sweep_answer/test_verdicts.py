@@ -64,7 +64,7 @@ TABLE = [
     (
         (1, 2),
         changes(NAN, c01=0.04),
-        "from 1 to 2 photos it is 0.040 higher, but the uncertainty of a single comparison is unknown",
+        "from 1 to 2 photos it is 0.040 higher, but has no interval and may be chance",
         "unknown",
         0,
     ),
