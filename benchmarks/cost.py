@@ -62,14 +62,6 @@ TRAININGS: Mapping[str, Mapping[str, Any]] = {
     "four photos, no prior preservation": {"seed": 13, "data.instance_count": 4, "train.prior_loss_weight": 0},
     "batches of two": {"seed": 14, "train.batch_size": 2},
     "another seed": {"seed": 15},
-    "twice the rate, another seed": {"seed": 16, "train.learning_rate": 2e-3},
-    "half the rate, three photos": {"seed": 17, "train.learning_rate": 5e-4, "data.instance_count": 3},
-    "three times the rate, another seed": {"seed": 18, "train.learning_rate": 3e-3},
-    "rank 8, twice the rate": {"seed": 19, "train.learning_rate": 2e-3, "train.rank": 8},
-    "no flips, twice the rate": {"seed": 20, "train.learning_rate": 2e-3, "data.random_flip": "false"},
-    "five photos, four times the rate": {"seed": 21, "train.learning_rate": 4e-3, "data.instance_count": 5},
-    "batches of two, three times the rate": {"seed": 22, "train.learning_rate": 3e-3, "train.batch_size": 2},
-    "twice the prior loss, twice the rate": {"seed": 23, "train.learning_rate": 2e-3, "train.prior_loss_weight": 1},
 }
 """Trainings that rise until they copy, fail, rise slowly, leak, and overfit, in the order of measuring."""
 

@@ -136,9 +136,14 @@ class _Judged:
             )
         if self._lost_its_subject():
             return "worse", "Training made the model worse: most of its images can no longer be measured."
-        may_be_chance = "" if change is not None and direction(change) == self.sign else ", which may be chance"
-        said = "" if change is None else f"; step {last.step} differs by {shown(change)}{may_be_chance}"
+        said = f"; step {last.step} {self._difference(change)}" if change is not None else ""
         return "equal", f"By {self.metric}, no step is better than the base model{said}."
+
+    def _difference(self, change: Estimate) -> str:
+        if change.low == change.high == 0:
+            return "has the same scores"
+        may_be_chance = "" if direction(change) == self.sign else ", which may be chance"
+        return f"differs by {shown(change)}{may_be_chance}"
 
     def _change_from_base(self, point: Point) -> Estimate:
         return self._change(self.points[0], point)

@@ -289,6 +289,13 @@ def test_a_lower_score_can_be_the_better_one():
     assert "After step 600, loss rose by 1." in found
 
 
+def test_identical_images_have_the_same_scores_and_no_interval_is_needed():
+    run = history({"likeness": (0.5, 0.3)})
+    same = replace(run.evaluations[0], step=300)
+    found = verdict(replace(run, evaluations=(run.evaluations[0], same)))
+    assert "By likeness, no step is better than the base model; step 300 has the same scores." in found.sentences
+
+
 def test_steps_in_a_row_are_a_range():
     found = str(verdict(likeness(0.1, 0.5, 0.5, 0.5, 0.5, 0.5)))
     assert "Steps 600 to 1200 do not differ significantly from it." in found
