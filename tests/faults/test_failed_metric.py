@@ -12,13 +12,13 @@ pytestmark = pytest.mark.slow
 
 
 class Failing(Scripted):
-    """Scores as they are given; None fails, NaN measures nothing."""
+    """Scores of two images, about as they are given; None fails, NaN measures nothing."""
 
     def score(self, images, cells):
         score = next(self._scores)
         if score is None:
             raise RuntimeError("CUDA error")
-        return {self.name: [score] * len(images)}
+        return {self.name: [score, score * 1.01]}
 
 
 def watched(pipeline, folder, scores, **options) -> FinetuneMonitor:
@@ -69,7 +69,7 @@ def test_a_metric_that_never_works_is_not_for_the_prompts_to_repair(pipeline, ru
 
 def test_a_rendering_that_fails_is_no_divergence(pipeline, run_folder, monkeypatch):
     monitor = FinetuneMonitor(
-        pipeline, GRID, [Scripted([0.1, 0.2])], run_folder, every=1, stopping=Divergence("scripted")
+        pipeline, GRID, [Failing([0.1, 0.2])], run_folder, every=1, stopping=Divergence("scripted")
     )
     monitor.start()
     monitor.on_step_end(1)

@@ -136,7 +136,7 @@ def test_a_loop_of_ones_own_records_shows_and_stops_by_stars(pipeline, run_folde
         assert stars == thresholds().stars(scores).tolist()
         assert evaluation.scores["brightness_stars"].mean == np.mean(stars)
     printed = capsys.readouterr().out
-    assert f"= {np.mean(stars):.2f} [" in printed
+    assert f"= {np.mean(stars):.2f} stars" in printed
     with pytest.raises(UserError, match=r"thresholds is \[50.0, 100.0, 150.0, 190.0\], the config says \[50.0, 1"):
         make(thresholds((50.0, 100.0, 150.0, 191.0)), resume_step=1)
     make(thresholds(), resume_step=1).close()

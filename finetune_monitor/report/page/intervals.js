@@ -45,8 +45,6 @@ function changeInterval(differences, seeds, isShare) {
 // Fewer equal draws than these have no interval, unless nothing has changed (Thompson 1936).
 const FEWEST_EQUAL = 6;
 
-const ROUNDING = 1e-9;
-
 // Student's t interval (Student 1908).
 function scoreEnds(differences, seeds) {
   const middle = mean(differences);
