@@ -40,9 +40,9 @@ PREAMBLE = """# The cost of an evaluation, measured
 Each section names the command that wrote it. Run the command again to replace the section.
 """
 
-READING = """- More steps do not decide more alike: 25 steps, which are `full`, agree about as often as 8,
-  so the decisions do not differ because 8 steps are too few. Most stops that differ are one evaluation apart:
-  `plateau` compares averages of few images, which small changes can move. 6 steps of UniPC agree less often.
+READING = """- Even 25 steps, which are `full`, do not meet the rule. They and 20 steps agree somewhat more often than 8,
+  but the intervals overlap. Most stops that differ are one evaluation apart: `plateau` compares averages of few images,
+  which small changes can move. 6 steps of UniPC agree least.
 - The images count as much as the steps: half of them in 50 steps agree in about as many trainings as all of them in 8,
   which cost a quarter of that. So render more images rather than more steps if you need surer decisions.
 - Eight steps do not change `face_similarity` significantly, but lower `aesthetic` and `clip_score`; the last tables
@@ -225,11 +225,10 @@ def answer(found: Sequence[Agreement], records: Records) -> str:
 
 
 def by_steps(found: Sequence[Agreement]) -> str:
-    """In how many trainings each setting with another number of steps, and no other change, agrees."""
-    plain = [each.name for each in EVERYWHERE if each.name == f"{each.steps} steps"]
-    return ", ".join(
-        f"{each.name} {round(each.agreeing.mean * each.agreeing.n)}" for each in found if each.name in plain
-    )
+    """In how many trainings each setting agrees that differs from the reference only in its number of steps."""
+    plain = {each.name: each.steps for each in EVERYWHERE if each.name == f"{each.steps} steps"}
+    counts = {plain[each.name]: round(each.agreeing.mean * each.agreeing.n) for each in found if each.name in plain}
+    return ", ".join(f"{count} with {steps} steps" for steps, count in counts.items())
 
 
 def outcome(chosen: Agreement | None) -> str:
