@@ -40,9 +40,9 @@ PREAMBLE = """# The cost of an evaluation, measured
 Each section names the command that wrote it. Run the command again to replace the section.
 """
 
-READING = """- Even 25 steps, which are `full`, do not meet the rule. They and 20 steps agree somewhat more often than 8,
-  but the intervals overlap. Most stops that differ are one evaluation apart: `plateau` compares averages of few images,
-  which small changes can move. 6 steps of UniPC agree least.
+READING = """- Even 25 steps, which are `full`, do not meet the rule. They and 20 steps agree somewhat more often than
+  8, but the intervals overlap. Most stops that differ are one evaluation apart: `plateau` compares averages of few
+  images, which small changes can move. 6 steps of UniPC agree least.
 - The images count as much as the steps: half of them in 50 steps agree in about as many trainings as all of them in 8,
   which cost a quarter of that. So render more images rather than more steps if you need surer decisions.
 - Eight steps do not change `face_similarity` significantly, but lower `aesthetic` and `clip_score`; the last tables
