@@ -235,8 +235,8 @@ def _deviation(first: Point, second: Point | None, column: str) -> float:
 
 def _point(evaluation: Evaluation, column: str) -> Point | None:
     score = evaluation.scores.get(column)
-    images, samples = tuple(of_column(evaluation.images, column)), evaluation.samples.get(column, ())
-    return None if score is None else Point(evaluation.step, score, images, samples)
+    samples = evaluation.samples.get(column, ())
+    return None if score is None else Point(evaluation.step, score, evaluation.covered_by(column), samples)
 
 
 def _point_of_prompts(evaluation: Evaluation, name: str, column: ScoreColumn, prompts: Sequence[int]) -> Point | None:

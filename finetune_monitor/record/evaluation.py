@@ -117,6 +117,16 @@ class Evaluation:
         """The images by cell id."""
         return {image.cell.id: image for image in self.images}
 
+    def covered_by(self, column: str) -> tuple[ScoredImage, ...]:
+        """The images that a column covers, looked for once: rules ask for those of the entire history every time."""
+        if column not in self._covered:
+            self._covered[column] = tuple(of_column(self.images, column))
+        return self._covered[column]
+
+    @cached_property
+    def _covered(self) -> dict[str, tuple[ScoredImage, ...]]:
+        return {}
+
     @cached_property
     def by_content(self) -> Mapping[CellContent, ScoredImage]:
         """The images by the content of their cell, which identifies it in other runs with the same sampling."""
