@@ -1,11 +1,12 @@
 """What a training loop passes: steps and numbers of any numeric type, such as numpy's or a tensor's."""
 
 import math
-import operator
 import reprlib
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
+
+from finetune_monitor.base.numbers import whole_number
 
 
 def step_of(value: Any, name: str = "step") -> int:
@@ -15,11 +16,8 @@ def step_of(value: Any, name: str = "step") -> int:
         TypeError: it is no whole number.
         ValueError: it is below 0.
     """
-    try:
-        found = int(value) if isinstance(value, float) and value.is_integer() else operator.index(value)
-    except TypeError:
-        found = None
-    if found is None or isinstance(value, bool):
+    found = int(value) if isinstance(value, float) and value.is_integer() else whole_number(value)
+    if found is None:
         raise TypeError(f"{name}: found {reprlib.repr(value)}, expected a whole number of optimizer steps")
     if found < 0:
         raise ValueError(f"{name}: found {found}, expected 0 or more")

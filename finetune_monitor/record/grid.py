@@ -3,13 +3,13 @@
 import hashlib
 import json
 import math
-import operator
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import asdict, dataclass, field, fields, replace
 from numbers import Real
 from typing import Any, TypeAlias
 
 from finetune_monitor.base.json_files import GREATEST
+from finetune_monitor.base.numbers import whole_number
 from finetune_monitor.base.redaction import without_secrets
 from finetune_monitor.base.text import shortened
 
@@ -233,7 +233,7 @@ def _seeds(values: Any) -> tuple[int, ...]:
 
 
 def _seed(value: Any) -> int:
-    found = _index(value)
+    found = whole_number(value)
     if found is None or abs(found) >= GREATEST:
         raise ValueError(
             f"PromptGrid.seeds: found the entry {_quoted(value)}, expected a whole number between -2**63 and 2**63"
@@ -248,7 +248,7 @@ def _distinct(name: str, found: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _whole(name: str, value: object, most: int | None = None) -> int:
-    found = _index(value)
+    found = whole_number(value)
     if found is None:
         raise ValueError(f"PromptGrid.{name}: found {_quoted(value)}, expected a whole number")
     if found < 1 or (most is not None and found > most):
@@ -266,18 +266,10 @@ def _guidance(value: Any) -> float:
 
 
 def _size(value: Any) -> tuple[int, int]:
-    match [_index(each) for each in value] if isinstance(value, Iterable) else []:
+    match [whole_number(each) for each in value] if isinstance(value, Iterable) else []:
         case [int(height), int(width)] if height > 0 and width > 0:
             return height, width
     raise ValueError(f"PromptGrid.size: found {_quoted(value)}, expected (height, width) in pixels, such as (512, 512)")
-
-
-def _index(value: Any) -> int | None:
-    """A whole number of any library's type; None if it is none."""
-    try:
-        return None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        return None
 
 
 def _quoted(value: object) -> str:

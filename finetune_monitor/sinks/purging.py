@@ -32,7 +32,6 @@ LARGEST_HEADER = 100_000_000
 HELD = ("checkpoints",)
 """Folders whose lock a training holds, besides that of the run."""
 
-
 RECORD = 16
 """Bytes of TensorBoard's around each record in a file: its length and two checksums."""
 
