@@ -17,6 +17,7 @@ from finetune_monitor.record.evaluation import Evaluation, RunSummary
 from finetune_monitor.record.grid import Cell, PromptGrid
 from finetune_monitor.record.history import read_run
 from finetune_monitor.record.references import keep_references
+from finetune_monitor.record.run_directory import is_held_here
 from finetune_monitor.record.run_record import RunRecord, content_of_run, recorded
 from finetune_monitor.sinks import RunInfo, Sink
 from finetune_monitor.sinks.console import print_summary
@@ -64,7 +65,8 @@ class RunOutput:
         Raises:
             UserError: the directory cannot be used, or holds another run.
         """
-        recorded(self._output_dir, content_of_run(run, self._grid), resume_step)  # before it takes over from another
+        if is_held_here(self._output_dir):  # a monitor that may not begin must not end the one that runs
+            recorded(self._output_dir, content_of_run(run, self._grid), resume_step)
         self.record = RunRecord(self._output_dir, self._grid)
         self.record.begin(run, config_yaml, resume_step)
         keep_references(self._output_dir, thumbnails, self._warn)

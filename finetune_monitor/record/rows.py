@@ -34,7 +34,17 @@ IMAGE_ROWS = "image_rows"
 
 def read_evaluations(output_dir: Path) -> list[Evaluation]:
     """The evaluations with complete image rows, by step."""
-    found, images = _evaluations(output_dir), _read_images(output_dir / IMAGES)
+    return read_with_losses(output_dir)[0]
+
+
+def read_with_losses(output_dir: Path) -> tuple[list[Evaluation], list[int]]:
+    """The evaluations with complete image rows, by step, and the steps that are lost.
+
+    These have only an evaluation, or only images, in the record. A crash can cut the rows of the newest step: they are
+    not lost, but repeated. The untouched model, step 0, is not.
+    """
+    found = [_evaluation(output_dir / EVALUATIONS, *row) for row in _read_rows(output_dir / EVALUATIONS)]
+    images = _read_images(output_dir / IMAGES)
     complete = []
     for evaluation, expected in sorted(found, key=lambda pair: pair[0].step):
         rows = tuple(images.get(evaluation.step, {}).values())
@@ -42,25 +52,15 @@ def read_evaluations(output_dir: Path) -> list[Evaluation]:
             complete.append(replace(evaluation, images=rows))
         else:
             _warn(f"{output_dir}: step {evaluation.step} has only {len(rows)} of {expected} image rows and is ignored")
-    return complete
+    return complete, _lost({evaluation.step for evaluation, _ in found}, {each.step for each in complete}, set(images))
 
 
-def lost_steps(output_dir: Path, last: int) -> list[int]:
-    """Steps up to `last` whose evaluation or images are missing in the record, although the other one is there.
-
-    A crash can cut the rows of the newest step: they are not lost, but repeated. The untouched model, step 0, is not.
-    """
-    expected = {evaluation.step: images for evaluation, images in _evaluations(output_dir)}
-    found = {step: len(images) for step, images in _read_images(output_dir / IMAGES).items()}
-    newest = max([*expected, *found], default=0)
-    lost = {step for step in expected.keys() | found.keys() if expected.get(step, -1) != found.get(step, 0)}
-    cut = {newest} if newest or not expected else set()
-    return sorted(step for step in lost - cut if step <= last)
-
-
-def _evaluations(output_dir: Path) -> list[tuple[Evaluation, int]]:
-    """The evaluations without their images, and how many each must have."""
-    return [_evaluation(output_dir / EVALUATIONS, *row) for row in _read_rows(output_dir / EVALUATIONS)]
+def _lost(evaluated: set[int], complete: set[int], with_images: set[int]) -> list[int]:
+    """The steps of the record that are not complete, but for a newest one that a crash can have cut."""
+    steps = evaluated | with_images
+    newest = max(steps, default=0)
+    cut = {newest} if newest or not evaluated else set()
+    return sorted(steps - complete - cut)
 
 
 def read_full_quality(output_dir: Path) -> list[Evaluation]:

@@ -63,7 +63,7 @@ def lock(output_dir: Path, takes_over: bool = False) -> IO[str]:
         if error.errno not in (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO):
             raise
         raise UserError(f"{output_dir / LOCK}: {error.strerror}; expected a lock of ours; remove it") from error
-    key = _key(file)
+    key = _key(file.fileno())
     if takes_over and (mine := _held.get(key)) is not None and not mine.closed:
         logger.warning("%s: an earlier monitor in this process was not closed; this one takes over", output_dir)
         unlock(mine)
@@ -89,8 +89,17 @@ def _soon_locked(file: IO[str]) -> bool:
     return is_acquired
 
 
-def _key(file: IO[str]) -> tuple[int, int, int]:
-    found = os.fstat(file.fileno())
+def is_held_here(output_dir: Path) -> bool:
+    """Whether this process holds the directory's lock."""
+    try:
+        held = _held.get(_key(output_dir / LOCK))
+    except OSError:
+        return False
+    return held is not None and not held.closed
+
+
+def _key(file: int | Path) -> tuple[int, int, int]:
+    found = os.stat(file)
     return os.getpid(), found.st_dev, found.st_ino
 
 

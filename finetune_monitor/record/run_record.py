@@ -24,10 +24,10 @@ from finetune_monitor.record.rows import (
     append,
     evaluation_row,
     lines,
-    lost_steps,
     pretty,
     read_evaluations,
     read_full_quality,
+    read_with_losses,
 )
 from finetune_monitor.record.run_directory import CONFIG, EVALUATIONS, FULL_QUALITY, IMAGES, RUN, lock, read_json
 from finetune_monitor.record.scales import content_of
@@ -210,12 +210,13 @@ def recorded(output_dir: Path, new: Mapping[str, Any], resume_step: int | None) 
     """
     if resume_step is not None:
         check_resume(output_dir, read_json(output_dir / RUN), new)
-        if lost := lost_steps(output_dir, resume_step):
+        history, incomplete = read_with_losses(output_dir)
+        if lost := [step for step in incomplete if step <= resume_step]:
             raise UserError(
                 f"{output_dir}: {EVALUATIONS} and {IMAGES} do not match: {_steps(lost)} is not in both, and resuming "
                 "would drop it; restore the missing file, or choose a new output_dir"
             )
-        return read_evaluations(output_dir)
+        return history
     if history := read_evaluations(output_dir):
         raise UserError(
             f"{output_dir}: holds a run with {len(history)} evaluations (the last at step {history[-1].step}), "
