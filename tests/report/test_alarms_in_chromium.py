@@ -9,7 +9,7 @@ from finetune_monitor.record.references import NAME_LENGTH
 from finetune_monitor.record.sweep_directory import SweepState, TrialRecord, TrialState
 from finetune_monitor.report.page import write_page
 from finetune_monitor.report.sweep_answer.answer import find_answer
-from support.browser import until, used_page
+from support.browser import address, until, used_page
 from support.copies import COPIED, write_copying_run, write_photos
 from support.page_folders import write_run
 
@@ -34,8 +34,8 @@ def copying(tmp_path_factory, photos):
 
 @pytest.fixture
 def page(chromium, copying):
-    with used_page(chromium, viewport={"width": 1280, "height": 900}) as (opened, seen):
-        opened.goto((copying / "index.html").as_uri())
+    with used_page(chromium) as (opened, seen):
+        opened.goto(f"{address(copying)}/index.html")
         until(opened, READY)
         yield opened
         opened.wait_for_timeout(50)
@@ -119,8 +119,8 @@ def test_a_record_from_before_shows_no_photo_and_no_alarm(chromium, tmp_path, ph
     del content["columns"]["copying"]["alarm"]
     (old / "run.json").write_text(json.dumps(content))
     write_page(tmp_path / "page", [old, write_run(tmp_path / "ana", {0: 0.1, 50: 0.6})])
-    with used_page(chromium, viewport={"width": 1280, "height": 900}) as (page, seen):
-        page.goto((tmp_path / "page" / "index.html").as_uri())
+    with used_page(chromium) as (page, seen):
+        page.goto(f"{address(tmp_path / 'page')}/index.html")
         until(page, READY)
         page.locator("#gallery .shot").first.click()
         assert not page.is_visible("#enlarged-photos")
@@ -131,7 +131,7 @@ def test_a_record_from_before_shows_no_photo_and_no_alarm(chromium, tmp_path, ph
 
 def test_photos_and_alarms_are_no_wider_than_a_phone(chromium, copying):
     with used_page(chromium, viewport={"width": 320, "height": 640}) as (page, _):
-        page.goto((copying / "index.html").as_uri())
+        page.goto(f"{address(copying)}/index.html")
         until(page, READY)
         page.locator("#gallery .shot").first.click()
         assert page.evaluate("document.documentElement.scrollWidth") == 320
@@ -146,8 +146,8 @@ def test_the_answer_of_a_sweep_names_the_alarms_of_its_trials(chromium, tmp_path
     shares = ({0: 0.0, 100: 0.05}, COPIED)
     runs = [write_copying_run(state.run_dir(trial), photos, each) for trial, each in zip(trials, shares, strict=True)]
     write_page(tmp_path / "page", runs, find_answer(state).to_json())
-    with used_page(chromium, viewport={"width": 1280, "height": 900}) as (page, seen):
-        page.goto((tmp_path / "page" / "index.html").as_uri())
+    with used_page(chromium) as (page, seen):
+        page.goto(f"{address(tmp_path / 'page')}/index.html")
         until(page, READY)
         assert "but alarms sound where it is best (rank 8): copying" in page.inner_text("#verdicts")
         assert "8: alarms: copying" in page.inner_text("#answer-notes")

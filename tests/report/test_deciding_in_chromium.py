@@ -10,7 +10,7 @@ from PIL import Image
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.record.run_directory import CONTACT_SHEET, PHOTOS
 from finetune_monitor.report.page import write_page
-from support.browser import until, used_page
+from support.browser import address, until, used_page
 from support.page_folders import PLAIN, Recording, write_run
 
 pytestmark = pytest.mark.slow
@@ -50,9 +50,10 @@ def page_of_ana(tmp_path_factory):
 
 
 @contextmanager
-def opened(browser, folder: Path, choices="", **settings):
+def opened(browser, folder: Path, choices="", at="", **settings):
+    """The page with its charts drawn, which must complain of nothing; `at` is an address of its own for the folder."""
     with used_page(browser, **{**LAPTOP, **settings}) as (page, seen):
-        page.goto(f"{(folder / 'index.html').as_uri()}{choices}")
+        page.goto(f"{at or address(folder)}/index.html{choices}")
         until(page, "page.charts && imagesOf(chosenRun()) !== null")
         yield page
         page.wait_for_timeout(50)
@@ -209,7 +210,7 @@ def test_intervals_are_explained_by_one_hover_or_key(chromium, page_of_ana):
 
 
 def test_weights_have_a_path_to_copy_and_the_lines_that_load_them(chromium, page_of_ana):
-    with opened(chromium, page_of_ana) as page:
+    with opened(chromium, page_of_ana, at=page_of_ana.as_uri()) as page:
         path, code, kohya, export = texts(page, "#weights pre")
         file = page_of_ana.parent / "weights/step-000050/pytorch_lora_weights.safetensors"
         assert Path(path) == file

@@ -14,7 +14,7 @@ from finetune_monitor.record.evaluation import Evaluation, ScoredImage, summariz
 from finetune_monitor.report.page import write_page
 from finetune_monitor.stats.estimate import Estimate, shown
 from finetune_monitor.stats.intervals import share_change, t_change
-from support.browser import PHONE, until, used_page
+from support.browser import PHONE, address, until, used_page
 from support.page_folders import GRID, HOSTILE, NAME, OTHER_GRID, PLAIN, Recording, color, sweep_of, write_run
 
 pytestmark = pytest.mark.slow
@@ -85,14 +85,14 @@ PAIRED = "!document.querySelector('#pairs-state').textContent.startsWith('Loadin
 @contextmanager
 def opened(browser, folder: Path, choices="", **settings):
     """The page with its charts drawn; it must complain of nothing and ask for nothing outside its folder."""
-    settings = {"viewport": {"width": 1280, "height": 900}, **settings}
+    shown = address(folder)
     with used_page(browser, **settings) as (page, seen):
-        page.goto(f"{(folder / 'index.html').as_uri()}{choices}")
+        page.goto(f"{shown}/index.html{choices}")
         until(page, "page.charts && !document.querySelector('#gallery .no-image:empty')")
         yield page
         page.wait_for_timeout(50)
         assert seen.complaints == []
-        assert [each for each in seen.addresses if not each.startswith(folder.as_uri())] == []
+        assert [each for each in seen.addresses if not each.startswith(shown)] == []
 
 
 def choices(page):
@@ -320,7 +320,7 @@ def test_pairs_compare_shared_cells_only_and_say_so(chromium, pair):
 
 def test_the_page_gives_the_interval_that_the_command_gives(chromium, pair):
     with used_page(chromium) as (page, _):
-        page.goto((pair / "index.html").as_uri())
+        page.goto(f"{address(pair)}/index.html")
         for count, is_own in itertools.product((2, 3, 6, 7, 12, 64), (True, False)):
             values = np.random.default_rng(count).normal(0.1, 0.3, count)
             seeds = np.arange(count) if is_own else np.arange(count) % 2
@@ -341,7 +341,7 @@ def assert_same_interval(page, values, seeds, expected, is_share):
 
 def test_the_page_shows_as_many_decimals_as_the_command(chromium, pair):
     with used_page(chromium) as (page, _):
-        page.goto((pair / "index.html").as_uri())
+        page.goto(f"{address(pair)}/index.html")
         for scale in (1e-10, 2e-9, 3e-6, 1e-4, 4e-4, 9.9e-4, 1e-3, 1.6e-3, 0.02, 0.5):
             mean, low, high = (scale * share for share in (-0.3, -1, 0.4))
             found = page.evaluate(f"withInterval({{ mean: {mean!r}, low: {low!r}, high: {high!r} }}, null)")
@@ -352,7 +352,7 @@ def test_the_page_shows_as_many_decimals_as_the_command(chromium, pair):
 def test_pairs_without_a_score_are_left_out_of_the_difference(chromium, pair):
     with opened(chromium, pair) as page:
         ana = run_id(page, "ana")
-        page.goto(f"{(pair / 'index.html').as_uri()}#a={ana}&as=0&b={ana}&bs=50")
+        page.goto(f"{address(pair)}/index.html#a={ana}&as=0&b={ana}&bs=50")
         until(page, "document.querySelector('#differences td')")
         row = texts(page, "#differences tbody tr")[0]
         assert row.startswith("face similarity0.1150.615+0.500")
@@ -538,8 +538,8 @@ def test_the_address_brings_everything_back(chromium, pair):
         page.locator("input[name=x][value=epochs]").check(force=True)
         page.get_by_label("ana in the charts").uncheck()
         page.select_option("#b-step", "0")
-        address, before = page.url, choices(page)
-    with opened(chromium, pair, address[address.index("#") :]) as page:
+        url, before = page.url, choices(page)
+    with opened(chromium, pair, url[url.index("#") :]) as page:
         assert choices(page) == before
         assert page.inner_text("#images-state").startswith(f"{NAME}, step 0")
         assert not page.get_by_label("ana in the charts").is_checked()
@@ -642,7 +642,7 @@ def test_a_run_s_data_that_is_missing_is_said(chromium, tmp_path):
         if path.name != "runs.js":
             path.unlink()
     with used_page(chromium) as (page, _):
-        page.goto((tmp_path / "page" / "index.html").as_uri())
+        page.goto(f"{address(tmp_path / 'page')}/index.html")
         until(page, "page.charts")
         until(page, "document.querySelector('#images-state').textContent.includes('Cannot load')")
         assert page.locator("#gallery > li").count() == 4
@@ -652,7 +652,7 @@ def test_without_its_manifest_the_page_says_what_is_missing(chromium, tmp_path):
     write_page(tmp_path / "page", [write_run(tmp_path / "ana", STEPS)])
     (tmp_path / "page" / "data" / "runs.js").unlink()
     with used_page(chromium) as (page, _):
-        page.goto((tmp_path / "page" / "index.html").as_uri())
+        page.goto(f"{address(tmp_path / 'page')}/index.html")
         page.wait_for_selector("#trouble:not([hidden])")
         assert "data/runs.js is missing" in page.inner_text("#trouble")
 
@@ -661,7 +661,7 @@ def test_without_the_charts_the_numbers_remain(chromium, tmp_path):
     write_page(tmp_path / "page", [write_run(tmp_path / "ana", STEPS)])
     (tmp_path / "page" / "plotly.min.js").unlink()
     with used_page(chromium) as (page, _):
-        page.goto((tmp_path / "page" / "index.html").as_uri())
+        page.goto(f"{address(tmp_path / 'page')}/index.html")
         until(page, "document.querySelector('#charts').textContent.includes('Cannot draw')")
         assert "0.615" in page.inner_text("#charts tbody")
 

@@ -1,11 +1,15 @@
 """A real Chromium for tests of pages; where there is none, tests that use it are skipped or, in `.ci/run`, fail."""
 
+import atexit
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -28,7 +32,10 @@ QUIET = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--disable-features=ScriptStreaming,PaintHolding",
 )
+"""Script streaming compiles Plotly whenever a page is opened, also if it is compiled already. Naming it replaces
+Playwright's list, of which these pages need paint holding."""
 
 PHONE = {"viewport": {"width": 360, "height": 640}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
 
@@ -77,26 +84,43 @@ def opened_page(browser: Any, **settings: Any) -> Iterator[tuple[Any, Watched]]:
 
 
 _USED: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
-"""The pages of each browser that are used again, by their settings."""
+"""The pages of each browser that are used again, by the settings that a page cannot change."""
+
+VIEWPORT = {"width": 1280, "height": 900}
 
 
 @contextmanager
 def used_page(browser: Any, **settings: Any) -> Iterator[tuple[Any, Watched]]:
     """The same for pages that keep nothing in the browser: a page that was used before with these settings.
 
-    It has compiled the scripts already, which takes more than half of the time that it takes to open a report.
+    It has compiled the scripts already, which takes two thirds of the time that it takes to open a report.
     """
+    viewport, scheme = settings.pop("viewport", VIEWPORT), settings.pop("color_scheme", "light")
     used, key = _USED.setdefault(browser, {}), repr(settings)
     if key not in used:
-        used[key] = new_context(browser, **settings).new_page()
+        used[key] = new_context(browser, viewport=viewport, **settings).new_page()
     page = used[key]
     page.goto("about:blank")
     page.mouse.move(0, 0)
-    page.emulate_media(color_scheme=settings.get("color_scheme", "light"))
-    if "viewport" in settings:
-        page.set_viewport_size(settings["viewport"])
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size(viewport)
     with watching(page.context) as watched:
         yield page, watched
+
+
+def address(folder: Path) -> str:
+    """An address of a folder until the next call, the same for all: what a page has compiled is kept by address."""
+    link = _links() / "page"
+    link.unlink(missing_ok=True)
+    link.symlink_to(folder)
+    return link.as_uri()
+
+
+@cache
+def _links() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="links"))
+    atexit.register(shutil.rmtree, folder)
+    return folder
 
 
 def new_context(browser: Any, **settings: Any) -> Any:
