@@ -15,7 +15,12 @@ from support.places import ROOT
 
 pytestmark = pytest.mark.slow
 
-STEPS = ["train.max_steps=2", "data.class_count=2", "monitor.every=2", "monitor.grid={prompts: [a photo], steps: 2}"]
+STEPS = [
+    "train.max_steps=2",
+    "data.class_count=2",
+    "monitor.every=2",
+    "monitor.grid={prompts: [a photo], steps: 2, images_per_prompt: 2, images_per_probe: 1}",
+]
 
 
 @pytest.fixture(scope="module")
