@@ -3,6 +3,8 @@
 import math
 import time
 
+from finetune_monitor.monitor.arguments import number_of, step_of
+
 EVERY = 300
 """The default number of steps between evaluations."""
 
@@ -16,15 +18,15 @@ class Budget:
             extended to a multiple of `every` that respects it. None: every multiple is evaluated.
 
     Raises:
+        TypeError: `every` is no whole number, or `max_overhead` no number.
         ValueError: `every` is below 1, or `max_overhead` is not between 0 and 1.
     """
 
     def __init__(self, every: int, max_overhead: float | None = None):
-        if every < 1:
-            raise ValueError(f"every: found {every}, expected 1 or more steps")
-        if max_overhead is not None and not 0 < max_overhead < 1:
+        self.every = step_of(every, "every", fewest=1)
+        self.max_overhead = None if max_overhead is None else number_of(max_overhead, "max_overhead")
+        if self.max_overhead is not None and not 0 < self.max_overhead < 1:
             raise ValueError(f"max_overhead: found {max_overhead}, expected a share between 0 and 1, such as 0.05")
-        self.every, self.max_overhead = every, max_overhead
         self.train_from(0, 0, 0.0)
 
     def train_from(self, step: int, evaluated: int, cost: float, warm: bool = True) -> None:

@@ -1,5 +1,6 @@
 """FinetuneMonitor: every N steps, render the grid, score it, record it, show it, and decide whether to stop."""
 
+import reprlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -19,7 +20,15 @@ from finetune_monitor.metrics import Descriptions, Metric
 from finetune_monitor.models.export import identify
 from finetune_monitor.models.pipeline import Pipeline
 from finetune_monitor.models.prompts import cut_prompts
-from finetune_monitor.monitor.arguments import finite_or_none, number_of, step_of
+from finetune_monitor.monitor.arguments import (
+    finite_or_none,
+    hooks_of,
+    metrics_of,
+    number_of,
+    rules_of,
+    sinks_of,
+    step_of,
+)
 from finetune_monitor.monitor.audience import Audience, Hook
 from finetune_monitor.monitor.budget import EVERY, Budget
 from finetune_monitor.monitor.evaluator import Evaluator, FoundImages, check_images_fit
@@ -110,7 +119,7 @@ class FinetuneMonitor:
     Raises:
         UserError: `output_dir` is in use by another process, holds another run, or was recorded with a different grid
             or different metrics; or the grid's images do not fit into memory.
-        TypeError: `resume_step` is no whole number.
+        TypeError: an argument is of another type, such as a class instead of an object, or an object instead of a list.
         ValueError: there is no metric, or several with the same name; `every` is below 1, `max_overhead` not between
             0 and 1, `evaluation_timeout` not above 0, or `resume_step` below 0; `keep` or `on_failure` is not one of
             the choices, or `keep` needs a second score; a rule does not work with the grid or the metrics, or watches
@@ -139,13 +148,13 @@ class FinetuneMonitor:
         evaluation_timeout: float | None = None,
         interrupted: Callable[[], bool] = never,
     ):
-        _check_options(on_failure, evaluation_timeout)
+        _check_options(grid, on_failure, evaluation_timeout)
         resume_step = None if resume_step is None else step_of(resume_step, "resume_step")
         self._on_failure, self._live_weights = on_failure, live_weights
-        self.output_dir, self.metrics = user_path(output_dir).absolute(), list(metrics)
+        self.output_dir, self.metrics = user_path(output_dir).absolute(), metrics_of(metrics)
         self._budget, self._described = Budget(every, max_overhead), Descriptions.of(self.metrics)
         self._columns = self._described.columns
-        self.rules = [stopping] if isinstance(stopping, StoppingRule) else list(stopping)
+        self.rules = rules_of(stopping)
         self.best_metric = self.rules[0].metric if self.rules else self.metrics[0].name
         check_measured(checked_keep(keep), self._columns, self.best_metric)
         self._renderer = pipeline if isinstance(pipeline, FoundImages) else Renderer(pipeline, grid, autocast)
@@ -161,7 +170,7 @@ class FinetuneMonitor:
         self._steering = Steering(self.output_dir, interrupted, self._warn)
         if isinstance(self._renderer, Renderer):
             self._renderer.on_rendered = self._on_rendered
-        self._output = self._output_of(keep, hooks, hparams or {})
+        self._output = self._output_of(keep, hooks_of(hooks), hparams or {})
         texts = [*self.grid.prompts, *self.grid.probe_prompts, self.grid.negative_prompt]
         for warning in cut_prompts(self._pipeline, texts):
             self._warn(warning, warning)
@@ -170,7 +179,7 @@ class FinetuneMonitor:
         self._is_new, self._resumed_at = not resume_step, resume_step
         self._summary: RunSummary | None = None
         try:
-            self._begin(sinks, hparams or {}, config_yaml, resume_step)
+            self._begin(sinks_of(sinks), hparams or {}, config_yaml, resume_step)
         except BaseException:
             self._let_go()
             raise
@@ -532,11 +541,13 @@ class FinetuneMonitor:
             )
 
 
-def _check_options(on_failure: str, evaluation_timeout: float | None) -> None:
+def _check_options(grid: object, on_failure: str, evaluation_timeout: float | None) -> None:
     """Check the options that no part of the monitor checks."""
+    if not isinstance(grid, PromptGrid):
+        raise TypeError(f"grid: found {reprlib.repr(grid)}, expected a PromptGrid, such as PromptGrid(['a photo'])")
     if on_failure not in ON_FAILURE:
         raise ValueError(f"on_failure: found {on_failure!r}, expected one of {', '.join(ON_FAILURE)}")
-    if evaluation_timeout is not None and not evaluation_timeout > 0:
+    if evaluation_timeout is not None and not number_of(evaluation_timeout, "evaluation_timeout") > 0:
         raise ValueError(
             f"evaluation_timeout: found {evaluation_timeout}, expected a number of seconds above 0, or None"
         )

@@ -141,7 +141,7 @@ def check_rules(
 
 
 def _unmeasured(rule: StoppingRule, columns: Mapping[str, ScoreColumn]) -> list[str]:
-    return [] if rule.metric in columns else [f"metric: {not_measured(rule.metric, list(columns))}"]
+    return [] if rule.metric in columns else [f"metric: {not_described(rule.metric, list(columns))}"]
 
 
 def problems_of_rule(
@@ -174,8 +174,14 @@ def problems_of_rule(
 
 
 def not_measured(column: str, given: Sequence[str]) -> str:
-    """The message that a rule watches a column that no metric describes."""
+    """The message that a rule watches a column that a config's metrics do not have."""
     return f"found {column!r}, expected one of {', '.join(given)}{did_you_mean(column, given)}"
+
+
+def not_described(column: str, given: Sequence[str]) -> str:
+    """The message that a rule watches a column that no metric describes, perhaps one of the user's own."""
+    hint = "a metric describes its other columns in its attribute columns, each with a ScoreColumn"
+    return f"{not_measured(column, given)}; {hint}"
 
 
 def _known(ceilings: Mapping[str, Estimate]) -> list[str]:

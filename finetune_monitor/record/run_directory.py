@@ -4,6 +4,8 @@ import errno
 import logging
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 from weakref import WeakValueDictionary
@@ -45,6 +47,19 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: the file is missing, cannot be read, or does not hold a JSON object.
     """
     return read_object(path, "a run directory")
+
+
+@contextmanager
+def taking(output_dir: Path) -> Iterator[None]:
+    """Create and lock a directory in this block.
+
+    Raises:
+        UserError: it cannot be written to.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{output_dir}: cannot write to it ({error.strerror}); choose another output_dir") from error
 
 
 def lock(output_dir: Path, takes_over: bool = False) -> IO[str]:

@@ -29,7 +29,16 @@ from finetune_monitor.record.rows import (
     read_full_quality,
     read_with_losses,
 )
-from finetune_monitor.record.run_directory import CONFIG, EVALUATIONS, FULL_QUALITY, IMAGES, RUN, lock, read_json
+from finetune_monitor.record.run_directory import (
+    CONFIG,
+    EVALUATIONS,
+    FULL_QUALITY,
+    IMAGES,
+    RUN,
+    lock,
+    read_json,
+    taking,
+)
 from finetune_monitor.record.scales import content_of
 from finetune_monitor.record.training_log import TrainingLog
 from finetune_monitor.record.verdict import verdict
@@ -48,7 +57,7 @@ class RunRecord:
     A second record of the same directory in this process takes over the lock.
 
     Raises:
-        UserError: another process is using the directory.
+        UserError: another process is using the directory, or it cannot be created or written to.
     """
 
     def __init__(self, output_dir: Path, grid: PromptGrid):
@@ -58,8 +67,9 @@ class RunRecord:
         self.postponed: tuple[Evaluation, ...] = ()
         self.repeated: tuple[Evaluation, ...] = ()
         self._encoder = PngEncoder(grid)
-        make_private(output_dir)
-        self._lock = lock(output_dir, takes_over=True)
+        with taking(output_dir):
+            make_private(output_dir)
+            self._lock = lock(output_dir, takes_over=True)
 
     @property
     def evaluations(self) -> tuple[Evaluation, ...]:

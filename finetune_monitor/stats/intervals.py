@@ -121,14 +121,14 @@ def wilson(values: Float[np.ndarray, "n"], draws: Draws | None = None) -> Estima
     """A share of images, from values 0 and 1, with the score interval (Wilson 1927).
 
     Unlike an interval around the mean, it remains valid if all values are 0 or all are 1. If draws are shared, the
-    number of images is divided by the design effect (see `_design_effect`).
+    number of images is smaller (see `_sample_size`).
     """
     there = ~np.isnan(values)
     n, missing = int(there.sum()), int((~there).sum())
     if not n:
         return Estimate(MISSING, MISSING, MISSING, 0, missing)
     share = float(values[there].mean())
-    count, z = n / _design_effect(values, draws), float(ndtri((1 + LEVEL) / 2))
+    count, z = _sample_size(values, draws), float(ndtri((1 + LEVEL) / 2))
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
     low, high = min(middle - half, share), max(middle + half, share)  # rounding must not leave the share outside
@@ -140,33 +140,38 @@ def share_change(differences: Float[np.ndarray, "n"], draws: Draws | None = None
 
     With the numbers r of images that rise to 1 and f of those that fall to 0, plus one each, as shares of n + 2 images:
     (r - f) ± z √((r + f - (r - f)²) / (n + 2)) (Bonett and Price 2012, J. Educ. Behav. Stat. 37:479). Unlike Student's
-    t, it remains valid if all images change, or none does. If draws are shared, all numbers are divided by the design
-    effect (see `_design_effect`). With fewer than two draws there is no interval.
+    t, it remains valid if all images change, or none does. If draws are shared, all numbers are smaller, as the number
+    of images is (see `_sample_size`). With fewer than two draws there is no interval.
     """
     known = differences[~np.isnan(differences)]
     n, missing = len(known), len(differences) - len(known)
     found = _spread(differences, draws)
     if not found.freedom:
         return Estimate(found.mean, MISSING, MISSING, n, missing)
-    effect, z = _design_effect(differences, draws), float(ndtri((1 + LEVEL) / 2))
-    count = n / effect + 2
-    rise, fall = ((float(np.maximum(side * known, 0.0).sum()) / effect + 1) / count for side in (1, -1))
+    size, z = _sample_size(differences, draws), float(ndtri((1 + LEVEL) / 2))
+    count = size + 2
+    rise, fall = ((float(np.maximum(side * known, 0.0).mean()) * size + 1) / count for side in (1, -1))
     half = z * math.sqrt((rise + fall - (rise - fall) ** 2) / count)
     return Estimate(found.mean, max(rise - fall - half, -1.0), min(rise - fall + half, 1.0), n, missing)
 
 
-def _design_effect(values: Float[np.ndarray, "n"], draws: Draws | None) -> float:
-    """The variance of the mean over draws relative to that over independent images (Kish 1965), at least 1.
+def _sample_size(values: Float[np.ndarray, "n"], draws: Draws | None) -> float:
+    """The number of independent images that tell as much about a share as these n images of C draws.
 
-    The maximum, the number of images per draw, makes the draws the sample. It also applies if all images agree.
+    n / d (t(n - 1) / t(C - 1))² (Korn and Graubard 1998, Survey Methodology 24:193), but at least C, because images of
+    one draw cannot agree more than completely. The design effect d is the variance of the mean over draws relative to
+    that over independent images (Kish 1965), from 1 to the number of images per draw, which also applies if all images
+    agree. If each image is its own draw: n.
     """
-    if draws is None:
-        return 1.0
     there = ~np.isnan(values)
-    most = float(there.sum()) / len(np.unique(draws[there]))
+    n = int(there.sum())
+    count = n if draws is None else len(np.unique(draws[there]))
+    if count in (1, n):
+        return float(count)
     found, independent = _spread(values, draws), _spread(values)
-    is_known = found.freedom > 0 and independent.error > 0
-    return float(np.clip((found.error / independent.error) ** 2, 1.0, most)) if is_known else most
+    most = n / count
+    effect = float(np.clip((found.error / independent.error) ** 2, 1.0, most)) if independent.error > 0 else most
+    return max(float(count), n / effect * (quantile(n - 1) / quantile(count - 1)) ** 2)
 
 
 def jackknife(statistic: Callable[[Sequence[int]], float], n: int) -> Spread:

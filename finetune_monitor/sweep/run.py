@@ -14,7 +14,7 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import make_private, write_atomic
 from finetune_monitor.base.interrupts import Interrupt, watched_signals
 from finetune_monitor.base.text import visible
-from finetune_monitor.record.run_directory import RUN, lock
+from finetune_monitor.record.run_directory import RUN, lock, taking
 from finetune_monitor.record.sweep_directory import STATE, SweepState, TrialState, read_state
 from finetune_monitor.sweep.ledger import Ledger
 from finetune_monitor.sweep.live_table import SweepTable, counted
@@ -77,11 +77,9 @@ def _known(folder: Path) -> SweepState | None:
 
 def _taken(folder: Path) -> IO[str]:
     """The lock of the sweep's folder: one command at a time."""
-    try:
+    with taking(folder):
         make_private(folder)
         return lock(folder)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot write to it ({error.strerror}); choose another output_dir") from error
 
 
 def _is_work_left(plan: SweepPlan, ledger: Ledger) -> bool:

@@ -28,11 +28,11 @@ from finetune_monitor.models.export import notice_of
 from finetune_monitor.models.recognizers import EMBEDDED
 from finetune_monitor.monitor.evaluator import check_images_fit
 from finetune_monitor.monitor.keeping import check_measured, most_kept, resolved_keep
-from finetune_monitor.monitor.stopping import check_rules, not_measured
+from finetune_monitor.monitor.stopping import check_rules, not_described
 from finetune_monitor.record.columns import stars_of
 from finetune_monitor.record.history import read_run
 from finetune_monitor.record.kept_weights import LAST, WEIGHTS
-from finetune_monitor.record.run_directory import CONFIG, RUN, lock, refuse_links
+from finetune_monitor.record.run_directory import CONFIG, RUN, lock, refuse_links, taking
 from finetune_monitor.record.run_record import check_resume, described_grid
 from finetune_monitor.rendering.schedulers import own_scheduler
 from finetune_monitor.stats.estimate import plain
@@ -279,11 +279,9 @@ def _take(output_dir: Path) -> IO[str]:
     """The lock that training holds from the start; the record has its own."""
     folder = output_dir / CHECKPOINTS
     refuse_links(output_dir)
-    try:
+    with taking(output_dir):
         make_private(folder)
         return lock(folder)
-    except OSError as error:
-        raise UserError(f"{output_dir}: cannot write to it ({error.strerror}); choose another output_dir") from error
 
 
 def _find_model(config: Config) -> str | Path:
@@ -318,7 +316,7 @@ def _check_rules(config: Config, metrics: list[Metric]) -> None:
         described = Descriptions.of(metrics)
         for index, rule in enumerate(config.monitor.rules):
             if rule.metric not in {**known, **described.columns}:
-                raise ValueError(f"stopping.{index}.metric: {not_measured(rule.metric, list(described.columns))}")
+                raise ValueError(f"stopping.{index}.metric: {not_described(rule.metric, list(described.columns))}")
         check_rules(config.monitor.rules, config.prompt_grid, {**known, **described.columns}, described.ceilings)
         check_measured(config.monitor.keep, described.columns, config.best_metric)
     except ValueError as error:

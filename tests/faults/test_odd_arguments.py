@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from finetune_monitor import FinetuneMonitor, Plateau
+from finetune_monitor import FinetuneMonitor, Plateau, RunCommand, TensorBoardSink
+from finetune_monitor.base.errors import UserError
 from finetune_monitor.monitor.arguments import finite_or_none, number_of, step_of
 from finetune_monitor.record.history import read_run
 from finetune_monitor.record.training_log import read_training
@@ -52,6 +53,48 @@ def test_a_loop_may_pass_numbers_of_numpy_and_torch(pipeline, run_folder):
     history = read_run(run_folder)
     assert [(each.step, each.epoch) for each in history.evaluations] == [(0, None), (1, 0.5), (2, None)]
     assert [point.loss for point in read_training(run_folder)] == [0.375]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"grid": ["a photo"]}, r"grid: found \['a photo'\], expected a PromptGrid"),
+        ({"metrics": Scripted([0.1])}, r"metrics: found an instance of Scripted, expected a list of metrics, such as"),
+        ({"metrics": [Scripted]}, r"metrics: found the class Scripted, expected metrics"),
+        ({"metrics": "face_similarity"}, r"metrics: found 'f', expected metrics"),
+        ({"sinks": TensorBoardSink()}, r"sinks: found an instance of TensorBoardSink, expected a list of sinks"),
+        ({"sinks": [TensorBoardSink]}, r"sinks: found the class TensorBoardSink"),
+        ({"sinks": ["tensorboard"]}, r"sinks: found 'tensorboard'"),
+        ({"stopping": Plateau}, r"stopping: found the class Plateau, expected rules"),
+        ({"stopping": ["plateau"]}, r"stopping: found 'plateau', expected rules, such as Plateau"),
+        ({"hooks": lambda evaluation, decision: None}, r"hooks: found an instance of function, expected a list of"),
+        ({"hooks": [RunCommand]}, r"hooks: found the class RunCommand"),
+        ({"hooks": ["echo"]}, r"hooks: found 'echo'"),
+        ({"every": "3"}, r"every: found '3', expected a whole number of optimizer steps"),
+        ({"every": 0.5}, r"every: found 0.5, expected a whole number of optimizer steps"),
+        ({"max_overhead": "5%"}, r"max_overhead: found '5%', expected one number"),
+        ({"evaluation_timeout": "60"}, r"evaluation_timeout: found '60', expected one number"),
+    ],
+)
+def test_an_argument_of_another_type_is_named_before_anything_is_written(pipeline, run_folder, settings, said):
+    with pytest.raises(TypeError, match=said):
+        FinetuneMonitor(pipeline, **{"grid": GRID, "metrics": [Scripted([0.1])], "output_dir": run_folder, **settings})
+    assert not run_folder.exists()
+
+
+def test_parts_may_be_in_any_collection_and_a_single_rule_in_none(pipeline, run_folder):
+    rule, sink = Plateau("scripted"), TensorBoardSink()
+    monitor = FinetuneMonitor(pipeline, GRID, iter([Scripted([0.1])]), run_folder, (sink,), rule, np.int64(5))
+    assert (monitor.rules, monitor.sinks, monitor.every) == ([rule], [sink], 5)
+    monitor.close()
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_an_output_dir_that_is_no_folder_is_named(pipeline, tmp_path, place):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match=f"{place}: cannot write to it .*; choose another output_dir"):
+        FinetuneMonitor(pipeline, GRID, [Scripted([0.1])], tmp_path / place)
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize(("resume_step", "error"), [(-1, ValueError), (True, TypeError), ("2", TypeError)])

@@ -131,18 +131,39 @@ def test_a_share_has_the_interval_of_wilson(hits, n):
     assert (found.mean, found.low, found.high) == pytest.approx((hits / n, expected.low, expected.high), abs=1e-12)
 
 
+CROSSED = [(2, 8), (4, 8), (4, 2), (8, 8)]
+"""Seeds that all prompts share, and prompts."""
+
+
+def thresholds(rng, seeds: int, prompts: int, related: float) -> np.ndarray:
+    """For each image, a normal number; two images of one seed have the correlation `related`."""
+    of_seed, own = rng.normal(size=(1, seeds)), rng.normal(size=(prompts, seeds))
+    return (math.sqrt(related) * of_seed + math.sqrt(1 - related) * own).ravel()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [0.5, 0.9])
-@pytest.mark.parametrize("is_crossed", [False, True], ids=["own seeds", "crossed seeds"])
-def test_a_share_is_covered_where_seeds_decide_whether_there_is_a_face(share, is_crossed):
+def test_a_share_is_covered(share):
     rng, covered = np.random.default_rng(6), 0
-    level = stats.norm.ppf(share) * math.hypot(1.0, 0.7)
     for _ in range(ROUNDS):
-        of_seed = np.tile(rng.normal(size=8), 4) if is_crossed else rng.normal(size=32)
-        values = (of_seed + 0.7 * rng.normal(size=32) < level).astype(float)
-        found = wilson(values, np.tile(np.arange(8), 4) if is_crossed else np.arange(32))
+        found = wilson((rng.random(32) < share).astype(float))
         covered += found.low <= share <= found.high
     assert 0.91 <= covered / ROUNDS <= 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.1, 0.5])
+@pytest.mark.parametrize("design", CROSSED, ids=str)
+def test_a_share_is_covered_where_seeds_decide_whether_there_is_a_face(design, share):
+    rng, rounds = np.random.default_rng(6), ROUNDS // 3
+    seeds, prompts = design
+    for related in (0.0, 0.3, 0.7):
+        covered = 0
+        for _ in range(rounds):
+            values = (thresholds(rng, *design, related) < stats.norm.ppf(share)).astype(float)
+            found = wilson(values, np.tile(np.arange(seeds), prompts))
+            covered += found.low <= share <= found.high
+        assert covered / rounds >= 0.91, related
 
 
 PAIRS = [(0.05, 0.95), (0.02, 0.98), (0.1, 0.9), (0.0, 0.05), (0.9, 0.97), (0.3, 0.6), (0.5, 0.5), (0.8, 1.0)]
@@ -165,21 +186,21 @@ def test_the_change_of_a_share_is_covered(n):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shares", [(0.05, 0.95), (0.3, 0.6), (0.5, 0.5)], ids=str)
-@pytest.mark.parametrize("is_crossed", [False, True], ids=["own seeds", "crossed seeds"])
-def test_the_change_of_a_share_is_covered_where_seeds_decide_it(shares, is_crossed):
-    rng, covered = np.random.default_rng(10), 0
-    draws = np.tile(np.arange(8), 4) if is_crossed else np.arange(32)
+@pytest.mark.parametrize("shares", [(0.1, 0.5), (0.5, 0.5), (0.2, 0.9)], ids=str)
+@pytest.mark.parametrize("design", CROSSED, ids=str)
+def test_the_change_of_a_share_is_covered_where_seeds_decide_it(design, shares):
+    """Half of what is the image's own is common to both steps."""
+    rng, rounds = np.random.default_rng(10), ROUNDS // 3
+    seeds, prompts = design
     levels = stats.norm.ppf(shares)
-    for _ in range(ROUNDS):
-        of_seed, *at_step = (rng.normal(size=draws.max() + 1)[draws] for _ in range(3))
-        first, second = (
-            0.6 * of_seed + 0.6 * own + math.sqrt(0.28) * rng.normal(size=32) < level
-            for own, level in zip(at_step, levels, strict=True)
-        )
-        found = share_change(second.astype(float) - first.astype(float), draws)
-        covered += found.low <= shares[1] - shares[0] <= found.high
-    assert 0.93 <= covered / ROUNDS <= 0.995
+    for related in (0.0, 0.3, 0.7):
+        covered, own = 0, math.sqrt((1 - related) / 2)
+        for _ in range(rounds):
+            common = thresholds(rng, *design, 2 * related / (1 + related)) * math.sqrt((1 + related) / 2)
+            first, second = (common + own * rng.normal(size=seeds * prompts) < level for level in levels)
+            found = share_change(second.astype(float) - first, np.tile(np.arange(seeds), prompts))
+            covered += found.low <= shares[1] - shares[0] <= found.high
+        assert covered / rounds >= 0.91, related
 
 
 def test_the_change_of_a_share_by_hand():
@@ -199,6 +220,17 @@ def test_images_of_shared_seeds_that_all_agree_count_as_one_each():
     shared = share_change(np.ones(12), np.arange(12) % 4)
     alone = share_change(np.ones(4))
     assert (shared.low, shared.high) == pytest.approx((alone.low, alone.high))
+
+
+def test_a_share_of_images_of_shared_seeds_by_hand():
+    values, draws = np.array([1, 1, 0, 1, 0, 1, 1, 0.0]), np.tile(np.arange(4), 2)
+    effect = 4 / 3 * np.square([-0.25, 0.75, -0.25, -0.25]).sum() / (8 / 7 * 8 * 0.625 * 0.375)
+    size = 8 / max(effect, 1) * (stats.t.ppf(0.975, 7) / stats.t.ppf(0.975, 3)) ** 2
+    z = stats.norm.ppf(0.975)
+    found = wilson(values, draws)
+    half = z / (1 + z**2 / size) * math.sqrt(0.625 * 0.375 / size + z**2 / (4 * size**2))
+    assert size > 4
+    assert found.high - found.low == pytest.approx(2 * half)
 
 
 @pytest.mark.slow

@@ -56,19 +56,25 @@ function scoreEnds(differences, seeds) {
   return { low: middle - half, high: middle + half };
 }
 
-// The adjusted Wald interval (Bonett and Price 2012), with the numbers of images divided by the design effect.
+// The adjusted Wald interval (Bonett and Price 2012).
 function shareEnds(differences, seeds) {
-  const effect = designEffect(differences, seeds);
-  const total = differences.length / effect + 2;
-  const [rise, fall] = [1, -1].map((side) => (differences.reduce((sum, value) => sum + Math.max(side * value, 0), 0) / effect + 1) / total);
+  const size = sampleSize(differences, seeds);
+  const total = size + 2;
+  const [rise, fall] = [1, -1].map((side) => (mean(differences.map((value) => Math.max(side * value, 0))) * size + 1) / total);
   const half = NORMAL * Math.sqrt((rise + fall - (rise - fall) ** 2) / total);
   return { low: Math.max(rise - fall - half, -1), high: Math.min(rise - fall + half, 1) };
 }
 
-// The variance over draws relative to that over independent images, from 1 to the number of images per draw (Kish 1965).
-function designEffect(values, seeds) {
+// The number of independent images that tell as much about a share (Korn and Graubard 1998), at least the number of
+// draws; the design effect is from 1 to the number of images per draw (Kish 1965).
+function sampleSize(values, seeds) {
   const { error, draws } = spread(values, seeds);
-  const most = values.length / draws;
+  const count = values.length;
+  if (draws === count) {
+    return count;
+  }
   const independent = spread(values, values.map((_, index) => index)).error;
-  return independent > 0 ? Math.min(Math.max((error / independent) ** 2, 1), most) : most;
+  const most = count / draws;
+  const effect = independent > 0 ? Math.min(Math.max((error / independent) ** 2, 1), most) : most;
+  return Math.max(draws, (count / effect) * (reach(count - 1) / reach(draws - 1)) ** 2);
 }
