@@ -59,7 +59,7 @@ QUIET = ["monitor.sinks={}", "monitor.stopping=[]"]
 @pytest.fixture(scope="module", autouse=True)
 def quickly_compiled() -> Iterator[None]:
     """Kernels without vector instructions, in this process: compiled in two thirds of the time."""
-    with inductor.patch({"cpp.simdlen": 1, "compile_threads": 1}):
+    with inductor.patch({"cpp.vec_isa_ok": False, "cpp.simdlen": 1, "compile_threads": 1}):
         yield
 
 
