@@ -28,7 +28,9 @@ class _Kept:
     def __init__(self, part: nn.Module) -> None:
         self.part = part
         self.attributes = dict(vars(part))
-        self.contents = [(value, value.copy()) for value in vars(part).values() if type(value) in CONTAINERS]
+        self.contents = [
+            (each, each.copy() if each else ()) for each in vars(part).values() if type(each) in CONTAINERS
+        ]
         own = [parameter for parameter in part._parameters.values() if parameter is not None]
         self.parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in own]
         tensors = [*own, *(parameter.grad for parameter in own if parameter.grad is not None)]

@@ -1,4 +1,4 @@
-"""The check of shapes while the tests run: of all functions and dataclasses whose annotations name an array.
+"""The check of shapes while the tests run: of all arguments, results, and fields whose annotations name an array.
 
 The others are left alone, because mypy checks them; to check them again would take a fifth of the suite's time. In each
 test, the first calls of a function stand for all, because some are called a hundred thousand times.
@@ -36,10 +36,16 @@ def begin_test() -> None:
 
 def _check_arrays(**settings: Any) -> Callable[[Any], Any]:
     def checking(target: Any) -> Any:
-        if not _names_an_array(target):
+        annotations = inspect.get_annotations(target)
+        arrays = {name: each for name, each in annotations.items() if _is_of_arrays(each)}
+        if not arrays:
             return target
+        if not inspect.isfunction(target):
+            return _check(target, **settings)
+        target.__annotations__ = arrays
         checked = _check(target, **settings)
-        return _at_first(checked, target) if inspect.isfunction(target) else checked
+        target.__annotations__ = annotations
+        return _at_first(checked, target)
 
     return checking
 
@@ -51,10 +57,6 @@ def _at_first(checked: Callable[..., Any], plain: Callable[..., Any]) -> Callabl
         return (checked if _calls[plain] <= FIRST else plain)(*arguments, **named)
 
     return call
-
-
-def _names_an_array(target: Any) -> bool:
-    return any(_is_of_arrays(each) for each in inspect.get_annotations(target).values())
 
 
 def _is_of_arrays(annotation: Any) -> bool:
