@@ -61,7 +61,7 @@ class _Kept:
             parameter.grad = grad
 
 
-def _refill(container: dict[Any, Any] | list[Any], content: dict[Any, Any] | list[Any]) -> None:
+def _refill(container: dict[Any, Any] | list[Any], content: Iterable[Any]) -> None:
     """Restore the content of the same container object, because the handles of hooks refer to it."""
     container.clear()
     if isinstance(container, dict):
