@@ -20,21 +20,14 @@ from finetune_monitor.metrics import Descriptions, Metric
 from finetune_monitor.models.export import identify
 from finetune_monitor.models.pipeline import Pipeline
 from finetune_monitor.models.prompts import cut_prompts
-from finetune_monitor.monitor.arguments import (
-    finite_or_none,
-    hooks_of,
-    metrics_of,
-    number_of,
-    rules_of,
-    sinks_of,
-    step_of,
-)
+from finetune_monitor.monitor.arguments import finite_or_none, number_of, step_of
 from finetune_monitor.monitor.audience import Audience, Hook
 from finetune_monitor.monitor.budget import EVERY, Budget
 from finetune_monitor.monitor.evaluator import Evaluator, FoundImages, check_images_fit
 from finetune_monitor.monitor.full_quality import FullQuality
 from finetune_monitor.monitor.judge import Judge
 from finetune_monitor.monitor.keeping import AUTO, check_measured, checked_keep
+from finetune_monitor.monitor.parts import hooks_of, metrics_of, rules_of, sinks_of
 from finetune_monitor.monitor.progress_lines import evaluation_lines, forecast
 from finetune_monitor.monitor.run_output import RunOutput
 from finetune_monitor.monitor.run_weights import RunWeights
