@@ -128,6 +128,16 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def one_block(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a pipeline that is compiled quickly."""
+    from support import tiny
+
+    folder = tmp_path_factory.mktemp("one-block")
+    tiny.stable_diffusion(**tiny.ONE_BLOCK).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def write_config(tmp_path: Path, tiny_model: Path, photos: Path) -> Callable[[], Path]:
     """Writes a config for a few steps on the tiny pipeline."""

@@ -105,9 +105,10 @@ BY_SPEED = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", BY_SPEED)
-def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(train, variant, monkeypatch):
+def test_a_resumed_run_ends_bit_for_bit_where_an_unbroken_one_does(train, variant, one_block, monkeypatch):
     options = [OFF, *VARIANTS[variant]]
     if variant == "compile":  # test_unchanged.py generates code; here, the graphs are enough, in a tenth of the time
+        options += [f"model={one_block}", "train.lora_layers=[convolution]"]
         monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="aot_eager"))
     whole = train("whole", *options)
     train("parts", *options, "train.max_steps=2")

@@ -1,7 +1,6 @@
 """Watching changes nothing: the same losses and the same weights, bit for bit, however a training is watched."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -61,13 +60,6 @@ def quickly_compiled() -> Iterator[None]:
     """Kernels without vector instructions, in this process: compiled in two thirds of the time."""
     with inductor.patch({"cpp.vec_isa_ok": False, "cpp.simdlen": 1, "compile_threads": 1}):
         yield
-
-
-@pytest.fixture(scope="module")
-def one_block(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("one-block")
-    tiny.stable_diffusion(**tiny.ONE_BLOCK).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
