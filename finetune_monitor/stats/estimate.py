@@ -81,6 +81,11 @@ def shown(estimate: Estimate, form: str = ".3f", unit: str = "") -> str:
     return value + unit if low == "—" else f"{value}{unit} [{low}, {high}]"
 
 
+def shown_value(value: float, form: str = ".3f") -> str:
+    """A value that needs no interval, with as many decimals as `shown` gives it."""
+    return number(value, _fine_enough(form, [value]))
+
+
 def _fine_enough(form: str, numbers: Iterable[float]) -> str:
     """The form, with two significant digits of the greatest number where that is below the last decimal.
 

@@ -300,6 +300,31 @@ def test_the_command_prints_the_alarms_of_both_and_compares_no_note(tmp_path, ca
     assert "place" not in out
 
 
+def test_scores_on_a_small_scale_are_shown_with_the_decimals_of_their_change(tmp_path, capsys):
+    run = write(tmp_path / "a", {0: {"noise": [1e-6] * 8}, 50: {"noise": [3e-6] * 8}})
+    assert main(["compare", str(run), str(run), "--step", "0", "50"]) == 0
+    assert "│ 0.0000010 │ 0.0000030 │ " in capsys.readouterr().out
+
+
+def test_images_that_a_score_does_not_cover_do_not_count_and_scores_without_images_are_named(tmp_path, capsys):
+    probed = replace(GRID, probe_prompts=("a cat",), images_per_probe=2)
+    run, nan = tmp_path / "a", math.nan
+    write(run, {0: {"noise": [0.5] * 8 + [nan] * 2}, 50: {"noise": [0.25] * 8 + [nan] * 2}}, probed)
+    for name in ("images", "evaluations"):
+        rows = [json.loads(line) for line in (run / f"{name}.jsonl").read_text().splitlines()]
+        for row in rows:
+            if name == "evaluations":
+                row["scores"]["leakage"] = row["scores"]["noise"]
+            elif "noise" in row["scores"] and row["scores"]["noise"] is None:
+                del row["scores"]["noise"]
+        (run / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["compare", str(run), str(run), "--step", "0", "50"]) == 0
+    out = capsys.readouterr().out
+    assert "step 0: 10 of its 10 cells are in both" in out
+    assert "8 of 8 │  lower" in out
+    assert "note: not compared, because no image has a score of its own: leakage" in out
+
+
 def test_a_share_that_changes_in_every_image_has_an_interval(tmp_path):
     columns = {"recognized": ScoreColumn(True, (0.0, 1.0), metric="recognized", is_share=True).to_json()}
     told = {"columns": columns, "metrics": {"recognized": {"higher_is_better": True, "bounds": [0, 1]}}}

@@ -134,7 +134,7 @@ def test_trials_that_go_on_are_in_the_curves_alone(tmp_path):
     assert answer.curves["face_similarity"].steps[2].units == (2, 2, 2)
     assert strict_json(answer.to_json())["curves"]["face_similarity"]["best"][2]["low"] is None
     assert any(note.startswith("2 of 9 trials have not ended") for note in answer.notes)
-    assert "it is 0.001 lower, but has no interval" in verdict(answer).text
+    assert "it is 0.00077 lower, but has no interval" in verdict(answer).text
 
 
 def test_units_that_have_nothing_yet_are_not_counted(tmp_path):
