@@ -121,7 +121,7 @@ def _fill(content: dict[str, Any], options: Options, trigger: str | None) -> Non
         data["held_out"] = None
     grid = _section(monitor, "grid")
     if options.prompts or "prompts" not in grid:
-        grid["prompts"] = list(options.prompts or default_prompts(trigger))
+        grid["prompts"] = list(dict.fromkeys(options.prompts)) or default_prompts(trigger)
     data.setdefault("instance_prompt", trigger or grid["prompts"][0])
     train["prior_loss_weight"] = 0  # nothing is trained: class images are used if they exist
     monitor.setdefault("metrics", {name: {} for name in METRICS.classes})
@@ -204,6 +204,6 @@ def _suitable(config: Config, prompts: Sequence[str], of_images: bool) -> tuple[
         }
         missing |= {name: "needs the model itself" for name, kind in kinds.items() if hasattr(kind, "measure")}
         if not prompts:
-            missing |= dict.fromkeys(NEED_PROMPTS, "the prompts are not in the files; name them with --prompts")
+            missing |= dict.fromkeys(NEED_PROMPTS, "not all prompts are known; name them with --prompts")
     missing = {name: why for name, why in missing.items() if name in kinds}
     return {name: kind for name, kind in kinds.items() if name not in missing}, missing
