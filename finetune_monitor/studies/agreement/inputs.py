@@ -1,5 +1,6 @@
 """Combine ratings, scores, and their plan: one sample per metric, and what was left out of it."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -76,7 +77,8 @@ def load(inputs: StudyInputs) -> Loaded:
     ratings = [*stored, *found.ratings]
     if not ratings:
         raise UserError(
-            f"{folders[0]}: holds no ratings yet; rate images with `finetune-monitor label serve {folders[0]}`"
+            f"{folders[0]}: holds no ratings yet; rate images with "
+            f"`finetune-monitor label serve {shlex.quote(str(folders[0]))}`"
         )
     repeats = {name: task.repeat_of for name, task in tasks.items() if task.repeat_of}
     materials, problems = {}, []

@@ -197,3 +197,6 @@ def test_a_plan_that_nobody_rated_and_two_plans_are_refused(planned, tmp_path):
         load(StudyInputs((folder, tmp_path)))
     with pytest.raises(UserError, match=r"found no plan\.json"):
         load(StudyInputs((tmp_path,)))
+    folder = folder.rename(folder.parent / "the plan")
+    with pytest.raises(UserError, match=f"`finetune-monitor label serve '{folder}'`"):
+        load(StudyInputs((folder,)))
