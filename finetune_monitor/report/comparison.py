@@ -18,8 +18,8 @@ from finetune_monitor.stats.estimate import MISSING, Estimate, direction, shown
 PHOTOS_IN_WORDS = {"references": "reference photos", "held_out": "held-out photos"}
 
 WHAT_INTERVALS_KNOW = (
-    "The intervals show how much the differences would vary with other images from these two training runs. They "
-    "do not cover other training runs: the same settings with a different seed may differ as much."
+    "The intervals show how much the differences would vary with other images from the same weights. They do not cover "
+    "other training runs: the same settings with a different seed may differ as much."
 )
 
 

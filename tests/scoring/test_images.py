@@ -90,6 +90,13 @@ def test_prompts_that_are_for_no_image_are_not_ignored_silently(here, config, ph
     assert f"note:     --prompts: {why}" in capsys.readouterr().out
 
 
+def test_text_in_the_config_and_in_changes_is_taken_as_typed(here, config, photos):
+    write_images(here / "samples", {kohya("000100", 0): 0}, photos)
+    config.write_text(config.read_text().replace("prompts: [a photo of sks person,", "prompts: [no, 2026-11-28,"))
+    change = "data.instance_prompt=photo: sks # 2"
+    assert score(here / "samples", "--config", config, "-o", "out", "--set", change) == 0
+
+
 def test_copies_do_not_count_as_draws_of_their_own(here, config, photos, capsys):
     names = [kohya(f"{step:06d}", place, 42 + place) for step in (100, 200) for place in (0, 1)]
     for folder in (here / "samples", here / "samples/backup"):
