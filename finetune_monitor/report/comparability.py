@@ -47,8 +47,8 @@ def _metrics(runs: Sequence[PageRun]) -> list[str]:
                 f"scores of {metric} are not comparable between runs because they differ in: {_listed(groups)}"
             )
     photos = {frozenset(found.sha256 for found in run.references if found.kind == USED) for run in runs}
-    if len(photos) > 1:
-        notes.append("the runs have different reference photos: each run's faces are compared with its own photos")
+    if len(photos - {frozenset()}) > 1:  # a run without photos is compared with none
+        notes.append("the runs have different reference photos: each run's images are compared with its own photos")
     return notes
 
 
