@@ -87,10 +87,14 @@ def load(inputs: StudyInputs) -> Loaded:
             materials[name] = _material(table, tasks, inputs)
         except UserError as error:
             problems.append(str(error))
+    bad = tuple(each for each in found.problems if each.kind not in NOTES)
+    if problems and bad:
+        example = f"{bad[0].file.name}, {bad[0].where}: {bad[0].detail}"
+        problems.append(f"left out before that: {counted(len(bad), 'unusable rating')}, such as {example}")
     all_problems(problems, "cannot compare labels and scores:")
     odd = tuple(f"{note.file.name}, {note.where}: {note.detail}." for note in found.problems if note.kind in NOTES)
     noted = {name: replace(material, notes=(*material.notes, *odd)) for name, material in materials.items()}
-    return Loaded(noted, tasks, len(ratings), tuple(each for each in found.problems if each.kind not in NOTES))
+    return Loaded(noted, tasks, len(ratings), bad)
 
 
 def _wanted(tables: Mapping[str, LabelTable], metric: str | None) -> Mapping[str, LabelTable]:
