@@ -88,6 +88,8 @@ def _print_comparison(heading: str, found: "Comparison") -> None:
         print(f"{visible(difference.name)}: {verdict(difference)}")
         if difference.caution:
             print(f"note: {visible(difference.name)}: {visible(difference.caution)}")
+    if found.caution:
+        print(f"note: {found.caution}")
     if found.only_in_one:
         print(f"note: measured in only one of the two: {visible(', '.join(found.only_in_one))}")
     if found.not_of_images:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from finetune_monitor.record.grid import MAY_DIFFER, SAMPLED_ELSEWHERE
 from finetune_monitor.report.page_runs import USED, PageRun
 
 RUNS_NAMED = 3
@@ -15,7 +16,8 @@ def comparability(runs: Sequence[PageRun]) -> list[str]:
     """Sentences for the reader of a page with several runs; none if they are fully comparable."""
     if len(runs) < 2:
         return []
-    return [*_grids(runs), *_models(runs), *_metrics(runs)]
+    elsewhere = [run for run in runs if run.sampling == SAMPLED_ELSEWHERE]
+    return [*_grids(runs), *([MAY_DIFFER] if len(elsewhere) > 1 else []), *_models(runs), *_metrics(runs)]
 
 
 def _grids(runs: Sequence[PageRun]) -> list[str]:

@@ -10,7 +10,7 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.alarms import alarms_of
 from finetune_monitor.record.columns import SIDE, ScoreColumn
 from finetune_monitor.record.evaluation import Evaluation, ScoredImage, estimate_change, of_column, seeds, values_of
-from finetune_monitor.record.grid import WHICH_CELLS
+from finetune_monitor.record.grid import ELSEWHERE, MAY_DIFFER, WHICH_CELLS
 from finetune_monitor.record.history import RunHistory
 from finetune_monitor.record.scales import scale
 from finetune_monitor.stats.estimate import MISSING, Estimate, direction, shown
@@ -69,6 +69,13 @@ class Comparison:
     differences: tuple[Difference, ...]
     only_in_one: tuple[str, ...]
     not_of_images: tuple[str, ...]
+
+    @property
+    def caution(self) -> str | None:
+        """Why images of the same cell may not belong together; None if they do."""
+        runs = [moment.history for moment in (self.first, self.second)]
+        is_same = runs[0].output_dir.resolve() == runs[1].output_dir.resolve()
+        return None if is_same or runs[0].grid.sampler != ELSEWHERE else MAY_DIFFER
 
 
 def at_step(history: RunHistory, step: int) -> Moment:

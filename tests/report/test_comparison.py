@@ -14,7 +14,7 @@ from finetune_monitor.cli import main
 from finetune_monitor.metrics.face_similarity import FaceSimilarity
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.evaluation import Decision, Evaluation, RunSummary, ScoredImage, StopReason, summarize
-from finetune_monitor.record.grid import PromptGrid
+from finetune_monitor.record.grid import ELSEWHERE, MAY_DIFFER, PromptGrid
 from finetune_monitor.record.history import read_run
 from finetune_monitor.record.run_record import RunRecord
 from finetune_monitor.report.comparison import Difference, at_step, compare, verdict
@@ -323,6 +323,15 @@ def test_images_that_a_score_does_not_cover_do_not_count_and_scores_without_imag
     assert "step 0: 10 of its 10 cells are in both" in out
     assert "8 of 8 │  lower" in out
     assert "note: not compared, because no image has a score of its own: leakage" in out
+
+
+def test_cells_of_other_tools_may_differ_between_runs(tmp_path, capsys):
+    grid = replace(GRID, sampler=ELSEWHERE)
+    first, second = (write(tmp_path / name, {0: COLUMNS, 50: COLUMNS}, grid) for name in "ab")
+    assert main(["compare", str(first), str(first), "--step", "0", "50"]) == 0
+    assert MAY_DIFFER not in capsys.readouterr().out
+    assert main(["compare", str(first), str(second)]) == 0
+    assert f"note: {MAY_DIFFER}" in capsys.readouterr().out
 
 
 def test_a_share_that_changes_in_every_image_has_an_interval(tmp_path):

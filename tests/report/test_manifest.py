@@ -9,7 +9,7 @@ import pytest
 
 from finetune_monitor.record.columns import SIDE, ScoreColumn
 from finetune_monitor.record.evaluation import StopReason
-from finetune_monitor.record.grid import PromptGrid
+from finetune_monitor.record.grid import MAY_DIFFER, SAMPLED_ELSEWHERE, PromptGrid
 from finetune_monitor.record.kept_weights import LORA_FILE, NOTE, step_folder
 from finetune_monitor.report import manifest as content
 from finetune_monitor.report.comparability import comparability
@@ -170,6 +170,11 @@ def test_equal_prompts_that_are_sampled_otherwise_are_other_cells(ana):
 def test_what_keeps_runs_from_being_compared_is_said(ana, changes, note):
     runs = [replace(ana, name="ana"), other(ana, "ben", **changes)]
     assert comparability(runs) == ([] if note is None else [note])
+
+
+def test_cells_of_other_tools_may_differ(ana):
+    elsewhere = [replace(run, sampling=SAMPLED_ELSEWHERE) for run in (ana, other(ana, "ben"))]
+    assert comparability(elsewhere) == [MAY_DIFFER]
 
 
 def test_runs_have_different_photos_only_if_both_have_photos(ana):
