@@ -1,3 +1,4 @@
+import json
 import math
 import shutil
 from dataclasses import replace
@@ -121,6 +122,15 @@ def test_one_training_a_setting_compares_the_images_of_the_same_cells(tmp_path):
     assert (entry.low, entry.high) == pytest.approx((recorded.low, recorded.high))
     assert "it rises by 0.1" in verdict(answer).text
     assert any("do not cover how another training run" in note for note in answer.notes)
+
+
+def test_a_score_that_no_image_has_changes_without_an_interval(tmp_path):
+    state = write_sweep(tmp_path / "s", score, seeds=[None])
+    for path in (tmp_path / "s/trials").glob("*/run.json"):
+        content = json.loads(path.read_text())
+        content["columns"]["face_similarity"]["over"] = "run"
+        path.write_text(json.dumps(content))
+    assert "it is 0.099 higher, but has no interval and may be chance" in verdict(find_answer(state)).text
 
 
 def test_trials_that_go_on_are_in_the_curves_alone(tmp_path):
