@@ -191,7 +191,8 @@ def read_yaml(path: Path, is_text: IsText = _nothing_is_text) -> dict[str, Any]:
     """
     content = parse_yaml(_text_of(path), str(path), is_text)
     if not isinstance(content, dict):
-        raise UserError(f"{path}: found {type(content).__name__}, expected keys such as model, output_dir, data")
+        found = "nothing" if content is None else "a list" if isinstance(content, list) else "a single value"
+        raise UserError(f"{path}: found {found}, expected keys with their values; see `finetune-monitor config`")
     return content
 
 
@@ -199,9 +200,9 @@ def _text_of(path: Path) -> str:
     try:
         return read_regular(path, MAX_BYTES).decode("utf-8-sig")
     except OSError as error:
-        raise UserError(f"{path}: cannot read the config ({error.strerror}); check --config") from error
+        raise UserError(f"{path}: cannot read the config ({error.strerror}); check the path") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not valid YAML: {error}") from error
+        raise UserError(f"{path}: not UTF-8 text; expected YAML; save the file as UTF-8") from error
 
 
 def override(content: dict[str, Any], change: str, is_text: IsText = _nothing_is_text) -> None:

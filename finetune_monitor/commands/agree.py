@@ -1,6 +1,7 @@
 """The command `finetune-monitor agree`: its options, and what it prints."""
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,13 +107,14 @@ def _print_section(section: "ReportSection") -> None:
     from finetune_monitor.base.text import visible
     from finetune_monitor.sinks.console import print_estimates
     from finetune_monitor.studies.agreement.evaluators import CONSTANT, MODEL, PEOPLE, SHUFFLE
+    from finetune_monitor.studies.agreement_report.tables import OF_STARS
     from finetune_monitor.studies.agreement_report.verdicts import verdict
 
     study, said = section.study, verdict(section)
     print(f"{visible(section.metric)}: agreement with a held-out labeler, mean [95% interval]")
     against = study.mean.against_labeler
     columns = {"kappa": "kappa", "MAE": "mae", "exact": "exact", "within one": "within_one"}
-    names = [name for name in (PEOPLE, MODEL, CONSTANT, SHUFFLE) if name != MODEL or not study.refused]
+    names = [name for name in (PEOPLE, MODEL, CONSTANT, SHUFFLE) if not (study.refused and name in OF_STARS)]
     print_estimates(list(columns), {name: [against[name][key] for key in columns.values()] for name in names})
     print(f"verdict:      {said.headline}")
     for note in (*said.cautions, *section.notes):
@@ -130,7 +132,7 @@ def _print_closing(outcome: "AgreementOutcome", output: Path) -> None:
     tones = {section.metric: verdict(section).tone for section in outcome.sections if not section.study.refused}
     good = [metric for metric, tone in tones.items() if tone in (Tone.GOOD, Tone.FAIR)]
     if good:
-        found = f"monitor.thresholds={output / THRESHOLDS}"
+        found = shlex.quote(f"monitor.thresholds={output / THRESHOLDS}")
         print(f"stars:        in a run that measures {_listed(good)}: finetune-monitor train ... {found}")
     if doubtful := [metric for metric in tones if metric not in good]:
         print(f"note:         {output / THRESHOLDS} also has stars of {_listed(doubtful)}, despite the verdict")

@@ -88,8 +88,12 @@ def _print_comparison(heading: str, found: "Comparison") -> None:
         print(f"{visible(difference.name)}: {verdict(difference)}")
         if difference.caution:
             print(f"note: {visible(difference.name)}: {visible(difference.caution)}")
+    if found.caution:
+        print(f"note: {found.caution}")
     if found.only_in_one:
         print(f"note: measured in only one of the two: {visible(', '.join(found.only_in_one))}")
+    if found.not_of_images:
+        print(f"note: not compared, because no image has a score of its own: {visible(', '.join(found.not_of_images))}")
     print()
 
 
@@ -99,12 +103,12 @@ def _table(found: "Comparison", narrow: bool = False) -> "Table":
     from rich.table import Column, Table
 
     from finetune_monitor.base.text import visible
-    from finetune_monitor.stats.estimate import number, shown
+    from finetune_monitor.stats.estimate import shown, shown_value
 
     titles = ["first", "second", "second - first", *([] if narrow else ["images", "better"])]
     table = Table(Column("", overflow="fold", min_width=10), *(Column(title, justify="right") for title in titles))
     for each in found.differences:
-        cells = [visible(each.name), number(each.first, ".3f"), number(each.second, ".3f"), shown(each.change)]
-        counts = [f"{each.change.n} of {found.shared}", DIRECTIONS[each.higher_is_better]]
+        cells = [visible(each.name), shown_value(each.first), shown_value(each.second), shown(each.change)]
+        counts = [f"{each.change.n} of {each.change.n + each.change.missing}", DIRECTIONS[each.higher_is_better]]
         table.add_row(*(escape(cell) for cell in (cells if narrow else cells + counts)))
     return table

@@ -1,6 +1,7 @@
 """The command `finetune-monitor purge`: remove every image of a run or a sweep, and keep the numbers."""
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def add_purge(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 def _purge(chosen: argparse.Namespace) -> int:
     from finetune_monitor.base.text import counted, visible
+    from finetune_monitor.record.run_directory import RUN
     from finetune_monitor.sinks.purging import purge_folder
 
     folder = visible(str(chosen.folder))
@@ -37,7 +39,8 @@ def _purge(chosen: argparse.Namespace) -> int:
         ) from error
     print(f"removed:   {counted(found.removed, 'file')}")
     print(f"rewritten: {counted(found.rewritten, 'file')}, without images")
-    print(f"kept:      scores, curves, prompts, and weights; finetune-monitor show {folder}")
+    show = f"; finetune-monitor show {shlex.quote(folder)}" if (chosen.folder / RUN).exists() else ""
+    print(f"kept:      scores, curves, prompts, and weights{show}")
     all_problems(list(found.problems), f"{folder}: images may be left")
     return 0
 

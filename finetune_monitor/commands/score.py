@@ -70,7 +70,7 @@ def _score(chosen: argparse.Namespace) -> int:
             references=None if chosen.references is None else Path(shipped(str(chosen.references))),
             base=None if chosen.base is None else shipped(chosen.base),
             strengths=None if chosen.strengths is None else list(dict.fromkeys(chosen.strengths)),
-            prompts=list(dict.fromkeys(chosen.prompts)),
+            prompts=chosen.prompts,
             output_dir=chosen.output or _default_output(chosen.paths[0]),
             config=chosen.config,
             changes=chosen.set,

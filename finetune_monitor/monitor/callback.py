@@ -170,6 +170,7 @@ class FinetuneMonitor:
         self.evaluations: tuple[Evaluation, ...] = ()
         self._warm = False
         self._is_new, self._resumed_at = not resume_step, resume_step
+        self._step = resume_step or 0
         self._summary: RunSummary | None = None
         try:
             self._begin(sinks_of(sinks), hparams or {}, config_yaml, resume_step)
@@ -236,7 +237,7 @@ class FinetuneMonitor:
             True if training should end: a stopping rule has decided to stop, a person has asked for it, or the loop
             was told to end during a pause (`interrupted`).
         """
-        step = step_of(step)
+        step = self._step = step_of(step)
         if loss is not None:
             loss = number_of(loss, "loss")
             self._judge.watch_loss(loss, self.evaluations)
@@ -370,7 +371,8 @@ class FinetuneMonitor:
         is_decided = decision.stop and reason != StopReason.NOT_FINITE
         ended, detail = (decision.reason, decision.detail) if is_decided else (reason, "")
         best = decision.best_step, decision.best_score
-        summary = RunSummary(self.evaluations, self.best_metric, best[0], ended, detail, best[1])
+        step = max(self._step, self.latest.step if self.latest else 0)
+        summary = RunSummary(self.evaluations, self.best_metric, best[0], ended, detail, best[1], step=step)
         try:
             self._render_full_quality(ended)
         finally:  # the end is recorded even if Ctrl-C cuts the rendering short

@@ -14,6 +14,7 @@ from finetune_monitor.record.evaluation import (
     estimate_change,
     estimate_mean,
     of_column,
+    scheduled,
     seeds,
     values_of,
 )
@@ -208,9 +209,10 @@ class Resolution:
 def resolution(history: Sequence[Evaluation], column: str) -> Resolution | None:
     """The resolution estimated from the record: how the same cells varied around their mean change between evaluations.
 
-    None if it cannot be estimated, as with a single seed, or if nothing varies.
+    Evaluations on request do not count: those a few steps apart hardly differ. None if it cannot be estimated, as with
+    a single seed, or if nothing varies.
     """
-    found = points(history, column)
+    found = points(scheduled(history), column)
     trained = [point for point in found if point.step > 0] if len(found) > 2 else found
     pairs = list(pairwise(trained))
     deviations = [_deviation(*pair, column) for pair in pairs] or [_deviation(found[0], None, column)] if found else []

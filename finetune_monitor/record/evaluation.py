@@ -145,7 +145,10 @@ def scheduled(history: Sequence[Evaluation]) -> tuple[Evaluation, ...]:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """How a run ended: what `Decision` holds, and the verdict in sentences (`record.verdict`)."""
+    """How a run ended: what `Decision` holds, and the verdict in sentences (`record.verdict`).
+
+    step: the last one of the training, which may be later than the last evaluation; None if unknown.
+    """
 
     evaluations: tuple[Evaluation, ...]
     best_metric: str
@@ -154,6 +157,7 @@ class RunSummary:
     detail: str = ""
     best_score: float | None = None
     verdict: tuple[str, ...] = ()
+    step: int | None = None
 
     @property
     def why(self) -> str:

@@ -28,6 +28,14 @@ fifty, but not always to the same stop (benchmarks/COST.md)."""
 ELSEWHERE = "another tool"
 """The sampler of images that were not rendered here: how they were sampled is unknown."""
 
+SAMPLED_ELSEWHERE = "rendered by another tool, with settings that are not recorded"
+
+MAY_DIFFER = (
+    "another tool rendered the images of several runs: its settings are not recorded, and prompts and seeds that it "
+    "does not tell are only numbered, so images of the same cell may have nothing in common"
+)
+"""What a reader of a comparison of such runs should know."""
+
 FIRST_FIELDS = frozenset(
     {"prompts", "seeds", "negative_prompt", "steps", "guidance", "sampler", "karras", "size"},
 )
@@ -294,7 +302,7 @@ def check_quality(quality: str, sampler: str | None) -> None:
 def sampling_in_words(grid: PromptGrid) -> str:
     """Everything that affects how a cell looks, except prompts and seed."""
     if grid.sampler == ELSEWHERE:
-        return "rendered by another tool, with settings that are not recorded"
+        return SAMPLED_ELSEWHERE
     size = "the model's own size" if grid.size is None else f"{grid.size[1]} x {grid.size[0]}"
     sampler = (grid.sampler or "default sampler") + (" with Karras noise levels" if grid.karras else "")
     usual = {each.name: each.default for each in fields(grid) if each.name not in FIRST_FIELDS | WHICH_CELLS}

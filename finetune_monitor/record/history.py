@@ -131,6 +131,14 @@ class RunHistory:
         return why(self.reason, detail) if self.has_ended else "it is in progress, or was killed"
 
     @property
+    def last_step(self) -> int | None:
+        """The step at which the run ended; the last evaluated one if that is unknown, as in older records."""
+        found = self._ended.get("step")
+        if found is not None:
+            return self._read("ended", lambda _: as_whole(found))
+        return self.evaluations[-1].step if self.evaluations else None
+
+    @property
     def best_metric(self) -> str | None:
         """The column that determines the best step."""
         return _text(self._ended.get("best_metric", self.run.get("best_metric")))

@@ -11,7 +11,7 @@ from finetune_monitor.record.columns import SIDE
 from finetune_monitor.record.curve import best_of
 from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.history import RunHistory, read_noting
-from finetune_monitor.stats.estimate import MISSING
+from finetune_monitor.stats.estimate import MISSING, shown_value
 
 UNFINISHED = (None, StopReason.INTERRUPTED)
 """How a run ends that will be resumed."""
@@ -74,4 +74,4 @@ def _row(history: RunHistory, index: int, goals: Sequence[str], max_steps: int |
 def in_words(scores: dict[str, float], names: Sequence[str]) -> str:
     """The named scores that exist, such as `face_similarity 0.520`."""
     found = ((name, scores[name]) for name in names if name in scores)
-    return ", ".join(f"{name} {'not measured' if math.isnan(value) else f'{value:.3f}'}" for name, value in found)
+    return ", ".join(f"{name} {'not measured' if math.isnan(value) else shown_value(value)}" for name, value in found)

@@ -175,6 +175,7 @@ class RunRecord:
     def end(self, summary: RunSummary) -> RunSummary:
         """Record how the run ended, with the verdict; returns the summary with it."""
         ended = {
+            "step": summary.step,
             "reason": summary.reason,
             "detail": summary.detail,
             "best_metric": summary.best_metric,

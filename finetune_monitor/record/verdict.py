@@ -254,12 +254,13 @@ class _Judged:
             yield f"Step {self.last.step} is the last one recorded; {self.history.why}."
             return
         most, reason = self._max_steps(), self.history.reason
-        is_early = most > self.last.step and reason not in (None, *NO_RULES)
-        yield f"The run ended at step {self.last.step}: {self.history.why}."
+        end = self.history.last_step or 0
+        is_early = most > end and reason not in (None, *NO_RULES)
+        yield f"The run ended at step {end}: {self.history.why}."
         if rejected := rejected_steps(self.history.evaluations):
             yield f"Because of that, {_named(rejected, list(self.points))} cannot be the best."
         if is_early:
-            yield f"Ending early saved {most - self.last.step} of {most} steps."
+            yield f"Ending early saved {most - end} of {most} steps."
 
     def _max_steps(self) -> int:
         found = self.history.hparams.get(MAX_STEPS)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from finetune_monitor.record.grid import MAY_DIFFER, SAMPLED_ELSEWHERE
 from finetune_monitor.report.page_runs import USED, PageRun
 
 RUNS_NAMED = 3
@@ -15,7 +16,8 @@ def comparability(runs: Sequence[PageRun]) -> list[str]:
     """Sentences for the reader of a page with several runs; none if they are fully comparable."""
     if len(runs) < 2:
         return []
-    return [*_grids(runs), *_models(runs), *_metrics(runs)]
+    elsewhere = [run for run in runs if run.sampling == SAMPLED_ELSEWHERE]
+    return [*_grids(runs), *([MAY_DIFFER] if len(elsewhere) > 1 else []), *_models(runs), *_metrics(runs)]
 
 
 def _grids(runs: Sequence[PageRun]) -> list[str]:
@@ -47,8 +49,8 @@ def _metrics(runs: Sequence[PageRun]) -> list[str]:
                 f"scores of {metric} are not comparable between runs because they differ in: {_listed(groups)}"
             )
     photos = {frozenset(found.sha256 for found in run.references if found.kind == USED) for run in runs}
-    if len(photos) > 1:
-        notes.append("the runs have different reference photos: each run's faces are compared with its own photos")
+    if len(photos - {frozenset()}) > 1:  # a run without photos is compared with none
+        notes.append("the runs have different reference photos: each run's images are compared with its own photos")
     return notes
 
 

@@ -1,5 +1,6 @@
 """Compare two runs, or two steps of a run: paired differences over the images of the cells that they share."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.record.alarms import alarms_of
 from finetune_monitor.record.columns import SIDE, ScoreColumn
 from finetune_monitor.record.evaluation import Evaluation, ScoredImage, estimate_change, of_column, seeds, values_of
-from finetune_monitor.record.grid import WHICH_CELLS
+from finetune_monitor.record.grid import ELSEWHERE, MAY_DIFFER, WHICH_CELLS
 from finetune_monitor.record.history import RunHistory
 from finetune_monitor.record.scales import scale
 from finetune_monitor.stats.estimate import MISSING, Estimate, direction, shown
@@ -17,8 +18,8 @@ from finetune_monitor.stats.estimate import MISSING, Estimate, direction, shown
 PHOTOS_IN_WORDS = {"references": "reference photos", "held_out": "held-out photos"}
 
 WHAT_INTERVALS_KNOW = (
-    "The intervals show how much the differences would vary with other images from these two training runs. They "
-    "do not cover other training runs: the same settings with a different seed may differ as much."
+    "The intervals show how much the differences would vary with other images from the same weights. They do not cover "
+    "other training runs: the same settings with a different seed may differ as much."
 )
 
 
@@ -57,13 +58,24 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two moments, the number of cells that they share, and every score that both have."""
+    """Two moments, the number of cells that they share, and every score that images have in both.
+
+    not_of_images: the scores of entire evaluations, such as `leakage`, which have no paired differences.
+    """
 
     first: Moment
     second: Moment
     shared: int
     differences: tuple[Difference, ...]
     only_in_one: tuple[str, ...]
+    not_of_images: tuple[str, ...]
+
+    @property
+    def caution(self) -> str | None:
+        """Why images of the same cell may not belong together; None if they do."""
+        runs = [moment.history for moment in (self.first, self.second)]
+        is_same = runs[0].output_dir.resolve() == runs[1].output_dir.resolve()
+        return None if is_same or runs[0].grid.sampler != ELSEWHERE else MAY_DIFFER
 
 
 def at_step(history: RunHistory, step: int) -> Moment:
@@ -79,7 +91,7 @@ def at_step(history: RunHistory, step: int) -> Moment:
 
 
 def compare(first: Moment, second: Moment) -> Comparison:
-    """Paired differences, second minus first, of every score that both have.
+    """Paired differences, second minus first, of every score that images have in both.
 
     Raises:
         UserError: the runs share no cell, or the grid of one of them is damaged.
@@ -97,7 +109,9 @@ def compare(first: Moment, second: Moment) -> Comparison:
     pairs = [(a[key], b[key]) for key in same]
     differences = tuple(_difference(name, first, second, pairs) for name in of_a if name in of_b)
     alone = tuple(name for name in dict.fromkeys([*of_a, *of_b]) if name not in of_a or name not in of_b)
-    return Comparison(first, second, len(same), differences, alone)
+    known = dict.fromkeys(name for moment in (first, second) for name in _with_mean(moment, moment.evaluation.scores))
+    whole = tuple(name for name in known if name not in of_a and name not in of_b)
+    return Comparison(first, second, len(same), differences, alone, whole)
 
 
 def verdict(found: Difference) -> str:
@@ -119,8 +133,11 @@ def verdict(found: Difference) -> str:
 
 def _compared(moment: Moment) -> list[str]:
     """The columns of a moment's images that have a mean."""
-    found = dict.fromkeys(name for image in moment.evaluation.images for name in image.scores)
-    return [name for name in found if moment.history.columns.get(name, SIDE).role != "note"]
+    return _with_mean(moment, dict.fromkeys(name for image in moment.evaluation.images for name in image.scores))
+
+
+def _with_mean(moment: Moment, names: Iterable[str]) -> list[str]:
+    return [name for name in names if moment.history.columns.get(name, SIDE).role != "note"]
 
 
 def _turned(change: Estimate) -> Estimate:

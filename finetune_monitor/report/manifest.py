@@ -202,6 +202,7 @@ def _facts(run: PageRun, presences: Presences) -> dict[str, Any]:
         "name": run.name,
         "folder": str(run.folder),
         "state": "ended" if ending.ended else "running",
+        "last_step": ending.step,
         "reason": ending.reason,
         "why": ending.why,
         "best": {"metric": ending.best_metric, "step": ending.best_step, "score": ending.best_score},

@@ -48,9 +48,13 @@ class Reference:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run ended; `reason` is None if it is in progress, or if its training loop simply ended."""
+    """How a run ended; `reason` is None if it is in progress, or if its training loop simply ended.
+
+    step: the last one of the training; of a run in progress, the last evaluated one.
+    """
 
     ended: bool
+    step: int | None
     reason: str | None
     why: str
     best_metric: str | None
@@ -211,6 +215,7 @@ def _described(
         history.model,
         Ending(
             history.has_ended,
+            history.last_step,
             history.reason,
             history.why,
             history.best_metric,

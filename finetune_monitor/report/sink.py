@@ -1,6 +1,7 @@
 """Show evaluations as a page next to the record, updated after each evaluation so that it can be watched."""
 
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,5 +52,6 @@ class ReportPage:
         try:
             write_page(run_dir / FOLDER, [run_dir], decoded=decoded)
         except OSError as error:
-            again = f"the next evaluation tries again, or run: finetune-monitor report {run_dir} -o {run_dir / FOLDER}"
+            run, page = (shlex.quote(str(folder)) for folder in (run_dir, run_dir / FOLDER))
+            again = f"the next evaluation tries again, or run: finetune-monitor report {run} -o {page}"
             logger.warning("%s: cannot write the page (%s); %s", run_dir / FOLDER, error.strerror, again)

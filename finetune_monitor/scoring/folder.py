@@ -4,11 +4,12 @@ import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain, count
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import open_own, sha256, write_atomic
+from finetune_monitor.base.image_names import files_below
 from finetune_monitor.base.paths import Containment
 from finetune_monitor.record.history import RunHistory, read_run
 from finetune_monitor.record.rows import pretty
@@ -20,6 +21,13 @@ HERE = "."
 """The place of a run that is the only one: the folder itself is its run directory."""
 
 UNSAFE = str.maketrans(dict.fromkeys('/\\:*?"<>|', "-"))
+
+
+def source_files(folder: Path) -> list[str]:
+    """Paths relative to the folder, sorted; without those in the folders of scores below it, which hold copies."""
+    found = [PurePosixPath(name) for name in files_below(folder)]
+    scores = {path.parent for path in found if path.name == STATE} - {PurePosixPath()}
+    return [path.as_posix() for path in found if scores.isdisjoint(path.parents)]
 
 
 class ScoreFolder:

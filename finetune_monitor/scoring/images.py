@@ -11,10 +11,11 @@ import torch
 from PIL.Image import Image
 
 from finetune_monitor.base.errors import UserError
-from finetune_monitor.base.image_names import files_below
+from finetune_monitor.base.files import sha256
 from finetune_monitor.base.images import SUFFIXES, read_image
 from finetune_monitor.record.grid import Cell, PromptGrid
 from finetune_monitor.record.run_directory import RUN
+from finetune_monitor.scoring.folder import source_files
 from finetune_monitor.scoring.image_metadata import Said, read_metadata
 from finetune_monitor.scoring.patterns import IMAGES, Named, read_name
 
@@ -31,6 +32,7 @@ class FoundImage:
     tool: whose naming rule it follows; None for no known rule.
     label: identifies the prompt among the images of a step.
     prompt: its full text, if known.
+    digest: the SHA-256 of the file.
     """
 
     path: Path
@@ -41,6 +43,7 @@ class FoundImage:
     seed: int | None
     label: str
     prompt: str | None
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def image_files(folder: Path) -> list[Path]:
     Of a run of our own, these are the images of its steps.
     """
     folder = folder / "images" if (folder / RUN).exists() else folder
-    return [folder / name for name in files_below(folder) if Path(name).suffix.lower() in SUFFIXES]
+    return [folder / name for name in source_files(folder) if Path(name).suffix.lower() in SUFFIXES]
 
 
 def find_image(path: Path, folder: Path, prompts: Sequence[str] = ()) -> FoundImage:
@@ -80,6 +83,7 @@ def find_image(path: Path, folder: Path, prompts: Sequence[str] = ()) -> FoundIm
         _first(said.seed, named.seed),
         prompt or named.label or _numbered(named, said),
         prompt,
+        sha256(path),
     )
 
 
@@ -89,6 +93,18 @@ def _first(*values: int | None) -> int | None:
 
 def _numbered(named: Named, said: Said) -> str:
     return UNKNOWN if named.index is None else f"prompt {named.index}"
+
+
+def without_copies(images: Sequence[FoundImage]) -> tuple[list[FoundImage], list[FoundImage]]:
+    """The images, and those that are another file of the same one: as draws of their own, they would narrow intervals.
+
+    Of images without a seed, which may be equal by chance (all black, for example), none is a copy.
+    """
+    first: dict[tuple[object, ...], FoundImage] = {}
+    for image in images:
+        first.setdefault((image.step, image.epoch, image.label, image.seed, image.digest), image)
+    kept = {image.path for image in first.values()} | {image.path for image in images if image.seed is None}
+    return [image for image in images if image.path in kept], [image for image in images if image.path not in kept]
 
 
 def grouped(images: Sequence[FoundImage]) -> tuple[list[Group], list[FoundImage]]:

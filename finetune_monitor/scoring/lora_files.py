@@ -10,10 +10,10 @@ from typing import Any
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import open_regular
-from finetune_monitor.base.image_names import files_below
 from finetune_monitor.record.kept_weights import KOHYA_ENDING, LORA_FILE
 from finetune_monitor.record.kept_weights import WEIGHTS as WEIGHTS_FOLDER
 from finetune_monitor.record.run_directory import RUN
+from finetune_monitor.scoring.folder import source_files
 from finetune_monitor.scoring.patterns import FOLDER_PER_STEP, WEIGHTS, Named, read_name
 
 SUFFIX = ".safetensors"
@@ -134,7 +134,7 @@ def weight_files(folder: Path) -> list[Path]:
     Of a run of our own, these are the weights of its steps.
     """
     folder = folder / WEIGHTS_FOLDER if (folder / RUN).exists() else folder
-    found = [folder / name for name in files_below(folder) if name.endswith(SUFFIX)]
+    found = [folder / name for name in source_files(folder) if name.endswith(SUFFIX)]
     twins = {path.parent for path in found if path.name == LORA_FILE}
     return [path for path in found if not (path.name.endswith(KOHYA_ENDING) and path.parent in twins)]
 

@@ -12,7 +12,7 @@ from finetune_monitor.base.errors import EXAMPLES_NAMED, UserError
 from finetune_monitor.base.images import each_image, read_image
 from finetune_monitor.base.interrupts import Interrupt
 from finetune_monitor.base.json_files import damage_named
-from finetune_monitor.base.text import counted, some_of
+from finetune_monitor.base.text import counted, some_of, visible
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.record.history import SCORE, RunHistory
 from finetune_monitor.scoring.folder import STATE, ScoreFolder
@@ -24,6 +24,7 @@ from finetune_monitor.scoring.images import (
     grouped,
     image_files,
     known_prompts,
+    without_copies,
     without_steps,
 )
 from finetune_monitor.scoring.layout import Layout, keyed, layout_of, recorded_layout, seeds_in
@@ -73,7 +74,13 @@ class ImageScores:
         [name] = self.run_names
         history = self._folder.history(name)
         recorded = [each.step for each in history.evaluations] if history else []
-        groups, left_out = grouped(self._images())
+        images, copies = without_copies(self._images())
+        if copies:
+            self._notes.say(
+                f"left out copies of images of the same step, prompt, and seed: {counted(len(copies), 'file')}, "
+                f"such as {copies[0].path.relative_to(self._source)}"
+            )
+        groups, left_out = grouped(images)
         if left_out:
             self._notes.say(
                 f"left out {counted(len(left_out), 'image')} without a step, such as {left_out[0].path.name}"
@@ -138,7 +145,8 @@ class ImageScores:
     def _note_additions(self, name: str, groups: Sequence[Group]) -> None:
         scored = self._folder.files(name)
         for group in groups:
-            more = {os.path.abspath(image.path) for image in group.images} - set(scored.get(group.step, ()))
+            known = map(os.path.realpath, scored.get(group.step, ()))
+            more = {os.path.realpath(image.path) for image in group.images}.difference(known)
             if group.step in scored and more:
                 self._notes.say(
                     f"step {group.step}: left out {counted(len(more), 'image')} that appeared after it was scored"
@@ -193,6 +201,8 @@ class ImageScores:
             print(
                 f"note:     found no step in names or metadata: all images are one evaluation, at step {groups[0].step}"
             )
+        if self._options.prompts and (why := _without_prompt(images, len(self._options.prompts))):
+            print(f"note:     --prompts: {visible(why)}")
         if any(image.seed is None for image in images):
             print("note:     not all seeds are known: the intervals assume that every image has its own noise")
 
@@ -202,6 +212,16 @@ def _step_of_same_seed(group: Group, groups: Sequence[Group]) -> int | None:
     own = seeds_in(keyed(group.images))
     others = (each for each in groups if each.step != group.step)
     return next((each.step for each in others if own & seeds_in(keyed(each.images))), None)
+
+
+def _without_prompt(images: Sequence[FoundImage], given: int) -> str:
+    """Which image none of the given prompts is for, and why; empty if all have theirs."""
+    image = next((image for image in images if image.prompt is None), None)
+    if image is None:
+        return ""
+    if image.index is None:
+        return f"cannot be assigned, because names such as {image.path.name} do not hold the place of their prompt"
+    return f"found {counted(given, 'prompt')}, but {image.path.name} has number {image.index}, counted from 0; name all"
 
 
 def _largest(groups: Sequence[Group]) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.base.images import list_images
 from finetune_monitor.base.sections import problems_of
+from finetune_monitor.base.text_keys import holds_text
 from finetune_monitor.base.yaml_files import override, read_yaml
 from finetune_monitor.metrics import Metric, RunContext
 from finetune_monitor.record.grid import PromptGrid
@@ -84,7 +86,7 @@ def default_prompts(trigger: str | None) -> list[str]:
 
 def model_in(config: Path | None) -> str | None:
     """The base model that a config names."""
-    found = None if config is None else read_yaml(Path(shipped(str(config)))).get("model")
+    found = None if config is None else read_yaml(Path(shipped(str(config))), partial(holds_text, Config)).get("model")
     return None if found is None else shipped(str(found))
 
 
@@ -97,10 +99,11 @@ def make_config(options: Options, trigger: str | None) -> Config:
         UserError: lists everything that is wrong with it.
     """
     path = None if options.config is None else Path(shipped(str(options.config)))
-    content: dict[str, Any] = {} if path is None else read_yaml(path)
+    is_text = partial(holds_text, Config)
+    content: dict[str, Any] = {} if path is None else read_yaml(path, is_text)
     _fill(content, options, trigger)
     for change in options.changes:
-        override(content, change)
+        override(content, change, is_text)
     try:
         return validated(content, path.parent if path else Path())
     except ValidationError as error:
@@ -121,7 +124,7 @@ def _fill(content: dict[str, Any], options: Options, trigger: str | None) -> Non
         data["held_out"] = None
     grid = _section(monitor, "grid")
     if options.prompts or "prompts" not in grid:
-        grid["prompts"] = list(options.prompts or default_prompts(trigger))
+        grid["prompts"] = list(dict.fromkeys(options.prompts)) or default_prompts(trigger)
     data.setdefault("instance_prompt", trigger or grid["prompts"][0])
     train["prior_loss_weight"] = 0  # nothing is trained: class images are used if they exist
     monitor.setdefault("metrics", {name: {} for name in METRICS.classes})
@@ -204,6 +207,6 @@ def _suitable(config: Config, prompts: Sequence[str], of_images: bool) -> tuple[
         }
         missing |= {name: "needs the model itself" for name, kind in kinds.items() if hasattr(kind, "measure")}
         if not prompts:
-            missing |= dict.fromkeys(NEED_PROMPTS, "the prompts are not in the files; name them with --prompts")
+            missing |= dict.fromkeys(NEED_PROMPTS, "not all prompts are known; name them with --prompts")
     missing = {name: why for name, why in missing.items() if name in kinds}
     return {name: kind for name, kind in kinds.items() if name not in missing}, missing

@@ -18,7 +18,7 @@ from finetune_monitor.record.history import RunHistory
 from finetune_monitor.record.kept_weights import BEST, kept_weights
 from finetune_monitor.record.pareto import pareto_front
 from finetune_monitor.record.verdict import verdict
-from finetune_monitor.stats.estimate import NO_ESTIMATE, Estimate, number, shown
+from finetune_monitor.stats.estimate import NO_ESTIMATE, Estimate, shown, shown_value
 from finetune_monitor.stats.intervals import WHAT_THEY_KNOW
 
 STARS_FORM = ".2f"
@@ -210,7 +210,7 @@ def _cell(scores: Mapping[str, Estimate], name: str, columns: Mapping[str, Score
     if estimate is None or math.isnan(estimate.mean):
         return "-"
     if not columns[name].is_main:
-        return number(estimate.mean, form)
+        return shown_value(estimate.mean, form)
     below = (
         f"{gap}{_broken(shown(stars, STARS_FORM, ' stars'), gap)}" if narrow and stars is not None and stars.n else ""
     )

@@ -18,6 +18,7 @@ from finetune_monitor.sinks.console import TENSORBOARD
 from finetune_monitor.sinks.contact_sheet import TAG as PHOTOS
 from finetune_monitor.sinks.contact_sheet import contact_sheet_of
 from finetune_monitor.sinks.grid_image import grid_image, prompt_strips
+from finetune_monitor.stats.estimate import shown_value
 
 if TYPE_CHECKING:  # the config imports this file for its options, and importing torch takes seconds
     from accelerate.tracking import TensorBoardTracker
@@ -180,7 +181,7 @@ class TensorBoardSink:
         if front is not None and front.steps != self._pareto:
             self._pareto = front.steps
             rows = [
-                f"| {step} | {' | '.join(f'{value:.3f}' for value in front.points[step])} |" for step in front.steps
+                f"| {step} | {' | '.join(shown_value(value) for value in front.points[step])} |" for step in front.steps
             ]
             table = [f"| step | {' | '.join(front.columns)} |", "|---|---|---|", *rows]
             self._writer.add_text("run/pareto", "\n".join(table), evaluation.step)

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal
@@ -75,22 +75,32 @@ def from_json_number(value: float | None) -> float:
 
 
 def shown(estimate: Estimate, form: str = ".3f", unit: str = "") -> str:
-    """A value with its interval, if it has one; with more decimals than `form` has where it would leave only zeros."""
+    """A value with its interval, if it has one; with more decimals than `form` has where it would mislead."""
     numbers = estimate.mean, estimate.low, estimate.high
-    value, low, high = (number(each, _fine_enough(form, numbers)) for each in numbers)
+    value, low, high = (number(each, _fine_enough(form, *numbers)) for each in numbers)
     return value + unit if low == "—" else f"{value}{unit} [{low}, {high}]"
 
 
-def _fine_enough(form: str, numbers: Iterable[float]) -> str:
-    """The form, with two significant digits of the greatest number where that is below the last decimal.
+def shown_value(value: float, form: str = ".3f") -> str:
+    """A value that needs no interval, with as many decimals as `shown` gives it."""
+    return number(value, _fine_enough(form, value))
 
-    The page does the same (`decimalsOf` in words.js).
+
+def _fine_enough(form: str, value: float, low: float = MISSING, high: float = MISSING) -> str:
+    """The form, with more decimals where it would leave only zeros, or hide that an interval excludes 0.
+
+    These are two significant digits of the greatest number, or one of the end that is nearest to 0. The page does the
+    same (`decimalsOf` in words.js).
     """
     decimals = re.fullmatch(r"(.*\.)(\d+)f", form)
-    greatest = max((abs(each) for each in numbers if not math.isnan(each)), default=0.0)
-    if decimals is None or not ROUNDING < greatest < 10.0 ** -int(decimals[2]):
+    if decimals is None:
         return form
-    return f"{decimals[1]}{1 - math.floor(math.log10(greatest))}f"
+    greatest = max((abs(each) for each in (value, low, high) if not math.isnan(each)), default=0.0)
+    nearest = min(abs(low), abs(high)) if low * high > 0 else 0.0
+    usual, unit = int(decimals[2]), 10.0 ** -int(decimals[2])
+    of_greatest = 1 - math.floor(math.log10(greatest)) if ROUNDING < greatest < unit else usual
+    of_nearest = -math.floor(math.log10(nearest)) if ROUNDING < nearest < unit / 2 else usual
+    return f"{decimals[1]}{max(of_greatest, of_nearest)}f"
 
 
 def number(value: float, form: str = ".2f") -> str:

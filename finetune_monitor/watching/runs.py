@@ -136,7 +136,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 def _glance(history: RunHistory) -> dict[str, Any]:
     state, last = state_of(history), history.evaluations[-1] if history.evaluations else None
-    step = state.status.step if state.status else last.step if last else 0
+    step = state.status.step if state.status else history.last_step or 0
     run_dir, most = history.output_dir, history.hparams.get(MAX_STEPS)
     return {
         "state": state.name,

@@ -56,9 +56,11 @@ def test_report_and_thresholds_come_out(files, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_metric_that_gets_no_stars_does_not_keep_the_other_from_them(files, tmp_path, capsys):
-    out = tmp_path / "report"
+    out = tmp_path / "the report"
     assert main(["agree", *files, "-o", str(out)]) == 2
-    error = capsys.readouterr().err
+    said, error = capsys.readouterr()
+    assert said.count("model, shuffled") == 1  # that of the other
+    assert f"finetune-monitor train ... 'monitor.thresholds={out / 'thresholds.json'}'" in said
     assert "looks: no thresholds: scores do not increase with people's ratings (Spearman -0.8" in error
     assert "likeness" not in error
     assert list(read_thresholds(out / "thresholds.json")) == ["likeness"]

@@ -494,6 +494,15 @@ def test_a_rule_of_the_users_own_ends_the_training_with_its_own_reason(pipeline,
     assert history.evaluations[-1].decision.reason == "it is five o'clock"
 
 
+def test_a_run_ends_at_its_last_step_and_not_at_its_last_evaluation(pipeline, run_folder, capsys):
+    monitor = make(pipeline, run_folder)
+    monitor.on_step_end(2)
+    monitor.on_step_end(3)
+    assert monitor.close(StopReason.INTERRUPTED).step == 3
+    assert "The run ended at step 3: it was interrupted" in capsys.readouterr().out
+    assert make(pipeline, run_folder, resume_step=3).close().step == 3
+
+
 class Comparing(Brightness):
     """Compares images with each other, and gives fewer features or values than there are images."""
 

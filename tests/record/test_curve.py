@@ -152,6 +152,8 @@ def test_the_smallest_change_comes_from_how_the_same_cells_move():
 def test_from_one_evaluation_the_smallest_change_is_a_guess_and_from_one_seed_there_is_none():
     start = history(np.random.default_rng(2), [0.0], GRID)
     assert resolution(start, METRIC).is_guess
+    hurried = [*start, *(replace(start[0], step=step, on_request=True) for step in (1, 2, 3))]
+    assert resolution(hurried, METRIC) == resolution(start, METRIC)
     assert "estimated from one evaluation" in str(resolution(start, METRIC))
     assert resolution(history(np.random.default_rng(2), [0.0, 0.3], PromptGrid(["a", "b"], seeds=[0])), METRIC) is None
     assert resolution([], METRIC) is None

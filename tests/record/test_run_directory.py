@@ -294,6 +294,7 @@ def test_close_frees_the_directory_and_may_be_repeated(tmp_path):
 def test_the_end_is_noted(tmp_path):
     write_run(tmp_path, {0: 0.1, 300: 0.4}, StopReason.MAX_STEPS)
     assert read_run(tmp_path).run["ended"] == {
+        "step": 300,
         "reason": "max_steps",
         "detail": "",
         "best_metric": "face_similarity",

@@ -14,7 +14,7 @@ from finetune_monitor.cli import main
 from finetune_monitor.metrics.face_similarity import FaceSimilarity
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.evaluation import Decision, Evaluation, RunSummary, ScoredImage, StopReason, summarize
-from finetune_monitor.record.grid import PromptGrid
+from finetune_monitor.record.grid import ELSEWHERE, MAY_DIFFER, PromptGrid
 from finetune_monitor.record.history import read_run
 from finetune_monitor.record.run_record import RunRecord
 from finetune_monitor.report.comparison import Difference, at_step, compare, verdict
@@ -298,6 +298,40 @@ def test_the_command_prints_the_alarms_of_both_and_compares_no_note(tmp_path, ca
     assert line == "         ALARM: noise is 0.500 [0.500, 0.500], above 0.2: it is noise"
     assert out.index("second:") < out.index(line)
     assert "place" not in out
+
+
+def test_scores_on_a_small_scale_are_shown_with_the_decimals_of_their_change(tmp_path, capsys):
+    run = write(tmp_path / "a", {0: {"noise": [1e-6] * 8}, 50: {"noise": [3e-6] * 8}})
+    assert main(["compare", str(run), str(run), "--step", "0", "50"]) == 0
+    assert "│ 0.0000010 │ 0.0000030 │ " in capsys.readouterr().out
+
+
+def test_images_that_a_score_does_not_cover_do_not_count_and_scores_without_images_are_named(tmp_path, capsys):
+    probed = replace(GRID, probe_prompts=("a cat",), images_per_probe=2)
+    run, nan = tmp_path / "a", math.nan
+    write(run, {0: {"noise": [0.5] * 8 + [nan] * 2}, 50: {"noise": [0.25] * 8 + [nan] * 2}}, probed)
+    for name in ("images", "evaluations"):
+        rows = [json.loads(line) for line in (run / f"{name}.jsonl").read_text().splitlines()]
+        for row in rows:
+            if name == "evaluations":
+                row["scores"]["leakage"] = row["scores"]["noise"]
+            elif "noise" in row["scores"] and row["scores"]["noise"] is None:
+                del row["scores"]["noise"]
+        (run / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["compare", str(run), str(run), "--step", "0", "50"]) == 0
+    out = capsys.readouterr().out
+    assert "step 0: 10 of its 10 cells are in both" in out
+    assert "8 of 8 │  lower" in out
+    assert "note: not compared, because no image has a score of its own: leakage" in out
+
+
+def test_cells_of_other_tools_may_differ_between_runs(tmp_path, capsys):
+    grid = replace(GRID, sampler=ELSEWHERE)
+    first, second = (write(tmp_path / name, {0: COLUMNS, 50: COLUMNS}, grid) for name in "ab")
+    assert main(["compare", str(first), str(first), "--step", "0", "50"]) == 0
+    assert MAY_DIFFER not in capsys.readouterr().out
+    assert main(["compare", str(first), str(second)]) == 0
+    assert f"note: {MAY_DIFFER}" in capsys.readouterr().out
 
 
 def test_a_share_that_changes_in_every_image_has_an_interval(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from finetune_monitor.record.columns import SIDE, ScoreColumn
 from finetune_monitor.record.evaluation import StopReason
-from finetune_monitor.record.grid import PromptGrid
+from finetune_monitor.record.grid import MAY_DIFFER, SAMPLED_ELSEWHERE, PromptGrid
 from finetune_monitor.record.kept_weights import LORA_FILE, NOTE, step_folder
 from finetune_monitor.report import manifest as content
 from finetune_monitor.report.comparability import comparability
@@ -165,15 +165,24 @@ def test_equal_prompts_that_are_sampled_otherwise_are_other_cells(ana):
             "aesthetic was measured in 1 of 2 runs: ana",
         ),
         ({"model": "sd"}, "the runs start from different models: an unknown model (ana); sd (ben)"),
-        (
-            {"references": (Reference("used", "01.png", "ab" * 32),)},
-            "the runs have different reference photos: each run's faces are compared with its own photos",
-        ),
     ],
 )
 def test_what_keeps_runs_from_being_compared_is_said(ana, changes, note):
     runs = [replace(ana, name="ana"), other(ana, "ben", **changes)]
     assert comparability(runs) == ([] if note is None else [note])
+
+
+def test_cells_of_other_tools_may_differ(ana):
+    elsewhere = [replace(run, sampling=SAMPLED_ELSEWHERE) for run in (ana, other(ana, "ben"))]
+    assert comparability(elsewhere) == [MAY_DIFFER]
+
+
+def test_runs_have_different_photos_only_if_both_have_photos(ana):
+    with_photos = [replace(ana, references=(Reference("used", "01.png", digest * 32),)) for digest in ("ab", "cd")]
+    assert comparability(with_photos) == [
+        "the runs have different reference photos: each run's images are compared with its own photos"
+    ]
+    assert comparability([ana, with_photos[0]]) == []
 
 
 def test_a_sentence_names_a_few_runs_only(ana):

@@ -229,7 +229,7 @@ BAD_ARGUMENTS = {
     "no metric for images": (
         nothing,
         ("samples", *PHOTOS, "--set", "monitor.metrics={clip_score: {}, face_similarity: null, aesthetic: null}"),
-        "clip_score: the prompts are not in the files",
+        "clip_score: not all prompts are known",
     ),
     "an unknown key": (nothing, ("samples", *CONFIG, "--set", "monitor.nonsense=1"), "monitor.nonsense"),
 }

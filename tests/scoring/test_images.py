@@ -68,6 +68,56 @@ def test_prompts_can_be_named_in_the_trainers_order(here, config, photos):
     assert read_run(here / "out").grid.prompts == ("a photo of sks person", "a dog")
 
 
+def test_a_prompt_that_the_trainers_list_repeats_keeps_the_places_of_the_others(here, config, photos):
+    names = [kohya(f"{step:06d}", place, 42 + place) for step in (100, 200) for place in (0, 1, 2)]
+    write_images(here / "samples", {name: place for place, name in enumerate(names)}, photos)
+    assert score(here / "samples", "--config", config, "-o", "out", "--prompts", "ana", "ana", "a dog") == 0
+    prompts = [image.cell.prompt for image in read_run(here / "out").evaluations[0].images if image.file]
+    assert prompts == ["ana", "ana", "a dog"]
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        ([kohya("000100", place) for place in (0, 1)], "found 1 prompt, but ana_000100_01_"),
+        (["step_50_ana_0_64x64.png"], "cannot be assigned, because names such as step_50_ana_0_64x64.png do not hold"),
+    ],
+    ids=["too few", "names without places"],
+)
+def test_prompts_that_are_for_no_image_are_not_ignored_silently(here, config, photos, capsys, names, why):
+    write_images(here / "samples", {name: place for place, name in enumerate(names)}, photos)
+    assert score(here / "samples", "--config", config, "-o", "out", "--prompts", "ana") == 0
+    assert f"note:     --prompts: {why}" in capsys.readouterr().out
+
+
+def test_text_in_the_config_and_in_changes_is_taken_as_typed(here, config, photos):
+    write_images(here / "samples", {kohya("000100", 0): 0}, photos)
+    config.write_text(config.read_text().replace("prompts: [a photo of sks person,", "prompts: [no, 2026-11-28,"))
+    change = "data.instance_prompt=photo: sks # 2"
+    assert score(here / "samples", "--config", config, "-o", "out", "--set", change) == 0
+
+
+def test_copies_do_not_count_as_draws_of_their_own(here, config, photos, capsys):
+    names = [kohya(f"{step:06d}", place, 42 + place) for step in (100, 200) for place in (0, 1)]
+    for folder in (here / "samples", here / "samples/backup"):
+        write_images(folder, {name: place for place, name in enumerate(names)}, photos)
+    assert score(here / "samples", "--config", config, "-o", "out") == 0
+    assert [each.scores["brightness"].n for each in read_run(here / "out").evaluations] == [2, 2]
+    said = capsys.readouterr().out
+    assert "note:     left out copies of images of the same step, prompt, and seed: 4 files, such as " in said
+
+
+def test_scores_among_the_images_are_not_scored_and_a_link_is_the_same_folder(here, config, photos, capsys):
+    names = [kohya(f"{step:06d}", place, 42 + place) for step in (100, 200) for place in (0, 1)]
+    write_images(here / "samples", {name: place for place, name in enumerate(names)}, photos)
+    (here / "link").symlink_to("samples")
+    for source in ("samples", "link"):
+        assert score(here / source, "--config", config, "-o", "samples/out") == 0
+    assert score(here / "samples", "--config", config, "-o", "samples/other") == 0
+    assert "left out" not in capsys.readouterr().out
+    assert [each.scores["brightness"].n for each in read_run(here / "samples/other").evaluations] == [2, 2]
+
+
 def test_images_that_share_a_seed_are_one_draw_of_noise(here, config, photos):
     names = [kohya(f"{step:06d}", place, 42) for step in (100, 200) for place in (0, 1, 2)]
     write_images(here / "samples", {name: place for place, name in enumerate(names)}, photos)

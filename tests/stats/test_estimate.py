@@ -32,11 +32,15 @@ def test_a_change_has_a_direction_only_if_its_interval_excludes_zero(low, high, 
         ((-3e-6, -8e-6, 2e-6), "+.3f", "-0.0000030 [-0.0000080, +0.0000020]"),
         ((0.004, 0.001, 0.007), ".2f", "0.0040 [0.0010, 0.0070]"),
         ((0.0004, MISSING, MISSING), ".3f", "0.00040"),
+        ((0.0013, 0.0004, 0.0022), ".3f", "0.0013 [0.0004, 0.0022]"),
+        ((-0.1, -0.2, -0.00049), ".3f", "-0.1000 [-0.2000, -0.0005]"),
+        ((0.1, 0.0, 0.2), ".3f", "0.100 [0.000, 0.200]"),
+        ((0.1, -0.0004, 0.2), ".3f", "0.100 [0.000, 0.200]"),
         ((0.0, 0.0, 0.0), ".3f", "0.000 [0.000, 0.000]"),
         ((1e-12, -1e-12, 1e-12), ".3f", "0.000 [0.000, 0.000]"),
         ((MISSING, MISSING, MISSING), ".3f", "—"),
         ((0.001, 0.0, 0.002), ".0%", "0% [0%, 0%]"),
     ],
 )
-def test_no_change_on_a_small_scale_is_shown_as_zeros(numbers, form, found):
+def test_no_change_on_a_small_scale_and_no_significant_end_is_shown_as_zeros(numbers, form, found):
     assert shown(Estimate(*numbers, 8, 0), form) == found

@@ -72,7 +72,7 @@ def write_run(folder: Path, steps: dict[int, float], reason: StopReason | None =
     for step, score in steps.items():
         record.write_images(step, images())
         record.append(replace(evaluation(step, score), decision=Decision(False, None, best)))
-    summary = RunSummary(record.evaluations, "face_similarity", best, reason)
+    summary = RunSummary(record.evaluations, "face_similarity", best, reason, step=max(steps))
     record.end(summary)
     record.close()
     return summary

@@ -112,11 +112,17 @@ def test_what_is_wrong_is_said(override, said):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("", "expected keys"), ("a: [", "not valid YAML"), ("model: a\nmodel: b\n", "duplicate keys: model")],
+    [
+        ("", "found nothing, expected keys"),
+        ("- a", "found a list, expected keys"),
+        ("a: [", "not valid YAML"),
+        ("a: \udce4", "not UTF-8 text; expected YAML; save the file as UTF-8"),
+        ("model: a\nmodel: b\n", "duplicate keys: model"),
+    ],
 )
 def test_a_file_that_is_no_config_is_named(tmp_path, content, said):
     path = tmp_path / "x.yaml"
-    path.write_text(content)
+    path.write_text(content, errors="surrogateescape")
     with pytest.raises(UserError, match=said):
         load_config(path)
 

@@ -74,6 +74,13 @@ def test_runs_are_listed_wherever_they_are_with_their_state(in_progress, client,
     assert "not valid JSON" in found["broken"]["why"]
 
 
+def test_a_run_that_has_ended_is_listed_with_its_last_step(in_progress, client):
+    in_progress.on_step_end(7)
+    in_progress.close(StopReason.INTERRUPTED)
+    [live] = [run for run in client.get("/api/runs", **HERE).json["runs"] if run["name"] == "live"]
+    assert (live["state"], live["step"], live["evaluated"]) == ("interrupted", 7, [0])
+
+
 def test_nobody_gets_anything_without_the_key(runs, pages):
     anybody = make_app(Watched(runs), pages, Access(("localhost", "127.0.0.1"), KEY), 1).test_client()
     identity = of(runs / "ana")

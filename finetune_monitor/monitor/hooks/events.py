@@ -62,10 +62,9 @@ class Events:
 
     def of_end(self, summary: RunSummary) -> Iterator[dict[str, Any]]:
         """The event that the end of the run is."""
-        last = summary.evaluations[-1].step if summary.evaluations else None
         verdict = [without_prompts(sentence, summary.evaluations) for sentence in summary.verdict]
         about = {
-            "step": last,
+            "step": summary.step,
             "reason": None if summary.reason is None else str(summary.reason),
             "why": summary.why,
             "verdict": verdict,

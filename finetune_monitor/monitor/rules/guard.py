@@ -10,7 +10,7 @@ from finetune_monitor.monitor.stopping import Stop, Watched
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.curve import Point, change_between, holds, is_worse, worse_end
 from finetune_monitor.record.evaluation import StopReason
-from finetune_monitor.stats.estimate import shown
+from finetune_monitor.stats.estimate import shown, shown_value
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class Guard:
         return _stop(
             trained,
             beyond,
-            f"{named(self)} is {shown(trained[-1].score)}, it was {first.score.mean:.3f} at step 0 and may get worse "
-            f"by at most {self.fall:g}",
+            f"{named(self)} is {shown(trained[-1].score)}, it was {shown_value(first.score.mean)} at step 0 and may "
+            f"get worse by at most {self.fall:g}",
         )
 
 

@@ -8,6 +8,7 @@ from finetune_monitor.base.text import counted
 from finetune_monitor.monitor.rules.watching import at_least, check_prompts, named
 from finetune_monitor.monitor.stopping import Stop, Watched
 from finetune_monitor.record.evaluation import StopReason
+from finetune_monitor.stats.estimate import shown_value
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,6 @@ class Patience:
             return None
         return Stop(
             StopReason.PATIENCE,
-            f"{counted(waited, 'evaluation')} in a row did not beat the best {named(self)}, {sign * best:.3f} at step "
-            f"{step}, by more than {self.min_delta:g}",
+            f"{counted(waited, 'evaluation')} in a row did not beat the best {named(self)}, {shown_value(sign * best)} "
+            f"at step {step}, by more than {self.min_delta:g}",
         )

@@ -7,6 +7,7 @@ from typing import ClassVar
 from finetune_monitor.monitor.rules.watching import at_least, check_prompts, named
 from finetune_monitor.monitor.stopping import Stop, Watched
 from finetune_monitor.record.evaluation import StopReason
+from finetune_monitor.stats.estimate import shown_value
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Plateau:
             return None
         return Stop(
             StopReason.PLATEAU,
-            f"{named(self)} averaged {last:.3f} over the last {self.window} evaluations and {before:.3f} over "
-            f"the {self.window} before, which is not an improvement by more than {self.min_delta:g}",
+            f"{named(self)} averaged {shown_value(last)} over the last {self.window} evaluations and "
+            f"{shown_value(before)} over the {self.window} before, which is not an improvement by more than "
+            f"{self.min_delta:g}",
         )

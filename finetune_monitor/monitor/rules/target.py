@@ -9,7 +9,7 @@ from finetune_monitor.monitor.rules.watching import check_prompts, named
 from finetune_monitor.monitor.stopping import Stop, Watched
 from finetune_monitor.record.curve import Point, holds, worse_end
 from finetune_monitor.record.evaluation import StopReason
-from finetune_monitor.stats.estimate import Estimate, shown
+from finetune_monitor.stats.estimate import Estimate, shown, shown_value
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Target:
         way = f", {100 * self.share:g}% of the way to the photos" if self.share is not None else ""
         return Stop(
             StopReason.TARGET,
-            f"{named(self)} is {shown(trained[-1].score)}, the target was {wanted:.3f}{way}",
+            f"{named(self)} is {shown(trained[-1].score)}, the target was {shown_value(wanted)}{way}",
         )
 
     def _wanted(self, found: Sequence[Point], ceilings: Mapping[str, Estimate]) -> float | None:

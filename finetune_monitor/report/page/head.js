@@ -41,7 +41,7 @@ function sentences([first, ...others]) {
 
 // The state of a run, in words.
 function endOf(run) {
-  const last = run.steps.length ? `step ${run.steps.at(-1)}` : "no evaluation yet";
+  const last = run.steps.length ? `step ${run.last_step}` : "no evaluation yet";
   return run.state === "running" ? `${last}: ${run.why}` : `ended at ${last}: ${run.why}`;
 }
 

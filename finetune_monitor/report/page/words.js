@@ -27,11 +27,14 @@ function digitsOf(metric) {
   return metric?.bounds && metric.bounds[1] - metric.bounds[0] > WIDE ? 2 : 3;
 }
 
-// Two significant digits of the greatest number where that is below the last of the usual decimals; as the commands do it.
-function decimalsOf(numbers, metric) {
-  const [usual, greatest] = [digitsOf(metric), Math.max(0, ...numbers.filter(isNumber).map(Math.abs))];
+// Two significant digits of the greatest number where that is below the last of the usual decimals, and one of the end
+// nearest to 0 where an interval excludes 0 by less; as the commands do it.
+function decimalsOf([mean, low, high], metric) {
+  const [usual, greatest] = [digitsOf(metric), Math.max(0, ...[mean, low, high].filter(isNumber).map(Math.abs))];
+  const nearest = low * high > 0 ? Math.min(Math.abs(low), Math.abs(high)) : 0;
   const isSmall = greatest > ROUNDING && greatest < 10 ** -usual;
-  return isSmall ? 1 - Math.floor(Math.log10(greatest)) : usual;
+  const isNear = nearest > ROUNDING && nearest < 10 ** -usual / 2;
+  return Math.max(isSmall ? 1 - Math.floor(Math.log10(greatest)) : usual, isNear ? -Math.floor(Math.log10(nearest)) : usual);
 }
 
 // Never a negative zero.

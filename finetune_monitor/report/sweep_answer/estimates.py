@@ -9,7 +9,7 @@ from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.curve import changes
 from finetune_monitor.record.evaluation import Evaluation, estimate_change
 from finetune_monitor.report.sweep_answer.results import NOTHING, At, Result, Results, Setting, Unit, counted
-from finetune_monitor.stats.estimate import Estimate, FloatArray
+from finetune_monitor.stats.estimate import MISSING, Estimate, FloatArray
 from finetune_monitor.stats.intervals import t_change, t_interval
 
 Replicate = tuple[str | None, int | None]
@@ -106,6 +106,8 @@ def _replicate(result: Result) -> Replicate:
 
 
 def _over_cells(first: Evaluation, second: Evaluation, metric: str, column: ScoreColumn) -> Estimate:
+    if column.over == "run":  # a single value of an evaluation, which no image has
+        return Estimate(second.scores[metric].mean - first.scores[metric].mean, MISSING, MISSING, 1, 0)
     return estimate_change(*changes(first.images, second.images, metric), column)
 
 

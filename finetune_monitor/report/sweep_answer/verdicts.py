@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Literal
 
-from finetune_monitor.stats.estimate import ROUNDING, Estimate, direction, number, shown
+from finetune_monitor.stats.estimate import ROUNDING, Estimate, direction, shown, shown_value
 
 Tone = Literal["rise", "fall", "none", "unknown"]
 
@@ -76,7 +76,7 @@ def best_of(names: Sequence[str], levels: Sequence[float], change: Change, highe
     order = sorted(range(len(names)), key=lambda place: -sign * levels[place])
     leads = [_turned(change(other, order[0]), sign) for other in order[1:]]
     lead, tone = leads[0], tone_of(leads[0])
-    text = f"{names[order[0]]} is best ({number(levels[order[0]], '.3f')})"
+    text = f"{names[order[0]]} is best ({shown_value(levels[order[0]])})"
     told = {"rise": "is significant", "unknown": "has no interval and may be chance"}.get(tone, "is not significant")
     text += f"; its lead over {names[order[1]]}, {shown_change(lead)}, {told}" if not math.isnan(lead.mean) else ""
     open_ones = sum(tone_of(each) != "rise" for each in leads)
@@ -168,7 +168,7 @@ def _unsure(change: Estimate) -> str:
     if math.isnan(change.mean):
         return "there is nothing in common to compare"
     direction = "higher" if change.mean >= 0 else "lower"
-    return f"it is {number(abs(change.mean), '.3f')} {direction}, but has no interval and may be chance"
+    return f"it is {shown_value(abs(change.mean))} {direction}, but has no interval and may be chance"
 
 
 def _turned(change: Estimate, sign: float) -> Estimate:

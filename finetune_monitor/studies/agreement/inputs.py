@@ -1,5 +1,6 @@
 """Combine ratings, scores, and their plan: one sample per metric, and what was left out of it."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -76,7 +77,8 @@ def load(inputs: StudyInputs) -> Loaded:
     ratings = [*stored, *found.ratings]
     if not ratings:
         raise UserError(
-            f"{folders[0]}: holds no ratings yet; rate images with `finetune-monitor label serve {folders[0]}`"
+            f"{folders[0]}: holds no ratings yet; rate images with "
+            f"`finetune-monitor label serve {shlex.quote(str(folders[0]))}`"
         )
     repeats = {name: task.repeat_of for name, task in tasks.items() if task.repeat_of}
     materials, problems = {}, []
@@ -85,10 +87,14 @@ def load(inputs: StudyInputs) -> Loaded:
             materials[name] = _material(table, tasks, inputs)
         except UserError as error:
             problems.append(str(error))
+    bad = tuple(each for each in found.problems if each.kind not in NOTES)
+    if problems and bad:
+        example = f"{bad[0].file.name}, {bad[0].where}: {bad[0].detail}"
+        problems.append(f"left out before that: {counted(len(bad), 'unusable rating')}, such as {example}")
     all_problems(problems, "cannot compare labels and scores:")
     odd = tuple(f"{note.file.name}, {note.where}: {note.detail}." for note in found.problems if note.kind in NOTES)
     noted = {name: replace(material, notes=(*material.notes, *odd)) for name, material in materials.items()}
-    return Loaded(noted, tasks, len(ratings), tuple(each for each in found.problems if each.kind not in NOTES))
+    return Loaded(noted, tasks, len(ratings), bad)
 
 
 def _wanted(tables: Mapping[str, LabelTable], metric: str | None) -> Mapping[str, LabelTable]:

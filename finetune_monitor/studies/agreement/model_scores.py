@@ -75,7 +75,7 @@ def read_scores(path: Path, metric: str) -> ModelScores:
 
     Raises:
         UserError: the file cannot be read, columns are missing or ambiguous, an image occurs twice with different
-            scores, or cells are not numbers; lists every invalid row.
+            scores or persons, or cells are not numbers; lists every invalid row.
     """
     text, _ = read_text(path, "a CSV table with a header")
     rows = table_rows(path, text)
@@ -93,8 +93,9 @@ def read_scores(path: Path, metric: str) -> ModelScores:
         if name in scores and not _same(scores[name], value):
             problems.append(f"line {line}: found a second, different score for {reprlib.repr(name)}")
         scores[name] = value
-        if person is not None and cells[person]:
-            persons[name] = cells[person]
+        who = cells[person] if person is not None else ""
+        if who and persons.setdefault(name, who) != who:
+            problems.append(f"line {line}: found a second, different person for {reprlib.repr(name)}")
     all_problems(problems[:EXAMPLES_NAMED], f"{path}: {len(problems)} rows are not usable; the first are:")
     return ModelScores(scores, persons)
 

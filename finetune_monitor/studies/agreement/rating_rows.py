@@ -2,6 +2,7 @@
 
 import re
 import reprlib
+import unicodedata
 from collections.abc import Collection
 from datetime import datetime, timezone
 from pathlib import Path
@@ -38,14 +39,15 @@ def is_label(text: str) -> bool:
 
 
 def checked(row: RatingRow, file: Path, known: Collection[str] | None) -> Rating | Problem:
-    """The rating in a row, or the reason why it is invalid; an unreadable time counts as unknown."""
+    """The rating in a row, or the reason why it is invalid; an unreadable time counts as unknown.
+
+    Systems store a letter such as ë as one character or as two; a labeler is the same person in both.
+    """
     if misfit := _misfit(row, known):
         kind, detail = misfit
         return Problem(kind, row.where, detail, file)
-    label = int(float(row.label))
-    return Rating(
-        row.image_id, row.labeler, row.metric, label, _timestamp(row.timestamp), _milliseconds(row.duration_ms)
-    )
+    labeler, label = unicodedata.normalize("NFC", row.labeler), int(float(row.label))
+    return Rating(row.image_id, labeler, row.metric, label, _timestamp(row.timestamp), _milliseconds(row.duration_ms))
 
 
 def moment(timestamp: str) -> datetime | None:

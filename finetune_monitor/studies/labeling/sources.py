@@ -16,6 +16,7 @@ from finetune_monitor.base.paths import Containment
 from finetune_monitor.base.text import printable
 from finetune_monitor.metrics.aesthetic import Aesthetic
 from finetune_monitor.metrics.face_similarity import FaceSimilarity
+from finetune_monitor.record.evaluation import ScoredImage
 from finetune_monitor.record.history import RunHistory, read_run
 from finetune_monitor.record.run_directory import RUN
 from finetune_monitor.studies.labeling.questions import QUESTIONS
@@ -111,28 +112,33 @@ def only(images: Iterable[Candidate], metrics: Set[str]) -> tuple[Candidate, ...
 
 def _read_run(folder: Path) -> ImageSource:
     history = read_run(folder)
-    scored = [(evaluation.step, image) for evaluation in history.evaluations for image in evaluation.images]
-    metrics = frozenset(METRICS).intersection(*[{name for _, image in scored for name in image.scores}])
-    if not scored:
+    images = [(evaluation.step, image) for evaluation in history.evaluations for image in evaluation.images]
+    scored = [(step, image, metrics) for step, image in images if (metrics := _metrics(image))]
+    if not images:
         raise UserError(f"{folder}: found a run without images; wait for its first evaluation, or leave it out")
-    if not metrics:
+    if not scored:
         raise UserError(
             f"{folder}: found no scores of {' or '.join(METRICS)}, so there is nothing to compare ratings with"
         )
     inside = Containment(folder)
-    places = [(inside.path(image.file), step, image) for step, image in scored]
-    images = tuple(
+    places = [(inside.path(image.file), step, image, metrics) for step, image, metrics in scored]
+    found = tuple(
         Candidate(path, metrics, folder, step, image.cell.id)
-        for path, step, image in places
+        for path, step, image, metrics in places
         if path is not None and path.is_file()
     )
-    outside = sum(path is None and image.file is not None for path, _, image in places)
-    if not images:
+    outside = sum(path is None and image.file is not None for path, _, image, _ in places)
+    if not found:
         where = f", and {outside} of them outside of it" if outside else ""
         raise UserError(f"{folder}: found none of its {len(scored)} images{where}; restore its folder images")
-    gone = {"have no file": len(scored) - len(images) - outside, "are outside the run directory": outside}
+    gone = {"have no file": len(scored) - len(found) - outside, "are outside the run directory": outside}
     notes = tuple(f"{folder}: {n} of {len(scored)} images {why} and are left out" for why, n in gone.items() if n)
-    return ImageSource(folder, images, _recorded_photos(history), notes)
+    return ImageSource(folder, found, _recorded_photos(history), notes)
+
+
+def _metrics(image: ScoredImage) -> frozenset[str]:
+    """What an image can be rated for: not that it shows the subject if its prompt does not ask for the subject."""
+    return frozenset(METRICS).intersection(image.scores)
 
 
 def _recorded_photos(history: RunHistory) -> tuple[tuple[Path, str], ...]:

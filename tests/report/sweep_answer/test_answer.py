@@ -1,3 +1,4 @@
+import json
 import math
 import shutil
 from dataclasses import replace
@@ -123,6 +124,15 @@ def test_one_training_a_setting_compares_the_images_of_the_same_cells(tmp_path):
     assert any("do not cover how another training run" in note for note in answer.notes)
 
 
+def test_a_score_that_no_image_has_changes_without_an_interval(tmp_path):
+    state = write_sweep(tmp_path / "s", score, seeds=[None])
+    for path in (tmp_path / "s/trials").glob("*/run.json"):
+        content = json.loads(path.read_text())
+        content["columns"]["face_similarity"]["over"] = "run"
+        path.write_text(json.dumps(content))
+    assert "it is 0.099 higher, but has no interval and may be chance" in verdict(find_answer(state)).text
+
+
 def test_trials_that_go_on_are_in_the_curves_alone(tmp_path):
     state = write_sweep(tmp_path / "s", score)
     state = with_trial(state, "4-0", state=TrialState.RUNNING)
@@ -134,7 +144,7 @@ def test_trials_that_go_on_are_in_the_curves_alone(tmp_path):
     assert answer.curves["face_similarity"].steps[2].units == (2, 2, 2)
     assert strict_json(answer.to_json())["curves"]["face_similarity"]["best"][2]["low"] is None
     assert any(note.startswith("2 of 9 trials have not ended") for note in answer.notes)
-    assert "it is 0.001 lower, but has no interval" in verdict(answer).text
+    assert "it is 0.00077 lower, but has no interval" in verdict(answer).text
 
 
 def test_units_that_have_nothing_yet_are_not_counted(tmp_path):

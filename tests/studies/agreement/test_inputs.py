@@ -178,6 +178,19 @@ def test_what_is_too_little_is_refused(tmp_path, ratings, scores, message):
         load(StudyInputs((tmp_path / "ratings.csv",), tmp_path / "s.csv" if scores else None))
 
 
+def test_rows_that_were_left_out_are_named_if_too_little_is_left(tmp_path):
+    given = (("a", "3.5"), ("b", 4), ("c", 2))
+    rows = "".join(f"i{i},{who},appeal,{label}\n" for i in range(12) for who, label in given)
+    (tmp_path / "ratings.csv").write_text("image,rater,question,rating\n" + rows)
+    (tmp_path / "s.csv").write_text("image,score\n" + "".join(f"i{i},{i}\n" for i in range(12)))
+    with pytest.raises(UserError) as error:
+        load(StudyInputs((tmp_path / "ratings.csv",), tmp_path / "s.csv"))
+    assert str(error.value).splitlines()[2] == (
+        "  - left out before that: 12 unusable ratings, such as ratings.csv, line 2: found the label '3.5', expected a "
+        "whole number from 1 to 5"
+    )
+
+
 def test_all_metrics_that_cannot_be_compared_are_named_at_once(tmp_path):
     rows = [Rating(f"i{i}", f"e{e}", m, 1 + i % 5) for i in range(12) for e in range(3) for m in ("appeal", "realism")]
     (tmp_path / "ratings.csv").write_text(to_csv(rows))
@@ -197,3 +210,6 @@ def test_a_plan_that_nobody_rated_and_two_plans_are_refused(planned, tmp_path):
         load(StudyInputs((folder, tmp_path)))
     with pytest.raises(UserError, match=r"found no plan\.json"):
         load(StudyInputs((tmp_path,)))
+    folder = folder.rename(folder.parent / "the plan")
+    with pytest.raises(UserError, match=f"`finetune-monitor label serve '{folder}'`"):
+        load(StudyInputs((folder,)))

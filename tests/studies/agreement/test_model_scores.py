@@ -98,6 +98,12 @@ def test_an_empty_cell_is_an_image_that_could_not_be_measured(tmp_path):
     assert found.weights is None
 
 
+def test_an_image_shows_one_person(tmp_path):
+    (tmp_path / "scores.csv").write_text("image,score,person\na,1,ana\na,1,\na,1,ben\n")
+    with pytest.raises(UserError, match="line 4: found a second, different person for 'a'"):
+        read_scores(tmp_path / "scores.csv", "appeal")
+
+
 def test_rows_that_do_not_fit_are_counted_and_the_first_are_named(tmp_path):
     (tmp_path / "scores.csv").write_text("image,score\na,1\na,1\nb,x\nc,inf\na,2\nd\n")
     with pytest.raises(UserError) as error:

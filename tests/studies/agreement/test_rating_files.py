@@ -264,6 +264,12 @@ def test_names_that_differ_only_in_case_are_told_but_not_merged(read):
     assert found.problems[0].where == "line 3"
 
 
+def test_a_name_is_the_same_however_its_letters_are_stored(read):
+    found = read(LONG + "a,Zo\u00eb,m,4,,\na,Zoe\u0308,m,5,,\n")
+    assert [labeler for _, labeler, *_ in plain(found)] == ["Zo\u00eb"] * 2
+    assert kinds(found) == []
+
+
 def task(image, *results, by=1, **others):
     """A task of Label Studio's full export with one annotation."""
     data = image if isinstance(image, dict) else {"image": image}

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,16 +54,20 @@ def write_run(
     steps: Iterable[int] = (0, 300, 600),
     metrics: Iterable[str] = BOTH,
     model: str | None = None,
+    **options: Any,
 ) -> Path:
     """A run with its reference photos; step 0 shows what `model` draws, the later steps what the run made of it."""
-    grid = PromptGrid(["a photo"], seeds=range(cells), steps=2)
+    grid = PromptGrid(["a photo"], seeds=range(cells), steps=2, **options)
     record = RunRecord(folder, grid)
     record.begin({"weights": {SIMILARITY: {"references": described(photos)}}}, None, None)
     for step in steps:
         shown = [image((model if model and step == 0 else str(folder), step, cell.id)) for cell in grid.cells]
         scores = dict.fromkeys(metrics, 0.5)
         files = record.write_images(step, shown)
-        images = tuple(ScoredImage(cell, file, scores) for cell, file in zip(grid.cells, files, strict=True))
+        images = tuple(
+            ScoredImage(cell, file, {"probe_similarity": 0.1} if cell.is_probe else scores)
+            for cell, file in zip(grid.cells, files, strict=True)
+        )
         record.append(Evaluation(step, None, 0.0, summarize(images, {}), images))
     record.close()
     return folder
@@ -168,6 +173,14 @@ def test_an_image_is_rated_only_for_what_was_scored(tmp_path, photos):
     assert set(shares(drawn)[SIMILARITY]) == {(runs[0], 0)}
 
 
+def test_images_of_prompts_that_do_not_name_the_subject_are_not_rated(tmp_path, photos):
+    run = write_run(tmp_path / "run", list_images(photos), steps=[0], probe_prompts=("a man",), images_per_probe=8)
+    drawn = draw_plan([run], tmp_path / "plan", 16, repeats=0)
+    assert drawn.counts == {("anna", SIMILARITY): 4, ("anna", AESTHETIC): 4}
+    assert {task.cell[0] for task in drawn.plan.tasks} == {"p"}
+    assert drawn.notes == ("anna: found fewer than 16 images: 4 for face_similarity and 4 for aesthetic",)
+
+
 def test_tasks_say_where_the_score_is(tmp_path, run, photos):
     drawn = draw_plan([run], tmp_path / "plan", 10)
     for task in drawn.plan.tasks:
@@ -213,6 +226,7 @@ def test_the_seed_decides_the_draw(tmp_path, run):
 PROCESS = """
 import sys
 from pathlib import Path
+from typing import Any
 from finetune_monitor.studies.labeling.plan import draw_plan
 draw_plan([Path(name) for name in sys.argv[2:]], Path(sys.argv[1]), 11, 0.3)
 """
