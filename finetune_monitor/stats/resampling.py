@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float, Int
 
-from finetune_monitor.stats.estimate import MISSING, Estimate
+from finetune_monitor.stats.estimate import MISSING, ROUNDING, Estimate
 
 Weights: TypeAlias = Float[np.ndarray, "rounds samples"]
 Values: TypeAlias = Float[np.ndarray, "rounds"]
@@ -51,7 +51,8 @@ def resampled_rows(n: int, rounds: int = ROUNDS, seed: int = 0) -> Iterator[Int[
 def estimate(values: Values, n: int, missing: int = 0, level: float = LEVEL) -> Estimate:
     """A statistic with its percentile interval (Efron 1979), from its own value and the resampled ones.
 
-    No interval for fewer than two images, or if the statistic is undefined in more than 1 - `level` of the resamples.
+    No interval for fewer than two images, or if the statistic is undefined in more than 1 - `level` of the resamples,
+    or the same in all: they then do not show how much other images would vary, as of a few in perfect order.
     """
     low, high = _percentiles(values[1:], level) if n > 1 and not np.isnan(values[0]) else (MISSING, MISSING)
     return Estimate(float(values[0]), low, high, n, missing)
@@ -78,9 +79,9 @@ class Average:
 
 
 def _percentiles(found: Values, level: float) -> tuple[float, float]:
-    """The ends of the middle `level` of the values; NaN if more than 1 - `level` of them are undefined."""
+    """The ends of the middle `level` of the values; NaN if more than 1 - `level` are undefined, or all are equal."""
     defined = found[~np.isnan(found)]
     if len(defined) < level * len(found):
         return MISSING, MISSING
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return (float(low), float(high)) if np.ptp(defined) > ROUNDING else (MISSING, MISSING)

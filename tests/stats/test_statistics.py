@@ -95,8 +95,17 @@ def test_a_reported_correlation_takes_the_same_resamples_as_ever():
 
 def test_pairs_stay_together_when_they_are_resampled():
     x = CONTINUOUS[0]
-    found = interval(mae, x, x + 1)
-    assert (found.mean, found.low, found.high) == pytest.approx((1, 1, 1))
+    found = interval(mae, x, x + np.linspace(1, 1.01, len(x)))
+    assert 1 <= found.low < found.mean < found.high <= 1.01
+
+
+@pytest.mark.parametrize("statistic", [plcc, srcc, mae])
+def test_resamples_that_are_all_equal_are_no_interval(statistic):
+    x = np.arange(5.0)
+    found = interval(statistic, x, x + 1)
+    assert found.mean == pytest.approx(1)
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
 
 
 def test_an_interval_is_the_same_every_time_and_another_with_another_seed():

@@ -2,6 +2,8 @@
 
 import json
 import tempfile
+import unicodedata
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -46,7 +48,7 @@ WORDS = st.text(st.characters(blacklist_categories=["C", "Z"], blacklist_charact
 RATINGS = st.builds(
     Rating,
     WORDS,
-    WORDS,
+    WORDS.map(partial(unicodedata.normalize, "NFC")),
     WORDS,
     st.integers(1, 5),
     st.datetimes().map(lambda time: time.isoformat() + "Z") | st.just("2026-01-02T03:04:05.678Z"),
