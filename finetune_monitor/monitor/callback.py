@@ -296,11 +296,13 @@ class FinetuneMonitor:
     def evaluate(self, step: int, epoch: float | None = None) -> Evaluation:
         """Render, score, record, and show the grid now, regardless of the interval; a step is evaluated only once.
 
+        After a person has asked to stop, it counts as an evaluation on request: the run may be resumed.
+
         Raises:
             ValueError: a later step has already been evaluated; the record cannot go back.
             UserError: the monitor was closed, or another one has taken over its directory.
         """
-        return self._evaluate(step_of(step), epoch)
+        return self._evaluate(step_of(step), epoch, on_request=self.decision.reason == StopReason.REQUESTED)
 
     def _evaluate(self, step: int, epoch: float | None, on_request: bool = False) -> Evaluation:
         """`evaluate`; on request, neither the schedule nor a stopping rule takes notice."""
