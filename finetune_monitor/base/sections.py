@@ -27,6 +27,13 @@ LONGEST_KEY = 100
 SAID = "said"
 """Key of an error's context that holds the readable text to follow the config key."""
 
+EXPECTED = {
+    **dict.fromkeys(("model_type", "dataclass_type", "dict_type"), "keys with values, as in {key: value}"),
+    **dict.fromkeys(("list_type", "sequence_str", "is_instance_of"), "a list, as in [a, b]"),
+    "path_type": "a path",
+}
+"""What is expected, for the types of pydantic's errors whose messages name types of Python."""
+
 
 class Section(BaseModel):
     """A config section: unknown keys are errors, and validated values are immutable."""
@@ -239,6 +246,8 @@ def _explain(found: Mapping[str, Any], model: type[Section]) -> tuple[str, str]:
         return key, ": missing; give it a value"
     if found["type"] == "value_error":
         return key, joined(str(found["ctx"]["error"]), within)
+    if found["type"] in EXPECTED:
+        return key, f": found {shortened(repr(found['input']))}, expected {EXPECTED[found['type']]}"
     message = found["msg"][0].lower() + found["msg"][1:]
     return key, f": found {shortened(repr(found['input']))}; {message.replace('input', 'it')}"
 

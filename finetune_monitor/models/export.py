@@ -139,13 +139,19 @@ def _save_lora(
     pipeline: Any, folder: Path, found: Mapping[str, Mapping[str, LoraLayer]], label: Label, note: Mapping[str, Any]
 ) -> None:
     layers = {name: own for name, own in found.items() if own}
-    pipeline.save_lora_weights(folder, **{f"{name}_lora_layers": _peft_state(own) for name, own in layers.items()})
+    states = {f"{name}_lora_layers": _peft_state(own, magnitude_key(name)) for name, own in layers.items()}
+    pipeline.save_lora_weights(folder, **states)
     if (base := base_model(pipeline)) is not None:
         file = folder / f"{label.name}{KOHYA_ENDING}"
         write_kohya(file, base, layers, label.trigger, label.thumbnail, note)
 
 
-def _peft_state(layers: Mapping[str, LoraLayer]) -> dict[str, Tensor]:
+def magnitude_key(model: str) -> str:
+    """The name of a DoRA's magnitudes in a layer: transformers, which loads text encoders, wants one more part."""
+    return "lora_magnitude_vector.weight" if model.startswith("text_encoder") else "lora_magnitude_vector"
+
+
+def _peft_state(layers: Mapping[str, LoraLayer], magnitude: str) -> dict[str, Tensor]:
     """Matrices under PEFT's names, with the scale folded into B.
 
     Folding makes the file correct for every reader: otherwise the scale would be in metadata that some tools ignore.
@@ -157,7 +163,7 @@ def _peft_state(layers: Mapping[str, LoraLayer]) -> dict[str, Tensor]:
         found[f"{name}.lora_A.weight"] = layer.down.contiguous()
         found[f"{name}.lora_B.weight"] = (layer.scale * layer.up).contiguous()
         if layer.magnitude is not None:
-            found[f"{name}.lora_magnitude_vector"] = layer.magnitude.contiguous()
+            found[f"{name}.{magnitude}"] = layer.magnitude.contiguous()
     return found
 
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from finetune_monitor.models.adapters import adapted_layers, adapter_to_export, plain_name, plain_parameters, unwrapped
-from finetune_monitor.models.export import adaptable, modules_of
+from finetune_monitor.models.export import adaptable, magnitude_key, modules_of
 from finetune_monitor.models.pipeline import Pipeline
 from finetune_monitor.record.kept_weights import KeptWeights
 
@@ -32,24 +32,24 @@ def put_weights(pipeline: Pipeline, kept: KeptWeights) -> bool:
         return False
     state = load_file(kept.place)
     for name, model in adaptable(models).items():
-        for parameter, value in _lora_values(f"{name}.", model, adapter, state):
+        for parameter, value in _lora_values(name, model, adapter, state):
             _put(parameter, value)
     return True
 
 
 def _lora_values(
-    prefix: str, model: nn.Module, adapter: str, state: Mapping[str, Tensor]
+    model_name: str, model: nn.Module, adapter: str, state: Mapping[str, Tensor]
 ) -> Iterator[tuple[nn.Parameter, Tensor]]:
     """Each matrix of an adapter, and its exported values without the scale that was folded into B."""
     for name, found in adapted_layers(model):
         layer: Any = found
         if adapter not in layer.lora_A:
             continue
-        place = f"{prefix}{plain_name(name)}"
+        place = f"{model_name}.{plain_name(name)}"
         yield layer.lora_A[adapter].weight, state[f"{place}.lora_A.weight"]
         yield layer.lora_B[adapter].weight, state[f"{place}.lora_B.weight"] / layer.scaling[adapter]
         if adapter in layer.lora_magnitude_vector:
-            yield layer.lora_magnitude_vector[adapter].weight, state[f"{place}.lora_magnitude_vector"]
+            yield layer.lora_magnitude_vector[adapter].weight, state[f"{place}.{magnitude_key(model_name)}"]
 
 
 def _put_pipeline(models: Mapping[str, nn.Module], kept: KeptWeights) -> None:

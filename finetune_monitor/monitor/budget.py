@@ -31,14 +31,14 @@ class Budget:
 
     def train_from(self, step: int, evaluated: int, cost: float, warm: bool = True) -> None:
         """Record that training continues after `step`; the last evaluation was at step `evaluated` and took `cost`
-        seconds.
+        seconds. Multiples between them were postponed; `step` itself may have been interrupted before its evaluation.
 
         warm: False for the first evaluation of a process, which loads, compiles, and encodes for all later ones. Their
             cost is known only after the next evaluation, which is therefore not postponed.
         """
         self.cost, self.warm = cost, warm
         self._step, self._evaluated, self._since = step, evaluated, time.monotonic()
-        self._seen = evaluated
+        self._seen = max(evaluated, step - 1)
 
     def leave_out(self, seconds: float) -> None:
         """Do not count these seconds as training: a pause, or an evaluation on request, which changes no schedule."""

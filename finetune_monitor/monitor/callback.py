@@ -172,6 +172,7 @@ class FinetuneMonitor:
         self._is_new, self._resumed_at = not resume_step, resume_step
         self._step = resume_step or 0
         self._summary: RunSummary | None = None
+        self._identity = identify(self._pipeline)
         try:
             self._begin(sinks_of(sinks), hparams or {}, config_yaml, resume_step)
         except BaseException:
@@ -296,11 +297,13 @@ class FinetuneMonitor:
     def evaluate(self, step: int, epoch: float | None = None) -> Evaluation:
         """Render, score, record, and show the grid now, regardless of the interval; a step is evaluated only once.
 
+        After a person has asked to stop, it counts as an evaluation on request: the run may be resumed.
+
         Raises:
             ValueError: a later step has already been evaluated; the record cannot go back.
             UserError: the monitor was closed, or another one has taken over its directory.
         """
-        return self._evaluate(step_of(step), epoch)
+        return self._evaluate(step_of(step), epoch, on_request=self.decision.reason == StopReason.REQUESTED)
 
     def _evaluate(self, step: int, epoch: float | None, on_request: bool = False) -> Evaluation:
         """`evaluate`; on request, neither the schedule nor a stopping rule takes notice."""
@@ -318,7 +321,6 @@ class FinetuneMonitor:
         waited, start = self._budget.waited, time.monotonic()
         with self._live_weights(), self._isolated():  # modules are restored before weights are
             evaluation = self._measured(step, epoch, on_request, waited)
-        self.evaluations = (*self.evaluations, evaluation)
         spent = time.monotonic() - start
         if on_request:
             self._budget.leave_out(spent)
@@ -348,9 +350,12 @@ class FinetuneMonitor:
         )
         derived = self._evaluator.derive((*self.evaluations, evaluation))
         evaluation = replace(evaluation, failed=self._evaluator.failed())
-        evaluation = self._judge.judged(evaluation, self.evaluations, derived)
+        earlier, evaluation = self.evaluations, self._judge.judged(evaluation, self.evaluations, derived)
         if distributed.is_main():
-            evaluation = self._output.publish(evaluation, self.evaluations, found.rendered, waited)
+            evaluation = self._output.write(evaluation, found.rendered, waited if earlier else None)
+        self.evaluations = (*earlier, evaluation)  # what is recorded counts, also if Ctrl-C cuts the rest short
+        if distributed.is_main():
+            self._output.publish(evaluation, earlier, found.rendered)
         return evaluation
 
     def _on_rendered(self, cells: Sequence[Cell], images: Sequence[Image | None]) -> None:
@@ -474,26 +479,35 @@ class FinetuneMonitor:
         failed: BaseException | None = None
         if distributed.is_main():
             try:
-                self._open_record(sinks, hparams, config_yaml, resume_step)
+                self._open_record(hparams, config_yaml, resume_step)
             except Exception as error:
                 failed = error
         failed, self.evaluations = distributed.gather((failed, self.evaluations))[0]
         if failed is not None:
             raise failed
-        self._judge.decide(self.evaluations)
+        self._judge_again()
+        if distributed.is_main():
+            self._output.start(sinks, self._run_info(hparams, resume_step))
         if self.latest is not None:
             last = (scheduled(self.evaluations) or self.evaluations)[-1]
             self._budget.train_from(resume_step or 0, last.step, sum(last.seconds.values()))
 
-    def _open_record(
-        self, sinks: Sequence[Sink], hparams: Mapping[str, Any], config_yaml: str | None, resume_step: int | None
-    ) -> None:
-        pipeline = identify(self._pipeline)
-        run = self._run_json(hparams, pipeline)
+    def _judge_again(self) -> None:
+        """Decide on the evaluations of a resumed run by its current rules, which may not be those that stopped it."""
+        decision = self._judge.decide(self.evaluations)
+        if self.latest is not None:
+            self.evaluations = (*self.evaluations[:-1], replace(self.latest, decision=decision))
+            self._output.judge_again(decision)
+
+    def _open_record(self, hparams: Mapping[str, Any], config_yaml: str | None, resume_step: int | None) -> None:
+        run = self._run_json(hparams)
         self.evaluations = self._output.open(run, config_yaml, resume_step, self._described.thumbnails)
         self._steering.open()
-        said = (pipeline.get("notice"), *(each.notice for each in self._described.by_metric.values()))
-        info = RunInfo(
+
+    def _run_info(self, hparams: Mapping[str, Any], resume_step: int | None) -> RunInfo:
+        """What the sinks are told of the run."""
+        said = (self._identity.get("notice"), *(each.notice for each in self._described.by_metric.values()))
+        return RunInfo(
             self.output_dir,
             hparams,
             self._columns,
@@ -503,14 +517,13 @@ class FinetuneMonitor:
             self.best_metric,
             self.evaluations,
         )
-        self._output.start(sinks, info)
 
-    def _run_json(self, hparams: Mapping[str, Any], pipeline: Mapping[str, Any]) -> dict[str, Any]:
+    def _run_json(self, hparams: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "versions": versions(),
             "device": device_name(device_of(self._renderer.pipeline)),
             "processes": distributed.world_size(),
-            "pipeline": pipeline,
+            "pipeline": self._identity,
             "scheduler": settings_of_scheduler(self.scheduler),
             **self._described.to_json(),
             "baselines": {name: estimate.to_json() for name, estimate in self._described.ceilings.items()},

@@ -13,7 +13,7 @@ from finetune_monitor.base.paths import as_typed
 from finetune_monitor.monitor.audience import Audience
 from finetune_monitor.monitor.evaluator import WarnOnce
 from finetune_monitor.monitor.run_weights import RunWeights
-from finetune_monitor.record.evaluation import Evaluation, RunSummary
+from finetune_monitor.record.evaluation import Decision, Evaluation, RunSummary
 from finetune_monitor.record.grid import Cell, PromptGrid
 from finetune_monitor.record.history import read_run
 from finetune_monitor.record.references import keep_references
@@ -73,6 +73,15 @@ class RunOutput:
         self._weights.begin([evaluation.step for evaluation in self.record.evaluations])
         return self.record.evaluations
 
+    def judge_again(self, decision: Decision) -> None:
+        """Record the decision with which a run resumes in place of the one on its newest evaluation."""
+        if (record := self._writable) is None:
+            return
+        try:
+            record.judge_again(decision)
+        except OSError as error:
+            self._warn("decision", f"{self._output_dir}: cannot record the decision of the current rules: {error}")
+
     def start(self, sinks: Sequence[Sink], info: RunInfo) -> None:
         """Start the sinks; `info.repeated` is filled in."""
         assert self.record is not None
@@ -93,20 +102,12 @@ class RunOutput:
         if (record := self._writable) is not None:
             record.encode(step, cells, images)
 
-    def publish(
-        self, evaluation: Evaluation, earlier: Sequence[Evaluation], rendered: Sequence[Image | None], waited: float
-    ) -> Evaluation:
-        """Record the evaluation, keep the weights if there are any, and show both.
+    def write(self, evaluation: Evaluation, rendered: Sequence[Image | None], waited: float | None) -> Evaluation:
+        """Record the evaluation; returns it with the files of its images and its cost.
 
         Args:
-            waited: seconds of training since the evaluation before.
+            waited: seconds of training since the evaluation before; None for the first.
         """
-        evaluation = self._write(evaluation, rendered, waited if earlier else None)
-        self._weights.keep(earlier, evaluation, rendered)
-        self.audience.show(evaluation, rendered)
-        return evaluation
-
-    def _write(self, evaluation: Evaluation, rendered: Sequence[Image | None], waited: float | None) -> Evaluation:
         assert self.record is not None
         start = time.monotonic()
         try:
@@ -125,6 +126,11 @@ class RunOutput:
                 "recorded with the next evaluation",
             )
         return evaluation
+
+    def publish(self, evaluation: Evaluation, earlier: Sequence[Evaluation], rendered: Sequence[Image | None]) -> None:
+        """Keep the weights if there are any, and show the evaluation."""
+        self._weights.keep(earlier, evaluation, rendered)
+        self.audience.show(evaluation, rendered)
 
     def add_full_quality(self, evaluation: Evaluation, rendered: Sequence[Image | None]) -> None:
         """Record what a step's weights give at full quality."""

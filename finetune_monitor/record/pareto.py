@@ -3,10 +3,11 @@
 import math
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import chain
 
 from finetune_monitor.base.text import some_of
 from finetune_monitor.record.columns import ScoreColumn
-from finetune_monitor.record.curve import rejected_steps, smoothed_curve
+from finetune_monitor.record.curve import rejectable_from, rejected_steps, smoothed_curve
 from finetune_monitor.record.evaluation import Evaluation
 
 Pair = tuple[float, float]
@@ -70,14 +71,16 @@ def pareto_contenders(
     """The steps that are on the front now or may be with the next evaluation.
 
     The newest smoothed value of each score changes with the next evaluation. Until then its step may neither be left
-    out nor beat another one.
+    out nor beat another one; nor may a step beat others that a guard can still reject.
     """
     found = pareto_front(history, columns, best_metric)
     if found is None:
         return ()
     newest = {smoothed_curve(history, name)[-1][0] for name in found.columns}
-    apart = {*newest, *rejected_steps(history)}
-    return tuple(sorted({*_best_of_both(found.points, columns, found.columns, apart), *newest}))
+    apart, open_from = {*newest, *rejected_steps(history)}, rejectable_from(history)
+    open_steps = {step for step in found.points if step >= open_from}
+    fronts = (_best_of_both(found.points, columns, found.columns, each) for each in (apart, apart | open_steps))
+    return tuple(sorted({*newest, *chain.from_iterable(fronts)}))
 
 
 def _best_of_both(

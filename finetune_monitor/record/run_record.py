@@ -15,7 +15,7 @@ from finetune_monitor.base.files import STAGING, make_private, staged_folder, wr
 from finetune_monitor.base.locks import unlock
 from finetune_monitor.base.redaction import redacted, redacted_yaml
 from finetune_monitor.base.text import counted, some_of, visible
-from finetune_monitor.record.evaluation import Evaluation, RunSummary
+from finetune_monitor.record.evaluation import Decision, Evaluation, RunSummary
 from finetune_monitor.record.grid import FULL, Cell, PromptGrid
 from finetune_monitor.record.history import RunHistory
 from finetune_monitor.record.png import PngEncoder
@@ -98,6 +98,17 @@ class RunRecord:
         self._training = TrainingLog(self.output_dir, resume_step)
         if config_yaml is not None:
             write_atomic(self.output_dir / CONFIG, redacted_yaml(config_yaml).encode())
+
+    def judge_again(self, decision: Decision) -> None:
+        """Replace the decision on the newest evaluation, as by rules that have changed.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        *before, last = self._evaluations
+        if last.decision != decision:
+            self._evaluations = [*before, replace(last, decision=decision)]
+            self._rewrite()
 
     def encode(self, step: int, cells: Sequence[Cell], images: Sequence[Image | None]) -> None:
         """Begin to encode images that `write_images` will be given, in the background."""

@@ -48,8 +48,8 @@ class TrainingLog:
     def __init__(self, output_dir: Path, resume_step: int | None = None) -> None:
         self._file = output_dir / TRAINING
         self._rows = [] if resume_step is None else [row for row in _readable(output_dir) if row.step <= resume_step]
-        self._losses: list[float] = []
-        self._newest = TrainingRow(0, MISSING, MISSING)
+        self._losses: list[tuple[int, float]] = []
+        self._newest = TrainingRow(resume_step or 0, MISSING, MISSING)
         self._is_stale = os.path.lexists(self._file)
         if self._is_stale:
             with suppress(OSError):
@@ -62,11 +62,11 @@ class TrainingLog:
             OSError: a row cannot be written; it is kept, and written when the file is next rewritten.
         """
         last = self._rows[-1].step if self._rows else 0
-        if step <= max(last, self._newest.step):
+        if step <= self._newest.step:
             return
-        self._losses.append(float(loss))
+        self._losses.append((step - self._newest.step, float(loss)))
         rate = MISSING if learning_rate is None or not math.isfinite(learning_rate) else float(learning_rate)
-        self._newest = TrainingRow(step, _mean(self._losses), rate)
+        self._newest = TrainingRow(step, _weighted(self._losses), rate)
         stretch = stretch_at(step)
         if step // stretch > last // stretch:
             self.flush()
@@ -149,10 +149,6 @@ def _from_json(line: bytes) -> TrainingRow:
 
 def _to_json(row: TrainingRow) -> dict[str, float | None]:
     return {"step": row.step, "loss": json_number(row.loss), "learning_rate": json_number(row.learning_rate)}
-
-
-def _mean(losses: Sequence[float]) -> float:
-    return _weighted([(1, loss) for loss in losses])
 
 
 def _weighted(found: Sequence[tuple[int, float]]) -> float:

@@ -15,7 +15,7 @@ from finetune_monitor.record.columns import SIDE, ScoreColumn, stars_by_score
 from finetune_monitor.record.curve import resolution
 from finetune_monitor.record.evaluation import Evaluation
 from finetune_monitor.record.history import RunHistory
-from finetune_monitor.record.kept_weights import BEST, kept_weights
+from finetune_monitor.record.kept_weights import BEST, kept_weights, step_of
 from finetune_monitor.record.pareto import pareto_front
 from finetune_monitor.record.verdict import verdict
 from finetune_monitor.stats.estimate import NO_ESTIMATE, Estimate, shown, shown_value
@@ -246,7 +246,7 @@ def _closing_lines(history: RunHistory) -> list[str]:
         lines.append(f"send to W&B:         wandb sync {shlex.quote(str(folder / 'wandb'))}/offline-run-*")
     if front := pareto_front(history.evaluations, history.columns, metric):
         lines.append(f"Pareto steps:        {front}")
-    if (folder / BEST).is_dir():
+    if history.best_step and step_of(folder / BEST) == history.best_step:
         lines.append(f"best weights:        {folder / BEST}")
     if kept := kept_weights(folder):
         steps = some_of(list(map(str, kept)))

@@ -117,12 +117,17 @@ def make_card(history: RunHistory, weights: KeptWeights, own: Mapping[str, Any] 
     evaluation = history.at(weights.step)
     if evaluation is None:
         raise UserError(f"{history.output_dir}: has no evaluation at step {weights.step}, expected one to describe")
-    full = next((found for found in history.full_quality if found.step == weights.step), None)
+    full = _at_full_quality(history, weights.step)
     samples = list(_samples(history, full or evaluation))
     front = _front_matter(history, weights, samples)
     front = {**front, **{key: value for key, value in (own or {}).items() if key not in front}}
     text = "\n\n".join([_front_text(front), *_sections(history, weights, evaluation, samples)])
     return ModelCard(text + "\n", {_sample_name(image): history.output_dir / str(image.file) for image in samples})
+
+
+def _at_full_quality(history: RunHistory, step: int) -> Evaluation | None:
+    """What the weights of a step give at full quality, if the run was fast and has rendered it."""
+    return next((found for found in history.full_quality if found.step == step), None)
 
 
 def _samples(history: RunHistory, evaluation: Evaluation) -> Iterator[ScoredImage]:
@@ -235,7 +240,7 @@ def _use(history: RunHistory, weights: KeptWeights) -> str:
 
 
 def _scores(history: RunHistory, step: int) -> str:
-    """A row a step, and one for the photos themselves."""
+    """A row a step, one for the weights at full quality, and one for the photos themselves."""
     columns = history.main_columns
     names = [escaped(name.replace("_", " ")) + ARROWS[each.higher_is_better] for name, each in columns.items()]
     head = ["step", *names]
@@ -243,6 +248,9 @@ def _scores(history: RunHistory, step: int) -> str:
         [str(found.step), *(_shown(found.scores.get(name)) for name in columns), _marks(history, found, step)]
         for found in history.evaluations
     ]
+    if (full := _at_full_quality(history, step)) is not None:
+        steps = f"these weights at full quality: {history.grid.at_full_quality.steps} steps, not {history.grid.steps}"
+        rows.append([str(step), *(_shown(full.scores.get(name)) for name in columns), steps])
     if history.ceilings:
         rows.append(["photos", *(_shown(history.ceilings.get(name)) for name in columns), "the photos themselves"])
     align = ["---:"] * len(head) + ["---"]

@@ -15,13 +15,15 @@ from finetune_monitor.base import distributed
 from finetune_monitor.base.files import write_atomic
 from finetune_monitor.base.interrupts import Interrupt, watched_signals
 from finetune_monitor.base.redaction import redacted, redacted_yaml, without_secrets
+from finetune_monitor.base.text import counted
 from finetune_monitor.metrics import Descriptions
 from finetune_monitor.models.export import Label, export_weights
 from finetune_monitor.models.prompts import cut_prompts
 from finetune_monitor.monitor.callback import FinetuneMonitor
 from finetune_monitor.record.evaluation import StopReason
+from finetune_monitor.record.history import RunHistory
 from finetune_monitor.record.kept_weights import LAST
-from finetune_monitor.record.run_directory import CONFIG
+from finetune_monitor.record.run_directory import CONFIG, RUN, read_json
 from finetune_monitor.rendering.pipelines import image_size
 from finetune_monitor.sinks import accelerate as trackers
 from finetune_monitor.training import checkpoints
@@ -265,6 +267,19 @@ def _log_changes(config: Config) -> None:
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):
             logger.warning("%s: was %s, continuing with %s", key, before.get(key), now.get(key))
+    _log_processes(config)
+
+
+def _log_processes(config: Config) -> None:
+    """Log that a resumed run has another number of processes, and so learns from more or fewer photos in a step."""
+    path = config.output_dir / RUN
+    if not config.monitor.enabled or not path.exists():
+        return
+    before, now = RunHistory(config.output_dir, read_json(path), ()).processes, distributed.world_size()
+    if before != now:
+        photos = config.train.batch_size * config.train.gradient_accumulation
+        text = "processes: was %d, continuing with %d, so a step learns from %s instead of %d"
+        logger.warning(text, before, now, counted(photos * now, "photo"), photos * before)
 
 
 def _sizes(pipeline: DiffusionPipeline, trainable: Trainable) -> tuple[int, int]:

@@ -52,6 +52,13 @@ def test_a_resumed_run_counts_the_steps_before_it(clock):
     assert evaluated_steps(pace, clock, 30, 1.0, 10.0, start=25) == [30]
 
 
+def test_a_resumed_run_makes_up_for_an_interrupted_evaluation_and_for_no_postponed_one():
+    for step, is_due in ((25, False), (30, True)):
+        pace = Budget(10, 0.34)
+        pace.train_from(step, 10, 10.0)
+        assert pace.crosses(step) == is_due
+
+
 @pytest.mark.parametrize(
     ("max_overhead", "interval", "share"), [(None, 300, 1 / 4), (0.2, 600, 1 / 7), (0.1, 900, 0.1)]
 )

@@ -15,6 +15,7 @@ from PIL import Image
 from finetune_monitor import (
     Divergence,
     FinetuneMonitor,
+    Guard,
     Patience,
     Plateau,
     PromptGrid,
@@ -25,11 +26,13 @@ from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.monitor.budget import Budget
 from finetune_monitor.record.columns import ScoreColumn
+from finetune_monitor.record.curve import rejected_steps
 from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.record.history import read_run
 from finetune_monitor.record.png import PngEncoder
 from finetune_monitor.record.training_log import read_training
 from support import tiny
+from support.scripted import trained
 
 GRID = PromptGrid(["a photo of sks person", "a cat"], [0, 1], steps=2)
 
@@ -329,6 +332,39 @@ def test_patience_changed_on_resume_is_the_new_one(pipeline, run_folder):
     monitor = make(pipeline, run_folder, stopping=Patience("brightness", patience=3), resume_step=2)
     assert not monitor.decision.stop
     monitor.close()
+
+
+def test_a_guard_that_is_relaxed_on_resume_no_longer_rejects_steps(pipeline, run_folder):
+    class Told(TensorBoardSink):
+        def start(self, run):
+            told.append(rejected_steps(run.evaluations))
+            super().start(run)
+
+    told: list[list[int]] = []
+    strict, relaxed = Guard("scripted", level=0.45), Guard("scripted", level=0.1)
+    trained(pipeline, run_folder, [0.5, 0.7, 0.4, 0.4], stopping=strict)
+    assert rejected_steps(read_run(run_folder).evaluations) == [2, 3]
+    ended = trained(pipeline, run_folder, [0.4], resume_step=3, start=3, stopping=relaxed, sinks=[Told()])
+    assert told == [[]]
+    assert not rejected_steps(read_run(run_folder).evaluations)
+    assert not any("cannot be the best" in sentence for sentence in ended.verdict)
+    trained(pipeline, run_folder, [], resume_step=3, start=3, stopping=strict)
+    assert rejected_steps(read_run(run_folder).evaluations) == [2, 3]
+
+
+def test_what_was_recorded_when_ctrl_c_came_stays_in_the_history(pipeline, run_folder):
+    def pressed(evaluation, decision):
+        if evaluation.step == 2:
+            raise KeyboardInterrupt
+
+    monitor = make(pipeline, run_folder, hooks=[pressed])
+    with pytest.raises(KeyboardInterrupt):
+        monitor.on_step_end(2)
+    monitor.evaluate(2)
+    monitor.on_step_end(4)
+    monitor.close()
+    recorded = [evaluation.step for evaluation in read_run(run_folder).evaluations]
+    assert [evaluation.step for evaluation in monitor.evaluations] == recorded == [0, 2, 4]
 
 
 def test_another_grid_on_resume_is_refused(pipeline, run_folder):

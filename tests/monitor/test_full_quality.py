@@ -1,6 +1,7 @@
 """A fast run shows its best and its last step at full quality, too, and never mixes the two."""
 
 import logging
+import re
 import shutil
 
 import numpy as np
@@ -103,6 +104,8 @@ def test_the_curve_is_the_fast_one_alone(pipeline, run_folder):
     assert at_full == {"25"}
     said = " ".join(run.run["verdict"]["sentences"])
     assert "At full quality (25 steps instead of 8), step 2 has scripted 0.850" in said
+    card = (run_folder / "best/README.md").read_text()
+    assert re.search(r"\| 2 \| 0\.850.* \| these weights at full quality: 25 steps, not 8 \|", card)
 
 
 @pytest.mark.slow

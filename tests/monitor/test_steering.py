@@ -67,6 +67,18 @@ def test_a_stopped_run_that_is_resumed_goes_on(made, run_folder):
     assert read_run(run_folder).reason == StopReason.MAX_STEPS
 
 
+def test_rules_do_not_count_the_evaluation_at_which_a_run_was_stopped(made, run_folder):
+    rule = {"scores": [0.5, 0.5, 0.1], "stopping": Patience("scripted", patience=2)}
+    monitor = made(**rule)
+    request(run_folder, STOP)
+    assert monitor.on_step_end(5)
+    monitor.evaluate(5)
+    monitor.close()
+    again = made(resume_step=5, **rule)
+    assert [again.on_step_end(step) for step in (6, 10, 20)] == [False, False, True]
+    again.close()
+
+
 @pytest.mark.slow
 def test_an_evaluation_on_request_changes_neither_the_schedule_nor_what_rules_count(made, run_folder):
     def steps(scores, asked, **settings):

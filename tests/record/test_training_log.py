@@ -46,6 +46,16 @@ def test_steps_that_jump_get_a_row_each(tmp_path):
     assert [row.step for row in read_training(tmp_path)] == [30, 60, 90]
 
 
+@pytest.mark.parametrize("resume_step", [None, 100])
+def test_means_of_several_steps_count_as_many_times(tmp_path, resume_step):
+    start = resume_step or 0
+    filled(tmp_path, start)
+    log = TrainingLog(tmp_path, resume_step)
+    for step, mean_since_the_last_call in ((3, 2.0), (6, 5.0), (9, 8.0), (10, 10.0)):
+        log.add(start + step, mean_since_the_last_call)
+    assert (read_training(tmp_path)[-1].step, read_training(tmp_path)[-1].loss) == (start + 10, 5.5)
+
+
 def test_what_is_not_finite_is_missing_and_not_zero(tmp_path):
     log = TrainingLog(tmp_path)
     for step in range(1, 11):

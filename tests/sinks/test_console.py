@@ -127,10 +127,13 @@ def test_notices_and_hints_are_shown_where_they_apply(tmp_path):
         assert hint not in printed(tmp_path)
     for folder in ("tensorboard", "wandb/offline-run-1-a", "best"):
         (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "best" / NOTE).write_text(json.dumps({"step": 300}))
     text = printed(tmp_path)
     assert f"tensorboard --logdir {tmp_path}/tensorboard --samples_per_plugin images=1000\n" in text
     assert f"wandb sync {tmp_path}/wandb/offline-run-*\n" in text
     assert f"{tmp_path}/best\n" in text
+    (tmp_path / "best" / NOTE).write_text(json.dumps({"step": 600}))
+    assert "best weights" not in printed(tmp_path)
 
 
 def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path):

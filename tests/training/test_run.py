@@ -355,6 +355,17 @@ def test_changed_settings_that_may_change_are_said(train, caplog):
     assert "train.learning_rate: was 0.0001, continuing with 1e-05" in caplog.text
 
 
+@pytest.mark.slow
+def test_another_number_of_processes_on_resume_is_said(train, caplog):
+    rule = ("monitor.sinks={}", "monitor.stopping=[]")
+    run_dir = train("run", *rule, "train.max_steps=2")
+    content = json.loads((run_dir / "run.json").read_text())
+    assert "processes: was" not in caplog.text
+    (run_dir / "run.json").write_text(json.dumps({**content, "processes": 4}))
+    train("run", *rule, "train.max_steps=3")
+    assert "processes: was 4, continuing with 1, so a step learns from 1 photo instead of 4" in caplog.text
+
+
 def test_everything_that_is_missing_is_named_at_once(write_config, tmp_path):
     overrides = [
         f"data.instance_images={tmp_path / 'nowhere'}",

@@ -49,7 +49,7 @@ def test_it_is_evaluated_and_stopped_on_request_and_the_same_command_goes_on(beg
     assert training.ends(40) == 0
     assert "stopping on request" in training.output.read_text()
     history = read_run(run)
-    assert [each.on_request for each in history.evaluations] == [False, True, False]
+    assert [each.on_request for each in history.evaluations] == [False, True, True]
     assert (history.reason, state_of(history).name) == ("requested", "finished")
     last = history.evaluations[-1].step
     assert checkpoints(run) == [last]
