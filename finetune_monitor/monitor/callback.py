@@ -262,7 +262,8 @@ class FinetuneMonitor:
         """Evaluate or stop on request."""
         if EVALUATE in asked:
             self._steering.carry_out(EVALUATE, step, "evaluating on request")
-            self._evaluate(step, epoch, on_request=True)
+            if not self._is_past(step):
+                self._evaluate(step, epoch, on_request=True)
         if STOP in asked:
             self._steering.carry_out(STOP, step, "stopping on request")
             self._judge.stop(self.evaluations)
@@ -446,17 +447,21 @@ class FinetuneMonitor:
         return self._budget.every
 
     def _is_due(self, step: int) -> bool:
-        """Whether to evaluate this step; a step count that restarts with each epoch is warned about once."""
+        """Whether to evaluate this step."""
         if self._is_new and not self.evaluations:
             if step:
                 text = f"the first evaluation is at step {step}, so there is no untouched model to compare with"
                 self._warn("start", f"{text}: call start() before the training loop, or use `with`")
             return True
-        if self.latest is not None and step < self.latest.step:
-            text = f"step {step} comes after an evaluation at step {self.latest.step} and is skipped"
-            self._warn("order", f"{text}: count steps across the entire training run")
+        return not self._is_past(step) and self._budget.crosses(step)
+
+    def _is_past(self, step: int) -> bool:
+        """Whether a later step was evaluated; a step count that restarts with each epoch is warned about once."""
+        if self.latest is None or step >= self.latest.step:
             return False
-        return self._budget.crosses(step)
+        text = f"step {step} comes after an evaluation at step {self.latest.step} and is skipped"
+        self._warn("order", f"{text}: count steps across the entire training run")
+        return True
 
     def _keeps_to_budget(self, step: int) -> bool:
         """Whether the budget allows an evaluation, decided by the first process for all."""

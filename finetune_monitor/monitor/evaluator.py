@@ -17,6 +17,7 @@ from PIL.Image import Image
 
 from finetune_monitor.base import distributed
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.text import counted
 from finetune_monitor.metrics import Compares, Derives, Feature, Metric, OfModel, unwrapped
 from finetune_monitor.monitor.shared_images import SharedImages
 from finetune_monitor.monitor.user_code import UserCode
@@ -267,7 +268,7 @@ class Evaluator:
         low, high = self.columns.get(name, SIDE).bounds
         numbers = [score_of(value, (low, high)) for value in values]
         if wrong := [i for i, number in enumerate(numbers) if number is None]:
-            others = f", as are {len(wrong) - 1} others" if len(wrong) > 1 else ""
+            others = f", like {counted(len(wrong) - 1, 'other')}" if len(wrong) > 1 else ""
             self.warn(
                 f"values {name}",
                 f"metric {metric.name}: {name} of {cells[wrong[0]].id} is {reprlib.repr(values[wrong[0]])}, expected a "

@@ -67,6 +67,16 @@ def test_a_stopped_run_that_is_resumed_goes_on(made, run_folder):
     assert read_run(run_folder).reason == StopReason.MAX_STEPS
 
 
+def test_a_request_to_a_loop_whose_step_count_restarts_does_not_end_it(made, run_folder, caplog):
+    monitor = made()
+    monitor.on_step_end(10)
+    request(run_folder, EVALUATE)
+    assert not monitor.on_step_end(1)
+    assert not list((run_folder / "control").iterdir())
+    assert [evaluation.step for evaluation in monitor.close().evaluations] == [0, 10]
+    assert "step 1 comes after an evaluation at step 10 and is skipped" in caplog.text
+
+
 def test_rules_do_not_count_the_evaluation_at_which_a_run_was_stopped(made, run_folder):
     rule = {"scores": [0.5, 0.5, 0.1], "stopping": Patience("scripted", patience=2)}
     monitor = made(**rule)
