@@ -8,6 +8,7 @@ from pathlib import Path
 
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.images import SUFFIXES
+from finetune_monitor.base.paths import check_folder
 
 IMAGE_COLUMNS = frozenset({"file", "filename", "image", "image_id", "name", "path"})
 
@@ -28,9 +29,7 @@ def locate_images(names: Sequence[str], folder: str | Path) -> list[Path | None]
         UserError: the folder is missing, or none of the names has a file.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        found = "found a file" if folder.exists() else "no such folder"
-        raise UserError(f"{folder}: {found}; expected the folder with the rated images")
+    check_folder(folder, "the folder with the rated images")
     files = files_below(folder)
     exact = set(files)
     stems: dict[str, str] = {}

@@ -15,7 +15,7 @@ from PIL import Image, ImageFile, ImageOps, JpegImagePlugin, UnidentifiedImageEr
 from finetune_monitor.base.errors import EXAMPLES_NAMED, UserError, all_problems
 from finetune_monitor.base.extras import is_installed, needs
 from finetune_monitor.base.files import open_regular
-from finetune_monitor.base.paths import user_path
+from finetune_monitor.base.paths import check_folder, user_path
 from finetune_monitor.base.text import some_of
 
 READS_AVIF, READS_HEIC = is_installed("PIL.AvifImagePlugin"), is_installed("pillow_heif")
@@ -124,9 +124,7 @@ def list_images(folder: str | Path) -> list[Path]:
         UserError: the folder is missing, is not a folder, or has no images.
     """
     folder = user_path(folder)
-    if not folder.is_dir():
-        found = "found a file" if folder.exists() else "no such folder"
-        raise UserError(f"{folder}: {found}; expected a folder with photos")
+    check_folder(folder, "a folder with photos")
     names = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     chosen = [folder / name for name in names if Path(name).suffix.lower() in SUFFIXES]
     if not chosen:

@@ -26,6 +26,17 @@ def user_path(path: str | Path) -> Path:
     return found
 
 
+def check_folder(folder: Path, expected: str) -> None:
+    """Check that a folder is there.
+
+    Raises:
+        UserError: there is nothing, or a file.
+    """
+    if not folder.is_dir():
+        found = "found a file" if folder.exists() else "no such folder"
+        raise UserError(f"{folder}: {found}; expected {expected}")
+
+
 def as_typed(path: Path) -> Path:
     """An absolute path as it would be typed in the working directory: relative if it is below."""
     here = Path.cwd()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_monitor.base.errors import UserError
+from finetune_monitor.base.paths import check_folder
 from finetune_monitor.base.text import visible
 from finetune_monitor.record.alarms import alarms_of
 from finetune_monitor.record.history import RunHistory, read_noting
@@ -85,8 +86,7 @@ class Watched:
     _searched: float = -RESCAN
 
     def __post_init__(self) -> None:
-        if not self.place.is_dir():
-            raise UserError(f"{self.place}: found no such folder, expected a run directory or a folder with some")
+        check_folder(self.place, "a run directory or a folder with some")
         if not self.runs():
             raise UserError(
                 f"{self.place}: found no run in it, expected a run directory or a folder with some; start a run first"

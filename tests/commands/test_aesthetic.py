@@ -212,6 +212,7 @@ def test_a_table_of_means_on_another_scale(ava, tmp_path):
         ({"--device": "cuda:1"}, "--device: found cuda:1, but torch can use 0 GPUs"),
         ({"--device": "cpux"}, "--device: found cpux, expected cpu, cuda, or cuda:1"),
         ({"--images": "nowhere"}, "nowhere: no such folder"),
+        ({"--images": "AVA.txt"}, "AVA.txt: found a file; expected the folder with the rated images"),
         ({"--test": "nowhere.jpgl"}, "nowhere.jpgl: No such file"),
         ({"--folds": "4", "--test": "test.jpgl"}, "--folds: found lists of images too"),
         ({"--folds": "1"}, "--folds: found 1, expected 2 or more"),

@@ -62,3 +62,10 @@ def test_without_a_choice_any_free_port_will_do():
 def test_a_folder_without_runs_is_named(tmp_path, capsys):
     assert main(["watch", str(tmp_path)]) == 2
     assert f"{tmp_path}: found no run in it, expected a run directory" in capsys.readouterr().err
+
+
+def test_a_place_that_is_no_folder_is_named(tmp_path, capsys):
+    (tmp_path / "run.json").write_text("{}")
+    for name, found in (("run.json", "found a file"), ("nowhere", "no such folder")):
+        assert main(["watch", str(tmp_path / name)]) == 2
+        assert f"{name}: {found}; expected a run directory or a folder with some" in capsys.readouterr().err

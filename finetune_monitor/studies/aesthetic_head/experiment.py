@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.extras import require
 from finetune_monitor.base.files import claim, sha256
+from finetune_monitor.base.paths import check_folder
 from finetune_monitor.base.version import __version__
 from finetune_monitor.metrics.aesthetic_head import check_fit, find_head, read_head, save_head, scale_of
 from finetune_monitor.models.clip import ClipSource, resolve_clip
@@ -62,8 +62,7 @@ class ExperimentInputs:
 
     def read(self) -> Ratings:
         """The ratings, after checking the images' folder, so that typos are reported before CLIP is downloaded."""
-        if not self.images.is_dir():
-            raise UserError(f"{self.images}: no such folder; expected the folder with the rated images")
+        check_folder(self.images, "the folder with the rated images")
         return read_ratings(self.ratings, self.scale)
 
     def load(self, ratings: Ratings, clip: ClipSource) -> RatedImages:

@@ -12,7 +12,7 @@ from finetune_monitor.base.errors import EXAMPLES_NAMED, UserError
 from finetune_monitor.base.files import sha256
 from finetune_monitor.base.images import each_image, list_images
 from finetune_monitor.base.json_files import as_text, damage_named
-from finetune_monitor.base.paths import Containment
+from finetune_monitor.base.paths import Containment, check_folder
 from finetune_monitor.base.text import printable
 from finetune_monitor.metrics.aesthetic import Aesthetic
 from finetune_monitor.metrics.face_similarity import FaceSimilarity
@@ -149,9 +149,7 @@ def _recorded_photos(history: RunHistory) -> tuple[tuple[Path, str], ...]:
 
 def _read_folder(folder: Path) -> list[ImageSource]:
     """The folder's own images, or otherwise those of each of its subfolders."""
-    if not folder.is_dir():
-        found = "found a file" if folder.exists() else "no such folder"
-        raise UserError(f"{folder}: {found}; expected a run directory or a folder of images")
+    check_folder(folder, "a run directory or a folder of images")
     inner = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     within = [(path, images) for path in inner if (images := _images(path))]
     if own := _images(folder):
