@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
+from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.extras import require
 from finetune_monitor.base.files import claim, sha256
 from finetune_monitor.base.paths import check_folder
