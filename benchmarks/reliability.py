@@ -257,7 +257,7 @@ def _cores() -> str:
 
 
 def main() -> None:
-    """Measure everything, which takes a quarter of an hour, and write the tables."""
+    """Measure everything, which takes two minutes, and write the tables."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     RESULTS.write_text(report())
     print(f"wrote {RESULTS}")
