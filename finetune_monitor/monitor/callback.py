@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,6 @@ class FinetuneMonitor:
         self._is_new, self._resumed_at = not resume_step, resume_step
         self._step = resume_step or 0
         self._summary: RunSummary | None = None
-        self._identity = identify(self._pipeline)
         try:
             self._begin(sinks_of(sinks), hparams or {}, config_yaml, resume_step)
         except BaseException:
@@ -522,6 +522,11 @@ class FinetuneMonitor:
             self.best_metric,
             self.evaluations,
         )
+
+    @cached_property
+    def _identity(self) -> Mapping[str, Any]:
+        """What identifies the model, read once, and only by the process that records it."""
+        return identify(self._pipeline)
 
     def _run_json(self, hparams: Mapping[str, Any]) -> dict[str, Any]:
         return {

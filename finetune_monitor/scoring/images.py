@@ -1,8 +1,10 @@
 """Images that another trainer has rendered: which step, prompt, and seed each belongs to."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -32,7 +34,6 @@ class FoundImage:
     tool: whose naming rule it follows; None for no known rule.
     label: identifies the prompt among the images of a step.
     prompt: its full text, if known.
-    digest: the SHA-256 of the file.
     """
 
     path: Path
@@ -43,7 +44,11 @@ class FoundImage:
     seed: int | None
     label: str
     prompt: str | None
-    digest: str
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of the file."""
+        return sha256(self.path)
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,6 @@ def find_image(path: Path, folder: Path, prompts: Sequence[str] = ()) -> FoundIm
         _first(said.seed, named.seed),
         prompt or named.label or _numbered(named, said),
         prompt,
-        sha256(path),
     )
 
 
@@ -100,11 +104,16 @@ def without_copies(images: Sequence[FoundImage]) -> tuple[list[FoundImage], list
 
     Of images without a seed, which may be equal by chance (all black, for example), none is a copy.
     """
-    first: dict[tuple[object, ...], FoundImage] = {}
+    by_draw: dict[tuple[object, ...], list[FoundImage]] = defaultdict(list)
     for image in images:
-        first.setdefault((image.step, image.epoch, image.label, image.seed, image.digest), image)
-    kept = {image.path for image in first.values()} | {image.path for image in images if image.seed is None}
-    return [image for image in images if image.path in kept], [image for image in images if image.path not in kept]
+        if image.seed is not None:
+            by_draw[image.step, image.epoch, image.label, image.seed].append(image)
+    copies: set[Path] = set()
+    for same in by_draw.values():
+        if len(same) > 1:  # only then are the files read
+            first = {image.digest: image.path for image in reversed(same)}
+            copies |= {image.path for image in same}.difference(first.values())
+    return [image for image in images if image.path not in copies], [image for image in images if image.path in copies]
 
 
 def grouped(images: Sequence[FoundImage]) -> tuple[list[Group], list[FoundImage]]:
