@@ -187,6 +187,7 @@ class FinetuneMonitor:
             self.output_dir,
             self.grid,
             self._columns,
+            self.rules,
             self.best_metric,
             keep,
             trigger_prompt(self.grid, hparams),

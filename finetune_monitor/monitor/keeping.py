@@ -1,7 +1,7 @@
 """Which steps keep their weights: all, the best, those on the Pareto front, or the newest."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.curve import contenders
@@ -43,19 +43,25 @@ def check_measured(keep: str, columns: Mapping[str, ScoreColumn], best_metric: s
 
 
 def steps_to_keep(
-    keep: str, history: Sequence[Evaluation], columns: Mapping[str, ScoreColumn], best_metric: str
+    keep: str,
+    history: Sequence[Evaluation],
+    columns: Mapping[str, ScoreColumn],
+    best_metric: str,
+    rejectable_from: Collection[int] = (),
 ) -> set[int]:
     """The steps whose weights are kept after the last evaluation; always those that are or may become the best.
 
     Args:
         keep: a choice other than `auto`.
+        rejectable_from: the first step that each guard may reject with the next evaluation.
     """
     steps = [evaluation.step for evaluation in history]
-    kept = set(contenders(history, best_metric, columns.get(best_metric, ScoreColumn()).more_is_better))
+    higher = columns.get(best_metric, ScoreColumn()).more_is_better
+    kept = set(contenders(history, best_metric, higher, rejectable_from))
     if keep == ALL:
         kept.update(steps)
     elif keep == PARETO:
-        kept.update(pareto_contenders(history, columns, best_metric))
+        kept.update(pareto_contenders(history, columns, best_metric, rejectable_from))
     elif keep != BEST:
         kept.update(steps[-newest_count(keep) :])
     return kept

@@ -11,6 +11,7 @@ from finetune_monitor.models.export import Label, exports_lora, not_exported
 from finetune_monitor.models.pipeline import Pipeline
 from finetune_monitor.monitor.evaluator import WarnOnce
 from finetune_monitor.monitor.keeping import resolved_keep, steps_to_keep
+from finetune_monitor.monitor.stopping import StoppingRule, rejectable_from
 from finetune_monitor.monitor.weights_keeper import WeightsKeeper
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.evaluation import Evaluation
@@ -28,6 +29,7 @@ class RunWeights:
 
     Args:
         scheduler: what complete pipelines are exported with.
+        rules: those that may reject steps.
         best_metric: the column that determines the best step.
         keep: the steps to keep, as `FinetuneMonitor` takes them.
         trigger: words that ask for the subject.
@@ -40,13 +42,14 @@ class RunWeights:
         output_dir: Path,
         grid: PromptGrid,
         columns: Mapping[str, ScoreColumn],
+        rules: Sequence[StoppingRule],
         best_metric: str,
         keep: str,
         trigger: str,
         warn: WarnOnce,
     ) -> None:
         self._pipeline, self._output_dir, self._grid = pipeline, output_dir, grid
-        self._columns, self._best_metric = columns, best_metric
+        self._columns, self._rules, self._best_metric = columns, rules, best_metric
         self._chosen, self._trigger, self._warn = keep, trigger, warn
         self._keeper = WeightsKeeper(pipeline, scheduler, output_dir, warn)
 
@@ -67,7 +70,8 @@ class RunWeights:
             label = Label(self._output_dir.resolve().name, self._trigger, self._best_image(evaluation, rendered))
             self._warn_of_others()
             keep = resolved_keep(self._chosen, exports_lora(self._pipeline))
-            steps = steps_to_keep(keep, history, self._columns, self._best_metric)
+            rejectable = rejectable_from(self._rules, history, self._columns)
+            steps = steps_to_keep(keep, history, self._columns, self._best_metric, rejectable)
             self._keeper.keep(evaluation.step, steps, self._note(evaluation), label)
             own = own_fields(self._keeper.best)
             if self._keeper.choose(evaluation.decision.best_step):

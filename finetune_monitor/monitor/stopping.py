@@ -117,6 +117,18 @@ def _asked(rule: StoppingRule, watched: Watched) -> Stop | None:
     return stop
 
 
+def rejectable_from(
+    rules: Sequence[StoppingRule], history: Sequence[Evaluation], columns: Mapping[str, ScoreColumn]
+) -> set[int]:
+    """The first step that each rule may reject with the next evaluation: the last one that it could count.
+
+    Evaluations since then that lack its score are rejected with it.
+    """
+    counted = Watched(scheduled(history), columns)
+    found = (counted.points(rule.metric, getattr(rule, "prompts", None)) for rule in rules)
+    return {known[-1].step for known in found if known}
+
+
 def check_rules(
     rules: Sequence[StoppingRule],
     grid: PromptGrid,

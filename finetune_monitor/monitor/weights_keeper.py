@@ -1,8 +1,8 @@
 """Keep the weights of evaluated steps, and those of the best one, even if only the next evaluation shows it to be.
 
 The best step is that of the smoothed curve, where an evaluation changes its neighbor's value. So two steps may still be
-the best after the next evaluation: the best of those whose value is final, and the newest. After an evaluation on
-request, there is a third one: the best of those that no guard can reject any more.
+the best after the next evaluation: the best of those whose value is final, and the newest. While a guard could not
+count the newest, made on request or without its score, there is another one: the best of those that it cannot reject.
 """
 
 import os

@@ -174,21 +174,22 @@ def _paired(first: Sequence[ScoredImage], second: Sequence[ScoredImage]) -> tupl
     return [before[image.cell.content] for image in after], after
 
 
-def contenders(history: Sequence[Evaluation], column: str, higher_is_better: bool = True) -> list[int]:
+def contenders(
+    history: Sequence[Evaluation], column: str, higher_is_better: bool = True, rejectable_from: Iterable[int] = ()
+) -> list[int]:
     """The steps that are the best now or may become it with the next evaluation.
 
     The newest smoothed value changes with the next evaluation. All others are final, so only the best of them counts,
-    and the best of the steps that no guard can reject any more.
+    and the best of the steps before those that a guard may still reject.
+
+    Args:
+        rejectable_from: the first step that each guard may reject with the next evaluation.
     """
     curve = smoothed_curve(history, column)
-    final, open_from = _accepted(history, curve[:-1]), rejectable_from(history)
-    found = (_best(final, higher_is_better), _best([pair for pair in final if pair[0] < open_from], higher_is_better))
+    final = _accepted(history, curve[:-1])
+    safe = ([pair for pair in final if pair[0] < first] for first in rejectable_from)
+    found = (_best(pairs, higher_is_better) for pairs in (final, *safe))
     return list(dict.fromkeys(step for step, _ in (*filter(None, found), *curve[-1:])))
-
-
-def rejectable_from(history: Sequence[Evaluation]) -> int:
-    """The first step that a guard may reject with the next evaluation: the last one that rules count."""
-    return max((evaluation.step for evaluation in scheduled(history)), default=0)
 
 
 @dataclass(frozen=True)

@@ -103,8 +103,8 @@ def weights_at(run_dir: Path, step: int, kept: Mapping[int, KeptWeights]) -> Kep
         return kept[step]
     if not kept:
         raise UserError(
-            f"{run_dir}: holds no weights, expected a folder in {WEIGHTS}, {BEST}, or {LAST}; wait for the first "
-            "evaluation of a trained step, or train again"
+            f"{run_dir}: holds no weights, expected a folder in {WEIGHTS}, {BEST}, or {LAST}; training writes them "
+            "from its first evaluation of a trained step on, `finetune-monitor score` does not"
         )
     steps = ", ".join(map(str, kept))
     raise UserError(f"{run_dir}: has no weights of step {step}, expected {steps}; monitor.keep decides which are kept")

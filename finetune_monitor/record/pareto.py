@@ -1,13 +1,13 @@
 """The Pareto front of two scores: the steps that no other step beats in both."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain
 
 from finetune_monitor.base.text import some_of
 from finetune_monitor.record.columns import ScoreColumn
-from finetune_monitor.record.curve import rejectable_from, rejected_steps, smoothed_curve
+from finetune_monitor.record.curve import rejected_steps, smoothed_curve
 from finetune_monitor.record.evaluation import Evaluation
 
 Pair = tuple[float, float]
@@ -66,20 +66,26 @@ def pareto_front(
 
 
 def pareto_contenders(
-    history: Sequence[Evaluation], columns: Mapping[str, ScoreColumn], best_metric: str
+    history: Sequence[Evaluation],
+    columns: Mapping[str, ScoreColumn],
+    best_metric: str,
+    rejectable_from: Iterable[int] = (),
 ) -> tuple[int, ...]:
     """The steps that are on the front now or may be with the next evaluation.
 
     The newest smoothed value of each score changes with the next evaluation. Until then its step may neither be left
-    out nor beat another one; nor may a step beat others that a guard can still reject.
+    out nor beat another one; nor may a step beat others that a guard may still reject.
+
+    Args:
+        rejectable_from: the first step that each guard may reject with the next evaluation.
     """
     found = pareto_front(history, columns, best_metric)
     if found is None:
         return ()
     newest = {smoothed_curve(history, name)[-1][0] for name in found.columns}
-    apart, open_from = {*newest, *rejected_steps(history)}, rejectable_from(history)
-    open_steps = {step for step in found.points if step >= open_from}
-    fronts = (_best_of_both(found.points, columns, found.columns, each) for each in (apart, apart | open_steps))
+    apart = {*newest, *rejected_steps(history)}
+    open_steps = ({step for step in found.points if step >= first} for first in rejectable_from)
+    fronts = (_best_of_both(found.points, columns, found.columns, apart | each) for each in (set(), *open_steps))
     return tuple(sorted({*newest, *chain.from_iterable(fronts)}))
 
 

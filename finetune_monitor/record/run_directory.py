@@ -71,7 +71,7 @@ def lock(output_dir: Path, takes_over: bool = False) -> IO[str]:
     Raises:
         UserError: another process holds it, or the directory has links through which other places would be written.
     """
-    refuse_links(output_dir)
+    check_places(output_dir)
     try:
         file = open_own(output_dir / LOCK)
     except OSError as error:
@@ -118,11 +118,11 @@ def _key(file: int | Path) -> tuple[int, int, int]:
     return os.getpid(), found.st_dev, found.st_ino
 
 
-def refuse_links(output_dir: Path) -> None:
-    """Check that what is written or deleted in a directory stays there.
+def check_places(output_dir: Path) -> None:
+    """Check that what is written or deleted in a directory stays there, and that our folders can be used.
 
     Raises:
-        UserError: a folder of ours is a link or holds one.
+        UserError: a folder of ours is a link or holds one, or is a file.
     """
     planted = [output_dir / name for name in (*OURS, *SHARED) if (output_dir / name).is_symlink()]
     planted += [path for path in (output_dir / "trials").glob("*") if path.is_symlink()]
@@ -133,3 +133,6 @@ def refuse_links(output_dir: Path) -> None:
             f"{planted[0]}: found a link, expected a file or folder of the run itself, because what is written or "
             "deleted there would be elsewhere; remove it, or choose an output_dir at its target"
         )
+    for path in (output_dir / name for name in OURS):
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path}: found a file, expected a folder of the run; move it away")

@@ -32,7 +32,7 @@ from finetune_monitor.monitor.stopping import check_rules, not_described
 from finetune_monitor.record.columns import stars_of
 from finetune_monitor.record.history import read_run
 from finetune_monitor.record.kept_weights import LAST, WEIGHTS
-from finetune_monitor.record.run_directory import CONFIG, RUN, lock, refuse_links, taking
+from finetune_monitor.record.run_directory import CONFIG, RUN, check_places, lock, taking
 from finetune_monitor.record.run_record import check_resume, described_grid
 from finetune_monitor.rendering.schedulers import own_scheduler
 from finetune_monitor.stats.estimate import plain
@@ -278,7 +278,7 @@ def _thresholds(monitor: MonitorConfig) -> dict[str, Thresholds]:
 def _take(output_dir: Path) -> IO[str]:
     """The lock that training holds from the start; the record has its own."""
     folder = output_dir / CHECKPOINTS
-    refuse_links(output_dir)
+    check_places(output_dir)
     with taking(output_dir):
         make_private(folder)
         return lock(folder)

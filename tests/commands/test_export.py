@@ -120,7 +120,7 @@ def test_a_run_without_a_best_step_or_without_weights_says_so(tmp_path, run_fold
         capsys, run_folder, tmp_path / "x"
     )
     shutil.rmtree(run_folder / "weights")
-    assert "run: holds no weights, expected a folder in weights, best, or last; wait" in refused(
+    assert "run: holds no weights, expected a folder in weights, best, or last; training" in refused(
         capsys, run_folder, tmp_path / "x", "--step", "last"
     )
 

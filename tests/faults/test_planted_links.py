@@ -81,6 +81,14 @@ def test_the_message_names_the_link(name, outside, tmp_path):
         lock(tmp_path / "run")
 
 
+@pytest.mark.parametrize("name", OURS)
+def test_a_file_in_the_place_of_a_folder_is_named(name, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).touch()
+    with pytest.raises(UserError, match=f"run/{name}: found a file, expected a folder"):
+        lock(tmp_path / "run")
+
+
 def test_a_lock_with_a_second_name_is_not_written(outside, tmp_path):
     (tmp_path / "run").mkdir()
     os.link(outside / "file", tmp_path / "run" / LOCK)

@@ -78,14 +78,6 @@ def test_the_weights_that_must_be_kept_are_those_of_two_steps_whatever_comes():
             held = set(wanted)
 
 
-def test_the_best_step_before_what_a_guard_may_still_reject_is_kept_through_evaluations_on_request():
-    found = evaluations(0.1, 0.5, 0.9, 0.9, 0.9, 0.9)
-    found = [replace(each, on_request=each.step in (900, 1200)) for each in found]
-    assert [contenders(found[:count], "x") for count in (3, 4, 5)] == [[300, 600], [600, 300, 900], [900, 300, 1200]]
-    stopped = [*found[:-1], replace(found[-1], decision=Decision(True, StopReason.GUARD, rejected_from=600))]
-    assert best_of(stopped, "x")[0] == 300
-
-
 def test_a_change_is_over_the_cells_that_both_have():
     first, second = history(np.random.default_rng(1), [0.1, 0.5], GRID)
     pair = points([first, second], METRIC)

@@ -118,6 +118,15 @@ def test_what_is_wrong_is_said(override, said):
     assert said in str(caught.value)
 
 
+def test_a_default_rule_without_its_metric_is_named_as_a_default(tmp_path):
+    values = yaml.safe_load(DEMO.read_text())
+    del values["monitor"]["stopping"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    off = "monitor.metrics={face_similarity: null, leakage: null, recognized: null, diversity: {}}"
+    with pytest.raises(UserError, match=r"default of monitor.stopping; set it to \[{metric: aesthetic}\], or to \[\]"):
+        load_config(tmp_path / "config.yaml", [off])
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

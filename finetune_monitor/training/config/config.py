@@ -99,6 +99,11 @@ class Config(Section):
             for index, rule in enumerate(self.monitor.rules)
             for problem in self._problems_of_rule(rule)
         ]
+        if problems and "stopping" not in self.monitor.model_fields_set:
+            own = next(iter(self.monitor.metrics.chosen))
+            problems.append(
+                f"this is the default of monitor.stopping; set it to [{{metric: {own}}}], or to [] for none"
+            )
         if problems:
             raise ValueError("; ".join(problems))
         return self
