@@ -22,3 +22,4 @@ def served_app(app: Flask) -> Iterator[int]:
         server.trigger.pull_trigger(partial(wasyncore.close_all, server._map, ignore_all=True))
         thread.join(20)
         assert not thread.is_alive()
+        server.task_dispatcher.set_thread_count(0)  # its threads would wait until the tests end
