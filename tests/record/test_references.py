@@ -76,9 +76,9 @@ def test_a_run_keeps_them_from_its_beginning_and_a_resumed_one_adds_what_is_miss
 
 
 def test_where_they_cannot_be_written_the_run_goes_on(pipeline, run_folder, caplog):
-    run_folder.mkdir()
-    (run_folder / "references").write_text("in the way")
-    monitor = FinetuneMonitor(pipeline, GRID, [Toy()], run_folder, every=1).start()
+    toy = Toy()
+    toy._thumbnails["ab" * 32] = Image.new("RGB", (20_000, 1))  # wider than the format allows
+    monitor = FinetuneMonitor(pipeline, GRID, [toy], run_folder, every=1).start()
     monitor.on_step_end(1)
     monitor.close()
     assert len(read_run(run_folder).evaluations) == 2
