@@ -42,10 +42,10 @@ class ClipScore:
             depicts".
         prompt_margin: the cosine minus the mean cosine with the grid's other prompts, -2 to 2; needs at least two
             prompts. A prompt that is not in the grid is compared with all prompts of the grid.
-        worst_prompt_margin: of an evaluation, the lowest mean margin of any prompt. Prompts whose entire interval is
-            below 0 at step 0 are left out, because the base model does not follow them either. As the minimum of
-            several means, it is biased below that prompt's own mean; the alarm therefore waits for the entire interval
-            or for two evaluations in a row.
+        worst_prompt_margin: of an evaluation, the lowest mean margin of any prompt. Prompts whose mean is below 0 at
+            step 0 are left out: the base model does not follow them either, and the same seeds would show that again.
+            As the minimum of several means, it is biased below that prompt's own mean; the alarm therefore waits for
+            the entire interval or for two evaluations in a row.
 
     The mean margin over all prompts of a grid, with equally many images each, is 0 in expectation if the images no
     longer depend on the prompt. The margin of a single prompt may be below 0: its images then look like another
@@ -132,7 +132,7 @@ class ClipScore:
         if not self._has_margin:
             return {}
         floor = by_prompt(history[0], MARGIN) if history[0].step == 0 else {}
-        followed = {prompt for prompt, margin in floor.items() if not margin.high < 0}
+        followed = {prompt for prompt, margin in floor.items() if not margin.mean < 0}
         last = by_prompt(history[-1], MARGIN)
         known = [margin for prompt, margin in last.items() if prompt in followed or prompt not in floor]
         return {WORST: min(known, key=lambda margin: margin.mean)} if known else {}

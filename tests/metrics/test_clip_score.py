@@ -167,6 +167,14 @@ def test_a_prompt_that_the_base_model_does_not_follow_is_no_prompt_that_training
     assert found.mean == pytest.approx(-0.1, abs=0.02)
 
 
+def test_a_prompt_that_the_base_model_hardly_misses_is_not_lost_by_training_that_changes_nothing():
+    grid = PromptGrid(["a", "b"], images_per_prompt=4)
+    margins = {"a": (0.2, 0.2, 0.2, 0.2), "b": (0.05, -0.04, -0.06, 0.01)}  # b: below 0, but its interval is not
+    images = tuple(ScoredImage(cell, None, {MARGIN: margins[cell.prompt][cell.seed % 1000]}) for cell in grid.cells)
+    same = [Evaluation(step, None, 0.0, {}, images) for step in (0, 100, 200)]
+    assert ClipScore(CLIP, prompts=grid.prompts).derive(same)[WORST].mean == pytest.approx(0.2)
+
+
 def test_the_prompt_that_fits_worst_is_found_and_probes_are_in_no_margin():
     grid = PromptGrid(["a", "b"], images_per_prompt=4, probe_prompts=["c"])
     rng = np.random.default_rng(0)
