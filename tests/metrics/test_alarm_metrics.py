@@ -18,6 +18,7 @@ from finetune_monitor.metrics.recognized import OTHERS, Recognized
 from finetune_monitor.models.clip import ClipEncoder
 from finetune_monitor.models.face_reader import FaceReader
 from finetune_monitor.record.evaluation import Evaluation, ScoredImage, summarize
+from finetune_monitor.stats.intervals import ratio
 
 GRID = PromptGrid(["a photo of sks person"], images_per_prompt=8, probe_prompts=["a man", "a woman"])
 PHOTO = Image.fromarray(data.astronaut()).crop((130, 0, 330, 200))
@@ -146,6 +147,27 @@ def _unit(rng: np.random.Generator, spread: float) -> np.ndarray:
 def test_a_prompt_with_one_face_has_no_distance():
     rows = [_unit(np.random.default_rng(0), 1.0), *[None] * (len(GRID.cells) - 1)]
     assert all(np.isnan(values).all() for values in Diversity(FakeReader()).compare(rows, GRID.cells).values())
+
+
+def test_the_two_images_of_a_prompt_have_one_distance_and_count_once():
+    grid = PromptGrid(["a"], images_per_prompt=1, probe_prompts=["x", "y", "z"], images_per_probe=2)
+    before, after = (0.5, 0.7, 0.6), (0.4, 0.6, 0.55)
+    evaluations = [
+        Evaluation(
+            step,
+            None,
+            0.0,
+            {},
+            tuple(
+                ScoredImage(cell, None, {"probe_face_distance": distances[(cell.index - 1) // 2]} if cell.index else {})
+                for cell in grid.cells
+            ),
+        )
+        for step, distances in ((0, before), (100, after))
+    ]
+    found = Diversity(FakeReader()).derive(evaluations)["probe_diversity"]
+    of_prompts = ratio(np.array(after), np.array(before), np.arange(3))
+    assert (found.low, found.mean, found.high) == pytest.approx((of_prompts.low, of_prompts.mean, of_prompts.high))
 
 
 def test_the_subject_is_recognized_among_others_and_a_cat_is_nobody(reader, tmp_path):
