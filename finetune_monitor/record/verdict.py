@@ -38,8 +38,9 @@ FEW_PHOTOS = 5
 class Verdict:
     """The verdict on a run.
 
-    outcome: "better" than the base model, "equal" (no significant change), "worse", "unmeasured" (no step has a score),
-        or "unjudged" (only the base model has a score, or only trained steps do).
+    outcome: "better" than the base model, "equal" (no significant change, or only that of a single step that its
+        neighbors do not confirm), "worse", "unmeasured" (no step has a score), or "unjudged" (only the base model has a
+        score, or only trained steps do).
     sentences: in reading order.
     """
 
@@ -136,14 +137,18 @@ class _Judged:
             )
         if self._lost_its_subject():
             return "worse", "Training made the model worse: most of its images can no longer be measured."
+        if change is not None and direction(change) == self.sign:
+            return "equal", (
+                f"By the smoothed {self.metric}, no step is better than the base model, although step {last.step} "
+                f"alone is, by {shown(_size(change))}."
+            )
         said = f"; step {last.step} {self._difference(change)}" if change is not None else ""
         return "equal", f"By {self.metric}, no step is better than the base model{said}."
 
     def _difference(self, change: Estimate) -> str:
         if change.low == change.high == 0:
             return "has the same scores"
-        may_be_chance = "" if direction(change) == self.sign else ", which may be chance"
-        return f"differs by {shown(change)}{may_be_chance}"
+        return f"differs by {shown(change)}, which may be chance"
 
     def _change_from_base(self, point: Point) -> Estimate:
         return self._change(self.points[0], point)

@@ -162,6 +162,14 @@ CASES = {
         "equal",
         [r"By likeness, no step is better than the base model; step 600 differs by .* \[-.*\], which may be chance\."],
     ),
+    "a last step that is better, although its neighbor is worse": (
+        likeness(0.4, 0.2, 0.48),
+        "equal",
+        [
+            r"By the smoothed likeness, no step is better than the base model, although step 600 alone is, by "
+            r"0\.\d+ \[0\.\d+, 0\.\d+\]\."
+        ],
+    ),
     "a best step that may be chance": (
         likeness(0.5, 0.512, 0.512),
         "equal",
