@@ -10,7 +10,7 @@ from skimage import data
 from finetune_monitor import PromptGrid
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.metrics import RunContext, describe
-from finetune_monitor.metrics.copying import Copying
+from finetune_monitor.metrics.copying import Copying, _Nearness
 from finetune_monitor.metrics.diversity import Diversity
 from finetune_monitor.metrics.face_similarity import NAME
 from finetune_monitor.metrics.leakage import PROBE_SIMILARITY, Leakage
@@ -88,6 +88,17 @@ def test_a_copy_is_told_from_another_image():
     assert found["copying"].tolist() == [1.0, 0.0]
     assert found["nearest_photo"][0] == 0
     assert found["photo_correlation"][0] > 0.98 > metric.level > found["photo_correlation"][1]
+
+
+@pytest.mark.parametrize("photos", [2, 5, 20])
+def test_of_images_that_are_as_different_as_the_photos_the_documented_share_counts_as_copies(photos):
+    rng, shares = np.random.default_rng(0), []
+    for _ in range(300):
+        rows = rng.normal(1, 1, size=(photos + 20, 64))
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        nearness = _Nearness(("copy", "similarity", "photo"), np.stack, rows[:photos])
+        shares.append(nearness.score(list(rows[photos:]))["copy"].mean())
+    assert np.mean(shares) == pytest.approx(2 / (photos + 1), abs=0.05)
 
 
 def test_a_nearest_photo_says_which_column_is_its_likeness_and_has_a_small_image():
