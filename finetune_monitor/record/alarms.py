@@ -34,8 +34,11 @@ def alarms(history: Sequence[Evaluation], columns: Mapping[str, ScoreColumn]) ->
 
 
 def is_enough(score: Estimate, column: ScoreColumn) -> bool:
-    """Whether enough images were measured for an alarm: at least half of them, or four, and never a single one."""
-    is_single = column.over != "run" and score.n == 1
+    """Whether enough images were measured for an alarm: at least half of them, or four, and never a single one.
+
+    A score of an entire evaluation may be one value, unless it is that of the images of a prompt.
+    """
+    is_single = score.n == 1 and (column.over != "run" or column.worst_of != "")
     return not is_single and (counts(score) or score.n >= ENOUGH_IMAGES)
 
 

@@ -1,6 +1,7 @@
 """What the curve of the similarity does not show: leakage, copies, faces that become alike, who would be recognized."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,6 +69,16 @@ def test_there_is_no_leakage_before_the_subject_has_risen(reader):
     first = evaluation(0, 0.0, 0.0, rng)
     assert metric.derive([first]) == {}
     assert metric.derive([first, evaluation(100, 0.0, 0.3, rng)]) == {}
+
+
+def test_there_is_no_leakage_into_a_single_probe(reader):
+    evaluations = [
+        replace(each, images=each.images[:9])  # eight images of the subject, and one probe
+        for each in (
+            evaluation(step, subject, 0.0, np.random.default_rng(step)) for step, subject in ((0, 0), (100, 0.5))
+        )
+    ]
+    assert Leakage([PHOTO], reader).derive(evaluations) == {}
 
 
 def test_only_probes_are_scored_for_leakage(reader):
