@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from finetune_monitor.base.text import counted
 from finetune_monitor.record.alarms import alarms_of
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.curve import Point, change_between, points, smoothed_curve
@@ -96,7 +97,7 @@ def _open_ones(others: Sequence[Candidate], leads: Sequence[Estimate]) -> list[s
     names = [other.name for other, lead in zip(others, leads, strict=True) if tone_of(lead) != "rise"]
     if not names:
         return ["all others are significantly worse"]
-    more = f" and {len(names) - MOST_NAMED} others" if len(names) > MOST_NAMED else ""
+    more = f" and {counted(len(names) - MOST_NAMED, 'other')}" if len(names) > MOST_NAMED else ""
     return [f"it is not significantly better than {', '.join(names[:MOST_NAMED])}{more}"]
 
 
