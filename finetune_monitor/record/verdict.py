@@ -137,10 +137,12 @@ class _Judged:
             )
         if self._lost_its_subject():
             return "worse", "Training made the model worse: most of its images can no longer be measured."
-        if change is not None and direction(change) == self.sign:
+        alone = [(step, self._change_from_base(found)) for step, found in self.points.items() if step not in rejected]
+        if better := [pair for pair in alone if direction(pair[1]) == self.sign]:
+            step, gain = max(better, key=lambda pair: self.sign * pair[1].mean)
             return "equal", (
-                f"By the smoothed {self.metric}, no step is better than the base model, although step {last.step} "
-                f"alone is, by {shown(_size(change))}."
+                f"By the smoothed {self.metric}, no step is better than the base model, although step {step} alone is, "
+                f"by {shown(_size(gain))}."
             )
         said = f"; step {last.step} {self._difference(change)}" if change is not None else ""
         return "equal", f"By {self.metric}, no step is better than the base model{said}."

@@ -170,6 +170,11 @@ CASES = {
             r"0\.\d+ \[0\.\d+, 0\.\d+\]\."
         ],
     ),
+    "a step that is better, although its neighbor is worse": (
+        likeness(0.4, 0.48, 0.2, 0.4, 0.4),
+        "equal",
+        [r"By the smoothed likeness, no step is better than the base model, although step 300 alone is, by 0\.\d+ \["],
+    ),
     "a best step that may be chance": (
         likeness(0.5, 0.512, 0.512),
         "equal",
