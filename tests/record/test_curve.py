@@ -1,5 +1,6 @@
 """The smoothed curve, its best step, the way to the photos, and the smallest change that a grid shows."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -147,6 +148,17 @@ def test_the_smallest_change_comes_from_how_the_same_cells_move():
     assert found.change == pytest.approx(expected, rel=0.05)
     assert found.with_more == pytest.approx(found.change / 2, rel=0.01)
     assert "with 400 images this grid can detect a change of 0.027; with 1600 images, 0.013" in str(found)
+
+
+def test_images_that_could_not_be_measured_detect_nothing():
+    many = PromptGrid(["a", "b"], images_per_prompt=200)
+    whole = history(np.random.default_rng(2), [0.0, 0.4, 0.5, 0.5, 0.5], many)
+    lacking = [
+        replace(each, images=tuple(replace(i, scores={}) if i.cell.index % 2 else i for i in each.images), scores={})
+        for each in whole
+    ]
+    half = [replace(each, scores=summarize(each.images, {})) for each in lacking]
+    assert resolution(half, METRIC).change == pytest.approx(math.sqrt(2) * resolution(whole, METRIC).change, rel=0.1)
 
 
 def test_from_one_evaluation_the_smallest_change_is_a_guess_and_from_one_seed_there_is_none():
