@@ -501,6 +501,10 @@ def test_a_search_a_group_and_a_sweep_without_an_axis_are_drawn_as_what_they_are
         assert page.locator(".verdict").inner_text().endswith(f"rank=4: Best: it rises {HOSTILE}")
         page.select_option("#answer-group", "rank=8")
         assert page.locator(".verdict").inner_text().endswith("rank=8: It falls")
+        for higher, classes in (("true", "verdict fall"), ("false", "verdict rise"), ("null", "verdict none")):
+            changed(page, f"page.manifest.metrics.forEach((each) => (each.higher_is_better = {higher}))")
+            assert page.get_attribute(".verdict", "class") == classes
+        changed(page, "page.manifest.metrics.forEach((each) => (each.higher_is_better = true))")
         assert page.evaluate("document.querySelector('#answer-steps .plot').data.length") == 4, "two bands, two lines"
         changed(page, "sweep.groups = ['']")
         changed(page, SEVEN)
