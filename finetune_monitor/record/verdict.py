@@ -201,20 +201,25 @@ class _Judged:
         return direction(self._change(point, other)) in (1, -1)
 
     def _better_by_another(self, best: Point, equal: Sequence[int]) -> str:
-        """The equal step that is best by a second score, if it is significantly better there than the best step."""
+        """The equal step that is best by a second score, if it is significantly better there than the best step.
+
+        Not one that crossed the limit of a guard.
+        """
         pair = pareto_columns(self.history.columns, self.metric)
         if pair is None:
             return ""
         second, name = {point.step: point for point in points(self.history.evaluations, pair[1])}, pair[1]
         column = self.history.columns[name]
         sign = 1.0 if column.more_is_better else -1.0
-        known = [step for step in equal if step in second] if best.step in second else []
+        rejected = rejected_steps(self.history.evaluations)
+        known = [step for step in equal if step in second and step not in rejected] if best.step in second else []
         changes = {step: change_between(second[best.step], second[step], name, column) for step in known}
         better = {step: change for step, change in changes.items() if direction(change) == sign}
         if not better:
             return ""
         step = max(better, key=lambda each: sign * better[each].mean)
-        return f"; of these, step {step} has a better {name}, by {shown(_size(better[step]))}"
+        which = f"; of these, step {step}" if len(equal) > 1 else ", and"
+        return f"{which} has a better {name}, by {shown(_size(better[step]))}"
 
     def decline(self) -> Iterator[str]:
         """Whether the last step is worse than the best one."""
