@@ -1,7 +1,7 @@
 """The verdict on a run, in words: how good it is, which steps are as good, what went wrong, why it ended, what to do.
 
 Every sentence states a fact of the record, or a comparison with its 95% interval. A step is called better or worse only
-if that interval excludes zero. Nothing is corrected for the number of comparisons.
+if that interval excludes zero. Nothing is corrected for the number of comparisons, or for the choice of the best step.
 """
 
 import math

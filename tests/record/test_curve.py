@@ -22,6 +22,7 @@ from finetune_monitor.record.curve import (
 from finetune_monitor.record.evaluation import Decision, Evaluation, ScoredImage, StopReason, summarize
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.stats.estimate import MISSING, Estimate
+from finetune_monitor.stats.intervals import WHAT_THEY_KNOW
 
 NAN = MISSING
 GRID = PromptGrid(["a", "b"])
@@ -128,6 +129,14 @@ def test_some_prompts_alone_can_be_watched():
     assert {image.cell.prompt for image in second.images} == {"b"}
     assert second.score.mean == pytest.approx(np.mean([image.scores[METRIC] for image in found[1].images[4:]]))
     assert second.score.n == 4
+
+
+def test_the_score_of_the_best_step_is_optimistic_and_readers_are_told():
+    rng, plateau = np.random.default_rng(3), [0.0, *[0.5] * 8]
+    runs = [history(rng, plateau, GRID) for _ in range(30)]
+    found = [next(each for each in run if each.step == best_of(run, METRIC)[0]).scores[METRIC].mean for run in runs]
+    assert 0.02 < np.mean(found) - 0.5 < 0.1
+    assert "its own is slightly optimistic" in WHAT_THEY_KNOW
 
 
 def test_how_far_the_best_step_came():
