@@ -81,6 +81,21 @@ def test_the_only_image_of_a_prompt_sounds_no_alarm_about_the_prompt():
     assert alarms([Evaluation(step, None, 0.0, one) for step in (100, 200)], {"worst": column}) == ()
 
 
+@pytest.mark.parametrize(
+    ("asked", "sounded", "sounds"),
+    [
+        ((0.6, 0.3), (), False),  # the same images once more
+        ((0.9, 0.3), (), True),
+        ((0.6, 0.3), ("leakage",), True),  # the alarm goes on
+        ((0.4, 0.3), ("leakage",), False),
+    ],
+)
+def test_an_evaluation_on_request_confirms_no_other(asked, sounded, sounds):
+    start, before, last = history("leakage", (0.0, 0.1), (0.6, 0.3), asked)
+    found = alarms([start, replace(before, alarms=sounded), replace(last, on_request=True)], LEAKS)
+    assert found == (("leakage",) if sounds else ())
+
+
 def test_below_is_wrong_where_higher_is_better():
     assert alarms(history("margin", (0.1, 0.02), (-0.1, 0.05)), MARGIN) == ("margin",)
     assert alarms(history("margin", (0.1, 0.02), (0.1, 0.05)), MARGIN) == ()
