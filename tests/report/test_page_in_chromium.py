@@ -304,6 +304,11 @@ def test_pairs_compare_shared_cells_only_and_say_so(chromium, pair):
         # the second shared cell is at position 1 of A and 2 of B: (0.5 + 0.52) / 2 - (0.1 + 0.11) / 2
         assert row.startswith("face similarity0.1050.510+0.405 [+0.341, +0.469]B is better2 of 2")
         assert "0.110 → 0.520 (+0.410)" in page.inner_text("#pair-list")
+        changed(page, "cells[runs[0].cells[1]].probe = true; runs[0].scales = {a: 'drawn anew'}")
+        assert texts(page, "#differences tbody tr")[0].endswith("1 of 1"), "a probe is none of the subject's images"
+        changed(page, "page.manifest.metrics[0].over = 'run'; runs[0].scales = {}")
+        assert "face similarity" not in page.inner_text("#differences tbody"), "no image has a score of its own"
+        changed(page, "page.manifest.metrics[0].over = 'prompts'; cells[runs[0].cells[1]].probe = false")
         changed(
             page, "runs[0].scales = {face_similarity: 'x'}; runs[1].scales = {face_similarity: 'x', aesthetic: 'y'}"
         )
