@@ -287,6 +287,14 @@ def test_the_slider_goes_through_the_steps_of_one_cell_and_playing_stops_at_the_
         page.evaluate("clearInterval(playing), playOn(), playOn(), playOn()")
         assert page.inner_text("#play") == "Play"
         assert "step 100" in page.inner_text("#moment")
+        leakage = (
+            "{ name: 'leakage', main: true, unit: '', zero: '', bounds: null, higher_is_better: false, over: 'run' }"
+        )
+        of_run = "{ mean: [0, 1, 1], low: [], high: [], n: [], missing: [] }"
+        changed(page, f"page.manifest.metrics.push({leakage}); runs.forEach((run) => (run.scores.leakage = {of_run}))")
+        until(page, "imagesOf(chosenRun()) !== null")
+        until(page, "document.querySelector('#course').dataset.names.includes('face_similarity')")
+        assert "leakage" not in page.inner_text("#course"), "no image has one"
 
 
 def test_pairs_compare_shared_cells_only_and_say_so(chromium, pair):
