@@ -56,12 +56,14 @@ def _pairs(first: "RunHistory", second: "RunHistory", steps: list[int] | None) -
         raise UserError(f"{first.output_dir}: found twice; choose two of its steps: --step S S")
     found = {}
     best = first.best_step, second.best_step
+    metrics = dict.fromkeys((first.best_metric, second.best_metric))
+    by = f" (by {' and by '.join(map(str, metrics))})" if len(metrics) > 1 else ""
     if best[0] is not None and best[1] is not None:
-        found["each run's best step"] = (at_step(first, best[0]), at_step(second, best[1]))
+        found[f"each run's best step{by}"] = (at_step(first, best[0]), at_step(second, best[1]))
     last = tuple(history.evaluations[-1].step for history in (first, second))
     heading = "each run's last step"
     if best == last:
-        found, heading = {}, "each run's best step, which is its last"
+        found, heading = {}, f"each run's best step{by}, which is its last"
     return {**found, heading: (at_step(first, last[0]), at_step(second, last[1]))}
 
 
@@ -72,7 +74,7 @@ def _print_comparison(heading: str, found: "Comparison") -> None:
     from finetune_monitor.report.comparison import verdict
     from finetune_monitor.sinks.console import width_of
 
-    print(f"At {heading}:")
+    print(f"At {visible(heading)}:")
     for name, moment in (("first", found.first), ("second", found.second)):
         evaluation = moment.evaluation
         where = f"{visible(str(moment.history.output_dir))}, step {evaluation.step}"

@@ -12,9 +12,11 @@ from finetune_monitor.metrics import Description, RunContext
 from finetune_monitor.metrics.cosines import cosines
 from finetune_monitor.models.defaults import CLIP, PRETRAINED
 from finetune_monitor.record.columns import ScoreColumn
+from finetune_monitor.record.curve import changes
 from finetune_monitor.record.evaluation import Evaluation, by_prompt
 from finetune_monitor.record.grid import Cell
-from finetune_monitor.stats.estimate import MISSING, Estimate, FloatArray
+from finetune_monitor.stats.estimate import MISSING, Estimate, FloatArray, direction
+from finetune_monitor.stats.intervals import t_change
 
 if TYPE_CHECKING:  # the config imports this file for its options, and importing torch takes seconds
     import torch
@@ -42,8 +44,9 @@ class ClipScore:
             depicts".
         prompt_margin: the cosine minus the mean cosine with the grid's other prompts, -2 to 2; needs at least two
             prompts. A prompt that is not in the grid is compared with all prompts of the grid.
-        worst_prompt_margin: of an evaluation, the lowest mean margin of any prompt. Prompts whose entire interval is
-            below 0 at step 0 are left out, because the base model does not follow them either. As the minimum of
+        worst_prompt_margin: of an evaluation, the lowest mean margin of any prompt that the base model follows. If the
+            mean of a prompt is below 0 at step 0, the same seeds would show that again: the prompt is left out, unless
+            its interval there reaches above 0, and the margin has fallen since by more than chance. As the minimum of
             several means, it is biased below that prompt's own mean; the alarm therefore waits for the entire interval
             or for two evaluations in a row.
 
@@ -131,10 +134,10 @@ class ClipScore:
         """The margin of the worst prompt at the last evaluation, among those that the base model follows."""
         if not self._has_margin:
             return {}
-        floor = by_prompt(history[0], MARGIN) if history[0].step == 0 else {}
-        followed = {prompt for prompt, margin in floor.items() if not margin.high < 0}
-        last = by_prompt(history[-1], MARGIN)
-        known = [margin for prompt, margin in last.items() if prompt in followed or prompt not in floor]
+        first, last = history[0], history[-1]
+        floor = by_prompt(first, MARGIN) if first.step == 0 else {}
+        margins = by_prompt(last, MARGIN)
+        known = [own for prompt, own in margins.items() if prompt not in floor or _lost(first, last, prompt, floor)]
         return {WORST: min(known, key=lambda margin: margin.mean)} if known else {}
 
     def _score(self, images: Sequence[Image], own: Sequence[str]) -> dict[str, FloatArray]:
@@ -151,6 +154,16 @@ class ClipScore:
     def describe(self) -> Description:
         """CLIP with the SHA-256 of its weights, and that of the prompts that margins are relative to."""
         return self._description
+
+
+def _lost(first: Evaluation, last: Evaluation, prompt: str, floor: Mapping[str, Estimate]) -> bool:
+    """Whether a low margin of a prompt at the last evaluation would be the training's doing: the base model follows the
+    prompt, or may follow it, and the margin has fallen since by more than chance.
+    """
+    if not floor[prompt].mean < 0:
+        return True
+    before, after = ([image for image in each.images if image.cell.prompt == prompt] for each in (first, last))
+    return not floor[prompt].high < 0 and direction(t_change(*changes(before, after, MARGIN))) == -1
 
 
 def _described(prompts: Sequence[str]) -> dict[str, str]:

@@ -31,7 +31,10 @@ BY_SSCD, SSCD_SIMILARITY, SSCD_PHOTO = "copying_sscd", "photo_sscd", "nearest_ph
 
 ALARM = 0.2
 
-SAYS = "images copy training photos; stop earlier, add photos, or lower the learning rate"
+SAYS = (
+    "images are closer to a training photo than the photos are to each other; if they are copies, stop earlier, add "
+    "photos, or lower the learning rate"
+)
 
 Rows = Float[np.ndarray, "n d"]
 
@@ -70,8 +73,10 @@ class Copying:
 
     Similarity is the correlation of luminance at 32 x 32 pixels and, if its weights are given, the cosine of SSCD
     embeddings. The level is the highest similarity between two of the photos themselves: near duplicates among them
-    blind the metric, and with only two photos it means little. (CLIP's embeddings and those of faces cannot replace it,
-    because they are designed to ignore composition.)
+    blind the metric. With n photos, an image that is no copy, but as different from them as they are from each other,
+    exceeds the level with a probability of 2 / (n + 1): of n + 1 such images, two are the nearest pair. So with few
+    photos a high share means little. (CLIP's embeddings and those of faces cannot replace it, because they are designed
+    to ignore composition.)
 
     Columns:
         copying: 1 if the highest correlation exceeds that of any two photos, otherwise 0.

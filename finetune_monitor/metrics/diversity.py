@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from jaxtyping import Bool
 from PIL.Image import Image
 
 from finetune_monitor.metrics import Description, Feature, RunContext
@@ -15,7 +16,7 @@ from finetune_monitor.record.columns import ScoreColumn, with_level
 from finetune_monitor.record.evaluation import Evaluation, of_column, seeds, values_of
 from finetune_monitor.record.grid import Cell
 from finetune_monitor.stats.estimate import MISSING, Estimate, FloatArray
-from finetune_monitor.stats.intervals import ratio
+from finetune_monitor.stats.intervals import Draws, ratio
 
 if TYPE_CHECKING:  # the config imports this file for its options, and importing torch takes seconds
     import torch
@@ -189,8 +190,20 @@ def _share(first: Evaluation, last: Evaluation, distance: str) -> Estimate:
     before, after = of_column(first.images, distance), of_column(last.images, distance)
     if len(before) != len(after):
         return Estimate(MISSING, MISSING, MISSING, 0, 0)
-    draws, prompts = seeds(after), [image.cell.prompt for image in after]
-    return ratio(_pseudo(values_of(after, distance), prompts), _pseudo(values_of(before, distance), prompts), draws)
+    prompts = [image.cell.prompt for image in after]
+    new, old = values_of(after, distance), values_of(before, distance)
+    draws = _with_pairs_joined(seeds(after), prompts, ~np.isnan(new + old))
+    return ratio(_pseudo(new, prompts), _pseudo(old, prompts), draws)
+
+
+def _with_pairs_joined(draws: Draws, prompts: Sequence[str], measured: Bool[np.ndarray, "n"]) -> Draws:
+    """The draws, where those of a prompt with only two measured images are one: both images have the same distance."""
+    found: Draws = draws.copy()
+    for prompt in dict.fromkeys(prompts):
+        places = [i for i, each in enumerate(prompts) if each == prompt and measured[i]]
+        if len(places) == 2:
+            found[found == found[places[1]]] = found[places[0]]
+    return found
 
 
 def _pseudo(values: FloatArray, prompts: Sequence[str]) -> FloatArray:

@@ -41,7 +41,7 @@ class Leakage:
 
     Columns:
         leakage: one value per evaluation, not per image; undefined until the subject's rise exceeds two standard
-            errors.
+            errors, and with fewer than two measured probes.
         probe_similarity: mean cosine of a probe's largest face with every reference face; NaN if no face is found.
 
     Args:
@@ -117,9 +117,9 @@ class Leakage:
             return {}
         own = change_spread(*changes(first.images, last.images, SUBJECT))
         probes, draws = changes(first.images, last.images, PROBE_SIMILARITY)
-        if not own.freedom or not own.mean > TOLD_FROM_CHANCE * own.error:
-            return {}
         measured = int((~np.isnan(probes)).sum())
+        if measured < 2 or not own.freedom or not own.mean > TOLD_FROM_CHANCE * own.error:
+            return {}
         return {self.name: ratio_of_spreads(change_spread(probes, draws), own, measured, len(probes) - measured)}
 
     def describe(self) -> Description:

@@ -22,20 +22,27 @@ def alarms(history: Sequence[Evaluation], columns: Mapping[str, ScoreColumn]) ->
 
     An alarm sounds if the entire interval is beyond the level, or if the means of two consecutive evaluations are, so
     that chance alone does not trigger it. Step 0, the untouched model, never sounds an alarm, nor does an evaluation of
-    which too few images were measured (`is_enough`).
+    which too few images were measured (`is_enough`). An evaluation on request only continues an alarm, or sounds one by
+    itself: a few steps after another one, its images are nearly the same, and confirm nothing.
     """
-    trained = [evaluation.scores for evaluation in history if evaluation.step > 0]
+    trained = [evaluation for evaluation in history if evaluation.step > 0]
     if not trained:
         return ()
     levels = levels_of(columns)
     signs = {name: 1.0 if columns[name].more_is_better else -1.0 for name in levels}
-    known = {name: [_known(found.get(name), columns[name]) for found in trained] for name in levels}
+    known = {name: [_known(each.scores.get(name), columns[name]) for each in trained] for name in levels}
+    if trained[-1].on_request:
+        sounding = trained[-2].alarms if len(trained) > 1 else ()
+        known = {name: scores if name in sounding else scores[-1:] for name, scores in known.items()}
     return tuple(name for name, level in levels.items() if is_worse(known[name], level, signs[name]))
 
 
 def is_enough(score: Estimate, column: ScoreColumn) -> bool:
-    """Whether enough images were measured for an alarm: at least half of them, or four, and never a single one."""
-    is_single = column.over != "run" and score.n == 1
+    """Whether enough images were measured for an alarm: at least half of them, or four, and never a single one.
+
+    A score of an entire evaluation may be one value, unless it is that of the images of a prompt.
+    """
+    is_single = score.n == 1 and (column.over != "run" or column.worst_of != "")
     return not is_single and (counts(score) or score.n >= ENOUGH_IMAGES)
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -196,8 +196,7 @@ def contenders(
 class Resolution:
     """The smallest change between two evaluations that a grid can detect (80% power, paired 95% interval).
 
-    draws: independent draws of noise in the grid: its seeds.
-    change: the detectable change with this grid.
+    change: the detectable change with this grid, if as many of its images are measured as in the record.
     with_more: the same with four times as many images.
     is_guess: based on one evaluation only, as if its images were independent of the next one's.
     """
@@ -217,30 +216,30 @@ class Resolution:
 def resolution(history: Sequence[Evaluation], column: str) -> Resolution | None:
     """The resolution estimated from the record: how the same cells varied around their mean change between evaluations.
 
-    Evaluations on request do not count: those a few steps apart hardly differ. None if it cannot be estimated, as with
-    a single seed, or if nothing varies.
+    Only the draws of noise (seeds) that were measured in both count. Evaluations on request do not: those a few steps
+    apart hardly differ. None if it cannot be estimated, as with a single seed, or if nothing varies.
     """
     found = points(scheduled(history), column)
     trained = [point for point in found if point.step > 0] if len(found) > 2 else found
     pairs = list(pairwise(trained))
-    deviations = [_deviation(*pair, column) for pair in pairs] or [_deviation(found[0], None, column)] if found else []
-    known = [each for each in deviations if not math.isnan(each)]
-    if not any(known):
+    compared: Sequence[tuple[Point, Point | None]] = pairs or [(point, None) for point in found]
+    spreads = [_change_spread(*pair, column) for pair in compared]
+    known = [each for each in spreads if each.freedom]
+    if not any(each.error for each in known):
         return None
     images = len(found[-1].images)
-    draws = len(np.unique(seeds(found[-1].images)))
-    deviation = math.sqrt(sum(each**2 for each in known) / len(known))
+    draws = round(sum(each.freedom + 1 for each in known) / len(known))
+    deviation = math.sqrt(sum(each.error**2 * (each.freedom + 1) for each in known) / len(known))
     change, more = (smallest_change(deviation, times * draws, times * draws - 1) for times in (1, MORE_IMAGES))
     return Resolution(images, change, more, not pairs)
 
 
-def _deviation(first: Point, second: Point | None, column: str) -> float:
-    """The standard deviation of a draw's change, from the error of the mean change; for one point, √2 of its own."""
+def _change_spread(first: Point, second: Point | None, column: str) -> Spread:
+    """The spread of the mean change over the draws measured in both; for one point, with √2 times its own error."""
     if second is None:
         found = spread(values_of(first.images, column), seeds(first.images))
-        return found.error * math.sqrt(2 * (found.freedom + 1))
-    found = change_spread(*changes(first.images, second.images, column))
-    return found.error * math.sqrt(found.freedom + 1)
+        return replace(found, error=found.error * math.sqrt(2))
+    return change_spread(*changes(first.images, second.images, column))
 
 
 def _point(evaluation: Evaluation, column: str) -> Point | None:

@@ -1,7 +1,7 @@
 """The verdict on a run, in words: how good it is, which steps are as good, what went wrong, why it ended, what to do.
 
 Every sentence states a fact of the record, or a comparison with its 95% interval. A step is called better or worse only
-if that interval excludes zero. Nothing is corrected for the number of comparisons.
+if that interval excludes zero. Nothing is corrected for the number of comparisons, or for the choice of the best step.
 """
 
 import math
@@ -38,8 +38,9 @@ FEW_PHOTOS = 5
 class Verdict:
     """The verdict on a run.
 
-    outcome: "better" than the base model, "equal" (no significant change), "worse", "unmeasured" (no step has a score),
-        or "unjudged" (only the base model has a score, or only trained steps do).
+    outcome: "better" than the base model, "equal" (no significant change, or only that of a single step that its
+        neighbors do not confirm), "worse", "unmeasured" (no step has a score), or "unjudged" (only the base model has a
+        score, or only trained steps do).
     sentences: in reading order.
     """
 
@@ -136,14 +137,20 @@ class _Judged:
             )
         if self._lost_its_subject():
             return "worse", "Training made the model worse: most of its images can no longer be measured."
+        alone = [(step, self._change_from_base(found)) for step, found in self.points.items() if step not in rejected]
+        if better := [pair for pair in alone if direction(pair[1]) == self.sign]:
+            step, gain = max(better, key=lambda pair: self.sign * pair[1].mean)
+            return "equal", (
+                f"By the smoothed {self.metric}, no step is better than the base model, although step {step} alone is, "
+                f"by {shown(_size(gain))}."
+            )
         said = f"; step {last.step} {self._difference(change)}" if change is not None else ""
         return "equal", f"By {self.metric}, no step is better than the base model{said}."
 
     def _difference(self, change: Estimate) -> str:
         if change.low == change.high == 0:
             return "has the same scores"
-        may_be_chance = "" if direction(change) == self.sign else ", which may be chance"
-        return f"differs by {shown(change)}{may_be_chance}"
+        return f"differs by {shown(change)}, which may be chance"
 
     def _change_from_base(self, point: Point) -> Estimate:
         return self._change(self.points[0], point)
@@ -194,20 +201,25 @@ class _Judged:
         return direction(self._change(point, other)) in (1, -1)
 
     def _better_by_another(self, best: Point, equal: Sequence[int]) -> str:
-        """The equal step that is best by a second score, if it is significantly better there than the best step."""
+        """The equal step that is best by a second score, if it is significantly better there than the best step.
+
+        Not one that crossed the limit of a guard.
+        """
         pair = pareto_columns(self.history.columns, self.metric)
         if pair is None:
             return ""
         second, name = {point.step: point for point in points(self.history.evaluations, pair[1])}, pair[1]
         column = self.history.columns[name]
         sign = 1.0 if column.more_is_better else -1.0
-        known = [step for step in equal if step in second] if best.step in second else []
+        rejected = rejected_steps(self.history.evaluations)
+        known = [step for step in equal if step in second and step not in rejected] if best.step in second else []
         changes = {step: change_between(second[best.step], second[step], name, column) for step in known}
         better = {step: change for step, change in changes.items() if direction(change) == sign}
         if not better:
             return ""
         step = max(better, key=lambda each: sign * better[each].mean)
-        return f"; of these, step {step} has a better {name}, by {shown(_size(better[step]))}"
+        which = f"; of these, step {step}" if len(equal) > 1 else ", and"
+        return f"{which} has a better {name}, by {shown(_size(better[step]))}"
 
     def decline(self) -> Iterator[str]:
         """Whether the last step is worse than the best one."""

@@ -13,7 +13,7 @@ from finetune_monitor.record.evaluation import Evaluation, ScoredImage, estimate
 from finetune_monitor.record.grid import ELSEWHERE, MAY_DIFFER, WHICH_CELLS
 from finetune_monitor.record.history import RunHistory
 from finetune_monitor.record.scales import scale
-from finetune_monitor.stats.estimate import MISSING, Estimate, direction, shown
+from finetune_monitor.stats.estimate import MISSING, ROUNDING, Estimate, direction, shown
 
 PHOTOS_IN_WORDS = {"references": "reference photos", "held_out": "held-out photos"}
 
@@ -122,7 +122,7 @@ def verdict(found: Difference) -> str:
     if found.is_same:
         return "the same in every image"
     sign = "higher" if change.mean > 0 else "lower"
-    by = f"{sign} by {shown(_turned(change))}"
+    by = f"{sign} by {shown(_turned(change))}" if abs(change.mean) > ROUNDING else "no difference on average"
     if direction(change) is None:
         these = "the only image that was measured in both" if change.n == 1 else f"these {change.n} images"
         return f"{by} in {these}, which may be chance"

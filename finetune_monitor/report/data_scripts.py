@@ -11,8 +11,8 @@ from finetune_monitor.base.text import visible
 def call(function: str, *arguments: Any) -> bytes:
     """A script that passes values to one of the page's functions.
 
-    Numbers are rounded to 5 significant digits, non-finite ones become null, and text contains neither invisible
-    characters nor anything that would end a script.
+    Numbers are rounded to 5 significant digits, or to 4 decimals if that is finer, because the page shows 3. Non-finite
+    ones become null, and text contains neither invisible characters nor anything that would end a script.
     """
     texts = (json.dumps(_cleaned(argument), separators=(",", ":"), allow_nan=False) for argument in arguments)
     return f"finetuneMonitor.{function}({', '.join(texts)});\n".replace("<", "\\u003c").encode("ascii")
@@ -20,7 +20,7 @@ def call(function: str, *arguments: Any) -> bytes:
 
 def _cleaned(value: Any) -> Any:
     if isinstance(value, float):
-        return float(f"{value:.5g}") if math.isfinite(value) else None
+        return _rounded(value) if math.isfinite(value) else None
     if isinstance(value, str):
         return visible(value)
     if isinstance(value, Mapping):
@@ -28,3 +28,7 @@ def _cleaned(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_cleaned(inner) for inner in value]
     return value
+
+
+def _rounded(value: float) -> float:
+    return round(value, 4) if abs(value) >= 10 else float(f"{value:.5g}")

@@ -56,6 +56,7 @@ def manifest(
     """
     cells = list(dict.fromkeys(key for run in runs for key in cell_keys(run)))
     positions = {key: index for index, key in enumerate(cells)}
+    probes = {key for run in runs for key, cell in zip(cell_keys(run), run.cells, strict=True) if cell.is_probe}
     settings = differing_settings(runs)
     return {
         "format": FORMAT,
@@ -63,7 +64,7 @@ def manifest(
         "title": _title(runs, sweep),
         "live": _goes_on(runs, sweep),
         "metrics": metrics(runs),
-        "cells": [_cell(*key) for key in cells],
+        "cells": [{**_cell(*key), "probe": key in probes} for key in cells],
         "notes": comparability(runs),
         "intervals": WHAT_THEY_KNOW,
         "unreadable": [{"folder": str(found.folder), "problem": found.problem} for found in unreadable],
@@ -158,6 +159,7 @@ def _column(name: str, column: ScoreColumn) -> dict[str, Any]:
         "zero": column.zero,
         "unit": column.unit_in_words,
         "is_share": column.is_share,
+        "over": column.over,
     }
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from finetune_monitor.base.text import counted
 from finetune_monitor.record.alarms import alarms_of
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.curve import Point, change_between, points, smoothed_curve
@@ -52,8 +53,10 @@ def verdict(runs: Sequence[tuple[RunHistory, Mapping[int, str]]], has_base: bool
     names, levels = [each.name for each in found], [each.level for each in found]
     first = f"by {metric}, {best_of(names, levels, _change(found, metric), higher).text}"
     others = [each for each in found if each is not best]
-    leads = [_lead(other, best, metric, 1.0 if higher else -1.0) for other in others]
-    return [first, *_open_ones(others, leads), *_against_base(best, others, leads), *_caution(leads), *_alarms(best)]
+    sign = 1.0 if higher else -1.0
+    leads = [_lead(other, best, metric, sign) for other in others]
+    against = _against_base(best, found, metric, sign)
+    return [first, *_open_ones(others, leads), *against, *_caution(leads), *_alarms(best)]
 
 
 def _caution(leads: Sequence[Estimate]) -> list[str]:
@@ -96,18 +99,22 @@ def _open_ones(others: Sequence[Candidate], leads: Sequence[Estimate]) -> list[s
     names = [other.name for other, lead in zip(others, leads, strict=True) if tone_of(lead) != "rise"]
     if not names:
         return ["all others are significantly worse"]
-    more = f" and {len(names) - MOST_NAMED} others" if len(names) > MOST_NAMED else ""
+    more = f" and {counted(len(names) - MOST_NAMED, 'other')}" if len(names) > MOST_NAMED else ""
     return [f"it is not significantly better than {', '.join(names[:MOST_NAMED])}{more}"]
 
 
-def _against_base(best: Candidate, others: Sequence[Candidate], leads: Sequence[Estimate]) -> list[str]:
-    if best.name == BASE:
-        return [f"no file is better than {BASE}"]
-    found = next((lead for other, lead in zip(others, leads, strict=True) if other.name == BASE), None)
-    if found is None:
+def _against_base(best: Candidate, found: Sequence[Candidate], metric: str, sign: float) -> list[str]:
+    """Whether the best file is better than the base model, or otherwise any other file is."""
+    base = next((each for each in found if each.name == BASE), None)
+    if base is None:
         return []
-    if tone_of(found) == "rise":
-        return [f"it is better than {BASE} by {shown_change(found)}"]
+    gains = [(each.name, _lead(base, each, metric, sign)) for each in (best, *found) if each is not base]
+    better = next(((name, gain) for name, gain in gains if tone_of(gain) == "rise"), None)
+    if better is not None:
+        name, gain = better
+        return [f"{'it' if name == best.name else name} is better than {BASE} by {shown_change(gain)}"]
+    if best is base:
+        return [f"no file is better than {BASE}"]
     return [f"these images do not show that any file is better than {BASE}"]
 
 

@@ -24,7 +24,8 @@ FEWEST_EQUAL = 6
 
 WHAT_THEY_KNOW = (
     "The 95% intervals show where a mean would lie with other seeds for these prompts. They do not cover other "
-    "prompts, other photos, or another training run with the same settings."
+    "prompts, other photos, or another training run with the same settings. The best step is chosen by these scores, "
+    "so its own is slightly optimistic."
 )
 
 Draws = Int[np.ndarray, "n"]

@@ -1,6 +1,7 @@
 """What the curve of the similarity does not show: leakage, copies, faces that become alike, who would be recognized."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from skimage import data
 from finetune_monitor import PromptGrid
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.metrics import RunContext, describe
-from finetune_monitor.metrics.copying import Copying
+from finetune_monitor.metrics.copying import Copying, _Nearness
 from finetune_monitor.metrics.diversity import Diversity
 from finetune_monitor.metrics.face_similarity import NAME
 from finetune_monitor.metrics.leakage import PROBE_SIMILARITY, Leakage
@@ -18,6 +19,7 @@ from finetune_monitor.metrics.recognized import OTHERS, Recognized
 from finetune_monitor.models.clip import ClipEncoder
 from finetune_monitor.models.face_reader import FaceReader
 from finetune_monitor.record.evaluation import Evaluation, ScoredImage, summarize
+from finetune_monitor.stats.intervals import ratio
 
 GRID = PromptGrid(["a photo of sks person"], images_per_prompt=8, probe_prompts=["a man", "a woman"])
 PHOTO = Image.fromarray(data.astronaut()).crop((130, 0, 330, 200))
@@ -69,6 +71,16 @@ def test_there_is_no_leakage_before_the_subject_has_risen(reader):
     assert metric.derive([first, evaluation(100, 0.0, 0.3, rng)]) == {}
 
 
+def test_there_is_no_leakage_into_a_single_probe(reader):
+    evaluations = [
+        replace(each, images=each.images[:9])  # eight images of the subject, and one probe
+        for each in (
+            evaluation(step, subject, 0.0, np.random.default_rng(step)) for step, subject in ((0, 0), (100, 0.5))
+        )
+    ]
+    assert Leakage([PHOTO], reader).derive(evaluations) == {}
+
+
 def test_only_probes_are_scored_for_leakage(reader):
     metric = Leakage([PHOTO], reader)
     cells = (GRID.cells[0], GRID.cells[-1], GRID.cells[-2])
@@ -87,6 +99,17 @@ def test_a_copy_is_told_from_another_image():
     assert found["copying"].tolist() == [1.0, 0.0]
     assert found["nearest_photo"][0] == 0
     assert found["photo_correlation"][0] > 0.98 > metric.level > found["photo_correlation"][1]
+
+
+@pytest.mark.parametrize("photos", [2, 5, 20])
+def test_of_images_that_are_as_different_as_the_photos_the_documented_share_counts_as_copies(photos):
+    rng, shares = np.random.default_rng(0), []
+    for _ in range(300):
+        rows = rng.normal(1, 1, size=(photos + 20, 64))
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        nearness = _Nearness(("copy", "similarity", "photo"), np.stack, rows[:photos])
+        shares.append(nearness.score(list(rows[photos:]))["copy"].mean())
+    assert np.mean(shares) == pytest.approx(2 / (photos + 1), abs=0.05)
 
 
 def test_a_nearest_photo_says_which_column_is_its_likeness_and_has_a_small_image():
@@ -146,6 +169,27 @@ def _unit(rng: np.random.Generator, spread: float) -> np.ndarray:
 def test_a_prompt_with_one_face_has_no_distance():
     rows = [_unit(np.random.default_rng(0), 1.0), *[None] * (len(GRID.cells) - 1)]
     assert all(np.isnan(values).all() for values in Diversity(FakeReader()).compare(rows, GRID.cells).values())
+
+
+def test_the_two_images_of_a_prompt_have_one_distance_and_count_once():
+    grid = PromptGrid(["a"], images_per_prompt=1, probe_prompts=["x", "y", "z"], images_per_probe=2)
+    before, after = (0.5, 0.7, 0.6), (0.4, 0.6, 0.55)
+    evaluations = [
+        Evaluation(
+            step,
+            None,
+            0.0,
+            {},
+            tuple(
+                ScoredImage(cell, None, {"probe_face_distance": distances[(cell.index - 1) // 2]} if cell.index else {})
+                for cell in grid.cells
+            ),
+        )
+        for step, distances in ((0, before), (100, after))
+    ]
+    found = Diversity(FakeReader()).derive(evaluations)["probe_diversity"]
+    of_prompts = ratio(np.array(after), np.array(before), np.arange(3))
+    assert (found.low, found.mean, found.high) == pytest.approx((of_prompts.low, of_prompts.mean, of_prompts.high))
 
 
 def test_the_subject_is_recognized_among_others_and_a_cat_is_nobody(reader, tmp_path):

@@ -1,5 +1,7 @@
 """The CLIP score is 100 times the cosine of image and prompt; the margin tells whether the own prompt fits best."""
 
+from dataclasses import replace
+
 import numpy as np
 import open_clip
 import pytest
@@ -165,6 +167,19 @@ def test_a_prompt_that_the_base_model_does_not_follow_is_no_prompt_that_training
     after = Evaluation(100, None, 0.0, {}, images_around(grid, {"a": 0.2, "b": -0.3, "c": -0.1}, rng))
     found = ClipScore(CLIP, prompts=grid.prompts).derive([before, after])[WORST]
     assert found.mean == pytest.approx(-0.1, abs=0.02)
+
+
+def test_a_prompt_that_the_base_model_hardly_misses_is_not_lost_by_training_that_changes_nothing():
+    grid = PromptGrid(["a", "b"], images_per_prompt=4)
+    margins = {"a": (0.2, 0.2, 0.2, 0.2), "b": (0.05, -0.04, -0.06, 0.01)}  # b: below 0, but its interval is not
+    images = tuple(ScoredImage(cell, None, {MARGIN: margins[cell.prompt][cell.seed % 1000]}) for cell in grid.cells)
+    start, same = (Evaluation(step, None, 0.0, {}, images) for step in (0, 100))
+    metric = ClipScore(CLIP, prompts=grid.prompts)
+    assert metric.derive([start, same])[WORST].mean == pytest.approx(0.2)
+    fallen = tuple(
+        replace(each, scores={MARGIN: each.scores[MARGIN] - 0.1 - each.cell.seed % 7 / 99}) for each in images
+    )
+    assert metric.derive([start, replace(same, images=fallen)])[WORST].mean < -0.1, "it may have been followed before"
 
 
 def test_the_prompt_that_fits_worst_is_found_and_probes_are_in_no_margin():

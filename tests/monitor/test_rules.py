@@ -1,6 +1,7 @@
 """The stopping rules: each on curves that it must stop and on such that it must not, with and without noise."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -174,6 +175,19 @@ def test_each_rule_says_what_it_saw_with_its_numbers():
         assert stop.reason == reason
         assert words in stop.detail
         assert METRIC in stop.detail
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (Plateau("x", window=1), r"x averaged 0\.300 over the last evaluation and 0\.500 over the one before, which"),
+        (Divergence("x", evaluations=1), "in no image of the last evaluation$"),
+    ],
+)
+def test_a_rule_about_one_evaluation_says_so(rule, said):
+    means = (0.5, NAN) if isinstance(rule, Divergence) else (0.1, 0.5, 0.3)
+    found = rule.decide(Watched(evaluations(*means), {"x": ScoreColumn(True)}))
+    assert re.search(said, found.detail)
 
 
 def test_a_rule_can_watch_some_prompts():

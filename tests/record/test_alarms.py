@@ -75,6 +75,27 @@ def test_a_score_of_the_run_that_is_one_value_can_sound():
     assert alarms([Evaluation(100, None, 0.0, value)], LEAKS) == ("leakage",)
 
 
+def test_the_only_image_of_a_prompt_sounds_no_alarm_about_the_prompt():
+    one = {"worst": Estimate(-0.1, MISSING, MISSING, 1, 0)}
+    column = ScoreColumn(True, over="run", alarm=0.0, says="a prompt is ignored", worst_of="margin")
+    assert alarms([Evaluation(step, None, 0.0, one) for step in (100, 200)], {"worst": column}) == ()
+
+
+@pytest.mark.parametrize(
+    ("asked", "sounded", "sounds"),
+    [
+        ((0.6, 0.3), (), False),  # the same images once more
+        ((0.9, 0.3), (), True),
+        ((0.6, 0.3), ("leakage",), True),  # the alarm goes on
+        ((0.4, 0.3), ("leakage",), False),
+    ],
+)
+def test_an_evaluation_on_request_confirms_no_other(asked, sounded, sounds):
+    start, before, last = history("leakage", (0.0, 0.1), (0.6, 0.3), asked)
+    found = alarms([start, replace(before, alarms=sounded), replace(last, on_request=True)], LEAKS)
+    assert found == (("leakage",) if sounds else ())
+
+
 def test_below_is_wrong_where_higher_is_better():
     assert alarms(history("margin", (0.1, 0.02), (-0.1, 0.05)), MARGIN) == ("margin",)
     assert alarms(history("margin", (0.1, 0.02), (0.1, 0.05)), MARGIN) == ()

@@ -1,5 +1,6 @@
 """The smoothed curve, its best step, the way to the photos, and the smallest change that a grid shows."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from finetune_monitor.record.curve import (
 from finetune_monitor.record.evaluation import Decision, Evaluation, ScoredImage, StopReason, summarize
 from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.stats.estimate import MISSING, Estimate
+from finetune_monitor.stats.intervals import WHAT_THEY_KNOW
 
 NAN = MISSING
 GRID = PromptGrid(["a", "b"])
@@ -129,6 +131,14 @@ def test_some_prompts_alone_can_be_watched():
     assert second.score.n == 4
 
 
+def test_the_score_of_the_best_step_is_optimistic_and_readers_are_told():
+    rng, plateau = np.random.default_rng(3), [0.0, *[0.5] * 8]
+    runs = [history(rng, plateau, GRID) for _ in range(30)]
+    found = [next(each for each in run if each.step == best_of(run, METRIC)[0]).scores[METRIC].mean for run in runs]
+    assert 0.02 < np.mean(found) - 0.5 < 0.1
+    assert "its own is slightly optimistic" in WHAT_THEY_KNOW
+
+
 def test_how_far_the_best_step_came():
     found = history(np.random.default_rng(1), [0.1, 0.5], PromptGrid(["a", "b"], images_per_prompt=50))
     ceiling = Estimate(0.9, 0.85, 0.95, 8, 0)
@@ -147,6 +157,17 @@ def test_the_smallest_change_comes_from_how_the_same_cells_move():
     assert found.change == pytest.approx(expected, rel=0.05)
     assert found.with_more == pytest.approx(found.change / 2, rel=0.01)
     assert "with 400 images this grid can detect a change of 0.027; with 1600 images, 0.013" in str(found)
+
+
+def test_images_that_could_not_be_measured_detect_nothing():
+    many = PromptGrid(["a", "b"], images_per_prompt=200)
+    whole = history(np.random.default_rng(2), [0.0, 0.4, 0.5, 0.5, 0.5], many)
+    lacking = [
+        replace(each, images=tuple(replace(i, scores={}) if i.cell.index % 2 else i for i in each.images), scores={})
+        for each in whole
+    ]
+    half = [replace(each, scores=summarize(each.images, {})) for each in lacking]
+    assert resolution(half, METRIC).change == pytest.approx(math.sqrt(2) * resolution(whole, METRIC).change, rel=0.1)
 
 
 def test_from_one_evaluation_the_smallest_change_is_a_guess_and_from_one_seed_there_is_none():

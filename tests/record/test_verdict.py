@@ -138,6 +138,11 @@ CASES = {
         "better",
         ["Step 900 is the best|Step 300 is the best", r"of these, step 600 has a better beauty, by 1\.\d+ \["],
     ),
+    "one equal with better looks": (
+        history({"likeness": (0.1, 0.515, 0.5), "beauty": (5.0, 6.0, 5.0)}),
+        "better",
+        [r"Step 300 does not differ significantly from it, and has a better beauty, by 0\.9\d+ \["],
+    ),
     "failed": (
         likeness(0.5, 0.3, 0.2, reason=StopReason.MAX_STEPS),
         "worse",
@@ -161,6 +166,19 @@ CASES = {
         likeness(0.5, 0.49, 0.495),
         "equal",
         [r"By likeness, no step is better than the base model; step 600 differs by .* \[-.*\], which may be chance\."],
+    ),
+    "a last step that is better, although its neighbor is worse": (
+        likeness(0.4, 0.2, 0.48),
+        "equal",
+        [
+            r"By the smoothed likeness, no step is better than the base model, although step 600 alone is, by "
+            r"0\.\d+ \[0\.\d+, 0\.\d+\]\."
+        ],
+    ),
+    "a step that is better, although its neighbor is worse": (
+        likeness(0.4, 0.48, 0.2, 0.4, 0.4),
+        "equal",
+        [r"By the smoothed likeness, no step is better than the base model, although step 300 alone is, by 0\.\d+ \["],
     ),
     "a best step that may be chance": (
         likeness(0.5, 0.512, 0.512),
@@ -270,6 +288,13 @@ def test_a_run_gets_the_verdict_that_it_allows(case):
         assert any(re.search(sentence, said) for said in found.sentences), (sentence, found.sentences)
     assert all(said[0].isupper() or said.startswith("likeness") for said in found.sentences)
     assert all(said.endswith((".", "!")) and "nan" not in said and "—" not in said for said in found.sentences)
+
+
+def test_no_step_that_a_guard_rejects_is_recommended_for_its_looks():
+    found = verdict(history({"likeness": (0.1, 0.5, 0.5, 0.5), "beauty": (5.0, 5.0, 5.0, 6.0)}, StopReason.GUARD))
+    assert "Step 900 does not differ significantly from it." in str(found)
+    assert "step 900 cannot be the best" in str(found)
+    assert "better beauty" not in str(found)
 
 
 def test_a_lower_score_can_be_the_better_one():

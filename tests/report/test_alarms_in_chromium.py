@@ -5,6 +5,7 @@ import json
 import pytest
 
 from finetune_monitor.base.files import sha256
+from finetune_monitor.metrics.copying import SAYS
 from finetune_monitor.record.references import NAME_LENGTH
 from finetune_monitor.record.sweep_directory import SweepState, TrialRecord, TrialState
 from finetune_monitor.report.page import write_page
@@ -91,14 +92,13 @@ def test_the_curve_has_the_level_and_marks_the_steps_at_which_the_alarm_sounds(p
     assert [x for text, x in annotations if text == "!"] == [200], "where it starts"
     fills = page.evaluate(f"({PLOT}).querySelector('.plot').data.find(({{ text }}) => text).marker.color")
     assert [fill == page.evaluate("color('poor')") for fill in fills] == [False, False, True, True]
-    sentence = "images copy training photos; stop earlier, add photos, or lower the learning rate"
     said = page.evaluate(f"({PLOT}).querySelector('.chart-alarm').textContent")
-    assert said == f"Alarm in 2 evaluations from step 200 to 300: {sentence}."
+    assert said == f"Alarm in 2 evaluations from step 200 to 300: {SAYS}."
     for shown in (
         "layout.annotations.find(({ text }) => text === '!').hovertext",
         "data.find(({ text }) => text).text[3]",
     ):
-        assert sentence in page.evaluate(f"({PLOT}).querySelector('.plot').{shown}").replace("<br>", " ")
+        assert SAYS in page.evaluate(f"({PLOT}).querySelector('.plot').{shown}").replace("<br>", " ")
     assert page.inner_text("#peek .chart-alarm").startswith("Alarm: copying is 0.875 [")
     assert page.is_visible("#alarm-words")
     others = page.evaluate("document.querySelector('#charts .plot').layout.annotations.map(({ text }) => text)")

@@ -153,6 +153,7 @@ def change(mean: float, low: float, high: float, n: int = 8, better: bool | None
             "higher by 0.200 in the only image that was measured in both, which may be chance",
         ),
         (change(0.2, math.nan, math.nan, n=4), "higher by 0.200 in these 4 images, which may be chance"),
+        (change(0.0, math.nan, math.nan, n=2), "no difference on average in these 2 images, which may be chance"),
         (replace(change(0.0, 0.0, 0.0), is_same=True), "the same in every image"),
         (replace(change(0.0, -0.3, 0.3), is_same=True), "the same in every image"),
         (replace(change(0.0, math.nan, math.nan, n=1), is_same=True), "the same in every image"),
@@ -233,6 +234,10 @@ def test_the_command_compares_the_best_and_the_last_steps(tmp_path, capsys):
     assert "At each run's best step:" in out
     assert "At each run's last step:" in out
     assert "note: measured in only one of the two: x" in out
+    content["ended"]["best_metric"] = "noise"
+    (first / "run.json").write_text(json.dumps(content))
+    assert main(["compare", str(first), str(second)]) == 0
+    assert "At each run's best step (by noise and by face_similarity):" in capsys.readouterr().out
 
 
 def test_two_steps_of_one_run_and_a_caution_on_the_command_line(tmp_path, capsys):

@@ -22,6 +22,10 @@ def parsed(script: bytes) -> list:
         (math.inf, None),
         (-math.inf, None),
         (0.123456789, 0.12346),
+        (-1.23456789e-7, -1.2346e-7),
+        (9.999999, 10.0),
+        (-48213.70312, -48213.7031),  # a mean that the page shows with 3 decimals
+        (1e300, 1e300),
         (123456, 123456),
         (True, True),
         ((1, [2.0, math.nan]), [1, [2.0, None]]),

@@ -47,6 +47,7 @@ def test_one_run(ana):
             "zero": "",
             "unit": "-1 to 1",
             "is_share": False,
+            "over": "prompts",
         },
         {
             "name": "aesthetic",
@@ -56,6 +57,7 @@ def test_one_run(ana):
             "zero": "",
             "unit": "1 to 10",
             "is_share": False,
+            "over": "prompts",
         },
         {
             "name": "faces_found",
@@ -65,6 +67,7 @@ def test_one_run(ana):
             "zero": "no face",
             "unit": "share of images, 0 to 1",
             "is_share": True,
+            "over": "prompts",
         },
     ]
     assert found["cells"][1] == {
@@ -72,6 +75,7 @@ def test_one_run(ana):
         "negative_prompt": "",
         "seed": 7,
         "sampling": "default sampler, 3 steps, guidance 7.5, the model's own size",
+        "probe": False,
     }
     [run] = found["runs"]
     assert (run["cells"], run["ids"]) == ([0, 1, 2, 3], [cell.id for cell in GRID.cells])
@@ -199,6 +203,13 @@ def test_settings_that_differ(ana):
     ]
 
 
+def test_the_page_knows_which_images_a_score_covers(ana):
+    cells = (*ana.cells[:-1], replace(ana.cells[-1], is_probe=True))
+    found = described(replace(ana, cells=cells, columns={**COLUMNS, "leakage": ScoreColumn(False, over="run")}))
+    assert [cell["probe"] for cell in found["cells"]] == [False, False, False, True]
+    assert {metric["name"]: metric["over"] for metric in found["metrics"]}["leakage"] == "run"
+
+
 def test_a_column_of_which_nothing_is_said_has_no_direction(ana):
     strange = replace(ana, columns={**COLUMNS, "face_similarity": SIDE})
     found = {metric["name"]: metric for metric in content.metrics([strange])}
@@ -210,6 +221,7 @@ def test_a_column_of_which_nothing_is_said_has_no_direction(ana):
         "zero": "",
         "unit": "",
         "is_share": False,
+        "over": "prompts",
     }
 
 

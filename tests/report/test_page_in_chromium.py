@@ -287,6 +287,14 @@ def test_the_slider_goes_through_the_steps_of_one_cell_and_playing_stops_at_the_
         page.evaluate("clearInterval(playing), playOn(), playOn(), playOn()")
         assert page.inner_text("#play") == "Play"
         assert "step 100" in page.inner_text("#moment")
+        leakage = (
+            "{ name: 'leakage', main: true, unit: '', zero: '', bounds: null, higher_is_better: false, over: 'run' }"
+        )
+        of_run = "{ mean: [0, 1, 1], low: [], high: [], n: [], missing: [] }"
+        changed(page, f"page.manifest.metrics.push({leakage}); runs.forEach((run) => (run.scores.leakage = {of_run}))")
+        until(page, "imagesOf(chosenRun()) !== null")
+        until(page, "document.querySelector('#course').dataset.names.includes('face_similarity')")
+        assert "leakage" not in page.inner_text("#course"), "no image has one"
 
 
 def test_pairs_compare_shared_cells_only_and_say_so(chromium, pair):
@@ -304,6 +312,11 @@ def test_pairs_compare_shared_cells_only_and_say_so(chromium, pair):
         # the second shared cell is at position 1 of A and 2 of B: (0.5 + 0.52) / 2 - (0.1 + 0.11) / 2
         assert row.startswith("face similarity0.1050.510+0.405 [+0.341, +0.469]B is better2 of 2")
         assert "0.110 → 0.520 (+0.410)" in page.inner_text("#pair-list")
+        changed(page, "cells[runs[0].cells[1]].probe = true; runs[0].scales = {a: 'drawn anew'}")
+        assert texts(page, "#differences tbody tr")[0].endswith("1 of 1"), "a probe is none of the subject's images"
+        changed(page, "page.manifest.metrics[0].over = 'run'; runs[0].scales = {}")
+        assert "face similarity" not in page.inner_text("#differences tbody"), "no image has a score of its own"
+        changed(page, "page.manifest.metrics[0].over = 'prompts'; cells[runs[0].cells[1]].probe = false")
         changed(
             page, "runs[0].scales = {face_similarity: 'x'}; runs[1].scales = {face_similarity: 'x', aesthetic: 'y'}"
         )
@@ -501,6 +514,10 @@ def test_a_search_a_group_and_a_sweep_without_an_axis_are_drawn_as_what_they_are
         assert page.locator(".verdict").inner_text().endswith(f"rank=4: Best: it rises {HOSTILE}")
         page.select_option("#answer-group", "rank=8")
         assert page.locator(".verdict").inner_text().endswith("rank=8: It falls")
+        for higher, classes in (("true", "verdict fall"), ("false", "verdict rise"), ("null", "verdict none")):
+            changed(page, f"page.manifest.metrics.forEach((each) => (each.higher_is_better = {higher}))")
+            assert page.get_attribute(".verdict", "class") == classes
+        changed(page, "page.manifest.metrics.forEach((each) => (each.higher_is_better = true))")
         assert page.evaluate("document.querySelector('#answer-steps .plot').data.length") == 4, "two bands, two lines"
         changed(page, "sweep.groups = ['']")
         changed(page, SEVEN)

@@ -68,6 +68,21 @@ def test_the_base_model_may_be_the_best(tmp_path):
     assert "no file is better than the base model" in lines
 
 
+@pytest.mark.parametrize("last", [0.48, 0.55])
+def test_no_sentence_denies_a_file_that_is_better_than_the_base_model(tmp_path, last):
+    lines = said(history(tmp_path, {0: 0.4, 1: 0.2, 2: last}))  # smoothed, 0.387 or 0.433
+    assert not any("no file is better" in line or "do not show that any" in line for line in lines)
+    assert any("is better than the base model by 0." in line for line in lines)
+
+
+def test_a_file_other_than_the_best_may_be_the_one_that_is_surely_better(tmp_path):
+    sure = history(tmp_path, {0: 0.4, 1: 0.45})
+    unsure = history(tmp_path, {0: 0.4, 1: 0.5}, noise=0.3)
+    lines = said(sure, unsure)
+    assert lines[0].startswith("by score, file 1 of 1 is best")
+    assert "file 1 of 0 is better than the base model by 0.0" in " ".join(lines)
+
+
 def test_lower_may_be_better(tmp_path):
     lines = said(history(tmp_path, {0: 0.5, 1: 0.2}, higher_is_better=False))
     assert lines[0].startswith("by score, file 1 of 0 is best")

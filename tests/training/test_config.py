@@ -100,6 +100,11 @@ def test_all_problems_are_named_at_once_with_the_nearest_key():
             "monitor.stopping=[{metric: subject_similarity}]",
             "found 'subject_similarity', expected one of face_similarity",
         ),
+        ("monitor.metrics.face_similarity=null", "monitor.metrics.leakage: needs face_similarity"),
+        (
+            "monitor.metrics.leakage={recognizer: sface}",
+            "monitor.metrics.leakage.recognizer: found sface, expected dlib, the recognizer of face_similarity",
+        ),
         ("monitor=null", "monitor: found None, expected keys with values"),
         ("monitor.grid=5", "monitor.grid: found 5, expected keys with values"),
         ("monitor.metrics=[face_similarity]", "monitor.metrics: found ['face_similarity'], expected keys with values"),

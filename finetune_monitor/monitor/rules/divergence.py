@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from finetune_monitor.monitor.rules.watching import at_least
+from finetune_monitor.monitor.rules.watching import at_least, last_ones
 from finetune_monitor.monitor.stopping import Stop, Watched
 from finetune_monitor.record.evaluation import Evaluation, StopReason, has_failed
 
@@ -39,7 +39,7 @@ class Divergence:
             return None
         return Stop(
             StopReason.DIVERGENCE,
-            f"{self.metric} was measured before, but in no image of the last {self.evaluations} evaluations",
+            f"{self.metric} was measured before, but in no image of {last_ones(self.evaluations)}",
         )
 
     def _is_measured(self, evaluation: Evaluation) -> bool:

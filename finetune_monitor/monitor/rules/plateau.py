@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from finetune_monitor.monitor.rules.watching import at_least, check_prompts, named
+from finetune_monitor.monitor.rules.watching import at_least, check_prompts, last_ones, named
 from finetune_monitor.monitor.stopping import Stop, Watched
 from finetune_monitor.record.evaluation import StopReason
 from finetune_monitor.stats.estimate import shown_value
@@ -48,7 +48,7 @@ class Plateau:
             return None
         return Stop(
             StopReason.PLATEAU,
-            f"{named(self)} averaged {shown_value(last)} over the last {self.window} evaluations and "
-            f"{shown_value(before)} over the {self.window} before, which is not an improvement by more than "
+            f"{named(self)} averaged {shown_value(last)} over {last_ones(self.window)} and {shown_value(before)} over "
+            f"the {'one' if self.window == 1 else self.window} before, which is not an improvement by more than "
             f"{self.min_delta:g}",
         )

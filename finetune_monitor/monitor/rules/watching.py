@@ -1,4 +1,4 @@
-"""Shared by rules: the name of what they watch, and checks of their options."""
+"""Shared by rules: what they watch, in words, and checks of their options."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -18,6 +18,11 @@ class OfPrompts(Protocol):
 def named(rule: OfPrompts) -> str:
     """The metric, with the prompts of the grid that the rule watches."""
     return rule.metric if rule.prompts is None else f"{rule.metric} of prompts {', '.join(map(str, rule.prompts))}"
+
+
+def last_ones(evaluations: int) -> str:
+    """The newest evaluations in words: `the last evaluation`, `the last 3 evaluations`."""
+    return "the last evaluation" if evaluations == 1 else f"the last {evaluations:,} evaluations"
 
 
 def at_least(rule: object, **least: float) -> None:

@@ -76,9 +76,19 @@ function titleOf({ key, label }, metric) {
 
 const TONES = { rise: "↗", fall: "↘", none: "→", unknown: "?" };
 
-function verdictCard({ text, tone, group }, { groups, axis: along, search }) {
-  const card = element("p", `verdict ${tone}`);
+const OPPOSITE = { rise: "fall", fall: "rise" };
+
+// The class that colors a change: a fall is a gain if lower is better, and neither if no direction is.
+function moodOf(tone, { higher_is_better: isHigherBetter }) {
+  if (isHigherBetter === null) {
+    return "none";
+  }
+  return isHigherBetter ? tone : (OPPOSITE[tone] ?? tone);
+}
+
+function verdictCard({ text, tone, group, metric }, { groups, axis: along, search }) {
   const isBest = tone === "rise" && (search || along.scale === "category"); // one of several is best, but nothing rises
+  const card = element("p", `verdict ${isBest ? tone : moodOf(tone, metricOf(metric))}`);
   const sign = element("span", "sign", isBest ? "★" : (TONES[tone] ?? ""));
   sign.setAttribute("aria-hidden", "true");
   const of = groups.length > 1 ? element("span", "soft", `${groups[group]}: `) : "";

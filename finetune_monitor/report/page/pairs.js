@@ -68,8 +68,14 @@ function pairsInWords(sides, shared, pairs) {
   return `${count(shared.length, "pair")} with the same prompt and seed.${rest}${chosen}`;
 }
 
+// The scores of images that both runs have; those of an entire evaluation have no pairs.
 function bothMetrics(sides) {
-  return metricsOf(sides[0].run).filter(({ name }) => sides[1].run.scores[name]);
+  return metricsOf(sides[0].run).filter(({ name, over }) => over !== "run" && sides[1].run.scores[name]);
+}
+
+// The pairs that a score covers: those of the subject's prompts, or the probes.
+function coveredBy({ over }, pairs) {
+  return pairs.filter(({ cell }) => page.manifest.cells[cell].probe === (over === "probes"));
 }
 
 // The two scores of a pair; null if one was not measured.
@@ -78,8 +84,10 @@ function pairScores(sides, { places }, name) {
 }
 
 function differencesTable(sides, pairs) {
-  const rows = bothMetrics(sides).map((metric) => {
-    const measured = pairs.filter((pair) => !pairScores(sides, pair, metric.name).includes(null));
+  const covering = bothMetrics(sides).filter((metric) => coveredBy(metric, pairs).length > 0);
+  const rows = covering.map((metric) => {
+    const own = coveredBy(metric, pairs);
+    const measured = own.filter((pair) => !pairScores(sides, pair, metric.name).includes(null));
     const scores = measured.map((pair) => pairScores(sides, pair, metric.name));
     const seeds = measured.map(({ cell }) => page.manifest.cells[cell].seed);
     const difference = changeInterval(scores.map(([a, b]) => b - a), seeds, metric.is_share);
@@ -87,7 +95,7 @@ function differencesTable(sides, pairs) {
       metricName(sides, metric),
       ...[0, 1].map((index) => number(mean(scores.map((both) => both[index])), metric)),
       verdictOf(difference, metric, isOneScale(sides, metric)),
-      `${scores.length} of ${pairs.length}`,
+      `${scores.length} of ${own.length}`,
     ];
   });
   const heads = ["", `A: ${sideName(sides[0])}`, `B: ${sideName(sides[1])}`, "B − A, mean of the pairs [interval]", "pairs measured"];

@@ -28,12 +28,13 @@ def alarms_where_best(results: Results, levels: Sequence[Level], metric: str) ->
     counts = Counter(name for point in points for name in results.all[point.trial].alarms_at(point.step))
     named = [f"{name} in {count} of {len(points)} trials" for name, count in counts.items()]
     listed = ", ".join(counts if len(points) == 1 else named)
-    return f"; but alarms sound{_where(results, best)}: {listed}" if best and counts else ""
+    return f"; but alarms sound{_where(results, best, metric)}: {listed}" if best and counts else ""
 
 
-def _where(results: Results, best: Level) -> str:
+def _where(results: Results, best: Level, metric: str) -> str:
     """The place of the best level, unless the verdict has already named it."""
     if len(results.settings) == 1:
         return ""
     is_named = results.is_search or results.axis.scale == "category"
-    return " where it is best" + ("" if is_named else f" ({results.axis.label} {in_words(best.value)})")
+    what = "highest" if results.metrics[metric].higher_is_better is None else "best"
+    return f" where it is {what}" + ("" if is_named else f" ({results.axis.label} {in_words(best.value)})")

@@ -146,12 +146,13 @@ def _finding(results: Results, curves: Curves, metric: str, at: At, group: int) 
         finding = along_axis(values, compared, "photos" if results.axis.key == PHOTOS else "")
         return _with_steps(finding, results, settings, metric) if at == "best" and settings else finding
     names = [_name(results, setting.results[0]) for setting in settings]
-    return best_of(names, [each.mean for each in levels], compared, results.metrics[metric].more_is_better)
+    return best_of(names, [each.mean for each in levels], compared, results.metrics[metric].higher_is_better)
 
 
 def _with_steps(finding: Finding, results: Results, settings: Sequence[Setting], metric: str) -> Finding:
     found = [[e.step for r in s.results if (e := results.chosen(r, metric, "best"))] for s in settings]
-    return replace(finding, text=f"{finding.text}; {best_steps([float(s.value) for s in settings], found)}")
+    best = "highest" if results.metrics[metric].higher_is_better is None else "best"
+    return replace(finding, text=f"{finding.text}; {best_steps([float(s.value) for s in settings], found, best)}")
 
 
 def _name(results: Results, result: Result) -> str:

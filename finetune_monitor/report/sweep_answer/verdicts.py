@@ -64,35 +64,47 @@ def along_axis(values: Sequence[float], change: Change, noun: str = "") -> Findi
     return Finding("; ".join(clauses), _whole_tone(stretches, looked), looked.intervals)
 
 
-def best_of(names: Sequence[str], levels: Sequence[float], change: Change, higher_is_better: bool) -> Finding:
+def best_of(names: Sequence[str], levels: Sequence[float], change: Change, higher_is_better: bool | None) -> Finding:
     """Which of several settings is best, whether its lead is significant, and how many others may be as good.
+
+    The lead is a paired difference, over what both settings have. It can contradict the levels, which are over all.
 
     Args:
         levels: each setting's score, unchanged.
+        higher_is_better: None if neither direction is better; then the sentence is about the highest score.
     """
     if len(names) < 2:
         return Finding(f"only {names[0]} so far" if names else NOTHING_YET, "unknown", 0)
-    sign = 1.0 if higher_is_better else -1.0
+    sign = -1.0 if higher_is_better is False else 1.0
+    best, better, worse = ("highest", "higher", "lower") if higher_is_better is None else ("best", "better", "worse")
     order = sorted(range(len(names)), key=lambda place: -sign * levels[place])
     leads = [_turned(change(other, order[0]), sign) for other in order[1:]]
     lead, tone = leads[0], tone_of(leads[0])
-    text = f"{names[order[0]]} is best ({shown_value(levels[order[0]])})"
-    told = {"rise": "is significant", "unknown": "has no interval and may be chance"}.get(tone, "is not significant")
+    text = f"{names[order[0]]} is {best} ({shown_value(levels[order[0]])})"
+    told = {
+        "rise": "is significant",
+        "none": "is not significant",
+        "fall": f"is significantly below 0: where both have scores, {names[order[1]]} is {better}",
+        "unknown": "has no interval and may be chance",
+    }[tone]
     text += f"; its lead over {names[order[1]]}, {shown_change(lead)}, {told}" if not math.isnan(lead.mean) else ""
     open_ones = sum(tone_of(each) != "rise" for each in leads)
     if len(leads) > 1 and open_ones:
-        text += f"; {open_ones} of {len(leads)} others are not significantly worse"
+        text += f"; {open_ones} of {len(leads)} others are not significantly {worse}"
     intervals = sum(not math.isnan(each.low) for each in leads)
-    return Finding(text, tone if tone != "fall" else "none", intervals)
+    is_lead = tone != "fall" and not (tone == "rise" and higher_is_better is None)
+    return Finding(text, tone if is_lead else "none", intervals)
 
 
-def best_steps(values: Sequence[float], steps: Sequence[Sequence[int]]) -> str:
-    """The steps at which the runs are best, in words; one sequence of steps per value."""
+def best_steps(values: Sequence[float], steps: Sequence[Sequence[int]], best: str = "best") -> str:
+    """The steps at which the runs are best, or highest, in words; one sequence of steps per value."""
     spans = [(min(found), max(found)) for found in steps]
     words = [f"{low}" if low == high else f"{low} to {high}" for low, high in spans]
     if len(set(words)) == 1:
-        return f"the best step is {words[0]}"
-    return "the best step is " + ", ".join(f"{span} with {value:g}" for span, value in zip(words, values, strict=True))
+        return f"the {best} step is {words[0]}"
+    return f"the {best} step is " + ", ".join(
+        f"{span} with {value:g}" for span, value in zip(words, values, strict=True)
+    )
 
 
 def shown_change(change: Estimate) -> str:

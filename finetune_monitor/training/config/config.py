@@ -84,9 +84,17 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _leakage_is_of_a_similarity(self) -> "Config":
-        if "leakage" in self.monitor.metrics.chosen and "face_similarity" not in self.monitor.metrics.chosen:
+        leakage, similarity = (self.monitor.metrics.chosen.get(name) for name in ("leakage", "face_similarity"))
+        if leakage is None:
+            return self
+        if similarity is None:
             raise ValueError(
                 "monitor.metrics.leakage: needs face_similarity, because it is a share of its rise; add it too"
+            )
+        if leakage.recognizer not in (None, similarity.recognizer):
+            raise ValueError(
+                f"monitor.metrics.leakage.recognizer: found {leakage.recognizer}, expected {similarity.recognizer}, "
+                "the recognizer of face_similarity, because leakage is a share of its rise; leave it out"
             )
         return self
 

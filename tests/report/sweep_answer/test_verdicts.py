@@ -106,6 +106,20 @@ CATEGORIES = [
         "1 of 2 others are not significantly worse",
     ),
     ((0.5,), True, changes(0.03), "only a so far"),
+    (
+        (0.5, 0.6, 0.4),
+        None,  # neither direction is better
+        changes(0.03, c01=0.1, c21=0.02),
+        "b is highest (0.600); its lead over a, 0.10 [0.07, 0.13], is significant; "
+        "1 of 2 others are not significantly lower",
+    ),
+    (
+        (0.5, 0.6),  # over all trials, of which those of a and b differ
+        True,
+        changes(0.03, c01=-0.1),
+        "b is best (0.600); its lead over a, -0.10 [-0.13, -0.07], is significantly below 0: "
+        "where both have scores, a is better",
+    ),
 ]
 
 
@@ -116,7 +130,9 @@ def test_sentences_over_categories(levels, higher, change, text):
         "unknown"
         if len(levels) == 1
         else "none"
-        if "lead" in text and ("is not significant" in text or "chance" in text)
+        if higher is None
+        or any(words in text for words in ("is not significant;", "below 0", "chance"))
+        or text.endswith("is not significant")
         else "rise"
     )
     assert (found.text, found.tone) == (text, tone)
