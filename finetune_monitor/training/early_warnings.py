@@ -13,7 +13,7 @@ from finetune_monitor.record.evaluation import Evaluation
 from finetune_monitor.stats.estimate import Estimate
 from finetune_monitor.training.config import Config
 from finetune_monitor.training.photos import TrainingPhoto
-from finetune_monitor.training.survey import ANOTHER_PERSON, Survey
+from finetune_monitor.training.survey import Survey
 
 if TYPE_CHECKING:
     from finetune_monitor.models.face_reader import FaceReader
@@ -123,20 +123,23 @@ def _listed(names: set[str]) -> str:
 
 
 def about_class_images(survey: Survey, reader: "FaceReader | None", others: Sequence[Path]) -> Iterator[str]:
-    """Class images that show the subject, which prior preservation would teach to be everybody."""
+    """Class images that show the subject, which prior preservation would teach to be everybody.
+
+    They are as similar to the photos as these usually are to each other. A lower level would fit one recognizer: with
+    some, strangers reach half of that.
+    """
     known, usual = [view.embedding for view in survey.views if view.embedding is not None], survey.usual_similarity
     if reader is None or usual is None:
         return
     found = [faces[0] for image in each_image(others[:CHECKED]) if len(faces := reader.read_largest([image])[0])]
     if not found:
         return
-    level = ANOTHER_PERSON * usual
-    alike = int(((np.stack(found) @ np.stack(known).T).mean(axis=1) > level).sum())
+    alike = int(((np.stack(found) @ np.stack(known).T).mean(axis=1) >= usual).sum())
     if alike > LOOK_ALIKES * len(found):
         yield (
-            f"{alike} of {len(found)} class images look like the subject (similarity above {level:.2f}), so prior "
-            f"preservation teaches that everybody does; delete them in {others[0].parent}: the base model generates "
-            "new ones"
+            f"{alike} of {len(found)} class images look like the subject (similarity of {usual:.2f} or more, which is "
+            "usual among the photos), so prior preservation teaches that everybody does; delete them in "
+            f"{others[0].parent}: the base model generates new ones"
         )
 
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 ANOTHER_PERSON = 0.5
 """A photo whose similarity to the others is below this share of the median photo's may show another person. Measured
-with dlib's recognizer: 0.61 to 0.69 for photos of one person, 0.10 for another one among them."""
+with dlib's recognizer: 0.61 to 0.69 for photos of one person, 0.10 for another one among them. With a recognizer that
+separates people less, another person may be missed."""
 
 FEWEST = 3
 """With fewer photos, the model learns the photos rather than the person."""

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -85,6 +86,9 @@ def test_class_images_that_show_the_subject_are_said(tmp_path, photos):
     assert list(about_class_images(survey, reader, [tmp_path / "noise.png"])) == []
     stranger = Faces(-survey.views[0].embedding)
     assert list(about_class_images(survey, stranger, paths)) == []
+    usual = np.mean([view.embedding for view in survey.views], axis=0)
+    similar = Faces(0.8 * survey.usual_similarity * usual / (usual @ usual))  # as strangers are with some recognizers
+    assert list(about_class_images(survey, similar, paths)) == []
     assert list(about_class_images(survey, None, paths)) == []
 
 
