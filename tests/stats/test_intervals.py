@@ -41,6 +41,15 @@ def test_the_interval_of_a_mean_covers(design, shape, least, is_crossed):
     assert least <= covered / ROUNDS <= 0.97
 
 
+@pytest.mark.parametrize(("n", "share"), [(4, 0.76), (8, 0.83), (16, 0.92)])
+def test_few_images_cover_less_where_some_fail_entirely(n, share):
+    """As docs/concepts/intervals.md says: one in five scores 0.4 below the others."""
+    rng, rounds = np.random.default_rng(11), 2000
+    values = rng.normal(0.6, 0.05, size=(rounds, n)) - 0.4 * (rng.random((rounds, n)) < 0.2)
+    found = [t_interval(row) for row in values]
+    assert sum(each.low <= 0.52 <= each.high for each in found) / rounds == pytest.approx(share, abs=0.03)
+
+
 def test_images_of_their_own_seeds_are_a_plain_sample():
     values = np.array([0.1, 0.4, 0.35, 0.8, 0.2])
     found = t_interval(values, np.arange(5))
