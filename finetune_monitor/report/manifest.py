@@ -158,6 +158,7 @@ def _column(name: str, column: ScoreColumn) -> dict[str, Any]:
         "zero": column.zero,
         "unit": column.unit_in_words,
         "is_share": column.is_share,
+        "over": column.over,
     }
 
 
@@ -309,6 +310,7 @@ def _pareto(run: PageRun) -> dict[str, Any] | None:
 def _curves(run: PageRun) -> dict[str, Any]:
     return {
         "ids": [cell.id for cell in run.cells],
+        "probes": [position for position, cell in enumerate(run.cells) if cell.is_probe],
         "steps": [found.step for found in run.evaluations],
         "epochs": _epochs(run.evaluations),
         "scores": {name: _curve([found.scores.get(name) for found in run.evaluations]) for name in columns(run)},

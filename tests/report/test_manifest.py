@@ -47,6 +47,7 @@ def test_one_run(ana):
             "zero": "",
             "unit": "-1 to 1",
             "is_share": False,
+            "over": "prompts",
         },
         {
             "name": "aesthetic",
@@ -56,6 +57,7 @@ def test_one_run(ana):
             "zero": "",
             "unit": "1 to 10",
             "is_share": False,
+            "over": "prompts",
         },
         {
             "name": "faces_found",
@@ -65,6 +67,7 @@ def test_one_run(ana):
             "zero": "no face",
             "unit": "share of images, 0 to 1",
             "is_share": True,
+            "over": "prompts",
         },
     ]
     assert found["cells"][1] == {
@@ -210,6 +213,7 @@ def test_a_column_of_which_nothing_is_said_has_no_direction(ana):
         "zero": "",
         "unit": "",
         "is_share": False,
+        "over": "prompts",
     }
 
 
