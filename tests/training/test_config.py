@@ -147,9 +147,10 @@ def test_a_default_rule_without_its_metric_is_named_as_a_default(tmp_path):
     [
         ("", "found nothing, expected keys"),
         ("- a", "found a list, expected keys"),
-        ("a: [", "not valid YAML"),
+        ("a: [", r"x\.yaml: not valid YAML: line 2, column 1: while parsing a flow node, did not find"),
+        ("model: a\ndata: photos: b", "x.yaml: not valid YAML: line 2, column 13: mapping values are not allowed"),
         ("a: \udce4", "not UTF-8 text; expected YAML; save the file as UTF-8"),
-        ("model: a\nmodel: b\n", "duplicate keys: model"),
+        ("model: a\nmodel: b\n", "line 1, column 1: duplicate keys: model"),
     ],
 )
 def test_a_file_that_is_no_config_is_named(tmp_path, content, said):
