@@ -194,7 +194,7 @@ def test_every_chart_marks_best_step_floor_and_ceiling_and_has_its_numbers(chrom
         names = page.evaluate(f"{plot}.layout.annotations.map((each) => each.text)")
         assert names == ["floor 0.115", "ceiling 0.900"]
         assert page.evaluate(f"{plot}._fullLayout.xaxis._vals.map(({{ x }}) => x).every((x) => x >= 0)")
-        assert "★ best step, by face similarity, where the dotted curve" in page.inner_text("#curves > p")
+        assert "★ marks the best step by face similarity: there, the dotted curve" in page.inner_text("#curves > p")
         assert texts(page, "#runs thead th") == ["run", "best step", "state", "rank"]
         assert page.get_attribute("#runs thead .setting", "title") == "train.rank"
         open_numbers(page, "#charts > :nth-child(1)")

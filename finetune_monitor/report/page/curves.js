@@ -27,7 +27,7 @@ function drawCurves() {
 // The star is in every chart, but at one metric's best step.
 function starInWords() {
   const names = [...new Set(page.manifest.runs.map((run) => run.best?.metric).filter(Boolean))];
-  return names.length === 1 ? `best step, by ${spoken(names[0])}` : "best step, by each run's own deciding metric";
+  return names.length === 1 ? `best step by ${spoken(names[0])}` : "best step by each run's own metric";
 }
 
 function drawRunCharts() {
