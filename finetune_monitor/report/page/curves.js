@@ -3,7 +3,7 @@
 // The runs' curves, one chart per metric on a shared axis.
 
 const CROWDED = 30; // evaluations from which points are small
-const CLOSE = 0.15; // share of a chart's height that a name and a star need above a level
+const CLOSE = 0.17; // share of a chart's height that a name and a star need above a level
 
 // The main scores, and every other one on request or if its alarm sounds in the chosen run.
 function chartMetrics() {
