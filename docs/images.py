@@ -30,7 +30,8 @@ DEMO, SWEEP = (RUNS / name for name in ("demo", "sweep-photos-demo"))
 
 PORT = 6123
 CLI = ("-m", "finetune_monitor.cli")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+BROWSERS = ("chromium", "chromium-headless-shell", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 
 TO_RATE, ANSWERS = 40, "45344543554"
 """How many images the labeling plan has, half for each question, and the ratings given before its image is taken."""
@@ -116,7 +117,9 @@ def take_page(browser: Any) -> None:
 def take_sweep(browser: Any) -> None:
     """The answer of the demo's sweep."""
     run(*CLI, "sweep", "configs/sweep_photos_demo.yaml")
-    shot(browser, (SWEEP / "page/index.html").as_uri(), ASSETS / "sweep_photos_demo.png", (1375, 1130), "svg")
+    shot(browser, (SWEEP / "page/index.html").as_uri(), RUNS / "sweep.png", (1375, 1130), "svg")
+    colors = Image.open(RUNS / "sweep.png").convert("RGB").quantize(kmeans=4)  # or lines are hard to tell apart
+    colors.save(ASSETS / "sweep_photos_demo.png", optimize=True)
 
 
 def take_labeling(browser: Any) -> None:

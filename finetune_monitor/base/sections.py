@@ -30,9 +30,22 @@ SAID = "said"
 EXPECTED = {
     **dict.fromkeys(("model_type", "dataclass_type", "dict_type"), "keys with values, as in {key: value}"),
     **dict.fromkeys(("list_type", "sequence_str", "is_instance_of"), "a list, as in [a, b]"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    "finite_number": "a finite number",
     "path_type": "a path",
+    "string_type": "text",
 }
 """What is expected, for the types of pydantic's errors whose messages name types of Python."""
+
+LIMITS = {
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "{ge} or more",
+    "less_than": "less than {lt}",
+    "less_than_equal": "{le} or less",
+}
+"""The same for errors whose context has the limit."""
 
 
 class Section(BaseModel):
@@ -246,10 +259,19 @@ def _explain(found: Mapping[str, Any], model: type[Section]) -> tuple[str, str]:
         return key, ": missing; give it a value"
     if found["type"] == "value_error":
         return key, joined(str(found["ctx"]["error"]), within)
-    if found["type"] in EXPECTED:
-        return key, f": found {shortened(repr(found['input']))}, expected {EXPECTED[found['type']]}"
+    if expected := _expected(found):
+        return key, f": found {shortened(repr(found['input']))}, expected {expected}"
     message = found["msg"][0].lower() + found["msg"][1:]
     return key, f": found {shortened(repr(found['input']))}; {message.replace('input', 'it')}"
+
+
+def _expected(found: Mapping[str, Any]) -> str:
+    """What a value should be; "" for a type of error that is rare."""
+    if found["type"] == "literal_error":
+        words = str(found["ctx"]["expected"]).replace("True", "true").replace("False", "false")
+        return words.replace(" or ", ", or ") if "," in words else words
+    limits = {key: f"{limit:g}" if isinstance(limit, float) else limit for key, limit in found.get("ctx", {}).items()}
+    return EXPECTED.get(found["type"]) or LIMITS.get(found["type"], "").format(**limits)
 
 
 def joined(text: str, keys: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Text for pages and terminals: escaping, Markdown tables, counts with their nouns."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 
 PUNCTUATION = str.maketrans({char: f"\\{char}" for char in "\\`*_[]<>|~$#&"})
@@ -30,6 +31,15 @@ def printable(text: str) -> str:
 def counted(n: int, noun: str) -> str:
     """A count with its noun, in the plural unless the count is 1."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+ACRONYMS = re.compile(r"\b(clip|dino|sscd)\b")
+"""Words in the names of scores that are written in capitals."""
+
+
+def spoken(name: str) -> str:
+    """A score's name in plain words: "clip_score" is "CLIP score"."""
+    return ACRONYMS.sub(lambda found: found[0].upper(), name.replace("_", " "))
 
 
 MOST_NAMED = 20

@@ -97,7 +97,16 @@ def parse_yaml(text: str, where: str, is_text: IsText = _nothing_is_text) -> Any
             return None
         return loader.construct_document(_as_typed(node, text, (), is_text))
     except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{where}: not valid YAML: {shortened(str(error), 400)}; {REMEDY}") from error
+        raise UserError(f"{where}: not valid YAML: {shortened(_in_words(error), 400)}; {REMEDY}") from error
+
+
+def _in_words(error: Exception) -> str:
+    """What a parser found, after the place where it found it."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return str(error)
+    said = ", ".join(filter(None, (getattr(error, "context", None), getattr(error, "problem", None))))
+    return f"line {mark.line + 1}, column {mark.column + 1}: {said}"
 
 
 def _as_typed(node: Any, text: str, path: tuple[str | int, ...], is_text: IsText) -> Any:

@@ -22,7 +22,11 @@ def add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run's output_dir, even while it is running")
     parser.add_argument(
-        "--step", type=kept_step, default=BEST, metavar="S", help="a step whose weights were kept, best, or last"
+        "--step",
+        type=kept_step,
+        default=BEST,
+        metavar="S",
+        help="a step whose weights were kept, best, or last; default: best",
     )
     parser.add_argument(
         "--to",

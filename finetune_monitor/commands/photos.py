@@ -26,10 +26,10 @@ def add_photos(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="photos, or kohya's folders of photos")
     parser.add_argument(
-        "--to", type=Path, default=SHEET, metavar="FILE", help="the contact sheet (default: %(default)s)"
+        "--to", type=Path, default=SHEET, metavar="FILE", help="the contact sheet; default: %(default)s"
     )
-    parser.add_argument("--resolution", type=side, default=512, metavar="N", help="as data.resolution (default: 512)")
-    parser.add_argument("--crop", choices=("face", "center"), default="face", help="as data.crop (default: face)")
+    parser.add_argument("--resolution", type=side, default=512, metavar="N", help="as data.resolution; default: 512")
+    parser.add_argument("--crop", choices=("face", "center"), default="face", help="as data.crop; default: face")
     parser.set_defaults(run=_photos)
 
 

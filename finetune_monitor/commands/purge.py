@@ -25,8 +25,9 @@ def add_purge(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def _purge(chosen: argparse.Namespace) -> int:
     from finetune_monitor.base.text import counted, visible
     from finetune_monitor.record.run_directory import RUN
-    from finetune_monitor.sinks.purging import purge_folder
+    from finetune_monitor.sinks.purging import check_purgeable, purge_folder
 
+    check_purgeable(chosen.folder)
     folder = visible(str(chosen.folder))
     if not chosen.yes and not _is_wanted(folder):
         print("nothing was removed")

@@ -18,7 +18,11 @@ def add_push(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run's output_dir")
     parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="the repository; created if it is missing")
     parser.add_argument(
-        "--step", type=kept_step, default=BEST, metavar="S", help="a step whose weights were kept, best, or last"
+        "--step",
+        type=kept_step,
+        default=BEST,
+        metavar="S",
+        help="a step whose weights were kept, best, or last; default: best",
     )
     seen = parser.add_mutually_exclusive_group()
     seen.add_argument("--private", action="store_true", default=True, help="only the owner sees it; the default")

@@ -82,7 +82,7 @@ def _equals(found: "Rendering") -> bool:
 def _print_rendering(chosen: argparse.Namespace, found: "Rendering") -> None:
     from finetune_monitor.base.text import visible
 
-    print(f"image:  {visible(str(chosen.run_dir))}, step {chosen.step}, cell {found.cell.id}")
+    print(f"image:    {visible(str(chosen.run_dir))}, step {chosen.step}, cell {found.cell.id}")
     print(f"prompt:   {visible(found.cell.prompt)} (seed {found.cell.seed})")
     print(f"weights:  {visible(found.weights)}")
     print(f"equal:    {_in_words(found)}")

@@ -38,7 +38,7 @@ def evaluation_lines(
     first = [*_in_words(last, columns, lambda metric: metric == best_metric)]
     reached = ways(history, last.step, ceilings)
     first += [f"{way_in_words(reached[best_metric])}"] if best_metric in reached else []
-    share = f", {100 * spent / (spent + waited):.0f}% of the time since the last one" if last.step else ""
+    share = f", {100 * spent / (spent + waited):.0f}% of the time since the last one" if len(history) > 1 else ""
     others = [*_in_words(last, columns, lambda metric: metric != best_metric), f"evaluated in {spent:.1f} s{share}"]
     yield from _wrapped(start, first)
     yield from _wrapped(" " * len(start), others)

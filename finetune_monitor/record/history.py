@@ -128,7 +128,7 @@ class RunHistory:
     def why(self) -> str:
         """The reason in words."""
         detail = _text(self._ended.get("detail")) or ""
-        return why(self.reason, detail) if self.has_ended else "it is in progress, or was killed"
+        return why(self.reason, detail) if self.has_ended else "in progress, or killed"
 
     @property
     def last_step(self) -> int | None:

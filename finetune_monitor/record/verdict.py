@@ -263,7 +263,7 @@ class _Judged:
         if not self.history.evaluations:
             return
         if not self.history.has_ended:
-            yield f"Step {self.last.step} is the last one recorded; {self.history.why}."
+            yield f"Step {self.last.step} is the last one recorded; the run is in progress, or was killed."
             return
         most, reason = self._max_steps(), self.history.reason
         end = self.history.last_step or 0

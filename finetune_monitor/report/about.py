@@ -9,11 +9,14 @@ from finetune_monitor.record.history import RunHistory
 
 Lines = list[tuple[str, str]]
 
+NULL = "null"
+"""How a config writes that a key has no value, which a record of settings calls None."""
+
 
 def about(history: RunHistory) -> dict[str, Lines]:
     """By title, pairs of a name and its value in words."""
     found = {
-        "Settings": [(key, in_words(value)) for key, value in history.hparams.items()],
+        "Settings": [(key, NULL if value == "None" else in_words(value)) for key, value in history.hparams.items()],
         "Models and measurements": _models(history),
         "Prompt grid": _grid(history),
         "Libraries": [("device", history.device or "unknown"), *history.made_with.items()],

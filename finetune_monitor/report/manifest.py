@@ -56,7 +56,6 @@ def manifest(
     """
     cells = list(dict.fromkeys(key for run in runs for key in cell_keys(run)))
     positions = {key: index for index, key in enumerate(cells)}
-    probes = {key for run in runs for key, cell in zip(cell_keys(run), run.cells, strict=True) if cell.is_probe}
     settings = differing_settings(runs)
     return {
         "format": FORMAT,
@@ -64,7 +63,7 @@ def manifest(
         "title": _title(runs, sweep),
         "live": _goes_on(runs, sweep),
         "metrics": metrics(runs),
-        "cells": [{**_cell(*key), "probe": key in probes} for key in cells],
+        "cells": [_cell(*key) for key in cells],
         "notes": comparability(runs),
         "intervals": WHAT_THEY_KNOW,
         "unreadable": [{"folder": str(found.folder), "problem": found.problem} for found in unreadable],
@@ -311,6 +310,7 @@ def _pareto(run: PageRun) -> dict[str, Any] | None:
 def _curves(run: PageRun) -> dict[str, Any]:
     return {
         "ids": [cell.id for cell in run.cells],
+        "probes": [position for position, cell in enumerate(run.cells) if cell.is_probe],
         "steps": [found.step for found in run.evaluations],
         "epochs": _epochs(run.evaluations),
         "scores": {name: _curve([found.scores.get(name) for found in run.evaluations]) for name in columns(run)},

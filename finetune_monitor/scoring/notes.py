@@ -21,6 +21,6 @@ def say_metrics(measured: Measured) -> None:
     print(f"measured: {', '.join(metric.name for metric in measured.metrics)}")
     said: set[str] = set()
     for name, why in measured.missing.items():
-        first, *more = [line for line in visible(why).splitlines() if line not in said]
+        first, *more = [line for line in visible(why).removeprefix(f"{name}: ").splitlines() if line not in said]
         said.update(more)
         print("\n          ".join([f"missing:  {name}: {first}", *more]))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.images import list_images
 from finetune_monitor.base.interrupts import Interrupt, watched_signals
-from finetune_monitor.base.text import visible
+from finetune_monitor.base.text import spoken, visible
 from finetune_monitor.models.loading import hide_loading
 from finetune_monitor.record.history import RunHistory, read_run
 from finetune_monitor.report.page import INDEX, write_page
@@ -116,4 +116,4 @@ def _print_scores(runs: Sequence[tuple[RunHistory, Mapping[int, str]]], has_base
     }
     for notice in runs[0][0].notices:
         print(visible(notice))
-    print_estimates([name.replace("_", " ") for name in columns], rows)
+    print_estimates([spoken(name) for name in columns], rows)

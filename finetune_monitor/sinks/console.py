@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from finetune_monitor.base.text import counted, some_of, visible
+from finetune_monitor.base.text import counted, some_of, spoken, visible
 from finetune_monitor.record.columns import SIDE, ScoreColumn, stars_by_score
 from finetune_monitor.record.curve import resolution
 from finetune_monitor.record.evaluation import Evaluation
@@ -187,7 +187,7 @@ def _table(history: RunHistory, measured: Sequence[str], narrow: bool) -> Table:
     table = Table()
     table.add_column("step", justify="right", no_wrap=True)
     for name in names:
-        heading = "stars" if name in stars.values() else name.replace("_", " ")
+        heading = "stars" if name in stars.values() else spoken(name)
         table.add_column(heading, justify="right", no_wrap=columns[name].is_main)
     table.add_column("", no_wrap=True)
     best = history.best_step

@@ -12,7 +12,7 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import read_regular, sha256, staged_folder, write_atomic
 from finetune_monitor.base.json_files import DAMAGE, as_number, read_object
 from finetune_monitor.base.redaction import redacted
-from finetune_monitor.base.text import caption, encoded, escaped, table
+from finetune_monitor.base.text import caption, encoded, escaped, spoken, table
 from finetune_monitor.base.version import __version__
 from finetune_monitor.record.alarms import alarms_of, levels_of
 from finetune_monitor.record.evaluation import Evaluation, ScoredImage
@@ -242,7 +242,7 @@ def _use(history: RunHistory, weights: KeptWeights) -> str:
 def _scores(history: RunHistory, step: int) -> str:
     """A row a step, one for the weights at full quality, and one for the photos themselves."""
     columns = history.main_columns
-    names = [escaped(name.replace("_", " ")) + ARROWS[each.higher_is_better] for name, each in columns.items()]
+    names = [escaped(spoken(name)) + ARROWS[each.higher_is_better] for name, each in columns.items()]
     head = ["step", *names]
     rows = [
         [str(found.step), *(_shown(found.scores.get(name)) for name in columns), _marks(history, found, step)]

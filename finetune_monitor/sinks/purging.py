@@ -48,6 +48,16 @@ class Purged:
         return Purged(self.removed + other.removed, self.rewritten + other.rewritten, (*self.problems, *other.problems))
 
 
+def check_purgeable(folder: Path) -> None:
+    """Before anybody is asked to confirm.
+
+    Raises:
+        UserError: the folder is neither a run's nor a sweep's.
+    """
+    if not os.path.lexists(folder / STATE):
+        read_json(folder / RUN)
+
+
 def purge_folder(folder: Path) -> Purged:
     """`purge_run` for a run, or for all runs of a sweep and the sweep's page.
 

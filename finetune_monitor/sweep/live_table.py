@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from finetune_monitor.base.text import visible
+from finetune_monitor.base.text import spoken, visible
 from finetune_monitor.record.progress import in_words
 from finetune_monitor.record.sweep_directory import TrialRecord, TrialState
 from finetune_monitor.sweep.ledger import Ledger
@@ -183,7 +183,7 @@ class SweepTable:
 
 def _columns(names: Sequence[str]) -> list[tuple[str, int]]:
     """Titles and widths of all columns except the first; titles break between words."""
-    scores = [(title, max(6, *map(len, title.split()))) for title in (name.replace("_", " ") for name in names)]
+    scores = [(title, max(6, *map(len, title.split()))) for title in (spoken(name) for name in names)]
     return [("step", 11), *scores, ("attempt", 7), ("left", 8)]
 
 

@@ -1,5 +1,6 @@
 """Run Ray for one sweep: on this machine without any setup, or on a cluster by its address."""
 
+import gc
 import logging
 import os
 import secrets
@@ -87,9 +88,22 @@ def ray_session(address: str | None, scratch: Path) -> Iterator[None]:
             temporary.chmod(0o700)  # Ray has opened it to everybody
         yield
     finally:
-        ray.shutdown()
+        with _no_garbage_collected():
+            ray.shutdown()
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _no_garbage_collected() -> Iterator[None]:
+    """For the end of Ray: if another thread frees an object of Ray meanwhile, Ray ends this process at once, without
+    the answer."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def resources_of(chosen: ResourcesConfig) -> dict[str, float]:

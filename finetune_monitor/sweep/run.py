@@ -100,13 +100,13 @@ def _run(plan: SweepPlan, ledger: Ledger) -> int:
     with warnings.catch_warnings(), asked as interrupt, ExitStack() as left:
         warnings.simplefilter("ignore")  # about rows that are being written; they would break the table
         left.callback(shutil.rmtree, scratch, ignore_errors=True)
-        publisher = Publisher(ledger)
-        left.callback(lambda: publisher.close(PAGE_WITHIN if interrupt.number is None else 0))
         left.callback(ledger.close)
-        with ray_session(plan.spec.address, scratch):
-            interrupt.listen()
-            if interrupt.number is None:
-                _tune(plan, ledger, site, publisher, interrupt)
+        left.enter_context(ray_session(plan.spec.address, scratch))
+        publisher = Publisher(ledger)  # closed before Ray is, which a thread that is still at work could upset
+        left.callback(lambda: publisher.close(PAGE_WITHIN if interrupt.number is None else 0))
+        interrupt.listen()
+        if interrupt.number is None:
+            _tune(plan, ledger, site, publisher, interrupt)
     return interrupt.exit_status
 
 

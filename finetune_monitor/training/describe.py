@@ -10,6 +10,7 @@ import yaml
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
+from finetune_monitor.base.json_files import GREATEST
 from finetune_monitor.base.sections import Section, section_of_options, sections_of
 from finetune_monitor.training.config import DEFAULT_RULE, Config, meanings_of
 from finetune_monitor.training.own import HOOK, RULE, hook_section
@@ -211,10 +212,14 @@ def _kind(schema: Mapping[str, Any], known: Mapping[str, Any]) -> str:
 
 def _limits(schema: Mapping[str, Any]) -> str:
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    found = [f"{sign} {schema[name]:g}" for name, sign in signs.items() if name in schema]
+    found = [f"{sign} {_number(schema[name])}" for name, sign in signs.items() if name in schema]
     if "multipleOf" in schema:
         found.append(f"a multiple of {schema['multipleOf']:g}")
     return f" {', '.join(found)}" if found else ""
+
+
+def _number(limit: float) -> str:
+    return "2^63" if limit == GREATEST else f"{limit:g}"
 
 
 class _Schema(GenerateJsonSchema):

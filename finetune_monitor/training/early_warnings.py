@@ -1,6 +1,5 @@
 """What would cost an hour before anybody notices: sentences about settings and data, each with what to change."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from finetune_monitor.base.text import some_of
 from finetune_monitor.record.evaluation import Evaluation
 from finetune_monitor.stats.estimate import Estimate
 from finetune_monitor.training.config import Config
+from finetune_monitor.training.config.subject import subject_words, words_of
 from finetune_monitor.training.photos import TrainingPhoto
 from finetune_monitor.training.survey import Survey
 
@@ -28,12 +28,6 @@ FAR = 10.0
 
 SMALL = 0.75
 """A resolution is far below the model's own under this share of it."""
-
-ARTICLES = ("a", "an", "the", "of", "in", "on", "at", "with", "and", "his", "her")
-IMAGES = ("photo", "picture", "image", "portrait", "photograph", "style")
-CLASSES = ("face", "person", "man", "woman", "boy", "girl", "child", "dog", "cat")
-ORDINARY = frozenset((*ARTICLES, *IMAGES, *CLASSES))
-"""Words that cannot name a subject, where there is no class prompt to compare with."""
 
 CHECKED, LOOK_ALIKES = 24, 0.1
 """Class images whose faces are compared with the subject's, and the share of look-alikes that is too large."""
@@ -86,8 +80,8 @@ def _about_interval(config: Config) -> Iterator[str]:
 
 
 def _about_prompts(config: Config) -> Iterator[str]:
-    names = subject_words(config)
-    without = [prompt for prompt in config.monitor.grid.prompts if names and not names & set(_words(prompt))]
+    names = subject_words(config.data)
+    without = [prompt for prompt in config.monitor.grid.prompts if names and not names & set(words_of(prompt))]
     if without:
         yield (
             f"monitor.grid.prompts: {some_of(list(map(repr, without)), 3)} without {_listed(names)}, so their images "
@@ -97,25 +91,15 @@ def _about_prompts(config: Config) -> Iterator[str]:
 
 def about_captions(config: Config, photos: Sequence[TrainingPhoto]) -> Iterator[str]:
     """Captions that name the subject differently from the instance prompt, whose words the grid's prompts use."""
-    names = subject_words(config)
+    names = subject_words(config.data)
     captioned = [photo for photo in photos if photo.prompt != config.data.instance_prompt]
-    without = [photo.path.name for photo in captioned if names and not names & set(_words(photo.prompt))]
+    without = [photo.path.name for photo in captioned if names and not names & set(words_of(photo.prompt))]
     if without:
         yield (
             f"captions of {len(without)} of {len(captioned)} photos name the subject differently, without "
             f"{_listed(names)}: {some_of(without, 5)}; use the same word in captions, data.instance_prompt, and the "
             "grid's prompts, or set data.captions=false"
         )
-
-
-def subject_words(config: Config) -> set[str]:
-    """The words of the instance prompt that name the subject: those that the class prompt lacks."""
-    words, others = set(_words(config.data.instance_prompt)), config.data.class_prompts
-    return words - (set(_words(" ".join(others))) if others else ORDINARY)
-
-
-def _words(prompt: str) -> list[str]:
-    return re.findall(r"[^\W_]+", prompt.casefold())
 
 
 def _listed(names: set[str]) -> str:

@@ -150,6 +150,12 @@ def test_without_a_terminal_it_needs_yes(tmp_path, capsys, monkeypatch):
     assert (tmp_path / "run/images").exists()
 
 
+def test_nobody_is_asked_about_a_folder_without_a_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    assert main(["purge", str(tmp_path)]) == 2
+    assert "found no run.json" in capsys.readouterr().err
+
+
 def test_nothing_behind_a_link_is_removed(tmp_path, capsys):
     run, outside = tmp_path / "run", tmp_path / "outside"
     write_run(run, {0: 0.2})

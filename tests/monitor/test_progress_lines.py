@@ -26,6 +26,7 @@ def test_the_score_that_decides_comes_first_and_what_explains_it_is_left_to_the_
     assert way.startswith("step 300: face_similarity 0.515 [")
     assert way.endswith("] of the way from the base model to your photos")
     assert others.endswith("evaluated in 12.3 s, 25% of the time since the last one")
+    assert lines(evaluation(300))[-1].endswith("evaluated in 12.3 s")
 
 
 def test_missing_images_are_counted():

@@ -235,7 +235,7 @@ CASES = {
     "running, or resumed": (
         running(likeness(0.1, 0.3)),
         "better",
-        ["Step 300 is the last one recorded; it is in progress, or was killed."],
+        ["Step 300 is the last one recorded; the run is in progress, or was killed."],
     ),
     "only the base model": (likeness(0.1, reason=None), "unjudged", ["Only the base model has been evaluated"]),
     "nothing at all": (

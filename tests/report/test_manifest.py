@@ -75,7 +75,6 @@ def test_one_run(ana):
         "negative_prompt": "",
         "seed": 7,
         "sampling": "default sampler, 3 steps, guidance 7.5, the model's own size",
-        "probe": False,
     }
     [run] = found["runs"]
     assert (run["cells"], run["ids"]) == ([0, 1, 2, 3], [cell.id for cell in GRID.cells])
@@ -201,13 +200,6 @@ def test_settings_that_differ(ana):
         {"train.rank": 4, "data.flip": True, "more": None},
         {"train.rank": 8, "data.flip": 1, "more": 1},
     ]
-
-
-def test_the_page_knows_which_images_a_score_covers(ana):
-    cells = (*ana.cells[:-1], replace(ana.cells[-1], is_probe=True))
-    found = described(replace(ana, cells=cells, columns={**COLUMNS, "leakage": ScoreColumn(False, over="run")}))
-    assert [cell["probe"] for cell in found["cells"]] == [False, False, False, True]
-    assert {metric["name"]: metric["over"] for metric in found["metrics"]}["leakage"] == "run"
 
 
 def test_a_column_of_which_nothing_is_said_has_no_direction(ana):

@@ -5,17 +5,20 @@ import math
 import shutil
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.evaluation import Evaluation, ScoredImage, summarize
 from finetune_monitor.report.page import write_page
 from finetune_monitor.stats.estimate import Estimate, shown
 from finetune_monitor.stats.intervals import share_change, t_change
 from support.browser import PHONE, address, until, used_page
 from support.page_folders import GRID, HOSTILE, NAME, OTHER_GRID, PLAIN, Recording, color, sweep_of, write_run
+from support.runs import COLUMNS
 
 pytestmark = pytest.mark.slow
 
@@ -191,7 +194,7 @@ def test_every_chart_marks_best_step_floor_and_ceiling_and_has_its_numbers(chrom
         names = page.evaluate(f"{plot}.layout.annotations.map((each) => each.text)")
         assert names == ["floor 0.115", "ceiling 0.900"]
         assert page.evaluate(f"{plot}._fullLayout.xaxis._vals.map(({{ x }}) => x).every((x) => x >= 0)")
-        assert "★ best step, by face similarity, where the dotted curve" in page.inner_text("#curves > p")
+        assert "★ marks the best step by face similarity: there, the dotted curve" in page.inner_text("#curves > p")
         assert texts(page, "#runs thead th") == ["run", "best step", "state", "rank"]
         assert page.get_attribute("#runs thead .setting", "title") == "train.rank"
         open_numbers(page, "#charts > :nth-child(1)")
@@ -312,11 +315,11 @@ def test_pairs_compare_shared_cells_only_and_say_so(chromium, pair):
         # the second shared cell is at position 1 of A and 2 of B: (0.5 + 0.52) / 2 - (0.1 + 0.11) / 2
         assert row.startswith("face similarity0.1050.510+0.405 [+0.341, +0.469]B is better2 of 2")
         assert "0.110 → 0.520 (+0.410)" in page.inner_text("#pair-list")
-        changed(page, "cells[runs[0].cells[1]].probe = true; runs[0].scales = {a: 'drawn anew'}")
+        changed(page, "runs[0].probes = [1]; runs[0].scales = {a: 'drawn anew'}")
         assert texts(page, "#differences tbody tr")[0].endswith("1 of 1"), "a probe is none of the subject's images"
         changed(page, "page.manifest.metrics[0].over = 'run'; runs[0].scales = {}")
         assert "face similarity" not in page.inner_text("#differences tbody"), "no image has a score of its own"
-        changed(page, "page.manifest.metrics[0].over = 'prompts'; cells[runs[0].cells[1]].probe = false")
+        changed(page, "page.manifest.metrics[0].over = 'prompts'; runs[0].probes = []")
         changed(
             page, "runs[0].scales = {face_similarity: 'x'}; runs[1].scales = {face_similarity: 'x', aesthetic: 'y'}"
         )
@@ -375,6 +378,42 @@ def test_pairs_without_a_score_are_left_out_of_the_difference(chromium, pair):
         assert page.locator("#pair-list > li").count() == 2
         until(page, PAIRED)
         assert "4 pairs with the same prompt and seed. 2 of them are shown" in page.inner_text("#pairs-state")
+
+
+@pytest.fixture
+def probed(tmp_path):
+    """A run with two probes, which have one score of their own, and a score that only whole evaluations have."""
+    grid = replace(GRID, probe_prompts=("a cat",), images_per_probe=2)
+    columns = {**COLUMNS, "leakage": ScoreColumn(False, over="run"), "probe_similarity": ScoreColumn(over="probes")}
+    run = {"columns": {name: column.to_json() for name, column in columns.items()}}
+    recording = Recording(tmp_path / "ana", grid, **run)
+    for step in (0, 50):
+        recording.add(step, 0.3, faceless=[0], more={"leakage": Estimate(0.2, 0.1, 0.3, 6, 0)})
+    recording.end()
+    write_page(tmp_path / "page", [tmp_path / "ana"])
+    return tmp_path / "page"
+
+
+def test_an_image_is_said_to_lack_only_scores_that_cover_it(chromium, probed):
+    with opened(chromium, probed) as page:
+        cards = [text.split("seed ")[1] for text in texts(page, "#gallery li")]
+        assert cards[0] == "0face similaritynot measuredaesthetic5.00"
+        assert cards[-1].endswith("probe similarity0.350")
+        assert "leakage" not in "".join(texts(page, "#images-order option"))
+        assert [text.split("'s ")[1] for text in texts(page, "#course strong")] == ["face similarity", "aesthetic"]
+        page.select_option("#timeline-cell", label="a cat, seed 1000000")
+        assert [text.split("'s ")[1] for text in texts(page, "#course strong")] == ["probe similarity"]
+        until(page, PAIRED)
+        rows = page.locator("#differences tbody tr").evaluate_all(
+            "(rows) => rows.map((row) => [row.firstChild.textContent, row.lastChild.textContent])"
+        )
+        assert rows == [
+            ["face similarity", "3 of 4"],
+            ["aesthetic", "4 of 4"],
+            ["faces found", "4 of 4"],
+            ["probe similarity", "2 of 2"],
+        ]
+        assert texts(page, "#pair-list dt")[-1] == "probe similarity"
 
 
 def test_an_image_is_enlarged_and_turned_by_keys(chromium, pair):

@@ -41,7 +41,7 @@ def test_a_run_that_goes_on_or_was_killed(tmp_path):
     record.begin(RUN, None, None)
     record.append(evaluation(0))
     [run], _ = read_runs([tmp_path / "ana"])
-    assert (run.ending.ended, run.ending.reason, run.ending.why) == (False, None, "it is in progress, or was killed")
+    assert (run.ending.ended, run.ending.reason, run.ending.why) == (False, None, "in progress, or killed")
     assert run.ending.best_metric == "face_similarity"
     record.close()
 

@@ -100,7 +100,7 @@ def test_a_run_that_has_not_ended(tmp_path):
     run = json.loads((tmp_path / "run.json").read_text())
     del run["ended"]
     (tmp_path / "run.json").write_text(json.dumps(run))
-    assert "it is in progress, or was killed." in printed(tmp_path)
+    assert "the run is in progress, or was killed." in printed(tmp_path)
     assert re.search(r" 300 .* best", printed(tmp_path))
 
 

@@ -9,9 +9,10 @@ from typing import Any
 from PIL import Image
 
 from finetune_monitor.record.evaluation import Decision, Evaluation, RunSummary, ScoredImage, StopReason, summarize
-from finetune_monitor.record.grid import PromptGrid
+from finetune_monitor.record.grid import Cell, PromptGrid
 from finetune_monitor.record.kept_weights import KOHYA_ENDING, LORA_FILE, NOTE, step_folder
 from finetune_monitor.record.run_record import RunRecord
+from finetune_monitor.stats.estimate import Estimate
 from support.runs import RUN, UNEVEN
 
 HOSTILE = '<img src=x onerror="alert(1)"> </script> <b>\'&amp; %{x}'
@@ -40,18 +41,22 @@ class Recording:
         faceless: Collection[int] = (),
         missing: Collection[int] = (),
         aesthetic: float = 5.0,
+        more: Mapping[str, Estimate] | None = None,
     ) -> None:
-        """One evaluation; positions of the cells without a face and of those whose image could not be made."""
+        """One evaluation; positions of the cells without a face and of those whose image could not be made.
+
+        more: scores that only the evaluation has.
+        """
         self.scores[step] = score
         cells = self.record.grid.cells
         rendered = [None if cell.index in missing else color(step, cell.index) for cell in cells]
         files = self.record.write_images(step, rendered)
         images = tuple(
-            ScoredImage(cell, file, scores(score, cell.index, faceless, missing, aesthetic))
+            ScoredImage(cell, file, of_cell(cell, score, faceless, missing, aesthetic))
             for cell, file in zip(cells, files, strict=True)
         )
-        decision = Decision(False, None, self.best)
-        self.record.append(Evaluation(step, step / 10, 1000.0 + step, summarize(images, {}), images, {}, decision))
+        decision, means = Decision(False, None, self.best), {**summarize(images, {}), **(more or {})}
+        self.record.append(Evaluation(step, step / 10, 1000.0 + step, means, images, {}, decision))
 
     def keep(self, step: int) -> None:
         """The files of a LoRA, as far as a page looks at them."""
@@ -66,6 +71,14 @@ class Recording:
             RunSummary(self.record.evaluations, "face_similarity", self.best, reason, "", self.scores[self.best])
         )
         self.record.close()
+
+
+def of_cell(
+    cell: Cell, score: float, faceless: Collection[int], missing: Collection[int], aesthetic: float
+) -> dict[str, float]:
+    if cell.is_probe:
+        return {"probe_similarity": score + 0.01 * cell.index}
+    return scores(score, cell.index, faceless, missing, aesthetic)
 
 
 def scores(

@@ -7,7 +7,7 @@ import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYetError
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -66,9 +66,9 @@ def test_a_trial_whose_watcher_cannot_start_has_failed(plan, searched, capsys):
 def command(plan, monkeypatch, tmp_path):
     """The command for a sweep of two trials, with something else in the place of Ray."""
 
-    def go(run_trials):
+    def go(run_trials, session=nullcontext):
         monkeypatch.setattr(run, "prepare_ray", lambda address: None)
-        monkeypatch.setattr(run, "ray_session", lambda address, scratch: nullcontext())
+        monkeypatch.setattr(run, "ray_session", lambda address, scratch: session())
         monkeypatch.setattr(run, "resources_of", lambda chosen: {"cpu": 1, "gpu": 0})
         monkeypatch.setattr("finetune_monitor.sweep.ray_tuning.run_trials", run_trials)
         return run.run_sweep(tmp_path / "sweep.yaml")
@@ -99,6 +99,25 @@ def asha(plan, **records):
 
 def judged(scheduler, name, step, mean):
     return scheduler.on_trial_result(None, SimpleNamespace(config={"sweep.trial": name}), {"step": step, METRIC: mean})
+
+
+def test_nothing_is_published_while_ray_is_shut_down(command, monkeypatch):
+    """Ray ends the process if another thread frees one of its objects meanwhile."""
+    order = []
+
+    class Noted(run.Publisher):
+        def close(self, seconds):
+            super().close(seconds)
+            order.append("publisher")
+
+    @contextmanager
+    def session():
+        yield
+        order.append("Ray")
+
+    monkeypatch.setattr(run, "Publisher", Noted)
+    command(lambda plan, ledger, site, resources, watch, stopper: None, session)
+    assert order == ["publisher", "Ray"]
 
 
 def test_asha_does_not_judge_a_trial_again_at_rungs_it_passed_before(plan):

@@ -76,8 +76,15 @@ def test_all_problems_are_named_at_once_with_the_nearest_key():
         ("monitor.grid.prompts=[a, a]", "repeated"),
         ("monitor.grid.prompts=[]", "monitor.grid.prompts"),
         ("data.class_images=null", "data.class_images"),
-        ("train.max_steps=0", "train.max_steps: found 0"),
-        ("train.method=dora", "found 'dora'"),
+        ("train.max_steps=0", "train.max_steps: found 0, expected 1 or more"),
+        ("train.max_steps=many", "train.max_steps: found 'many', expected a whole number"),
+        ("train.max_steps=1.5", "train.max_steps: found 1.5, expected a whole number"),
+        ("monitor.evaluation_timeout=0", "monitor.evaluation_timeout: found 0, expected more than 0"),
+        ("train.learning_rate=high", "train.learning_rate: found 'high', expected a number"),
+        ("train.text_encoder=maybe", "train.text_encoder: found 'maybe', expected true or false"),
+        ("train.compile=maybe", "train.compile: found 'maybe', expected true, false, or 'auto'"),
+        ("data.class_prompt=[]", "data.class_prompt: found [], expected a prompt, a list of prompts, or null"),
+        ("train.method=dora", "train.method: found 'dora', expected 'lora' or 'full'"),
         ("train.cache_latents=sometimes", "found 'sometimes'"),
         ("train.optimizer=lion", "found 'lion'"),
         ("train.optimizer=prodigy", "learning_rate is 0.001, but optimizer is prodigy"),
@@ -123,6 +130,14 @@ def test_what_is_wrong_is_said(override, said):
     assert said in str(caught.value)
 
 
+def test_a_probe_that_names_the_subject_is_refused_and_ordinary_words_name_nobody():
+    woman = "data.instance_prompt=a photo of sks woman"
+    for others in ("woman", "a photo of a person"):
+        load_config(DEMO, [woman, f"data.class_prompt={others}"])
+    with pytest.raises(UserError, match="'a photo of Sks, at sea' contains 'sks', which names the subject"):
+        load_config(DEMO, [woman, "monitor.grid.probe_prompts=[a photo of a man, 'a photo of Sks, at sea']"])
+
+
 def test_a_default_rule_without_its_metric_is_named_as_a_default(tmp_path):
     values = yaml.safe_load(DEMO.read_text())
     del values["monitor"]["stopping"]
@@ -137,9 +152,10 @@ def test_a_default_rule_without_its_metric_is_named_as_a_default(tmp_path):
     [
         ("", "found nothing, expected keys"),
         ("- a", "found a list, expected keys"),
-        ("a: [", "not valid YAML"),
+        ("a: [", r"x\.yaml: not valid YAML: line 2, column 1: while parsing a flow node, did not find"),
+        ("model: a\ndata: photos: b", "x.yaml: not valid YAML: line 2, column 13: mapping values are not allowed"),
         ("a: \udce4", "not UTF-8 text; expected YAML; save the file as UTF-8"),
-        ("model: a\nmodel: b\n", "duplicate keys: model"),
+        ("model: a\nmodel: b\n", "line 1, column 1: duplicate keys: model"),
     ],
 )
 def test_a_file_that_is_no_config_is_named(tmp_path, content, said):
@@ -259,6 +275,6 @@ def test_with_several_rules_each_has_its_own_keys(monkeypatch):
 def test_the_seed_is_one_that_torch_and_the_records_can_have():
     largest = load_config(DEMO, [f"seed={2**63 - 1}"]).seed
     torch.manual_seed(largest)
-    for wrong, said in ((10**20, f"less than {2**63}"), (-1, "greater than or equal to 0")):
-        with pytest.raises(UserError, match=f"seed: found {wrong}; it should be {said}"):
+    for wrong, said in ((10**20, f"less than {2**63}"), (-1, "0 or more")):
+        with pytest.raises(UserError, match=f"seed: found {wrong}, expected {said}"):
             load_config(DEMO, [f"seed={wrong}"])

@@ -50,6 +50,7 @@ def test_every_key_says_what_it_means_in_a_sentence(section):
     keys = [key for key in keys_of(section) if key.name != "rule"]
     assert [key.name for key in keys if not key.meaning.endswith(".")] == []
     assert [key.name for key in keys if "None" in key.meaning] == []
+    assert [key.name for key in keys if "e+" in key.kind] == []
 
 
 @pytest.mark.parametrize("path", [*CONFIGS, *SWEEPS], ids=lambda path: path.name)

@@ -9,12 +9,12 @@ from PIL import Image
 from finetune_monitor.record.evaluation import Evaluation
 from finetune_monitor.stats.estimate import Estimate
 from finetune_monitor.training.config import load_config
+from finetune_monitor.training.config.subject import subject_words
 from finetune_monitor.training.early_warnings import (
     about_captions,
     about_class_images,
     about_config,
     about_floor,
-    subject_words,
 )
 from finetune_monitor.training.photos import TrainingPhoto
 from support.places import ROOT
@@ -48,10 +48,20 @@ def test_no_shipped_config_is_unusual(path):
     assert list(about_config(load_config(path))) == []
 
 
-def test_the_subject_is_named_by_what_the_class_prompt_lacks(write_config):
-    assert subject_words(load_config(write_config())) == {"sks"}
-    assert subject_words(load_config(write_config(), ["data.class_prompt=a photo of a person"])) == {"sks"}
-    assert subject_words(load_config(write_config(), ["data.instance_prompt=a photo of a person"])) == set()
+NAMED = [
+    (None, "a photo of sks person", {"sks"}),
+    (None, "a photo of a person", set()),
+    ("a photo of a person", "a photo of sks person", {"sks"}),
+    ("person", "a photo of sks person", {"sks"}),
+    ("a photo of a person", "a photo of Sks woman", {"sks"}),
+    ("a photo of a person", "a photo of a woman", {"woman"}),
+]
+
+
+@pytest.mark.parametrize(("others", "prompt", "names"), NAMED)
+def test_the_subject_is_named_by_what_the_class_prompt_and_ordinary_prompts_lack(write_config, others, prompt, names):
+    more = [f"data.class_prompt={others}"] if others else []
+    assert subject_words(load_config(write_config(), [f"data.instance_prompt={prompt}", *more]).data) == names
 
 
 def test_captions_that_name_the_subject_differently_are_said(write_config):

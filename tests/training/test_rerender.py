@@ -102,6 +102,7 @@ def test_the_command_says_so_and_writes_the_image(trained, tmp_path, capsys):
     assert command(folder, 6, "p00-s1", "-o", tmp_path / "new/again.png") == 0
     out = capsys.readouterr().out
     assert "equal:    yes, pixel for pixel" in out
+    assert "image:    " in out
     assert "note:" not in out
     written, original = (Image.open(path) for path in (tmp_path / "new/again.png", recorded(folder, 6, "p00-s1")))
     assert np.array_equal(np.asarray(written), np.asarray(original))

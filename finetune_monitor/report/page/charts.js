@@ -183,8 +183,8 @@ function levelShape(y) {
   return { type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, line, layer: "below" };
 }
 
-function levelName(y, text) {
+function levelName(y, text, isBelow) {
   const font = { size: 11, color: color("soft") };
-  const place = { xref: "paper", x: 1, xanchor: "right", y, yanchor: "bottom" };
+  const place = { xref: "paper", x: 1, xanchor: "right", y, yanchor: isBelow ? "top" : "bottom", yshift: isBelow ? -5 : 0 };
   return { ...place, text: plain(text), showarrow: false, font, borderpad: 1, bgcolor: transparent(color("card"), 0.6) };
 }

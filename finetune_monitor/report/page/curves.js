@@ -3,6 +3,7 @@
 // The runs' curves, one chart per metric on a shared axis.
 
 const CROWDED = 30; // evaluations from which points are small
+const CLOSE = 0.17; // share of a chart's height that a name and a star need above a level
 
 // The main scores, and every other one on request or if its alarm sounds in the chosen run.
 function chartMetrics() {
@@ -26,7 +27,7 @@ function drawCurves() {
 // The star is in every chart, but at one metric's best step.
 function starInWords() {
   const names = [...new Set(page.manifest.runs.map((run) => run.best?.metric).filter(Boolean))];
-  return names.length === 1 ? `best step, by ${spoken(names[0])}` : "best step, by each run's own deciding metric";
+  return names.length === 1 ? `best step by ${spoken(names[0])}` : "best step by each run's own metric";
 }
 
 function drawRunCharts() {
@@ -49,6 +50,7 @@ function runsChart(metric, runs) {
   const bands = bandedRuns(ordered).map((run) => runBand(run, metric));
   const levels = own.includes(chosen) ? levelsOf(chosen, metric) : [];
   const alarms = own.includes(chosen) ? [alarmOf(chosen, metric)].filter(Boolean) : [];
+  const range = rangeOf(valuesShown(ordered, metric, levels, alarms), endsShown(ordered, metric));
   const named = [...levels.map(([, name]) => name), ...alarms.map(() => "alarm")].join(" and ");
   return {
     title: capital(spoken(metric.name)),
@@ -59,10 +61,10 @@ function runsChart(metric, runs) {
     nothing: own.some((run) => run.scores[metric.name].mean.some(isNumber)) ? "" : "Not measured in any evaluation.",
     layout: {
       xaxis: timeAxis(across, ordered.flatMap(positionsOf)),
-      yaxis: axis(metric.unit.replaceAll("-", "−"), { nticks: 6, range: rangeOf(valuesShown(ordered, metric, levels, alarms), endsShown(ordered, metric)) }),
+      yaxis: axis(metric.unit.replaceAll("-", "−"), { nticks: 6, range }),
       shapes: [...levels.map(([y]) => levelShape(y)), ...alarms.map(alarmShape)],
       annotations: [
-        ...levels.map(([y, name]) => levelName(y, `${name} ${number(y, metric)}`)),
+        ...levels.map(([y, name]) => levelName(y, `${name} ${number(y, metric)}`, isUnder(chosen, metric, y, range))),
         ...alarms.map(alarmName),
         ...markedRuns(ordered).flatMap((run) => alarmMarks(run, metric)),
       ],
@@ -155,6 +157,13 @@ function levelsOf(run, metric) {
     [floor, "floor"],
     [ceiling, "ceiling"],
   ].filter(([y]) => isNumber(y));
+}
+
+// Whether a level is so close below the end of the run's curve that its name above the line would cover the points.
+function isUnder(run, metric, y, [low, high]) {
+  const last = run.scores[metric.name].mean.findLast(isNumber);
+  const share = (last - y) / (high - low);
+  return share > -CLOSE / 3 && share < CLOSE;
 }
 
 function runsChartTable(metric, runs) {

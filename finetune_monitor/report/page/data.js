@@ -142,6 +142,12 @@ function metricsOf(run) {
   return page.manifest.metrics.filter(({ name }) => run.scores[name]);
 }
 
+// Whether a metric scores images of this cell: some cover the subject's prompts, some the probes, and some, which have
+// one value per evaluation, no image.
+function covers(run, { over }, position) {
+  return over === (run.probes.includes(position) ? "probes" : "prompts");
+}
+
 function thumbnailOf(run, step, position, ending = "") {
   const folder = `step-${String(step).padStart(6, "0")}${ending}`;
   const renewed = page.renewed.get(run.id);

@@ -20,7 +20,8 @@ function drawGallery() {
 }
 
 function orderOptions(run) {
-  const both = metricsOf(run).flatMap(({ name }) => [
+  const ofImages = metricsOf(run).filter(({ over }) => over !== "run");
+  const both = ofImages.flatMap(({ name }) => [
     [`${name}:down`, `${spoken(name)}, highest first`],
     [`${name}:up`, `${spoken(name)}, lowest first`],
   ]);

@@ -46,23 +46,31 @@ function cellName(run, position) {
 
 const measured = new WeakMap();
 
-// The metrics that score single images: some describe only an entire evaluation.
-function imageMetrics(run, content) {
+// The metrics that score this image: not those that cover others, or found nothing in any image.
+function imageMetrics(run, content, position) {
   if (!measured.has(content)) {
     measured.set(content, new Set(Object.keys(content.scores).filter((name) => content.scores[name].some((row) => row.some(isNumber)))));
   }
-  return metricsOf(run).filter(({ name }) => measured.get(content).has(name));
+  return metricsOf(run).filter((metric) => covers(run, metric, position) && measured.get(content).has(metric.name));
+}
+
+// The main ones of them; a probe has none, so all.
+function mainImageMetrics(run, content, position) {
+  const found = imageMetrics(run, content, position);
+  const main = found.filter((metric) => metric.main);
+  return main.length ? main : found;
 }
 
 // [metric, score] of an image in words, for a list of terms.
-function scorePairs(run, content, place, position) {
-  return imageMetrics(run, content).map((metric) => [spoken(metric.name), number(scoreOf(content, metric.name, place, position), metric)]);
+function scorePairs(run, content, place, position, metrics = imageMetrics(run, content, position)) {
+  return metrics.map((metric) => [spoken(metric.name), number(scoreOf(content, metric.name, place, position), metric)]);
 }
 
 // The scores shown with an image: the main ones, and the one that the images are ordered by.
 function briefPairs(run, content, place, position, order) {
-  const shown = imageMetrics(run, content).filter((metric) => metric.main || metric.name === order);
-  return shown.map((metric) => [spoken(metric.name), number(scoreOf(content, metric.name, place, position), metric)]);
+  const main = mainImageMetrics(run, content, position);
+  const shown = imageMetrics(run, content, position).filter((metric) => main.includes(metric) || metric.name === order);
+  return scorePairs(run, content, place, position, shown);
 }
 
 // The marks on an image: what a metric did not find in it, or that nothing is known.

@@ -68,14 +68,8 @@ function pairsInWords(sides, shared, pairs) {
   return `${count(shared.length, "pair")} with the same prompt and seed.${rest}${chosen}`;
 }
 
-// The scores of images that both runs have; those of an entire evaluation have no pairs.
 function bothMetrics(sides) {
-  return metricsOf(sides[0].run).filter(({ name, over }) => over !== "run" && sides[1].run.scores[name]);
-}
-
-// The pairs that a score covers: those of the subject's prompts, or the probes.
-function coveredBy({ over }, pairs) {
-  return pairs.filter(({ cell }) => page.manifest.cells[cell].probe === (over === "probes"));
+  return metricsOf(sides[0].run).filter(({ name }) => sides[1].run.scores[name]);
 }
 
 // The two scores of a pair; null if one was not measured.
@@ -84,22 +78,26 @@ function pairScores(sides, { places }, name) {
 }
 
 function differencesTable(sides, pairs) {
-  const covering = bothMetrics(sides).filter((metric) => coveredBy(metric, pairs).length > 0);
-  const rows = covering.map((metric) => {
-    const own = coveredBy(metric, pairs);
-    const measured = own.filter((pair) => !pairScores(sides, pair, metric.name).includes(null));
-    const scores = measured.map((pair) => pairScores(sides, pair, metric.name));
-    const seeds = measured.map(({ cell }) => page.manifest.cells[cell].seed);
-    const difference = changeInterval(scores.map(([a, b]) => b - a), seeds, metric.is_share);
-    return [
-      metricName(sides, metric),
-      ...[0, 1].map((index) => number(mean(scores.map((both) => both[index])), metric)),
-      verdictOf(difference, metric, isOneScale(sides, metric)),
-      `${scores.length} of ${own.length}`,
-    ];
-  });
+  const coveredBy = (metric) => pairs.filter(({ places }) => covers(sides[0].run, metric, places[0]));
+  const rows = bothMetrics(sides)
+    .map((metric) => [metric, coveredBy(metric)])
+    .filter(([, covered]) => covered.length > 0)
+    .map(([metric, covered]) => differenceRow(sides, metric, covered));
   const heads = ["", `A: ${sideName(sides[0])}`, `B: ${sideName(sides[1])}`, "B − A, mean of the pairs [interval]", "pairs measured"];
   return table("Paired differences", heads, rows);
+}
+
+function differenceRow(sides, metric, pairs) {
+  const measured = pairs.filter((pair) => !pairScores(sides, pair, metric.name).includes(null));
+  const scores = measured.map((pair) => pairScores(sides, pair, metric.name));
+  const seeds = measured.map(({ cell }) => page.manifest.cells[cell].seed);
+  const difference = changeInterval(scores.map(([a, b]) => b - a), seeds, metric.is_share);
+  return [
+    metricName(sides, metric),
+    ...[0, 1].map((index) => number(mean(scores.map((both) => both[index])), metric)),
+    verdictOf(difference, metric, isOneScale(sides, metric)),
+    `${scores.length} of ${pairs.length}`,
+  ];
 }
 
 function sideName({ run, place }) {
@@ -145,9 +143,10 @@ function pairItem(sides, pair) {
 
 function pairList(sides, pair) {
   const list = element("dl", "scores");
-  const isReady = sides.every(({ content }) => content);
+  const [{ run, content }] = sides;
+  const isReady = sides.every((each) => each.content);
   const isMeasured = ({ name }) => pairScores(sides, pair, name).some(isNumber);
-  termList(list, (isReady ? bothMetrics(sides) : []).filter((metric) => metric.main && isMeasured(metric)).map((metric) => {
+  termList(list, (isReady ? mainImageMetrics(run, content, pair.places[0]) : []).filter(isMeasured).map((metric) => {
     const [a, b] = pairScores(sides, pair, metric.name);
     const change = a === null || b === null ? "" : ` (${signed(b - a, metric)})`;
     return [spoken(metric.name), `${number(a, metric)} → ${number(b, metric)}${change}`];

@@ -78,7 +78,7 @@ function reveal(item) {
 }
 
 function drawCourse(run, place, position, content) {
-  const metrics = content ? imageMetrics(run, content).filter((metric) => metric.main) : [];
+  const metrics = content ? mainImageMetrics(run, content, position) : [];
   const names = JSON.stringify(metrics.map(({ name }) => name));
   if (at("course").dataset.names !== names) {
     at("course").replaceChildren(...metrics.map(() => element("div")));

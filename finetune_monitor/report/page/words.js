@@ -6,9 +6,11 @@ const MISSING = "not measured";
 const WIDE = 5; // scores on a scale longer than this get two decimals, otherwise three
 const ROUNDING = 1e-9; // smaller numbers are rounding errors
 
-// "face_similarity_held_out" in plain words.
+const ACRONYMS = /\b(clip|dino|sscd)\b/g;
+
+// "face_similarity_held_out" in plain words; "clip_score" is "CLIP score".
 function spoken(name) {
-  return name.replaceAll("_", " ");
+  return name.replaceAll("_", " ").replace(ACRONYMS, (word) => word.toUpperCase());
 }
 
 function capital(text) {

@@ -172,7 +172,7 @@ def _clause(stretch: Stretch, among: Sequence[Stretch], values: Sequence[float],
     verb = {"rise": "rises", "fall": "falls"}[stretch.tone]
     size = shown_change(_turned(stretch.change, 1.0 if stretch.tone == "rise" else -1.0))
     by = f"by {size}" if before is not None and before.tone == stretch.tone else f"it {verb} by {size}"
-    return f"{span} {by}" + (", though no single step in between is significant" if stretch.merged else "")
+    return f"{span} {by}" + (", though no single change in between is significant" if stretch.merged else "")
 
 
 def _unsure(change: Estimate) -> str:

@@ -214,10 +214,10 @@ def shares(labels: Float[np.ndarray, "*any"]) -> Shares:
 
 
 def grades(study: Study) -> list[tuple[str, str, Estimate, Estimate]]:
-    """Name, kind, G*, and G of every labeler, the model, constant, and shuffle, highest G* first."""
+    """Name, kind (a word for the style), G*, and G of every labeler, model, constant, and shuffle, highest G* first."""
     found = [(seat.labeler, PEOPLE, seat.against_others[PEOPLE]) for seat in study.seats]
     used = (CONSTANT,) if study.refused else (MODEL, CONSTANT, SHUFFLE)
-    found += [(name, name, study.mean.against_others[name]) for name in used]
+    found += [(name, name.rpartition(", ")[2], study.mean.against_others[name]) for name in used]
     graded = [(name, kind, row["corrected"], row["raw"]) for name, kind, row in found]
     return sorted(graded, key=lambda each: -math.inf if math.isnan(each[2].mean) else each[2].mean, reverse=True)
 

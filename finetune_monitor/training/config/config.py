@@ -14,6 +14,7 @@ from finetune_monitor.record.grid import PromptGrid
 from finetune_monitor.training.config.data import DataConfig
 from finetune_monitor.training.config.kinds import Seed, UserPath
 from finetune_monitor.training.config.monitor import MonitorConfig
+from finetune_monitor.training.config.subject import subject_words, words_of
 from finetune_monitor.training.config.train import TrainConfig
 from finetune_monitor.training.own import classes_of
 from finetune_monitor.training.registry import METRICS
@@ -72,10 +73,9 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _probes_leave_the_subject_out(self) -> "Config":
-        words = set(" ".join(self.data.class_prompts).split())
-        tokens = set(self.data.instance_prompt.split()) - words if words else set()
+        names = subject_words(self.data) if self.data.class_prompts else set()
         for prompt in self.probe_prompts:
-            if found := tokens & set(prompt.split()):
+            if found := names & set(words_of(prompt)):
                 raise ValueError(
                     f"monitor.grid.probe_prompts: {prompt!r} contains {found.pop()!r}, which names the subject; use "
                     "prompts for other people"

@@ -38,7 +38,15 @@ def _spared(folder: Path | None, used: int | None) -> int | None:
 HeldOut = Annotated[int | UserPath | None, BeforeValidator(_held_out)]
 
 
-ClassPrompt = str | Annotated[tuple[str, ...], Field(min_length=1)] | None
+def _class_prompt(found: Any) -> Any:
+    """A prompt, several, or none: one message for what is none of these."""
+    is_list = isinstance(found, (list, tuple)) and len(found) > 0 and all(isinstance(each, str) for each in found)
+    if found is None or isinstance(found, str) or is_list:
+        return found
+    raise ValueError(f"found {found!r}, expected a prompt, a list of prompts, or null")
+
+
+ClassPrompt = Annotated[str | Annotated[tuple[str, ...], Field(min_length=1)] | None, BeforeValidator(_class_prompt)]
 
 
 class DataConfig(Section):

@@ -42,7 +42,7 @@ TABLE = [
     (
         (1, 2, 5),
         changes(0.03, c01=0.02, c12=0.02, c02=0.04),
-        "from 1 to 5 photos it rises by 0.04 [0.01, 0.07], though no single step in between is significant",
+        "from 1 to 5 photos it rises by 0.04 [0.01, 0.07], though no single change in between is significant",
         "rise",
         3,
     ),

@@ -29,6 +29,7 @@ from finetune_monitor.studies.agreement_report.tables import (
     side_by_side,
     thresholds_table,
 )
+from support.places import ROOT
 from support.studies import NAN, found, people, scores, section
 from support.worlds import sample, truth
 
@@ -101,6 +102,14 @@ def test_grades_are_sorted_and_undefined_ones_come_last():
     values = [each[2].mean for each in grades(found("alike"))]
     assert values == sorted(values, reverse=True)
     assert all(math.isnan(each[2].mean) for each in grades(found("two labelers"))[-2:])
+
+
+def test_every_kind_has_a_color():
+    css = (ROOT / "finetune_monitor/studies/agreement_report/page.css").read_text()
+    kinds = {kind for _, kind, _, _ in grades(found("alike"))}
+    assert len(kinds) == 4
+    for start in (".kind-", ".dot."):
+        assert [kind for kind in kinds if not re.search(rf"{re.escape(start)}{kind}[ ,]", css)] == []
 
 
 def test_correlations_within_a_person_are_shown_where_persons_are_known():
