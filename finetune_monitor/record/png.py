@@ -65,7 +65,8 @@ class PngEncoder:
         text = PngImagePlugin.PngInfo()
         prompts = {"prompt": caption(cell.prompt), "negative_prompt": caption(cell.negative_prompt)}
         made_by = {"step": step, **prompts, "seed": cell.seed}
-        for key, value in {**made_by, **self._grid.sampling}.items():
+        probe = {"probe": True} if cell.is_probe else {}
+        for key, value in {**made_by, **probe, **self._grid.sampling}.items():
             text.add_itxt(f"finetune_monitor.{key}", str(value))
         return text
 

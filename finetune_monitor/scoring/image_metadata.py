@@ -25,13 +25,20 @@ TOWARD_TEXT = ("text", "conditioning", "positive")
 
 @dataclass(frozen=True)
 class Said:
-    """What an image says; None where it says nothing. `lora`: the name of the LoRA file that it was made with."""
+    """What an image says; None where it says nothing.
+
+    lora: the name of the LoRA file that it was made with.
+    sampling_steps: the number of steps in which it was rendered.
+    is_probe: its prompt does not name the subject.
+    """
 
     prompt: str | None = None
     seed: int | None = None
     step: int | None = None
     epoch: int | None = None
     lora: str | None = None
+    sampling_steps: int | None = None
+    is_probe: bool = False
 
 
 def read_metadata(path: Path) -> Said:
@@ -56,7 +63,10 @@ def _with_step(said: Said) -> Said:
 
 def _ours(texts: Mapping[str, str]) -> Said:
     own = {key.removeprefix("finetune_monitor."): text for key, text in texts.items()}
-    return Said(own["prompt"], int(own["seed"]), int(own["step"]))
+    steps = int(own["steps"]) if "steps" in own else None
+    return Said(
+        own["prompt"], int(own["seed"]), int(own["step"]), sampling_steps=steps, is_probe=own.get("probe") == "True"
+    )
 
 
 def _automatic1111(texts: Mapping[str, str]) -> Said:

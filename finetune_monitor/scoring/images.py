@@ -16,6 +16,7 @@ from finetune_monitor.base.errors import UserError
 from finetune_monitor.base.files import sha256
 from finetune_monitor.base.images import SUFFIXES, read_image
 from finetune_monitor.record.grid import Cell, PromptGrid
+from finetune_monitor.record.progress import read_quietly
 from finetune_monitor.record.run_directory import RUN
 from finetune_monitor.scoring.folder import source_files
 from finetune_monitor.scoring.image_metadata import Said, read_metadata
@@ -34,6 +35,8 @@ class FoundImage:
     tool: whose naming rule it follows; None for no known rule.
     label: identifies the prompt among the images of a step.
     prompt: its full text, if known.
+    sampling_steps: the number of steps in which it was rendered, if known.
+    is_probe: it says that its prompt does not name the subject.
     """
 
     path: Path
@@ -44,6 +47,8 @@ class FoundImage:
     seed: int | None
     label: str
     prompt: str | None
+    sampling_steps: int | None = None
+    is_probe: bool = False
 
     @cached_property
     def digest(self) -> str:
@@ -69,6 +74,17 @@ def image_files(folder: Path) -> list[Path]:
     return [folder / name for name in source_files(folder) if Path(name).suffix.lower() in SUFFIXES]
 
 
+def recorded_probes(folder: Path) -> set[Path]:
+    """The probes among the images of a run of our own, whose folder or folder of images is given, by its record;
+    their resolved paths."""
+    folder = folder.resolve()
+    run_dir = folder if (folder / RUN).exists() else folder.parent
+    history = read_quietly(run_dir) if (run_dir / RUN).exists() else None
+    evaluations = (*history.evaluations, *history.full_quality) if history else ()
+    images = (image for each in evaluations for image in each.images)
+    return {run_dir / image.file for image in images if image.file and image.cell.is_probe}
+
+
 def find_image(path: Path, folder: Path, prompts: Sequence[str] = ()) -> FoundImage:
     """What an image's path below the folder and its metadata say.
 
@@ -88,6 +104,8 @@ def find_image(path: Path, folder: Path, prompts: Sequence[str] = ()) -> FoundIm
         _first(said.seed, named.seed),
         prompt or named.label or _numbered(named, said),
         prompt,
+        said.sampling_steps,
+        said.is_probe,
     )
 
 
@@ -102,7 +120,8 @@ def _numbered(named: Named, said: Said) -> str:
 def without_copies(images: Sequence[FoundImage]) -> tuple[list[FoundImage], list[FoundImage]]:
     """The images, and those that are another file of the same one: as draws of their own, they would narrow intervals.
 
-    Of images without a seed, which may be equal by chance (all black, for example), none is a copy.
+    An image that was rendered again in more steps, as at the end of a fast run of our own, is such a file, too. Of images
+    without a seed, which may be equal by chance (all black, for example), none is a copy.
     """
     by_draw: dict[tuple[object, ...], list[FoundImage]] = defaultdict(list)
     for image in images:
@@ -111,9 +130,14 @@ def without_copies(images: Sequence[FoundImage]) -> tuple[list[FoundImage], list
     copies: set[Path] = set()
     for same in by_draw.values():
         if len(same) > 1:  # only then are the files read
-            first = {image.digest: image.path for image in reversed(same)}
+            first = {image.digest: image.path for image in reversed(_in_fewest_steps(same))}
             copies |= {image.path for image in same}.difference(first.values())
     return [image for image in images if image.path not in copies], [image for image in images if image.path in copies]
+
+
+def _in_fewest_steps(images: Sequence[FoundImage]) -> list[FoundImage]:
+    fewest = min((image.sampling_steps for image in images if image.sampling_steps is not None), default=None)
+    return [image for image in images if image.sampling_steps in (None, fewest)]
 
 
 def grouped(images: Sequence[FoundImage]) -> tuple[list[Group], list[FoundImage]]:

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from accelerate import PartialState
@@ -24,6 +25,7 @@ from finetune_monitor.scoring.images import (
     grouped,
     image_files,
     known_prompts,
+    recorded_probes,
     without_copies,
     without_steps,
 )
@@ -50,6 +52,7 @@ class ImageScores:
         self._config = make_config(options, None)
         self._measured: Measured | None = None
         self._known: dict[Path, FoundImage] = {}
+        self._probes = recorded_probes(source)
         self._newest = (0, time.monotonic())
         self._notes = Notes()
         self.run_names = [str(source.resolve())]
@@ -74,7 +77,9 @@ class ImageScores:
         [name] = self.run_names
         history = self._folder.history(name)
         recorded = [each.step for each in history.evaluations] if history else []
-        images, copies = without_copies(self._images())
+        found = self._images()
+        self._say_probes([image for image in found if image.is_probe])
+        images, copies = without_copies([image for image in found if not image.is_probe])
         if copies:
             self._notes.say(
                 f"left out copies of images of the same step, prompt, and seed: {counted(len(copies), 'file')}, "
@@ -130,9 +135,13 @@ class ImageScores:
         files = image_files(self._source)
         for path in files:
             if path not in self._known and (not self._options.watch or _is_readable(path)):
-                self._known[path] = find_image(path, self._source, self._options.prompts)
+                self._known[path] = self._found(path)
                 self._newest = (len(self._known), time.monotonic())
         return [self._known[path] for path in files if path in self._known]
+
+    def _found(self, path: Path) -> FoundImage:
+        found = find_image(path, self._source, self._options.prompts)
+        return replace(found, is_probe=found.is_probe or path.resolve() in self._probes)
 
     def _complete(self, groups: Sequence[Group], grid: PromptGrid | None) -> Sequence[Group]:
         """Those to which no image will be added: all but the newest, which is once it is full or nothing happens."""
@@ -151,6 +160,13 @@ class ImageScores:
                 self._notes.say(
                     f"step {group.step}: left out {counted(len(more), 'image')} that appeared after it was scored"
                 )
+
+    def _say_probes(self, probes: Sequence[FoundImage]) -> None:
+        if probes:
+            self._notes.say(
+                "left out all images whose prompts do not name the subject, such as "
+                f"{probes[0].path.relative_to(self._source)}"
+            )
 
     def _score(
         self, name: str, todo: Sequence[Group], measured: Measured, layout: Layout, interrupt: Interrupt

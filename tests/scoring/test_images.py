@@ -1,13 +1,15 @@
 """Images named by the rules of other trainers become the steps of a run, with the prompts and seeds they have."""
 
 import json
+import shutil
 
 import pytest
 from PIL import Image, PngImagePlugin
 
 from finetune_monitor.cli import main
-from finetune_monitor.record.grid import ELSEWHERE
+from finetune_monitor.record.grid import ELSEWHERE, PromptGrid
 from finetune_monitor.record.history import read_run
+from support.page_folders import Recording
 from support.scoring import score, write_images
 
 TIME = "20260101120000"
@@ -300,3 +302,38 @@ def test_a_real_face_is_measured_and_the_best_step_named(here, photos, capsys):
     assert "by face_similarity, step 100 is best" in said
     assert "it is not significantly better than step 200" in said
     assert "verdict:  ALARM: copying is 1.000" in said  # they are the photos
+
+
+def write_own_run(run_dir):
+    """A fast run of our own with an image of the subject and a probe, whose last step is at full quality, too."""
+    prompts = {"prompts": ["a photo of sks person"], "probe_prompts": ["a photo of a man"]}
+    run = Recording(run_dir, PromptGrid(**prompts, images_per_prompt=1, images_per_probe=1, steps=8, quality="fast"))
+    for step in (0, 100):
+        run.add(step, 0.5)
+    run.record.add_full_quality(run.record.evaluations[-1], [Image.new("RGB", (8, 8), "green")] * 2)
+    run.end()
+
+
+@pytest.mark.parametrize("place", ["run", "run/images", "copied", "of an earlier version/images"])
+def test_of_our_own_runs_only_images_of_the_subject_at_the_quality_of_evaluations_count(here, config, place, capsys):
+    write_own_run(here / "run")
+    shutil.copytree(here / "run/images", here / "copied")
+    shutil.copytree(here / "run", here / "of an earlier version")
+    for probe in (here / "of an earlier version").rglob("q*.png"):
+        rewrite_without(probe, "finetune_monitor.probe")
+    assert score(here / place, "--config", config, "-o", "out") == 0
+    said = capsys.readouterr().out
+    assert "left out all images whose prompts do not name the subject, such as " in said
+    assert "of the same step, prompt, and seed: 1 file, such as " in said
+    history = read_run(here / "out")
+    assert [(each.step, each.scores["brightness"].n) for each in history.evaluations] == [(0, 1), (100, 1)]
+    assert {image.cell.prompt for each in history.evaluations for image in each.images} == {"a photo of sks person"}
+
+
+def rewrite_without(path, key):
+    with Image.open(path) as image:
+        texts = PngImagePlugin.PngInfo()
+        assert key in image.text
+        for name in image.text.keys() - {key}:
+            texts.add_itxt(name, image.text[name])
+        image.save(path, pnginfo=texts)
