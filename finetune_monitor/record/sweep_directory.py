@@ -38,6 +38,11 @@ class TrialState(str, Enum):
         """Whether rerunning the command skips the trial; a failed trial is retried."""
         return self in (TrialState.FINISHED, TrialState.STOPPED_EARLY)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether this command, or the next one, brings more evaluations, unless the trial fails."""
+        return self in (TrialState.WAITING, TrialState.RUNNING)
+
 
 @dataclass(frozen=True)
 class TrialRecord:

@@ -224,7 +224,7 @@ def _facts(run: PageRun, presences: Presences) -> dict[str, Any]:
 def _goes_on(runs: Sequence[PageRun], sweep: Mapping[str, Any] | None) -> bool:
     if sweep is None:
         return not all(run.ending.ended for run in runs)
-    return any(trial["state"] in (TrialState.WAITING, TrialState.RUNNING) for trial in sweep["trials"])
+    return any(TrialState(trial["state"]).is_open for trial in sweep["trials"])
 
 
 def _as_trial(run: PageRun, sweep: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -120,8 +120,8 @@ def _numbered(named: Named, said: Said) -> str:
 def without_copies(images: Sequence[FoundImage]) -> tuple[list[FoundImage], list[FoundImage]]:
     """The images, and those that are another file of the same one: as draws of their own, they would narrow intervals.
 
-    An image that was rendered again in more steps, as at the end of a fast run of our own, is such a file, too. Of images
-    without a seed, which may be equal by chance (all black, for example), none is a copy.
+    An image that was rendered again in more steps, as at the end of a fast run of our own, is such a file, too. Of
+    images without a seed, which may be equal by chance (all black, for example), none is a copy.
     """
     by_draw: dict[tuple[object, ...], list[FoundImage]] = defaultdict(list)
     for image in images:

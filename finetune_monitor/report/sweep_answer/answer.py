@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from finetune_monitor.base.text import visible
-from finetune_monitor.record.sweep_directory import SweepState
+from finetune_monitor.record.sweep_directory import SweepState, TrialState
 from finetune_monitor.report.sweep_answer.alarms import alarms_in_words, alarms_where_best
 from finetune_monitor.report.sweep_answer.estimates import Course, Level, change, course, level
 from finetune_monitor.report.sweep_answer.notes import notes_on, units_in_words
@@ -22,6 +22,7 @@ from finetune_monitor.report.sweep_answer.results import (
     read_results,
 )
 from finetune_monitor.report.sweep_answer.verdicts import (
+    NOTHING,
     NOTHING_YET,
     Finding,
     Tone,
@@ -29,6 +30,7 @@ from finetune_monitor.report.sweep_answer.verdicts import (
     best_of,
     best_steps,
     shown_change,
+    too_few,
 )
 from finetune_monitor.stats.estimate import Estimate, plain
 
@@ -74,6 +76,11 @@ class Answer:
     curves: Mapping[str, Curves]
     verdicts: tuple[Verdict, ...]
     notes: tuple[str, ...]
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether no trial waits or runs."""
+        return bool(self.trials) and not any(TrialState(trial["state"]).is_open for trial in self.trials)
 
     def to_json(self) -> dict[str, Any]:
         """The answer in JSON types; missing values are null."""
@@ -141,12 +148,17 @@ def _finding(results: Results, curves: Curves, metric: str, at: At, group: int) 
 
     if levels and len(results.settings) == 1:
         return Finding(f"it is {shown_change(levels[0].estimate)}", "none", 0)
-    if results.axis.scale != "category" and not results.is_search:
+    is_ordered = results.axis.scale != "category" and not results.is_search
+    names = [_name(results, setting.results[0]) for setting in settings]
+    if len(names) < 2:
+        finding = too_few(names, results.has_ended)
+    elif is_ordered:
         values = [float(setting.value) for setting in settings]
         finding = along_axis(values, compared, "photos" if results.axis.key == PHOTOS else "")
-        return _with_steps(finding, results, settings, metric) if at == "best" and settings else finding
-    names = [_name(results, setting.results[0]) for setting in settings]
-    return best_of(names, [each.mean for each in levels], compared, results.metrics[metric].higher_is_better)
+    else:
+        means = [each.mean for each in levels]
+        finding = best_of(names, means, compared, results.metrics[metric].higher_is_better)
+    return _with_steps(finding, results, settings, metric) if is_ordered and at == "best" and settings else finding
 
 
 def _with_steps(finding: Finding, results: Results, settings: Sequence[Setting], metric: str) -> Finding:
@@ -157,6 +169,8 @@ def _with_steps(finding: Finding, results: Results, settings: Sequence[Setting],
 
 def _name(results: Results, result: Result) -> str:
     """A setting in words; for a search, everything that it chose."""
+    if not results.is_search and results.axis.key == PHOTOS and results.axis.scale != "category":
+        return f"{result.value:g} photos"
     if not results.is_search:
         return f"{results.axis.label} {result.value}"
     chosen = (
@@ -195,6 +209,6 @@ def print_answer(answer: Answer) -> None:
         where = f"{verdict.metric}, {verdict.at} step" + (f", {group}" if group else "")
         say(f"[bold]{escape(visible(where))}:[/] {escape(visible(verdict.text))}")
     if not answer.verdicts:
-        say(NOTHING_YET)
+        say(NOTHING if answer.has_ended else NOTHING_YET)
     for note in answer.notes:
         say(f"[dim]- {escape(visible(note))}[/]")

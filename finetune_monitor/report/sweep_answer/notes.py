@@ -21,7 +21,9 @@ def units_in_words(results: Results) -> str:
         return "the images of one training run"
     over, planned = _units(results, _over(results)), _units(results, results.all)
     noun = "people" if results.unit == "person" else "training seeds"
-    return f"{planned} {noun}" if over == planned else f"{over} of {planned} {noun} so far"
+    if over == planned:
+        return f"{planned} {noun}"
+    return f"{over} of {planned} {noun}" + ("" if results.has_ended else " so far")
 
 
 def notes_on(results: Results, intervals: int) -> tuple[str, ...]:
@@ -111,7 +113,7 @@ def _on_steps(results: Results) -> Iterator[str]:
 
 def _on_trials(results: Results) -> Iterator[str]:
     """Notes on trials that are not in the comparisons, with the reasons, and on trials with alarms."""
-    open_ones = [each for each in results.all if each.trial.state in (TrialState.WAITING, TrialState.RUNNING)]
+    open_ones = [each for each in results.all if each.trial.state.is_open]
     if open_ones:
         yield (
             f"{len(open_ones)} of {_trials(len(results.all))} have not ended: they appear only in the curves over the "

@@ -123,6 +123,11 @@ class Results:
     all: tuple[Result, ...]
     reached: int | None
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether no trial waits or runs."""
+        return bool(self.all) and not any(each.trial.state.is_open for each in self.all)
+
     @cached_property
     def metrics(self) -> dict[str, ScoreColumn]:
         """The main columns of all runs; similarity to held-out photos comes first, as only that is the same for all."""

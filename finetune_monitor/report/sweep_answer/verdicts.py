@@ -16,7 +16,8 @@ Change = Callable[[int, int], Estimate]
 TONES: Mapping[int | None, Tone] = {1: "rise", -1: "fall", 0: "none", None: "unknown"}
 """By the direction of a change."""
 
-NOTHING_YET = "nothing to report yet"
+NOTHING_YET, NOTHING = "nothing to report yet", "nothing was measured"
+"""While a sweep is in progress, and after its end."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,13 @@ def tone_of(change: Estimate) -> Tone:
     return TONES[direction(change)]
 
 
+def too_few(names: Sequence[str], has_ended: bool) -> Finding:
+    """A sentence about one setting with a score, or none, between which nothing can be compared."""
+    if not names:
+        return Finding(NOTHING if has_ended else NOTHING_YET, "unknown", 0)
+    return Finding(f"there is a score only for {names[0]}" + ("" if has_ended else " so far"), "unknown", 0)
+
+
 def along_axis(values: Sequence[float], change: Change, noun: str = "") -> Finding:
     """Where a score changes along ordered numbers, and from where on there is no significant change.
 
@@ -54,10 +62,9 @@ def along_axis(values: Sequence[float], change: Change, noun: str = "") -> Findi
     many small steps may add up to a significant one.
 
     Args:
+        values: at least two.
         noun: what follows a number, such as "photos".
     """
-    if len(values) < 2:
-        return Finding(f"only {values[0]:g} {noun}".rstrip() + " so far" if values else NOTHING_YET, "unknown", 0)
     looked = _Counted(change)
     stretches = _stretches(len(values), looked)
     clauses = [_clause(each, stretches, values, noun) for each in stretches]
@@ -70,11 +77,10 @@ def best_of(names: Sequence[str], levels: Sequence[float], change: Change, highe
     The lead is a paired difference, over what both settings have. It can contradict the levels, which are over all.
 
     Args:
+        names: of at least two settings.
         levels: each setting's score, unchanged.
         higher_is_better: None if neither direction is better; then the sentence is about the highest score.
     """
-    if len(names) < 2:
-        return Finding(f"only {names[0]} so far" if names else NOTHING_YET, "unknown", 0)
     sign = -1.0 if higher_is_better is False else 1.0
     best, better, worse = ("highest", "higher", "lower") if higher_is_better is None else ("best", "better", "worse")
     order = sorted(range(len(names)), key=lambda place: -sign * levels[place])

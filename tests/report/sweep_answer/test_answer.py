@@ -156,6 +156,22 @@ def test_units_that_have_nothing_yet_are_not_counted(tmp_path):
     assert any("1 of 3 training seeds so far are few" in note for note in answer.notes)
 
 
+def test_after_the_end_nothing_is_said_to_be_so_far(tmp_path, capsys):
+    state = write_sweep(tmp_path / "s", score, values=[1, 2], seeds=[0, 1])
+    for name in ("1-0", "1-1", "2-1"):
+        shutil.rmtree(tmp_path / "s/trials" / name)
+        state = with_trial(state, name, state=TrialState.FAILED, error="out of memory")
+    answer = find_answer(state)
+    assert answer.units == "1 of 2 training seeds"
+    assert verdict(answer).text == "there is a score only for 2 photos; the best step is 50"
+    shutil.rmtree(tmp_path / "s/trials/2-0")
+    print_answer(find_answer(with_trial(state, "2-0", state=TrialState.FAILED, error="out of memory")))
+    said = capsys.readouterr().out
+    assert "nothing was measured" in said
+    assert "so far" not in said
+    assert "yet" not in said
+
+
 def test_the_note_on_a_failed_trial_holds_the_first_problem(tmp_path):
     state = write_sweep(tmp_path / "s", score, values=[1, 2])
     error = "the run cannot start:\n  - model: no such folder\n  - more"

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from finetune_monitor.report.sweep_answer.verdicts import along_axis, best_of, shown_change
+from finetune_monitor.report.sweep_answer.verdicts import along_axis, best_of, shown_change, too_few
 from finetune_monitor.stats.estimate import Estimate
 from finetune_monitor.stats.intervals import t_interval
 
@@ -69,8 +69,6 @@ TABLE = [
         0,
     ),
     ((1, 2), changes(NAN, c01=NAN), "from 1 to 2 photos there is nothing in common to compare", "unknown", 0),
-    ((3,), changes(0.03), "only 3 photos so far", "unknown", 0),
-    ((), changes(0.03), "nothing to report yet", "unknown", 0),
 ]
 
 
@@ -105,7 +103,6 @@ CATEGORIES = [
         "b is best (0.600); its lead over c, 0.01 [-0.02, 0.04], is not significant; "
         "1 of 2 others are not significantly worse",
     ),
-    ((0.5,), True, changes(0.03), "only a so far"),
     (
         (0.5, 0.6, 0.4),
         None,  # neither direction is better
@@ -123,13 +120,25 @@ CATEGORIES = [
 ]
 
 
+FEW = [
+    (["3 photos"], False, "there is a score only for 3 photos so far"),
+    (["3 photos"], True, "there is a score only for 3 photos"),
+    ([], False, "nothing to report yet"),
+    ([], True, "nothing was measured"),
+]
+
+
+@pytest.mark.parametrize(("names", "has_ended", "text"), FEW)
+def test_sentences_about_too_few_settings(names, has_ended, text):
+    found = too_few(names, has_ended)
+    assert (found.text, found.tone, found.intervals) == (text, "unknown", 0)
+
+
 @pytest.mark.parametrize(("levels", "higher", "change", "text"), CATEGORIES)
 def test_sentences_over_categories(levels, higher, change, text):
     found = best_of("abc"[: len(levels)], levels, change, higher)
     tone = (
-        "unknown"
-        if len(levels) == 1
-        else "none"
+        "none"
         if higher is None
         or any(words in text for words in ("is not significant;", "below 0", "chance"))
         or text.endswith("is not significant")
