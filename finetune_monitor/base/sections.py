@@ -51,7 +51,7 @@ LIMITS = {
 class Section(BaseModel):
     """A config section: unknown keys are errors, and validated values are immutable."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class Choices(Section):

@@ -306,6 +306,10 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _is_finite(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
+
+
 def _unfit(found: Any) -> str | None:
     """Why something is neither a range nor a list of values to choose from."""
     if isinstance(found, list):
@@ -317,7 +321,7 @@ def _unfit(found: Any) -> str | None:
     if unknown := found.keys() - RANGE_KEYS:
         return f"found {', '.join(map(str, unknown))}, expected only low, high, and log"
     low, high, log = found.get("low", ""), found.get("high", ""), found.get("log", False)
-    numbers = is_number(low) and is_number(high)
+    numbers = is_number(low) and is_number(high) and _is_finite(low) and _is_finite(high)
     if not numbers or not low < high or not isinstance(log, bool) or (log and low <= 0):
-        return f"found {found!r}, expected numbers low < high, both above 0 with log: true"
+        return f"found {found!r}, expected finite numbers low < high, both above 0 with log: true"
     return None

@@ -224,6 +224,10 @@ def _raised(image, index):
         (lambda: Target(share=1.2), r"Target\.share: found 1\.2"),
         (lambda: Guard(), r"Guard\.fall: found neither"),
         (lambda: Guard(fall=-0.1), r"Guard\.fall: found -0\.1"),
+        (lambda: Plateau(min_delta=math.inf), r"Plateau\.min_delta: found inf, expected a finite number"),
+        (lambda: Target(score=math.nan), r"Target\.score: found nan, expected a finite number"),
+        (lambda: Guard(fall=math.inf), r"Guard\.fall: found inf, expected a finite number"),
+        (lambda: Guard(level=-math.inf), r"Guard\.level: found -inf, expected a finite number"),
         (lambda: Divergence(evaluations=0), r"Divergence\.evaluations: found 0"),
     ],
 )

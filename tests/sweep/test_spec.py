@@ -1,5 +1,6 @@
 """What is wrong with a sweep is told at once, all of it, before anything starts; Ray is not needed for that."""
 
+import math
 import re
 
 import pytest
@@ -44,7 +45,16 @@ def plan(tmp_path, tiny_model, photos):
         ({"people": {"ana": {}}}, r"people.ana: found no keys"),
         ({"search": {"trials": 5, "space": SPACE}}, r"search.trials: found 5, but the space has 4 combinations"),
         ({"search": {"trials": 2, "space": {"train.rank": 3}}}, r"train.rank: found 3, expected a list of values or"),
-        ({"search": {"trials": 2, "space": {"train.rank": {"low": 4, "high": 2}}}}, r"expected numbers low < high"),
+        (
+            {"search": {"trials": 2, "space": {"train.rank": {"low": 4, "high": 2}}}},
+            r"expected finite numbers low < high",
+        ),
+        (
+            {"search": {"trials": 2, "space": {"train.learning_rate": {"low": 1e-5, "high": math.inf}}}},
+            r"finite numbers",
+        ),
+        ({"resources": {"cpus": math.inf}, "seeds": [0]}, r"resources.cpus: found inf, expected a finite number"),
+        ({"axes": {"train.learning_rate": [math.nan]}}, r"train.learning_rate: found nan, expected a finite number"),
         ({"search": {"trials": 2, "space": {"train.rank": {"low": 0, "high": 2, "log": True}}}}, r"both above 0"),
         ({"search": {"trials": 2, "space": SPACE}, "seeds": [0, 1]}, r"seeds: found 2, expected at most one"),
         ({"axes": {"monitor.grid.steps": [2, 3]}}, r"monitor.grid.steps: one grid for all"),

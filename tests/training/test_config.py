@@ -73,6 +73,13 @@ def test_all_problems_are_named_at_once_with_the_nearest_key():
         ("monitor.stopping=[{metric: face_similarty}]", "did you mean face_similarity?"),
         ("monitor.stopping=[{metric: face_similarity_stars}]", "face_similarity_stars needs monitor.thresholds"),
         ("monitor.metrics={face_similarity: null, aesthetic: null}", "expected at least one"),
+        ("train.learning_rate=inf", "train.learning_rate: found 'inf', expected a finite number"),
+        ("train.prior_loss_weight=.nan", "train.prior_loss_weight: found nan, expected a finite number"),
+        ("monitor.max_overhead=.inf", "monitor.max_overhead: found inf, expected a finite number"),
+        (
+            "monitor.stopping=[{rule: guard, metric: copying, level: .nan}]",
+            "level: found nan, expected a finite number",
+        ),
         ("monitor.grid.prompts=[a, a]", "repeated"),
         ("monitor.grid.prompts=[]", "monitor.grid.prompts"),
         ("data.class_images=null", "data.class_images"),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import ClassVar
 
-from finetune_monitor.monitor.rules.watching import at_least, check_prompts, named
+from finetune_monitor.monitor.rules.watching import at_least, check_prompts, finite, named
 from finetune_monitor.monitor.stopping import Stop, Watched
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.curve import Point, change_between, holds, is_worse, worse_end
@@ -26,7 +26,8 @@ class Guard:
         prompts: 0-based indices of the grid's prompts to watch; None for all.
 
     Raises:
-        ValueError: neither `fall` nor `level` is given, `fall` is below 0, or `prompts` are not valid indices.
+        ValueError: neither `fall` nor `level` is given, one is not finite, `fall` is below 0, or `prompts` are not valid
+            indices.
     """
 
     name: ClassVar[str] = "guard"
@@ -39,6 +40,7 @@ class Guard:
     def __post_init__(self) -> None:
         if self.fall is None and self.level is None:
             raise ValueError("Guard.fall: found neither fall nor level, expected one or both")
+        finite(self, "level")
         if self.fall is not None:
             at_least(self, fall=0)
         check_prompts(self)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from finetune_monitor.monitor.rules.watching import check_prompts, named
+from finetune_monitor.monitor.rules.watching import check_prompts, finite, named
 from finetune_monitor.monitor.stopping import Stop, Watched
 from finetune_monitor.record.curve import Point, holds, worse_end
 from finetune_monitor.record.evaluation import StopReason
@@ -25,7 +25,8 @@ class Target:
         prompts: 0-based indices of the grid's prompts to watch; None for all.
 
     Raises:
-        ValueError: not exactly one of `score` and `share` is given, or `prompts` are not valid indices.
+        ValueError: not exactly one of `score` and `share` is given, it is out of range, or `prompts` are not valid
+            indices.
     """
 
     name: ClassVar[str] = "target"
@@ -38,6 +39,7 @@ class Target:
     def __post_init__(self) -> None:
         if (self.score is None) == (self.share is None):
             raise ValueError("Target.score: found both or neither of score and share, expected exactly one")
+        finite(self, "score")
         if self.share is not None and not 0 < self.share <= 1:
             raise ValueError(f"Target.share: found {self.share:g}, expected more than 0 and at most 1")
         check_prompts(self)

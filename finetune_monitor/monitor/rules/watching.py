@@ -1,5 +1,6 @@
 """Shared by rules: what they watch, in words, and checks of their options."""
 
+import math
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -26,10 +27,19 @@ def last_ones(evaluations: int) -> str:
 
 
 def at_least(rule: object, **least: float) -> None:
+    finite(rule, *least)
     for name, limit in least.items():
         found = getattr(rule, name)
         if not found >= limit:
             raise ValueError(f"{type(rule).__name__}.{name}: found {found:g}, expected {limit:g} or more")
+
+
+def finite(rule: object, *names: str) -> None:
+    """Check that these fields of a rule are finite numbers, or None."""
+    for name in names:
+        found = getattr(rule, name)
+        if found is not None and not math.isfinite(found):
+            raise ValueError(f"{type(rule).__name__}.{name}: found {found:g}, expected a finite number")
 
 
 def check_prompts(rule: OfPrompts) -> None:
