@@ -44,6 +44,8 @@ LIMITS = {
     "greater_than_equal": "{ge} or more",
     "less_than": "less than {lt}",
     "less_than_equal": "{le} or less",
+    "too_short": "{min_length} or more entries",
+    "too_long": "at most {max_length} entries",
 }
 """The same for errors whose context has the limit."""
 
@@ -255,6 +257,8 @@ def _explain(found: Mapping[str, Any], model: type[Section]) -> tuple[str, str]:
         return key, found["ctx"][SAID]
     if found["type"] == "extra_forbidden":
         return key, ": unknown key" + _elsewhere(key, model, beside)
+    if found["type"] == "json_invalid":
+        return key, ": not valid JSON"
     if found["type"] == "missing":
         return key, ": missing; give it a value"
     if found["type"] == "value_error":

@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.base.files import write_atomic
+from finetune_monitor.base.sections import Section, problems_of
 from finetune_monitor.base.version import __version__
 from finetune_monitor.stats.estimate import FloatArray
 
@@ -25,9 +26,6 @@ THRESHOLDS_FORMAT = 1
 
 LARGEST_FILE = 1_000_000
 """In bytes; a metric takes less than a thousand."""
-
-LONGEST_VALUE = 80
-"""How many characters of a wrong value a message quotes."""
 
 NOT_WEIGHTS = ("references", "held_out", "prompts", "notice", "thresholds")
 """Keys of a metric's description that its scores do not depend on."""
@@ -104,8 +102,7 @@ def read_thresholds(path: str | Path) -> dict[str, Thresholds]:
     try:
         rows = _File.model_validate_json(content).metrics
     except ValidationError as error:
-        problems = [_explained(found) for found in error.errors()]
-        all_problems(problems, f"{path}: damaged, or a different file; {expected}; run it again:")
+        all_problems(problems_of(error, _File), f"{path}: damaged, or a different file; {expected}; run it again:")
         raise
     return {metric: row.to_thresholds(metric) for metric, row in rows.items()}
 
@@ -128,16 +125,16 @@ def _to_json(found: Thresholds) -> dict[str, Any]:
     }
 
 
-class _Row(BaseModel):
-    """One metric's thresholds in the format of the file."""
+class _Row(Section):
+    """One metric's thresholds in the format of the file; keys of later versions are ignored."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, extra="ignore")
 
-    thresholds: list[FiniteFloat | None] = Field(min_length=4, max_length=4)
+    thresholds: list[float | None] = Field(min_length=4, max_length=4)
     empty_below: int = Field(ge=0, le=4)
-    cost: FiniteFloat = Field(ge=0)
+    cost: float = Field(ge=0)
     method: str
-    power: FiniteFloat = Field(gt=0)
+    power: float = Field(gt=0)
     labelers: int = Field(ge=1)
     images: int = Field(ge=1)
     labels: int = Field(ge=1)
@@ -161,18 +158,10 @@ class _Row(BaseModel):
         return [other if value is None else value for value, other in zip(self.thresholds, beyond, strict=True)]
 
 
-class _File(BaseModel):
+class _File(Section):
     """The entire file; keys of later versions are ignored."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, extra="ignore")
 
     format: Literal[1]
     metrics: dict[str, _Row] = Field(min_length=1)
-
-
-def _explained(found: Mapping[str, Any]) -> str:
-    """One problem as text: the key, what was found, what is allowed."""
-    key = ".".join(str(part) for part in found["loc"])
-    value = repr(found["input"])
-    shown = value if len(value) <= LONGEST_VALUE else value[:LONGEST_VALUE] + "..."
-    return f"{key + ': ' if key else ''}found {shown}; {found['msg'][0].lower() + found['msg'][1:]}"

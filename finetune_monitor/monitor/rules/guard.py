@@ -26,8 +26,8 @@ class Guard:
         prompts: 0-based indices of the grid's prompts to watch; None for all.
 
     Raises:
-        ValueError: neither `fall` nor `level` is given, one is not finite, `fall` is below 0, or `prompts` are not valid
-            indices.
+        ValueError: neither `fall` nor `level` is given, one is not finite, `fall` is below 0, or `prompts` are not
+            valid indices.
     """
 
     name: ClassVar[str] = "guard"
