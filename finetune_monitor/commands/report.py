@@ -48,9 +48,9 @@ def _with_trials(folders: Sequence[Path]) -> tuple[list[Path], Mapping[str, Any]
     Raises:
         UserError: there are several sweeps.
     """
-    from finetune_monitor.record.sweep_directory import STATE, read_state
+    from finetune_monitor.record.sweep_directory import is_sweep, read_state
 
-    sweeps = [folder for folder in folders if os.path.lexists(folder / STATE)]
+    sweeps = [folder for folder in folders if is_sweep(folder)]
     if not sweeps:
         return list(folders), None
     if len(sweeps) > 1:

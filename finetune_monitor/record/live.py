@@ -22,7 +22,7 @@ RESUME = "resume"
 
 ASKED = frozenset({STOP, EVALUATE, PAUSE})
 
-TRAINING, EVALUATING, PAUSED = "training", "evaluating", "paused"
+STATES = TRAINING, EVALUATING, PAUSED = "training", "evaluating", "paused"
 
 LARGEST = 10_000
 """Bytes of a status."""

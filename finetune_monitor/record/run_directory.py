@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from finetune_monitor.base.files import open_own
 from finetune_monitor.base.json_files import read_object
 from finetune_monitor.base.locks import is_kept, try_lock, unlock
 from finetune_monitor.base.paths import links_in
+from finetune_monitor.base.text import counted
+from finetune_monitor.record.sweep_directory import TRIALS, is_sweep
 
 CONFIG, RUN, EVALUATIONS, IMAGES = "config.yaml", "run.json", "evaluations.jsonl", "images.jsonl"
 PHOTOS, CONTACT_SHEET = "photos.json", "contact_sheet.jpg"
@@ -46,7 +49,29 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, cannot be read, or does not hold a JSON object.
     """
+    if not os.path.lexists(path) and (found := _held_instead(path.parent)):
+        raise UserError(f"{path.parent}: {found}")
     return read_object(path, "a run directory")
+
+
+def _held_instead(folder: Path) -> str:
+    """What a folder holds instead of a run, and what to do; empty if nothing is known of it."""
+    if is_sweep(folder):
+        page = f"finetune-monitor report {shlex.quote(str(folder))} -o FOLDER"
+        return f"is a sweep, expected a run; name one of its runs, in {folder / TRIALS}, or see all of them: {page}"
+    if runs := sorted(found.parent for found in folder.glob(f"*/{RUN}")):
+        return f"holds {counted(len(runs), 'run')}, expected a run directory; name one of them, such as {runs[0]}"
+    return ""
+
+
+def check_no_sweep(output_dir: Path) -> None:
+    """Check that a run may begin in a directory, which a sweep would then no longer accept as its own.
+
+    Raises:
+        UserError: it holds a sweep.
+    """
+    if is_sweep(output_dir):
+        raise UserError(f"{output_dir}: holds a sweep, expected an empty directory; choose another output_dir")
 
 
 @contextmanager

@@ -35,6 +35,7 @@ from finetune_monitor.record.run_directory import (
     FULL_QUALITY,
     IMAGES,
     RUN,
+    check_no_sweep,
     lock,
     read_json,
     taking,
@@ -57,7 +58,7 @@ class RunRecord:
     A second record of the same directory in this process takes over the lock.
 
     Raises:
-        UserError: another process is using the directory, or it cannot be created or written to.
+        UserError: another process is using the directory, it holds a sweep, or it cannot be created or written to.
     """
 
     def __init__(self, output_dir: Path, grid: PromptGrid):
@@ -67,6 +68,7 @@ class RunRecord:
         self.postponed: tuple[Evaluation, ...] = ()
         self.repeated: tuple[Evaluation, ...] = ()
         self._encoder = PngEncoder(grid)
+        check_no_sweep(output_dir)
         with taking(output_dir):
             make_private(output_dir)
             self._lock = lock(output_dir, takes_over=True)

@@ -1,6 +1,7 @@
 """The state of a sweep: its trials and their states, as stored in `sweep.json` in its folder."""
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
@@ -108,6 +109,11 @@ def write_state(state: SweepState) -> None:
         "set_aside": [asdict(trial) for trial in state.set_aside],
     }
     write_atomic(state.folder / STATE, (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode())
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether a folder is that of a sweep."""
+    return os.path.lexists(folder / STATE)
 
 
 def read_state(folder: Path) -> SweepState:

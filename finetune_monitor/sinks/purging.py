@@ -13,7 +13,7 @@ from finetune_monitor.base.paths import Containment, links_in
 from finetune_monitor.record.kept_weights import BEST, KOHYA_ENDING, LAST, SAMPLES, WEIGHTS
 from finetune_monitor.record.references import REFERENCES
 from finetune_monitor.record.run_directory import CONTACT_SHEET, IN_PROGRESS, RUN, lock, read_json
-from finetune_monitor.record.sweep_directory import STATE, read_state
+from finetune_monitor.record.sweep_directory import is_sweep, read_state
 from finetune_monitor.sinks import wandb_opening
 from finetune_monitor.sinks.console import TENSORBOARD
 
@@ -54,7 +54,7 @@ def check_purgeable(folder: Path) -> None:
     Raises:
         UserError: the folder is neither a run's nor a sweep's.
     """
-    if not os.path.lexists(folder / STATE):
+    if not is_sweep(folder):
         read_json(folder / RUN)
 
 
@@ -65,7 +65,7 @@ def purge_folder(folder: Path) -> Purged:
         UserError: it is neither, or is in use.
         OSError: as for `purge_run`.
     """
-    if not os.path.lexists(folder / STATE):
+    if not is_sweep(folder):
         return purge_run(folder)
     state = read_state(folder)
     found = Purged(0, 0)

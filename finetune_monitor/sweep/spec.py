@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from finetune_monitor.base import sections
-from finetune_monitor.base.errors import all_problems
+from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.base.redaction import redacted
 from finetune_monitor.base.sections import Section, dotted_keys, nearest, problems_of
 from finetune_monitor.base.text_keys import holds_text
@@ -128,6 +128,11 @@ def load_sweep(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
     content = read_yaml(path, _holds_text)
     for change in overrides:
         override(content, change, _holds_text)
+    if "base" not in content and "data" in content:
+        raise UserError(
+            f"{path}: is the config of a training, expected that of a sweep; run finetune-monitor train --config "
+            f"{path}, or name it as base: in the file of a sweep"
+        )
     content = with_shipped(content)
     for key in ("set", "axes"):
         content = _flattened(content, key)

@@ -32,7 +32,7 @@ from finetune_monitor.monitor.stopping import check_rules, not_described
 from finetune_monitor.record.columns import stars_of
 from finetune_monitor.record.history import read_run
 from finetune_monitor.record.kept_weights import LAST, WEIGHTS
-from finetune_monitor.record.run_directory import CONFIG, RUN, check_places, lock, taking
+from finetune_monitor.record.run_directory import CONFIG, RUN, check_no_sweep, check_places, lock, taking
 from finetune_monitor.record.run_record import check_resume, described_grid
 from finetune_monitor.rendering.schedulers import own_scheduler
 from finetune_monitor.stats.estimate import plain
@@ -279,6 +279,7 @@ def _take(output_dir: Path) -> IO[str]:
     """The lock that training holds from the start; the record has its own."""
     folder = output_dir / CHECKPOINTS
     check_places(output_dir)
+    check_no_sweep(output_dir)
     with taking(output_dir):
         make_private(folder)
         return lock(folder)

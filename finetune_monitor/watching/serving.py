@@ -73,6 +73,7 @@ def _found(watched: Watched, identity: str) -> WatchedRun:
 def _list(watched: Watched) -> dict[str, Any]:
     runs, names = watched.runs(), watched.names()
     shown = [{"name": names[identity], **run.glance()} for identity, run in runs.items()]
+    shown.sort(key=lambda run: run["state"] not in live.STATES)  # those in progress first, then by their paths
     return {"folder": visible(str(watched.place)), "runs": shown}
 
 

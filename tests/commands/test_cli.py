@@ -9,6 +9,7 @@ import pytest
 from finetune_monitor import __version__
 from finetune_monitor.cli import main
 from support.runs import NOTICE, write_run
+from support.sweep_folders import write_sweep
 
 
 def test_show_prints_the_table(tmp_path, capsys):
@@ -32,6 +33,50 @@ def test_show_says_what_it_left_out(tmp_path, capsys):
 def test_a_folder_that_is_no_run_is_an_error_of_the_user(tmp_path, capsys, folder):
     assert main(["show", str(tmp_path / folder)]) == 2
     assert "found no run.json, expected a run directory; check the path" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["show", "stop", "export --to new"])
+def test_a_sweep_in_place_of_a_run_is_named(tmp_path, capsys, command):
+    write_sweep(tmp_path / "sweep", lambda *_: 0.3, values=[1], images=False)
+    assert main([*command.split(), str(tmp_path / "sweep")]) == 2
+    said = capsys.readouterr().err
+    assert (
+        f"{tmp_path / 'sweep'}: is a sweep, expected a run; name one of its runs, in {tmp_path / 'sweep/trials'}"
+        in said
+    )
+    assert f"finetune-monitor report {tmp_path / 'sweep'} -o FOLDER" in said
+
+
+def test_a_folder_of_runs_in_place_of_a_run_is_named(tmp_path, capsys):
+    for name in ("ana-0.8", "ana-1"):
+        write_run(tmp_path / name, {0: 0.1})
+    assert main(["show", str(tmp_path)]) == 2
+    assert f"holds 2 runs, expected a run directory; name one of them, such as {tmp_path / 'ana-0.8'}" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_training_leaves_a_sweeps_folder_alone(tmp_path, capsys):
+    write_sweep(tmp_path / "sweep", lambda *_: 0.3, values=[1], images=False)
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["train", "--config", "configs/demo.yaml", f"output_dir={tmp_path / 'sweep'}"]) == 2
+    assert f"{tmp_path / 'sweep'}: holds a sweep, expected an empty directory" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["train", "--config", "configs/sweep_photos_demo.yaml"],
+            "is the config of a sweep, expected that of a training",
+        ),
+        (["sweep", "configs/demo.yaml"], "is the config of a training, expected that of a sweep"),
+    ],
+)
+def test_the_config_of_another_command_is_named(arguments, said, capsys):
+    assert main(arguments) == 2
+    assert f"{arguments[-1]}: {said}; run finetune-monitor" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("arguments", "status"), [(["--help"], 0), (["--version"], 0), ([], 2), (["unknown"], 2)])

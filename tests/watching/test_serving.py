@@ -74,6 +74,10 @@ def test_runs_are_listed_wherever_they_are_with_their_state(in_progress, client,
     assert "not valid JSON" in found["broken"]["why"]
 
 
+def test_runs_in_progress_come_first(in_progress, client, runs):
+    assert [run["name"] for run in client.get("/api/runs", **HERE).json["runs"]] == ["live", "ana", "1"]
+
+
 def test_a_run_that_has_ended_is_listed_with_its_last_step(in_progress, client):
     in_progress.on_step_end(7)
     in_progress.close(StopReason.INTERRUPTED)

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from finetune_monitor.base.errors import all_problems
+from finetune_monitor.base.errors import UserError, all_problems
 from finetune_monitor.base.sections import problems_of
 from finetune_monitor.base.text_keys import holds_text
 from finetune_monitor.base.yaml_files import override, read_yaml
@@ -34,13 +34,18 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     The file and the paths in it are found in the package if they exist only there (`training.shipped`).
 
     Raises:
-        UserError: lists all unknown keys (with the most similar known key), wrong types, and values out of range.
+        UserError: it is the config of a sweep; or lists all unknown keys (with the most similar known key), wrong types, and
+            values out of range.
     """
     path = Path(shipped(str(path)))
     is_text = partial(holds_text, Config)
     content = read_yaml(path, is_text)
     for change in overrides:
         override(content, change, is_text)
+    if "base" in content and "model" not in content:
+        raise UserError(
+            f"{path}: is the config of a sweep, expected that of a training; run finetune-monitor sweep {path}"
+        )
     try:
         return validated(content, path.parent)
     except ValidationError as error:
