@@ -34,8 +34,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     The file and the paths in it are found in the package if they exist only there (`training.shipped`).
 
     Raises:
-        UserError: it is the config of a sweep; or lists all unknown keys (with the most similar known key), wrong types, and
-            values out of range.
+        UserError: it is the config of a sweep; or lists all unknown keys (with the most similar known key), wrong
+            types, and values out of range.
     """
     path = Path(shipped(str(path)))
     is_text = partial(holds_text, Config)
