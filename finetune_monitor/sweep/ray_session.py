@@ -192,10 +192,31 @@ def _start(address: str | None, temporary: Path | None) -> None:
             "object_store_memory": OBJECT_STORE,
         }
     try:
-        ray.init(address="local" if address is None else address, **settings)
+        with _apart_from_our_signals():
+            ray.init(address="local" if address is None else address, **settings)
     except (OSError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
         place = "here" if address is None else f"at {address}"
         raise UserError(f"address: cannot start or join Ray {place}: {error}") from error
+
+
+@contextmanager
+def _apart_from_our_signals() -> Iterator[None]:
+    """Give the processes that Ray starts in this block a process group of their own.
+
+    A signal to this command's whole group, as `timeout` sends it, would end them, and without them, no trial could be
+    told to stop. They end with this process, however it ends.
+    """
+    is_starting = True
+
+    def leave_group() -> None:  # runs in children whose parent passes a `preexec_fn`, as Ray does
+        if is_starting:
+            os.setpgrp()
+
+    os.register_at_fork(after_in_child=leave_group)  # for good
+    try:
+        yield
+    finally:
+        is_starting = False
 
 
 def _temporary_folder(scratch: Path) -> Path:

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,3 +38,19 @@ def test_ctrl_c_a_killed_driver_and_the_same_command(tmp_path, tiny_model, photo
     assert {name: trial.attempts for name, trial in sweeps.trials(path).items()} == {"rank=1": 3, "rank=2": 1}
     assert sweeps.begun_at(path, "rank=1") == [0, saved, killed]
     assert all(sweeps.steps(path, name) == [0, 100, 200] for name in ("rank=1", "rank=2"))
+
+
+@pytest.mark.slow
+def test_sigterm_to_the_whole_group_leaves_ray_to_the_driver(tmp_path, tiny_model, photos):
+    changes = {"train.max_steps": 2000, "train.checkpoint_every": 20, "monitor.every": 1000}
+    path = sweeps.write_sweep(tmp_path, tiny_model, photos, set=changes, seeds=[0])
+    driver = sweeps.start(path, python=sys.executable)
+    try:
+        sweeps.wait_for(lambda: sweeps.has_checkpoint(path, "seed=0"))
+        temporary = Path((tmp_path / "sweep/.ray/temporary").read_text())
+        os.killpg(driver.pid, signal.SIGTERM)  # as `timeout` does
+        assert driver.wait(40) == 143, sweeps.output(path)  # Ray waits a minute for processes of its own that ended
+    finally:
+        sweeps.end(driver)
+    assert "0 of 1 finished, 1 waiting; run the same command to resume" in sweeps.output(path)
+    assert not temporary.exists()
