@@ -176,7 +176,7 @@ NOTHING = Estimate(float("nan"), float("nan"), float("nan"), 0, 0)
 
 def read_results(state: SweepState) -> Results:
     """Read every trial's run directory, even while the sweep is running."""
-    keys = list(state.choices) or [""]  # a sweep over people or seeds only has one place for all trials
+    keys = _varied(state) or list(state.choices)[:1] or [""]  # over people or seeds only: one place for all trials
     axis = _axis(state, keys[0])
     is_search = bool(state.config.get("search"))
     named = [_words(trial.settings, () if is_search else keys[1:]) for trial in state.trials]
@@ -192,6 +192,12 @@ def read_results(state: SweepState) -> Results:
 def in_words(value: Any) -> str:
     """A setting's value as text."""
     return value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else json.dumps(value)
+
+
+def _varied(state: SweepState) -> list[str]:
+    """The axes, or the keys of the search, in which trials differ."""
+    found = {key: {in_words(trial.settings.get(key, ALL)) for trial in state.trials} for key in state.choices}
+    return [key for key, values in found.items() if len(values) > 1]
 
 
 def _axis(state: SweepState, key: str) -> Axis:

@@ -3,6 +3,7 @@ import math
 import shutil
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -278,6 +279,14 @@ def test_further_axes_make_groups(tmp_path):
         (1, 2),
     ]
     assert [verdict(answer, group=group).tone for group in (0, 1)] == ["none", "rise"]
+
+
+def test_an_axis_with_one_value_leaves_the_place_to_one_that_varies():
+    settings = [{"train.rank": 4, "train.learning_rate": rate, "train.method": "lora"} for rate in (1e-4, 1e-3)]
+    trials = tuple(TrialRecord(str(number), found) for number, found in enumerate(settings))
+    axes = {"train.rank": [4], "train.learning_rate": [1e-4, 1e-3], "train.method": ["lora"]}
+    answer = find_answer(SweepState(Path("s"), {"axes": axes}, trials))
+    assert (answer.axis.key, answer.groups) == ("train.learning_rate", ("",))
 
 
 def test_a_search_names_the_best_setting_and_what_may_be_as_good(tmp_path):
