@@ -1,8 +1,10 @@
 """The command `finetune-monitor`; each subcommand is a file in commands/."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -29,12 +31,15 @@ from finetune_monitor.commands.sweep import add_sweep
 from finetune_monitor.commands.train import add_train
 from finetune_monitor.commands.watch import add_watch
 
+UNREAD = 128 + signal.SIGPIPE
+"""The exit status, as in shells, if the reader of the output is gone before a command that can be continued is done."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status, 2 for a problem that the user can fix."""
     print_any_text()
     chosen = make_parser().parse_args(arguments)
-    status = None
+    status = UNREAD if chosen.kept else None
     try:
         with plain_warnings(), interruptible_work(), output_may_be_closed():
             status = chosen.run(chosen)
@@ -49,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"finetune-monitor: interrupted{chosen.kept}", file=sys.stderr)
         return 130
+    if status == UNREAD:
+        with suppress(OSError):  # errors may have had the same reader
+            print(f"finetune-monitor: ended, because the reader of its output is gone{chosen.kept}", file=sys.stderr)
     return status or 0
 
 

@@ -48,7 +48,7 @@ def add_score(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "-o", "--output", type=Path, metavar="FOLDER", help="folder for the scores; default: runs/score-PATH"
     )
     parser.add_argument("--watch", action="store_true", help="keep scoring new files as they appear, until Ctrl-C")
-    parser.set_defaults(run=_score)
+    parser.set_defaults(run=_score, kept="; run the same command to continue")
 
 
 def _score(chosen: argparse.Namespace) -> int:

@@ -8,6 +8,8 @@ from finetune_monitor.base.warnings_in_words import plain_warnings
 
 LAUNCH = "accelerate launch -m finetune_monitor.cli train --config configs/X.yaml [key=value ...]"
 
+KEPT = "; run the same command to resume"
+
 
 def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `train`."""
@@ -17,7 +19,7 @@ def add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         description=f"Fine-tune Stable Diffusion or SDXL with the monitor. On several devices, use: `{LAUNCH}`",
     )
     _add_arguments(parser)
-    parser.set_defaults(run=lambda chosen: _train(chosen, "finetune-monitor"))
+    parser.set_defaults(run=lambda chosen: _train(chosen, "finetune-monitor"), kept=KEPT)
 
 
 def main() -> int:

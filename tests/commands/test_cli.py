@@ -1,6 +1,7 @@
 """The command line: its answers, its errors and its exit statuses."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from finetune_monitor import __version__
 from finetune_monitor.cli import main
 from support.runs import NOTICE, write_run
 from support.sweep_folders import write_sweep
+from support.tiny import tiny_config
 
 
 def test_show_prints_the_table(tmp_path, capsys):
@@ -121,3 +123,14 @@ def test_a_reader_that_is_gone_is_no_error(tmp_path, arguments):
     done = printed([*arguments, *[tmp_path] * (arguments[0] == "show")], writer)
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.slow
+def test_a_training_whose_reader_is_gone_does_not_claim_to_be_done(tmp_path, tiny_model, photos):
+    (tmp_path / "config.yaml").write_text(tiny_config(tmp_path, tiny_model, photos))
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = printed(["train", "--config", tmp_path / "config.yaml"], writer)
+    os.close(writer)
+    assert done.returncode == 128 + signal.SIGPIPE
+    assert b"the reader of its output is gone; run the same command to resume" in done.stderr
