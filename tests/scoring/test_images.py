@@ -310,7 +310,8 @@ def write_own_run(run_dir):
     run = Recording(run_dir, PromptGrid(**prompts, images_per_prompt=1, images_per_probe=1, steps=8, quality="fast"))
     for step in (0, 100):
         run.add(step, 0.5)
-    run.record.add_full_quality(run.record.evaluations[-1], [Image.new("RGB", (8, 8), "green")] * 2)
+    at_full_quality = [Image.new("RGB", (8, 8), "green") for _ in run.record.grid.cells]
+    run.record.add_full_quality(run.record.evaluations[-1], at_full_quality)
     run.end()
 
 
