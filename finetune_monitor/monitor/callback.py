@@ -47,7 +47,7 @@ from finetune_monitor.record.evaluation import (
 from finetune_monitor.record.grid import Cell, PromptGrid, trigger_prompt
 from finetune_monitor.record.live import EVALUATE, PAUSE, STOP
 from finetune_monitor.record.run_record import RunRecord
-from finetune_monitor.rendering.isolation import isolated
+from finetune_monitor.rendering.isolation import isolated, process_kept
 from finetune_monitor.rendering.pipelines import device_of
 from finetune_monitor.rendering.renderer import Renderer
 from finetune_monitor.rendering.schedulers import settings_of_scheduler
@@ -120,6 +120,7 @@ class FinetuneMonitor:
             what no metric describes; or `Renderer` rejects the pipeline, sampler, size, or negative prompt.
     """
 
+    @process_kept()
     def __init__(
         self,
         pipeline: Pipeline | FoundImages,
@@ -365,6 +366,7 @@ class FinetuneMonitor:
         self._output.encode(self._steering.step, cells, images)
         self._steering.preview(cells, images)
 
+    @process_kept()
     def close(self, reason: StopReason | str | None = None) -> RunSummary:
         """Close the sinks and the record, and print the table; a second call does nothing.
 

@@ -2,12 +2,16 @@
 
 import asyncio
 import math
+import random
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 
+from finetune_monitor.metrics import Description
 from finetune_monitor.monitor.callback import FinetuneMonitor
 from finetune_monitor.monitor.stopping import Stop
 from finetune_monitor.record.grid import PromptGrid
@@ -184,6 +188,43 @@ def test_what_they_change_changes_nothing(pipeline, run_folder):
     after = Sink(write=lambda evaluation, images: seen.append((len(evaluation.scores), len(images))))
     run(pipeline, run_folder, sinks=[Sink(write=draws), after], hooks=[empties])
     assert seen == [(1, 3)] * 3
+
+
+def seeds(*arguments):
+    random.seed(0), np.random.seed(0), torch.manual_seed(0)
+
+
+def configures(*arguments):
+    """Changes what torch uses everywhere, as code that needs other numbers does."""
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(torch.get_num_threads() + 1)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def shared_state():
+    """What all code of the process shares."""
+    generators = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    algorithms = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    return generators, torch.get_default_dtype(), torch.get_num_threads(), algorithms
+
+
+class Describing(Brightness):
+    """A metric with an action in `describe`, which the monitor calls before it starts."""
+
+    def __init__(self, name, action):
+        self.name, self.action = name, action
+
+    def describe(self):
+        self.action()
+        return Description()
+
+
+@pytest.mark.parametrize("changes", [seeds, configures])
+def test_what_they_set_for_the_process_is_restored(changes, pipeline, run_folder):
+    metrics, sink = [Describing("mine", changes)], Sink(start=changes, write=changes, close=changes)
+    before = shared_state()
+    run(pipeline, run_folder, metrics, sinks=[sink], hooks=[changes])
+    assert shared_state() == before
 
 
 @pytest.mark.slow
