@@ -114,10 +114,11 @@ class FinetuneMonitor:
         UserError: `output_dir` is in use by another process, holds another run, or was recorded with a different grid
             or different metrics; or the grid's images do not fit into memory.
         TypeError: an argument is of another type, such as a class instead of an object, or an object instead of a list.
-        ValueError: there is no metric, or several with the same name; `every` is below 1, `max_overhead` not between
-            0 and 1, `evaluation_timeout` not above 0, or `resume_step` below 0; `keep` or `on_failure` is not one of
-            the choices, or `keep` needs a second score; a rule does not work with the grid or the metrics, or watches
-            what no metric describes; or `Renderer` rejects the pipeline, sampler, size, or negative prompt.
+        ValueError: there is no metric, several with the same name, or one whose name, direction, or bounds cannot be
+            recorded; `every` is below 1, `max_overhead` not between 0 and 1, `evaluation_timeout` not above 0, or
+            `resume_step` below 0; `keep` or `on_failure` is not one of the choices, or `keep` needs a second score; a
+            rule does not work with the grid or the metrics, or watches what no metric describes; or `Renderer` rejects
+            the pipeline, sampler, size, or negative prompt.
     """
 
     @process_kept()

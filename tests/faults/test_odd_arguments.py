@@ -82,6 +82,41 @@ def test_an_argument_of_another_type_is_named_before_anything_is_written(pipelin
     assert not run_folder.exists()
 
 
+@pytest.mark.parametrize(
+    ("attribute", "value", "said"),
+    [
+        ("name", 3, "name: found 3, expected a text"),
+        ("name", "", "name: found '', expected a text"),
+        ("higher_is_better", "yes", "higher_is_better: found 'yes', expected True or False"),
+        ("bounds", None, "bounds: found None, expected the lowest and the highest score"),
+        ("bounds", (None, None), r"bounds: found \(None, None\), expected"),
+        ("bounds", (0, 1, 2), r"bounds: found \(0, 1, 2\), expected"),
+        ("bounds", (1.0, 0.0), r"bounds: found \(1.0, 0.0\), expected"),
+        ("bounds", (float("nan"), 1.0), r"bounds: found \(nan, 1.0\), expected"),
+    ],
+)
+def test_a_metric_that_could_not_be_recorded_is_named(pipeline, run_folder, attribute, value, said):
+    metric = Scripted([0.1])
+    setattr(metric, attribute, value)
+    with pytest.raises(ValueError, match=rf"metrics: Scripted\.{said}"):
+        FinetuneMonitor(pipeline, GRID, [metric], run_folder)
+    assert not run_folder.exists()
+
+
+def test_bounds_of_any_numbers_can_be_read_again(pipeline, run_folder):
+    metric = Scripted([0.1])
+    metric.bounds = np.array([0, 1], dtype=np.float32)
+    FinetuneMonitor(pipeline, GRID, [metric], run_folder).close()
+    assert read_run(run_folder).columns["scripted"].bounds == (0.0, 1.0)
+
+
+def test_a_description_of_another_type_is_named(pipeline, run_folder):
+    metric = Scripted([0.1])
+    metric.describe = lambda: {"columns": {}}
+    with pytest.raises(TypeError, match=r"metric scripted: describe returned .*, expected a Description"):
+        FinetuneMonitor(pipeline, GRID, [metric], run_folder)
+
+
 def test_parts_may_be_in_any_collection_and_a_single_rule_in_none(pipeline, run_folder):
     rule, sink = Plateau("scripted"), TensorBoardSink()
     monitor = FinetuneMonitor(pipeline, GRID, iter([Scripted([0.1])]), run_folder, (sink,), rule, np.int64(5))
