@@ -1,6 +1,8 @@
 """What loops pass to the monitor: numbers of other libraries are taken, and anything else is named."""
 
 import os
+from argparse import Namespace
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,12 @@ from finetune_monitor.monitor.arguments import finite_or_none, number_of, step_o
 from finetune_monitor.record.history import read_run
 from finetune_monitor.record.training_log import read_training
 from support.scripted import GRID, Scripted
+
+
+@contextmanager
+def swapped():
+    """Swaps in the weights of an EMA."""
+    yield
 
 
 @pytest.mark.parametrize("step", [3, 3.0, np.int64(3), np.uint8(3), np.float64(3), torch.tensor(3), np.array(3)])
@@ -74,6 +82,13 @@ def test_a_loop_may_pass_numbers_of_numpy_and_torch(pipeline, run_folder):
         ({"every": 0.5}, r"every: found 0.5, expected a whole number of optimizer steps"),
         ({"max_overhead": "5%"}, r"max_overhead: found '5%', expected one number"),
         ({"evaluation_timeout": "60"}, r"evaluation_timeout: found '60', expected one number"),
+        ({"autocast": "bf16"}, r"autocast: found 'bf16', expected a type such as torch.bfloat16"),
+        (
+            {"hparams": Namespace(rank=4)},
+            r"hparams: found Namespace\(rank=4\), expected a dict of settings, such as vars",
+        ),
+        ({"live_weights": None}, r"live_weights: found None, expected a function that returns a context manager"),
+        ({"live_weights": swapped()}, r"live_weights: found <contextlib.*; pass the function itself, without calling"),
     ],
 )
 def test_an_argument_of_another_type_is_named_before_anything_is_written(pipeline, run_folder, settings, said):
@@ -115,6 +130,19 @@ def test_a_description_of_another_type_is_named(pipeline, run_folder):
     metric.describe = lambda: {"columns": {}}
     with pytest.raises(TypeError, match=r"metric scripted: describe returned .*, expected a Description"):
         FinetuneMonitor(pipeline, GRID, [metric], run_folder)
+
+
+@pytest.mark.parametrize("keep", [3, None, "last"])
+def test_weights_to_keep_that_are_no_choice_are_named(pipeline, run_folder, keep):
+    with pytest.raises(ValueError, match=rf"found {keep!r}, expected auto, all, best, pareto, or last N"):
+        FinetuneMonitor(pipeline, GRID, [Scripted([0.1])], run_folder, keep=keep)
+
+
+def test_settings_of_any_name_reach_the_sinks(pipeline, run_folder, caplog):
+    FinetuneMonitor(
+        pipeline, GRID, [Scripted([])], run_folder, [TensorBoardSink()], hparams={3: "x", "rank": 4}
+    ).close()
+    assert (read_run(run_folder).hparams, caplog.records) == ({"3": "x", "rank": 4}, [])
 
 
 def test_parts_may_be_in_any_collection_and_a_single_rule_in_none(pipeline, run_folder):
