@@ -6,6 +6,7 @@ import random
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from threading import Lock
 
 import numpy as np
 import pytest
@@ -188,6 +189,23 @@ def test_what_they_change_changes_nothing(pipeline, run_folder):
     after = Sink(write=lambda evaluation, images: seen.append((len(evaluation.scores), len(images))))
     run(pipeline, run_folder, sinks=[Sink(write=draws), after], hooks=[empties])
     assert seen == [(1, 3)] * 3
+
+
+def test_what_they_change_at_the_start_and_at_the_end_changes_nothing(pipeline, run_folder):
+    def begins(info):
+        info.columns.clear(), info.hparams.clear()
+
+    def ends(summary):
+        for evaluation in summary.evaluations:
+            evaluation.scores.clear()
+
+    seen = []
+    after = Sink(
+        start=lambda info: seen.append((len(info.columns), len(info.hparams))),
+        close=lambda summary: seen.append(len(summary.evaluations[-1].scores)),
+    )
+    monitor = run(pipeline, run_folder, sinks=[Sink(start=begins, close=ends), after], hparams={"lock": Lock()})
+    assert (seen, len(monitor.evaluations[-1].scores)) == ([(1, 1), 1], 1)
 
 
 def seeds(*arguments):
