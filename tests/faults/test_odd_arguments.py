@@ -3,13 +3,14 @@
 import os
 from argparse import Namespace
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from finetune_monitor import FinetuneMonitor, Plateau, RunCommand, TensorBoardSink
+from finetune_monitor import FinetuneMonitor, Plateau, PromptGrid, RunCommand, TensorBoardSink
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.monitor.arguments import finite_or_none, number_of, step_of
 from finetune_monitor.record.history import read_run
@@ -130,6 +131,37 @@ def test_a_description_of_another_type_is_named(pipeline, run_folder):
     metric.describe = lambda: {"columns": {}}
     with pytest.raises(TypeError, match=r"metric scripted: describe returned .*, expected a Description"):
         FinetuneMonitor(pipeline, GRID, [metric], run_folder)
+
+
+@dataclass
+class Own:
+    """A rule whose attributes mean something else than those of the shipped rules."""
+
+    level: object = None
+    score: object = None
+    prompts: object = None
+    metric: str = "scripted"
+
+    def decide(self, watched):
+        return None
+
+
+@pytest.mark.parametrize("rule", [Own(level="strict"), Own(score=max), Own(prompts=5), Own(prompts=["a photo"])])
+def test_attributes_of_an_own_rule_may_mean_something_else(pipeline, run_folder, rule):
+    FinetuneMonitor(pipeline, GRID, [Scripted([])], run_folder, stopping=rule).close()
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (Plateau("scripted", prompts=[1]), r"prompts: found 1, expected 0 to 0: the grid has 1 prompt, counted"),
+        (Own(level=300), r"level: found 300, expected 0 to 1, the bounds of scripted"),
+    ],
+)
+def test_attributes_that_cannot_be_right_are_named(pipeline, run_folder, rule, said):
+    grid = PromptGrid(["a photo"], seeds=(0, 1), steps=2, size=(32, 32))
+    with pytest.raises(ValueError, match=said):
+        FinetuneMonitor(pipeline, grid, [Scripted([])], run_folder, stopping=rule)
 
 
 @pytest.mark.parametrize("keep", [3, None, "last"])
