@@ -289,16 +289,17 @@ class _Judged:
     def next_steps(self, outcome: str) -> Iterator[str]:
         """What to do next."""
         reason = self.history.reason
+        has_diverged = reason in (StopReason.DIVERGENCE, StopReason.NOT_FINITE)
         if not self.tried and self.history.evaluations:
             yield f"Repair what the log names, and run again: without {self.metric}, there is nothing to judge by."
         elif outcome == "unmeasured":
             yield "Look at the images, and check that the prompts ask for what is measured, such as a large face."
-        elif outcome == "worse":
+        elif outcome == "worse" and not has_diverged:
             yield "Lower the learning rate, and check that the photos show one subject, large and sharp."
         elif reason == StopReason.MAX_STEPS and self.best is not None and self.best.step == self.last.step:
             more = f"raise {MAX_STEPS} and run the same command again" if self._max_steps() else "train longer"
             yield f"The best step is the last one, so more steps may help: {more}."
-        if reason in (StopReason.DIVERGENCE, StopReason.NOT_FINITE):
+        if has_diverged:
             yield "Lower the learning rate before you resume."
         photos = self.history.weights.get(self._column.metric, {}).get("references")
         if isinstance(photos, list) and len(photos) < FEW_PHOTOS and outcome in ("equal", "worse"):
