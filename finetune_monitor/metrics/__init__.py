@@ -1,5 +1,6 @@
 """One file per metric, and what they share: the protocol and the `Description`."""
 
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -239,10 +240,32 @@ def _check_owners(described: Sequence[tuple[str, Description]]) -> None:
                 )
 
 
+def problem_of(metric: Metric) -> str:
+    """What is wrong with a metric's name, direction, or bounds; empty if they can be recorded."""
+    if not isinstance(metric.name, str) or not metric.name:
+        return f"name: found {reprlib.repr(metric.name)}, expected a text"
+    if not isinstance(metric.higher_is_better, bool | None):
+        return f"higher_is_better: found {reprlib.repr(metric.higher_is_better)}, expected True or False"
+    try:
+        low, high = map(float, metric.bounds)
+    except (TypeError, ValueError):
+        low, high = 0.0, 0.0
+    if low < high:
+        return ""
+    return f"bounds: found {reprlib.repr(metric.bounds)}, expected the lowest and the highest score"
+
+
 def describe(metric: Metric) -> Description:
-    """The metric's description, with its own column first."""
+    """The metric's description, with its own column first.
+
+    Raises:
+        TypeError: its method `describe` returns something else.
+    """
     said = metric.describe() if isinstance(metric, Described) else Description(said_columns(metric))
-    own = replace(said.columns.get(metric.name, ScoreColumn()), bounds=metric.bounds)
+    if not isinstance(said, Description):
+        raise TypeError(f"metric {metric.name}: describe returned {reprlib.repr(said)}, expected a Description")
+    low, high = metric.bounds
+    own = replace(said.columns.get(metric.name, ScoreColumn()), bounds=(float(low), float(high)))
     if own.higher_is_better is not None:
         own = replace(own, higher_is_better=metric.higher_is_better)
     columns = {metric.name: own, **{name: column for name, column in said.columns.items() if name != metric.name}}

@@ -1,8 +1,9 @@
-"""What a training loop passes: steps and numbers of any numeric type, such as numpy's or a tensor's."""
+"""What a training loop passes: steps and numbers of any numeric type, such as numpy's or a tensor's; settings."""
 
 import math
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ContextDecorator
 from numbers import Real
 from typing import Any
 
@@ -43,3 +44,27 @@ def number_of(value: Any, name: str) -> float:
 def finite_or_none(number: float) -> float | None:
     """The number; None, for unknown, instead of one that is not finite."""
     return number if math.isfinite(number) else None
+
+
+def settings_of(value: Any) -> dict[str, Any]:
+    """Training settings by name; none for None.
+
+    Raises:
+        TypeError: it is no dict, such as what an argument parser returns.
+    """
+    if value is not None and not isinstance(value, Mapping):
+        raise TypeError(f"hparams: found {reprlib.repr(value)}, expected a dict of settings, such as vars(args)")
+    return {str(name): each for name, each in (value or {}).items()}
+
+
+def check_live_weights(value: Any) -> None:
+    """Check that the weights to evaluate can be swapped in again and again.
+
+    Raises:
+        TypeError: it is no function; a context manager that a function has returned works only once.
+    """
+    if not callable(value) or isinstance(value, ContextDecorator):
+        raise TypeError(
+            f"live_weights: found {reprlib.repr(value)}, expected a function that returns a context manager; pass the "
+            "function itself, without calling it"
+        )

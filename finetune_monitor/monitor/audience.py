@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -33,7 +34,7 @@ class Audience:
         """Start the sinks, and the hooks with a sink's methods, which come after all sinks."""
         self.sinks = [*sinks, *self._tellers]
         for sink in list(self.sinks):
-            self._tell(sink, "start", run)
+            self._tell(sink, "start", _copy_of(run))
 
     def show(self, evaluation: Evaluation, rendered: Sequence[Image | None]) -> None:
         """Show an evaluation in the sinks, and then call the hooks."""
@@ -44,7 +45,7 @@ class Audience:
 
     def close(self, summary: RunSummary) -> None:
         for sink in list(self.sinks):
-            self._tell(sink, "close", summary)
+            self._tell(sink, "close", deepcopy(summary))
 
     def _tell(self, sink: Sink, method: str, *arguments: Any) -> None:
         def failed(why: str) -> None:
@@ -63,3 +64,15 @@ class Audience:
             self._warn(f"hook {id(hook)}", text)
 
         self._code.call(partial(hook, evaluation, evaluation.decision), failed)
+
+
+def _copy_of(run: RunInfo) -> RunInfo:
+    """The same for one sink; settings may be objects that cannot be copied."""
+    return replace(
+        run,
+        hparams=dict(run.hparams),
+        columns=dict(run.columns),
+        ceilings=dict(run.ceilings),
+        evaluations=deepcopy(run.evaluations),
+        repeated=deepcopy(run.repeated),
+    )

@@ -21,7 +21,7 @@ from finetune_monitor.metrics import Descriptions, Metric
 from finetune_monitor.models.export import identify
 from finetune_monitor.models.pipeline import Pipeline
 from finetune_monitor.models.prompts import cut_prompts
-from finetune_monitor.monitor.arguments import finite_or_none, number_of, step_of
+from finetune_monitor.monitor.arguments import check_live_weights, finite_or_none, number_of, settings_of, step_of
 from finetune_monitor.monitor.audience import Audience, Hook
 from finetune_monitor.monitor.budget import EVERY, Budget
 from finetune_monitor.monitor.evaluator import Evaluator, FoundImages, check_images_fit
@@ -47,7 +47,7 @@ from finetune_monitor.record.evaluation import (
 from finetune_monitor.record.grid import Cell, PromptGrid, trigger_prompt
 from finetune_monitor.record.live import EVALUATE, PAUSE, STOP
 from finetune_monitor.record.run_record import RunRecord
-from finetune_monitor.rendering.isolation import isolated
+from finetune_monitor.rendering.isolation import isolated, process_kept
 from finetune_monitor.rendering.pipelines import device_of
 from finetune_monitor.rendering.renderer import Renderer
 from finetune_monitor.rendering.schedulers import settings_of_scheduler
@@ -94,7 +94,8 @@ class FinetuneMonitor:
             shown; return values are ignored, and a hook that fails is turned off with a warning. Or objects that are
             told of alarms, new best steps, and the end, too: `RunCommand` and `Webhook`, or any with a sink's methods.
         autocast: the precision to render in; pass that of the training loop if it uses autocast.
-        live_weights: a context manager that swaps in the weights to evaluate (such as an EMA) and restores the others.
+        live_weights: returns a context manager that swaps in the weights to evaluate (such as an EMA) and restores the
+            others; called for each evaluation.
         hparams: flat training settings, shown by the trackers.
         config_yaml: the training config, kept as `config.yaml`.
         resume_step: resume a recorded run from this step; later evaluations are dropped from the record.
@@ -114,12 +115,14 @@ class FinetuneMonitor:
         UserError: `output_dir` is in use by another process, holds another run, or was recorded with a different grid
             or different metrics; or the grid's images do not fit into memory.
         TypeError: an argument is of another type, such as a class instead of an object, or an object instead of a list.
-        ValueError: there is no metric, or several with the same name; `every` is below 1, `max_overhead` not between
-            0 and 1, `evaluation_timeout` not above 0, or `resume_step` below 0; `keep` or `on_failure` is not one of
-            the choices, or `keep` needs a second score; a rule does not work with the grid or the metrics, or watches
-            what no metric describes; or `Renderer` rejects the pipeline, sampler, size, or negative prompt.
+        ValueError: there is no metric, several with the same name, or one whose name, direction, or bounds cannot be
+            recorded; `every` is below 1, `max_overhead` not between 0 and 1, `evaluation_timeout` not above 0, or
+            `resume_step` below 0; `keep` or `on_failure` is not one of the choices, or `keep` needs a second score; a
+            rule does not work with the grid or the metrics, or watches what no metric describes; or `Renderer` rejects
+            the pipeline, sampler, size, or negative prompt.
     """
 
+    @process_kept()
     def __init__(
         self,
         pipeline: Pipeline | FoundImages,
@@ -142,7 +145,9 @@ class FinetuneMonitor:
         evaluation_timeout: float | None = None,
         interrupted: Callable[[], bool] = never,
     ):
-        _check_options(grid, on_failure, evaluation_timeout)
+        _check_options(grid, on_failure, evaluation_timeout, autocast)
+        check_live_weights(live_weights)
+        settings = settings_of(hparams)
         resume_step = None if resume_step is None else step_of(resume_step, "resume_step")
         self._on_failure, self._live_weights = on_failure, live_weights
         self.output_dir, self.metrics = user_path(output_dir).absolute(), metrics_of(metrics)
@@ -164,7 +169,7 @@ class FinetuneMonitor:
         self._steering = Steering(self.output_dir, interrupted, self._warn)
         if isinstance(self._renderer, Renderer):
             self._renderer.on_rendered = self._on_rendered
-        self._output = self._output_of(keep, hooks_of(hooks), hparams or {})
+        self._output = self._output_of(keep, hooks_of(hooks), settings)
         texts = [*self.grid.prompts, *self.grid.probe_prompts, self.grid.negative_prompt]
         for warning in cut_prompts(self._pipeline, texts):
             self._warn(warning, warning)
@@ -174,7 +179,7 @@ class FinetuneMonitor:
         self._step = resume_step or 0
         self._summary: RunSummary | None = None
         try:
-            self._begin(sinks_of(sinks), hparams or {}, config_yaml, resume_step)
+            self._begin(sinks_of(sinks), settings, config_yaml, resume_step)
         except BaseException:
             self._let_go()
             raise
@@ -365,6 +370,7 @@ class FinetuneMonitor:
         self._output.encode(self._steering.step, cells, images)
         self._steering.preview(cells, images)
 
+    @process_kept()
     def close(self, reason: StopReason | str | None = None) -> RunSummary:
         """Close the sinks and the record, and print the table; a second call does nothing.
 
@@ -560,10 +566,12 @@ class FinetuneMonitor:
             )
 
 
-def _check_options(grid: object, on_failure: str, evaluation_timeout: float | None) -> None:
+def _check_options(grid: object, on_failure: str, evaluation_timeout: float | None, autocast: object) -> None:
     """Check the options that no part of the monitor checks."""
     if not isinstance(grid, PromptGrid):
         raise TypeError(f"grid: found {reprlib.repr(grid)}, expected a PromptGrid, such as PromptGrid(['a photo'])")
+    if autocast is not None and not isinstance(autocast, torch.dtype):
+        raise TypeError(f"autocast: found {autocast!r}, expected a type such as torch.bfloat16, or None")
     if on_failure not in ON_FAILURE:
         raise ValueError(f"on_failure: found {on_failure!r}, expected one of {', '.join(ON_FAILURE)}")
     if evaluation_timeout is not None and not number_of(evaluation_timeout, "evaluation_timeout") > 0:

@@ -19,7 +19,7 @@ def checked_keep(keep: str) -> str:
     Raises:
         ValueError: it is none of the choices.
     """
-    if not re.fullmatch(KEEP_PATTERN, keep):
+    if not isinstance(keep, str) or not re.fullmatch(KEEP_PATTERN, keep):
         raise ValueError(f"found {keep!r}, expected auto, all, best, pareto, or last N (such as last 3)")
     return keep
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from numbers import Real
 from typing import TypeVar
 
-from finetune_monitor.metrics import Metric
+from finetune_monitor.metrics import Metric, problem_of
 from finetune_monitor.monitor.audience import Hook
 from finetune_monitor.monitor.stopping import StoppingRule
 from finetune_monitor.sinks import Sink
@@ -18,8 +18,14 @@ def metrics_of(value: Iterable[Metric]) -> list[Metric]:
 
     Raises:
         TypeError: it is no list of metrics.
+        ValueError: a metric has a name, a direction, or bounds that cannot be recorded.
     """
-    return _parts(value, "metrics", lambda part: isinstance(part, Metric), "metrics, such as FaceSimilarity(photos)")
+    expected = "metrics, such as FaceSimilarity(photos), with name, higher_is_better, bounds, and score"
+    metrics = _parts(value, "metrics", lambda part: isinstance(part, Metric), expected)
+    for metric in metrics:
+        if wrong := problem_of(metric):
+            raise ValueError(f"metrics: {type(metric).__name__}.{wrong}")
+    return metrics
 
 
 def rules_of(value: StoppingRule | Iterable[StoppingRule]) -> list[StoppingRule]:

@@ -5,9 +5,11 @@ import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from numbers import Real
 from typing import Protocol, runtime_checkable
 
 from finetune_monitor.base.sections import did_you_mean
+from finetune_monitor.base.text import counted
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.record.curve import Point, best_of, points, points_of_prompts
 from finetune_monitor.record.evaluation import Decision, Evaluation, StopReason, as_reason, scheduled
@@ -66,6 +68,9 @@ class StoppingRule(Protocol):
     """Decides whether training ends.
 
     metric: the column that it watches; that of the first rule determines the best step.
+
+    If a rule has attributes with the names of those of the rules in `monitor.rules`, they are checked like them:
+    `prompts` if it is a list of indices, `score` and `level` if they are numbers.
     """
 
     @property
@@ -91,8 +96,8 @@ def decide(
     Args:
         ask: calls a rule, which may fail or return neither a `Stop` nor a string; None ignores it.
     """
-    counted = replace(watched, history=scheduled(watched.history))
-    stops = (ask(rule, partial(_asked, rule, counted)) for rule in rules)
+    considered = replace(watched, history=scheduled(watched.history))
+    stops = (ask(rule, partial(_asked, rule, considered)) for rule in rules)
     stop = next((found for found in stops if found is not None), None)
     ended = Decision()
     if stop is not None:
@@ -124,8 +129,8 @@ def rejectable_from(
 
     Evaluations since then that lack its score are rejected with it.
     """
-    counted = Watched(scheduled(history), columns)
-    found = (counted.points(rule.metric, getattr(rule, "prompts", None)) for rule in rules)
+    considered = Watched(scheduled(history), columns)
+    found = (considered.points(rule.metric, _prompts_of(rule)) for rule in rules)
     return {known[-1].step for known in found if known}
 
 
@@ -163,10 +168,10 @@ def problems_of_rule(
     ceilings: Mapping[str, Estimate] | None = None,
 ) -> list[str]:
     """The reasons why a rule does not work with the grid and the metrics, each starting with the option concerned."""
-    places = getattr(rule, "prompts", None)
-    count = len(grid.prompts)
+    places, count = _prompts_of(rule), len(grid.prompts)
     if strange := [place for place in places or () if place >= count]:
-        return [f"prompts: found {strange[0]}, expected 0 to {count - 1}: the grid has {count} prompts, counted from 0"]
+        has = f"the grid has {counted(count, 'prompt')}, counted from 0"
+        return [f"prompts: found {strange[0]}, expected 0 to {count - 1}: {has}"]
     draws = {seed for place in (range(count) if places is None else places) for seed in grid.seeds_of(place)}
     problems = []
     if len(draws) < FEWEST_SEEDS:
@@ -177,12 +182,19 @@ def problems_of_rule(
     low, high = columns.get(rule.metric, ScoreColumn()).bounds
     for option in ("score", "level"):
         found = getattr(rule, option, None)
-        if found is not None and not low <= found <= high:
+        if isinstance(found, Real) and not low <= float(found) <= high:
             problems.append(f"{option}: found {found:g}, expected {low:g} to {high:g}, the bounds of {rule.metric}")
     if getattr(rule, "share", None) is not None and ceilings is not None and rule.metric not in _known(ceilings):
         names = ", ".join(_known(ceilings)) or "no metric"
         problems.append(f"share: {rule.metric} has no ceiling ({names} has one); set score instead")
     return problems
+
+
+def _prompts_of(rule: StoppingRule) -> list[int] | None:
+    """The indices of the prompts that a rule watches; None for all, or if `prompts` means something else."""
+    found = getattr(rule, "prompts", None)
+    is_list = isinstance(found, Sequence) and all(isinstance(place, int) for place in found)
+    return list(found) if is_list and found else None
 
 
 def not_measured(column: str, given: Sequence[str]) -> str:

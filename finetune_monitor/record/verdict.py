@@ -59,8 +59,8 @@ def verdict(history: RunHistory) -> Verdict:
     """The verdict on a run that has ended, or on what is recorded so far."""
     run = _Judged(history)
     outcome, reached = run.reached()
-    more = [*run.at_full_quality(), *run.equal_steps(), *run.decline(), *run.alarms(), *run.unmeasured(), *run.ended()]
-    return Verdict(outcome, (reached, *more, *run.next_steps(outcome)))
+    more = [*run.at_full_quality(), *run.equal_steps(), *run.decline(), *run.alarms(), *run.unmeasured(), *run.failed()]
+    return Verdict(outcome, (reached, *more, *run.ended(), *run.next_steps(outcome)))
 
 
 @dataclass(frozen=True)
@@ -250,9 +250,17 @@ class _Judged:
             first, last = self.tried[0], self.tried[-1]
             before = f", and in {_share(first, self.metric)} at step {first.step}" if first is not last else ""
             yield f"{self.metric} could be measured in {_share(last, self.metric)} images at step {last.step}{before}."
-        steps, tried = [each.step for each in self.history.evaluations], {each.step for each in self.tried}
-        if tried and (failed := [step for step in steps if step not in tried]):
-            yield f"At {_named(failed, steps)}, {self.metric} failed: the log says why."
+
+    def failed(self) -> Iterator[str]:
+        """Which metrics failed at which steps, except the one that determines the best step if it never worked."""
+        own, evaluations = self._column.metric or self.metric, self.history.evaluations
+        names_at: dict[tuple[int, ...], list[str]] = {}
+        for name in dict.fromkeys(name for each in evaluations for name in each.failed):
+            if name != own or self.tried:
+                steps = tuple(each.step for each in evaluations if name in each.failed)
+                names_at.setdefault(steps, []).append(self.metric if name == own else name)
+        for steps, names in names_at.items():
+            yield f"At {_named(steps, [each.step for each in evaluations])}, {_joined(names)} failed: the log says why."
 
     def _lost_its_subject(self) -> bool:
         """Whether most images could be measured at the first evaluation, and can no longer be at the last."""
@@ -281,16 +289,17 @@ class _Judged:
     def next_steps(self, outcome: str) -> Iterator[str]:
         """What to do next."""
         reason = self.history.reason
+        has_diverged = reason in (StopReason.DIVERGENCE, StopReason.NOT_FINITE)
         if not self.tried and self.history.evaluations:
             yield f"Repair what the log names, and run again: without {self.metric}, there is nothing to judge by."
         elif outcome == "unmeasured":
             yield "Look at the images, and check that the prompts ask for what is measured, such as a large face."
-        elif outcome == "worse":
+        elif outcome == "worse" and not has_diverged:
             yield "Lower the learning rate, and check that the photos show one subject, large and sharp."
         elif reason == StopReason.MAX_STEPS and self.best is not None and self.best.step == self.last.step:
             more = f"raise {MAX_STEPS} and run the same command again" if self._max_steps() else "train longer"
             yield f"The best step is the last one, so more steps may help: {more}."
-        if reason in (StopReason.DIVERGENCE, StopReason.NOT_FINITE):
+        if has_diverged:
             yield "Lower the learning rate before you resume."
         photos = self.history.weights.get(self._column.metric, {}).get("references")
         if isinstance(photos, list) and len(photos) < FEW_PHOTOS and outcome in ("equal", "worse"):
@@ -322,6 +331,10 @@ def _ranges(steps: Sequence[int], known: Sequence[int]) -> str:
         is_next = groups and known.index(groups[-1][-1]) + 1 == known.index(step)
         groups[-1].append(step) if is_next else groups.append([step])
     words = [word for group in groups for word in _group_in_words(group)]
+    return _joined(words)
+
+
+def _joined(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 

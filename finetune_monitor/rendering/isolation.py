@@ -111,6 +111,31 @@ def random_state_kept() -> Iterator[None]:
 
 
 @contextmanager
+def torch_settings_kept() -> Iterator[None]:
+    """Restore torch's default type, its number of threads, and its choice of algorithms on exit.
+
+    Code of the user's that changes them, such as a metric that computes in double precision, would change the training.
+    """
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic, warn_only=only_warns)
+
+
+@contextmanager
+def process_kept() -> Iterator[None]:
+    """Restore what all code of the process shares: random generators and torch's settings."""
+    with random_state_kept(), torch_settings_kept():
+        yield
+
+
+@contextmanager
 def autocast_apart(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Leave the training loop's autocast, if there is one.
 
@@ -136,7 +161,7 @@ def isolated(pipeline: Parts) -> Iterator[None]:
     in its forward pass, such as position tables.
     """
     modules = [part for part in pipeline.components.values() if isinstance(part, nn.Module)]
-    with random_state_kept(), modules_kept(modules), autocast_apart(modules), torch.no_grad():
+    with process_kept(), modules_kept(modules), autocast_apart(modules), torch.no_grad():
         for module in modules:
             module.eval()
         yield

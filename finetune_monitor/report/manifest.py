@@ -158,6 +158,7 @@ def _column(name: str, column: ScoreColumn) -> dict[str, Any]:
         "zero": column.zero,
         "unit": column.unit_in_words,
         "is_share": column.is_share,
+        "is_stars": column.role == "stars",
         "over": column.over,
     }
 

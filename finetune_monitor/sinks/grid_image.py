@@ -56,6 +56,7 @@ def strip(
     title: str | None = None,
     largest: int = LARGEST,
     notes: Sequence[str] = (),
+    widest: int = 0,
 ) -> Image:
     """A row of images of one size with captions below; None becomes a box that says "not rendered".
 
@@ -65,10 +66,11 @@ def strip(
         title: shown above the row, in up to three large lines.
         largest: in pixels; larger images are scaled down to this size.
         notes: shown below the title in small text.
+        widest: how many images the widest row has, if the row is one of several in an image.
     """
     size = _cell_size(images, largest)
-    width = len(images) * (size[0] + MARGIN) + MARGIN
-    text, large = max(TEXT, size[0] // 28), _large(width, size[0])
+    width = _width_of(len(images), size[0])
+    text, large = max(TEXT, size[0] // 28), _large(max(width, _width_of(widest, size[0])), size[0])
     heading = _wrapped_all([(title or "", large), *((note, text) for note in notes)], width)
     top = MARGIN + _height(heading)
     sizes = (text, _fitting_size(captions, large, size[0]))
@@ -90,11 +92,13 @@ def prompt_strips(
     notes: Sequence[str] = (),
     largest: int = LARGEST,
     metric: str = "",
+    widest: int = 0,
 ) -> list[tuple[str, Image]]:
     """Pairs of prompt and strip for each prompt of the grid; each image has its seed and scores below it.
 
     Args:
         metric: the column whose score is shown in large numbers.
+        widest: how many images the widest strip has, if they are shown in one image.
     """
     pairs = zip(evaluation.images, images, strict=True)
     rows = [(prompt, list(row)) for prompt, row in groupby(pairs, key=lambda pair: pair[0].cell.prompt)]
@@ -107,6 +111,7 @@ def prompt_strips(
                 prompt,
                 largest,
                 notes,
+                widest,
             ),
         )
         for prompt, row in rows
@@ -127,7 +132,8 @@ def grid_image(
     """
     widest = max(sum(1 for _ in row) for _, row in groupby(scored.cell.prompt for scored in evaluation.images))
     largest = max(SMALLEST, min(GRID_LARGEST, GRID_WIDTH // widest))
-    strips = [image for _, image in prompt_strips(evaluation, images, columns, largest=largest, metric=metric)]
+    rows = prompt_strips(evaluation, images, columns, largest=largest, metric=metric, widest=widest)
+    strips = [image for _, image in rows]
     first, *others = _headings(evaluation, columns, notices, metric)
     large = _large(max(image.width for image in strips), _cell_size(images, largest)[0])
     return stacked([(first, large), *((text, HEADING) for text in others)], strips)
@@ -200,6 +206,11 @@ def _paste(sheet: Image, image: Image | None, corner: tuple[int, int], size: tup
     middle = (size[0] // 2, size[1] // 2)
     ImageDraw.Draw(box).text(middle, "not rendered", fill=PALE, font=_font("", TEXT), anchor="mm")
     sheet.paste(box, corner)
+
+
+def _width_of(images: int, cell: int) -> int:
+    """The width in pixels of a row of images."""
+    return images * (cell + MARGIN) + MARGIN
 
 
 def _large(width: int, cell: int) -> int:

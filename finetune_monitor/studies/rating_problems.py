@@ -72,7 +72,7 @@ def examples(problems: Sequence[Problem]) -> list[str]:
 def left_out(problems: Sequence[Problem]) -> str:
     """The number of problems of each kind, and where they are listed."""
     counts = Counter(problem.kind.value for problem in problems)
-    listed = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    listed = ", ".join(f"{kind}: {count:,}" for kind, count in counts.items())
     return f"{listed} (see {PROBLEMS})" if listed else "nothing"
 
 

@@ -24,7 +24,7 @@ from finetune_monitor.base.sections import (
     section_of_options,
     section_of_parameters,
 )
-from finetune_monitor.metrics import Metric, RunContext, said_columns
+from finetune_monitor.metrics import Metric, RunContext, problem_of, said_columns
 from finetune_monitor.metrics.identified import Identified
 from finetune_monitor.record.columns import ScoreColumn
 from finetune_monitor.training.registry import HOOKS, METRICS, RULES, SINKS, Registry
@@ -280,8 +280,4 @@ def _wrong_with_metric(metric: Any, name: str) -> str:
         return f"found {metric!r} without {', '.join(lacking)}, expected a metric (finetune_monitor.metrics.Metric)"
     if metric.name != name:
         return f"found the name {metric.name!r}, expected the name of its key, {name!r}"
-    try:
-        low, high = map(float, metric.bounds)
-    except (TypeError, ValueError):
-        low, high = 0.0, 0.0
-    return "" if low < high else f"bounds: found {metric.bounds!r}, expected the lowest and the highest score"
+    return problem_of(metric)

@@ -56,6 +56,19 @@ def test_a_failure_at_the_end_does_not_make_the_model_worse(pipeline, run_folder
     assert "learning rate" not in str(found)
 
 
+def test_other_metrics_that_failed_are_named_in_the_verdict(pipeline, run_folder):
+    def fails(images, cells):
+        raise RuntimeError("no weights")
+
+    others = [Scripted([0.5] * 3, name) for name in ("second", "third", "fourth")]
+    others[0].score = others[1].score = fails
+    with FinetuneMonitor(pipeline, GRID, [Scripted([0.1, 0.5, 0.6]), *others], run_folder, every=1) as monitor:
+        for step in (1, 2):
+            monitor.on_step_end(step)
+    sentences = verdict(read_run(run_folder)).sentences
+    assert "At steps 0 to 2, second and third failed: the log says why." in sentences
+
+
 def test_a_metric_that_never_works_is_not_for_the_prompts_to_repair(pipeline, run_folder):
     watched(pipeline, run_folder, [None, None])
     found = verdict(read_run(run_folder))

@@ -1,18 +1,27 @@
 """What loops pass to the monitor: numbers of other libraries are taken, and anything else is named."""
 
 import os
+from argparse import Namespace
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from finetune_monitor import FinetuneMonitor, Plateau, RunCommand, TensorBoardSink
+from finetune_monitor import FinetuneMonitor, Plateau, PromptGrid, RunCommand, TensorBoardSink
 from finetune_monitor.base.errors import UserError
 from finetune_monitor.monitor.arguments import finite_or_none, number_of, step_of
 from finetune_monitor.record.history import read_run
 from finetune_monitor.record.training_log import read_training
 from support.scripted import GRID, Scripted
+
+
+@contextmanager
+def swapped():
+    """Swaps in the weights of an EMA."""
+    yield
 
 
 @pytest.mark.parametrize("step", [3, 3.0, np.int64(3), np.uint8(3), np.float64(3), torch.tensor(3), np.array(3)])
@@ -74,12 +83,98 @@ def test_a_loop_may_pass_numbers_of_numpy_and_torch(pipeline, run_folder):
         ({"every": 0.5}, r"every: found 0.5, expected a whole number of optimizer steps"),
         ({"max_overhead": "5%"}, r"max_overhead: found '5%', expected one number"),
         ({"evaluation_timeout": "60"}, r"evaluation_timeout: found '60', expected one number"),
+        ({"autocast": "bf16"}, r"autocast: found 'bf16', expected a type such as torch.bfloat16"),
+        (
+            {"hparams": Namespace(rank=4)},
+            r"hparams: found Namespace\(rank=4\), expected a dict of settings, such as vars",
+        ),
+        ({"live_weights": None}, r"live_weights: found None, expected a function that returns a context manager"),
+        ({"live_weights": swapped()}, r"live_weights: found <contextlib.*; pass the function itself, without calling"),
     ],
 )
 def test_an_argument_of_another_type_is_named_before_anything_is_written(pipeline, run_folder, settings, said):
     with pytest.raises(TypeError, match=said):
         FinetuneMonitor(pipeline, **{"grid": GRID, "metrics": [Scripted([0.1])], "output_dir": run_folder, **settings})
     assert not run_folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "said"),
+    [
+        ("name", 3, "name: found 3, expected a text"),
+        ("name", "", "name: found '', expected a text"),
+        ("higher_is_better", "yes", "higher_is_better: found 'yes', expected True or False"),
+        ("bounds", None, "bounds: found None, expected the lowest and the highest score"),
+        ("bounds", (None, None), r"bounds: found \(None, None\), expected"),
+        ("bounds", (0, 1, 2), r"bounds: found \(0, 1, 2\), expected"),
+        ("bounds", (1.0, 0.0), r"bounds: found \(1.0, 0.0\), expected"),
+        ("bounds", (float("nan"), 1.0), r"bounds: found \(nan, 1.0\), expected"),
+    ],
+)
+def test_a_metric_that_could_not_be_recorded_is_named(pipeline, run_folder, attribute, value, said):
+    metric = Scripted([0.1])
+    setattr(metric, attribute, value)
+    with pytest.raises(ValueError, match=rf"metrics: Scripted\.{said}"):
+        FinetuneMonitor(pipeline, GRID, [metric], run_folder)
+    assert not run_folder.exists()
+
+
+def test_bounds_of_any_numbers_can_be_read_again(pipeline, run_folder):
+    metric = Scripted([0.1])
+    metric.bounds = np.array([0, 1], dtype=np.float32)
+    FinetuneMonitor(pipeline, GRID, [metric], run_folder).close()
+    assert read_run(run_folder).columns["scripted"].bounds == (0.0, 1.0)
+
+
+def test_a_description_of_another_type_is_named(pipeline, run_folder):
+    metric = Scripted([0.1])
+    metric.describe = lambda: {"columns": {}}
+    with pytest.raises(TypeError, match=r"metric scripted: describe returned .*, expected a Description"):
+        FinetuneMonitor(pipeline, GRID, [metric], run_folder)
+
+
+@dataclass
+class Own:
+    """A rule whose attributes mean something else than those of the shipped rules."""
+
+    level: object = None
+    score: object = None
+    prompts: object = None
+    metric: str = "scripted"
+
+    def decide(self, watched):
+        return None
+
+
+@pytest.mark.parametrize("rule", [Own(level="strict"), Own(score=max), Own(prompts=5), Own(prompts=["a photo"])])
+def test_attributes_of_an_own_rule_may_mean_something_else(pipeline, run_folder, rule):
+    FinetuneMonitor(pipeline, GRID, [Scripted([])], run_folder, stopping=rule).close()
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (Plateau("scripted", prompts=[1]), r"prompts: found 1, expected 0 to 0: the grid has 1 prompt, counted"),
+        (Own(level=300), r"level: found 300, expected 0 to 1, the bounds of scripted"),
+    ],
+)
+def test_attributes_that_cannot_be_right_are_named(pipeline, run_folder, rule, said):
+    grid = PromptGrid(["a photo"], seeds=(0, 1), steps=2, size=(32, 32))
+    with pytest.raises(ValueError, match=said):
+        FinetuneMonitor(pipeline, grid, [Scripted([])], run_folder, stopping=rule)
+
+
+@pytest.mark.parametrize("keep", [3, None, "last"])
+def test_weights_to_keep_that_are_no_choice_are_named(pipeline, run_folder, keep):
+    with pytest.raises(ValueError, match=rf"found {keep!r}, expected auto, all, best, pareto, or last N"):
+        FinetuneMonitor(pipeline, GRID, [Scripted([0.1])], run_folder, keep=keep)
+
+
+def test_settings_of_any_name_reach_the_sinks(pipeline, run_folder, caplog):
+    FinetuneMonitor(
+        pipeline, GRID, [Scripted([])], run_folder, [TensorBoardSink()], hparams={3: "x", "rank": 4}
+    ).close()
+    assert (read_run(run_folder).hparams, caplog.records) == ({"3": "x", "rank": 4}, [])
 
 
 def test_parts_may_be_in_any_collection_and_a_single_rule_in_none(pipeline, run_folder):

@@ -2,12 +2,17 @@
 
 import asyncio
 import math
+import random
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from threading import Lock
 
+import numpy as np
 import pytest
+import torch
 
+from finetune_monitor.metrics import Description
 from finetune_monitor.monitor.callback import FinetuneMonitor
 from finetune_monitor.monitor.stopping import Stop
 from finetune_monitor.record.grid import PromptGrid
@@ -184,6 +189,60 @@ def test_what_they_change_changes_nothing(pipeline, run_folder):
     after = Sink(write=lambda evaluation, images: seen.append((len(evaluation.scores), len(images))))
     run(pipeline, run_folder, sinks=[Sink(write=draws), after], hooks=[empties])
     assert seen == [(1, 3)] * 3
+
+
+def test_what_they_change_at_the_start_and_at_the_end_changes_nothing(pipeline, run_folder):
+    def begins(info):
+        info.columns.clear(), info.hparams.clear()
+
+    def ends(summary):
+        for evaluation in summary.evaluations:
+            evaluation.scores.clear()
+
+    seen = []
+    after = Sink(
+        start=lambda info: seen.append((len(info.columns), len(info.hparams))),
+        close=lambda summary: seen.append(len(summary.evaluations[-1].scores)),
+    )
+    monitor = run(pipeline, run_folder, sinks=[Sink(start=begins, close=ends), after], hparams={"lock": Lock()})
+    assert (seen, len(monitor.evaluations[-1].scores)) == ([(1, 1), 1], 1)
+
+
+def seeds(*arguments):
+    random.seed(0), np.random.seed(0), torch.manual_seed(0)
+
+
+def configures(*arguments):
+    """Changes what torch uses everywhere, as code that needs other numbers does."""
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(torch.get_num_threads() + 1)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def shared_state():
+    """What all code of the process shares."""
+    generators = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    algorithms = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    return generators, torch.get_default_dtype(), torch.get_num_threads(), algorithms
+
+
+class Describing(Brightness):
+    """A metric with an action in `describe`, which the monitor calls before it starts."""
+
+    def __init__(self, name, action):
+        self.name, self.action = name, action
+
+    def describe(self):
+        self.action()
+        return Description()
+
+
+@pytest.mark.parametrize("changes", [seeds, configures])
+def test_what_they_set_for_the_process_is_restored(changes, pipeline, run_folder):
+    metrics, sink = [Describing("mine", changes)], Sink(start=changes, write=changes, close=changes)
+    before = shared_state()
+    run(pipeline, run_folder, metrics, sinks=[sink], hooks=[changes])
+    assert shared_state() == before
 
 
 @pytest.mark.slow

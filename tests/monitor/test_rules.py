@@ -199,7 +199,7 @@ def test_a_rule_can_watch_some_prompts():
     ]
     assert Plateau(METRIC, prompts=[0]).decide(Watched(rising)) is None
     stop = Plateau(METRIC, prompts=[1], min_delta=0.1).decide(Watched(rising))
-    assert "face_similarity of prompts 1 averaged" in stop.detail
+    assert "face_similarity of prompt 1 averaged" in stop.detail
 
 
 def _raised(image, index):

@@ -286,6 +286,7 @@ def test_a_run_gets_the_verdict_that_it_allows(case):
     assert found.outcome == outcome, str(found)
     for sentence in wanted:
         assert any(re.search(sentence, said) for said in found.sentences), (sentence, found.sentences)
+    assert str(found).count("Lower the learning rate") <= 1
     assert all(said[0].isupper() or said.startswith("likeness") for said in found.sentences)
     assert all(said.endswith((".", "!")) and "nan" not in said and "—" not in said for said in found.sentences)
 

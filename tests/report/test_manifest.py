@@ -47,6 +47,7 @@ def test_one_run(ana):
             "zero": "",
             "unit": "-1 to 1",
             "is_share": False,
+            "is_stars": False,
             "over": "prompts",
         },
         {
@@ -57,6 +58,7 @@ def test_one_run(ana):
             "zero": "",
             "unit": "1 to 10",
             "is_share": False,
+            "is_stars": False,
             "over": "prompts",
         },
         {
@@ -67,6 +69,7 @@ def test_one_run(ana):
             "zero": "no face",
             "unit": "share of images, 0 to 1",
             "is_share": True,
+            "is_stars": False,
             "over": "prompts",
         },
     ]
@@ -213,6 +216,7 @@ def test_a_column_of_which_nothing_is_said_has_no_direction(ana):
         "zero": "",
         "unit": "",
         "is_share": False,
+        "is_stars": False,
         "over": "prompts",
     }
 

@@ -18,7 +18,7 @@ from finetune_monitor.stats.estimate import Estimate, shown
 from finetune_monitor.stats.intervals import share_change, t_change
 from support.browser import PHONE, address, until, used_page
 from support.page_folders import GRID, HOSTILE, NAME, OTHER_GRID, PLAIN, Recording, color, sweep_of, write_run
-from support.runs import COLUMNS
+from support.runs import COLUMNS, RUN
 
 pytestmark = pytest.mark.slow
 
@@ -332,6 +332,18 @@ def test_pairs_compare_shared_cells_only_and_say_so(chromium, pair):
         assert page.locator("#differences tbody").inner_text().count("not on the same scale") == 1
         page.click("#swap")
         assert "\u22120.405 [\u22120.469, \u22120.341]" in page.inner_text("#differences")
+
+
+def test_stars_have_as_many_decimals_as_on_the_console(chromium, tmp_path):
+    column = ScoreColumn(True, (1.0, 5.0), metric="face_similarity", role="stars", of="face_similarity")
+    found = {"columns": column.to_json(), "metrics": column.direction_json()}
+    more = {key: {**RUN[key], "face_similarity_stars": content} for key, content in found.items()}
+    run = Recording(tmp_path / "ana", **more)
+    run.add(0, 0.4, more={"face_similarity_stars": Estimate(3.25, 2.75, 3.75, 4, 0)})
+    run.end()
+    write_page(tmp_path / "page", [tmp_path / "ana"])
+    with opened(chromium, tmp_path / "page") as page:
+        assert "face similarity stars 3.25 [2.75, 3.75]" in page.inner_text("#images-state")
 
 
 def test_the_page_gives_the_interval_that_the_command_gives(chromium, pair):

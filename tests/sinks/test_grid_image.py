@@ -125,6 +125,21 @@ def test_large_text_stays_a_caption_however_many_images_stand_in_a_row():
     assert _large(40 * SMALLEST, SMALLEST) == SMALLEST // LARGE_SHARE
 
 
+def test_large_text_has_one_size_in_all_rows_of_a_grid(monkeypatch):
+    rows = PromptGrid(["a"], images_per_prompt=3, probe_prompts=["b"], images_per_probe=6).cells
+    scored = tuple(ScoredImage(cell, None, {"face_similarity": 0.5}) for cell in rows)
+    sizes = []
+
+    def noted(width, cell):
+        sizes.append(_large(width, cell))
+        return sizes[-1]
+
+    monkeypatch.setattr("finetune_monitor.sinks.grid_image._large", noted)
+    grid_image(Evaluation(0, None, 0.0, summarize(scored, {}), scored), [Image.new("RGB", (16, 16))] * 9, COLUMNS)
+    assert len(sizes) == 3  # the heading, and two rows
+    assert len(set(sizes)) == 1
+
+
 def test_the_grid_begins_with_the_score_that_decides():
     assert _headings(evaluation(5), COLUMNS, [], "face_similarity")[0] == "step 5: face_similarity 0.515"
     assert _headings(evaluation(5, faces=0), COLUMNS, [], "face_similarity")[0] == "step 5"

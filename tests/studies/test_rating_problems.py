@@ -15,7 +15,7 @@ FOUND = [
 
 
 def test_kinds_are_counted_in_the_order_in_which_they_occur():
-    assert left_out(FOUND) == "2 bad row, 1 missing image, 1 not rated (see problems.csv)"
+    assert left_out(FOUND) == "bad row: 2, missing image: 1, not rated: 1 (see problems.csv)"
     assert left_out([]) == "nothing"
 
 

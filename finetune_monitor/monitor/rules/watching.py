@@ -18,7 +18,10 @@ class OfPrompts(Protocol):
 
 def named(rule: OfPrompts) -> str:
     """The metric, with the prompts of the grid that the rule watches."""
-    return rule.metric if rule.prompts is None else f"{rule.metric} of prompts {', '.join(map(str, rule.prompts))}"
+    if rule.prompts is None:
+        return rule.metric
+    prompts = "prompt" if len(rule.prompts) == 1 else "prompts"
+    return f"{rule.metric} of {prompts} {', '.join(map(str, rule.prompts))}"
 
 
 def last_ones(evaluations: int) -> str:

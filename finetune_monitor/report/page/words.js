@@ -3,7 +3,7 @@
 // Numbers, names, and steps as text, for every section of the page.
 
 const MISSING = "not measured";
-const WIDE = 5; // scores on a scale longer than this get two decimals, otherwise three
+const WIDE = 5; // scores on a scale longer than this get two decimals, as stars do, otherwise three
 const ROUNDING = 1e-9; // smaller numbers are rounding errors
 
 const ACRONYMS = /\b(clip|dino|sscd)\b/g;
@@ -26,7 +26,8 @@ function isNumber(value) {
 }
 
 function digitsOf(metric) {
-  return metric?.bounds && metric.bounds[1] - metric.bounds[0] > WIDE ? 2 : 3;
+  const isWide = metric?.bounds && metric.bounds[1] - metric.bounds[0] > WIDE;
+  return metric?.is_stars || isWide ? 2 : 3;
 }
 
 // Two significant digits of the greatest number where that is below the last of the usual decimals, and one of the end

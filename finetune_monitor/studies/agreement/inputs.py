@@ -119,9 +119,10 @@ def _material(table: LabelTable, tasks: Mapping[str, Task], inputs: StudyInputs)
     scored = [image for image, value in zip(table.images, values, strict=True) if not np.isnan(value)]
     if len(scored) < len(values):
         unscored = [image for image, value in zip(table.images, values, strict=True) if np.isnan(value)]
+        has, are = ("has", "is") if len(unscored) == 1 else ("have", "are")
         notes.append(
-            f"{len(unscored)} of {len(values)} images have no score (no face found, for example) and are not compared: "
-            f"{listed(unscored)}."
+            f"{len(unscored)} of {len(values)} images {has} no score (no face found, for example) and {are} not "
+            f"compared: {listed(unscored)}."
         )
     _check_size(table, len(scored))
     persons = _complete(table, {**{name: task.person for name, task in tasks.items()}, **scores.persons}, scored)

@@ -108,7 +108,7 @@ def test_images_without_a_score_stay_and_are_told(planned, tmp_path):
     material = load(StudyInputs((folder,), tmp_path / "scores.csv")).materials["face_similarity"]
     assert math.isnan(material.sample.scores[material.sample.table.images.index("f-ana-0-p00-s0")])
     assert material.weights is None
-    assert any("have no score" in note and "f-ana-0-p00-s0" in note for note in material.notes)
+    assert any("images has no score" in note and "f-ana-0-p00-s0" in note for note in material.notes)
 
 
 def test_labelers_with_gaps_can_be_left_out(planned):
