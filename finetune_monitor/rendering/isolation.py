@@ -116,16 +116,20 @@ def torch_settings_kept() -> Iterator[None]:
 
     Code of the user's that changes them, such as a metric that computes in double precision, would change the training.
     """
-    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    only_warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    dtype, threads, algorithms = torch.get_default_dtype(), torch.get_num_threads(), _algorithms()
     try:
         yield
     finally:
         torch.set_default_dtype(dtype)
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic, warn_only=only_warns)
+        if _algorithms() != algorithms:
+            torch.use_deterministic_algorithms(algorithms[0], warn_only=algorithms[1])
+
+
+def _algorithms() -> tuple[bool, bool]:
+    """Whether torch uses only deterministic algorithms, and whether it only warns of others."""
+    return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
 
 
 @contextmanager

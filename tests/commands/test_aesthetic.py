@@ -123,7 +123,7 @@ def test_the_test_list_is_followed_and_everything_left_out_is_listed(fitted):
         ("unreadable image", "2001"),
     ]
     page = (fitted / "report.md").read_text()
-    assert "1 missing image" in page
+    assert "missing image: 1" in page
     assert "problems" in page
 
 
@@ -506,7 +506,7 @@ def test_real_ratings_cross_validated_beside_a_constant_and_nima(tmp_path):
     )
     report = json.loads((tmp_path / "head/report.json").read_text())
     assert report["images"] == 145
-    assert report["facts"]["left out"].startswith("1 missing image")
+    assert report["facts"]["left out"].startswith("missing image: 1")
     head, constant = report["predictors"]["head"], report["predictors"]["constant"]
     # The demo's CLIP knows portraits of 64 pixels: no better than the constant is what can be asked of it here.
     assert head["mae"]["value"] < constant["mae"]["high"]
