@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from finetune_monitor.base.text import visible
+from finetune_monitor.base.text import counted, visible
 from finetune_monitor.record.sweep_directory import SweepState, TrialState
 from finetune_monitor.report.sweep_answer.alarms import alarms_in_words, alarms_where_best
 from finetune_monitor.report.sweep_answer.estimates import Course, Level, change, course, level
@@ -170,7 +170,7 @@ def _with_steps(finding: Finding, results: Results, settings: Sequence[Setting],
 def _name(results: Results, result: Result) -> str:
     """A setting in words; for a search, everything that it chose."""
     if not results.is_search and results.axis.key == PHOTOS and results.axis.scale != "category":
-        return f"{result.value:g} photos"
+        return counted(int(result.value), "photo")
     if not results.is_search:
         return f"{results.axis.label} {result.value}"
     chosen = (
