@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune_monitor.commands.options import kept_step
-from finetune_monitor.record.kept_weights import BEST, DIFFUSERS, KOHYA
+from finetune_monitor.commands.options import add_kept_step
+from finetune_monitor.record.kept_weights import DIFFUSERS, KOHYA
 
 if TYPE_CHECKING:
     from finetune_monitor.record.kept_weights import KeptWeights
@@ -21,13 +21,7 @@ def add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         description="Write the weights of a step to a new file or folder, for diffusers or for ComfyUI and others.",
     )
     parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run's output_dir, even while it is running")
-    parser.add_argument(
-        "--step",
-        type=kept_step,
-        default=BEST,
-        metavar="S",
-        help="a step whose weights were kept, best, or last; default: best",
-    )
+    add_kept_step(parser)
     parser.add_argument(
         "--to",
         type=Path,

@@ -1,4 +1,4 @@
-"""Types for the commands' options."""
+"""Types for the commands' options, and options that several have."""
 
 import argparse
 
@@ -30,6 +30,12 @@ def kept_step(text: str) -> int | str:
     if not text.isdecimal() or int(text) > GREATEST:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected a step, {BEST}, or {LAST}")
     return int(text)
+
+
+def add_kept_step(parser: argparse.ArgumentParser) -> None:
+    """Add `--step`, of the weights that a command takes."""
+    words = "a step whose weights were kept, best, or last; default: best"
+    parser.add_argument("--step", type=kept_step, default=BEST, metavar="S", help=words)
 
 
 def share(text: str) -> float:

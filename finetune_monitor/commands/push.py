@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from finetune_monitor.commands.options import kept_step
+from finetune_monitor.commands.options import add_kept_step
 from finetune_monitor.record.kept_weights import BEST, CARD
 
 
@@ -17,13 +17,7 @@ def add_push(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
     parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run's output_dir")
     parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="the repository; created if it is missing")
-    parser.add_argument(
-        "--step",
-        type=kept_step,
-        default=BEST,
-        metavar="S",
-        help="a step whose weights were kept, best, or last; default: best",
-    )
+    add_kept_step(parser)
     seen = parser.add_mutually_exclusive_group()
     seen.add_argument("--private", action="store_true", default=True, help="only the owner sees it; the default")
     seen.add_argument("--public", action="store_false", dest="private", help="everybody sees it")

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -109,6 +109,12 @@ def write_state(state: SweepState) -> None:
         "set_aside": [asdict(trial) for trial in state.set_aside],
     }
     write_atomic(state.folder / STATE, (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode())
+
+
+def have_ended(states: Iterable[TrialState]) -> bool:
+    """Whether there are trials, and none of them waits or runs."""
+    found = [each.is_open for each in states]
+    return bool(found) and not any(found)
 
 
 def is_sweep(folder: Path) -> bool:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from finetune_monitor.base.text import counted, visible
-from finetune_monitor.record.sweep_directory import SweepState, TrialState
+from finetune_monitor.record.sweep_directory import SweepState, TrialState, have_ended
 from finetune_monitor.report.sweep_answer.alarms import alarms_in_words, alarms_where_best
 from finetune_monitor.report.sweep_answer.estimates import Course, Level, change, course, level
 from finetune_monitor.report.sweep_answer.notes import notes_on, units_in_words
@@ -80,7 +80,7 @@ class Answer:
     @property
     def has_ended(self) -> bool:
         """Whether no trial waits or runs."""
-        return bool(self.trials) and not any(TrialState(trial["state"]).is_open for trial in self.trials)
+        return have_ended(TrialState(trial["state"]) for trial in self.trials)
 
     def to_json(self) -> dict[str, Any]:
         """The answer in JSON types; missing values are null."""

@@ -13,7 +13,7 @@ from finetune_monitor.record.curve import best_of, counts
 from finetune_monitor.record.evaluation import Evaluation
 from finetune_monitor.record.history import RunHistory, read_noting
 from finetune_monitor.record.run_directory import RUN
-from finetune_monitor.record.sweep_directory import SweepState, TrialRecord, TrialState
+from finetune_monitor.record.sweep_directory import SweepState, TrialRecord, TrialState, have_ended
 from finetune_monitor.stats.estimate import Estimate
 
 PHOTOS = "data.instance_count"
@@ -126,7 +126,7 @@ class Results:
     @property
     def has_ended(self) -> bool:
         """Whether no trial waits or runs."""
-        return bool(self.all) and not any(each.trial.state.is_open for each in self.all)
+        return have_ended(each.trial.state for each in self.all)
 
     @cached_property
     def metrics(self) -> dict[str, ScoreColumn]:
